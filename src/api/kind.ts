@@ -1,0 +1,60 @@
+/**
+ * A built-in kind: data plus small pure functions. REST, watch, discovery, OpenAPI and tables follow from its schema;
+ * what is here is only what cannot be derived. One folder an API group holds its kinds; `src/api/kinds.ts` is the
+ * ordered registry array. Kinds absent from it are served by their schema alone (`genericKind`).
+ */
+
+import type { FieldError } from '../base/errors.ts';
+import type { KubeObject } from './meta.ts';
+
+/** One column of `kubectl get`, as upstream's printers define it. `priority` 1 shows only with `-o wide`. */
+export interface Column<T> {
+  readonly name: string;
+  readonly type: 'string' | 'integer' | 'number' | 'boolean' | 'date';
+  readonly format?: string;
+  readonly description?: string;
+  readonly priority?: number;
+  readonly cell: (object: T, nowMs: number) => string | number | boolean | null;
+}
+
+export interface Kind<T extends KubeObject = KubeObject> {
+  readonly group: string;
+  readonly version: string;
+  readonly kind: string;
+  /** Fills defaults; changes the object given. Idempotent: runs on create, on update and on patch results. */
+  readonly defaults?: (object: T) => void;
+  /** Before a create: drop status, set generation and other server-owned fields. Changes the object given. */
+  readonly prepareCreate?: (object: T) => void;
+  /**
+   * Before an update of the main resource: carry over what clients may not change (status), bump generation when the
+   * spec changed. Changes `object`; `old` is frozen. Without it: status is carried over, generation follows `spec`.
+   */
+  readonly prepareUpdate?: (object: T, old: T) => void;
+  /** Before an update of `/status`: everything but status (and what upstream lets through) is carried over from `old`. */
+  readonly prepareStatusUpdate?: (object: T, old: T) => void;
+  /** Whole-object validation (metadata is validated generically before). */
+  readonly validate?: (object: T) => readonly FieldError[];
+  /** Additional rules between old and new, e.g. immutable fields. `validate` runs as well. */
+  readonly validateUpdate?: (object: T, old: T) => readonly FieldError[];
+  readonly validateStatusUpdate?: (object: T, old: T) => readonly FieldError[];
+  /** Rules for metadata.name; default DNS-1123 subdomain. Returns messages. */
+  readonly validateName?: (name: string, prefix: boolean) => readonly string[];
+  /** Extra field selectors beside metadata.name and metadata.namespace: `spec.nodeName` … */
+  readonly selectableFields?: Readonly<Record<string, (object: T) => string>>;
+  readonly columns?: readonly Column<T>[];
+  /** True when PUT to an absent name creates it (upstream AllowCreateOnUpdate: leases, endpoints, rbac no …). */
+  readonly createOnUpdate?: boolean;
+  /** True when an update may omit resourceVersion (upstream AllowUnconditionalUpdate). Default true. */
+  readonly unconditionalUpdate?: boolean;
+  /** Grace period in seconds for a delete (pods); undefined: deleted at once. */
+  readonly deletionGraceSeconds?: (object: T, askedSeconds: number | undefined) => number;
+  /** Paths of the `scale` subresource; label selector as string is `selector(object)`. */
+  readonly scale?: { readonly replicas: (object: T) => number; readonly setReplicas: (object: T, replicas: number) => void; readonly statusReplicas: (object: T) => number; readonly selector: (object: T) => string };
+  /** Warnings sent in `Warning:` headers on create and update. */
+  readonly warnings?: (object: T, old: T | undefined) => readonly string[];
+}
+
+/** Fixes T for a literal: `export const pod = defineKind<Pod>({ … })`. */
+export function defineKind<T extends KubeObject>(kind: Kind<T>): Kind<KubeObject> {
+  return kind as unknown as Kind<KubeObject>;
+}

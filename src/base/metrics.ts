@@ -1,0 +1,106 @@
+/**
+ * Counters, gauges and histograms in the Prometheus text format. One registry a process; registering a name twice
+ * returns the first. Label order is fixed at registration; values are given in that order.
+ */
+
+type Kind = 'counter' | 'gauge' | 'histogram';
+
+interface Series {
+  labels: readonly string[];
+  value: number;
+  buckets?: number[];
+  sum?: number;
+}
+
+export class Metric {
+  readonly name: string;
+  readonly help: string;
+  readonly kind: Kind;
+  readonly labelNames: readonly string[];
+  readonly bounds: readonly number[];
+  readonly #series = new Map<string, Series>();
+
+  constructor(options: { name: string; help: string; kind: Kind; labelNames?: readonly string[]; bounds?: readonly number[] }) {
+    this.name = options.name;
+    this.help = options.help;
+    this.kind = options.kind;
+    this.labelNames = options.labelNames ?? [];
+    this.bounds = options.bounds ?? [];
+  }
+  #at(labels: readonly string[]): Series {
+    const key = labels.join('\0');
+    let series = this.#series.get(key);
+    if (!series) {
+      series = { labels, value: 0, ...(this.kind === 'histogram' ? { buckets: new Array(this.bounds.length).fill(0), sum: 0 } : {}) };
+      this.#series.set(key, series);
+    }
+    return series;
+  }
+  add(amount = 1, ...labels: string[]): void {
+    this.#at(labels).value += amount;
+  }
+  set(value: number, ...labels: string[]): void {
+    this.#at(labels).value = value;
+  }
+  observe(value: number, ...labels: string[]): void {
+    const series = this.#at(labels);
+    series.value += 1;
+    series.sum! += value;
+    for (let i = 0; i < this.bounds.length; i++) if (value <= this.bounds[i]!) series.buckets![i]! += 1;
+  }
+  get(...labels: string[]): number {
+    return this.#series.get(labels.join('\0'))?.value ?? 0;
+  }
+  remove(...labels: string[]): void {
+    this.#series.delete(labels.join('\0'));
+  }
+  render(): string {
+    let out = `# HELP ${this.name} ${this.help}\n# TYPE ${this.name} ${this.kind}\n`;
+    for (const series of this.#series.values()) {
+      const pairs = this.labelNames.map((name, i) => `${name}=${JSON.stringify(series.labels[i] ?? '')}`);
+      const text = (extra?: string) => {
+        const all = extra ? [...pairs, extra] : pairs;
+        return all.length ? `{${all.join(',')}}` : '';
+      };
+      if (this.kind !== 'histogram') {
+        out += `${this.name}${text()} ${series.value}\n`;
+        continue;
+      }
+      this.bounds.forEach((bound, i) => {
+        out += `${this.name}_bucket${text(`le="${bound}"`)} ${series.buckets![i]}\n`;
+      });
+      out += `${this.name}_bucket${text('le="+Inf"')} ${series.value}\n${this.name}_sum${text()} ${series.sum}\n${this.name}_count${text()} ${series.value}\n`;
+    }
+    return out;
+  }
+}
+
+export class MetricsRegistry {
+  readonly #metrics = new Map<string, Metric>();
+  readonly #collectors: (() => void)[] = [];
+
+  #register(options: ConstructorParameters<typeof Metric>[0]): Metric {
+    let metric = this.#metrics.get(options.name);
+    if (!metric) this.#metrics.set(options.name, (metric = new Metric(options)));
+    return metric;
+  }
+  counter(name: string, help: string, labelNames: readonly string[] = []): Metric {
+    return this.#register({ name, help, kind: 'counter', labelNames });
+  }
+  gauge(name: string, help: string, labelNames: readonly string[] = []): Metric {
+    return this.#register({ name, help, kind: 'gauge', labelNames });
+  }
+  histogram(name: string, help: string, bounds: readonly number[], labelNames: readonly string[] = []): Metric {
+    return this.#register({ name, help, kind: 'histogram', labelNames, bounds });
+  }
+  /** Runs before each rendering, to set gauges that are cheaper to read than to keep. */
+  onCollect(collect: () => void): void {
+    this.#collectors.push(collect);
+  }
+  render(): string {
+    for (const collect of this.#collectors) collect();
+    return [...this.#metrics.values()].map(metric => metric.render()).join('');
+  }
+}
+
+export const metrics = new MetricsRegistry();

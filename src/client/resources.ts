@@ -1,0 +1,35 @@
+/** Well-known resources by name, so that no group, version or plural is ever spelled twice. */
+
+import type { ResourceId } from './transport.ts';
+
+const define = (group: string, version: string, resource: string): ResourceId => ({ group, version, resource });
+
+export const PODS = define('', 'v1', 'pods');
+export const SERVICES = define('', 'v1', 'services');
+export const ENDPOINTS = define('', 'v1', 'endpoints');
+export const NODES = define('', 'v1', 'nodes');
+export const NAMESPACES = define('', 'v1', 'namespaces');
+export const CONFIG_MAPS = define('', 'v1', 'configmaps');
+export const SECRETS = define('', 'v1', 'secrets');
+export const SERVICE_ACCOUNTS = define('', 'v1', 'serviceaccounts');
+export const EVENTS = define('', 'v1', 'events');
+export const REPLICATION_CONTROLLERS = define('', 'v1', 'replicationcontrollers');
+export const PERSISTENT_VOLUMES = define('', 'v1', 'persistentvolumes');
+export const PERSISTENT_VOLUME_CLAIMS = define('', 'v1', 'persistentvolumeclaims');
+export const REPLICA_SETS = define('apps', 'v1', 'replicasets');
+export const DEPLOYMENTS = define('apps', 'v1', 'deployments');
+export const DAEMON_SETS = define('apps', 'v1', 'daemonsets');
+export const STATEFUL_SETS = define('apps', 'v1', 'statefulsets');
+export const CONTROLLER_REVISIONS = define('apps', 'v1', 'controllerrevisions');
+export const JOBS = define('batch', 'v1', 'jobs');
+export const CRON_JOBS = define('batch', 'v1', 'cronjobs');
+export const ENDPOINT_SLICES = define('discovery.k8s.io', 'v1', 'endpointslices');
+export const LEASES = define('coordination.k8s.io', 'v1', 'leases');
+export const NETWORK_POLICIES = define('networking.k8s.io', 'v1', 'networkpolicies');
+export const PRIORITY_CLASSES = define('scheduling.k8s.io', 'v1', 'priorityclasses');
+export const STORAGE_CLASSES = define('storage.k8s.io', 'v1', 'storageclasses');
+export const CLUSTER_ROLES = define('rbac.authorization.k8s.io', 'v1', 'clusterroles');
+export const CLUSTER_ROLE_BINDINGS = define('rbac.authorization.k8s.io', 'v1', 'clusterrolebindings');
+export const ROLES = define('rbac.authorization.k8s.io', 'v1', 'roles');
+export const ROLE_BINDINGS = define('rbac.authorization.k8s.io', 'v1', 'rolebindings');
+export const POD_DISRUPTION_BUDGETS = define('policy', 'v1', 'poddisruptionbudgets');
