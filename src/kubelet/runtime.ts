@@ -1,0 +1,140 @@
+/**
+ * What the kubelet needs from whatever runs containers; CRI-shaped. `snapshot()` is the truth, `events()` only a hint to
+ * look again. Every method is idempotent and may be repeated after a crash of the agent.
+ */
+
+import type { Duplex, Readable, Writable } from 'node:stream';
+
+export interface SandboxConfig {
+  readonly podUid: string;
+  readonly namespace: string;
+  readonly name: string;
+  /** Counts sandboxes of the pod: 0, 1 … */
+  readonly attempt: number;
+  readonly hostname: string;
+  readonly hostNetwork: boolean;
+  readonly hostPid: boolean;
+  readonly hostIpc: boolean;
+  readonly sysctls?: Readonly<Record<string, string>>;
+  readonly cgroupParent: string;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+export interface SandboxState {
+  readonly id: string;
+  readonly podUid: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly attempt: number;
+  readonly ready: boolean;
+  readonly createdMs: number;
+  readonly ips: readonly string[];
+  readonly netnsPath: string | undefined;
+}
+
+export interface MountConfig {
+  readonly hostPath: string;
+  readonly containerPath: string;
+  readonly readOnly: boolean;
+  readonly propagation: 'private' | 'slave' | 'shared';
+}
+
+export interface ContainerConfig {
+  readonly name: string;
+  readonly attempt: number;
+  readonly imageId: string;
+  readonly imageRef: string;
+  readonly command: readonly string[];
+  readonly args: readonly string[];
+  readonly workingDir?: string;
+  /** Final environment, image's own included, in order. */
+  readonly env: readonly (readonly [name: string, value: string])[];
+  readonly mounts: readonly MountConfig[];
+  readonly logPath: string;
+  readonly stdin: boolean;
+  readonly stdinOnce: boolean;
+  readonly tty: boolean;
+  readonly user?: { readonly uid: number; readonly gid: number; readonly additionalGids: readonly number[] };
+  readonly capabilities: { readonly add: readonly string[]; readonly drop: readonly string[] };
+  readonly privileged: boolean;
+  readonly readOnlyRootFilesystem: boolean;
+  readonly noNewPrivileges: boolean;
+  readonly oomScoreAdj: number;
+  readonly resources: { readonly cpuShares: number; readonly cpuQuotaMicros?: number; readonly cpuPeriodMicros?: number; readonly memoryBytesMax?: number; readonly pidsMax?: number };
+  readonly labels: Readonly<Record<string, string>>;
+  readonly terminationMessagePath?: { readonly hostPath: string; readonly containerPath: string };
+}
+
+export interface ContainerState {
+  readonly id: string;
+  readonly sandboxId: string;
+  readonly podUid: string;
+  readonly name: string;
+  readonly attempt: number;
+  readonly imageRef: string;
+  readonly imageId: string;
+  readonly state: 'created' | 'running' | 'exited';
+  readonly createdMs: number;
+  readonly startedMs: number | undefined;
+  readonly finishedMs: number | undefined;
+  readonly exitCode: number | undefined;
+  /** Signal number, when the process died of one. */
+  readonly signal: number | undefined;
+  readonly oomKilled: boolean;
+  readonly pid: number | undefined;
+  readonly logPath: string;
+  readonly message?: string;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+export interface RuntimeState {
+  readonly sandboxes: readonly SandboxState[];
+  readonly containers: readonly ContainerState[];
+}
+
+export interface ExecOptions {
+  readonly command: readonly string[];
+  readonly tty: boolean;
+  readonly stdin?: Readable;
+  readonly stdout?: Writable;
+  readonly stderr?: Writable;
+  /** Kills the process when it aborts. */
+  readonly signal?: AbortSignal;
+  readonly resize?: AsyncIterable<{ readonly width: number; readonly height: number }>;
+}
+
+export interface RuntimeEvent {
+  readonly podUid: string;
+  readonly containerId?: string;
+}
+
+export interface Runtime {
+  readonly name: string;
+  readonly version: string;
+  runSandbox(config: SandboxConfig): Promise<SandboxState>;
+  stopSandbox(id: string): Promise<void>;
+  removeSandbox(id: string): Promise<void>;
+  createContainer(sandboxId: string, config: ContainerConfig): Promise<string>;
+  start(id: string): Promise<void>;
+  /** SIGTERM (or the image's stop signal), then SIGKILL after the grace; resolves when it has exited. */
+  stop(id: string, graceSeconds: number): Promise<void>;
+  remove(id: string): Promise<void>;
+  exec(id: string, options: ExecOptions): Promise<{ readonly exitCode: number }>;
+  attach(id: string, options: Omit<ExecOptions, 'command' | 'signal'> & { readonly signal: AbortSignal }): Promise<void>;
+  /** A byte stream to a TCP port inside the sandbox's network namespace, on its localhost. */
+  portForward(sandboxId: string, port: number): Promise<Duplex>;
+  snapshot(): Promise<RuntimeState>;
+  events(signal: AbortSignal): AsyncIterable<RuntimeEvent>;
+}
+
+/** Satisfied by `src/network`; wired by `src/app`. */
+export interface PodNetwork {
+  /** Connects the namespace at `netnsPath` (exists, only `lo`) to the pod network. Idempotent by pod uid. */
+  attach(pod: { readonly uid: string; readonly namespace: string; readonly name: string; readonly netnsPath: string }): Promise<{ readonly ips: readonly string[] }>;
+  /** Frees address and interface; works without the namespace. Idempotent. */
+  detach(podUid: string): Promise<void>;
+  /** Frees everything of pods not in the set; run at agent start. */
+  retain(podUids: ReadonlySet<string>): Promise<void>;
+  /** Undefined when ready, else why not (the node's Ready condition says it). */
+  notReadyReason(): string | undefined;
+}
