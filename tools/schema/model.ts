@@ -1,0 +1,217 @@
+/**
+ * Turns the parsed Go packages into the tables of `schema.gen.json`: for every type its lines, one a field.
+ * The line format is documented where it is read, in `src/api/schema-registry.ts`.
+ */
+import { extraTypes } from './extra-types.ts';
+import type { GoField, GoPackage, GoStruct, ProtoField } from './go-source.ts';
+import { readGoPackage } from './go-source.ts';
+import { type ApiPackage, apiPackages } from './groups.ts';
+
+export interface Tables {
+  /** Short package name → [API group, OpenAPI package prefix]. */
+  readonly packages: Readonly<Record<string, readonly [string, string]>>;
+  /** Short type name → lines. */
+  readonly types: Readonly<Record<string, readonly string[]>>;
+}
+
+/** Go types whose JSON form is not that of their fields. */
+const scalars: Readonly<Record<string, string>> = {
+  string: 'string',
+  bool: 'bool',
+  int32: 'int32',
+  int64: 'int64',
+  double: 'double',
+  bytes: 'bytes',
+  'k8s.io/apimachinery/pkg/apis/meta/v1.Time': 'time',
+  'k8s.io/apimachinery/pkg/apis/meta/v1.MicroTime': 'microtime',
+  'k8s.io/apimachinery/pkg/apis/meta/v1.Duration': 'duration',
+  'k8s.io/apimachinery/pkg/apis/meta/v1.FieldsV1': 'fieldsV1',
+  'k8s.io/apimachinery/pkg/api/resource.Quantity': 'quantity',
+  'k8s.io/apimachinery/pkg/util/intstr.IntOrString': 'intOrString',
+  'k8s.io/apimachinery/pkg/runtime.RawExtension': 'raw',
+};
+
+/** Types of `meta/v1` that are Go or protobuf plumbing, never part of an API body. */
+const plumbing = new Set([
+  'FieldsV1',
+  'Duration',
+  'InternalEvent',
+  'MicroTime',
+  'Table',
+  'TableColumnDefinition',
+  'TableOptions',
+  'TableRow',
+  'TableRowCondition',
+  'Time',
+  'Timestamp',
+  'TypeMeta',
+  'List',
+  'Patch',
+]);
+
+export function buildTables(root: string): Tables {
+  const model = new Model(root);
+  const packages: Record<string, readonly [string, string]> = {};
+  const types: Record<string, readonly string[]> = {};
+  for (const apiPackage of apiPackages) {
+    packages[apiPackage.short] = [
+      apiPackage.group,
+      `io.${apiPackage.path.replaceAll('/', '.')}`.replace('io.k8s.io.', 'io.k8s.'),
+    ];
+    const prefix = `${apiPackage.short}.`;
+    const extra = Object.keys(extraTypes).filter(name => name.startsWith(prefix));
+    if (extra.length > 0) for (const name of extra) types[name] = extraTypes[name]!;
+    else for (const [name, lines] of model.typesOf(apiPackage)) types[prefix + name] = lines;
+  }
+  return { packages, types };
+}
+
+class Model {
+  readonly #root: string;
+  readonly #packages = new Map<string, GoPackage>();
+
+  constructor(root: string) {
+    this.#root = root;
+  }
+
+  /** The package's wire types by name, sorted. */
+  *typesOf({ path, short }: ApiPackage): Generator<[string, string[]]> {
+    const go = this.#package(path);
+    const names = new Set([...go.messages.keys(), ...(short === 'version' ? go.structs.keys() : [])]);
+    for (const name of [...names].sort()) {
+      if (short === 'meta.v1' && plumbing.has(name)) continue;
+      const found = this.#struct(go, name);
+      if (found !== undefined) yield [name, this.#lines(found.go, found.struct, go.messages.get(name))];
+    }
+  }
+
+  #package(path: string): GoPackage {
+    let found = this.#packages.get(path);
+    if (found === undefined) this.#packages.set(path, (found = readGoPackage(this.#root, path)));
+    return found;
+  }
+
+  /** The struct that a type name of a package stands for, and the package that defines it. */
+  #struct(go: GoPackage, name: string): { go: GoPackage; struct: GoStruct } | undefined {
+    const struct = go.structs.get(name);
+    if (struct !== undefined) return { go, struct };
+    const alias = go.named.get(name);
+    if (alias === undefined || !/^[\w.]+$/.test(alias)) return undefined;
+    const [qualifier, type] = alias.includes('.') ? alias.split('.') : [undefined, alias];
+    if (qualifier === undefined) return this.#struct(go, type!);
+    const path = go.imports.get(qualifier);
+    if (path === undefined || type === 'List') return undefined;
+    return this.#struct(this.#package(path), type!);
+  }
+
+  #lines(go: GoPackage, struct: GoStruct, message: ReadonlyMap<string, ProtoField> | undefined): string[] {
+    const lines: string[] = [];
+    const structType = struct.markers.get('structType')?.[0];
+    if (structType) lines.push(`@struct ${structType}`);
+    if (struct.markers.has('union')) lines.push(this.#union(struct));
+    for (const [index, field] of struct.fields.entries()) {
+      const [name = '', ...options] = (field.tags['json'] ?? '').split(',');
+      if (name === '-') continue;
+      if (field.embedded && field.goName === 'TypeMeta') {
+        lines.push('apiVersion string 0', 'kind string 0');
+        continue;
+      }
+      const protoName = /name=(\w+)/.exec(field.tags['protobuf'] ?? '')?.[1] ?? name;
+      const proto = message?.get(protoName) ?? message?.get(field.goName[0]!.toLowerCase() + field.goName.slice(1));
+      if (message !== undefined && proto === undefined) {
+        throw new Error(`${go.path}.${struct.name}: no protobuf field for ${field.goName}`);
+      }
+      const type =
+        proto === undefined ? field.goType : this.#typeRef(proto.repeated ? `[]${proto.type}` : proto.type, go);
+      const omitEmpty = options.some(option => option.startsWith('omit'));
+      const facts = name === '' ? [] : this.#facts(go, field, type, omitEmpty);
+      lines.push([name, type, proto?.number ?? index + 1, ...facts].join(' '));
+    }
+    return lines;
+  }
+
+  #union(struct: GoStruct): string {
+    const jsonName = (field: GoField) => field.tags['json']!.split(',')[0]!;
+    const discriminator = struct.fields.find(field => field.markers.has('unionDiscriminator'));
+    const members = struct.fields.filter(field => field !== discriminator).map(jsonName);
+    return ['@union', discriminator ? jsonName(discriminator) : '-', ...members].join(' ');
+  }
+
+  #typeRef(proto: string, go: GoPackage): string {
+    if (proto.startsWith('[]')) return `[]${this.#typeRef(proto.slice(2), go)}`;
+    const map = /^map<string, (.*)>$/.exec(proto);
+    if (map) return `map[string]${this.#typeRef(map[1]!, go)}`;
+    // `.k8s.io.api.core.v1.PodSpec` or a name of this package.
+    const name = proto.slice(proto.lastIndexOf('.') + 1);
+    const path = proto.startsWith('.k8s.io.')
+      ? `k8s.io/${proto.slice(8, -name.length - 1).replaceAll('.', '/')}`
+      : go.path;
+    const scalar = scalars[proto] ?? scalars[`${path}.${name}`];
+    if (scalar !== undefined) return scalar;
+    // A named slice is wrapped in a message on the protobuf wire only.
+    const slice = /^\[\](\w+)$/.exec(this.#package(path).named.get(name) ?? '');
+    if (slice) return `[]${slice[1]}`;
+    const short = apiPackages.find(apiPackage => apiPackage.path === path)?.short;
+    if (short === undefined) throw new Error(`${proto}: ${path} is not generated`);
+    return `${short}.${name}`;
+  }
+
+  #facts(go: GoPackage, field: GoField, type: string, omitEmpty: boolean): string[] {
+    const facts: string[] = [];
+    const marker = (name: string) => field.markers.get(name);
+    const optional = marker('optional') ? true : marker('required') ? false : omitEmpty;
+    const always = this.#alwaysPresent(type, field, omitEmpty);
+    if (!optional || always) facts.push(`${optional ? '' : '!'}${always ? '~' : ''}`);
+    const listType = marker('listType');
+    if (listType) facts.push(`list=${listType[0]}`);
+    const keys = marker('listMapKey');
+    if (keys) facts.push(`keys=${keys.join(',')}`);
+    const mapType = marker('mapType');
+    if (mapType) facts.push(`map=${mapType[0]}`);
+    const { patchStrategy, patchMergeKey } = field.tags;
+    if (patchStrategy) facts.push(`patch=${patchStrategy}`);
+    if (patchMergeKey) facts.push(`mergeKey=${patchMergeKey}`);
+    const values = this.#enumOf(go, field.goType.replace(/^(\[\]|\*|map\[\w+\])+/, ''));
+    if (values) facts.push(`enum=${values.join(',')}`);
+    const fallback = marker('default')?.[0];
+    if (fallback) facts.push(`default=${this.#defaultValue(go, fallback)}`);
+    return facts;
+  }
+
+  /** Whether Go writes or assumes the zero value when the field is absent, so that OpenAPI v3 gives it as default. */
+  #alwaysPresent(type: string, field: GoField, omitEmpty: boolean): boolean {
+    if (/^[*[]|^map\[/.test(field.goType)) return false;
+    if (['string', 'bool', 'int32', 'int64', 'double'].includes(type)) return !omitEmpty;
+    return type.includes('.') && !type.startsWith('[') && !type.startsWith('map[');
+  }
+
+  #enumOf(go: GoPackage, goType: string): string[] | undefined {
+    const [qualifier, name] = goType.includes('.') ? goType.split('.') : [undefined, goType];
+    if (qualifier !== undefined) {
+      const path = go.imports.get(qualifier);
+      return path?.startsWith('k8s.io/api') ? this.#enumOf(this.#package(path), name!) : undefined;
+    }
+    const alias = go.named.get(name!);
+    if (alias !== undefined && !go.enums.has(name!) && /[A-Z]/.test(alias)) return this.#enumOf(go, alias);
+    if (!go.enums.has(name!)) return undefined;
+    if (alias !== 'string' && alias !== undefined) return this.#enumOf(go, alias);
+    const values = go.constants
+      .filter(constant => constant.type === name)
+      .map(constant => this.#constant(go, constant.value));
+    return [...new Set(values)].sort();
+  }
+
+  #constant(go: GoPackage, value: string): string {
+    if (value.startsWith('"')) return JSON.parse(value);
+    const [qualifier, name] = value.includes('.') ? value.split('.') : [undefined, value];
+    const home = qualifier === undefined ? go : this.#package(go.imports.get(qualifier)!);
+    const constant = home.constants.find(candidate => candidate.name === name);
+    if (constant === undefined) throw new Error(`${go.path}: unknown constant ${value}`);
+    return this.#constant(home, constant.value);
+  }
+
+  #defaultValue(go: GoPackage, value: string): string {
+    const reference = /^ref\(([\w.]+)\)$/.exec(value);
+    return JSON.stringify(reference ? this.#constant(go, reference[1]!) : JSON.parse(value));
+  }
+}
