@@ -3,7 +3,9 @@
  * interface here, satisfied by a folder beside this file and wired by `src/app`.
  */
 
-import type { IncomingHttpHeaders } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
+import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
+import type { Duplex } from 'node:stream';
 import type { KubeObject } from '../api/meta.ts';
 import type { ResourceInfo } from '../api/schema.ts';
 import type { ResourceId } from '../client/transport.ts';
@@ -110,4 +112,28 @@ export interface CreateHandler {
   readonly of: ResourceId;
   readonly subresource?: string;
   create(body: KubeObject, request: HandlerRequest): Promise<KubeObject>;
+}
+
+/** The raw exchange behind a connect request: either a request with its response, or an HTTP/1.1 `Upgrade`. */
+export interface ConnectContext {
+  readonly attributes: RequestAttributes;
+  readonly query: URLSearchParams;
+  /** Path behind `/proxy`, with its leading slash; '' for other subresources. */
+  readonly rest: string;
+  readonly req: IncomingMessage | Http2ServerRequest;
+  /** Absent on an upgrade: then the handler answers on `socket`. */
+  readonly res?: ServerResponse | Http2ServerResponse;
+  readonly socket?: Duplex;
+  /** First bytes behind the upgrade request. */
+  readonly head?: Buffer;
+}
+
+/**
+ * Takes over the raw connection of `pods/{exec,attach,portforward,log,proxy}`, `services/proxy` and `nodes/proxy`, after
+ * authentication, authorization and CONNECT admission. A rejection before anything was written becomes a Status reply.
+ */
+export interface ConnectHandler {
+  readonly of: ResourceId;
+  readonly subresource: string;
+  handle(context: ConnectContext): Promise<void>;
 }
