@@ -1,0 +1,231 @@
+/**
+ * A Transport over HTTPS to any Kubernetes API server, on one HTTP/2 connection that is re-made when it breaks.
+ * Requests that never reached the server fail with ServiceUnavailable; nothing is retried here, callers own their retries.
+ */
+
+import * as http2 from 'node:http2';
+import { ApiError, messageOf, type Status, serviceUnavailable } from '../base/errors.ts';
+import type { KubeList, KubeObject, WatchEvent } from '../api/meta.ts';
+import type { DeleteOptions, ListOptions, PatchType, Target, Transport, WatchOptions, WriteOptions } from './transport.ts';
+
+export interface HttpsTransportOptions {
+  /** `https://host:port`. */
+  readonly server: string;
+  readonly ca: string | Buffer;
+  /** Client certificate and key, or a bearer token. */
+  readonly cert?: string | Buffer;
+  readonly key?: string | Buffer;
+  readonly token?: () => string;
+  readonly userAgent?: string;
+  /** Longest wait for the head of a reply; watches are exempt after their head. */
+  readonly timeoutMs?: number;
+}
+
+const DEFAULT_TIMEOUT_MS = 30_000;
+// A connection to a dead peer is noticed by an unanswered ping, as client-go's ReadIdleTimeout does.
+const PING_EVERY_MS = 15_000;
+const PING_TIMEOUT_MS = 10_000;
+
+export class HttpsTransport implements Transport {
+  readonly #options: HttpsTransportOptions;
+  #session: http2.ClientHttp2Session | undefined;
+  #pinger: NodeJS.Timeout | undefined;
+
+  constructor(options: HttpsTransportOptions) {
+    this.#options = options;
+  }
+
+  get(target: Target): Promise<KubeObject> {
+    return this.#call('GET', path(target)) as Promise<KubeObject>;
+  }
+  async list(target: Target, options: ListOptions = {}): Promise<KubeList> {
+    const list = (await this.#call('GET', path(target) + query(options))) as KubeList;
+    // Items of a list carry no kind of their own on the wire; every consumer here wants them whole.
+    const kind = list.kind.replace(/List$/, '');
+    for (const item of list.items) {
+      item.apiVersion ??= list.apiVersion;
+      item.kind ??= kind;
+    }
+    return list;
+  }
+  create(target: Target, object: KubeObject, options?: WriteOptions): Promise<KubeObject> {
+    return this.#call('POST', path(target) + query(writeQuery(options)), object) as Promise<KubeObject>;
+  }
+  update(target: Target, object: KubeObject, options?: WriteOptions): Promise<KubeObject> {
+    return this.#call('PUT', path(target) + query(writeQuery(options)), object) as Promise<KubeObject>;
+  }
+  patch(target: Target, patch: unknown, type: PatchType, options?: WriteOptions): Promise<KubeObject> {
+    return this.#call('PATCH', path(target) + query({ ...writeQuery(options), ...(options?.force ? { force: true } : {}) }), patch, type) as Promise<KubeObject>;
+  }
+  delete(target: Target, options?: DeleteOptions): Promise<KubeObject | Status> {
+    return this.#call('DELETE', path(target), deleteBody(options)) as Promise<KubeObject | Status>;
+  }
+  async deleteCollection(target: Target, options: DeleteOptions & ListOptions = {}): Promise<void> {
+    const { labelSelector, fieldSelector } = options;
+    await this.#call('DELETE', path(target) + query({ labelSelector, fieldSelector }), deleteBody(options));
+  }
+
+  async *watch(target: Target, options: WatchOptions, signal: AbortSignal): AsyncIterable<WatchEvent> {
+    const stream = this.#open('GET', path(target) + query({ ...options, watch: true }));
+    const abort = () => stream.close(http2.constants.NGHTTP2_CANCEL);
+    signal.addEventListener('abort', abort, { once: true });
+    try {
+      const status = await headOf(stream, this.#options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+      if (status >= 300) throw errorFrom(status, await textOf(stream));
+      for await (const line of linesOf(stream)) yield JSON.parse(line) as WatchEvent;
+    } catch (error) {
+      if (signal.aborted) return;
+      throw error instanceof ApiError ? error : serviceUnavailable(messageOf(error));
+    } finally {
+      signal.removeEventListener('abort', abort);
+      abort();
+    }
+  }
+
+  /** Any path, for what has no typed form (`/version`, proxies). Rejects with ApiError on a status of 300 or more. */
+  async raw(method: string, rawPath: string, body?: unknown): Promise<string> {
+    const stream = this.#open(method, rawPath, body === undefined ? undefined : 'application/json', body);
+    try {
+      const status = await headOf(stream, this.#options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+      const text = await textOf(stream);
+      if (status >= 300) throw errorFrom(status, text);
+      return text;
+    } catch (error) {
+      throw error instanceof ApiError ? error : serviceUnavailable(messageOf(error));
+    }
+  }
+
+  close(): void {
+    clearInterval(this.#pinger);
+    this.#session?.destroy();
+    this.#session = undefined;
+  }
+
+  async #call(method: string, rawPath: string, body?: unknown, contentType = 'application/json'): Promise<unknown> {
+    const stream = this.#open(method, rawPath, body === undefined ? undefined : contentType, body);
+    try {
+      const status = await headOf(stream, this.#options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+      const text = await textOf(stream);
+      if (status >= 300) throw errorFrom(status, text);
+      return JSON.parse(text);
+    } catch (error) {
+      stream.close(http2.constants.NGHTTP2_CANCEL);
+      throw error instanceof ApiError ? error : serviceUnavailable(messageOf(error));
+    }
+  }
+
+  #open(method: string, rawPath: string, contentType?: string, body?: unknown): http2.ClientHttp2Stream {
+    const session = this.#connection();
+    const { token, userAgent = 'coxswain' } = this.#options;
+    const stream = session.request({
+      ':method': method,
+      ':path': rawPath,
+      accept: 'application/json',
+      'user-agent': userAgent,
+      ...(contentType ? { 'content-type': contentType } : {}),
+      ...(token ? { authorization: `Bearer ${token()}` } : {}),
+    }, { endStream: body === undefined });
+    // Errors surface through the 'response' wait or the body iteration; without a listener they would be uncaught.
+    stream.on('error', () => {});
+    if (body !== undefined) stream.end(typeof body === 'string' ? body : JSON.stringify(body));
+    return stream;
+  }
+
+  #connection(): http2.ClientHttp2Session {
+    if (this.#session && !this.#session.closed && !this.#session.destroyed) return this.#session;
+    const { server, ca, cert, key } = this.#options;
+    const session = http2.connect(server, {
+      ca, ...(cert ? { cert } : {}), ...(key ? { key } : {}),
+      settings: { initialWindowSize: 4 * 1024 * 1024, enablePush: false },
+    });
+    session.on('connect', () => session.setLocalWindowSize(16 * 1024 * 1024));
+    const forget = () => {
+      if (this.#session === session) this.#session = undefined;
+    };
+    session.on('error', forget);
+    session.on('goaway', forget);
+    session.on('close', forget);
+    clearInterval(this.#pinger);
+    this.#pinger = setInterval(() => ping(session), PING_EVERY_MS).unref();
+    this.#session = session;
+    return session;
+  }
+}
+
+function ping(session: http2.ClientHttp2Session): void {
+  if (session.destroyed || session.closed || session.connecting) return;
+  const deadline = setTimeout(() => session.destroy(new Error('peer does not answer pings')), PING_TIMEOUT_MS).unref();
+  session.ping(() => clearTimeout(deadline));
+}
+
+function path({ of, namespace, name, subresource }: Target): string {
+  let out = of.group === '' ? `/api/${of.version}` : `/apis/${of.group}/${of.version}`;
+  if (namespace) out += `/namespaces/${namespace}`;
+  out += `/${of.resource}`;
+  if (name) out += `/${encodeURIComponent(name)}`;
+  if (subresource) out += `/${subresource}`;
+  return out;
+}
+
+function query(options: object): string {
+  const parameters = new URLSearchParams();
+  for (const [key, value] of Object.entries(options)) if (value !== undefined && value !== '') parameters.set(key, String(value));
+  const text = parameters.toString();
+  return text && `?${text}`;
+}
+
+function writeQuery(options: WriteOptions = {}): Record<string, unknown> {
+  return { ...(options.dryRun ? { dryRun: 'All' } : {}), fieldManager: options.fieldManager };
+}
+
+function deleteBody(options: DeleteOptions = {}): unknown {
+  const { gracePeriodSeconds, propagationPolicy, preconditions } = options;
+  return { apiVersion: 'v1', kind: 'DeleteOptions', gracePeriodSeconds, propagationPolicy, preconditions };
+}
+
+function headOf(stream: http2.ClientHttp2Stream, timeoutMs: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const deadline = setTimeout(() => {
+      stream.close(http2.constants.NGHTTP2_CANCEL);
+      reject(new Error(`no reply within ${timeoutMs} ms`));
+    }, timeoutMs);
+    const settle = (act: () => void) => {
+      clearTimeout(deadline);
+      act();
+    };
+    stream.once('response', headers => settle(() => resolve(Number(headers[':status']))));
+    stream.once('error', error => settle(() => reject(error)));
+    stream.once('close', () => settle(() => reject(new Error('connection closed before the reply'))));
+  });
+}
+
+async function textOf(stream: http2.ClientHttp2Stream): Promise<string> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of stream) chunks.push(chunk as Buffer);
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+async function* linesOf(stream: http2.ClientHttp2Stream): AsyncIterable<string> {
+  let rest: Buffer[] = [];
+  for await (const chunk of stream as AsyncIterable<Buffer>) {
+    let start = 0;
+    for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, start)) {
+      rest.push(chunk.subarray(start, end));
+      const line = rest.length === 1 ? rest[0]! : Buffer.concat(rest);
+      rest = [];
+      start = end + 1;
+      if (line.length > 0) yield line.toString('utf8');
+    }
+    if (start < chunk.length) rest.push(chunk.subarray(start));
+  }
+}
+
+function errorFrom(code: number, text: string): ApiError {
+  try {
+    const status = JSON.parse(text) as Status;
+    if (status.kind === 'Status') return new ApiError(status);
+  } catch {
+    // Not a Status: a proxy or a broken server answered. Its text goes into the message.
+  }
+  return new ApiError({ kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Failure', code, message: text.slice(0, 500) || `HTTP status ${code}` });
+}
