@@ -21,12 +21,18 @@ function compile(requirements: readonly Requirement[]): Match {
     requirements.every(({ key, operator, values }) => {
       const value = labels && Object.hasOwn(labels, key) ? labels[key] : undefined;
       switch (operator) {
-        case 'In': return value !== undefined && values.includes(value);
-        case 'NotIn': return value === undefined || !values.includes(value);
-        case 'Exists': return value !== undefined;
-        case 'DoesNotExist': return value === undefined;
-        case 'Gt': return value !== undefined && /^-?\d+$/.test(value) && Number(value) > Number(values[0]);
-        case 'Lt': return value !== undefined && /^-?\d+$/.test(value) && Number(value) < Number(values[0]);
+        case 'In':
+          return value !== undefined && values.includes(value);
+        case 'NotIn':
+          return value === undefined || !values.includes(value);
+        case 'Exists':
+          return value !== undefined;
+        case 'DoesNotExist':
+          return value === undefined;
+        case 'Gt':
+          return value !== undefined && /^-?\d+$/.test(value) && Number(value) > Number(values[0]);
+        case 'Lt':
+          return value !== undefined && /^-?\d+$/.test(value) && Number(value) < Number(values[0]);
       }
     });
 }
@@ -37,8 +43,13 @@ function compile(requirements: readonly Requirement[]): Match {
  */
 export function labelSelectorMatch(selector: LabelSelector | undefined): Match {
   if (!selector) return matchNothing;
-  const requirements: Requirement[] = Object.entries(selector.matchLabels ?? {}).map(([key, value]) => ({ key, operator: 'In', values: [value] }));
-  for (const { key, operator, values } of selector.matchExpressions ?? []) requirements.push({ key, operator: operator as Requirement['operator'], values: values ?? [] });
+  const requirements: Requirement[] = Object.entries(selector.matchLabels ?? {}).map(([key, value]) => ({
+    key,
+    operator: 'In',
+    values: [value],
+  }));
+  for (const { key, operator, values } of selector.matchExpressions ?? [])
+    requirements.push({ key, operator: operator as Requirement['operator'], values: values ?? [] });
   return compile(requirements);
 }
 
@@ -51,7 +62,9 @@ export function mapSelectorMatch(selector: Labels): Match {
 /** The string form of an object selector: `app=web,tier in (a,b)`; keys sorted. */
 export function formatLabelSelector(selector: LabelSelector | undefined): string {
   if (!selector) return '<none>';
-  const parts = Object.entries(selector.matchLabels ?? {}).sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, value]) => `${key}=${value}`);
+  const parts = Object.entries(selector.matchLabels ?? {})
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([key, value]) => `${key}=${value}`);
   for (const { key, operator, values } of selector.matchExpressions ?? []) {
     const list = [...(values ?? [])].sort().join(',');
     if (operator === 'In') parts.push(`${key} in (${list})`);
@@ -87,15 +100,22 @@ export function parseRequirements(text: string): readonly Requirement[] {
   const fail = (found: string | undefined, expected: string): never => {
     throw badRequest(`unable to parse requirement: found '${found ?? ''}', expected: ${expected}`);
   };
-  const isWord = (token: string | undefined): token is string => token !== undefined && !/^(!=|==|=|!|\(|\)|,|>|<)$/.test(token);
+  const isWord = (token: string | undefined): token is string =>
+    token !== undefined && !/^(!=|==|=|!|\(|\)|,|>|<)$/.test(token);
   const checkedKey = (key: string): string => {
     const problems = qualifiedNameProblems(key);
-    if (problems.length) throw badRequest(`unable to parse requirement: <nil>: Invalid value: ${JSON.stringify(key)}: ${problems.join('; ')}`);
+    if (problems.length)
+      throw badRequest(
+        `unable to parse requirement: <nil>: Invalid value: ${JSON.stringify(key)}: ${problems.join('; ')}`,
+      );
     return key;
   };
   const checkedValue = (key: string, value: string): string => {
     const problems = labelValueProblems(value);
-    if (problems.length) throw badRequest(`unable to parse requirement: values[0][${key}]: Invalid value: ${JSON.stringify(value)}: ${problems.join('; ')}`);
+    if (problems.length)
+      throw badRequest(
+        `unable to parse requirement: values[0][${key}]: Invalid value: ${JSON.stringify(value)}: ${problems.join('; ')}`,
+      );
     return value;
   };
   while (at < tokens.length) {
@@ -107,7 +127,7 @@ export function parseRequirements(text: string): readonly Requirement[] {
     } else {
       const key = tokens[at];
       if (!isWord(key)) {
-        fail(key, '!, identifier, or \'end of string\'');
+        fail(key, "!, identifier, or 'end of string'");
         break;
       }
       checkedKey(key);
@@ -123,27 +143,28 @@ export function parseRequirements(text: string): readonly Requirement[] {
         requirements.push({ key, operator: operator === '>' ? 'Gt' : 'Lt', values: [tokens[at + 2] ?? ''] });
         at += 3;
       } else if (operator === 'in' || operator === 'notin') {
-        if (tokens[at + 2] !== '(') fail(tokens[at + 2], '\'(\'');
+        if (tokens[at + 2] !== '(') fail(tokens[at + 2], "'('");
         const values: string[] = [];
         at += 3;
         while (at < tokens.length && tokens[at] !== ')') {
           if (tokens[at] !== ',') values.push(checkedValue(key, tokens[at]!));
           at++;
         }
-        if (tokens[at] !== ')') fail(tokens[at], '\')\'');
+        if (tokens[at] !== ')') fail(tokens[at], "')'");
         at++;
         requirements.push({ key, operator: operator === 'in' ? 'In' : 'NotIn', values });
       } else fail(operator, 'in, notin, =, ==, !=, gt, lt');
     }
     if (at < tokens.length) {
-      if (tokens[at] !== ',') fail(tokens[at], '\',\' or \'end of string\'');
+      if (tokens[at] !== ',') fail(tokens[at], "',' or 'end of string'");
       at++;
     }
   }
   return requirements;
 }
 
-const QUALIFIED_NAME_ERROR = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+const QUALIFIED_NAME_ERROR =
+  "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 
 /** What is wrong with a label or annotation key; empty when right. */
 export function qualifiedNameProblems(key: string): string[] {
@@ -155,9 +176,13 @@ export function qualifiedNameProblems(key: string): string[] {
     const prefix = parts[0]!;
     if (prefix === '') problems.push('prefix part must be non-empty');
     else if (prefix.length > 253 || !/^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/.test(prefix))
-      problems.push("prefix part a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')");
+      problems.push(
+        "prefix part a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+      );
   } else if (parts.length > 2) {
-    return [`a valid label key must consist of a name and an optional DNS subdomain prefix separated by '/' (e.g. 'example.com/MyName'); ${QUALIFIED_NAME_ERROR}`];
+    return [
+      `a valid label key must consist of a name and an optional DNS subdomain prefix separated by '/' (e.g. 'example.com/MyName'); ${QUALIFIED_NAME_ERROR}`,
+    ];
   }
   if (name === '') problems.push('name part must be non-empty');
   else if (name.length > 63) problems.push('name part must be no more than 63 bytes');
@@ -170,7 +195,9 @@ export function labelValueProblems(value: string): string[] {
   const problems: string[] = [];
   if (value.length > 63) problems.push('must be no more than 63 bytes');
   if (!/^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$/.test(value))
-    problems.push("a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')");
+    problems.push(
+      "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+    );
   return problems;
 }
 

@@ -4,14 +4,29 @@
  */
 
 const SUFFIX_NANO: Readonly<Record<string, bigint>> = {
-  n: 1n, u: 1_000n, m: 1_000_000n, '': 10n ** 9n, k: 10n ** 12n, M: 10n ** 15n, G: 10n ** 18n, T: 10n ** 21n, P: 10n ** 24n, E: 10n ** 27n,
-  Ki: 2n ** 10n * 10n ** 9n, Mi: 2n ** 20n * 10n ** 9n, Gi: 2n ** 30n * 10n ** 9n, Ti: 2n ** 40n * 10n ** 9n, Pi: 2n ** 50n * 10n ** 9n, Ei: 2n ** 60n * 10n ** 9n,
+  n: 1n,
+  u: 1_000n,
+  m: 1_000_000n,
+  '': 10n ** 9n,
+  k: 10n ** 12n,
+  M: 10n ** 15n,
+  G: 10n ** 18n,
+  T: 10n ** 21n,
+  P: 10n ** 24n,
+  E: 10n ** 27n,
+  Ki: 2n ** 10n * 10n ** 9n,
+  Mi: 2n ** 20n * 10n ** 9n,
+  Gi: 2n ** 30n * 10n ** 9n,
+  Ti: 2n ** 40n * 10n ** 9n,
+  Pi: 2n ** 50n * 10n ** 9n,
+  Ei: 2n ** 60n * 10n ** 9n,
 };
 
 const PATTERN = /^([+-]?)(\d*)(?:\.(\d*))?(?:(Ki|Mi|Gi|Ti|Pi|Ei|[numkMGTPE])|[eE]([+-]?\d+))?$/;
 
 /** Thrown message of upstream's parser. */
-export const QUANTITY_ERROR = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+export const QUANTITY_ERROR =
+  "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
 /** The quantity in units of 10⁻⁹, or undefined when it is malformed. */
 export function parseNano(text: string | number): bigint | undefined {
