@@ -45,8 +45,11 @@ const plumbing = new Set([
   'Time',
   'Timestamp',
   'TypeMeta',
+  'GroupKind',
+  'GroupVersion',
   'List',
   'Patch',
+  'RootPaths',
 ]);
 
 export function buildTables(root: string): Tables {
@@ -74,9 +77,26 @@ class Model {
     this.#root = root;
   }
 
-  /** The package's wire types by name, sorted. */
-  *typesOf({ path, short }: ApiPackage): Generator<[string, string[]]> {
+  /** The package's wire types and their lines, sorted by name. */
+  typesOf({ path, short, kinds }: ApiPackage): [string, string[]][] {
     const go = this.#package(path);
+    const all = new Map(this.#allTypesOf(go, short));
+    if (kinds === undefined) return [...all];
+    const wanted = new Set<string>();
+    const visit = (name: string) => {
+      if (!all.has(name) || wanted.has(name)) return;
+      wanted.add(name);
+      for (const [, type] of all
+        .get(name)!
+        .join('\n')
+        .matchAll(/^\S* \S*?([A-Z]\w*) \d/gm))
+        visit(type!);
+    };
+    for (const kind of kinds) for (const name of [kind, `${kind}List`]) visit(name);
+    return [...all].filter(([name]) => wanted.has(name));
+  }
+
+  *#allTypesOf(go: GoPackage, short: string): Generator<[string, string[]]> {
     const names = new Set([...go.messages.keys(), ...(short === 'version' ? go.structs.keys() : [])]);
     for (const name of [...names].sort()) {
       if (short === 'meta.v1' && plumbing.has(name)) continue;
@@ -166,7 +186,8 @@ class Model {
     if (listType) facts.push(`list=${listType[0]}`);
     const keys = marker('listMapKey');
     if (keys) facts.push(`keys=${keys.join(',')}`);
-    const mapType = marker('mapType');
+    // On a field of a struct type `structType` overrides how the struct merges, as `mapType` does for a map.
+    const mapType = marker('mapType') ?? marker('structType');
     if (mapType) facts.push(`map=${mapType[0]}`);
     const { patchStrategy, patchMergeKey } = field.tags;
     if (patchStrategy) facts.push(`patch=${patchStrategy}`);

@@ -82,19 +82,9 @@ export interface GetOptions {
   resourceVersion?: string;
 }
 
-export interface GroupKind {
-  group: string;
-  kind: string;
-}
-
 export interface GroupResource {
   group: string;
   resource: string;
-}
-
-export interface GroupVersion {
-  group: string;
-  version: string;
 }
 
 export interface GroupVersionForDiscovery {
@@ -147,10 +137,6 @@ export interface PatchOptions {
 export interface Preconditions {
   uid?: string;
   resourceVersion?: string;
-}
-
-export interface RootPaths {
-  paths: string[];
 }
 
 export interface ServerAddressByClientCIDR {
