@@ -1,0 +1,93 @@
+/**
+ * A map whose string keys can be walked in code-unit order. Keys live in chunks of bounded length, so that inserting
+ * into a large map moves few of them. It must not be changed while a walk is under way.
+ */
+
+const CHUNK_KEYS_MAX = 512;
+
+export class SortedMap<V> {
+  readonly #values = new Map<string, V>();
+  #chunks: string[][] = [];
+
+  get size(): number {
+    return this.#values.size;
+  }
+  get(key: string): V | undefined {
+    return this.#values.get(key);
+  }
+  has(key: string): boolean {
+    return this.#values.has(key);
+  }
+  /** All values, in no particular order. */
+  values(): IterableIterator<V> {
+    return this.#values.values();
+  }
+  set(key: string, value: V): void {
+    if (!this.#values.has(key)) this.#insert(key);
+    this.#values.set(key, value);
+  }
+  delete(key: string): boolean {
+    if (!this.#values.delete(key)) return false;
+    const at = this.#chunkOf(key);
+    const chunk = this.#chunks[at]!;
+    chunk.splice(lowerBound(chunk, key), 1);
+    if (chunk.length === 0) this.#chunks.splice(at, 1);
+    return true;
+  }
+  /**
+   * Visits entries under the prefix in key order, from the first key greater than `after`, until `visit` returns false.
+   */
+  walk(prefix: string, after: string | undefined, visit: (value: V, key: string) => boolean | undefined): void {
+    const from = after !== undefined && after >= prefix ? after : prefix;
+    let at = this.#chunkOf(from);
+    if (at >= this.#chunks.length) return;
+    let index = lowerBound(this.#chunks[at]!, from);
+    for (; at < this.#chunks.length; at++, index = 0) {
+      const chunk = this.#chunks[at]!;
+      for (; index < chunk.length; index++) {
+        const key = chunk[index]!;
+        if (key === after) continue;
+        if (!key.startsWith(prefix)) return;
+        if (visit(this.#values.get(key)!, key) === false) return;
+      }
+    }
+  }
+
+  // The chunk that holds the key or would: the last one whose first key is not greater.
+  #chunkOf(key: string): number {
+    let low = 0;
+    let high = this.#chunks.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.#chunks[middle]![0]! <= key) low = middle + 1;
+      else high = middle;
+    }
+    return Math.max(0, low - 1);
+  }
+  #insert(key: string): void {
+    const at = this.#chunkOf(key);
+    const chunk = this.#chunks[at];
+    if (!chunk) {
+      this.#chunks.push([key]);
+      return;
+    }
+    const index = lowerBound(chunk, key);
+    if (index === chunk.length) chunk.push(key);
+    else chunk.splice(index, 0, key);
+    if (chunk.length <= CHUNK_KEYS_MAX) return;
+    // Keys that arrive in order leave full chunks behind, not half-empty ones.
+    const cut = index === chunk.length - 1 ? CHUNK_KEYS_MAX : CHUNK_KEYS_MAX >> 1;
+    this.#chunks.splice(at + 1, 0, chunk.splice(cut));
+  }
+}
+
+function lowerBound(keys: readonly string[], key: string): number {
+  let low = 0;
+  let high = keys.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (keys[middle]! < key) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
