@@ -33,6 +33,8 @@ export interface RequestAttributes {
   readonly namespace: string;
   readonly name: string;
   readonly path: string;
+  /** Raw `fieldSelector` of list, watch and deletecollection: what a node may list depends on it. */
+  readonly fieldSelector?: string;
 }
 
 /** The credentials of a request, independent of HTTP version. */

@@ -1,0 +1,149 @@
+/**
+ * Issues X.509 v3 certificates with ECDSA P-256 keys, straight over node:crypto: a certificate library costs 200 ms and
+ * 20 MB at start-up, most of the API server's whole budget. Refuses nothing by itself: who may get which name is decided
+ * by the callers (`pki.ts`, and the signers of certificate requests).
+ */
+
+import { createHash, generateKeyPairSync, type KeyObject, randomBytes, sign, X509Certificate } from 'node:crypto';
+import { isIP } from 'node:net';
+import { bits, bool, integer, octets, oid, primitive, sequence, set, tagged, time, utf8 } from './der.ts';
+
+/** A certificate and its private key, both PEM. */
+export interface KeyPair {
+  readonly certificate: string;
+  readonly key: string;
+}
+
+export interface Subject {
+  readonly commonName: string;
+  readonly organizations?: readonly string[];
+}
+
+export interface CertificateRequest {
+  readonly subject: Subject;
+  /** DNS names and IP addresses. */
+  readonly names?: readonly string[];
+  readonly usages: readonly ('server' | 'client' | 'authority')[];
+  readonly notBeforeMs: number;
+  readonly notAfterMs: number;
+}
+
+/** What signs: the authority's name and key. */
+export interface Issuer {
+  readonly certificate: string;
+  readonly privateKey: KeyObject;
+}
+
+const ECDSA_WITH_SHA256 = '1.2.840.10045.4.3.2';
+const USAGE_OIDS = { server: '1.3.6.1.5.5.7.3.1', client: '1.3.6.1.5.5.7.3.2' } as const;
+
+/** A new P-256 key. */
+export function newKey(): { privateKey: KeyObject; publicKey: KeyObject } {
+  return generateKeyPairSync('ec', { namedCurve: 'prime256v1' });
+}
+
+/** The key as PKCS#8 PEM. */
+export function keyPem(key: KeyObject): string {
+  return key.export({ type: 'pkcs8', format: 'pem' }) as string;
+}
+
+/** Signs a certificate for the public key. Without an issuer it is self-signed with `selfKey`. Returns PEM. */
+export function issueCertificate(
+  request: CertificateRequest,
+  publicKey: KeyObject,
+  issuer: Issuer | { readonly selfKey: KeyObject },
+): string {
+  const spki = publicKey.export({ type: 'spki', format: 'der' });
+  const subject = nameOf(request.subject);
+  const keyId = keyIdOf(spki);
+  const parent = 'certificate' in issuer ? new X509Certificate(issuer.certificate) : undefined;
+  const authorityId = parent ? keyIdOf(parent.publicKey.export({ type: 'spki', format: 'der' })) : keyId;
+  const signingKey = 'certificate' in issuer ? issuer.privateKey : issuer.selfKey;
+  const algorithm = sequence(oid(ECDSA_WITH_SHA256));
+  const serial = randomBytes(16);
+  serial[0]! &= 0x7f;
+  const body = sequence(
+    tagged(0, integer(Buffer.from([2]))),
+    integer(serial),
+    algorithm,
+    parent ? subjectBytes(parent) : subject,
+    sequence(time(request.notBeforeMs), time(request.notAfterMs)),
+    subject,
+    spki,
+    tagged(3, sequence(...extensions(request, keyId, authorityId))),
+  );
+  const certificate = sequence(body, algorithm, bits(sign('sha256', body, signingKey)));
+  return `-----BEGIN CERTIFICATE-----\n${certificate.toString('base64').replace(/.{1,64}/g, '$&\n')}-----END CERTIFICATE-----\n`;
+}
+
+/** A fresh key with a certificate signed by the issuer. */
+export function issueKeyPair(request: CertificateRequest, issuer: Issuer): KeyPair {
+  const { privateKey, publicKey } = newKey();
+  return { certificate: issueCertificate(request, publicKey, issuer), key: keyPem(privateKey) };
+}
+
+function nameOf(subject: Subject): Buffer {
+  const attribute = (type: string, value: string) => sequence(oid(type), utf8(value));
+  // Each organization is an RDN of its own; Go reads them all as groups, in order.
+  const organizations = (subject.organizations ?? []).map(value => set(attribute('2.5.4.10', value)));
+  return sequence(...organizations, set(attribute('2.5.4.3', subject.commonName)));
+}
+
+// The issuer's name must be copied byte for byte from the authority's subject; re-encoding its fields does that because
+// every authority here was written by this file, with nothing but O and CN.
+function subjectBytes(certificate: X509Certificate): Buffer {
+  const { commonName, organizations } = parseSubject(certificate.subject);
+  return nameOf({ commonName, organizations });
+}
+
+/** CN and O out of the lines of `X509Certificate.subject`. */
+export function parseSubject(subject: string | undefined): { commonName: string; organizations: string[] } {
+  const result = { commonName: '', organizations: [] as string[] };
+  for (const line of (subject ?? '').split('\n')) {
+    if (line.startsWith('CN=')) result.commonName = line.slice(3);
+    else if (line.startsWith('O=')) result.organizations.push(line.slice(2));
+  }
+  return result;
+}
+
+const keyIdOf = (spki: Uint8Array): Buffer => createHash('sha1').update(spki.subarray(-65)).digest();
+
+function extensions(request: CertificateRequest, keyId: Buffer, authorityId: Buffer): Buffer[] {
+  const extension = (id: string, critical: boolean, value: Buffer) =>
+    sequence(oid(id), ...(critical ? [bool(true)] : []), octets(value));
+  const authority = request.usages.includes('authority');
+  // digitalSignature + keyCertSign + cRLSign, or digitalSignature + keyEncipherment.
+  const keyUsage = authority ? bits(Buffer.from([0b1000_0110]), 1) : bits(Buffer.from([0b1010_0000]), 5);
+  const result = [extension('2.5.29.15', true, keyUsage)];
+  const extended = request.usages.filter(usage => usage !== 'authority').map(usage => oid(USAGE_OIDS[usage]));
+  if (extended.length) result.push(extension('2.5.29.37', false, sequence(...extended)));
+  result.push(extension('2.5.29.19', true, authority ? sequence(bool(true)) : sequence()));
+  result.push(
+    extension('2.5.29.14', false, octets(keyId)),
+    extension('2.5.29.35', false, sequence(primitive(0, authorityId))),
+  );
+  const names = (request.names ?? []).map(name =>
+    isIP(name) ? primitive(7, addressBytes(name)) : primitive(2, Buffer.from(name)),
+  );
+  if (names.length) result.push(extension('2.5.29.17', false, sequence(...names)));
+  return result;
+}
+
+/** 4 or 16 bytes of an IP address. */
+export function addressBytes(address: string): Buffer {
+  if (isIP(address) === 4) return Buffer.from(address.split('.').map(Number));
+  let text = address;
+  const embedded = /^(.*:)(\d+\.\d+\.\d+\.\d+)$/.exec(text);
+  if (embedded) {
+    const [a, b, c, d] = embedded[2]!.split('.').map(Number) as [number, number, number, number];
+    text = `${embedded[1]}${((a << 8) | b).toString(16)}:${((c << 8) | d).toString(16)}`;
+  }
+  const [head = '', tail] = text.split('::');
+  const left = head ? head.split(':') : [];
+  const right = tail ? tail.split(':') : [];
+  const groups =
+    tail === undefined ? left : [...left, ...Array<string>(8 - left.length - right.length).fill('0'), ...right];
+  const bytes = Buffer.alloc(16);
+  groups.forEach((group, index) => bytes.writeUInt16BE(Number.parseInt(group, 16), index * 2));
+  return bytes;
+}
