@@ -1,0 +1,42 @@
+/** Raw file descriptors: opening, closing, and socket calls on plain Buffers. Synchronous, on the calling thread. */
+
+import { declare } from './libc.ts';
+
+export const AF_INET = 2;
+export const AF_INET6 = 10;
+export const AF_NETLINK = 16;
+export const SOCK_STREAM = 1;
+export const SOCK_DGRAM = 2;
+export const SOCK_RAW = 3;
+export const SOCK_NONBLOCK = 0o4000;
+export const SOCK_CLOEXEC = 0o2000000;
+export const SOL_SOCKET = 1;
+export const MSG_DONTWAIT = 0x40;
+
+export const socket = declare<[domain: number, type: number, protocol: number]>(
+  'int socket(int domain, int type, int protocol)',
+);
+export const bind = declare<[fd: number, address: Buffer, length: number]>(
+  'int bind(int fd, const void *address, uint32_t length)',
+);
+export const listen = declare<[fd: number, backlog: number]>('int listen(int fd, int backlog)');
+export const send = declare<[fd: number, bytes: Buffer, length: number, flags: number]>(
+  'long send(int fd, const void *bytes, size_t length, int flags)',
+);
+export const recv = declare<[fd: number, bytes: Buffer, length: number, flags: number]>(
+  'long recv(int fd, void *bytes, size_t length, int flags)',
+);
+export const setsockopt = declare<[fd: number, level: number, option: number, value: Buffer, length: number]>(
+  'int setsockopt(int fd, int level, int option, const void *value, uint32_t length)',
+);
+export const getsockname = declare<[fd: number, address: Buffer, length: Buffer]>(
+  'int getsockname(int fd, void *address, void *length)',
+);
+export const close = declare<[fd: number]>('int close(int fd)');
+
+/** Sets an option whose value is a C int. */
+export function setIntOption(fd: number, level: number, option: number, value: number): void {
+  const bytes = Buffer.alloc(4);
+  bytes.writeInt32LE(value);
+  setsockopt(fd, level, option, bytes, 4);
+}
