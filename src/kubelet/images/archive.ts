@@ -1,0 +1,143 @@
+/**
+ * Finds the images in a saved archive: `docker save` (manifest.json) and OCI image layout (index.json), both may be
+ * compressed. Files are spooled to a scratch folder first, since a manifest may come after what it names.
+ */
+
+import { createReadStream, createWriteStream, existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { parseReference, formatReference } from './reference.ts';
+import { decompressed, readTar } from './tar.ts';
+
+/** What an image's config file says about running it, OCI's names. */
+export interface ImageConfig {
+  readonly User?: string;
+  readonly ExposedPorts?: Readonly<Record<string, object>>;
+  readonly Env?: readonly string[];
+  readonly Entrypoint?: readonly string[];
+  readonly Cmd?: readonly string[];
+  readonly Volumes?: Readonly<Record<string, object>>;
+  readonly WorkingDir?: string;
+  readonly Labels?: Readonly<Record<string, string>>;
+  readonly StopSignal?: string;
+}
+
+export interface ImageFile {
+  readonly architecture?: string;
+  readonly os?: string;
+  readonly created?: string;
+  readonly config?: ImageConfig;
+  readonly rootfs: { readonly type: 'layers'; readonly diff_ids: readonly string[] };
+}
+
+export interface ArchivedImage {
+  /** Bytes of the config file; their SHA-256 is the image's id. */
+  readonly config: Buffer;
+  readonly layers: readonly { readonly diffId: string; open(): AsyncIterable<Buffer> }[];
+  /** Normalised names. */
+  readonly references: readonly string[];
+  /** Digest of the manifest, when the archive has one. */
+  readonly manifestDigest: string | undefined;
+}
+
+interface Descriptor {
+  readonly mediaType?: string;
+  readonly digest: string;
+  readonly size: number;
+  readonly platform?: { readonly architecture?: string; readonly os?: string };
+  readonly annotations?: Readonly<Record<string, string>>;
+}
+
+const ARCHITECTURES: Readonly<Record<string, string>> = { x64: 'amd64', arm64: 'arm64' };
+const MANIFEST_BYTES_MAX = 4 << 20;
+
+/** Reads the archive; the images' layers stay readable until `scratch` is removed. */
+export async function openArchive(source: AsyncIterable<Buffer>, scratch: string): Promise<ArchivedImage[]> {
+  const files = new Map<string, string>();
+  let count = 0;
+  for await (const entry of readTar(decompressed(source))) {
+    const name = entry.path.replace(/^(\.?\/+)+/, '');
+    if (entry.type === 'file') {
+      const spool = join(scratch, String(count++));
+      await pipeline(entry.body(), createWriteStream(spool));
+      files.set(name, spool);
+    } else if (entry.type === 'symlink' || entry.type === 'link') {
+      // `docker save` of old writes a repeated layer as a link to the first.
+      const target = entry.type === 'link' ? entry.linkPath : join(name, '..', entry.linkPath);
+      const spool = files.get(target);
+      if (spool) files.set(name, spool);
+    }
+  }
+  const archive = new SpooledArchive(files);
+  if (files.has('index.json') && files.has('oci-layout')) return archive.ociImages();
+  if (files.has('manifest.json')) return archive.dockerImages();
+  throw new Error('not an image archive: neither manifest.json (docker save) nor index.json (OCI layout) in it');
+}
+
+class SpooledArchive {
+  readonly #files: ReadonlyMap<string, string>;
+  constructor(files: ReadonlyMap<string, string>) {
+    this.#files = files;
+  }
+  #spool(name: string): string {
+    const path = this.#files.get(name);
+    if (!path || !existsSync(path)) throw new Error(`image archive lacks ${name}`);
+    return path;
+  }
+  #layer(name: string, diffId: string) {
+    const path = this.#spool(name);
+    return { diffId, open: () => decompressed(createReadStream(path, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>) };
+  }
+  #json<T>(name: string): T {
+    const data = readFileSync(this.#spool(name));
+    if (data.length > MANIFEST_BYTES_MAX) throw new Error(`image archive has an oversized ${name}`);
+    return JSON.parse(data.toString('utf8')) as T;
+  }
+  #image(config: Buffer, layers: readonly string[], references: readonly string[], manifestDigest?: string): ArchivedImage {
+    const file = JSON.parse(config.toString('utf8')) as ImageFile;
+    const diffIds = file.rootfs?.diff_ids ?? [];
+    if (diffIds.length !== layers.length) throw new Error(`image config names ${diffIds.length} layers, its manifest ${layers.length}`);
+    return { config, layers: layers.map((name, i) => this.#layer(name, diffIds[i]!)), references, manifestDigest };
+  }
+
+  dockerImages(): ArchivedImage[] {
+    const manifest = this.#json<{ Config: string; RepoTags?: string[] | null; Layers: string[] }[]>('manifest.json');
+    return manifest.map(one => this.#image(readFileSync(this.#spool(one.Config)), one.Layers, normalised(one.RepoTags ?? [])));
+  }
+
+  ociImages(): ArchivedImage[] {
+    const index = this.#json<{ manifests: Descriptor[] }>('index.json');
+    // docker save writes both forms, and its names are in manifest.json.
+    const docker = this.#files.has('manifest.json') ? this.#json<{ Config: string; RepoTags?: string[] | null }[]>('manifest.json') : [];
+    return index.manifests.map(descriptor => {
+      const chosen = this.#choose(descriptor);
+      const manifest = this.#json<{ config: Descriptor; layers: Descriptor[] }>(blob(chosen.digest));
+      const config = blob(manifest.config.digest);
+      const annotations = descriptor.annotations ?? {};
+      const names = [annotations['io.containerd.image.name'], annotations['org.opencontainers.image.ref.name']].filter(name => name !== undefined);
+      // A bare tag ("latest") is no name of an image.
+      const named = names.find(name => /[/:]/.test(name)) ?? (names.length && names[0] !== 'latest' ? names[0] : undefined);
+      const tags = docker.filter(one => one.Config === config).flatMap(one => one.RepoTags ?? []);
+      return this.#image(readFileSync(this.#spool(config)), manifest.layers.map(layer => blob(layer.digest)), normalised([...(named ? [named] : []), ...tags]), descriptor.digest);
+    });
+  }
+
+  // An index of platforms: this machine's, else the only one that is there.
+  #choose(descriptor: Descriptor): Descriptor {
+    if (!/index|manifest\.list/.test(descriptor.mediaType ?? '')) return descriptor;
+    const { manifests } = this.#json<{ manifests: Descriptor[] }>(blob(descriptor.digest));
+    const present = manifests.filter(one => this.#files.has(blob(one.digest)));
+    const architecture = ARCHITECTURES[process.arch];
+    const found = present.find(one => one.platform?.architecture === architecture && (one.platform?.os ?? 'linux') === 'linux') ?? (present.length === 1 ? present[0] : undefined);
+    if (!found) throw new Error(`image archive has no image for linux/${architecture}`);
+    return this.#choose(found);
+  }
+}
+
+function blob(digest: string): string {
+  return `blobs/${digest.replace(':', '/')}`;
+}
+
+function normalised(names: readonly string[]): string[] {
+  return [...new Set(names.map(name => parseReference(name)).filter(reference => reference !== undefined).map(formatReference))];
+}

@@ -1,0 +1,253 @@
+/**
+ * The images of this machine, in a folder that several processes share (the CLI loads, agents read). Content-addressed:
+ *   layers/<name>/            one unpacked layer, ready for overlayfs; appears whole by rename
+ *   images/<sha256>.json      what is known of an image, written once
+ *   names/<encoded name>      holds the image id that a name stands for, replaced by rename
+ *   users/<sha256>/<id>       a container that runs the image
+ * Invariant: what can be seen is complete. It refuses to remove an image that a container runs.
+ */
+
+import { createHash, randomBytes } from 'node:crypto';
+import { createReadStream, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { systemClock } from '../../base/clock.ts';
+import { type ArchivedImage, type ImageConfig, type ImageFile, openArchive } from './archive.ts';
+import { unpackLayer } from './layer.ts';
+import { formatReference, parseReference } from './reference.ts';
+
+export interface Image {
+  /** `sha256:…` of the config file. */
+  readonly id: string;
+  /** Folder names under `layers/`, bottom first. */
+  readonly layers: readonly string[];
+  readonly config: ImageConfig;
+  readonly sizeBytes: number;
+  readonly created: string | undefined;
+  readonly architecture: string | undefined;
+  readonly manifestDigest: string | undefined;
+}
+
+export interface ListedImage extends Image {
+  /** Normalised names, sorted. */
+  readonly references: readonly string[];
+}
+
+/** 80 bits of the digest: short, so that 127 layers fit one overlay mount's options. */
+const LAYER_NAME_DIGITS = 20;
+const SCRATCH_AGE_MS_MAX = 3_600_000;
+
+export class ImageStore {
+  readonly #dir: string;
+  readonly #known = new Map<string, Image>();
+
+  constructor(dir: string) {
+    this.#dir = dir;
+    for (const folder of ['layers', 'images', 'names', 'users', 'scratch']) mkdirSync(join(dir, folder), { recursive: true, mode: 0o711 });
+  }
+  /** Folder that holds every layer's folder. */
+  get layersDir(): string {
+    return join(this.#dir, 'layers');
+  }
+
+  /** Adds the images of an archive (a file's path or its bytes as a stream). Concurrent loads of one image are harmless. */
+  async load(source: string | AsyncIterable<Buffer>): Promise<ListedImage[]> {
+    this.#removeOldScratch();
+    const scratch = this.#scratch();
+    mkdirSync(scratch);
+    try {
+      const stream = typeof source === 'string' ? (createReadStream(source, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>) : source;
+      const loaded: ListedImage[] = [];
+      for (const image of await openArchive(stream, scratch)) loaded.push(await this.#add(image));
+      return loaded;
+    } finally {
+      rmSync(scratch, { recursive: true, force: true });
+    }
+  }
+
+  async #add(archived: ArchivedImage): Promise<ListedImage> {
+    const file = JSON.parse(archived.config.toString('utf8')) as ImageFile;
+    const hex = createHash('sha256').update(archived.config).digest('hex');
+    let sizeBytes = 0;
+    const layers: string[] = [];
+    for (const { diffId, open } of archived.layers) {
+      const name = diffId.replace(/^sha256:/, '').slice(0, LAYER_NAME_DIGITS);
+      sizeBytes += await this.#addLayer(name, diffId, open);
+      layers.push(name);
+    }
+    const image: Image = {
+      id: `sha256:${hex}`, layers, config: file.config ?? {}, sizeBytes,
+      created: file.created, architecture: file.architecture, manifestDigest: archived.manifestDigest,
+    };
+    this.#write(join(this.#dir, 'images', `${hex}.json`), JSON.stringify(image));
+    for (const reference of archived.references) this.tag(image.id, reference);
+    return { ...image, references: [...archived.references].sort() };
+  }
+
+  async #addLayer(name: string, diffId: string, open: () => AsyncIterable<Buffer>): Promise<number> {
+    const final = join(this.layersDir, name);
+    const sizeFile = `${final}.size`;
+    if (existsSync(final) && existsSync(sizeFile)) return Number(readFileSync(sizeFile, 'utf8'));
+    const work = this.#scratch();
+    mkdirSync(work);
+    try {
+      const hash = createHash('sha256');
+      const hashed = async function* () {
+        for await (const part of open()) {
+          hash.update(part);
+          yield part;
+        }
+      };
+      const bytes = await unpackLayer(hashed(), work);
+      const digest = `sha256:${hash.digest('hex')}`;
+      if (digest !== diffId) throw new Error(`layer content does not match its digest: ${digest} is not ${diffId}`);
+      this.#write(sizeFile, String(bytes));
+      try {
+        renameSync(work, final);
+      } catch (error) {
+        // Another process put the same layer there first.
+        if (!existsSync(final)) throw error;
+      }
+      return bytes;
+    } finally {
+      rmSync(work, { recursive: true, force: true });
+    }
+  }
+
+  /** Gives an image one more name. */
+  tag(id: string, reference: string): void {
+    this.#write(this.#nameFile(reference), id);
+  }
+
+  /** The image that a reference (any spelling, a digest, or an id with or without `sha256:`) stands for. */
+  resolve(reference: string): ListedImage | undefined {
+    const image = this.#find(reference);
+    return image && { ...image, references: this.#names().filter(([, id]) => id === image.id).map(([name]) => name).sort() };
+  }
+
+  /** As `resolve`, without the other names: no folder is read. */
+  find(reference: string): Image | undefined {
+    return this.#find(reference);
+  }
+
+  #find(reference: string): Image | undefined {
+    const hex = /^(?:sha256:)?([0-9a-f]{64})$/.exec(reference)?.[1];
+    if (hex) {
+      const image = this.#read(hex);
+      if (image) return image;
+    }
+    const parsed = parseReference(reference);
+    if (!parsed) return undefined;
+    if (parsed.digest) {
+      const named = this.#names().filter(([name]) => parseReference(name)?.repository === parsed.repository);
+      for (const [, id] of named) {
+        const image = this.#read(id.slice('sha256:'.length));
+        if (image && (image.manifestDigest === parsed.digest || image.id === parsed.digest)) return image;
+      }
+      return undefined;
+    }
+    const id = readText(this.#nameFile(formatReference(parsed)));
+    return id ? this.#read(id.slice('sha256:'.length)) : undefined;
+  }
+
+  list(): ListedImage[] {
+    const names = this.#names();
+    const images: ListedImage[] = [];
+    for (const file of readdirSync(join(this.#dir, 'images'))) {
+      if (!file.endsWith('.json')) continue;
+      const image = this.#read(file.slice(0, -'.json'.length));
+      if (image) images.push({ ...image, references: names.filter(([, id]) => id === image.id).map(([name]) => name).sort() });
+    }
+    return images;
+  }
+
+  /** Takes a name away, or all of an image by its id; content that nothing names any more is deleted. False when unknown. */
+  remove(reference: string): boolean {
+    const image = this.#find(reference);
+    if (!image) return false;
+    const hex = image.id.slice('sha256:'.length);
+    const names = this.#names().filter(([, id]) => id === image.id).map(([name]) => name);
+    const parsed = parseReference(reference);
+    const named = parsed && names.find(name => name === formatReference(parsed));
+    const goes = named ? [named] : names;
+    if (goes.length === names.length) {
+      const users = this.users(image.id);
+      if (users.length > 0) throw new Error(`image ${reference} is in use by ${users.length} container${users.length > 1 ? 's' : ''}`);
+    }
+    for (const name of goes) rmSync(this.#nameFile(name), { force: true });
+    if (goes.length < names.length) return true;
+    rmSync(join(this.#dir, 'images', `${hex}.json`), { force: true });
+    this.#known.delete(hex);
+    const kept = new Set(this.list().flatMap(one => one.layers));
+    for (const layer of image.layers) {
+      if (kept.has(layer)) continue;
+      rmSync(join(this.layersDir, `${layer}.size`), { force: true });
+      // First out of sight, so that a load that runs meanwhile never sees half a layer.
+      const work = this.#scratch();
+      try {
+        renameSync(join(this.layersDir, layer), work);
+      } catch {
+        continue;
+      }
+      rmSync(work, { recursive: true, force: true });
+    }
+    return true;
+  }
+
+  /** Notes that a container runs the image, until `release`. */
+  hold(id: string, containerId: string): void {
+    const folder = join(this.#dir, 'users', id.slice('sha256:'.length));
+    mkdirSync(folder, { recursive: true });
+    writeFileSync(join(folder, containerId), '');
+  }
+  release(id: string, containerId: string): void {
+    rmSync(join(this.#dir, 'users', id.slice('sha256:'.length), containerId), { force: true });
+  }
+  users(id: string): string[] {
+    try {
+      return readdirSync(join(this.#dir, 'users', id.slice('sha256:'.length)));
+    } catch {
+      return [];
+    }
+  }
+
+  #read(hex: string): Image | undefined {
+    const known = this.#known.get(hex);
+    const path = join(this.#dir, 'images', `${hex}.json`);
+    if (known) return existsSync(path) ? known : undefined;
+    const text = readText(path);
+    if (!text) return undefined;
+    const image = JSON.parse(text) as Image;
+    this.#known.set(hex, image);
+    return image;
+  }
+  #names(): [name: string, id: string][] {
+    return readdirSync(join(this.#dir, 'names')).filter(file => !file.endsWith('.new')).map(file => [decodeURIComponent(file), readText(join(this.#dir, 'names', file)) ?? '']);
+  }
+  #nameFile(reference: string): string {
+    return join(this.#dir, 'names', encodeURIComponent(reference));
+  }
+  #write(path: string, content: string): void {
+    const fresh = join(this.#dir, 'scratch', `${randomBytes(8).toString('hex')}.new`);
+    writeFileSync(fresh, content);
+    renameSync(fresh, path);
+  }
+  #scratch(): string {
+    return join(this.#dir, 'scratch', randomBytes(8).toString('hex'));
+  }
+  // Left behind by a load that was killed.
+  #removeOldScratch(): void {
+    for (const name of readdirSync(join(this.#dir, 'scratch'))) {
+      const path = join(this.#dir, 'scratch', name);
+      const stat = statSync(path, { throwIfNoEntry: false });
+      if (stat && systemClock.now() - stat.mtimeMs > SCRATCH_AGE_MS_MAX) rmSync(path, { recursive: true, force: true });
+    }
+  }
+}
+
+function readText(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return undefined;
+  }
+}

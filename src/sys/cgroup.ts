@@ -1,0 +1,241 @@
+/**
+ * Control groups on v1, hybrid and v2 hosts behind one face. A path is relative to the root of each hierarchy
+ * (`/coxswain/dev/kubepods/pod…`). Invariant: `create` and `remove` are idempotent. It refuses to touch the root group.
+ */
+
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { assert } from '../base/assert.ts';
+import { mountTable } from './mount.ts';
+
+export interface CgroupLimits {
+  /** v1 shares (2 to 262144); turned into a v2 weight there. */
+  readonly cpuShares?: number;
+  /** -1 for none. */
+  readonly cpuQuotaMicros?: number;
+  readonly cpuPeriodMicros?: number;
+  /** -1 for none. */
+  readonly memoryBytesMax?: number;
+  readonly pidsMax?: number;
+}
+
+export interface CgroupUsage {
+  readonly cpuNanos: number;
+  readonly memoryBytes: number;
+  /** Memory without what the kernel can drop at once (inactive file pages). */
+  readonly workingSetBytes: number;
+  readonly rssBytes: number;
+}
+
+interface Hierarchy {
+  readonly mountPoint: string;
+  /** v1 controllers; empty for the unified hierarchy. */
+  readonly controllers: readonly string[];
+}
+
+const V2_CONTROLLERS = ['cpu', 'memory', 'pids', 'cpuset', 'io'];
+const KNOWN_V1 = new Set([
+  'cpu',
+  'cpuacct',
+  'memory',
+  'pids',
+  'cpuset',
+  'devices',
+  'freezer',
+  'blkio',
+  'net_cls',
+  'net_prio',
+  'perf_event',
+  'hugetlb',
+  'rdma',
+  'misc',
+]);
+
+/** The kernel's own mapping of v1 shares to v2 weight, as runc does it. */
+export function weightOf(shares: number): number {
+  if (shares <= 0) return 0;
+  return Math.floor(1 + ((Math.min(Math.max(shares, 2), 262144) - 2) * 9999) / 262142);
+}
+
+function read(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return undefined;
+  }
+}
+
+function field(text: string | undefined, name: string): number | undefined {
+  const match = text && new RegExp(`^${name} (\\d+)$`, 'm').exec(text);
+  return match ? Number(match[1]) : undefined;
+}
+
+export class CgroupTree {
+  readonly #hierarchies: readonly Hierarchy[];
+  /** Whether the unified hierarchy alone rules (no v1 controllers). */
+  readonly unified: boolean;
+
+  constructor(table = mountTable()) {
+    const found = new Map<string, Hierarchy>();
+    for (const entry of table) {
+      if (entry.fsType === 'cgroup2') found.set('', { mountPoint: entry.mountPoint, controllers: [] });
+      if (entry.fsType === 'cgroup') {
+        const controllers = entry.superOptions
+          .split(',')
+          .filter(option => KNOWN_V1.has(option) || option.startsWith('name='));
+        found.set(controllers.join(','), { mountPoint: entry.mountPoint, controllers });
+      }
+    }
+    this.#hierarchies = [...found.values()];
+    this.unified = !this.#hierarchies.some(
+      hierarchy => hierarchy.controllers.includes('memory') || hierarchy.controllers.includes('cpu'),
+    );
+  }
+
+  #folder(controller: string, path: string): string | undefined {
+    const hierarchy = this.unified
+      ? this.#hierarchies.find(one => one.controllers.length === 0)
+      : this.#hierarchies.find(one => one.controllers.includes(controller));
+    return hierarchy && `${hierarchy.mountPoint}${path}`;
+  }
+
+  /** Makes the group and its parents and sets the limits that are given. */
+  create(path: string, limits: CgroupLimits = {}): void {
+    assert(path.startsWith('/') && path.length > 1, 'the root cgroup is not ours');
+    if (this.unified) {
+      const root = this.#folder('', '');
+      if (!root) return;
+      const parts = path.split('/').filter(Boolean);
+      let folder = root;
+      for (const part of parts) {
+        this.#enableControllers(folder);
+        folder = `${folder}/${part}`;
+        if (!existsSync(folder)) mkdirSync(folder);
+      }
+      this.#enableControllers(folder);
+    } else {
+      for (const controller of ['cpu', 'memory', 'pids', 'cpuacct']) {
+        const folder = this.#folder(controller, path);
+        if (folder) mkdirSync(folder, { recursive: true });
+      }
+    }
+    this.set(path, limits);
+  }
+
+  // A group whose processes live in it directly cannot delegate; such a refusal shows as a failed limit later.
+  #enableControllers(folder: string): void {
+    const available = new Set((read(`${folder}/cgroup.controllers`) ?? '').trim().split(' '));
+    const enabled = new Set((read(`${folder}/cgroup.subtree_control`) ?? '').trim().split(' '));
+    for (const controller of V2_CONTROLLERS) {
+      if (!available.has(controller) || enabled.has(controller)) continue;
+      try {
+        writeFileSync(`${folder}/cgroup.subtree_control`, `+${controller}`);
+      } catch {
+        // Stays unlimited for this controller.
+      }
+    }
+  }
+
+  set(path: string, limits: CgroupLimits): void {
+    const write = (controller: string, file: string, value: string | number) => {
+      const folder = this.#folder(controller, path);
+      if (folder) writeFileSync(`${folder}/${file}`, String(value));
+    };
+    const { cpuShares, cpuQuotaMicros, cpuPeriodMicros = 100_000, memoryBytesMax, pidsMax } = limits;
+    if (this.unified) {
+      if (cpuShares !== undefined) write('cpu', 'cpu.weight', weightOf(cpuShares));
+      if (cpuQuotaMicros !== undefined)
+        write('cpu', 'cpu.max', `${cpuQuotaMicros > 0 ? cpuQuotaMicros : 'max'} ${cpuPeriodMicros}`);
+      if (memoryBytesMax !== undefined) write('memory', 'memory.max', memoryBytesMax > 0 ? memoryBytesMax : 'max');
+      if (pidsMax !== undefined) write('pids', 'pids.max', pidsMax > 0 ? pidsMax : 'max');
+      return;
+    }
+    if (cpuShares !== undefined) write('cpu', 'cpu.shares', cpuShares);
+    if (cpuQuotaMicros !== undefined) {
+      if (cpuQuotaMicros > 0) write('cpu', 'cpu.cfs_period_us', cpuPeriodMicros);
+      write('cpu', 'cpu.cfs_quota_us', cpuQuotaMicros);
+    }
+    if (memoryBytesMax !== undefined) write('memory', 'memory.limit_in_bytes', memoryBytesMax);
+    if (pidsMax !== undefined) write('pids', 'pids.max', pidsMax > 0 ? pidsMax : 'max');
+  }
+
+  /** Removes the group with all below it from every hierarchy. Groups that still hold processes stay; false then. */
+  remove(path: string): boolean {
+    assert(path.startsWith('/') && path.length > 1, 'the root cgroup is not ours');
+    let gone = true;
+    for (const { mountPoint } of this.#hierarchies) if (!removeTree(`${mountPoint}${path}`)) gone = false;
+    return gone;
+  }
+
+  /** Pids of the group and of all below it, from whichever hierarchy tracks them. */
+  processes(path: string): number[] {
+    const folder = this.#folder('memory', path) ?? this.#folder('pids', path);
+    return folder ? [...new Set(pidsBelow(folder))] : [];
+  }
+
+  /** Kernel out-of-memory kills counted in this group and below. */
+  oomKills(path: string): number {
+    const folder = this.#folder('memory', path);
+    if (!folder) return 0;
+    return field(read(`${folder}/${this.unified ? 'memory.events' : 'memory.oom_control'}`), 'oom_kill') ?? 0;
+  }
+
+  children(path: string): string[] {
+    const folder = this.#folder('memory', path) ?? this.#folder('cpu', path);
+    if (!folder) return [];
+    try {
+      return readdirSync(folder, { withFileTypes: true })
+        .filter(entry => entry.isDirectory())
+        .map(entry => entry.name);
+    } catch {
+      return [];
+    }
+  }
+
+  usage(path: string): CgroupUsage | undefined {
+    const memory = this.#folder('memory', path);
+    const cpu = this.#folder('cpuacct', path);
+    if (!memory) return undefined;
+    const total = Number(read(`${memory}/${this.unified ? 'memory.current' : 'memory.usage_in_bytes'}`));
+    if (!Number.isFinite(total)) return undefined;
+    const stat = read(`${memory}/memory.stat`);
+    const inactive = field(stat, this.unified ? 'inactive_file' : 'total_inactive_file') ?? 0;
+    const cpuNanos = this.unified
+      ? (field(read(`${cpu}/cpu.stat`), 'usage_usec') ?? 0) * 1000
+      : Number(read(`${cpu}/cpuacct.usage`) ?? 0);
+    return {
+      cpuNanos,
+      memoryBytes: total,
+      workingSetBytes: Math.max(0, total - inactive),
+      rssBytes: field(stat, this.unified ? 'anon' : 'total_rss') ?? 0,
+    };
+  }
+}
+
+function removeTree(folder: string): boolean {
+  let names: string[];
+  try {
+    names = readdirSync(folder, { withFileTypes: true })
+      .filter(entry => entry.isDirectory())
+      .map(entry => entry.name);
+  } catch {
+    return true;
+  }
+  for (const name of names) removeTree(`${folder}/${name}`);
+  try {
+    rmdirSync(folder);
+    return true;
+  } catch {
+    return !existsSync(folder);
+  }
+}
+
+function pidsBelow(folder: string): number[] {
+  const pids = (read(`${folder}/cgroup.procs`) ?? '').split('\n').filter(Boolean).map(Number);
+  try {
+    for (const entry of readdirSync(folder, { withFileTypes: true }))
+      if (entry.isDirectory()) pids.push(...pidsBelow(`${folder}/${entry.name}`));
+  } catch {
+    // Removed meanwhile.
+  }
+  return pids;
+}
