@@ -1,0 +1,59 @@
+/** Objects that every Coxswain cluster has beside upstream's own: the DNS Service and the rights of the node network. */
+
+import { isReason } from '../base/errors.ts';
+import type { KubeObject } from '../api/meta.ts';
+import { CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, SERVICES } from '../client/resources.ts';
+import type { ResourceId, Transport } from '../client/transport.ts';
+
+/** Group of the certificates with which nodes' proxy, DNS and overlay read Services, slices and nodes. */
+export const NODE_NETWORK_GROUP = 'system:coxswain:network';
+
+const RBAC = 'rbac.authorization.k8s.io';
+
+function dnsService(clusterDns: string): KubeObject {
+  return {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { name: 'kube-dns', namespace: 'kube-system', labels: { 'k8s-app': 'kube-dns', 'kubernetes.io/cluster-service': 'true', 'kubernetes.io/name': 'CoreDNS' } },
+    spec: {
+      clusterIP: clusterDns,
+      ports: [
+        { name: 'dns', port: 53, protocol: 'UDP', targetPort: 53 },
+        { name: 'dns-tcp', port: 53, protocol: 'TCP', targetPort: 53 },
+      ],
+    },
+  } as KubeObject;
+}
+
+const NETWORK_ROLE = {
+  apiVersion: `${RBAC}/v1`,
+  kind: 'ClusterRole',
+  metadata: { name: NODE_NETWORK_GROUP },
+  rules: [
+    { apiGroups: [''], resources: ['services', 'endpoints', 'pods', 'namespaces', 'nodes', 'configmaps'], verbs: ['get', 'list', 'watch'] },
+    { apiGroups: [''], resources: ['nodes'], verbs: ['patch'] },
+    { apiGroups: ['discovery.k8s.io'], resources: ['endpointslices'], verbs: ['get', 'list', 'watch'] },
+    { apiGroups: ['networking.k8s.io'], resources: ['networkpolicies', 'servicecidrs'], verbs: ['get', 'list', 'watch'] },
+    { apiGroups: ['', 'events.k8s.io'], resources: ['events'], verbs: ['create', 'patch', 'update'] },
+  ],
+} as KubeObject;
+
+const NETWORK_BINDING = {
+  apiVersion: `${RBAC}/v1`,
+  kind: 'ClusterRoleBinding',
+  metadata: { name: NODE_NETWORK_GROUP },
+  roleRef: { apiGroup: RBAC, kind: 'ClusterRole', name: NODE_NETWORK_GROUP },
+  subjects: [{ apiGroup: RBAC, kind: 'Group', name: NODE_NETWORK_GROUP }],
+} as KubeObject;
+
+/** Creates what is missing; what is there stays as the administrator left it. */
+export async function ensureAddons(transport: Transport, options: { clusterDns: string }): Promise<void> {
+  const ensure = async (of: ResourceId, object: KubeObject) => {
+    try {
+      await transport.create({ of, ...(object.metadata.namespace ? { namespace: object.metadata.namespace } : {}) }, object);
+    } catch (error) {
+      if (!isReason(error, 'AlreadyExists') && !(of === SERVICES && isReason(error, 'Invalid'))) throw error;
+    }
+  };
+  await Promise.all([ensure(CLUSTER_ROLES, NETWORK_ROLE), ensure(CLUSTER_ROLE_BINDINGS, NETWORK_BINDING), ensure(SERVICES, dnsService(options.clusterDns))]);
+}

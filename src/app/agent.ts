@@ -1,0 +1,56 @@
+/**
+ * The agent process of one node: pod network, kube-proxy, cluster DNS and kubelet. It talks to the API server only, and
+ * runs inside the node's namespaces.
+ */
+
+import { mkdirSync } from 'node:fs';
+import { systemClock } from '../base/clock.ts';
+import { messageOf } from '../base/errors.ts';
+import { createLogger } from '../base/log.ts';
+import { systemRandom } from '../base/random.ts';
+import { HttpsTransport } from '../client/https-transport.ts';
+import { InformerFactory } from '../client/informer.ts';
+import { DnsServer } from '../dns/server.ts';
+import { Kubelet } from '../kubelet/kubelet.ts';
+import { NodeNetwork } from '../network/node-network.ts';
+import { ServiceProxy } from '../proxy/service-proxy.ts';
+import type { AgentCredentials } from './pki.ts';
+
+export interface AgentConfig {
+  readonly cluster: string;
+  readonly node: string;
+  readonly nodeAddress: string;
+  readonly server: string;
+  readonly rootDir: string;
+  readonly runDir: string;
+  readonly imageDir: string;
+  readonly credentials: AgentCredentials;
+  readonly kubeletPort: number;
+  readonly clusterCidr: string;
+  readonly serviceCidr: string;
+  readonly clusterDomain: string;
+  readonly clusterDns: string;
+  readonly cgroupRoot: string;
+}
+
+export async function runAgent(config: AgentConfig): Promise<void> {
+  const log = createLogger('agent').with({ node: config.node });
+  log.info('starting');
+  const clock = systemClock;
+  const random = systemRandom;
+  const stop = new AbortController();
+  const { signal } = stop;
+  process.once('SIGTERM', () => stop.abort()).once('SIGINT', () => stop.abort());
+  process.on('unhandledRejection', error => log.error('unhandled rejection', { error: error instanceof Error ? error : messageOf(error) }));
+  mkdirSync(config.rootDir, { recursive: true, mode: 0o700 });
+  mkdirSync(config.runDir, { recursive: true, mode: 0o700 });
+
+  const { credentials, server } = config;
+  const connect = (pair: { certificate: string; key: string }, userAgent: string) => new HttpsTransport({ server, ca: credentials.ca, cert: pair.certificate, key: pair.key, userAgent });
+  const nodeTransport = connect(credentials.kubelet, 'cox-kubelet');
+  const networkTransport = connect(credentials.network, 'cox-network');
+  const networkInformers = new InformerFactory({ transport: networkTransport, log });
+  const nodeInformers = new InformerFactory({ transport: nodeTransport, log });
+
+  void networkInformers; void nodeInformers; void clock; void random; void signal; void DnsServer; void Kubelet; void NodeNetwork; void ServiceProxy;
+}

@@ -1,0 +1,41 @@
+/** Which certificates a dev cluster has: the administrator's, and each node's kubelet, serving and networking ones. */
+
+import { join } from 'node:path';
+import { SERVICE_CIDR } from '../base/cluster-defaults.ts';
+import type { KeyPair } from '../apiserver/certificates/certificate.ts';
+import { defaultServerNames, ensurePki, type Pki } from '../apiserver/certificates/pki.ts';
+import { switchAddress } from '../network/segment.ts';
+import { NODE_NETWORK_GROUP } from './addons.ts';
+
+export interface AgentCredentials {
+  readonly ca: string;
+  /** system:node:NAME, what the kubelet acts as. */
+  readonly kubelet: KeyPair;
+  /** What the kubelet's own HTTPS port shows. */
+  readonly serving: KeyPair;
+  /** Proxy, DNS and overlay. */
+  readonly network: KeyPair;
+}
+
+export const pkiDir = (stateDir: string): string => join(stateDir, 'pki');
+
+/** First address of the service range: the Service `kubernetes`. */
+const KUBERNETES_SERVICE_ADDRESS = SERVICE_CIDR.replace(/\.\d+\/\d+$/, '.1');
+
+export function openPki(stateDir: string): Promise<Pki> {
+  return ensurePki(pkiDir(stateDir), { sans: [...defaultServerNames(), switchAddress(), KUBERNETES_SERVICE_ADDRESS] });
+}
+
+export function adminCredentials(pki: Pki): Promise<KeyPair> {
+  return pki.ensureClient('admin', { commonName: 'kubernetes-admin', organizations: ['system:masters'] });
+}
+
+export async function agentCredentials(pki: Pki, node: { readonly name: string; readonly address: string }): Promise<AgentCredentials> {
+  const subject = { commonName: `system:node:${node.name}`, organizations: ['system:nodes'] };
+  const [kubelet, serving, network] = await Promise.all([
+    pki.ensureClient(`${node.name}-kubelet`, subject),
+    pki.ensureServer(`${node.name}-serving`, subject, [node.name, node.address]),
+    pki.ensureClient(`${node.name}-network`, { commonName: `system:coxswain:network:${node.name}`, organizations: [NODE_NETWORK_GROUP] }),
+  ]);
+  return { ca: pki.ca, kubelet, serving, network };
+}

