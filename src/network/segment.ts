@@ -5,14 +5,42 @@
  */
 
 import { createHash } from 'node:crypto';
-import { addressAfter, formatAddress, networkOf, parseAddress } from '../sys/address.ts';
+import { addressAfter, formatAddress, networkOf, parsePrefix } from '../sys/address.ts';
 import { addAddress, addLink, addRoute, deleteLink, RouteSocket, setLink, withRoutes } from '../sys/netlink.ts';
 import { closeNetns, createNetns, deleteNetns, isNetns, openNetns } from '../sys/netns.ts';
 import { ensureSysctls } from '../sys/sysctl.ts';
 import { macOf } from './mac.ts';
 
+export const DEFAULT_SEGMENT = '172.30.0.0/16';
 const BRIDGE = 'switch0';
 const NODE_LINK = 'eth0';
+
+/** The segment's first address: the switch itself, and every node's default gateway. */
+export function switchAddress(segment: string = DEFAULT_SEGMENT): string {
+  return formatAddress(addressAfter(networkOf(parsePrefix(segment)), 1));
+}
+
+/** The address of the n-th node, counted from 1: 172.30.0.2 for node-1. */
+export function nodeAddress(number: number, segment: string = DEFAULT_SEGMENT): string {
+  return formatAddress(addressAfter(networkOf(parsePrefix(segment)), 1 + number));
+}
+
+export interface SwitchOptions {
+  /** Name under /run/netns, or an absolute path. */
+  readonly name: string;
+  readonly segment?: string;
+  readonly mtu?: number;
+}
+
+export interface NodeNamespaceOptions {
+  /** The switch's name or path. */
+  readonly switch: string;
+  /** Name under /run/netns, or an absolute path. */
+  readonly name: string;
+  readonly ip: string;
+  readonly segment?: string;
+  readonly mtu?: number;
+}
 
 // Frames between nodes are bridged, not filtered: without this each would also pass the IP hooks of the switch.
 const QUIET_BRIDGE = {
@@ -21,65 +49,47 @@ const QUIET_BRIDGE = {
   'bridge/bridge-nf-call-arptables': '0',
 };
 
-export interface SwitchOptions {
-  /** Name under /run/netns, or an absolute path. */
-  readonly namespace: string;
-  /** The switch's own address on the segment: the nodes' default gateway. */
-  readonly address: string;
-  readonly prefixLength: number;
-  readonly mtu?: number;
-}
-
-export interface NodeOptions {
-  readonly switchNamespace: string;
-  /** The node's: a name under /run/netns, or an absolute path. */
-  readonly namespace: string;
-  readonly node: string;
-  readonly address: string;
-  readonly prefixLength: number;
-  /** Default gateway; the segment's first address when absent. */
-  readonly gateway?: string;
-  readonly mtu?: number;
-}
-
-export function createSwitch({ namespace, address, prefixLength, mtu = 1500 }: SwitchOptions): void {
-  if (!isNetns(namespace)) createNetns(namespace);
-  ensureSysctls(namespace, QUIET_BRIDGE);
-  withRoutes(namespace, routes => {
+export function createSwitch({ name, segment = DEFAULT_SEGMENT, mtu = 1500 }: SwitchOptions): void {
+  if (!isNetns(name)) createNetns(name);
+  ensureSysctls(name, QUIET_BRIDGE);
+  withRoutes(name, routes => {
     routes.request([
       setLink({ index: 1, up: true }),
-      { ...addLink({ kind: 'bridge', name: BRIDGE, mtu, mac: macOf(address) }), ignore: ['EEXIST'] },
-      setLink({ name: BRIDGE, up: true }),
+      { ...addLink({ kind: 'bridge', name: BRIDGE, mtu, mac: macOf(switchAddress(segment)) }), ignore: ['EEXIST'] },
     ]);
-    routes.request([addAddress({ index: routes.linkIndex(BRIDGE), prefix: `${address}/${prefixLength}` })]);
+    const prefix = `${switchAddress(segment)}/${parsePrefix(segment).length}`;
+    routes.request([setLink({ name: BRIDGE, up: true }), addAddress({ index: routes.linkIndex(BRIDGE), prefix })]);
   });
 }
 
-/** Makes the node's namespace and its `eth0` on the segment; a link that exists is kept. */
-export function joinNode(options: NodeOptions): void {
-  const { namespace: name, address, prefixLength, mtu = 1500 } = options;
-  const gateway =
-    options.gateway ??
-    formatAddress(addressAfter(networkOf({ address: parseAddress(address), length: prefixLength }), 1));
+/** Also right for a node that exists: its link is made only when missing. */
+export function createNodeNamespace(options: NodeNamespaceOptions): void {
+  const { name, ip, segment = DEFAULT_SEGMENT, mtu = 1500 } = options;
   if (!isNetns(name)) createNetns(name);
   const namespace = openNetns(name);
-  const [upstream, node] = [new RouteSocket(options.switchNamespace), new RouteSocket(namespace)];
+  const [upstream, node] = [new RouteSocket(options.switch), new RouteSocket(namespace)];
   try {
     ensureSysctls(namespace, QUIET_BRIDGE);
+    const port = portName(name);
     if (!node.link(NODE_LINK)) {
-      const port = portName(options.node);
-      const peer = { name: NODE_LINK, namespace, mtu, mac: macOf(address) };
       upstream.request([
         deleteLink({ name: port }),
-        addLink({ kind: 'veth', name: port, up: true, master: upstream.linkIndex(BRIDGE), mtu, peer }),
+        addLink({
+          kind: 'veth',
+          name: port,
+          up: true,
+          master: upstream.linkIndex(BRIDGE),
+          mtu,
+          peer: { name: NODE_LINK, namespace, mtu, mac: macOf(ip) },
+        }),
       ]);
     }
     const index = node.linkIndex(NODE_LINK);
     node.request([
       setLink({ index: 1, up: true }),
       setLink({ index, up: true }),
-      addAddress({ index, prefix: `${address}/${prefixLength}` }),
-      addRoute({ to: 'default', via: gateway, link: index }),
+      addAddress({ index, prefix: `${ip}/${parsePrefix(segment).length}` }),
+      addRoute({ to: 'default', via: switchAddress(segment), link: index }),
     ]);
   } finally {
     upstream.close();
@@ -88,17 +98,16 @@ export function joinNode(options: NodeOptions): void {
   }
 }
 
-/** Takes a node off the switch, keeping its namespace: a cut cable, for tests too. Idempotent. */
-export function unplugNode(options: { readonly switchNamespace: string; readonly node: string }): void {
-  withRoutes(options.switchNamespace, routes => routes.request([deleteLink({ name: portName(options.node) })]));
+/** Takes the node off the switch and unpins its namespace. Processes still inside keep it alive, without a link. Idempotent. */
+export function deleteNodeNamespace(options: { readonly switch: string; readonly name: string }): void {
+  if (isNetns(options.switch))
+    withRoutes(options.switch, routes => routes.request([deleteLink({ name: portName(options.name) })]));
+  deleteNetns(options.name);
 }
 
-/**
- * Unpins a switch's or node's namespace; its links vanish with it. Processes still inside keep it alive: end them first.
- * Idempotent.
- */
-export function deleteSegmentNamespace(namespace: string): void {
-  deleteNetns(namespace);
+/** Idempotent. */
+export function deleteSwitch(name: string): void {
+  deleteNetns(name);
 }
 
 // Link names hold 15 bytes, node names more.
