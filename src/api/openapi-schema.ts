@@ -165,7 +165,7 @@ class TypeRenderer {
     const jsonName = field.type.endsWith('json') ? jsonFields[`${type}.${field.name}`] : undefined;
     const schema = this.#reference(field.type, v3 ? field.enum : undefined, jsonName);
     if (v3 && field.default !== undefined) schema['default'] = field.default;
-    else if (v3 && field.alwaysPresent) schema['default'] = zero[field.type] ?? {};
+    else if (v3 && field.alwaysPresent && named[field.type] === undefined) schema['default'] = zero[field.type] ?? {};
     if (field.listMapKeys) schema['x-kubernetes-list-map-keys'] = field.listMapKeys;
     if (field.listType) schema['x-kubernetes-list-type'] = field.listType;
     if (field.mapType) schema['x-kubernetes-map-type'] = field.mapType;

@@ -24,6 +24,7 @@ test('facts of a field are decoded', () => {
     name: 'ports',
     type: '[]core.v1.ServicePort',
     number: 1,
+    omitEmpty: true,
     listType: 'map',
     listMapKeys: ['port', 'protocol'],
     patchStrategy: ['merge'],

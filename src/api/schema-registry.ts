@@ -4,16 +4,19 @@
  * There a type is an array of lines. `@struct atomic` and `@union discriminator|- member…` describe the type; any other
  * line is a field, `name type number [facts]` separated by single blanks, in the order of the Go struct. The name is empty
  * for an inlined field; the number is 0 for `apiVersion` and `kind`. Facts, in this order, each optional:
- * flags (`!` required, `~` the zero value is always present), `list=` list type, `keys=` list map keys, `map=` map type,
+ * flags (`!` required, `~` written even when absent, `-` not written when empty), `list=` list type, `keys=` list map keys, `map=` map type,
  * `patch=` strategies, `mergeKey=`, `enum=` values, `default=` JSON.
  */
 import { assert } from '../base/assert.ts';
 import tables from './schema.gen.json' with { type: 'json' };
 import type { FieldSchema, TypeSchema } from './schema.ts';
 
-/** A field as decoded here; `alwaysPresent`: Go has a zero value there even when the field is absent from the JSON. */
+/** A field as decoded here, with what Go's encoder does to it: upstream's objects have their fields by these rules. */
 export interface BuiltinField extends FieldSchema {
+  /** A value without `omitempty`, or a struct: written with its zero value even when absent. */
   readonly alwaysPresent?: true;
+  /** A value, list or map with `omitempty`: not written when false, 0, '', [] or {}. Without either flag: a pointer. */
+  readonly omitEmpty?: true;
 }
 
 export interface BuiltinType extends TypeSchema {
@@ -117,6 +120,7 @@ function decodeField(line: string): BuiltinField {
       case '':
         if (fact.includes('!')) field.required = true;
         if (fact.includes('~')) field.alwaysPresent = true;
+        if (fact.includes('-')) field.omitEmpty = true;
         break;
       case 'list':
         field.listType = value as 'atomic' | 'set' | 'map';

@@ -31,6 +31,9 @@ const scalars: Readonly<Record<string, string>> = {
   'k8s.io/apimachinery/pkg/runtime.RawExtension': 'raw',
 };
 
+/** Scalars that Go holds as a plain value with a zero. */
+const values = new Set(['string', 'bool', 'int32', 'int64', 'double']);
+
 /** Types of `meta/v1` that are Go or protobuf plumbing, never part of an API body. */
 const plumbing = new Set([
   'FieldsV1',
@@ -181,7 +184,8 @@ class Model {
     const marker = (name: string) => field.markers.get(name);
     const optional = marker('optional') ? true : marker('required') ? false : omitEmpty;
     const always = this.#alwaysPresent(type, field, omitEmpty);
-    if (!optional || always) facts.push(`${optional ? '' : '!'}${always ? '~' : ''}`);
+    const flags = `${optional ? '' : '!'}${always ? '~' : ''}${omitEmpty && this.#omittedWhenEmpty(type, field) ? '-' : ''}`;
+    if (flags !== '') facts.push(flags);
     const listType = marker('listType');
     if (listType) facts.push(`list=${listType[0]}`);
     const keys = marker('listMapKey');
@@ -192,18 +196,25 @@ class Model {
     const { patchStrategy, patchMergeKey } = field.tags;
     if (patchStrategy) facts.push(`patch=${patchStrategy}`);
     if (patchMergeKey) facts.push(`mergeKey=${patchMergeKey}`);
-    const values = this.#enumOf(go, field.goType.replace(/^(\[\]|\*|map\[\w+\])+/, ''));
-    if (values) facts.push(`enum=${values.join(',')}`);
+    const allowed = this.#enumOf(go, field.goType.replace(/^(\[\]|\*|map\[\w+\])+/, ''));
+    if (allowed) facts.push(`enum=${allowed.join(',')}`);
     const fallback = marker('default')?.[0];
     if (fallback) facts.push(`default=${this.#defaultValue(go, fallback)}`);
     return facts;
   }
 
-  /** Whether Go writes or assumes the zero value when the field is absent, so that OpenAPI v3 gives it as default. */
+  /** Whether Go writes the field even when it is absent from the input: values without `omitempty`, and structs anyway. */
   #alwaysPresent(type: string, field: GoField, omitEmpty: boolean): boolean {
     if (/^[*[]|^map\[/.test(field.goType)) return false;
-    if (['string', 'bool', 'int32', 'int64', 'double'].includes(type)) return !omitEmpty;
-    return type.includes('.') && !type.startsWith('[') && !type.startsWith('map[');
+    if (values.has(type)) return !omitEmpty;
+    const struct = type.includes('.') || type === 'quantity' || type === 'intOrString';
+    return struct && !type.startsWith('[') && !type.startsWith('map[');
+  }
+
+  /** Whether `omitempty` drops the field when it holds false, 0, '', [] or {}. */
+  #omittedWhenEmpty(type: string, field: GoField): boolean {
+    if (field.goType.startsWith('*')) return false;
+    return values.has(type) || type === 'bytes' || type.startsWith('[]') || type.startsWith('map[');
   }
 
   #enumOf(go: GoPackage, goType: string): string[] | undefined {
@@ -216,10 +227,10 @@ class Model {
     if (alias !== undefined && !go.enums.has(name!) && /[A-Z]/.test(alias)) return this.#enumOf(go, alias);
     if (!go.enums.has(name!)) return undefined;
     if (alias !== 'string' && alias !== undefined) return this.#enumOf(go, alias);
-    const values = go.constants
+    const found = go.constants
       .filter(constant => constant.type === name)
       .map(constant => this.#constant(go, constant.value));
-    return [...new Set(values)].sort();
+    return [...new Set(found)].sort();
   }
 
   #constant(go: GoPackage, value: string): string {
