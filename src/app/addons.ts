@@ -1,7 +1,7 @@
 /** Objects that every Coxswain cluster has beside upstream's own: the DNS Service and the rights of the node network. */
 
-import { isReason } from '../base/errors.ts';
 import type { KubeObject } from '../api/meta.ts';
+import { isReason } from '../base/errors.ts';
 import { CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, SERVICES } from '../client/resources.ts';
 import type { ResourceId, Transport } from '../client/transport.ts';
 
@@ -14,7 +14,11 @@ function dnsService(clusterDns: string): KubeObject {
   return {
     apiVersion: 'v1',
     kind: 'Service',
-    metadata: { name: 'kube-dns', namespace: 'kube-system', labels: { 'k8s-app': 'kube-dns', 'kubernetes.io/cluster-service': 'true', 'kubernetes.io/name': 'CoreDNS' } },
+    metadata: {
+      name: 'kube-dns',
+      namespace: 'kube-system',
+      labels: { 'k8s-app': 'kube-dns', 'kubernetes.io/cluster-service': 'true', 'kubernetes.io/name': 'CoreDNS' },
+    },
     spec: {
       clusterIP: clusterDns,
       ports: [
@@ -30,10 +34,18 @@ const NETWORK_ROLE = {
   kind: 'ClusterRole',
   metadata: { name: NODE_NETWORK_GROUP },
   rules: [
-    { apiGroups: [''], resources: ['services', 'endpoints', 'pods', 'namespaces', 'nodes', 'configmaps'], verbs: ['get', 'list', 'watch'] },
+    {
+      apiGroups: [''],
+      resources: ['services', 'endpoints', 'pods', 'namespaces', 'nodes', 'configmaps'],
+      verbs: ['get', 'list', 'watch'],
+    },
     { apiGroups: [''], resources: ['nodes'], verbs: ['patch'] },
     { apiGroups: ['discovery.k8s.io'], resources: ['endpointslices'], verbs: ['get', 'list', 'watch'] },
-    { apiGroups: ['networking.k8s.io'], resources: ['networkpolicies', 'servicecidrs'], verbs: ['get', 'list', 'watch'] },
+    {
+      apiGroups: ['networking.k8s.io'],
+      resources: ['networkpolicies', 'servicecidrs'],
+      verbs: ['get', 'list', 'watch'],
+    },
     { apiGroups: ['', 'events.k8s.io'], resources: ['events'], verbs: ['create', 'patch', 'update'] },
   ],
 } as KubeObject;
@@ -50,10 +62,17 @@ const NETWORK_BINDING = {
 export async function ensureAddons(transport: Transport, options: { clusterDns: string }): Promise<void> {
   const ensure = async (of: ResourceId, object: KubeObject) => {
     try {
-      await transport.create({ of, ...(object.metadata.namespace ? { namespace: object.metadata.namespace } : {}) }, object);
+      await transport.create(
+        { of, ...(object.metadata.namespace ? { namespace: object.metadata.namespace } : {}) },
+        object,
+      );
     } catch (error) {
       if (!isReason(error, 'AlreadyExists') && !(of === SERVICES && isReason(error, 'Invalid'))) throw error;
     }
   };
-  await Promise.all([ensure(CLUSTER_ROLES, NETWORK_ROLE), ensure(CLUSTER_ROLE_BINDINGS, NETWORK_BINDING), ensure(SERVICES, dnsService(options.clusterDns))]);
+  await Promise.all([
+    ensure(CLUSTER_ROLES, NETWORK_ROLE),
+    ensure(CLUSTER_ROLE_BINDINGS, NETWORK_BINDING),
+    ensure(SERVICES, dnsService(options.clusterDns)),
+  ]);
 }

@@ -41,16 +41,27 @@ export async function runAgent(config: AgentConfig): Promise<void> {
   const stop = new AbortController();
   const { signal } = stop;
   process.once('SIGTERM', () => stop.abort()).once('SIGINT', () => stop.abort());
-  process.on('unhandledRejection', error => log.error('unhandled rejection', { error: error instanceof Error ? error : messageOf(error) }));
+  process.on('unhandledRejection', error =>
+    log.error('unhandled rejection', { error: error instanceof Error ? error : messageOf(error) }),
+  );
   mkdirSync(config.rootDir, { recursive: true, mode: 0o700 });
   mkdirSync(config.runDir, { recursive: true, mode: 0o700 });
 
   const { credentials, server } = config;
-  const connect = (pair: { certificate: string; key: string }, userAgent: string) => new HttpsTransport({ server, ca: credentials.ca, cert: pair.certificate, key: pair.key, userAgent });
+  const connect = (pair: { certificate: string; key: string }, userAgent: string) =>
+    new HttpsTransport({ server, ca: credentials.ca, cert: pair.certificate, key: pair.key, userAgent });
   const nodeTransport = connect(credentials.kubelet, 'cox-kubelet');
   const networkTransport = connect(credentials.network, 'cox-network');
   const networkInformers = new InformerFactory({ transport: networkTransport, log });
   const nodeInformers = new InformerFactory({ transport: nodeTransport, log });
 
-  void networkInformers; void nodeInformers; void clock; void random; void signal; void DnsServer; void Kubelet; void NodeNetwork; void ServiceProxy;
+  void networkInformers;
+  void nodeInformers;
+  void clock;
+  void random;
+  void signal;
+  void DnsServer;
+  void Kubelet;
+  void NodeNetwork;
+  void ServiceProxy;
 }

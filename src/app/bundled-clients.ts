@@ -3,7 +3,16 @@
  * unpacked once beside the installed packages.
  */
 
-import { accessSync, chmodSync, constants, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import {
+  accessSync,
+  chmodSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import { delimiter, dirname, join } from 'node:path';
 import { inflateRawSync } from 'node:zlib';
@@ -30,7 +39,11 @@ export function findClient(name: ClientName, options: { bundled?: boolean } = {}
   try {
     archive = join(dirname(createRequire(import.meta.url).resolve(`${PACKAGE}/package.json`)), 'lib', 'layer.zip');
   } catch {
-    throw failure(500, 'InternalError', `${name} is not on the PATH and npm package ${PACKAGE} is not installed; run: npm ci`);
+    throw failure(
+      500,
+      'InternalError',
+      `${name} is not on the PATH and npm package ${PACKAGE} is not installed; run: npm ci`,
+    );
   }
   const target = join(dirname(archive), 'unpacked', name);
   if (existsSync(target)) return target;

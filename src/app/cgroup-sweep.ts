@@ -8,13 +8,16 @@ const MOUNT = '/sys/fs/cgroup';
 /** Roots below which a cluster's path may exist: the unified mount, or one for each v1 controller and hybrid. */
 function hierarchies(): string[] {
   if (existsSync(join(MOUNT, 'cgroup.controllers'))) return [MOUNT];
-  return readdirSync(MOUNT, { withFileTypes: true }).filter(entry => entry.isDirectory()).map(entry => join(MOUNT, entry.name));
+  return readdirSync(MOUNT, { withFileTypes: true })
+    .filter(entry => entry.isDirectory())
+    .map(entry => join(MOUNT, entry.name));
 }
 
 function removeTree(path: string): boolean {
   if (!existsSync(path)) return true;
   let clean = true;
-  for (const entry of readdirSync(path, { withFileTypes: true })) if (entry.isDirectory()) clean = removeTree(join(path, entry.name)) && clean;
+  for (const entry of readdirSync(path, { withFileTypes: true }))
+    if (entry.isDirectory()) clean = removeTree(join(path, entry.name)) && clean;
   try {
     rmdirSync(path);
   } catch {
@@ -45,7 +48,8 @@ export function cgroupMembers(path: string, read: (file: string) => string): num
   const visit = (folder: string) => {
     if (!existsSync(folder)) return;
     for (const line of read(join(folder, 'cgroup.procs')).split('\n')) if (line) members.add(Number(line));
-    for (const entry of readdirSync(folder, { withFileTypes: true })) if (entry.isDirectory()) visit(join(folder, entry.name));
+    for (const entry of readdirSync(folder, { withFileTypes: true }))
+      if (entry.isDirectory()) visit(join(folder, entry.name));
   };
   for (const root of hierarchies()) visit(join(root, path));
   return [...members].filter(pid => pid > 0);

@@ -48,7 +48,11 @@ const NAME = /^[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?$/;
 /** Throws BadRequest naming the rule: the name becomes part of namespaces, cgroups, paths and the kubeconfig context. */
 export function checkClusterName(name: string): string {
   if (!NAME.test(name))
-    throw failure(400, 'BadRequest', `--name: Invalid value: ${JSON.stringify(name)}: lower case letters, digits and '-', at most 32, starting and ending with a letter or digit`);
+    throw failure(
+      400,
+      'BadRequest',
+      `--name: Invalid value: ${JSON.stringify(name)}: lower case letters, digits and '-', at most 32, starting and ending with a letter or digit`,
+    );
   return name;
 }
 
@@ -79,7 +83,10 @@ export function listRecords(): ClusterRecord[] {
   } catch {
     return [];
   }
-  return files.filter(file => file.endsWith('.json')).sort().flatMap(file => loadRecord(file.slice(0, -'.json'.length)) ?? []);
+  return files
+    .filter(file => file.endsWith('.json'))
+    .sort()
+    .flatMap(file => loadRecord(file.slice(0, -'.json'.length)) ?? []);
 }
 
 /** Field 22 of /proc/PID/stat, or undefined when there is no such process. */

@@ -2,11 +2,20 @@
 
 import { readFileSync } from 'node:fs';
 import { parse } from 'yaml';
-import { failure, messageOf } from '../base/errors.ts';
 import type { Node } from '../api/core/v1.gen.ts';
+import { failure, messageOf } from '../base/errors.ts';
 import { HttpsTransport } from '../client/https-transport.ts';
 import { NODES } from '../client/resources.ts';
-import { type ClusterRecord, type ClusterState, checkClusterName, isAlive, kubeconfigPath, loadRecord, type ProcessIdentity, stateOf } from './cluster-record.ts';
+import {
+  type ClusterRecord,
+  type ClusterState,
+  checkClusterName,
+  isAlive,
+  kubeconfigPath,
+  loadRecord,
+  type ProcessIdentity,
+  stateOf,
+} from './cluster-record.ts';
 import { childrenOf, logPath } from './dev-cluster.ts';
 
 export interface ProcessStatus {
@@ -27,14 +36,24 @@ export interface ClusterStatus {
   readonly kubeconfig: string;
   readonly stateDir: string;
   readonly processes: readonly ProcessStatus[];
-  readonly nodes: readonly { readonly name: string; readonly ready: string; readonly address: string; readonly podCidr?: string }[];
+  readonly nodes: readonly {
+    readonly name: string;
+    readonly ready: string;
+    readonly address: string;
+    readonly podCidr?: string;
+  }[];
 }
 
 /** Throws NotFound with the next step. */
 export function requireRecord(name: string): ClusterRecord {
   checkClusterName(name);
   const record = loadRecord(name);
-  if (!record) throw failure(404, 'NotFound', `cluster "${name}" not found; start it with: cox up${name === 'dev' ? '' : ` --name ${name}`}`);
+  if (!record)
+    throw failure(
+      404,
+      'NotFound',
+      `cluster "${name}" not found; start it with: cox up${name === 'dev' ? '' : ` --name ${name}`}`,
+    );
   return record;
 }
 
@@ -64,7 +83,12 @@ function residentBytes(pid: number): number | undefined {
   }
 }
 
-function processStatus(record: ClusterRecord, role: 'server' | 'agent', supervisor: ProcessIdentity | undefined, node?: string): ProcessStatus {
+function processStatus(
+  record: ClusterRecord,
+  role: 'server' | 'agent',
+  supervisor: ProcessIdentity | undefined,
+  node?: string,
+): ProcessStatus {
   const pid = workerOf(supervisor);
   const memory = pid === undefined ? undefined : residentBytes(pid);
   return {
@@ -80,7 +104,12 @@ function processStatus(record: ClusterRecord, role: 'server' | 'agent', supervis
 export async function clusterStatus(name: string): Promise<ClusterStatus> {
   const record = requireRecord(name);
   const state = stateOf(record);
-  const base = { name, server: `https://127.0.0.1:${record.apiPort}`, kubeconfig: kubeconfigPath(record), stateDir: record.stateDir };
+  const base = {
+    name,
+    server: `https://127.0.0.1:${record.apiPort}`,
+    kubeconfig: kubeconfigPath(record),
+    stateDir: record.stateDir,
+  };
   const processes = [
     processStatus(record, 'server', record.server),
     ...record.nodes.map(node => processStatus(record, 'agent', node.supervisor, node.name)),
@@ -89,7 +118,13 @@ export async function clusterStatus(name: string): Promise<ClusterStatus> {
   try {
     return { ...base, state, processes, nodes: await nodesOf(record) };
   } catch (error) {
-    return { ...base, state: 'degraded', problem: `the API does not answer: ${messageOf(error)}`, processes, nodes: [] };
+    return {
+      ...base,
+      state: 'degraded',
+      problem: `the API does not answer: ${messageOf(error)}`,
+      processes,
+      nodes: [],
+    };
   }
 }
 

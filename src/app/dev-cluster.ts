@@ -3,19 +3,60 @@
  * crash left, and the promise that a failed or interrupted `up` leaves nothing behind that was not there before.
  */
 
-import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer } from 'node:net';
 import { join, resolve } from 'node:path';
-import { CLUSTER_CIDR, CLUSTER_DNS, CLUSTER_DOMAIN, KUBELET_PORT, NODE_CIDR_MASK_SIZE, NODE_PORT_RANGE, SEGMENT_API_PORT, SERVICE_CIDR } from '../base/cluster-defaults.ts';
 import { systemClock } from '../base/clock.ts';
+import {
+  CLUSTER_CIDR,
+  CLUSTER_DNS,
+  CLUSTER_DOMAIN,
+  KUBELET_PORT,
+  NODE_CIDR_MASK_SIZE,
+  NODE_PORT_RANGE,
+  SEGMENT_API_PORT,
+  SERVICE_CIDR,
+} from '../base/cluster-defaults.ts';
 import { failure, messageOf } from '../base/errors.ts';
-import { createNodeNamespace, createSwitch, deleteNodeNamespace, deleteSwitch, nodeAddress, switchAddress } from '../network/segment.ts';
+import {
+  createNodeNamespace,
+  createSwitch,
+  deleteNodeNamespace,
+  deleteSwitch,
+  nodeAddress,
+  switchAddress,
+} from '../network/segment.ts';
 import { listNetns } from '../sys/netns.ts';
 import type { AgentConfig } from './agent.ts';
 import { cgroupMembers, removeCgroups } from './cgroup-sweep.ts';
 import {
-  type ClusterRecord, cgroupPath, checkClusterName, defaultStateDir, deleteRecord, isAlive, kubeconfigPath, loadRecord, type NodeRecord,
-  netnsPath, nodeNamespace, type ProcessIdentity, runDir, saveRecord, startTicksOf, stateOf, switchNamespace,
+  type ClusterRecord,
+  cgroupPath,
+  checkClusterName,
+  defaultStateDir,
+  deleteRecord,
+  isAlive,
+  kubeconfigPath,
+  loadRecord,
+  type NodeRecord,
+  netnsPath,
+  nodeNamespace,
+  type ProcessIdentity,
+  runDir,
+  saveRecord,
+  startTicksOf,
+  stateOf,
+  switchNamespace,
 } from './cluster-record.ts';
 import { unmergeKubeconfig, writeKubeconfig } from './kubeconfig.ts';
 import { type AgentCredentials, adminCredentials, agentCredentials, openPki } from './pki.ts';
@@ -76,42 +117,85 @@ export async function bringUp(options: UpOptions): Promise<UpResult> {
 }
 
 function describe(record: ClusterRecord, seconds: number, alreadyRunning: boolean): UpResult {
-  return { name: record.name, server: `https://127.0.0.1:${record.apiPort}`, kubeconfig: kubeconfigPath(record), nodes: record.nodes.map(node => node.name), seconds, alreadyRunning };
+  return {
+    name: record.name,
+    server: `https://127.0.0.1:${record.apiPort}`,
+    kubeconfig: kubeconfigPath(record),
+    nodes: record.nodes.map(node => node.name),
+    seconds,
+    alreadyRunning,
+  };
 }
 
 function alreadyRunning(record: ClusterRecord, { nodes, apiPort, stateDir, say }: UpOptions): UpResult {
   const differs = [
     nodes !== undefined && nodes !== record.nodes.length && `--nodes ${nodes} (it has ${record.nodes.length})`,
-    apiPort !== undefined && apiPort !== 0 && apiPort !== record.apiPort && `--api-port ${apiPort} (it has ${record.apiPort})`,
-    stateDir !== undefined && resolve(stateDir) !== record.stateDir && `--state-dir ${stateDir} (it has ${record.stateDir})`,
+    apiPort !== undefined &&
+      apiPort !== 0 &&
+      apiPort !== record.apiPort &&
+      `--api-port ${apiPort} (it has ${record.apiPort})`,
+    stateDir !== undefined &&
+      resolve(stateDir) !== record.stateDir &&
+      `--state-dir ${stateDir} (it has ${record.stateDir})`,
   ].filter(Boolean);
-  say(`Cluster "${record.name}" is already running at https://127.0.0.1:${record.apiPort} with ${record.nodes.length} node${record.nodes.length === 1 ? '' : 's'}.`);
-  if (differs.length) say(`Not applied to a running cluster: ${differs.join(', ')}. Stop it first: cox down --name ${record.name} --keep-data`);
+  say(
+    `Cluster "${record.name}" is already running at https://127.0.0.1:${record.apiPort} with ${record.nodes.length} node${record.nodes.length === 1 ? '' : 's'}.`,
+  );
+  if (differs.length)
+    say(
+      `Not applied to a running cluster: ${differs.join(', ')}. Stop it first: cox down --name ${record.name} --keep-data`,
+    );
   return describe(record, 0, true);
 }
 
-async function start(before: ClusterRecord | undefined, options: UpOptions, signal: AbortSignal): Promise<ClusterRecord> {
+async function start(
+  before: ClusterRecord | undefined,
+  options: UpOptions,
+  signal: AbortSignal,
+): Promise<ClusterRecord> {
   const { name } = options;
   const step = stepper(options.say);
   if (before && options.stateDir && resolve(options.stateDir) !== before.stateDir)
-    throw failure(409, 'Conflict', `cluster "${name}" keeps its data in ${before.stateDir}; resume it without --state-dir, or delete it first: cox down --name ${name}`);
+    throw failure(
+      409,
+      'Conflict',
+      `cluster "${name}" keeps its data in ${before.stateDir}; resume it without --state-dir, or delete it first: cox down --name ${name}`,
+    );
   const nodeCount = Math.max(options.nodes ?? before?.nodes.length ?? 1, 1);
   if (before && nodeCount < before.nodes.length)
-    throw failure(409, 'Conflict', `cluster "${name}" has ${before.nodes.length} nodes and its data knows them; resume it with --nodes ${before.nodes.length} or more, or delete it first: cox down --name ${name}`);
+    throw failure(
+      409,
+      'Conflict',
+      `cluster "${name}" has ${before.nodes.length} nodes and its data knows them; resume it with --nodes ${before.nodes.length} or more, or delete it first: cox down --name ${name}`,
+    );
   await tearDown(name);
 
   const apiPort = await chooseApiPort(options.apiPort ?? before?.apiPort ?? DEFAULT_API_PORT);
   const stateDir = before?.stateDir ?? resolve(options.stateDir ?? defaultStateDir(name));
   mkdirSync(stateDir, { recursive: true, mode: 0o700 });
   mkdirSync(runDir(name), { recursive: true, mode: 0o700 });
-  const nodes: NodeRecord[] = Array.from({ length: nodeCount }, (_, i) => ({ name: `node-${i + 1}`, address: nodeAddress(i + 1) }));
-  let record: ClusterRecord = { name, stateDir, apiPort, createdAt: before?.createdAt ?? new Date(systemClock.now()).toISOString(), nodes };
+  const nodes: NodeRecord[] = Array.from({ length: nodeCount }, (_, i) => ({
+    name: `node-${i + 1}`,
+    address: nodeAddress(i + 1),
+  }));
+  let record: ClusterRecord = {
+    name,
+    stateDir,
+    apiPort,
+    createdAt: before?.createdAt ?? new Date(systemClock.now()).toISOString(),
+    nodes,
+  };
   saveRecord(record);
 
   const pki = await openPki(stateDir);
   const admin = await adminCredentials(pki);
   const credentials = await Promise.all(nodes.map(node => agentCredentials(pki, node)));
-  writeKubeconfig(kubeconfigPath(record), { name, server: `https://127.0.0.1:${apiPort}`, ca: pki.ca, credentials: admin });
+  writeKubeconfig(kubeconfigPath(record), {
+    name,
+    server: `https://127.0.0.1:${apiPort}`,
+    ca: pki.ca,
+    credentials: admin,
+  });
   step('certificates and kubeconfig');
   signal.throwIfAborted();
 
@@ -121,7 +205,13 @@ async function start(before: ClusterRecord | undefined, options: UpOptions, sign
   saveRecord(record);
   const startedNodes = nodes.map((node, at) => {
     createNodeNamespace({ switch: switchNamespace(name), name: nodeNamespace(name, node.name), ip: node.address });
-    return { ...node, supervisor: superviseNode(node.name, supervised(name, node.name, agentConfig(record, node, credentials[at]!), nodeNamespace(name, node.name))) };
+    return {
+      ...node,
+      supervisor: superviseNode(
+        node.name,
+        supervised(name, node.name, agentConfig(record, node, credentials[at]!), nodeNamespace(name, node.name)),
+      ),
+    };
   });
   record = { ...record, nodes: startedNodes };
   saveRecord(record);
@@ -130,14 +220,21 @@ async function start(before: ClusterRecord | undefined, options: UpOptions, sign
   const api = { server: `https://127.0.0.1:${apiPort}`, ca: pki.ca, cert: admin.certificate, key: admin.key };
   const alive = () => {
     signal.throwIfAborted();
-    if (!isAlive(server)) throw failure(500, 'InternalError', `the server's supervisor ended; its log: ${logTail(name, 'server')}`);
+    if (!isAlive(server))
+      throw failure(500, 'InternalError', `the server's supervisor ended; its log: ${logTail(name, 'server')}`);
   };
   const context = { api, alive, logTail: (part: string) => logTail(name, part) };
   await waitForApi(context);
   step(`API server ready at https://127.0.0.1:${apiPort}`);
-  await waitForNodes(context, nodes.map(node => node.name));
+  await waitForNodes(
+    context,
+    nodes.map(node => node.name),
+  );
   step(`${nodes.map(node => node.name).join(', ')} Ready`);
-  await waitForDns(context, nodes.map(node => nodeNamespace(name, node.name)));
+  await waitForDns(
+    context,
+    nodes.map(node => nodeNamespace(name, node.name)),
+  );
   step(`DNS answers at ${CLUSTER_DNS}`);
   return record;
 }
@@ -151,10 +248,21 @@ function stepper(say: Say): (what: string) => void {
   };
 }
 
-function supervised(name: string, part: string, config: ServerConfig | AgentConfig, namespace: string): SupervisorOptions {
+function supervised(
+  name: string,
+  part: string,
+  config: ServerConfig | AgentConfig,
+  namespace: string,
+): SupervisorOptions {
   const path = join(runDir(name), `${part}.json`);
   writeFileSync(path, JSON.stringify(config, null, 2), { mode: 0o600 });
-  return { runtime: process.execPath, entry: process.argv[1]!, config: path, logFile: logPath(name, part), netnsPath: netnsPath(namespace) };
+  return {
+    runtime: process.execPath,
+    entry: process.argv[1]!,
+    config: path,
+    logFile: logPath(name, part),
+    netnsPath: netnsPath(namespace),
+  };
 }
 
 export const logPath = (name: string, part: string): string => join(runDir(name), `${part}.log`);
@@ -209,7 +317,13 @@ function chooseApiPort(asked: number): Promise<number> {
     const probe = createServer();
     probe.once('error', error => {
       const code = (error as NodeJS.ErrnoException).code;
-      reject(failure(409, 'Conflict', `--api-port: Invalid value: ${asked}: 127.0.0.1:${asked} cannot be used (${code}); choose another, or 0 for a free one: cox up --api-port 0`));
+      reject(
+        failure(
+          409,
+          'Conflict',
+          `--api-port: Invalid value: ${asked}: 127.0.0.1:${asked} cannot be used (${code}); choose another, or 0 for a free one: cox up --api-port 0`,
+        ),
+      );
     });
     probe.listen(asked, '127.0.0.1', () => {
       const { port } = probe.address() as { port: number };
@@ -231,7 +345,11 @@ export interface DownOptions {
   readonly say: Say;
 }
 
-export async function bringDown({ name, keepData, say }: DownOptions): Promise<{ name: string; existed: boolean; dataKept: boolean }> {
+export async function bringDown({
+  name,
+  keepData,
+  say,
+}: DownOptions): Promise<{ name: string; existed: boolean; dataKept: boolean }> {
   checkClusterName(name);
   requireRoot('down');
   return withLock(name, async () => {
@@ -242,7 +360,12 @@ export async function bringDown({ name, keepData, say }: DownOptions): Promise<{
       unmergeKubeconfig(name);
     }
     if (!record) say(`There is no cluster "${name}"; nothing to do.`);
-    else say(keepData ? `Cluster "${name}" is stopped; its data is kept in ${record.stateDir}. Resume it with: cox up --name ${name}` : `Cluster "${name}" is gone.`);
+    else
+      say(
+        keepData
+          ? `Cluster "${name}" is stopped; its data is kept in ${record.stateDir}. Resume it with: cox up --name ${name}`
+          : `Cluster "${name}" is gone.`,
+      );
     return { name, existed: record !== undefined, dataKept: keepData && record !== undefined };
   });
 }
@@ -253,17 +376,26 @@ export async function bringDown({ name, keepData, say }: DownOptions): Promise<{
  */
 async function tearDown(name: string): Promise<void> {
   const record = loadRecord(name);
-  const namespaces = listNetns().filter(namespace => namespace === switchNamespace(name) || new RegExp(`^${switchNamespace(name)}-node-\\d+$`).test(namespace));
+  const namespaces = listNetns().filter(
+    namespace =>
+      namespace === switchNamespace(name) || new RegExp(`^${switchNamespace(name)}-node-\\d+$`).test(namespace),
+  );
   const own = [record?.server, ...(record?.nodes ?? []).map(node => node.supervisor)].filter(isAlive);
   for (const identity of own) killTree(identity);
   for (const namespace of namespaces) for (const pid of pidsInNetns(namespace)) kill(pid);
   await until(() => !own.some(isAlive) && namespaces.every(namespace => pidsInNetns(namespace).length === 0));
   for (const pid of cgroupMembers(cgroupPath(name), file => readFileSync(file, 'utf8'))) kill(pid);
   await until(() => removeCgroups(cgroupPath(name)));
-  for (const namespace of namespaces) if (namespace !== switchNamespace(name)) deleteNodeNamespace({ switch: switchNamespace(name), name: namespace });
+  for (const namespace of namespaces)
+    if (namespace !== switchNamespace(name)) deleteNodeNamespace({ switch: switchNamespace(name), name: namespace });
   deleteSwitch(switchNamespace(name));
   rmSync(runDir(name), { recursive: true, force: true });
-  if (record) saveRecord({ ...record, server: undefined, nodes: record.nodes.map(({ name: node, address }) => ({ name: node, address })) } as ClusterRecord);
+  if (record)
+    saveRecord({
+      ...record,
+      server: undefined,
+      nodes: record.nodes.map(({ name: node, address }) => ({ name: node, address })),
+    } as ClusterRecord);
 }
 
 /** A supervisor and everything it started that shares no PID namespace with it: children first asked of the kernel, then ended. */
@@ -276,10 +408,14 @@ function killTree(identity: ProcessIdentity): void {
 
 export function childrenOf(pid: number): ProcessIdentity[] {
   try {
-    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number).flatMap(child => {
-      const startTicks = startTicksOf(child);
-      return startTicks === undefined ? [] : [{ pid: child, startTicks }];
-    });
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
+      .split(' ')
+      .filter(Boolean)
+      .map(Number)
+      .flatMap(child => {
+        const startTicks = startTicksOf(child);
+        return startTicks === undefined ? [] : [{ pid: child, startTicks }];
+      });
   } catch {
     return [];
   }
@@ -297,13 +433,16 @@ function kill(pid: number): void {
 function pidsInNetns(namespace: string): number[] {
   const inode = statSync(netnsPath(namespace), { throwIfNoEntry: false })?.ino;
   if (inode === undefined) return [];
-  return readdirSync('/proc').filter(entry => /^\d+$/.test(entry)).map(Number).filter(pid => {
-    try {
-      return pid !== process.pid && readlinkSync(`/proc/${pid}/ns/net`) === `net:[${inode}]`;
-    } catch {
-      return false;
-    }
-  });
+  return readdirSync('/proc')
+    .filter(entry => /^\d+$/.test(entry))
+    .map(Number)
+    .filter(pid => {
+      try {
+        return pid !== process.pid && readlinkSync(`/proc/${pid}/ns/net`) === `net:[${inode}]`;
+      } catch {
+        return false;
+      }
+    });
 }
 
 async function until(done: () => boolean): Promise<void> {
@@ -331,7 +470,12 @@ async function withLock<T>(name: string, work: () => Promise<T>): Promise<T> {
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
       const holder = readLock(path);
-      if (holder && isAlive(holder)) throw failure(409, 'Conflict', `another cox command (pid ${holder.pid}) is working on cluster "${name}"; wait for it to end`);
+      if (holder && isAlive(holder))
+        throw failure(
+          409,
+          'Conflict',
+          `another cox command (pid ${holder.pid}) is working on cluster "${name}"; wait for it to end`,
+        );
       if (attempt > 3) throw failure(409, 'Conflict', `cannot take the lock ${path}; remove it if no cox command runs`);
       rmSync(path, { force: true });
     }
@@ -350,4 +494,3 @@ function readLock(path: string): ProcessIdentity | undefined {
     return undefined;
   }
 }
-

@@ -6,11 +6,11 @@
  */
 
 import { createSocket, type RemoteInfo, type Socket as UdpSocket } from 'node:dgram';
-import { createServer, connect as connectTcp, type Server, type Socket } from 'node:net';
+import { connect as connectTcp, createServer, type Server, type Socket } from 'node:net';
+import type { Node, Service } from '../api/core/v1.gen.ts';
 import { systemClock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import type { Node, Service } from '../api/core/v1.gen.ts';
 import type { Informer, InformerFactory } from '../client/informer.ts';
 import { NODES, SERVICES } from '../client/resources.ts';
 import { bindUdp, listenTcp } from '../sys/socket.ts';
@@ -56,7 +56,8 @@ export class Gateway {
   #reconcile(): void {
     const wanted = new Map<string, { protocol: string; port: number }>();
     for (const service of this.#services.values()) {
-      for (const { nodePort, protocol = 'TCP' } of service.spec.ports ?? []) if (nodePort) wanted.set(`${protocol}/${nodePort}`, { protocol, port: nodePort });
+      for (const { nodePort, protocol = 'TCP' } of service.spec.ports ?? [])
+        if (nodePort) wanted.set(`${protocol}/${nodePort}`, { protocol, port: nodePort });
     }
     for (const [key, listener] of this.#listeners) {
       if (wanted.has(key)) continue;
@@ -76,7 +77,9 @@ export class Gateway {
 
   /** Ready nodes in turn, so that one broken node does not take a port with it for ever. */
   #nodeAddress(): string | undefined {
-    const ready = [...this.#nodes.values()].filter(node => node.status?.conditions?.some(condition => condition.type === 'Ready' && condition.status === 'True'));
+    const ready = [...this.#nodes.values()].filter(node =>
+      node.status?.conditions?.some(condition => condition.type === 'Ready' && condition.status === 'True'),
+    );
     const node = ready[this.#turn++ % Math.max(ready.length, 1)];
     return node?.status?.addresses?.find(address => address.type === 'InternalIP')?.address;
   }
@@ -88,7 +91,10 @@ export class Gateway {
       const address = this.#nodeAddress();
       if (!address) return void client.resetAndDestroy();
       const node = connectTcp({ host: address, port, allowHalfOpen: true, noDelay: true });
-      for (const [from, to] of [[client, node], [node, client]] as const) {
+      for (const [from, to] of [
+        [client, node],
+        [node, client],
+      ] as const) {
         open.add(from);
         from.pipe(to);
         from.on('error', () => to.resetAndDestroy());
@@ -132,7 +138,11 @@ export class Gateway {
       const address = this.#nodeAddress();
       if (!address) return;
       const { socket } = flowOf(client, address);
-      const send = () => socket.send(message, error => error && this.#log.debug('datagram not relayed', { port, error: messageOf(error) }));
+      const send = () =>
+        socket.send(
+          message,
+          error => error && this.#log.debug('datagram not relayed', { port, error: messageOf(error) }),
+        );
       try {
         socket.remoteAddress();
         send();

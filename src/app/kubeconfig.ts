@@ -35,7 +35,8 @@ export function writeKubeconfig(path: string, options: KubeconfigOptions): void 
   replace(path, kubeconfig({ ...options, name: contextName(options.name) }));
 }
 
-export const userKubeconfigPath = (): string => process.env['KUBECONFIG']?.split(':')[0] || join(homedir(), '.kube', 'config');
+export const userKubeconfigPath = (): string =>
+  process.env['KUBECONFIG']?.split(':')[0] || join(homedir(), '.kube', 'config');
 
 function readUserConfig(path: string): Kubeconfig | undefined {
   try {

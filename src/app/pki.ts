@@ -1,9 +1,9 @@
 /** Which certificates a dev cluster has: the administrator's, and each node's kubelet, serving and networking ones. */
 
 import { join } from 'node:path';
-import { SERVICE_CIDR } from '../base/cluster-defaults.ts';
 import type { KeyPair } from '../apiserver/certificates/certificate.ts';
 import { defaultServerNames, ensurePki, type Pki } from '../apiserver/certificates/pki.ts';
+import { SERVICE_CIDR } from '../base/cluster-defaults.ts';
 import { switchAddress } from '../network/segment.ts';
 import { NODE_NETWORK_GROUP } from './addons.ts';
 
@@ -30,12 +30,18 @@ export function adminCredentials(pki: Pki): Promise<KeyPair> {
   return pki.ensureClient('admin', { commonName: 'kubernetes-admin', organizations: ['system:masters'] });
 }
 
-export async function agentCredentials(pki: Pki, node: { readonly name: string; readonly address: string }): Promise<AgentCredentials> {
+export async function agentCredentials(
+  pki: Pki,
+  node: { readonly name: string; readonly address: string },
+): Promise<AgentCredentials> {
   const subject = { commonName: `system:node:${node.name}`, organizations: ['system:nodes'] };
   const [kubelet, serving, network] = await Promise.all([
     pki.ensureClient(`${node.name}-kubelet`, subject),
     pki.ensureServer(`${node.name}-serving`, subject, [node.name, node.address]),
-    pki.ensureClient(`${node.name}-network`, { commonName: `system:coxswain:network:${node.name}`, organizations: [NODE_NETWORK_GROUP] }),
+    pki.ensureClient(`${node.name}-network`, {
+      commonName: `system:coxswain:network:${node.name}`,
+      organizations: [NODE_NETWORK_GROUP],
+    }),
   ]);
   return { ca: pki.ca, kubelet, serving, network };
 }

@@ -16,13 +16,25 @@ interface Prerequisite {
 
 const PACKAGES: readonly Prerequisite[] = [
   { package: 'runc', files: ['/usr/sbin/runc', '/usr/bin/runc'], why: 'starts containers' },
-  { package: 'conmon', files: ['/usr/bin/conmon', '/usr/libexec/podman/conmon'], why: 'keeps each container and its log while the agent restarts' },
-  { package: 'libnftables1', files: ['/usr/lib/x86_64-linux-gnu/libnftables.so.1', '/usr/lib/aarch64-linux-gnu/libnftables.so.1', '/usr/lib64/libnftables.so.1'], why: 'programs Services in the kernel' },
+  {
+    package: 'conmon',
+    files: ['/usr/bin/conmon', '/usr/libexec/podman/conmon'],
+    why: 'keeps each container and its log while the agent restarts',
+  },
+  {
+    package: 'libnftables1',
+    files: [
+      '/usr/lib/x86_64-linux-gnu/libnftables.so.1',
+      '/usr/lib/aarch64-linux-gnu/libnftables.so.1',
+      '/usr/lib64/libnftables.so.1',
+    ],
+    why: 'programs Services in the kernel',
+  },
   { package: 'util-linux', files: ['/usr/bin/nsenter'], why: 'enters namespaces' },
 ];
 
 const FILE_SYSTEMS: readonly { name: string; why: string; module: string }[] = [
-  { name: 'overlay', why: 'containers\' root file systems', module: 'overlay' },
+  { name: 'overlay', why: "containers' root file systems", module: 'overlay' },
   { name: 'tmpfs', why: 'secrets and memory-backed volumes', module: 'tmpfs' },
 ];
 
@@ -31,15 +43,22 @@ function stop(message: string): never {
 }
 
 export function requireRoot(command: string): void {
-  if (process.getuid?.() !== 0) stop(`${command} needs root, because it makes network namespaces, mounts and containers; run it with: sudo cox ${command}`);
+  if (process.getuid?.() !== 0)
+    stop(
+      `${command} needs root, because it makes network namespaces, mounts and containers; run it with: sudo cox ${command}`,
+    );
 }
 
 function requireKernel(): void {
   const known = readFileSync('/proc/filesystems', 'utf8');
   for (const { name, why, module } of FILE_SYSTEMS)
-    if (!new RegExp(`\\b${name}$`, 'm').test(known)) stop(`the kernel has no ${name} file system (${why}); load it with: modprobe ${module}`);
+    if (!new RegExp(`\\b${name}$`, 'm').test(known))
+      stop(`the kernel has no ${name} file system (${why}); load it with: modprobe ${module}`);
   for (const namespace of ['net', 'mnt', 'pid', 'uts', 'ipc'])
-    if (!existsSync(`/proc/self/ns/${namespace}`)) stop(`the kernel has no ${namespace} namespaces; use a kernel with CONFIG_NAMESPACES and CONFIG_${namespace.toUpperCase()}_NS`);
+    if (!existsSync(`/proc/self/ns/${namespace}`))
+      stop(
+        `the kernel has no ${namespace} namespaces; use a kernel with CONFIG_NAMESPACES and CONFIG_${namespace.toUpperCase()}_NS`,
+      );
   if (!existsSync('/sys/fs/cgroup/cgroup.controllers') && !existsSync('/sys/fs/cgroup/memory'))
     stop('no cgroup hierarchy is mounted at /sys/fs/cgroup; mount one with: mount -t cgroup2 none /sys/fs/cgroup');
 }
@@ -51,7 +70,10 @@ export function ensurePrerequisites(say: (line: string) => void): void {
   if (missing.length === 0) return;
   const names = missing.map(item => item.package);
   const command = `apt-get install -y --no-install-recommends ${names.join(' ')}`;
-  if (!existsSync('/usr/bin/apt-get')) stop(`missing: ${missing.map(item => `${item.package} (${item.why})`).join(', ')}; install them with this system's package manager`);
+  if (!existsSync('/usr/bin/apt-get'))
+    stop(
+      `missing: ${missing.map(item => `${item.package} (${item.why})`).join(', ')}; install them with this system's package manager`,
+    );
   for (const { package: name, why } of missing) say(`installing Debian package ${name}: ${why}`);
   const environment = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
   const install = () => spawnSync('/bin/sh', ['-c', command], { env: environment, encoding: 'utf8' });
@@ -60,5 +82,8 @@ export function ensurePrerequisites(say: (line: string) => void): void {
     spawnSync('apt-get', ['update'], { env: environment });
     result = install();
   }
-  if (result.status !== 0) stop(`could not install ${names.join(', ')}: ${(result.stderr || result.stdout).trim().split('\n').slice(-3).join(' ')}; run: apt-get update && ${command}`);
+  if (result.status !== 0)
+    stop(
+      `could not install ${names.join(', ')}: ${(result.stderr || result.stdout).trim().split('\n').slice(-3).join(' ')}; run: apt-get update && ${command}`,
+    );
 }

@@ -4,13 +4,13 @@
  */
 
 import { join } from 'node:path';
+import { LOOPBACK_USER } from '../apiserver/request.ts';
+import { createSecurity } from '../apiserver/security.ts';
+import { ApiServer } from '../apiserver/server.ts';
 import { systemClock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import { createLogger } from '../base/log.ts';
 import { systemRandom } from '../base/random.ts';
-import { createSecurity } from '../apiserver/security.ts';
-import { LOOPBACK_USER } from '../apiserver/request.ts';
-import { ApiServer } from '../apiserver/server.ts';
 import { InformerFactory } from '../client/informer.ts';
 import { startControllers } from '../controllers/start.ts';
 import { startScheduler } from '../scheduler/scheduler.ts';
@@ -44,7 +44,9 @@ export async function runServer(config: ServerConfig): Promise<void> {
   const random = systemRandom;
   const stop = new AbortController();
   process.once('SIGTERM', () => stop.abort()).once('SIGINT', () => stop.abort());
-  process.on('unhandledRejection', error => log.error('unhandled rejection', { error: error instanceof Error ? error : messageOf(error) }));
+  process.on('unhandledRejection', error =>
+    log.error('unhandled rejection', { error: error instanceof Error ? error : messageOf(error) }),
+  );
 
   const [pki, store] = await Promise.all([openPki(config.stateDir), LmdbStore.open(join(config.stateDir, 'store'))]);
   const late: { server?: ApiServer } = {};
@@ -68,14 +70,24 @@ export async function runServer(config: ServerConfig): Promise<void> {
 
   const tls = { key: pki.server.key, cert: pki.server.certificate, ca: pki.ca };
   const fd = listenTcp({ namespace: config.machineNetnsFd, address: '127.0.0.1', port: config.apiPort });
-  await Promise.all([server.listen({ fd }, tls), server.listen({ host: config.advertise.address, port: config.advertise.port }, tls)]);
+  await Promise.all([
+    server.listen({ fd }, tls),
+    server.listen({ host: config.advertise.address, port: config.advertise.port }, tls),
+  ]);
   log.info('serving', { port: config.apiPort, advertise: config.advertise.address });
 
   const informers = new InformerFactory({ transport, log });
   informers.start(stop.signal);
   const controllers = startControllers({
-    transport, informers, log, clock, random, signal: stop.signal,
-    caPem: pki.ca, clusterCidr: config.clusterCidr, nodeCidrMaskSize: config.nodeCidrMaskSize,
+    transport,
+    informers,
+    log,
+    clock,
+    random,
+    signal: stop.signal,
+    caPem: pki.ca,
+    clusterCidr: config.clusterCidr,
+    nodeCidrMaskSize: config.nodeCidrMaskSize,
   });
   const scheduler = startScheduler({ transport, informers, log, clock, random, signal: stop.signal });
   const gateway = new Gateway({ informers, machineNetns: config.machineNetnsFd, log }).run(stop.signal);

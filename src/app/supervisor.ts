@@ -48,19 +48,33 @@ function start(command: string, args: readonly string[], environment: Record<str
     detached: true,
     stdio: 'ignore',
     cwd: '/',
-    env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8', ...pick('COX_LOG', 'NODE_COMPILE_CACHE'), ...environment },
+    env: {
+      PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+      LANG: 'C.UTF-8',
+      ...pick('COX_LOG', 'NODE_COMPILE_CACHE'),
+      ...environment,
+    },
   });
   child.unref();
   return identify(child.pid!);
 }
 
 function pick(...names: string[]): Record<string, string> {
-  return Object.fromEntries(names.flatMap(name => (process.env[name] === undefined ? [] : [[name, process.env[name]!]])));
+  return Object.fromEntries(
+    names.flatMap(name => (process.env[name] === undefined ? [] : [[name, process.env[name]!]])),
+  );
 }
 
 function environment(role: string, options: SupervisorOptions): Record<string, string> {
   closeSync(openSync(options.logFile, 'a', 0o600));
-  return { COX_ROLE: role, COX_RUNTIME: options.runtime, COX_ENTRY: options.entry, COX_CONFIG: options.config, COX_LOG_FILE: options.logFile, COX_NETNS: options.netnsPath };
+  return {
+    COX_ROLE: role,
+    COX_RUNTIME: options.runtime,
+    COX_ENTRY: options.entry,
+    COX_CONFIG: options.config,
+    COX_LOG_FILE: options.logFile,
+    COX_NETNS: options.netnsPath,
+  };
 }
 
 export function superviseServer(options: SupervisorOptions): ProcessIdentity {
@@ -71,7 +85,24 @@ export function superviseServer(options: SupervisorOptions): ProcessIdentity {
 export function superviseNode(node: string, options: SupervisorOptions): ProcessIdentity {
   return start(
     '/usr/bin/nsenter',
-    [`--net=${options.netnsPath}`, '--', 'unshare', '--mount', '--propagation', 'slave', '--uts', '--ipc', '--pid', '--fork', '--kill-child', '--mount-proc', '/bin/sh', '-c', NODE_SCRIPT, `cox-${node}`],
+    [
+      `--net=${options.netnsPath}`,
+      '--',
+      'unshare',
+      '--mount',
+      '--propagation',
+      'slave',
+      '--uts',
+      '--ipc',
+      '--pid',
+      '--fork',
+      '--kill-child',
+      '--mount-proc',
+      '/bin/sh',
+      '-c',
+      NODE_SCRIPT,
+      `cox-${node}`,
+    ],
     { ...environment('agent', options), COX_NODE: node },
   );
 }

@@ -10,11 +10,24 @@ import { randomSuffix, seededRandom } from './random.ts';
 
 test('status messages are those of kube-apiserver', () => {
   assert.equal(notFound({ group: 'apps', resource: 'deployments' }, 'web').message, 'deployments.apps "web" not found');
-  assert.equal(conflict({ group: '', resource: 'pods' }, 'a', 'why').message, 'Operation cannot be fulfilled on pods "a": why');
-  const error = invalid({ group: 'apps', kind: 'Deployment' }, 'web', [fieldErrors.required('spec.selector'), fieldErrors.invalid('spec.replicas', -1, 'must be greater than or equal to 0')]);
-  assert.equal(error.message, 'Deployment.apps "web" is invalid: [spec.selector: Required value, spec.replicas: Invalid value: -1: must be greater than or equal to 0]');
+  assert.equal(
+    conflict({ group: '', resource: 'pods' }, 'a', 'why').message,
+    'Operation cannot be fulfilled on pods "a": why',
+  );
+  const error = invalid({ group: 'apps', kind: 'Deployment' }, 'web', [
+    fieldErrors.required('spec.selector'),
+    fieldErrors.invalid('spec.replicas', -1, 'must be greater than or equal to 0'),
+  ]);
+  assert.equal(
+    error.message,
+    'Deployment.apps "web" is invalid: [spec.selector: Required value, spec.replicas: Invalid value: -1: must be greater than or equal to 0]',
+  );
   assert.equal(error.code, 422);
-  assert.deepEqual(error.status.details?.causes?.[0], { reason: 'FieldValueRequired', message: 'Required value', field: 'spec.selector' });
+  assert.deepEqual(error.status.details?.causes?.[0], {
+    reason: 'FieldValueRequired',
+    message: 'Required value',
+    field: 'spec.selector',
+  });
 });
 
 test('a virtual clock runs timers in order and wakes sleepers early on abort', async () => {
@@ -33,7 +46,10 @@ test('a virtual clock runs timers in order and wakes sleepers early on abort', a
 test('back-off doubles to its limit and forgets after quiet', async () => {
   const clock = new VirtualClock();
   const backoff = new Backoff({ initialMs: 10, maxMs: 40, clock });
-  assert.deepEqual([1, 2, 3, 4].map(() => backoff.next('a')), [10, 20, 40, 40]);
+  assert.deepEqual(
+    [1, 2, 3, 4].map(() => backoff.next('a')),
+    [10, 20, 40, 40],
+  );
   await clock.advance(81);
   assert.equal(backoff.next('a'), 10);
 });
@@ -54,10 +70,20 @@ test('times, names, logs and metrics have their fixed forms', () => {
   assert.equal(formatMicroTime(1), '1970-01-01T00:00:00.001000Z');
   assert.match(randomSuffix(seededRandom(1)), /^[bcdfghjklmnpqrstvwxz2456789]{5}$/);
   let line = '';
-  createLogger('x', { level: 'info', write: text => { line += text; } }).with({ a: 1 }).warn('thing happened', { b: 'two words' });
+  createLogger('x', {
+    level: 'info',
+    write: text => {
+      line += text;
+    },
+  })
+    .with({ a: 1 })
+    .warn('thing happened', { b: 'two words' });
   assert.match(line, /^\S+Z WARN {2}x: thing happened a=1 b="two words"\n$/);
   const registry = new MetricsRegistry();
   registry.counter('c_total', 'help', ['verb']).add(2, 'get');
   registry.histogram('h', 'help', [1, 5]).observe(3);
-  assert.equal(registry.render(), '# HELP c_total help\n# TYPE c_total counter\nc_total{verb="get"} 2\n# HELP h help\n# TYPE h histogram\nh_bucket{le="1"} 0\nh_bucket{le="5"} 1\nh_bucket{le="+Inf"} 1\nh_sum 3\nh_count 1\n');
+  assert.equal(
+    registry.render(),
+    '# HELP c_total help\n# TYPE c_total counter\nc_total{verb="get"} 2\n# HELP h help\n# TYPE h histogram\nh_bucket{le="1"} 0\nh_bucket{le="5"} 1\nh_bucket{le="+Inf"} 1\nh_sum 3\nh_count 1\n',
+  );
 });

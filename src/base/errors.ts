@@ -30,9 +30,25 @@ export interface Status {
 }
 
 export type StatusReason =
-  | 'Unauthorized' | 'Forbidden' | 'NotFound' | 'AlreadyExists' | 'Conflict' | 'Gone' | 'Invalid' | 'ServerTimeout'
-  | 'Timeout' | 'TooManyRequests' | 'BadRequest' | 'MethodNotAllowed' | 'NotAcceptable' | 'UnsupportedMediaType'
-  | 'RequestEntityTooLarge' | 'InternalError' | 'Expired' | 'ServiceUnavailable' | 'StoreReadError';
+  | 'Unauthorized'
+  | 'Forbidden'
+  | 'NotFound'
+  | 'AlreadyExists'
+  | 'Conflict'
+  | 'Gone'
+  | 'Invalid'
+  | 'ServerTimeout'
+  | 'Timeout'
+  | 'TooManyRequests'
+  | 'BadRequest'
+  | 'MethodNotAllowed'
+  | 'NotAcceptable'
+  | 'UnsupportedMediaType'
+  | 'RequestEntityTooLarge'
+  | 'InternalError'
+  | 'Expired'
+  | 'ServiceUnavailable'
+  | 'StoreReadError';
 
 export class ApiError extends Error {
   override name = 'ApiError';
@@ -50,7 +66,16 @@ export class ApiError extends Error {
 }
 
 export function failure(code: number, reason: StatusReason, message: string, details?: StatusDetails): ApiError {
-  return new ApiError({ kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Failure', message, reason, ...(details ? { details } : {}), code });
+  return new ApiError({
+    kind: 'Status',
+    apiVersion: 'v1',
+    metadata: {},
+    status: 'Failure',
+    message,
+    reason,
+    ...(details ? { details } : {}),
+    code,
+  });
 }
 
 /** Names a resource in messages: `deployments.apps "web" not found`. */
@@ -74,11 +99,21 @@ export const alreadyExists = (of: ResourceName, name: string): ApiError =>
 export const conflict = (of: ResourceName, name: string, why: string): ApiError =>
   failure(409, 'Conflict', `Operation cannot be fulfilled on ${qualified(of)} "${name}": ${why}`, detailsOf(of, name));
 export const forbidden = (of: ResourceName, name: string, why: string): ApiError =>
-  failure(403, 'Forbidden', name ? `${qualified(of)} "${name}" is forbidden: ${why}` : `${qualified(of)} is forbidden: ${why}`, detailsOf(of, name));
+  failure(
+    403,
+    'Forbidden',
+    name ? `${qualified(of)} "${name}" is forbidden: ${why}` : `${qualified(of)} is forbidden: ${why}`,
+    detailsOf(of, name),
+  );
 export const badRequest = (message: string): ApiError => failure(400, 'BadRequest', message);
 export const unauthorized = (): ApiError => failure(401, 'Unauthorized', 'Unauthorized');
 export const methodNotSupported = (of: ResourceName, verb: string): ApiError =>
-  failure(405, 'MethodNotAllowed', `${verb} is not supported on resources of kind "${qualified(of)}"`, detailsOf(of, ''));
+  failure(
+    405,
+    'MethodNotAllowed',
+    `${verb} is not supported on resources of kind "${qualified(of)}"`,
+    detailsOf(of, ''),
+  );
 export const expired = (message: string): ApiError => failure(410, 'Expired', message);
 export const tooManyRequests = (message: string, retryAfterSeconds: number): ApiError =>
   failure(429, 'TooManyRequests', message, { retryAfterSeconds });
@@ -86,11 +121,24 @@ export const internalError = (message: string): ApiError =>
   failure(500, 'InternalError', `Internal error occurred: ${message}`, { causes: [{ message }] });
 export const serviceUnavailable = (message: string): ApiError => failure(503, 'ServiceUnavailable', message);
 export const tooLargeResourceVersion = (asked: number, current: number): ApiError =>
-  failure(504, 'Timeout', `Too large resource version: ${asked}, current: ${current}`, { retryAfterSeconds: 1, causes: [{ reason: 'ResourceVersionTooLarge', message: 'Too large resource version' }] });
+  failure(504, 'Timeout', `Too large resource version: ${asked}, current: ${current}`, {
+    retryAfterSeconds: 1,
+    causes: [{ reason: 'ResourceVersionTooLarge', message: 'Too large resource version' }],
+  });
 
 /** One finding of validation: `field` is a path such as `spec.containers[0].image`. */
 export interface FieldError {
-  readonly type: 'FieldValueNotFound' | 'FieldValueRequired' | 'FieldValueDuplicate' | 'FieldValueInvalid' | 'FieldValueNotSupported' | 'FieldValueForbidden' | 'FieldValueTooLong' | 'FieldValueTooMany' | 'InternalError' | 'FieldValueTypeInvalid';
+  readonly type:
+    | 'FieldValueNotFound'
+    | 'FieldValueRequired'
+    | 'FieldValueDuplicate'
+    | 'FieldValueInvalid'
+    | 'FieldValueNotSupported'
+    | 'FieldValueForbidden'
+    | 'FieldValueTooLong'
+    | 'FieldValueTooMany'
+    | 'InternalError'
+    | 'FieldValueTypeInvalid';
   readonly field: string;
   /** The message as upstream prints it behind the path: `Invalid value: "x": must be …`. */
   readonly message: string;
@@ -102,16 +150,52 @@ function show(value: unknown): string {
 }
 
 export const fieldErrors = {
-  required: (field: string, detail = ''): FieldError => ({ type: 'FieldValueRequired', field, message: `Required value${detail && `: ${detail}`}` }),
-  invalid: (field: string, value: unknown, detail: string): FieldError => ({ type: 'FieldValueInvalid', field, message: `Invalid value: ${show(value)}${detail && `: ${detail}`}` }),
-  duplicate: (field: string, value: unknown): FieldError => ({ type: 'FieldValueDuplicate', field, message: `Duplicate value: ${show(value)}` }),
-  notFound: (field: string, value: unknown): FieldError => ({ type: 'FieldValueNotFound', field, message: `Not found: ${show(value)}` }),
-  forbidden: (field: string, detail: string): FieldError => ({ type: 'FieldValueForbidden', field, message: `Forbidden: ${detail}` }),
-  tooLong: (field: string, max: number): FieldError => ({ type: 'FieldValueTooLong', field, message: `Too long: may not be more than ${max} bytes` }),
-  tooMany: (field: string, actual: number, max: number): FieldError => ({ type: 'FieldValueTooMany', field, message: `Too many: ${actual}: must have at most ${max} items` }),
+  required: (field: string, detail = ''): FieldError => ({
+    type: 'FieldValueRequired',
+    field,
+    message: `Required value${detail && `: ${detail}`}`,
+  }),
+  invalid: (field: string, value: unknown, detail: string): FieldError => ({
+    type: 'FieldValueInvalid',
+    field,
+    message: `Invalid value: ${show(value)}${detail && `: ${detail}`}`,
+  }),
+  duplicate: (field: string, value: unknown): FieldError => ({
+    type: 'FieldValueDuplicate',
+    field,
+    message: `Duplicate value: ${show(value)}`,
+  }),
+  notFound: (field: string, value: unknown): FieldError => ({
+    type: 'FieldValueNotFound',
+    field,
+    message: `Not found: ${show(value)}`,
+  }),
+  forbidden: (field: string, detail: string): FieldError => ({
+    type: 'FieldValueForbidden',
+    field,
+    message: `Forbidden: ${detail}`,
+  }),
+  tooLong: (field: string, max: number): FieldError => ({
+    type: 'FieldValueTooLong',
+    field,
+    message: `Too long: may not be more than ${max} bytes`,
+  }),
+  tooMany: (field: string, actual: number, max: number): FieldError => ({
+    type: 'FieldValueTooMany',
+    field,
+    message: `Too many: ${actual}: must have at most ${max} items`,
+  }),
   notSupported: (field: string, value: unknown, supported: readonly string[]): FieldError => ({
-    type: 'FieldValueNotSupported', field,
-    message: `Unsupported value: ${show(value)}${supported.length ? `: supported values: ${[...supported].sort().map(item => JSON.stringify(item)).join(', ')}` : ''}`,
+    type: 'FieldValueNotSupported',
+    field,
+    message: `Unsupported value: ${show(value)}${
+      supported.length
+        ? `: supported values: ${[...supported]
+            .sort()
+            .map(item => JSON.stringify(item))
+            .join(', ')}`
+        : ''
+    }`,
   }),
 };
 

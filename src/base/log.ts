@@ -25,17 +25,29 @@ function render(value: unknown): string {
   return JSON.stringify(value) ?? 'undefined';
 }
 
-export function createLogger(component: string, options: { level?: Level; write?: (line: string) => void } = {}): Logger {
+export function createLogger(
+  component: string,
+  options: { level?: Level; write?: (line: string) => void } = {},
+): Logger {
   const threshold = LEVELS[options.level ?? (process.env['COX_LOG'] as Level) ?? 'info'] ?? LEVELS.info;
   const write = options.write ?? ((line: string) => void process.stderr.write(line));
   const make = (bound: LogFields): Logger => {
-    const log = (level: Level) => (message: string, fields: LogFields = {}) => {
-      if (LEVELS[level] < threshold) return;
-      let line = `${new Date(systemClock.now()).toISOString()} ${level.toUpperCase().padEnd(5)} ${component}: ${message}`;
-      for (const [key, value] of Object.entries({ ...bound, ...fields })) if (value !== undefined) line += ` ${key}=${render(value)}`;
-      write(`${line}\n`);
+    const log =
+      (level: Level) =>
+      (message: string, fields: LogFields = {}) => {
+        if (LEVELS[level] < threshold) return;
+        let line = `${new Date(systemClock.now()).toISOString()} ${level.toUpperCase().padEnd(5)} ${component}: ${message}`;
+        for (const [key, value] of Object.entries({ ...bound, ...fields }))
+          if (value !== undefined) line += ` ${key}=${render(value)}`;
+        write(`${line}\n`);
+      };
+    return {
+      debug: log('debug'),
+      info: log('info'),
+      warn: log('warn'),
+      error: log('error'),
+      with: fields => make({ ...bound, ...fields }),
     };
-    return { debug: log('debug'), info: log('info'), warn: log('warn'), error: log('error'), with: fields => make({ ...bound, ...fields }) };
   };
   return make({});
 }

@@ -20,7 +20,13 @@ export class Metric {
   readonly bounds: readonly number[];
   readonly #series = new Map<string, Series>();
 
-  constructor(options: { name: string; help: string; kind: Kind; labelNames?: readonly string[]; bounds?: readonly number[] }) {
+  constructor(options: {
+    name: string;
+    help: string;
+    kind: Kind;
+    labelNames?: readonly string[];
+    bounds?: readonly number[];
+  }) {
     this.name = options.name;
     this.help = options.help;
     this.kind = options.kind;
@@ -31,7 +37,11 @@ export class Metric {
     const key = labels.join('\0');
     let series = this.#series.get(key);
     if (!series) {
-      series = { labels, value: 0, ...(this.kind === 'histogram' ? { buckets: new Array(this.bounds.length).fill(0), sum: 0 } : {}) };
+      series = {
+        labels,
+        value: 0,
+        ...(this.kind === 'histogram' ? { buckets: new Array(this.bounds.length).fill(0), sum: 0 } : {}),
+      };
       this.#series.set(key, series);
     }
     return series;

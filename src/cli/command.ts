@@ -69,7 +69,8 @@ export function parseInvocation(command: Command, args: readonly string[]): Invo
   }
   const options: Record<string, string | boolean | undefined> = {};
   for (const [name, option] of Object.entries(declared)) options[name] = parsed.values[name] ?? option.default;
-  if (options['output'] !== undefined && options['output'] !== 'json') usageError(`--output: Unsupported value: "${options['output']}": supported values: "json"`);
+  if (options['output'] !== undefined && options['output'] !== 'json')
+    usageError(`--output: Unsupported value: "${options['output']}": supported values: "json"`);
   return { options, words: parsed.positionals, json: options['output'] === 'json', cluster: String(options['name']) };
 }
 
@@ -94,11 +95,16 @@ function parsePassThrough(command: Command, args: readonly string[]): Invocation
 
 export function helpOf(command: Command): string {
   const lines = [`${command.summary}\n`, `Usage: cox ${command.name} ${command.usage}`.trimEnd(), ''];
-  const options = Object.entries({ ...command.options, ...(command.passThrough ? { name: COMMON_OPTIONS['name']! } : COMMON_OPTIONS) });
+  const options = Object.entries({
+    ...command.options,
+    ...(command.passThrough ? { name: COMMON_OPTIONS['name']! } : COMMON_OPTIONS),
+  });
   lines.push('Options:');
   for (const [name, { short, value, help, default: fallback }] of options) {
     const left = `${short ? `-${short}, ` : '    '}--${name}${value ? ` ${value}` : ''}`;
-    lines.push(`  ${left.padEnd(26)} ${help}${fallback !== undefined && fallback !== false ? ` (default ${fallback})` : ''}`);
+    lines.push(
+      `  ${left.padEnd(26)} ${help}${fallback !== undefined && fallback !== false ? ` (default ${fallback})` : ''}`,
+    );
   }
   if (command.examples?.length) lines.push('', 'Examples:', ...command.examples.map(example => `  ${example}`));
   return `${lines.join('\n')}\n`;
@@ -111,5 +117,8 @@ export function printJson(data: unknown): void {
 /** Columns padded to their widest cell, as kubectl prints tables. */
 export function printTable(header: readonly string[], rows: readonly (readonly string[])[]): void {
   const widths = header.map((title, column) => Math.max(title.length, ...rows.map(row => row[column]!.length)));
-  for (const row of [header, ...rows]) process.stdout.write(`${row.map((cell, column) => (column === row.length - 1 ? cell : cell.padEnd(widths[column]! + 3))).join('')}\n`);
+  for (const row of [header, ...rows])
+    process.stdout.write(
+      `${row.map((cell, column) => (column === row.length - 1 ? cell : cell.padEnd(widths[column]! + 3))).join('')}\n`,
+    );
 }

@@ -25,7 +25,9 @@ const COMMANDS: readonly { readonly name: string; readonly load: () => Promise<{
 
 async function help(): Promise<string> {
   const commands = await Promise.all(COMMANDS.map(async ({ load }) => (await load()).command));
-  const lines = commands.filter(command => !command.hidden).map(command => `  ${command.name.padEnd(12)} ${command.summary}`);
+  const lines = commands
+    .filter(command => !command.hidden)
+    .map(command => `  ${command.name.padEnd(12)} ${command.summary}`);
   return `Coxswain: a real Kubernetes on this machine, without Docker or a virtual machine.\n\nUsage: cox COMMAND [options]\n\nCommands:\n${lines.join('\n')}\n\nEvery command explains itself with --help.\n`;
 }
 
@@ -52,6 +54,8 @@ async function main(args: readonly string[]): Promise<number> {
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
-  process.stderr.write(`cox: ${error instanceof ApiError ? error.message : error instanceof Error ? (error.stack ?? messageOf(error)) : messageOf(error)}\n`);
+  process.stderr.write(
+    `cox: ${error instanceof ApiError ? error.message : error instanceof Error ? (error.stack ?? messageOf(error)) : messageOf(error)}\n`,
+  );
   process.exitCode = error instanceof ApiError && error.code === 400 ? 2 : 1;
 }

@@ -4,9 +4,17 @@
  * Well-known resources are named constants in `resources.ts`.
  */
 
-import type { Status } from '../base/errors.ts';
 import type { KubeList, KubeObject } from '../api/meta.ts';
-import type { DeleteOptions, ListOptions, PatchType, ResourceId, Target, Transport, WriteOptions } from './transport.ts';
+import type { Status } from '../base/errors.ts';
+import type {
+  DeleteOptions,
+  ListOptions,
+  PatchType,
+  ResourceId,
+  Target,
+  Transport,
+  WriteOptions,
+} from './transport.ts';
 
 export class Client {
   readonly transport: Transport;
@@ -27,7 +35,12 @@ export class ResourceClient<T extends KubeObject> {
     this.#of = of;
   }
   #target(namespace: string | undefined, name?: string, subresource?: string): Target {
-    return { of: this.#of, ...(namespace ? { namespace } : {}), ...(name ? { name } : {}), ...(subresource ? { subresource } : {}) };
+    return {
+      of: this.#of,
+      ...(namespace ? { namespace } : {}),
+      ...(name ? { name } : {}),
+      ...(subresource ? { subresource } : {}),
+    };
   }
   /** Rejects with NotFound. `namespace` is '' for cluster-scoped resources. */
   get(namespace: string, name: string): Promise<T> {
@@ -42,16 +55,35 @@ export class ResourceClient<T extends KubeObject> {
   }
   /** Conflicts when `object.metadata.resourceVersion` is set and stale. */
   update(object: T, options?: WriteOptions): Promise<T> {
-    return this.#transport.update(this.#target(object.metadata.namespace, object.metadata.name), object, options) as Promise<T>;
+    return this.#transport.update(
+      this.#target(object.metadata.namespace, object.metadata.name),
+      object,
+      options,
+    ) as Promise<T>;
   }
   updateStatus(object: T, options?: WriteOptions): Promise<T> {
-    return this.#transport.update(this.#target(object.metadata.namespace, object.metadata.name, 'status'), object, options) as Promise<T>;
+    return this.#transport.update(
+      this.#target(object.metadata.namespace, object.metadata.name, 'status'),
+      object,
+      options,
+    ) as Promise<T>;
   }
-  patch(namespace: string, name: string, patch: unknown, type: PatchType = 'application/merge-patch+json', options?: WriteOptions): Promise<T> {
+  patch(
+    namespace: string,
+    name: string,
+    patch: unknown,
+    type: PatchType = 'application/merge-patch+json',
+    options?: WriteOptions,
+  ): Promise<T> {
     return this.#transport.patch(this.#target(namespace, name), patch, type, options) as Promise<T>;
   }
   /** Patch of the status subresource; `patch` is the whole-object form: `{ status: … }`. */
-  patchStatus(namespace: string, name: string, patch: unknown, type: PatchType = 'application/merge-patch+json'): Promise<T> {
+  patchStatus(
+    namespace: string,
+    name: string,
+    patch: unknown,
+    type: PatchType = 'application/merge-patch+json',
+  ): Promise<T> {
     return this.#transport.patch(this.#target(namespace, name, 'status'), patch, type) as Promise<T>;
   }
   delete(namespace: string, name: string, options?: DeleteOptions): Promise<KubeObject | Status> {

@@ -3,10 +3,10 @@
  * object instead of repeated. Recording never blocks nor fails its caller; a failed write is logged and dropped.
  */
 
+import type { KubeObject } from '../api/meta.ts';
 import { type Clock, formatTime, systemClock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import type { KubeObject } from '../api/meta.ts';
 import { EVENTS } from './resources.ts';
 import type { Transport } from './transport.ts';
 
@@ -28,7 +28,13 @@ const CACHE_ENTRIES_MAX = 4096;
 
 export interface EventRecorder {
   /** `fieldPath` narrows to a part: `spec.containers{web}`. */
-  event(about: KubeObject, type: 'Normal' | 'Warning', reason: string, message: string, options?: { fieldPath?: string }): void;
+  event(
+    about: KubeObject,
+    type: 'Normal' | 'Warning',
+    reason: string,
+    message: string,
+    options?: { fieldPath?: string },
+  ): void;
 }
 
 export class ApiEventRecorder implements EventRecorder {
@@ -48,13 +54,27 @@ export class ApiEventRecorder implements EventRecorder {
     this.#clock = options.clock ?? systemClock;
   }
 
-  event(about: KubeObject, type: 'Normal' | 'Warning', reason: string, message: string, options: { fieldPath?: string } = {}): void {
-    this.#tail = this.#tail.then(() => this.#write(about, type, reason, message, options.fieldPath)).catch(error => {
-      this.#log.debug('event not written', { reason, error: messageOf(error) });
-    });
+  event(
+    about: KubeObject,
+    type: 'Normal' | 'Warning',
+    reason: string,
+    message: string,
+    options: { fieldPath?: string } = {},
+  ): void {
+    this.#tail = this.#tail
+      .then(() => this.#write(about, type, reason, message, options.fieldPath))
+      .catch(error => {
+        this.#log.debug('event not written', { reason, error: messageOf(error) });
+      });
   }
 
-  async #write(about: KubeObject, type: string, reason: string, message: string, fieldPath: string | undefined): Promise<void> {
+  async #write(
+    about: KubeObject,
+    type: string,
+    reason: string,
+    message: string,
+    fieldPath: string | undefined,
+  ): Promise<void> {
     const { metadata } = about;
     const namespace = metadata.namespace || 'default';
     const nowMs = this.#clock.now();
@@ -64,7 +84,11 @@ export class ApiEventRecorder implements EventRecorder {
       known.count += 1;
       known.lastMs = nowMs;
       try {
-        await this.#transport.patch({ of: EVENTS, namespace: known.namespace, name: known.name }, { count: known.count, lastTimestamp: formatTime(nowMs) }, 'application/merge-patch+json');
+        await this.#transport.patch(
+          { of: EVENTS, namespace: known.namespace, name: known.name },
+          { count: known.count, lastTimestamp: formatTime(nowMs) },
+          'application/merge-patch+json',
+        );
         return;
       } catch {
         // The event has expired meanwhile: write it anew below.

@@ -4,9 +4,17 @@
  */
 
 import * as http2 from 'node:http2';
-import { ApiError, messageOf, type Status, serviceUnavailable } from '../base/errors.ts';
 import type { KubeList, KubeObject, WatchEvent } from '../api/meta.ts';
-import type { DeleteOptions, ListOptions, PatchType, Target, Transport, WatchOptions, WriteOptions } from './transport.ts';
+import { ApiError, messageOf, type Status, serviceUnavailable } from '../base/errors.ts';
+import type {
+  DeleteOptions,
+  ListOptions,
+  PatchType,
+  Target,
+  Transport,
+  WatchOptions,
+  WriteOptions,
+} from './transport.ts';
 
 export interface HttpsTransportOptions {
   /** `https://host:port`. */
@@ -55,7 +63,12 @@ export class HttpsTransport implements Transport {
     return this.#call('PUT', path(target) + query(writeQuery(options)), object) as Promise<KubeObject>;
   }
   patch(target: Target, patch: unknown, type: PatchType, options?: WriteOptions): Promise<KubeObject> {
-    return this.#call('PATCH', path(target) + query({ ...writeQuery(options), ...(options?.force ? { force: true } : {}) }), patch, type) as Promise<KubeObject>;
+    return this.#call(
+      'PATCH',
+      path(target) + query({ ...writeQuery(options), ...(options?.force ? { force: true } : {}) }),
+      patch,
+      type,
+    ) as Promise<KubeObject>;
   }
   delete(target: Target, options?: DeleteOptions): Promise<KubeObject | Status> {
     return this.#call('DELETE', path(target), deleteBody(options)) as Promise<KubeObject | Status>;
@@ -117,14 +130,17 @@ export class HttpsTransport implements Transport {
   #open(method: string, rawPath: string, contentType?: string, body?: unknown): http2.ClientHttp2Stream {
     const session = this.#connection();
     const { token, userAgent = 'coxswain' } = this.#options;
-    const stream = session.request({
-      ':method': method,
-      ':path': rawPath,
-      accept: 'application/json',
-      'user-agent': userAgent,
-      ...(contentType ? { 'content-type': contentType } : {}),
-      ...(token ? { authorization: `Bearer ${token()}` } : {}),
-    }, { endStream: body === undefined });
+    const stream = session.request(
+      {
+        ':method': method,
+        ':path': rawPath,
+        accept: 'application/json',
+        'user-agent': userAgent,
+        ...(contentType ? { 'content-type': contentType } : {}),
+        ...(token ? { authorization: `Bearer ${token()}` } : {}),
+      },
+      { endStream: body === undefined },
+    );
     // Errors surface through the 'response' wait or the body iteration; without a listener they would be uncaught.
     stream.on('error', () => {});
     if (body !== undefined) stream.end(typeof body === 'string' ? body : JSON.stringify(body));
@@ -135,7 +151,9 @@ export class HttpsTransport implements Transport {
     if (this.#session && !this.#session.closed && !this.#session.destroyed) return this.#session;
     const { server, ca, cert, key } = this.#options;
     const session = http2.connect(server, {
-      ca, ...(cert ? { cert } : {}), ...(key ? { key } : {}),
+      ca,
+      ...(cert ? { cert } : {}),
+      ...(key ? { key } : {}),
       settings: { initialWindowSize: 4 * 1024 * 1024, enablePush: false },
     });
     session.on('connect', () => session.setLocalWindowSize(16 * 1024 * 1024));
@@ -169,7 +187,8 @@ function path({ of, namespace, name, subresource }: Target): string {
 
 function query(options: object): string {
   const parameters = new URLSearchParams();
-  for (const [key, value] of Object.entries(options)) if (value !== undefined && value !== '') parameters.set(key, String(value));
+  for (const [key, value] of Object.entries(options))
+    if (value !== undefined && value !== '') parameters.set(key, String(value));
   const text = parameters.toString();
   return text && `?${text}`;
 }
@@ -227,5 +246,12 @@ function errorFrom(code: number, text: string): ApiError {
   } catch {
     // Not a Status: a proxy or a broken server answered. Its text goes into the message.
   }
-  return new ApiError({ kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Failure', code, message: text.slice(0, 500) || `HTTP status ${code}` });
+  return new ApiError({
+    kind: 'Status',
+    apiVersion: 'v1',
+    metadata: {},
+    status: 'Failure',
+    code,
+    message: text.slice(0, 500) || `HTTP status ${code}`,
+  });
 }

@@ -1,20 +1,29 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { BoundedQueue } from '../base/queue.ts';
+import type { KubeObject, WatchEvent } from '../api/meta.ts';
 import { expired } from '../base/errors.ts';
 import { silentLogger } from '../base/log.ts';
-import type { KubeObject, WatchEvent } from '../api/meta.ts';
+import { BoundedQueue } from '../base/queue.ts';
 import { Informer } from './informer.ts';
 import { PODS } from './resources.ts';
 import type { Transport } from './transport.ts';
 
-const pod = (name: string, version: string): KubeObject => ({ apiVersion: 'v1', kind: 'Pod', metadata: { name, namespace: 'a', resourceVersion: version } });
+const pod = (name: string, version: string): KubeObject => ({
+  apiVersion: 'v1',
+  kind: 'Pod',
+  metadata: { name, namespace: 'a', resourceVersion: version },
+});
 
 /** A server of scripted lists and watches. */
 function scripted(lists: KubeObject[][], watches: BoundedQueue<WatchEvent>[]) {
   const asked: (string | undefined)[] = [];
   const transport = {
-    list: async () => ({ apiVersion: 'v1', kind: 'PodList', metadata: { resourceVersion: '10' }, items: lists.shift() ?? [] }),
+    list: async () => ({
+      apiVersion: 'v1',
+      kind: 'PodList',
+      metadata: { resourceVersion: '10' },
+      items: lists.shift() ?? [],
+    }),
     watch: (_target: unknown, options: { resourceVersion?: string }) => {
       asked.push(options.resourceVersion);
       return watches.shift() ?? new BoundedQueue<WatchEvent>(1);
@@ -32,7 +41,11 @@ test('lists, follows the watch, keeps indexes, and resumes where a watch ended',
   const informer = new Informer({ transport, of: PODS, log: silentLogger });
   informer.addIndex('initial', object => [object.metadata.name[0]!]);
   const changes: string[] = [];
-  informer.onChange(change => changes.push(change.deleted ? `-${change.old.metadata.name}` : `${change.old ? '~' : '+'}${change.object.metadata.name}`));
+  informer.onChange(change =>
+    changes.push(
+      change.deleted ? `-${change.old.metadata.name}` : `${change.old ? '~' : '+'}${change.object.metadata.name}`,
+    ),
+  );
   const stop = new AbortController();
   const running = informer.run(stop.signal);
   await informer.synced;
@@ -44,7 +57,10 @@ test('lists, follows the watch, keeps indexes, and resumes where a watch ended',
   await turn();
   assert.deepEqual(changes, ['+one', '+two', '~one', '-two']);
   assert.deepEqual(asked, ['10', '20']);
-  assert.deepEqual(informer.byIndex('initial', 'o').map(object => object.metadata.resourceVersion), ['12']);
+  assert.deepEqual(
+    informer.byIndex('initial', 'o').map(object => object.metadata.resourceVersion),
+    ['12'],
+  );
   assert.deepEqual(informer.byIndex('initial', 't'), []);
   stop.abort();
   second.close();
@@ -54,13 +70,23 @@ test('lists, follows the watch, keeps indexes, and resumes where a watch ended',
 test('a 410 relists and hands out the differences only', async () => {
   const first = new BoundedQueue<WatchEvent>(10);
   const second = new BoundedQueue<WatchEvent>(10);
-  const { transport } = scripted([[pod('gone', '1'), pod('same', '2'), pod('old', '3')], [pod('same', '2'), pod('old', '9'), pod('new', '8')]], [first, second]);
+  const { transport } = scripted(
+    [
+      [pod('gone', '1'), pod('same', '2'), pod('old', '3')],
+      [pod('same', '2'), pod('old', '9'), pod('new', '8')],
+    ],
+    [first, second],
+  );
   const informer = new Informer({ transport, of: PODS, log: silentLogger });
   const stop = new AbortController();
   const running = informer.run(stop.signal);
   await informer.synced;
   const changes: string[] = [];
-  informer.onChange(change => changes.push(change.deleted ? `-${change.old.metadata.name}` : `${change.old ? '~' : '+'}${change.object.metadata.name}`));
+  informer.onChange(change =>
+    changes.push(
+      change.deleted ? `-${change.old.metadata.name}` : `${change.old ? '~' : '+'}${change.object.metadata.name}`,
+    ),
+  );
   changes.length = 0;
   first.push({ type: 'ERROR', object: expired('too old resource version').status });
   await turn();

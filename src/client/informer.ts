@@ -5,15 +5,19 @@
  * differences. It refuses to write.
  */
 
+import { type KubeObject, keyOf } from '../api/meta.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { ApiError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { type KubeObject, keyOf } from '../api/meta.ts';
 import type { ResourceId, Transport } from './transport.ts';
 
 export interface Handler<T> {
   /** `old` is undefined for an object seen first; `object` is undefined once it is deleted. */
-  (change: { readonly object: T; readonly old: T | undefined; readonly deleted: false } | { readonly object: undefined; readonly old: T; readonly deleted: true }): void;
+  (
+    change:
+      | { readonly object: T; readonly old: T | undefined; readonly deleted: false }
+      | { readonly object: undefined; readonly old: T; readonly deleted: true },
+  ): void;
 }
 
 export interface InformerOptions {
@@ -34,7 +38,10 @@ export class Informer<T extends KubeObject> {
   readonly #clock: Clock;
   readonly #objects = new Map<string, T>();
   readonly #handlers: Handler<T>[] = [];
-  readonly #indexes = new Map<string, { keysOf: (object: T) => readonly string[]; entries: Map<string, Map<string, T>> }>();
+  readonly #indexes = new Map<
+    string,
+    { keysOf: (object: T) => readonly string[]; entries: Map<string, Map<string, T>> }
+  >();
   readonly synced: Promise<void>;
   #resolveSynced!: () => void;
   #hasSynced = false;
@@ -93,7 +100,11 @@ export class Informer<T extends KubeObject> {
             this.#resolveSynced();
           }
         }
-        for await (const event of transport.watch(target, { ...selectors, resourceVersion, allowWatchBookmarks: true }, signal)) {
+        for await (const event of transport.watch(
+          target,
+          { ...selectors, resourceVersion, allowWatchBookmarks: true },
+          signal,
+        )) {
           if (event.type === 'ERROR') throw new ApiError(event.object);
           resourceVersion = event.object.metadata.resourceVersion ?? resourceVersion;
           retryMs = RETRY_MS_MIN;
@@ -121,7 +132,11 @@ export class Informer<T extends KubeObject> {
     for (const object of items) {
       const key = keyOf(object);
       present.add(key);
-      if (this.#objects.get(key)?.metadata.resourceVersion !== object.metadata.resourceVersion || !object.metadata.resourceVersion) this.#put(object);
+      if (
+        this.#objects.get(key)?.metadata.resourceVersion !== object.metadata.resourceVersion ||
+        !object.metadata.resourceVersion
+      )
+        this.#put(object);
     }
     for (const key of [...this.#objects.keys()]) if (!present.has(key)) this.#remove(key);
   }
@@ -168,11 +183,17 @@ export class InformerFactory {
     this.#log = options.log;
   }
   /** The shared informer; it starts at once when the factory has started. */
-  get<T extends KubeObject>(of: ResourceId, options: { fieldSelector?: string; labelSelector?: string; namespace?: string } = {}): Informer<T> {
+  get<T extends KubeObject>(
+    of: ResourceId,
+    options: { fieldSelector?: string; labelSelector?: string; namespace?: string } = {},
+  ): Informer<T> {
     const id = `${of.group}/${of.version}/${of.resource}?${options.namespace ?? ''}&${options.fieldSelector ?? ''}&${options.labelSelector ?? ''}`;
     let entry = this.#informers.get(id);
     if (!entry) {
-      entry = { informer: new Informer<KubeObject>({ transport: this.#transport, of, log: this.#log, ...options }), started: false };
+      entry = {
+        informer: new Informer<KubeObject>({ transport: this.#transport, of, log: this.#log, ...options }),
+        started: false,
+      };
       this.#informers.set(id, entry);
       if (this.#signal) this.#start(entry, this.#signal);
     }

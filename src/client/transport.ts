@@ -4,8 +4,8 @@
  * Every method rejects with ApiError for what the server refuses.
  */
 
-import type { Status } from '../base/errors.ts';
 import type { KubeList, KubeObject, WatchEvent } from '../api/meta.ts';
+import type { Status } from '../base/errors.ts';
 
 /** A resource, as in the URL: `{ group: 'apps', version: 'v1', resource: 'deployments' }`. */
 export interface ResourceId {
@@ -46,7 +46,11 @@ export interface DeleteOptions {
   readonly preconditions?: { readonly uid?: string; readonly resourceVersion?: string };
 }
 
-export type PatchType = 'application/json-patch+json' | 'application/merge-patch+json' | 'application/strategic-merge-patch+json' | 'application/apply-patch+yaml';
+export type PatchType =
+  | 'application/json-patch+json'
+  | 'application/merge-patch+json'
+  | 'application/strategic-merge-patch+json'
+  | 'application/apply-patch+yaml';
 
 export interface WriteOptions {
   readonly dryRun?: boolean;

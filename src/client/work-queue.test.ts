@@ -9,7 +9,15 @@ function started(options: { workers: number; process: (key: string) => Promise<v
   const stop = new AbortController();
   const failures: string[] = [];
   const done = queue.run({ ...options, failed: key => failures.push(key) }, stop.signal);
-  return { clock, queue, failures, stop: async () => { stop.abort(); await done; } };
+  return {
+    clock,
+    queue,
+    failures,
+    stop: async () => {
+      stop.abort();
+      await done;
+    },
+  };
 }
 
 test('a key added many times before it is processed is processed once', async () => {
@@ -50,14 +58,17 @@ test('a failed key comes back with growing delay and starts over after success',
   const clock = new VirtualClock();
   const queue = new WorkQueue({ clock, retryMsMin: 5 });
   const stop = new AbortController();
-  const done = queue.run({
-    workers: 1,
-    process: async () => {
-      times.push(clock.monotonic());
-      if (failuresLeft-- > 0) throw new Error('not yet');
+  const done = queue.run(
+    {
+      workers: 1,
+      process: async () => {
+        times.push(clock.monotonic());
+        if (failuresLeft-- > 0) throw new Error('not yet');
+      },
+      failed: () => {},
     },
-    failed: () => {},
-  }, stop.signal);
+    stop.signal,
+  );
   queue.add('a');
   await clock.advance(100);
   assert.deepEqual(times, [0, 5, 15, 35]);

@@ -24,7 +24,11 @@ export class WorkQueue {
 
   constructor(options: WorkQueueOptions = {}) {
     this.#clock = options.clock ?? systemClock;
-    this.#backoff = new Backoff({ initialMs: options.retryMsMin ?? 5, maxMs: options.retryMsMax ?? 1_000_000, clock: this.#clock });
+    this.#backoff = new Backoff({
+      initialMs: options.retryMsMin ?? 5,
+      maxMs: options.retryMsMax ?? 1_000_000,
+      clock: this.#clock,
+    });
   }
   get length(): number {
     return this.#queue.length;
@@ -38,7 +42,10 @@ export class WorkQueue {
   }
   /** Adds after a delay; of several pending delays for a key the earliest wins. */
   addAfter(key: string, delayMs: number): void {
-    if (delayMs <= 0) return this.add(key);
+    if (delayMs <= 0) {
+      this.add(key);
+      return;
+    }
     const atMs = this.#clock.monotonic() + delayMs;
     const pending = this.#delayed.get(key);
     if (pending && pending.atMs <= atMs) return;
@@ -57,7 +64,14 @@ export class WorkQueue {
     this.#backoff.reset(key);
   }
   /** Runs `process` for keys with that many workers until the signal aborts. A rejection is handed to `failed`, then retried. */
-  async run(options: { workers: number; process: (key: string) => Promise<void>; failed: (key: string, error: unknown) => void }, signal: AbortSignal): Promise<void> {
+  async run(
+    options: {
+      workers: number;
+      process: (key: string) => Promise<void>;
+      failed: (key: string, error: unknown) => void;
+    },
+    signal: AbortSignal,
+  ): Promise<void> {
     const wakeAll = () => {
       for (const wake of this.#waiters.splice(0)) wake();
     };
@@ -66,7 +80,10 @@ export class WorkQueue {
     for (const { timer } of this.#delayed.values()) timer.cancel();
     this.#delayed.clear();
   }
-  async #work(options: { process: (key: string) => Promise<void>; failed: (key: string, error: unknown) => void }, signal: AbortSignal): Promise<void> {
+  async #work(
+    options: { process: (key: string) => Promise<void>; failed: (key: string, error: unknown) => void },
+    signal: AbortSignal,
+  ): Promise<void> {
     while (!signal.aborted) {
       const key = this.#queue.shift();
       if (key === undefined) {

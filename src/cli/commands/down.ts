@@ -10,7 +10,11 @@ export const command: Command = {
   options: { 'keep-data': { type: 'boolean', help: 'keep its data, so that `cox up` resumes it' } },
   examples: ['cox down', 'cox down --name ci --keep-data'],
   async run({ options, cluster, json }) {
-    const result = await bringDown({ name: cluster, keepData: options['keep-data'] === true, say: line => void (json ? process.stderr : process.stdout).write(`${line}\n`) });
+    const result = await bringDown({
+      name: cluster,
+      keepData: options['keep-data'] === true,
+      say: line => void (json ? process.stderr : process.stdout).write(`${line}\n`),
+    });
     if (json) printJson(result);
   },
 };

@@ -10,6 +10,15 @@ export const command: Command = {
   async run({ cluster, json }) {
     const images = await imageStore(cluster).list();
     if (json) return printJson(images);
-    printTable(['IMAGE', 'ID', 'SIZE'], images.flatMap(image => (image.references.length ? image.references : ['<none>']).map(reference => [reference, image.id.replace('sha256:', '').slice(0, 12), `${(image.sizeBytes / 2 ** 20).toFixed(1)} MiB`])));
+    printTable(
+      ['IMAGE', 'ID', 'SIZE'],
+      images.flatMap(image =>
+        (image.references.length ? image.references : ['<none>']).map(reference => [
+          reference,
+          image.id.replace('sha256:', '').slice(0, 12),
+          `${(image.sizeBytes / 2 ** 20).toFixed(1)} MiB`,
+        ]),
+      ),
+    );
   },
 };

@@ -1,8 +1,8 @@
 /** `cox kubeconfig`: prints the cluster's kubeconfig, its path, or merges it into the user's own. */
 
 import { readFileSync } from 'node:fs';
-import { requireRecord } from '../../app/cluster-status.ts';
 import { kubeconfigPath } from '../../app/cluster-record.ts';
+import { requireRecord } from '../../app/cluster-status.ts';
 import { contextName, mergeKubeconfig, userKubeconfigPath } from '../../app/kubeconfig.ts';
 import { type Command, printJson } from '../command.ts';
 
@@ -14,7 +14,10 @@ export const command: Command = {
     path: { type: 'boolean', help: 'print only where the file is' },
     merge: { type: 'boolean', help: 'add the context to ~/.kube/config (or $KUBECONFIG) and make it current' },
   },
-  examples: ['export KUBECONFIG=$(cox kubeconfig --path)', 'cox kubeconfig --merge && kubectl config use-context coxswain-dev'],
+  examples: [
+    'export KUBECONFIG=$(cox kubeconfig --path)',
+    'cox kubeconfig --merge && kubectl config use-context coxswain-dev',
+  ],
   run({ options, cluster, json }) {
     const path = kubeconfigPath(requireRecord(cluster));
     if (options['merge']) {

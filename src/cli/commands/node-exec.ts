@@ -8,7 +8,7 @@ import { type Command, usageError } from '../command.ts';
 
 export const command: Command = {
   name: 'node exec',
-  summary: 'run a command inside a node\'s network namespace',
+  summary: "run a command inside a node's network namespace",
   usage: 'NODE -- COMMAND [ARGUMENTS...]',
   examples: ['cox node exec node-1 -- ip address', 'cox node exec node-2 -- wget -qO- http://10.96.0.1'],
   run({ words, cluster }) {
@@ -19,7 +19,8 @@ export const command: Command = {
     if (!name) usageError(`node exec needs a node; cluster "${cluster}" has: ${names}`);
     const node = record.nodes.find(item => item.name === name);
     if (!node) usageError(`node "${name}" not found; cluster "${cluster}" has: ${names}`);
-    if (argv.length === 0) usageError('node exec needs a command behind --, such as: cox node exec node-1 -- ip address');
+    if (argv.length === 0)
+      usageError('node exec needs a command behind --, such as: cox node exec node-1 -- ip address');
     if (!isAlive(node.supervisor)) usageError(`node "${name}" is not running; start it with: cox up --name ${cluster}`);
     const namespaces = [`--net=${netnsPath(nodeNamespace(cluster, name))}`];
     const result = spawnSync('nsenter', [...namespaces, '--', ...argv], { stdio: 'inherit' });

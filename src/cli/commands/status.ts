@@ -11,11 +11,25 @@ export const command: Command = {
     const status = await clusterStatus(cluster);
     if (json) printJson(status);
     else {
-      process.stdout.write(`Cluster "${status.name}" is ${status.state}${status.problem ? `: ${status.problem}` : ''}\n  API         ${status.server}\n  kubeconfig  ${status.kubeconfig}\n  data        ${status.stateDir}\n\n`);
-      printTable(['PROCESS', 'NODE', 'PID', 'MEMORY', 'LOG'], status.processes.map(item => [item.role, item.node ?? '-', item.pid ? String(item.pid) : '-', item.residentBytes ? `${Math.round(item.residentBytes / 2 ** 20)} MiB` : '-', item.log]));
+      process.stdout.write(
+        `Cluster "${status.name}" is ${status.state}${status.problem ? `: ${status.problem}` : ''}\n  API         ${status.server}\n  kubeconfig  ${status.kubeconfig}\n  data        ${status.stateDir}\n\n`,
+      );
+      printTable(
+        ['PROCESS', 'NODE', 'PID', 'MEMORY', 'LOG'],
+        status.processes.map(item => [
+          item.role,
+          item.node ?? '-',
+          item.pid ? String(item.pid) : '-',
+          item.residentBytes ? `${Math.round(item.residentBytes / 2 ** 20)} MiB` : '-',
+          item.log,
+        ]),
+      );
       if (status.nodes.length) {
         process.stdout.write('\n');
-        printTable(['NODE', 'READY', 'ADDRESS', 'PODS'], status.nodes.map(node => [node.name, node.ready, node.address, node.podCidr ?? '-']));
+        printTable(
+          ['NODE', 'READY', 'ADDRESS', 'PODS'],
+          status.nodes.map(node => [node.name, node.ready, node.address, node.podCidr ?? '-']),
+        );
       }
     }
     return status.state === 'running' ? 0 : 3;

@@ -17,9 +17,21 @@ export const command: Command = {
   summary: 'start a cluster on this machine, or resume a stopped one',
   usage: '[--nodes N] [--api-port PORT] [--state-dir DIR] [--foreground]',
   options: {
-    nodes: { type: 'string', value: 'N', help: 'how many nodes, each a network namespace of its own (default 1, or as before)' },
-    'api-port': { type: 'string', value: 'PORT', help: 'port of the API on 127.0.0.1; 0 picks a free one (default 6443, or as before)' },
-    'state-dir': { type: 'string', value: 'DIR', help: 'where the cluster keeps its data (default /var/lib/coxswain/data/NAME)' },
+    nodes: {
+      type: 'string',
+      value: 'N',
+      help: 'how many nodes, each a network namespace of its own (default 1, or as before)',
+    },
+    'api-port': {
+      type: 'string',
+      value: 'PORT',
+      help: 'port of the API on 127.0.0.1; 0 picks a free one (default 6443, or as before)',
+    },
+    'state-dir': {
+      type: 'string',
+      value: 'DIR',
+      help: 'where the cluster keeps its data (default /var/lib/coxswain/data/NAME)',
+    },
     foreground: { type: 'boolean', help: 'stay attached; Ctrl-C stops the cluster and keeps its data' },
   },
   examples: ['cox up --nodes 2', 'cox up --name ci --api-port 0', 'export KUBECONFIG=$(cox kubeconfig --path)'],

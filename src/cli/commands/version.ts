@@ -12,6 +12,7 @@ export const command: Command = {
   run({ json }) {
     const versions = { coxswain: COXSWAIN_VERSION, kubernetes: KUBERNETES_VERSION.git, node: process.version };
     if (json) printJson(versions);
-    else process.stdout.write(`coxswain ${versions.coxswain}, kubernetes ${versions.kubernetes}, node ${versions.node}\n`);
+    else
+      process.stdout.write(`coxswain ${versions.coxswain}, kubernetes ${versions.kubernetes}, node ${versions.node}\n`);
   },
 };

