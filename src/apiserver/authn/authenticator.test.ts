@@ -1,0 +1,139 @@
+import assert from 'node:assert/strict';
+import { generateKeyPairSync } from 'node:crypto';
+import { test } from 'node:test';
+import { VirtualClock } from '../../base/clock.ts';
+import { ApiError } from '../../base/errors.ts';
+import { seededRandom } from '../../base/random.ts';
+import { PODS, SECRETS, SERVICE_ACCOUNTS } from '../../client/resources.ts';
+import { FakeReader } from '../fake-reader.ts';
+import type { Authorizer } from '../request.ts';
+import { RequestAuthenticator } from './authenticator.ts';
+import { ServiceAccountTokens } from './service-account-tokens.ts';
+
+const ISSUER = 'https://kubernetes.default.svc.cluster.local';
+
+function setup(authorizer: Authorizer = { authorize: () => ({ allowed: false, reason: '' }) }) {
+  const reader = new FakeReader();
+  const clock = new VirtualClock();
+  const tokens = new ServiceAccountTokens({
+    keys: generateKeyPairSync('ec', { namedCurve: 'prime256v1' }),
+    issuer: ISSUER,
+    reader: () => reader,
+    clock,
+    random: seededRandom(1),
+  });
+  const authenticator = new RequestAuthenticator({
+    tokens,
+    audiences: [ISSUER],
+    authorizer,
+    reader: () => reader,
+    clock,
+  });
+  const account = reader.put(SERVICE_ACCOUNTS, {
+    apiVersion: 'v1',
+    kind: 'ServiceAccount',
+    metadata: { name: 'sa', namespace: 'ns' },
+  });
+  const bearer = (token: string, more = {}) => ({ headers: { authorization: `Bearer ${token}`, ...more } });
+  return { reader, clock, tokens, authenticator, account, bearer };
+}
+
+const unauthorized = (error: unknown) => error instanceof ApiError && error.code === 401;
+
+test('certificates, anonymous, and garbage', async () => {
+  const { authenticator, bearer } = setup();
+  const certificate = { commonName: 'jane', organizations: ['dev'], serial: '1' };
+  const user = await authenticator.authenticate({ headers: {}, certificate });
+  assert.deepEqual(user, { name: 'jane', groups: ['dev', 'system:authenticated'] });
+  assert.equal(await authenticator.authenticate({ headers: {}, certificate }), user);
+  assert.deepEqual(await authenticator.authenticate({ headers: {} }), {
+    name: 'system:anonymous',
+    groups: ['system:unauthenticated'],
+  });
+  for (const token of ['x', 'a.b.c', 'abcdef.0123456789abcdef'])
+    assert.throws(() => authenticator.authenticate(bearer(token)), unauthorized);
+});
+
+test('a service account token lives as long as its account, its pod and its time', async () => {
+  const { reader, clock, tokens, authenticator, account, bearer } = setup();
+  const pod = reader.put(PODS, { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'p', namespace: 'ns' } });
+  const subject = {
+    namespace: 'ns',
+    serviceAccount: { name: 'sa', uid: account.metadata.uid! },
+    audiences: [ISSUER],
+    lifetimeSeconds: 3600,
+    bound: { pod: { name: 'p', uid: pod.metadata.uid! } },
+  };
+  const token = tokens.issue(subject);
+  const user = await authenticator.authenticate(bearer(token));
+  assert.equal(user.name, 'system:serviceaccount:ns:sa');
+  assert.deepEqual(user.groups, ['system:serviceaccounts', 'system:serviceaccounts:ns', 'system:authenticated']);
+  assert.deepEqual(user.extra!['authentication.kubernetes.io/pod-name'], ['p']);
+  const tampered = token.split('.');
+  tampered[1] = Buffer.from(
+    JSON.stringify({ ...JSON.parse(Buffer.from(tampered[1]!, 'base64url').toString()), sub: 'x' }),
+  ).toString('base64url');
+  assert.throws(() => authenticator.authenticate(bearer(tampered.join('.'))), unauthorized);
+  assert.throws(
+    () => authenticator.authenticate(bearer(tokens.issue({ ...subject, audiences: ['other'] }))),
+    unauthorized,
+  );
+  reader.remove(PODS, 'ns', 'p');
+  assert.throws(() => authenticator.authenticate(bearer(token)), unauthorized);
+  reader.put(PODS, { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'p', namespace: 'ns', uid: 'another' } });
+  assert.throws(() => authenticator.authenticate(bearer(token)), unauthorized);
+  const free = tokens.issue({ ...subject, bound: {} });
+  await authenticator.authenticate(bearer(free));
+  await clock.advance(3601_000);
+  assert.throws(() => authenticator.authenticate(bearer(free)), unauthorized);
+});
+
+test('a bootstrap token', async () => {
+  const { reader, authenticator, bearer } = setup();
+  const data = Object.fromEntries(
+    Object.entries({
+      'token-id': 'abcdef',
+      'token-secret': '0123456789abcdef',
+      'usage-bootstrap-authentication': 'true',
+      'auth-extra-groups': 'system:bootstrappers:cox',
+    }).map(([k, v]) => [k, Buffer.from(v).toString('base64')]),
+  );
+  reader.put(SECRETS, {
+    apiVersion: 'v1',
+    kind: 'Secret',
+    metadata: { name: 'bootstrap-token-abcdef', namespace: 'kube-system' },
+    type: 'bootstrap.kubernetes.io/token',
+    data,
+  } as never);
+  assert.deepEqual(await authenticator.authenticate(bearer('abcdef.0123456789abcdef')), {
+    name: 'system:bootstrap:abcdef',
+    groups: ['system:bootstrappers', 'system:bootstrappers:cox', 'system:authenticated'],
+  });
+  assert.throws(() => authenticator.authenticate(bearer('abcdef.0123456789abcdee')), unauthorized);
+});
+
+test('impersonation asks for each claim', async () => {
+  const asked: string[] = [];
+  const { authenticator } = setup({
+    authorize: ({ verb, resource, name }) => {
+      asked.push(`${verb} ${resource} ${name}`);
+      return { allowed: name !== 'system:masters', reason: '' };
+    },
+  });
+  const certificate = { commonName: 'jane', organizations: [], serial: '1' };
+  const as = (headers: Record<string, string | string[]>) => authenticator.authenticate({ headers, certificate });
+  assert.deepEqual(
+    await as({ 'impersonate-user': 'bob', 'impersonate-group': 'a, b', 'impersonate-extra-scopes': 'view' }),
+    { name: 'bob', groups: ['a', 'b', 'system:authenticated'], extra: { scopes: ['view'] } },
+  );
+  assert.deepEqual(asked, [
+    'impersonate users bob',
+    'impersonate groups a',
+    'impersonate groups b',
+    'impersonate userextras view',
+  ]);
+  await assert.rejects(
+    async () => as({ 'impersonate-user': 'bob', 'impersonate-group': 'system:masters' }),
+    /groups "system:masters" is forbidden: User "jane" cannot impersonate resource "groups" in API group "" at the cluster scope/,
+  );
+});
