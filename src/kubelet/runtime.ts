@@ -15,8 +15,12 @@ export interface SandboxConfig {
   readonly hostNetwork: boolean;
   readonly hostPid: boolean;
   readonly hostIpc: boolean;
+  /** All containers of the pod see one process namespace, which an init of the runtime's own holds. */
+  readonly shareProcesses?: boolean;
   readonly sysctls?: Readonly<Record<string, string>>;
   readonly cgroupParent: string;
+  /** Size of the /dev/shm that the pod's containers share; default 64 MiB. */
+  readonly shmBytes?: number;
   readonly labels: Readonly<Record<string, string>>;
 }
 
@@ -54,11 +58,18 @@ export interface ContainerConfig {
   readonly stdin: boolean;
   readonly stdinOnce: boolean;
   readonly tty: boolean;
-  readonly user?: { readonly uid: number; readonly gid: number; readonly additionalGids: readonly number[] };
+  /** What is absent comes from the image: its user (`name`, `uid`, `uid:gid`), and that user's groups in /etc/passwd and /etc/group. */
+  readonly user?: { readonly uid?: number; readonly gid?: number; readonly additionalGids?: readonly number[]; /** Leave out groups that the image gives the user. */ readonly strictGroups?: boolean };
   readonly capabilities: { readonly add: readonly string[]; readonly drop: readonly string[] };
   readonly privileged: boolean;
   readonly readOnlyRootFilesystem: boolean;
   readonly noNewPrivileges: boolean;
+  /** An OCI seccomp profile, absent for unconfined. */
+  readonly seccomp?: object;
+  /** No masked or read-only paths in /proc (procMount: Unmasked). */
+  readonly unmaskedProc?: boolean;
+  /** Overrides the image's stop signal. */
+  readonly stopSignal?: string;
   readonly oomScoreAdj: number;
   readonly resources: { readonly cpuShares: number; readonly cpuQuotaMicros?: number; readonly cpuPeriodMicros?: number; readonly memoryBytesMax?: number; readonly pidsMax?: number };
   readonly labels: Readonly<Record<string, string>>;
@@ -83,7 +94,10 @@ export interface ContainerState {
   readonly oomKilled: boolean;
   readonly pid: number | undefined;
   readonly logPath: string;
+  /** `StartError` when it never ran, with `message` saying why. */
+  readonly reason?: string;
   readonly message?: string;
+  readonly user?: { readonly uid: number; readonly gid: number; readonly additionalGids: readonly number[] };
   readonly labels: Readonly<Record<string, string>>;
 }
 
@@ -123,7 +137,10 @@ export interface Runtime {
   attach(id: string, options: Omit<ExecOptions, 'command' | 'signal'> & { readonly signal: AbortSignal }): Promise<void>;
   /** A byte stream to a TCP port inside the sandbox's network namespace, on its localhost. */
   portForward(sandboxId: string, port: number): Promise<Duplex>;
-  snapshot(): Promise<RuntimeState>;
+  /** Everything, or what belongs to one pod. */
+  snapshot(podUid?: string): Promise<RuntimeState>;
+  /** Closes and opens the container's log file again, after it was moved away. */
+  reopenLog(id: string): Promise<void>;
   events(signal: AbortSignal): AsyncIterable<RuntimeEvent>;
 }
 

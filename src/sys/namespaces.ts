@@ -28,6 +28,8 @@ const ioctlBuffer = declare<[fd: number, request: number, argument: Uint8Array]>
 );
 
 const AF_INET = 2;
+const AF_INET6 = 10;
+const SOCK_STREAM_NONBLOCK_CLOEXEC = 1 | 0o4000 | 0o2000000;
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000;
 const SIOCSIFFLAGS = 0x8914;
 const IFF_UP = 1;
@@ -109,4 +111,9 @@ function raiseLoopback(): void {
   } finally {
     closeSync(fd);
   }
+}
+
+/** An unconnected TCP socket that belongs to the network namespace at `path`, wherever it is connected from. */
+export function tcpSocketInside(path: string, family: 4 | 6): number {
+  return insideNamespace('net', path, () => socket(family === 4 ? AF_INET : AF_INET6, SOCK_STREAM_NONBLOCK_CLOEXEC, 0));
 }

@@ -23,6 +23,8 @@ const shutdownCall = declare<[fd: number, how: number]>('int shutdown(int fd, in
 const AF_UNIX = 1;
 const SOCK_SEQPACKET_NONBLOCK_CLOEXEC = 5 | 0o4000 | 0o2000000;
 const MSG_NOSIGNAL = 0x4000;
+// EWOULDBLOCK is the same number, so the name says nothing.
+const EAGAIN = 11;
 const PATH_BYTES_MAX = 107;
 /** conmon sends at most 8 KiB and one byte that names the stream. */
 const PACKET_BYTES_MAX = 32 * 1024;
@@ -52,7 +54,7 @@ export class PacketSocket {
       const length = recv(this.#fd, this.#buffer, this.#buffer.length, 0);
       return length === 0 ? undefined : Buffer.from(this.#buffer.subarray(0, length));
     } catch (error) {
-      if (error instanceof SystemError && error.code === 'EAGAIN') return 'later';
+      if (error instanceof SystemError && error.errno === EAGAIN) return 'later';
       if (error instanceof SystemError && error.code === 'ECONNRESET') return undefined;
       throw error;
     }
@@ -63,7 +65,7 @@ export class PacketSocket {
       send(this.#fd, data, data.length, MSG_NOSIGNAL);
       return true;
     } catch (error) {
-      if (error instanceof SystemError && error.code === 'EAGAIN') return false;
+      if (error instanceof SystemError && error.errno === EAGAIN) return false;
       throw error;
     }
   }

@@ -1,0 +1,156 @@
+/** The OCI runtime configuration of a container: pure, from what the kubelet asked for and where the runtime put things. */
+
+import { lstatSync, readdirSync } from 'node:fs';
+import type { Image } from '../images/image-store.ts';
+import type { ContainerConfig, SandboxConfig } from '../runtime.ts';
+import type { ProcessUser } from './users.ts';
+
+/** What a container may do unless the pod says otherwise; the set that Docker and containerd give. */
+export const DEFAULT_CAPABILITIES = [
+  'CHOWN', 'DAC_OVERRIDE', 'FSETID', 'FOWNER', 'MKNOD', 'NET_RAW', 'SETGID', 'SETUID', 'SETFCAP', 'SETPCAP', 'NET_BIND_SERVICE', 'SYS_CHROOT', 'KILL', 'AUDIT_WRITE',
+];
+
+export const ALL_CAPABILITIES = [
+  'CHOWN', 'DAC_OVERRIDE', 'DAC_READ_SEARCH', 'FOWNER', 'FSETID', 'KILL', 'SETGID', 'SETUID', 'SETPCAP', 'LINUX_IMMUTABLE', 'NET_BIND_SERVICE', 'NET_BROADCAST',
+  'NET_ADMIN', 'NET_RAW', 'IPC_LOCK', 'IPC_OWNER', 'SYS_MODULE', 'SYS_RAWIO', 'SYS_CHROOT', 'SYS_PTRACE', 'SYS_PACCT', 'SYS_ADMIN', 'SYS_BOOT', 'SYS_NICE',
+  'SYS_RESOURCE', 'SYS_TIME', 'SYS_TTY_CONFIG', 'MKNOD', 'LEASE', 'AUDIT_WRITE', 'AUDIT_CONTROL', 'SETFCAP', 'MAC_OVERRIDE', 'MAC_ADMIN', 'SYSLOG', 'WAKE_ALARM',
+  'BLOCK_SUSPEND', 'AUDIT_READ', 'PERFMON', 'BPF', 'CHECKPOINT_RESTORE',
+];
+
+const MASKED_PATHS = [
+  '/proc/asound', '/proc/acpi', '/proc/interrupts', '/proc/kcore', '/proc/keys', '/proc/latency_stats', '/proc/timer_list', '/proc/timer_stats', '/proc/sched_debug',
+  '/proc/scsi', '/sys/firmware', '/sys/devices/virtual/powercap',
+];
+const READ_ONLY_PATHS = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
+
+export interface SpecInput {
+  readonly config: ContainerConfig;
+  readonly sandbox: SandboxConfig;
+  readonly image: Image;
+  readonly user: ProcessUser;
+  readonly rootfs: string;
+  readonly cgroupsPath: string;
+  readonly unified: boolean;
+  /** Capabilities this machine's agent has itself; no more can be given. */
+  readonly available: ReadonlySet<string>;
+  readonly oomScoreAdj: number;
+  readonly namespaces: { readonly net?: string; readonly ipc?: string; readonly uts?: string; readonly pid?: string };
+  readonly shmPath: string;
+}
+
+/** Command line by CRI's rules: a pod's command replaces the image's entrypoint and with it the image's arguments. */
+export function commandLine(config: Pick<ContainerConfig, 'command' | 'args'>, image: Pick<Image, 'config'>): string[] {
+  if (config.command.length > 0) return [...config.command, ...config.args];
+  const entrypoint = image.config.Entrypoint ?? [];
+  return [...entrypoint, ...(config.args.length > 0 ? config.args : (image.config.Cmd ?? []))];
+}
+
+export function capabilitiesOf(config: Pick<ContainerConfig, 'capabilities' | 'privileged'>, available: ReadonlySet<string>): string[] {
+  if (config.privileged) return ALL_CAPABILITIES.filter(name => available.has(name)).map(name => `CAP_${name}`);
+  const plain = (name: string) => name.toUpperCase().replace(/^CAP_/, '');
+  const add = config.capabilities.add.map(plain);
+  const drop = config.capabilities.drop.map(plain);
+  let names = add.includes('ALL') ? [...ALL_CAPABILITIES] : [...DEFAULT_CAPABILITIES];
+  if (drop.includes('ALL')) names = [];
+  for (const name of add) if (name !== 'ALL' && !names.includes(name)) names.push(name);
+  return names.filter(name => available.has(name) && !(drop.includes(name) && !add.includes(name))).map(name => `CAP_${name}`);
+}
+
+export function containerSpec(input: SpecInput): object {
+  const { config, sandbox, image, user, rootfs, cgroupsPath, namespaces } = input;
+  const args = commandLine(config, image);
+  const capabilities = capabilitiesOf(config, input.available);
+  const { privileged, resources } = config;
+  const isUnmasked = privileged || config.unmaskedProc;
+  const propagation = config.mounts.some(mount => mount.propagation === 'shared') ? 'rshared' : config.mounts.some(mount => mount.propagation === 'slave') ? 'rslave' : undefined;
+  return {
+    ociVersion: '1.0.2',
+    process: {
+      terminal: config.tty,
+      user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
+      args,
+      env: config.env.map(([name, value]) => `${name}=${value}`).concat(config.tty && !config.env.some(([name]) => name === 'TERM') ? ['TERM=xterm'] : []),
+      cwd: config.workingDir || image.config.WorkingDir || '/',
+      capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
+      oomScoreAdj: input.oomScoreAdj,
+      noNewPrivileges: config.noNewPrivileges,
+    },
+    root: { path: rootfs, readonly: config.readOnlyRootFilesystem },
+    mounts: mountsOf(input),
+    linux: {
+      cgroupsPath,
+      ...(propagation ? { rootfsPropagation: propagation } : {}),
+      namespaces: [
+        { type: 'mount' },
+        ...(sandbox.hostPid ? [] : [{ type: 'pid', ...(namespaces.pid ? { path: namespaces.pid } : {}) }]),
+        ...(namespaces.net ? [{ type: 'network', path: namespaces.net }] : []),
+        ...(namespaces.ipc ? [{ type: 'ipc', path: namespaces.ipc }] : []),
+        ...(namespaces.uts ? [{ type: 'uts', path: namespaces.uts }] : []),
+        ...(input.unified && !privileged ? [{ type: 'cgroup' }] : []),
+      ],
+      resources: {
+        devices: [{ allow: privileged, access: 'rwm' }],
+        cpu: {
+          shares: resources.cpuShares,
+          ...(resources.cpuQuotaMicros !== undefined ? { quota: resources.cpuQuotaMicros, period: resources.cpuPeriodMicros ?? 100_000 } : {}),
+        },
+        ...(resources.memoryBytesMax !== undefined ? { memory: { limit: resources.memoryBytesMax, swap: resources.memoryBytesMax } } : {}),
+        ...(resources.pidsMax !== undefined ? { pids: { limit: resources.pidsMax } } : {}),
+      },
+      ...(privileged ? { devices: hostDevices() } : {}),
+      ...(config.seccomp && !privileged ? { seccomp: config.seccomp } : {}),
+      maskedPaths: isUnmasked ? [] : MASKED_PATHS,
+      readonlyPaths: isUnmasked ? [] : READ_ONLY_PATHS,
+    },
+  };
+}
+
+function mountsOf({ config, sandbox, shmPath }: SpecInput): object[] {
+  const writable = config.privileged ? 'rw' : 'ro';
+  const system = [
+    { destination: '/proc', type: 'proc', source: 'proc', options: ['nosuid', 'noexec', 'nodev'] },
+    { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'strictatime', 'mode=755', 'size=65536k'] },
+    { destination: '/dev/pts', type: 'devpts', source: 'devpts', options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5'] },
+    ...(sandbox.hostIpc
+      ? [{ destination: '/dev/mqueue', type: 'bind', source: '/dev/mqueue', options: ['rbind', 'nosuid', 'noexec', 'nodev'] }].filter(() => exists('/dev/mqueue'))
+      : [{ destination: '/dev/mqueue', type: 'mqueue', source: 'mqueue', options: ['nosuid', 'noexec', 'nodev'] }]),
+    { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['nosuid', 'noexec', 'nodev', writable] },
+    { destination: '/sys/fs/cgroup', type: 'cgroup', source: 'cgroup', options: ['nosuid', 'noexec', 'nodev', 'relatime', writable] },
+    { destination: '/dev/shm', type: 'bind', source: shmPath, options: ['rbind', 'nosuid', 'nodev', 'noexec', 'rw'] },
+  ];
+  const asked = config.mounts.map(mount => ({
+    destination: mount.containerPath,
+    type: 'bind',
+    source: mount.hostPath,
+    options: ['rbind', mount.propagation === 'private' ? 'rprivate' : mount.propagation === 'slave' ? 'rslave' : 'rshared', mount.readOnly ? 'ro' : 'rw'],
+  }));
+  if (config.terminationMessagePath) {
+    asked.push({ destination: config.terminationMessagePath.containerPath, type: 'bind', source: config.terminationMessagePath.hostPath, options: ['rbind', 'rprivate', 'rw'] });
+  }
+  // A pod's own mount replaces a system one; parents come before what is mounted inside them.
+  const taken = new Set(asked.map(mount => mount.destination));
+  const depth = (path: string) => path.split('/').filter(Boolean).length;
+  return [...system.filter(mount => !taken.has(mount.destination)), ...asked.sort((a, b) => depth(a.destination) - depth(b.destination))];
+}
+
+function exists(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+}
+
+const SKIPPED_DEVICES = new Set(['pts', 'shm', 'fd', 'mqueue', 'console', 'ptmx', 'stdin', 'stdout', 'stderr']);
+
+function hostDevices(folder = '/dev'): object[] {
+  const found: object[] = [];
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    if (SKIPPED_DEVICES.has(entry.name)) continue;
+    const path = `${folder}/${entry.name}`;
+    if (entry.isDirectory()) found.push(...hostDevices(path));
+    else if (entry.isCharacterDevice() || entry.isBlockDevice()) {
+      const stat = lstatSync(path);
+      const major = (stat.rdev >> 8) & 0xfff;
+      const minor = (stat.rdev & 0xff) | ((stat.rdev >> 12) & 0xfff00);
+      found.push({ path, type: entry.isBlockDevice() ? 'b' : 'c', major, minor, fileMode: stat.mode & 0o777, uid: stat.uid, gid: stat.gid });
+    }
+  }
+  return found;
+}
