@@ -104,8 +104,9 @@ test('links, addresses, routes, neighbours and forwarding entries', { skip: !roo
   assert.equal(remote.routes({ protocol: ROUTE_PROTOCOL_COXSWAIN }).length, 1);
   remote.request([
     deleteRoute({ to: '10.9.0.0/24', protocol: ROUTE_PROTOCOL_COXSWAIN }),
-    deleteRoute({ to: '10.9.0.0/24' }),
+    deleteRoute({ to: '10.9.0.0/24', protocol: ROUTE_PROTOCOL_COXSWAIN }),
   ]);
+  assert.equal(remote.routes({ protocol: ROUTE_PROTOCOL_COXSWAIN }).length, 0);
   assert.ok(routes.addresses().some(({ prefix }) => prefix === 'fd00:9::1/64'));
 
   routes.request([

@@ -48,7 +48,7 @@ const NUD_PERMANENT = 0x80;
 const NTF_SELF = 0x02;
 const RTNH_F_ONLINK = 4;
 const [RT_TABLE_MAIN, RTPROT_STATIC] = [254, 4];
-const [RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_HOST] = [0, 253, 254];
+const [RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_HOST, RT_SCOPE_NOWHERE] = [0, 253, 254, 255];
 export const ROUTE_TABLE_MAIN = RT_TABLE_MAIN;
 /** `proto` of the routes that the pod network owns, so that it removes only its own. Unassigned in iproute2's rt_protos. */
 export const ROUTE_PROTOCOL_COXSWAIN = 112;
@@ -284,15 +284,11 @@ export function addRoute(options: RouteSettings): NetlinkMessage {
   };
 }
 
-/** Idempotent. */
+/** Removes the route to the destination, of any scope. Idempotent. */
 export function deleteRoute(options: RouteSettings): NetlinkMessage {
-  return {
-    type: RTM_DELROUTE,
-    flags: 0,
-    body: routeBody(options),
-    what: `delete route ${options.to}`,
-    ignore: ['ESRCH', 'ENODEV'],
-  };
+  const body = routeBody(options);
+  body.writeUInt8(RT_SCOPE_NOWHERE, 6);
+  return { type: RTM_DELROUTE, flags: 0, body, what: `delete route ${options.to}`, ignore: ['ESRCH', 'ENODEV'] };
 }
 
 export interface NeighbourSettings {

@@ -1,0 +1,204 @@
+/**
+ * The pod network of one node: what the kubelet attaches pods to, and what keeps other nodes' pods reachable. It learns its
+ * range and its peers from Node objects, publishes its own overlay MAC on its Node, and needs no other coordination.
+ * Invariant: pods attached keep working whatever happens to this process or to the API server; only changes wait for them.
+ */
+
+import type { Node } from '../api/core/v1.gen.ts';
+import { type Clock, systemClock } from '../base/clock.ts';
+import { messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { metrics } from '../base/metrics.ts';
+import { Client } from '../client/client.ts';
+import type { Informer, InformerFactory } from '../client/informer.ts';
+import { NODES } from '../client/resources.ts';
+import type { Transport } from '../client/transport.ts';
+import { RouteSocket } from '../sys/netlink.ts';
+import { closeNetns, openNetns, openOwnNetns } from '../sys/netns.ts';
+import { Nftables } from '../sys/nftables.ts';
+import { AddressPool } from './address-pool.ts';
+import { Masquerade } from './masquerade.ts';
+import { Overlay, type OverlayMode, type Peer } from './overlay.ts';
+import { PodLinks } from './pod-links.ts';
+
+/** On every Node: the MAC of its overlay device. */
+export const VTEP_MAC_ANNOTATION = 'network.coxswain.dev/vtep-mac';
+
+const RETRY_MS_MIN = 200;
+const RETRY_MS_MAX = 10_000;
+
+export interface NodeNetworkOptions {
+  readonly nodeName: string;
+  readonly nodeIp: string;
+  /** Ranges that hold all pods of the cluster. */
+  readonly clusterCidrs: readonly string[];
+  /** Where addresses in use are recorded; survives restarts. */
+  readonly stateDir: string;
+  readonly transport: Transport;
+  readonly informers: InformerFactory;
+  readonly mode?: OverlayMode;
+  /** Name or path of the node's namespace; the calling thread's own when absent. */
+  readonly namespace?: string;
+  readonly log: Logger;
+  readonly clock?: Clock;
+}
+
+export class NodeNetwork {
+  readonly #options: NodeNetworkOptions;
+  readonly #log: Logger;
+  readonly #clock: Clock;
+  readonly #nodes: Informer<Node>;
+  readonly #namespace: number;
+  readonly #routes: RouteSocket;
+  readonly #pool: AddressPool;
+  readonly #links: PodLinks;
+  readonly #overlay: Overlay;
+  readonly #masquerade: Masquerade;
+  #podCidr: string | undefined;
+  #mac: string | undefined;
+  #problem: string | undefined = 'the node has no pod address range yet';
+  #wake: (() => void) | undefined;
+  #pending = true;
+
+  constructor(options: NodeNetworkOptions) {
+    this.#options = options;
+    this.#log = options.log.with({ component: 'network' });
+    this.#clock = options.clock ?? systemClock;
+    this.#nodes = options.informers.get<Node>(NODES);
+    this.#namespace = options.namespace === undefined ? openOwnNetns() : openNetns(options.namespace);
+    this.#routes = new RouteSocket(this.#namespace);
+    this.#pool = new AddressPool(options.stateDir);
+    const kernel = { namespace: this.#namespace, routes: this.#routes };
+    this.#links = new PodLinks(kernel);
+    this.#overlay = new Overlay({ ...kernel, mode: options.mode ?? 'vxlan', nodeIp: options.nodeIp });
+    this.#masquerade = new Masquerade(new Nftables(this.#namespace));
+  }
+
+  /** Follows the Node objects until the signal aborts. What it made stays. */
+  async run(signal: AbortSignal): Promise<void> {
+    this.#nodes.onChange(change => {
+      if (!change.old || !change.object || relevant(change.old) !== relevant(change.object)) this.#trigger();
+    });
+    void this.#nodes.synced.then(() => this.#trigger());
+    signal.addEventListener('abort', () => this.#trigger(), { once: true });
+    // A node that does not know its peers yet must not cut them off, but it can serve its own pods as soon as it knows its range.
+    let retryMs = RETRY_MS_MIN;
+    while (!signal.aborted) {
+      if (!this.#pending)
+        await new Promise<void>(resolve => {
+          this.#wake = resolve;
+        });
+      this.#wake = undefined;
+      if (signal.aborted) break;
+      this.#pending = false;
+      try {
+        await this.#reconcile();
+        retryMs = RETRY_MS_MIN;
+      } catch (error) {
+        this.#log.warn('pod network not set up, retrying', { error: messageOf(error), retryMs });
+        if (this.#podCidr === undefined) this.#problem = messageOf(error);
+        await this.#clock.sleep(retryMs, signal);
+        retryMs = Math.min(retryMs * 2, RETRY_MS_MAX);
+        this.#pending = true;
+      }
+    }
+    this.#routes.close();
+    closeNetns(this.#namespace);
+  }
+
+  /** {@link AddressPool} and links of one pod. Rejects until the node has its range. Takes about 2 ms. */
+  async attach(pod: {
+    readonly uid: string;
+    readonly namespace: string;
+    readonly name: string;
+    readonly netnsPath: string;
+  }): Promise<{ readonly ips: readonly string[] }> {
+    if (this.#problem !== undefined || this.#podCidr === undefined)
+      throw new Error(`pod network not ready: ${this.#problem}`);
+    const startMs = this.#clock.monotonic();
+    const ip = this.#pool.assign(pod.uid, this.#podCidr);
+    this.#links.attach({ uid: pod.uid, ip, netnsPath: pod.netnsPath });
+    attachSeconds().observe((this.#clock.monotonic() - startMs) / 1000);
+    return { ips: [ip] };
+  }
+
+  async detach(podUid: string): Promise<void> {
+    this.#links.detach({ uid: podUid, ip: this.#pool.addressOf(podUid) });
+    // Last: an address must not be given again while a link may still have it.
+    this.#pool.release(podUid);
+  }
+
+  async retain(podUids: ReadonlySet<string>): Promise<void> {
+    this.#links.retain(podUids);
+    for (const uid of [...this.#pool.owners().keys()]) if (!podUids.has(uid)) await this.detach(uid);
+  }
+
+  notReadyReason(): string | undefined {
+    return this.#problem;
+  }
+
+  #trigger(): void {
+    this.#pending = true;
+    this.#wake?.();
+  }
+
+  async #reconcile(): Promise<void> {
+    const own = this.#nodes.get(this.#options.nodeName);
+    const podCidr = podCidrOf(own);
+    if (!own || !podCidr) return;
+    if (podCidr !== this.#podCidr) {
+      const { mac, mtu } = this.#overlay.configure(podCidr);
+      this.#links.configure({ podCidr, mtu });
+      this.#mac = mac;
+    }
+    const nodes = [...this.#nodes.values()];
+    if (this.#nodes.hasSynced)
+      this.#overlay.apply(nodes.flatMap(node => (node.metadata.name === this.#options.nodeName ? [] : peerOf(node))));
+    this.#masquerade.apply({
+      podCidr,
+      clusterCidrs: this.#options.clusterCidrs,
+      nodeIps: [this.#options.nodeIp, ...nodes.flatMap(addressesOf)],
+    });
+    if (podCidr !== this.#podCidr) {
+      this.#podCidr = podCidr;
+      this.#problem = undefined;
+      this.#log.info('pod network ready', { podCidr });
+    }
+    if (this.#mac !== undefined && own.metadata.annotations?.[VTEP_MAC_ANNOTATION] !== this.#mac) {
+      const patch = { metadata: { annotations: { [VTEP_MAC_ANNOTATION]: this.#mac } } };
+      await new Client(this.#options.transport).of<Node>(NODES).patch('', this.#options.nodeName, patch);
+    }
+  }
+}
+
+const attachSeconds = () =>
+  metrics.histogram(
+    'coxswain_network_attach_seconds',
+    'Time to connect a pod to the pod network.',
+    [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5],
+  );
+
+function podCidrOf(node: Node | undefined): string | undefined {
+  const ranges = node?.spec?.podCIDRs ?? (node?.spec?.podCIDR ? [node.spec.podCIDR] : []);
+  return ranges.find(range => !range.includes(':'));
+}
+
+function addressesOf(node: Node): string[] {
+  return (node.status?.addresses ?? [])
+    .filter(({ type }) => type === 'InternalIP' || type === 'ExternalIP')
+    .map(({ address }) => address);
+}
+
+function peerOf(node: Node): Peer[] {
+  const podCidr = podCidrOf(node);
+  const nodeIp = node.status?.addresses?.find(
+    ({ type, address }) => type === 'InternalIP' && !address.includes(':'),
+  )?.address;
+  if (!podCidr || !nodeIp) return [];
+  return [{ node: node.metadata.name, podCidr, nodeIp, mac: node.metadata.annotations?.[VTEP_MAC_ANNOTATION] }];
+}
+
+// Nodes change every few seconds by their heartbeats; only these fields matter here.
+function relevant(node: Node): string {
+  return JSON.stringify([podCidrOf(node), addressesOf(node), node.metadata.annotations?.[VTEP_MAC_ANNOTATION]]);
+}

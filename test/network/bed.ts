@@ -1,0 +1,221 @@
+/**
+ * A bed of real namespaces for network tests: a switch, nodes with their pod network, pods. Everything is named after this
+ * process and removed by `close`, whatever the test did; the machine's own namespace is never changed.
+ */
+
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer, type Server } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Node } from '../../src/api/core/v1.gen.ts';
+import { createLogger } from '../../src/base/log.ts';
+import { InformerFactory } from '../../src/client/informer.ts';
+import { NODES } from '../../src/client/resources.ts';
+import { NodeNetwork } from '../../src/network/node-network.ts';
+import type { OverlayMode } from '../../src/network/overlay.ts';
+import {
+  createNodeNamespace,
+  createSwitch,
+  deleteNodeNamespace,
+  deleteSwitch,
+  nodeAddress,
+} from '../../src/network/segment.ts';
+import { loopbackUp } from '../../src/sys/netlink.ts';
+import { createNetns, deleteNetns, netnsPath } from '../../src/sys/netns.ts';
+import { bindUdp, connectTcp, listenTcp, openUdp } from '../../src/sys/socket.ts';
+import { FakeApi } from './fake-api.ts';
+
+export const root = process.getuid?.() === 0;
+export const CLUSTER_CIDR = '10.244.0.0/16';
+const log = createLogger('test', { level: process.env['COX_LOG'] ? 'debug' : 'error' });
+let beds = 0;
+
+export interface BedPod {
+  readonly uid: string;
+  readonly namespace: string;
+  readonly ip: string;
+}
+
+export interface BedNode {
+  readonly name: string;
+  readonly ip: string;
+  readonly namespace: string;
+  readonly network: NodeNetwork;
+  readonly stateDir: string;
+}
+
+export class Bed {
+  readonly api = new FakeApi();
+  readonly directory = mkdtempSync(join(tmpdir(), 'cox-bed-'));
+  readonly stop = new AbortController();
+  readonly informers = new InformerFactory({ transport: this.api, log });
+  readonly nodes: BedNode[] = [];
+  readonly switch: string;
+  readonly #prefix = `cox-bed-${process.pid}-${++beds}`;
+  readonly #pods = new Set<string>();
+  readonly #servers = new Set<{ close(): unknown }>();
+  readonly #running: Promise<void>[] = [];
+  #podCount = 0;
+
+  constructor() {
+    this.switch = `${this.#prefix}-switch`;
+    createSwitch({ name: this.switch });
+    this.informers.start(this.stop.signal);
+  }
+
+  /** Node-1, node-2 …: a namespace on the switch, a Node object, and a running pod network. */
+  async addNode(options: { mode?: OverlayMode } = {}): Promise<BedNode> {
+    const number = this.nodes.length + 1;
+    const name = `node-${number}`;
+    const namespace = `${this.#prefix}-${name}`;
+    const ip = nodeAddress(number);
+    createNodeNamespace({ switch: this.switch, name: namespace, ip });
+    const node: Node = {
+      apiVersion: 'v1',
+      kind: 'Node',
+      metadata: { name },
+      spec: { podCIDR: `10.244.${number - 1}.0/24` },
+      status: { addresses: [{ type: 'InternalIP', address: ip }] },
+    };
+    const stateDir = join(this.directory, name);
+    const network = this.startNetwork({ name, ip, namespace, stateDir, ...options });
+    const made = { name, ip, namespace, network, stateDir };
+    this.nodes.push(made);
+    this.api.put(NODES, node);
+    await until(() => network.notReadyReason() === undefined);
+    return made;
+  }
+  makeNetwork(options: {
+    name: string;
+    ip: string;
+    namespace: string;
+    stateDir: string;
+    mode?: OverlayMode;
+    informers?: InformerFactory;
+  }): NodeNetwork {
+    return new NodeNetwork({
+      nodeName: options.name,
+      nodeIp: options.ip,
+      namespace: options.namespace,
+      stateDir: options.stateDir,
+      clusterCidrs: [CLUSTER_CIDR],
+      transport: this.api,
+      informers: options.informers ?? this.informers,
+      log,
+      ...(options.mode ? { mode: options.mode } : {}),
+    });
+  }
+  startNetwork(options: Parameters<Bed['makeNetwork']>[0]): NodeNetwork {
+    const network = this.makeNetwork(options);
+    this.#running.push(network.run(this.stop.signal));
+    return network;
+  }
+  async addPod(node: BedNode): Promise<BedPod> {
+    const uid = `pod-${++this.#podCount}`;
+    const namespace = `${this.#prefix}-${uid}`;
+    createNetns(namespace);
+    this.#pods.add(namespace);
+    const { ips } = await node.network.attach({
+      uid,
+      namespace: 'default',
+      name: uid,
+      netnsPath: netnsPath(namespace),
+    });
+    return { uid, namespace, ip: ips[0]! };
+  }
+  /** A namespace with only `lo`. */
+  addNamespace(suffix: string): string {
+    const namespace = `${this.#prefix}-${suffix}`;
+    createNetns(namespace);
+    loopbackUp(namespace);
+    this.#pods.add(namespace);
+    return namespace;
+  }
+  removeNamespace(namespace: string): void {
+    deleteNetns(namespace);
+    this.#pods.delete(namespace);
+  }
+
+  /** Answers each TCP connection with `text` and the caller's address: `text 10.244.0.5`. */
+  serve(namespace: string, port: number, text: string): Server {
+    const server = createServer(peer => {
+      peer.on('error', () => {});
+      peer.end(`${text} ${peer.remoteAddress}`);
+    }).listen({ fd: listenTcp({ namespace, address: '0.0.0.0', port }) });
+    this.#servers.add(server);
+    return server;
+  }
+  serveUdp(namespace: string, port: number, text: string): { close(): void } {
+    const socket = createSocket('udp4');
+    socket.on('message', (_, from) => socket.send(`${text} ${from.address}`, from.port, from.address));
+    socket.bind({ fd: bindUdp({ namespace, address: '0.0.0.0', port }) });
+    const closeable = { close: () => this.#servers.delete(closeable) && socket.close() };
+    this.#servers.add(closeable);
+    return closeable as { close(): void };
+  }
+
+  async close(): Promise<void> {
+    this.stop.abort();
+    await Promise.all(this.#running);
+    for (const server of this.#servers) server.close();
+    for (const namespace of this.#pods) deleteNetns(namespace);
+    for (const { namespace } of this.nodes) deleteNodeNamespace({ switch: this.switch, name: namespace });
+    deleteSwitch(this.switch);
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+/** What a TCP server answers, or the error's code (`ECONNREFUSED`, `timeout`). */
+export async function ask(namespace: string, address: string, port: number, timeoutMs = 1000): Promise<string> {
+  const socket = connectTcp({ namespace, address, port });
+  socket.setTimeout(timeoutMs, () => socket.destroy(Object.assign(new Error('timeout'), { code: 'timeout' })));
+  let text = '';
+  socket.on('data', bytes => {
+    text += bytes;
+  });
+  try {
+    await once(socket, 'close');
+    return text;
+  } catch (error) {
+    return (error as { code: string }).code;
+  }
+}
+
+/** What a UDP server answers to one datagram, or `timeout` or the error's code. */
+export async function askUdp(
+  namespace: string,
+  address: string,
+  port: number,
+  options: { timeoutMs?: number; socket?: ReturnType<typeof createSocket> } = {},
+): Promise<string> {
+  const socket = options.socket ?? openUdpClient(namespace);
+  try {
+    return await new Promise<string>(resolve => {
+      const timer = setTimeout(() => resolve('timeout'), options.timeoutMs ?? 500);
+      socket.once('message', bytes => {
+        clearTimeout(timer);
+        resolve(String(bytes));
+      });
+      socket.once('error', error => resolve((error as { code?: string }).code ?? error.message));
+      socket.send('?', port, address);
+    });
+  } finally {
+    if (!options.socket) socket.close();
+  }
+}
+
+export function openUdpClient(namespace: string): ReturnType<typeof createSocket> {
+  const socket = createSocket('udp4');
+  socket.bind({ fd: openUdp({ namespace }) });
+  return socket;
+}
+
+export async function until(condition: () => boolean, timeoutMs = 3000): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
+  while (!condition()) {
+    if (performance.now() > deadline) throw new Error('condition not met in time');
+    await new Promise(resolve => setTimeout(resolve, 2));
+  }
+}

@@ -1,0 +1,147 @@
+/** The pod network in real namespaces: pods of one node, of two nodes, nodes, the world outside, restarts. */
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import type { Node } from '../../src/api/core/v1.gen.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { InformerFactory } from '../../src/client/informer.ts';
+import { NODES } from '../../src/client/resources.ts';
+import { VTEP_MAC_ANNOTATION } from '../../src/network/node-network.ts';
+import { POD_BRIDGE } from '../../src/network/pod-links.ts';
+import { withRoutes } from '../../src/sys/netlink.ts';
+import { netnsPath } from '../../src/sys/netns.ts';
+import { writeSysctls } from '../../src/sys/sysctl.ts';
+import { ask, askUdp, Bed, type BedNode, type BedPod, root, until } from './bed.ts';
+
+for (const mode of ['vxlan', 'routes'] as const) {
+  describe(`pod network, ${mode}`, { skip: !root }, () => {
+    let bed: Bed;
+    let nodes: BedNode[];
+    let pods: BedPod[];
+    before(async () => {
+      bed = new Bed();
+      nodes = [await bed.addNode({ mode }), await bed.addNode({ mode })];
+      pods = [await bed.addPod(nodes[0]!), await bed.addPod(nodes[0]!), await bed.addPod(nodes[1]!)];
+      for (const pod of pods) bed.serve(pod.namespace, 80, pod.uid);
+      await until(() =>
+        nodes.every(node => withRoutes(node.namespace, routes => routes.routes({ protocol: 112 }).length === 1)),
+      );
+    });
+    after(() => bed.close());
+
+    test('pods have addresses of their node', () => {
+      assert.deepEqual(
+        pods.map(pod => pod.ip),
+        ['10.244.0.2', '10.244.0.3', '10.244.1.2'],
+      );
+    });
+    test('every pod reaches every pod and itself, without NAT', async () => {
+      for (const from of pods)
+        for (const to of pods) assert.equal(await ask(from.namespace, to.ip, 80), `${to.uid} ${from.ip}`);
+    });
+    test('the same when the kernel filters bridged frames', async () => {
+      writeSysctls(nodes[0]!.namespace, { 'bridge/bridge-nf-call-iptables': '1' });
+      for (const from of pods)
+        for (const to of pods) assert.equal(await ask(from.namespace, to.ip, 80), `${to.uid} ${from.ip}`);
+      writeSysctls(nodes[0]!.namespace, { 'bridge/bridge-nf-call-iptables': '0' });
+    });
+    test('nodes reach pods, pods reach nodes, with their own addresses', async () => {
+      for (const node of nodes) {
+        for (const pod of pods) assert.match(await ask(node.namespace, pod.ip, 80), new RegExp(`^${pod.uid} `));
+        bed.serve(node.namespace, 90, node.name);
+        for (const pod of pods) assert.equal(await ask(pod.namespace, node.ip, 90), `${node.name} ${pod.ip}`);
+      }
+    });
+    test('the world outside sees the node', async () => {
+      bed.serve(bed.switch, 91, 'world');
+      assert.equal(await ask(pods[0]!.namespace, '172.30.0.1', 91), 'world 172.30.0.2');
+      assert.equal(await ask(pods[2]!.namespace, '172.30.0.1', 91), 'world 172.30.0.3');
+    });
+    test('large answers over UDP and localhost inside a pod', async () => {
+      const server = bed.serveUdp(pods[2]!.namespace, 53, 'x'.repeat(8000));
+      assert.equal((await askUdp(pods[0]!.namespace, pods[2]!.ip, 53)).length, 8000 + 1 + pods[0]!.ip.length);
+      assert.equal(await ask(pods[0]!.namespace, '127.0.0.1', 80), `${pods[0]!.uid} 127.0.0.1`);
+      server.close();
+    });
+  });
+}
+
+describe('pod network, life', { skip: !root }, () => {
+  let bed: Bed;
+  before(() => {
+    bed = new Bed();
+  });
+  after(() => bed.close());
+
+  test('attach is idempotent, detach works without the namespace, addresses are not reused at once', async () => {
+    const node = await bed.addNode();
+    const pod = await bed.addPod(node);
+    bed.serve(pod.namespace, 80, 'same');
+    const again = await node.network.attach({
+      uid: pod.uid,
+      namespace: 'default',
+      name: pod.uid,
+      netnsPath: netnsPath(pod.namespace),
+    });
+    assert.deepEqual(again.ips, [pod.ip]);
+    assert.equal(await ask(node.namespace, pod.ip, 80), 'same 10.244.0.1');
+    bed.removeNamespace(pod.namespace);
+    await node.network.detach(pod.uid);
+    await node.network.detach(pod.uid);
+    assert.notEqual((await bed.addPod(node)).ip, pod.ip);
+  });
+
+  test('a restarted agent keeps pods and addresses, and retain frees the rest', async () => {
+    const node = bed.nodes[0]!;
+    const [kept, lost] = [await bed.addPod(node), await bed.addPod(node)];
+    bed.serve(kept.namespace, 80, 'kept');
+    const early = bed.makeNetwork({
+      ...node,
+      informers: new InformerFactory({ transport: bed.api, log: silentLogger }),
+    });
+    assert.match(early.notReadyReason() ?? '', /no pod address range/);
+    await assert.rejects(early.attach({ uid: 'x', namespace: '', name: '', netnsPath: '' }), /not ready/);
+    const network = bed.startNetwork({ ...node });
+    await network.retain(new Set([kept.uid]));
+    assert.equal(await ask(node.namespace, kept.ip, 80), 'kept 10.244.0.1');
+    await until(() => network.notReadyReason() === undefined);
+    const next = await network.attach({ uid: kept.uid, namespace: '', name: '', netnsPath: netnsPath(kept.namespace) });
+    assert.deepEqual(next.ips, [kept.ip]);
+    const links = withRoutes(node.namespace, routes => {
+      const bridge = routes.linkIndex(POD_BRIDGE);
+      return routes.links().filter(link => link.master === bridge).length;
+    });
+    assert.equal(links, 1);
+    assert.equal(await ask(node.namespace, lost.ip, 80, 200), 'timeout');
+  });
+
+  test('peers come, change their MAC, and go', async () => {
+    const node = bed.nodes[0]!;
+    const peers = () => withRoutes(node.namespace, routes => routes.routes({ protocol: 112 }).map(({ to }) => to));
+    const other: Node = {
+      apiVersion: 'v1',
+      kind: 'Node',
+      metadata: { name: 'other', annotations: { [VTEP_MAC_ANNOTATION]: '0a:58:00:00:00:07' } },
+      spec: { podCIDR: '10.244.7.0/24' },
+      status: { addresses: [{ type: 'InternalIP', address: '172.30.0.9' }] },
+    };
+    bed.api.put(NODES, other);
+    await until(() => peers().includes('10.244.7.0/24'));
+    bed.api.put(NODES, {
+      ...other,
+      metadata: { name: 'other', annotations: { [VTEP_MAC_ANNOTATION]: '0a:58:00:00:00:08' } },
+    });
+    const macs = () =>
+      withRoutes(node.namespace, routes =>
+        routes
+          .forwarding()
+          .filter(({ address }) => address === '172.30.0.9')
+          .map(({ mac }) => mac),
+      );
+    await until(() => macs().includes('0a:58:00:00:00:08'));
+    assert.deepEqual(macs(), ['0a:58:00:00:00:08']);
+    bed.api.remove(NODES, 'other');
+    await until(() => peers().length === 0);
+    assert.deepEqual(macs(), []);
+  });
+});
