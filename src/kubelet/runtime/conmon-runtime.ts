@@ -9,7 +9,7 @@
 
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { constants, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, watch, writeFileSync } from 'node:fs';
+import { closeSync, constants, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, watch, writeFileSync, writeSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { Socket, type SocketConstructorOpts } from 'node:net';
 import { availableParallelism } from 'node:os';
@@ -125,7 +125,7 @@ export class ConmonRuntime implements Runtime {
       if (!existsSync(folder)) {
         mkdirSync(folder, { mode: 0o711 });
         // Ports below 1024 and ping need no privilege in a network namespace that is the pod's own.
-        const open = config.hostNetwork ? {} : { 'net.ipv4.ip_unprivileged_port_start': '0', 'net.ipv4.ping_group_range': '0 2147483647' };
+        const open: Record<string, string> = config.hostNetwork ? {} : { 'net.ipv4.ip_unprivileged_port_start': '0', 'net.ipv4.ping_group_range': '0 2147483647' };
         if (kinds.length) pinNamespaces({ folder, kinds, hostname: config.hostname, sysctls: { ...open, ...config.sysctls } });
         if (!config.hostIpc) mountShm(join(folder, 'shm'), config.shmBytes ?? SHM_BYTES_DEFAULT);
       }
@@ -442,7 +442,12 @@ export class ConmonRuntime implements Runtime {
 
   #control(id: string, command: string): void {
     try {
-      writeFileSync(join(this.#bundle(id), 'ctl'), command, { flag: constants.O_WRONLY | constants.O_NONBLOCK });
+      const fd = openSync(join(this.#bundle(id), 'ctl'), constants.O_WRONLY | constants.O_NONBLOCK);
+      try {
+        writeSync(fd, command);
+      } finally {
+        closeSync(fd);
+      }
     } catch (error) {
       this.#log.debug('container monitor does not listen', { id, error: messageOf(error) });
     }
