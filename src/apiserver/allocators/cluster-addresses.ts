@@ -1,0 +1,206 @@
+/**
+ * The ClusterIPs: which Service owns which address, over all ServiceCIDRs, and the IPAddress objects that say so in the
+ * API. Ownership in memory decides (it is rebuilt from Services and IPAddresses at the first use); IPAddress objects
+ * follow it. An address that a user reserved with an IPAddress of their own is never given to a Service.
+ */
+
+import type { Service } from '../../api/core/v1.gen.ts';
+import type { IPAddress, ServiceCIDR } from '../../api/networking/v1.gen.ts';
+import { isReason, messageOf } from '../../base/errors.ts';
+import type { Logger } from '../../base/log.ts';
+import type { Random } from '../../base/random.ts';
+import { SERVICES } from '../../client/resources.ts';
+import type { Transport } from '../../client/transport.ts';
+import type { Reader } from '../request.ts';
+import { AddressRange, canonicalAddress, type Family, familyOf } from './address-range.ts';
+import { findFree, type Owner } from './claims.ts';
+
+export const IP_ADDRESSES = { group: 'networking.k8s.io', version: 'v1', resource: 'ipaddresses' };
+export const SERVICE_CIDRS = { group: 'networking.k8s.io', version: 'v1', resource: 'servicecidrs' };
+const MANAGER = 'ipallocator.k8s.io';
+/** Owner of an address whose IPAddress object a user made. */
+const RESERVED = '(IPAddress)';
+/** IPAddress writes under way at once; few, so that requests of clients come first. */
+const RECORD_WORKERS = 4;
+
+export interface ClusterAddressesOptions {
+  readonly reader: () => Reader;
+  readonly transport: () => Transport;
+  readonly random: Random;
+  readonly log: Logger;
+  /** The ranges of the ServiceCIDR `kubernetes`; the first one's family is the default. */
+  readonly cidrs: readonly string[];
+}
+
+export class ClusterAddresses {
+  readonly #options: ClusterAddressesOptions;
+  readonly #owners = new Map<string, Owner>();
+  readonly #defaults: readonly AddressRange[];
+  #ranges: readonly AddressRange[];
+  #loaded = false;
+  readonly #pending = new Set<string>();
+  #workers = 0;
+
+  constructor(options: ClusterAddressesOptions) {
+    this.#options = options;
+    this.#defaults = options.cidrs.map(cidr => new AddressRange(cidr));
+    this.#ranges = this.#defaults;
+  }
+
+  get defaultFamily(): Family {
+    return this.#defaults[0]!.family;
+  }
+  hasFamily(family: Family): boolean {
+    return this.#ranges.some(range => range.family === family);
+  }
+  ownerOf(address: string): Owner | undefined {
+    this.#load();
+    return this.#owners.get(canonicalAddress(address) ?? address);
+  }
+
+  /** Takes an address. Returns what is wrong with it, in upstream's words, or undefined when it is now the owner's. */
+  take(address: string, owner: Owner): string | undefined {
+    this.#load();
+    const canonical = canonicalAddress(address);
+    if (canonical === undefined) return 'the provided network does not match the current range';
+    const range = this.#ranges.find(candidate => candidate.offsetOf(canonical) !== undefined);
+    if (!range) return 'the provided network does not match the current range';
+    const offset = range.offsetOf(canonical)!;
+    if (offset < 1 || offset > range.size)
+      return `the provided IP (${canonical}) is not in the valid range. The range of valid IPs is ${range.cidr}`;
+    if (this.#owners.has(canonical)) return 'provided IP is already allocated';
+    this.#owners.set(canonical, owner);
+    return undefined;
+  }
+
+  /** Takes any free address of the family; undefined when all ranges are full. */
+  takeNext(family: Family, owner: Owner): string | undefined {
+    this.#load();
+    for (const range of this.#ranges) {
+      if (range.family !== family) continue;
+      const band = { first: 1, last: range.size, dynamicFirst: range.staticSize + 1 };
+      const offset = findFree(band, candidate => !this.#owners.has(range.at(candidate)), this.#options.random);
+      if (offset === undefined) continue;
+      const address = range.at(offset);
+      this.#owners.set(address, owner);
+      return address;
+    }
+    return undefined;
+  }
+
+  /** Frees the address if it is the owner's. */
+  free(address: string, owner: Owner): void {
+    const canonical = canonicalAddress(address) ?? address;
+    if (this.#owners.get(canonical) === owner) this.#owners.delete(canonical);
+  }
+
+  /** Brings the IPAddress object of the address in line with its owner, soon. */
+  record(address: string): void {
+    this.#pending.add(canonicalAddress(address) ?? address);
+    while (this.#workers < RECORD_WORKERS && this.#workers < this.#pending.size) {
+      this.#workers++;
+      void this.#work();
+    }
+  }
+
+  /** Rebuilds ownership and repairs IPAddress objects: missing ones are made, those without a Service removed. */
+  repair(): void {
+    this.#load();
+    const recorded = new Set<string>();
+    for (const object of this.#options.reader().list(IP_ADDRESSES) as readonly IPAddress[]) {
+      recorded.add(object.metadata.name);
+      if (!this.#owners.has(object.metadata.name)) this.record(object.metadata.name);
+    }
+    for (const [address, owner] of this.#owners) if (owner !== RESERVED && !recorded.has(address)) this.record(address);
+  }
+
+  #load(): void {
+    if (this.#loaded) return;
+    this.#loaded = true;
+    const reader = this.#options.reader();
+    for (const service of reader.list(SERVICES) as readonly Service[]) {
+      for (const address of service.spec?.clusterIPs ?? []) {
+        const canonical = canonicalAddress(address);
+        if (canonical === undefined) continue;
+        const [owner, other] = [ownerOf(service), this.#owners.get(canonical)];
+        if (other !== undefined) this.#options.log.error('two Services have one cluster IP', { address, owner, other });
+        else this.#owners.set(canonical, owner);
+      }
+    }
+    const changed = (object: IPAddress | undefined, old: IPAddress | undefined) => {
+      const name = (object ?? old)!.metadata.name;
+      if (object && !isOurs(object) && !this.#owners.has(name)) this.#owners.set(name, RESERVED);
+      if (!object && this.#owners.get(name) === RESERVED) this.#owners.delete(name);
+      // Somebody removed the record of an address that is in use.
+      else if (!object && this.#owners.has(name)) this.record(name);
+    };
+    for (const object of reader.list(IP_ADDRESSES) as readonly IPAddress[]) changed(object, undefined);
+    reader.onChange(IP_ADDRESSES, (object, old) =>
+      changed(object as IPAddress | undefined, old as IPAddress | undefined),
+    );
+    const readRanges = () => this.#readRanges(reader.list(SERVICE_CIDRS) as readonly ServiceCIDR[]);
+    readRanges();
+    reader.onChange(SERVICE_CIDRS, readRanges);
+  }
+
+  #readRanges(objects: readonly ServiceCIDR[]): void {
+    const ranges = new Map(this.#defaults.map(range => [range.cidr, range]));
+    for (const { metadata, spec, status } of objects) {
+      if (
+        metadata.deletionTimestamp ||
+        status?.conditions?.some(condition => condition.type === 'Ready' && condition.status === 'False')
+      )
+        continue;
+      for (const cidr of spec?.cidrs ?? []) if (!ranges.has(cidr)) ranges.set(cidr, new AddressRange(cidr));
+    }
+    this.#ranges = [...ranges.values()];
+  }
+
+  async #work(): Promise<void> {
+    for (const address of this.#pending) {
+      this.#pending.delete(address);
+      await this.#reconcile(address).catch(error =>
+        this.#options.log.warn('IPAddress could not be written', { address, error: messageOf(error) }),
+      );
+    }
+    this.#workers--;
+  }
+
+  // Level-triggered: whatever happened before, the object ends up as the owner says.
+  async #reconcile(address: string): Promise<void> {
+    const target = { of: IP_ADDRESSES, name: address };
+    const existing = this.#options.reader().get(IP_ADDRESSES, '', address) as IPAddress | undefined;
+    const owner = this.#owners.get(address);
+    if (owner === RESERVED || (existing && !isOurs(existing))) return;
+    try {
+      if (existing && (owner === undefined || parentOf(existing) !== owner))
+        await this.#options.transport().delete(target, { preconditions: { uid: existing.metadata.uid! } });
+      else if (existing) return;
+      if (this.#owners.get(address) === owner && owner !== undefined)
+        await this.#options.transport().create(target, ipAddress(address, owner));
+    } catch (error) {
+      if (!isReason(error, 'NotFound', 'AlreadyExists', 'Conflict')) throw error;
+    }
+    // The owner may have changed while the write was under way.
+    if (this.#owners.get(address) !== owner) this.#pending.add(address);
+  }
+}
+
+export const ownerOf = (service: { metadata: { namespace?: string; name: string } }): Owner =>
+  `${service.metadata.namespace}/${service.metadata.name}`;
+const isOurs = (object: IPAddress): boolean =>
+  object.metadata.labels?.['ipaddress.kubernetes.io/managed-by'] === MANAGER;
+const parentOf = ({ spec }: IPAddress): Owner => `${spec?.parentRef?.namespace}/${spec?.parentRef?.name}`;
+
+function ipAddress(address: string, owner: Owner): IPAddress {
+  const [namespace, name] = owner.split('/') as [string, string];
+  return {
+    apiVersion: 'networking.k8s.io/v1',
+    kind: 'IPAddress',
+    metadata: {
+      name: address,
+      labels: { 'ipaddress.kubernetes.io/ip-family': familyOf(address), 'ipaddress.kubernetes.io/managed-by': MANAGER },
+    },
+    spec: { parentRef: { group: '', resource: 'services', namespace, name } },
+  };
+}

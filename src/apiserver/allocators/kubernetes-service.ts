@@ -1,0 +1,139 @@
+/**
+ * The Service `default/kubernetes`, through which pods reach the API server, with its Endpoints and EndpointSlice, and the
+ * ServiceCIDR `kubernetes`. Written at start, and only where they differ from what they should be.
+ */
+
+import type { Endpoints, Service } from '../../api/core/v1.gen.ts';
+import type { EndpointSlice } from '../../api/discovery/v1.gen.ts';
+import type { KubeObject } from '../../api/meta.ts';
+import type { ServiceCIDR } from '../../api/networking/v1.gen.ts';
+import { type Clock, formatTime } from '../../base/clock.ts';
+import { isReason } from '../../base/errors.ts';
+import { ENDPOINT_SLICES, ENDPOINTS, SERVICES } from '../../client/resources.ts';
+import type { ResourceId, Transport } from '../../client/transport.ts';
+import type { Reader } from '../request.ts';
+import { AddressRange } from './address-range.ts';
+import { SERVICE_CIDRS } from './cluster-addresses.ts';
+
+export interface KubernetesServiceOptions {
+  readonly reader: () => Reader;
+  readonly transport: () => Transport;
+  readonly clock: Clock;
+  readonly cidrs: readonly string[];
+  /** Where pods and nodes reach this API server; not a loopback address. */
+  readonly advertise: { readonly address: string; readonly port: number };
+}
+
+/** Idempotent; the namespace `default` must exist. */
+export async function ensureKubernetesService(options: KubernetesServiceOptions): Promise<void> {
+  const { address, port } = options.advertise;
+  const meta = { name: 'kubernetes', namespace: 'default' };
+  const range = new AddressRange(options.cidrs[0]!);
+  const service: Service = {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { ...meta, labels: { component: 'apiserver', provider: 'kubernetes' } },
+    spec: {
+      type: 'ClusterIP',
+      clusterIP: range.at(1),
+      clusterIPs: [range.at(1)],
+      ipFamilies: [range.family],
+      ipFamilyPolicy: 'SingleStack',
+      sessionAffinity: 'None',
+      internalTrafficPolicy: 'Cluster',
+      ports: [{ name: 'https', port: 443, protocol: 'TCP', targetPort: port }],
+    },
+  };
+  const endpoints: Endpoints = {
+    apiVersion: 'v1',
+    kind: 'Endpoints',
+    metadata: { ...meta, labels: { 'endpointslice.kubernetes.io/skip-mirror': 'true' } },
+    subsets: [{ addresses: [{ ip: address }], ports: [{ name: 'https', port, protocol: 'TCP' }] }],
+  };
+  const slice: EndpointSlice = {
+    apiVersion: 'discovery.k8s.io/v1',
+    kind: 'EndpointSlice',
+    metadata: { ...meta, labels: { 'kubernetes.io/service-name': 'kubernetes' } },
+    addressType: address.includes(':') ? 'IPv6' : 'IPv4',
+    endpoints: [{ addresses: [address], conditions: { ready: true } }],
+    ports: [{ name: 'https', port, protocol: 'TCP' }],
+  };
+  const targetPort = (object: KubeObject) => (object as Service).spec?.ports?.[0]?.targetPort;
+  await Promise.all([
+    ensureServiceCidr(options),
+    ensure(
+      options,
+      SERVICES,
+      service,
+      existing => targetPort(existing) === port,
+      existing => ({ ...existing, spec: { ...(existing as Service).spec, ports: service.spec!.ports! } }) as KubeObject,
+    ),
+    ensure(
+      options,
+      ENDPOINTS,
+      endpoints,
+      existing => same((existing as Endpoints).subsets, endpoints.subsets),
+      existing => ({ ...existing, subsets: endpoints.subsets }) as KubeObject,
+    ),
+    ensure(
+      options,
+      ENDPOINT_SLICES,
+      slice,
+      existing => same(endpointsOf(existing), endpointsOf(slice)),
+      existing => ({ ...existing, endpoints: slice.endpoints, ports: slice.ports }) as KubeObject,
+    ),
+  ]);
+}
+
+async function ensureServiceCidr(options: KubernetesServiceOptions): Promise<void> {
+  const { reader, transport, clock, cidrs } = options;
+  let existing = reader().get(SERVICE_CIDRS, '', 'kubernetes') as ServiceCIDR | undefined;
+  existing ??= (await transport().create({ of: SERVICE_CIDRS, name: 'kubernetes' }, {
+    apiVersion: 'networking.k8s.io/v1',
+    kind: 'ServiceCIDR',
+    metadata: { name: 'kubernetes' },
+    spec: { cidrs: [...cidrs] },
+  } as KubeObject)) as ServiceCIDR;
+  if (existing.status?.conditions?.some(condition => condition.type === 'Ready' && condition.status === 'True')) return;
+  const ready = {
+    type: 'Ready',
+    status: 'True',
+    reason: '',
+    message: 'Kubernetes Service CIDR is ready',
+    lastTransitionTime: formatTime(clock.now()),
+  };
+  await transport().update({ of: SERVICE_CIDRS, name: 'kubernetes', subresource: 'status' }, {
+    ...existing,
+    status: { conditions: [ready] },
+  } as KubeObject);
+}
+
+async function ensure(
+  options: KubernetesServiceOptions,
+  of: ResourceId,
+  wanted: KubeObject,
+  isRight: (existing: KubeObject) => boolean,
+  mend: (existing: KubeObject) => KubeObject,
+): Promise<void> {
+  const { namespace = '', name } = wanted.metadata;
+  const existing = options.reader().get(of, namespace, name);
+  try {
+    if (!existing) await options.transport().create({ of, namespace }, wanted);
+    else if (!isRight(existing)) await options.transport().update({ of, namespace, name }, mend(existing));
+  } catch (error) {
+    if (!isReason(error, 'AlreadyExists', 'Conflict')) throw error;
+  }
+}
+
+// Defaults that the server added must not make it look different.
+function same(a: unknown, b: unknown): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}
+
+function endpointsOf(object: KubeObject): unknown {
+  const { endpoints, ports } = object as EndpointSlice;
+  return [
+    endpoints?.map(({ addresses, conditions }) => [addresses, conditions?.ready]),
+    ports?.map(({ name, port, protocol }) => [name, port, protocol]),
+  ];
+}
