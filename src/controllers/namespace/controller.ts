@@ -1,0 +1,117 @@
+/**
+ * Empties a namespace that is being deleted and then takes off its finalizer: pods first, everything else when no pod is
+ * left, as upstream's ordered deletion. What remains, and why, is in the conditions.
+ */
+
+import { formatTime } from '../../base/clock.ts';
+import { isReason, messageOf } from '../../base/errors.ts';
+import type { Namespace, NamespaceCondition, Pod } from '../../api/core/v1.gen.ts';
+import type { KubeObject } from '../../api/meta.ts';
+import type { ResourceInfo } from '../../api/schema.ts';
+import { NAMESPACES, PODS } from '../../client/resources.ts';
+import { type Controller, type ControllerDefinition, type ReconcileContext, type Result, watch } from '../runtime/controller.ts';
+import { deletableResources, idOf } from '../runtime/resources.ts';
+
+const FINALIZER = 'kubernetes';
+// Deletions of pods wake the controller; everything else that lingers waits for somebody's finalizer.
+const REMAINING_RETRY_MS = 500;
+
+interface Content {
+  /** `pods.` or `deployments.apps` → instances left. */
+  readonly remaining: Map<string, number>;
+  readonly finalizers: Map<string, number>;
+  readonly failures: string[];
+}
+
+async function deleteContent(ctx: ReconcileContext, namespace: string, resources: readonly ResourceInfo[]): Promise<Content> {
+  const content: Content = { remaining: new Map(), finalizers: new Map(), failures: [] };
+  await Promise.all(
+    resources.map(async info => {
+      const target = { of: idOf(info), namespace };
+      try {
+        if ((await ctx.transport.list(target, { limit: 1 })).items.length === 0) return;
+        await ctx.transport.deleteCollection(target, { propagationPolicy: 'Background' });
+        const { items } = await ctx.transport.list(target);
+        if (items.length > 0) note(content, info, items);
+      } catch (error) {
+        if (!isReason(error, 'NotFound', 'MethodNotAllowed')) content.failures.push(messageOf(error));
+      }
+    }),
+  );
+  return content;
+}
+
+function note(content: Content, info: ResourceInfo, items: readonly KubeObject[]): void {
+  content.remaining.set(`${info.resource}.${info.group}`, items.length);
+  for (const item of items) for (const finalizer of item.metadata.finalizers ?? []) content.finalizers.set(finalizer, (content.finalizers.get(finalizer) ?? 0) + 1);
+}
+
+function conditionsFor(content: Content): Omit<NamespaceCondition, 'lastTransitionTime'>[] {
+  const remaining = [...content.remaining].sort().map(([resource, count]) => `${resource} has ${count} resource instances`);
+  const finalizers = [...content.finalizers].sort().map(([finalizer, count]) => `${finalizer} in ${count} resource instances`);
+  return [
+    { type: 'NamespaceDeletionDiscoveryFailure', status: 'False', reason: 'ResourcesDiscovered', message: 'All resources successfully discovered' },
+    { type: 'NamespaceDeletionGroupVersionParsingFailure', status: 'False', reason: 'ParsedGroupVersions', message: 'All legacy kube types successfully parsed' },
+    content.failures.length
+      ? { type: 'NamespaceDeletionContentFailure', status: 'True', reason: 'ContentDeletionFailed', message: `Failed to delete all resource types, ${content.failures.length} remaining: ${content.failures.sort().join(', ')}` }
+      : { type: 'NamespaceDeletionContentFailure', status: 'False', reason: 'ContentDeleted', message: 'All content successfully deleted, may be waiting on finalization' },
+    remaining.length
+      ? { type: 'NamespaceContentRemaining', status: 'True', reason: 'SomeResourcesRemain', message: `Some resources are remaining: ${remaining.join(', ')}` }
+      : { type: 'NamespaceContentRemaining', status: 'False', reason: 'ContentRemoved', message: 'All content successfully removed' },
+    finalizers.length
+      ? { type: 'NamespaceFinalizersRemaining', status: 'True', reason: 'SomeFinalizersRemain', message: `Some content in the namespace has finalizers remaining: ${finalizers.join(', ')}` }
+      : { type: 'NamespaceFinalizersRemaining', status: 'False', reason: 'ContentHasNoFinalizers', message: 'All content-preserving finalizers finished' },
+  ];
+}
+
+async function writeConditions(ctx: ReconcileContext, namespace: Namespace, content: Content): Promise<void> {
+  const before = namespace.status?.conditions ?? [];
+  const now = formatTime(ctx.clock.now());
+  let changed = namespace.status?.phase !== 'Terminating';
+  const conditions = conditionsFor(content).map(next => {
+    const old = before.find(condition => condition.type === next.type);
+    if (old && old.status === next.status && old.reason === next.reason && old.message === next.message) return old;
+    changed = true;
+    return { ...next, lastTransitionTime: now };
+  });
+  if (changed) await ctx.client.of<Namespace>(NAMESPACES).updateStatus({ ...namespace, status: { ...namespace.status, phase: 'Terminating', conditions } });
+}
+
+async function finalize(ctx: ReconcileContext, name: string): Promise<void> {
+  const fresh = await ctx.client.of<Namespace>(NAMESPACES).get('', name);
+  const finalizers = (fresh.spec?.finalizers ?? []).filter(finalizer => finalizer !== FINALIZER);
+  await ctx.transport.update({ of: NAMESPACES, name, subresource: 'finalize' }, { ...fresh, spec: { ...fresh.spec, finalizers } } as Namespace);
+}
+
+function create(ctx: ReconcileContext): Controller {
+  const namespaces = ctx.informers.get<Namespace>(NAMESPACES);
+  const namespaced = deletableResources({ events: true }).filter(info => info.namespaced);
+  const pods = namespaced.filter(info => info.resource === 'pods' && info.group === '');
+
+  return {
+    name: 'namespace',
+    watches: [
+      watch<Namespace>(NAMESPACES, change => (!change.deleted && change.object.metadata.deletionTimestamp ? [change.object.metadata.name] : [])),
+      watch<Pod>(PODS, change => {
+        const name = change.deleted ? change.old.metadata.namespace! : '';
+        return namespaces.get(name)?.metadata.deletionTimestamp ? [name] : [];
+      }),
+    ],
+    async reconcile({ name }): Promise<Result | void> {
+      const namespace = namespaces.get(name);
+      if (!namespace?.metadata.deletionTimestamp || !namespace.spec?.finalizers?.includes(FINALIZER)) return;
+      try {
+        let content = await deleteContent(ctx, name, pods);
+        if (content.remaining.size === 0 && content.failures.length === 0) content = await deleteContent(ctx, name, namespaced);
+        if (content.remaining.size === 0 && content.failures.length === 0) return await finalize(ctx, name);
+        await writeConditions(ctx, namespace, content);
+        return { requeueAfterMs: REMAINING_RETRY_MS };
+      } catch (error) {
+        if (isReason(error, 'NotFound')) return;
+        throw error;
+      }
+    },
+  };
+}
+
+export const namespace: ControllerDefinition = { folder: 'namespace', component: 'namespace-controller', create };

@@ -1,0 +1,56 @@
+/** Gives each node its pod ranges (`spec.podCIDRs`), once and for the node's life. Invariant: no two nodes share a subnet. */
+
+import { assert } from '../../base/assert.ts';
+import type { Node } from '../../api/core/v1.gen.ts';
+import { NODES } from '../../client/resources.ts';
+import { type Controller, type ControllerDefinition, type ReconcileContext, watch } from '../runtime/controller.ts';
+import { SubnetAllocator } from './ranges.ts';
+
+function create(ctx: ReconcileContext): Controller {
+  const { clusterCidrs, nodeCidrMaskSize, nodeCidrMaskSizeIpv6 } = ctx.settings;
+  const allocators = clusterCidrs.map(range => new SubnetAllocator(range, range.includes(':') ? nodeCidrMaskSizeIpv6 : nodeCidrMaskSize));
+  const nodes = ctx.informers.get<Node>(NODES);
+  const forAll = (node: Node, act: (allocator: SubnetAllocator, subnet: string) => void) => {
+    for (const subnet of node.spec?.podCIDRs ?? []) for (const allocator of allocators) act(allocator, subnet);
+  };
+  return {
+    name: 'nodeipam',
+    // One at a time: an allocation and its write are one step.
+    workers: 1,
+    watches: [
+      watch<Node>(NODES, change => {
+        if (change.deleted) {
+          forAll(change.old, (allocator, subnet) => allocator.release(subnet));
+          return [];
+        }
+        forAll(change.object, (allocator, subnet) => allocator.occupy(subnet));
+        return change.object.spec?.podCIDRs?.length ? [] : [change.object.metadata.name];
+      }),
+    ],
+    async reconcile({ name }) {
+      const node = nodes.get(name);
+      if (!node || node.spec?.podCIDRs?.length || node.metadata.deletionTimestamp) return;
+      const podCIDRs: string[] = [];
+      const giveBack = () => podCIDRs.forEach((subnet, i) => allocators[i]!.release(subnet));
+      for (const allocator of allocators) {
+        const subnet = allocator.allocate();
+        if (!subnet) {
+          giveBack();
+          ctx.events.event(node, 'Normal', 'CIDRNotAvailable', `Node ${name} status is now: CIDRNotAvailable`);
+          throw new Error(`no pod range is free for node ${name}`);
+        }
+        podCIDRs.push(subnet);
+      }
+      if (podCIDRs.length === 0) return;
+      assert(podCIDRs.length === allocators.length, 'one range a family');
+      try {
+        await ctx.client.of<Node>(NODES).patch('', name, { metadata: { uid: node.metadata.uid }, spec: { podCIDR: podCIDRs[0], podCIDRs } }, 'application/strategic-merge-patch+json');
+      } catch (error) {
+        giveBack();
+        throw error;
+      }
+    },
+  };
+}
+
+export const nodeIpam: ControllerDefinition = { folder: 'nodeipam', component: 'cidrAllocator', create };

@@ -1,0 +1,32 @@
+/** The controllers, in the order in which they start. A folder that is missing here fails a test. */
+
+import { deployment } from './deployment/controller.ts';
+import { endpoints } from './endpoints/controller.ts';
+import { endpointSlice } from './endpointslice/controller.ts';
+import { garbageCollector } from './garbagecollector/controller.ts';
+import { namespace } from './namespace/controller.ts';
+import { nodeIpam } from './nodeipam/controller.ts';
+import { nodeLifecycle } from './nodelifecycle/controller.ts';
+import { podGc } from './podgc/controller.ts';
+import { replicaSet } from './replicaset/controller.ts';
+import { replicationController } from './replicationcontroller/controller.ts';
+import { rootCa } from './rootca/controller.ts';
+import type { ControllerDefinition } from './runtime/controller.ts';
+import { serviceAccount } from './serviceaccount/controller.ts';
+import { taintEviction } from './tainteviction/controller.ts';
+
+export const controllers: readonly ControllerDefinition[] = [
+  serviceAccount,
+  rootCa,
+  nodeIpam,
+  nodeLifecycle,
+  taintEviction,
+  deployment,
+  replicaSet,
+  replicationController,
+  endpointSlice,
+  endpoints,
+  namespace,
+  garbageCollector,
+  podGc,
+];

@@ -1,0 +1,50 @@
+/** The one entry to the controllers: `src/app` calls it with a transport, and everything runs until the signal aborts. */
+
+import { type Clock, systemClock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
+import { type Random, systemRandom } from '../base/random.ts';
+import { InformerFactory } from '../client/informer.ts';
+import type { Transport } from '../client/transport.ts';
+import { controllers } from './registry.ts';
+import type { ControllerDefinition } from './runtime/controller.ts';
+import { ControllerHost } from './runtime/host.ts';
+
+export interface StartControllersOptions {
+  readonly transport: Transport;
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+  readonly caPem: string;
+  readonly clock?: Clock;
+  readonly random?: Random;
+  /** One range, or two of different families separated by a comma; default 10.244.0.0/16. */
+  readonly clusterCidr?: string;
+  /** Default 24 for IPv4, 64 for IPv6. */
+  readonly nodeCidrMaskSize?: number;
+  readonly nodeCidrMaskSizeIpv6?: number;
+  /** Shared with other components of the process; without it, one is made and started. */
+  readonly informers?: InformerFactory;
+  /** Default: all of them. */
+  readonly definitions?: readonly ControllerDefinition[];
+}
+
+export function startControllers(options: StartControllersOptions): ControllerHost {
+  const { transport, log, signal, caPem, clock = systemClock, random = systemRandom } = options;
+  const informers = options.informers ?? new InformerFactory({ transport, log });
+  const host = new ControllerHost({
+    transport,
+    informers,
+    definitions: options.definitions ?? controllers,
+    settings: {
+      caPem,
+      clusterCidrs: (options.clusterCidr ?? '10.244.0.0/16').split(','),
+      nodeCidrMaskSize: options.nodeCidrMaskSize ?? 24,
+      nodeCidrMaskSizeIpv6: options.nodeCidrMaskSizeIpv6 ?? 64,
+    },
+    log,
+    clock,
+    random,
+    signal,
+  });
+  informers.start(signal);
+  return host;
+}
