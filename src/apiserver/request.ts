@@ -41,7 +41,11 @@ export interface RequestAttributes {
 export interface Credentials {
   readonly headers: IncomingHttpHeaders;
   /** Verified client certificate's subject, when the TLS layer verified one. */
-  readonly certificate?: { readonly commonName: string; readonly organizations: readonly string[]; readonly serial: string };
+  readonly certificate?: {
+    readonly commonName: string;
+    readonly organizations: readonly string[];
+    readonly serial: string;
+  };
 }
 
 export interface Authenticator {
@@ -57,7 +61,10 @@ export interface Decision {
 export interface Authorizer {
   authorize(attributes: RequestAttributes): Decision | Promise<Decision>;
   /** Rules that apply to the user in a namespace (SelfSubjectRulesReview). */
-  rulesFor?(user: UserInfo, namespace: string): { resourceRules: unknown[]; nonResourceRules: unknown[]; incomplete: boolean };
+  rulesFor?(
+    user: UserInfo,
+    namespace: string,
+  ): { resourceRules: unknown[]; nonResourceRules: unknown[]; incomplete: boolean };
 }
 
 export interface AdmissionRequest {
@@ -93,7 +100,11 @@ export interface Reader {
  */
 export interface Allocator {
   readonly of: ResourceId;
-  claim(object: KubeObject, old: KubeObject | undefined, options: { dryRun: boolean }): { committed(): void; failed(): void };
+  claim(
+    object: KubeObject,
+    old: KubeObject | undefined,
+    options: { dryRun: boolean },
+  ): { committed(): void; failed(): void };
   /** The object is gone from the store. */
   release(object: KubeObject): void;
 }

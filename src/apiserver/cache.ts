@@ -1,0 +1,243 @@
+/**
+ * Everything in the store, in memory: one cache a stored resource, fed by one watch of the whole store, so that what
+ * readers see moves forward in revision order for all resources at once. Each cache keeps its objects in key order and
+ * its recent events for watchers. It refuses to be written to: only the store's watch changes it.
+ */
+
+import type { KubeObject } from '../api/meta.ts';
+import { serviceUnavailable } from '../base/errors.ts';
+import { SortedMap } from '../store/sorted-map.ts';
+import type { Store, StoreEvent } from '../store/store.ts';
+import { Entry } from './entry.ts';
+
+/** Events a cache keeps for watchers; a watcher that fell further behind reads them from the store. */
+const RECENT_EVENTS_MAX = 2000;
+
+export type CacheHandler = (object: KubeObject | undefined, old: KubeObject | undefined) => void;
+
+/** A change. For DELETED `entry` is the last state at the deletion's revision and `previous` the last state. */
+export class CacheEvent {
+  readonly type: 'ADDED' | 'MODIFIED' | 'DELETED';
+  readonly revision: number;
+  readonly previous: Entry | undefined;
+  #entry: Entry | undefined;
+  /** Encoded forms, made once for all watchers that want the same; keyed by form. */
+  readonly encoded = new Map<string, Buffer>();
+
+  constructor(options: { type: CacheEvent['type']; revision: number; entry?: Entry; previous?: Entry | undefined }) {
+    this.type = options.type;
+    this.revision = options.revision;
+    this.previous = options.previous;
+    this.#entry = options.entry;
+  }
+  get entry(): Entry {
+    this.#entry ??= this.previous!.at(this.revision);
+    return this.#entry;
+  }
+}
+
+/** The objects of one stored resource. */
+export class ResourceCache {
+  readonly prefix: string;
+  readonly entries = new SortedMap<Entry>();
+  /** Revision of the last change of this resource that was seen; at start, that of the load. */
+  changed: number;
+  /** Events with a greater revision are all in `recent`. */
+  #recentFrom: number;
+  #recent: CacheEvent[] = [];
+  readonly #sleepers = new Set<() => void>();
+  readonly #handlers = new Set<CacheHandler>();
+
+  constructor(prefix: string, revision: number) {
+    this.prefix = prefix;
+    this.changed = revision;
+    this.#recentFrom = revision;
+  }
+
+  /** Events after the revision, or undefined when some of them are no longer in memory. */
+  recentAfter(revision: number): readonly CacheEvent[] | undefined {
+    if (revision < this.#recentFrom) return undefined;
+    const recent = this.#recent;
+    let low = 0;
+    let high = recent.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (recent[middle]!.revision <= revision) low = middle + 1;
+      else high = middle;
+    }
+    return low === 0 ? recent : recent.slice(low);
+  }
+  onChange(handler: CacheHandler): () => void {
+    this.#handlers.add(handler);
+    return () => this.#handlers.delete(handler);
+  }
+  /** Calls back once, at the next change of this resource; the function returned takes the wish back. */
+  onNext(wake: () => void): () => void {
+    this.#sleepers.add(wake);
+    return () => this.#sleepers.delete(wake);
+  }
+  wakeAll(): void {
+    if (this.#sleepers.size === 0) return;
+    const sleepers = [...this.#sleepers];
+    this.#sleepers.clear();
+    for (const wake of sleepers) wake();
+  }
+
+  apply(event: CacheEvent): void {
+    const key = event.type === 'DELETED' ? event.previous!.key : event.entry.key;
+    if (event.type === 'DELETED') this.entries.delete(key);
+    else this.entries.set(key, event.entry);
+    this.changed = event.revision;
+    this.#recent.push(event);
+    if (this.#recent.length > 2 * RECENT_EVENTS_MAX) {
+      this.#recentFrom = this.#recent[this.#recent.length - RECENT_EVENTS_MAX - 1]!.revision;
+      this.#recent = this.#recent.slice(-RECENT_EVENTS_MAX);
+    }
+    if (this.#handlers.size > 0) {
+      const object = event.type === 'DELETED' ? undefined : event.entry.object;
+      const old = event.previous?.object;
+      for (const handler of [...this.#handlers]) handler(object, old);
+    }
+    this.wakeAll();
+  }
+}
+
+export class Caches {
+  readonly store: Store;
+  readonly #byPrefix = new Map<string, ResourceCache>();
+  readonly #stop = new AbortController();
+  readonly #waiters: { revision: number; resolve: () => void }[] = [];
+  /** Parsed objects of values on their way through the store, so that they need not be parsed again. */
+  readonly #written = new Map<Uint8Array, KubeObject>();
+  #revision = 0;
+  #loadedAt = 0;
+  #failure: unknown;
+
+  constructor(store: Store) {
+    this.store = store;
+  }
+
+  /** Reads the store and follows it until `close`. */
+  async open(): Promise<void> {
+    const page = await this.store.list('/registry/');
+    this.#revision = page.revision;
+    this.#loadedAt = page.revision;
+    for (const { key, value, modRevision } of page.entries) {
+      const [prefix, rest] = splitStoreKey(key);
+      this.of(prefix).entries.set(rest, new Entry({ key: rest, revision: modRevision, value }));
+    }
+    void this.#follow();
+  }
+  close(): void {
+    this.#stop.abort();
+    for (const cache of this.#byPrefix.values()) cache.wakeAll();
+  }
+  get closed(): boolean {
+    return this.#stop.signal.aborted;
+  }
+  /** Everything up to this revision is visible. */
+  get revision(): number {
+    return this.#revision;
+  }
+  get failure(): unknown {
+    return this.#failure;
+  }
+  all(): IterableIterator<ResourceCache> {
+    return this.#byPrefix.values();
+  }
+  of(prefix: string): ResourceCache {
+    let cache = this.#byPrefix.get(prefix);
+    // A resource without objects has no events since the load either.
+    if (!cache) this.#byPrefix.set(prefix, (cache = new ResourceCache(prefix, this.#loadedAt)));
+    return cache;
+  }
+
+  /** Commits `object` under the key, and resolves with its entry once readers see it. Throws ConflictError. */
+  async put(
+    cache: ResourceCache,
+    key: string,
+    options: { value: Uint8Array; object: KubeObject; expect: number | 'absent' },
+  ): Promise<Entry> {
+    const { value, object, expect } = options;
+    this.#written.set(value, object);
+    try {
+      const revision = await this.store.commit({ type: 'put', key: cache.prefix + key, value, expect });
+      if (this.#revision < revision) await this.reached(revision);
+      const entry = cache.entries.get(key);
+      return entry?.revision === revision ? entry : new Entry({ key, revision, value });
+    } finally {
+      this.#written.delete(value);
+    }
+  }
+  /** Deletes the key at that revision and resolves once readers see it gone. Throws ConflictError. */
+  async delete(cache: ResourceCache, key: string, expect: number): Promise<number> {
+    const revision = await this.store.commit({ type: 'delete', key: cache.prefix + key, expect });
+    await this.reached(revision);
+    return revision;
+  }
+  /** Resolves when everything up to the revision is visible. */
+  reached(revision: number): Promise<void> {
+    if (this.#revision >= revision) return Promise.resolve();
+    if (this.#failure) return Promise.reject(serviceUnavailable('the API server has lost its store'));
+    return new Promise(resolve => this.#waiters.push({ revision, resolve }));
+  }
+
+  async #follow(): Promise<void> {
+    try {
+      for await (const event of this.store.watch('/registry/', this.#revision, this.#stop.signal)) {
+        if (event.type === 'progress') this.#revision = Math.max(this.#revision, event.revision);
+        else this.#apply(event);
+        this.#resolveWaiters();
+      }
+    } catch (error) {
+      this.#failure = error;
+    }
+  }
+  #apply(event: StoreEvent): void {
+    const [prefix, key] = splitStoreKey(event.type === 'put' ? event.entry.key : event.key);
+    const cache = this.of(prefix);
+    const previous = cache.entries.get(key);
+    if (event.type === 'put') {
+      const { value, modRevision } = event.entry;
+      this.#revision = modRevision;
+      const entry = new Entry({ key, revision: modRevision, value, object: this.#written.get(value) });
+      cache.apply(new CacheEvent({ type: previous ? 'MODIFIED' : 'ADDED', revision: modRevision, entry, previous }));
+    } else {
+      this.#revision = event.revision;
+      if (previous) cache.apply(new CacheEvent({ type: 'DELETED', revision: event.revision, previous }));
+    }
+  }
+  #resolveWaiters(): void {
+    for (let i = 0; i < this.#waiters.length; ) {
+      const waiter = this.#waiters[i]!;
+      if (waiter.revision > this.#revision) {
+        i++;
+        continue;
+      }
+      this.#waiters.splice(i, 1);
+      waiter.resolve();
+    }
+  }
+}
+
+/** `/registry/apps/deployments/ns/web` → `['/registry/apps/deployments/', 'ns/web']`. */
+export function splitStoreKey(key: string): [prefix: string, rest: string] {
+  const group = key.indexOf('/', '/registry/'.length);
+  const resource = key.indexOf('/', group + 1) + 1;
+  return [key.slice(0, resource), key.slice(resource)];
+}
+
+/** A change read from the store's history, as the cache would have seen it. */
+export function eventFromStore(event: StoreEvent): CacheEvent {
+  const of = (entry: { key: string; value: Uint8Array; modRevision: number }) =>
+    new Entry({ key: splitStoreKey(entry.key)[1], revision: entry.modRevision, value: entry.value });
+  const previous = event.previous ? of(event.previous) : undefined;
+  return event.type === 'put'
+    ? new CacheEvent({
+        type: previous ? 'MODIFIED' : 'ADDED',
+        revision: event.entry.modRevision,
+        entry: of(event.entry),
+        previous,
+      })
+    : new CacheEvent({ type: 'DELETED', revision: event.revision, previous });
+}

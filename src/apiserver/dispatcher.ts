@@ -1,0 +1,253 @@
+/**
+ * The verbs of resources, from an authorized operation to its outcome: which handler, which subresource, which format of
+ * patch. HTTP and the in-process transport both end here, so nothing is decided twice.
+ */
+
+import type { KubeObject } from '../api/meta.ts';
+import type { Clock } from '../base/clock.ts';
+import { badRequest, failure, invalid, methodNotSupported, type Status } from '../base/errors.ts';
+import type { PatchType } from '../client/transport.ts';
+import { convertObject } from './conversion.ts';
+import { type Deletion, deleteObject } from './deletion.ts';
+import { deepFreeze, Entry } from './entry.ts';
+import { type ListQuery, type ListResult, listEntries } from './list.ts';
+import { jsonPatch, mergePatch, strategicMergePatch } from './patch.ts';
+import type { Operation, Outcome, Registry } from './registry.ts';
+import type { CreateHandler } from './request.ts';
+import { type Served, subresourceOf } from './resource-table.ts';
+import { compileSelector } from './selectors.ts';
+import { applyScale, scaleOf } from './subresources.ts';
+import { type Seen, type WatchQuery, watchEntries } from './watch.ts';
+
+export interface Selectors {
+  readonly labelSelector?: string | undefined;
+  readonly fieldSelector?: string | undefined;
+}
+
+export const UNKNOWN_RESOURCE = 'the server could not find the requested resource';
+
+export class Dispatcher {
+  readonly registry: Registry;
+  readonly #createHandlers: readonly CreateHandler[];
+  readonly #clock: Clock;
+
+  constructor(options: { registry: Registry; createHandlers: readonly CreateHandler[]; clock: Clock }) {
+    this.registry = options.registry;
+    this.#createHandlers = options.createHandlers;
+    this.#clock = options.clock;
+  }
+
+  get(operation: Operation): Outcome {
+    this.#checkVerb(operation, 'get');
+    const entry = this.registry.get(operation);
+    return operation.attributes.subresource === 'scale' ? scaleOf(operation.served, entry.object) : entry;
+  }
+
+  list(operation: Operation, query: ListQuery & Selectors): Promise<ListResult> {
+    this.#checkVerb(operation, 'list');
+    const { served, attributes } = operation;
+    return listEntries(this.registry.caches, this.registry.cacheOf(served), {
+      namespace: attributes.namespace,
+      selector: this.#selector(operation, query),
+      query,
+      clock: this.#clock,
+    });
+  }
+
+  watch(
+    operation: Operation,
+    query: Omit<WatchQuery, 'namespace' | 'selector'> & Selectors,
+    signal: AbortSignal,
+  ): AsyncGenerator<Seen> {
+    this.#checkVerb(operation, 'watch');
+    const { served, attributes } = operation;
+    return watchEntries(
+      this.registry.caches,
+      this.registry.cacheOf(served),
+      { ...query, namespace: attributes.namespace, selector: this.#selector(operation, query) },
+      { clock: this.#clock, signal },
+    );
+  }
+
+  async create(operation: Operation, body: KubeObject, query = new URLSearchParams()): Promise<Outcome> {
+    const { attributes, served } = operation;
+    const { subresource } = attributes;
+    const handler = this.#createHandlers.find(
+      ({ of, subresource: sub = '' }) =>
+        sub === subresource &&
+        of.resource === served.info.resource &&
+        of.group === served.info.group &&
+        of.version === served.info.version,
+    );
+    if (handler)
+      return handler.create(body, {
+        attributes,
+        query,
+        dryRun: operation.dryRun,
+        warn: message => operation.warn(message),
+      });
+    this.#checkVerb(operation, 'create');
+    if (subresource || !served.persistent) throw methodNotSupported(served.info, 'create');
+    return this.registry.create(operation, body);
+  }
+
+  async update(operation: Operation, body: KubeObject): Promise<{ outcome: Outcome; created: boolean }> {
+    this.#checkVerb(operation, 'update');
+    if (operation.attributes.subresource !== 'scale') return this.registry.update(operation, body);
+    return { outcome: await this.#scale(operation, () => body), created: false };
+  }
+
+  async patch(operation: Operation, patch: unknown, type: PatchType): Promise<Outcome> {
+    this.#checkVerb(operation, 'patch');
+    const { served, attributes } = operation;
+    if (type === 'application/apply-patch+yaml')
+      throw failure(
+        415,
+        'UnsupportedMediaType',
+        'the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json; server-side apply is not served yet',
+      );
+    if (attributes.subresource === 'scale')
+      return this.#scale(operation, scale =>
+        unconditional(applyPatch(scale, patch, type, 'autoscaling.v1.Scale'), scale),
+      );
+    const { info } = served;
+    return this.registry.modify(operation, current => {
+      const from = shownObject(served, current);
+      const patched = applyPatch(from, patch, type, info.type);
+      if (patched.metadata?.name !== attributes.name && patched.metadata?.name !== undefined)
+        throw invalid(info, attributes.name, [
+          {
+            type: 'FieldValueInvalid',
+            field: 'metadata.name',
+            message: `Invalid value: ${JSON.stringify(patched.metadata.name)}: field is immutable`,
+          },
+        ]);
+      return this.registry.decode(operation, unconditional(patched, from));
+    });
+  }
+
+  delete(operation: Operation, options: Deletion): Promise<Outcome | Status> {
+    this.#checkVerb(operation, 'delete');
+    return deleteObject(this.registry, operation, options);
+  }
+
+  /** The entries that were chosen; those with finalizers or a grace period are terminating now. */
+  async deleteCollection(operation: Operation, options: Deletion, query: ListQuery & Selectors): Promise<ListResult> {
+    this.#checkVerb(operation, 'deletecollection');
+    const { served, attributes } = operation;
+    const chosen = await listEntries(this.registry.caches, this.registry.cacheOf(served), {
+      namespace: attributes.namespace,
+      selector: this.#selector(operation, query),
+      query,
+      clock: this.#clock,
+    });
+    const queue = [...chosen.entries];
+    // Deletes of one collection share flushes without crowding others out.
+    await Promise.all(
+      Array.from({ length: 16 }, async () => {
+        for (let entry = queue.shift(); entry; entry = queue.shift()) {
+          const { name, namespace = '' } = entry.object.metadata;
+          try {
+            await deleteObject(
+              this.registry,
+              { ...operation, attributes: { ...attributes, name, namespace } },
+              options,
+            );
+          } catch (error) {
+            if ((error as { code?: number }).code !== 404) throw error;
+          }
+        }
+      }),
+    );
+    return chosen;
+  }
+
+  async #scale(operation: Operation, change: (scale: KubeObject) => KubeObject): Promise<Outcome> {
+    const { served, attributes } = operation;
+    const outcome = await this.registry.modify(operation, current => {
+      const scaled = change(scaleOf(served, current));
+      if (scaled.metadata?.name && scaled.metadata.name !== attributes.name)
+        throw badRequest(
+          `the name of the object (${scaled.metadata.name}) does not match the name on the URL (${attributes.name})`,
+        );
+      const replicas = (scaled as { spec?: { replicas?: unknown } }).spec?.replicas ?? 0;
+      if (typeof replicas === 'number' && replicas < 0)
+        throw invalid({ group: 'autoscaling', kind: 'Scale' }, attributes.name, [
+          {
+            type: 'FieldValueInvalid',
+            field: 'spec.replicas',
+            message: `Invalid value: ${replicas}: must be greater than or equal to 0`,
+          },
+        ]);
+      return applyScale(served, current, scaled);
+    });
+    return scaleOf(served, outcome instanceof Entry ? outcome.object : outcome);
+  }
+
+  #selector({ served, attributes }: Operation, query: Selectors): ReturnType<typeof compileSelector> {
+    const selector = compileSelector(served, query);
+    if (!attributes.name) return selector;
+    // A list or watch of one name, as the URL of an object with ?watch=true means.
+    return compileSelector(served, {
+      labelSelector: query.labelSelector,
+      fieldSelector: [query.fieldSelector, `metadata.name=${attributes.name}`].filter(Boolean).join(','),
+    });
+  }
+
+  #checkVerb({ served, attributes }: Operation, verb: string): void {
+    const { info } = served;
+    if (!attributes.subresource) {
+      if (!info.verbs.includes(verb)) throw methodNotSupported(info, verb);
+      return;
+    }
+    const subresource = subresourceOf(info, attributes.subresource);
+    if (!subresource) throw failure(404, 'NotFound', UNKNOWN_RESOURCE);
+    if (!subresource.verbs.includes(verb)) throw methodNotSupported(info, verb);
+  }
+}
+
+// A patch is a precondition only where it names another resourceVersion itself; else it is applied again to what is newer.
+function unconditional(patched: KubeObject, from: KubeObject): KubeObject {
+  if (patched.metadata?.resourceVersion !== from.metadata.resourceVersion) return patched;
+  const { resourceVersion: _, ...metadata } = patched.metadata;
+  return { ...patched, metadata };
+}
+
+function applyPatch(object: KubeObject, patch: unknown, type: PatchType, schema: string): KubeObject {
+  switch (type) {
+    case 'application/json-patch+json':
+      return jsonPatch(object, patch);
+    case 'application/merge-patch+json':
+      if (typeof patch !== 'object' || patch === null || Array.isArray(patch))
+        throw badRequest('json: cannot unmarshal the merge patch into an object');
+      return mergePatch(object, patch) as KubeObject;
+    case 'application/strategic-merge-patch+json':
+      return strategicMergePatch(object, patch, schema);
+    default:
+      throw failure(
+        415,
+        'UnsupportedMediaType',
+        `the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json`,
+      );
+  }
+}
+
+const converted = new WeakMap<KubeObject, Map<string, KubeObject>>();
+
+/** A stored object as the request's version shows it; frozen, and converted once. */
+export function shownObject({ info, stored }: Served, object: KubeObject): KubeObject {
+  if (info === stored) return object;
+  let versions = converted.get(object);
+  if (!versions) converted.set(object, (versions = new Map()));
+  const id = `${info.group}/${info.version}`;
+  let shown = versions.get(id);
+  if (!shown) versions.set(id, (shown = deepFreeze(convertObject(object, stored, info))));
+  return shown;
+}
+
+/** The object of an outcome in the request's version. */
+export function outcomeObject(served: Served, outcome: Outcome): KubeObject {
+  if (outcome instanceof Entry) return shownObject(served, outcome.object);
+  // Scales and replies of handlers are not of the resource's kind.
+  return outcome.kind === served.stored.kind ? shownObject(served, outcome) : outcome;
+}

@@ -1,0 +1,438 @@
+/**
+ * The generic registry: create, read and update of any resource, the same for HTTP and in-process callers. A request runs
+ * through decoding, defaults, mutating admission, the kind's preparation, claims, validation, validating admission and one
+ * compare-and-swap in the store. Invariant: what is stored is normalised, validated and has passed admission.
+ * Deletion is in `deletion.ts`, which builds on the same steps.
+ */
+
+import { validateObjectMeta, validateObjectMetaUpdate } from '../api/machinery/metadata.ts';
+import type { KubeObject } from '../api/meta.ts';
+import { checkFields, type FieldValidation, normalize } from '../api/structural.ts';
+import { type Clock, formatTime } from '../base/clock.ts';
+import { alreadyExists, badRequest, conflict, type FieldError, invalid, isReason, notFound } from '../base/errors.ts';
+import { type Random, randomSuffix } from '../base/random.ts';
+import { ConflictError } from '../store/store.ts';
+import type { Caches, ResourceCache } from './cache.ts';
+import { convertObject } from './conversion.ts';
+import { canonical, Entry, encode, thaw } from './entry.ts';
+import type { AdmissionPlugin, AdmissionRequest, Allocator, RequestAttributes } from './request.ts';
+import { apiVersionOf, type ResourceTable, type Served, splitApiVersion } from './resource-table.ts';
+import { mergeSubresource } from './subresources.ts';
+
+/** One request for the registry, after authorization. */
+export interface Operation {
+  readonly attributes: RequestAttributes;
+  readonly served: Served;
+  readonly dryRun: boolean;
+  readonly fieldValidation: FieldValidation;
+  /** The caller's types vouch for the body's structure: in-process callers. */
+  readonly trusted?: boolean;
+  /** JSON text of the body, for finding duplicate fields. */
+  readonly text?: string;
+  warn(message: string): void;
+}
+
+/** A stored object, or one that exists only in the reply. */
+export type Outcome = Entry | KubeObject;
+
+export const MODIFIED = 'the object has been modified; please apply your changes to the latest version and try again';
+/** Upstream's bounds: names are generated anew, and patches retried, that often. */
+const GENERATE_NAME_ATTEMPTS = 8;
+const UPDATE_ATTEMPTS = 5;
+const GENERATED_NAME_BASE_MAX = 58;
+
+export interface RegistryOptions {
+  readonly caches: Caches;
+  readonly table: ResourceTable;
+  readonly admission: readonly AdmissionPlugin[];
+  readonly allocators: readonly Allocator[];
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+/** Makes the next object from the current one; what it returns may be changed by the registry. */
+export type Produce = (current: KubeObject) => KubeObject | Promise<KubeObject>;
+
+export class Registry {
+  readonly caches: Caches;
+  readonly table: ResourceTable;
+  readonly clock: Clock;
+  readonly #admission: readonly AdmissionPlugin[];
+  readonly #allocators: readonly Allocator[];
+  readonly #random: Random;
+
+  constructor(options: RegistryOptions) {
+    this.caches = options.caches;
+    this.table = options.table;
+    this.clock = options.clock;
+    this.#admission = options.admission;
+    this.#allocators = options.allocators;
+    this.#random = options.random;
+  }
+
+  cacheOf(served: Served): ResourceCache {
+    return this.caches.of(served.prefix);
+  }
+  keyOf({ attributes, served }: Operation): string {
+    return served.info.namespaced ? `${attributes.namespace}/${attributes.name}` : attributes.name;
+  }
+
+  /** The stored entry. Throws NotFound. */
+  get(operation: Operation): Entry {
+    const entry = this.cacheOf(operation.served).entries.get(this.keyOf(operation));
+    if (!entry) throw notFound(operation.served.info, operation.attributes.name);
+    return entry;
+  }
+
+  async create(operation: Operation, body: KubeObject): Promise<Outcome> {
+    const { attributes } = operation;
+    const object = this.decode(operation, body);
+    if (attributes.name && object.metadata.name && attributes.name !== object.metadata.name)
+      throw badRequest(nameMismatch(object.metadata.name, attributes.name));
+    const generate = !object.metadata.name && object.metadata.generateName;
+    for (let attempt = 1; ; attempt++) {
+      const candidate = generate ? thaw(object) : object;
+      if (generate)
+        candidate.metadata.name =
+          object.metadata.generateName!.slice(0, GENERATED_NAME_BASE_MAX) + randomSuffix(this.#random);
+      try {
+        return await this.#createOnce(operation, candidate);
+      } catch (error) {
+        if (!generate || attempt >= GENERATE_NAME_ATTEMPTS || !isReason(error, 'AlreadyExists')) throw error;
+      }
+    }
+  }
+
+  async #createOnce(operation: Operation, object: KubeObject): Promise<Outcome> {
+    const { served } = operation;
+    const { kind, stored } = served;
+    kind?.defaults?.(object);
+    const admission = this.#admissionRequest(operation, 'CREATE', object, undefined);
+    await this.#mutate(admission);
+    this.#beginMetadata(object);
+    if (kind?.prepareCreate) kind.prepareCreate(object);
+    else prepareCreateGenerically(served, object);
+    const claims = this.#claim(operation, object, undefined);
+    let kept = false;
+    try {
+      const errors = validateObjectMeta(object.metadata, {
+        namespaced: stored.namespaced,
+        ...(kind?.validateName ? { nameRule: kind.validateName } : {}),
+      });
+      if (kind?.validate) errors.push(...kind.validate(object));
+      this.#refuse(served, object, errors);
+      for (const warning of kind?.warnings?.(object, undefined) ?? []) operation.warn(warning);
+      await this.#validate(admission);
+      const cache = this.cacheOf(served);
+      const key = keyFor(served, object);
+      if (cache.entries.has(key)) throw alreadyExists(served.info, object.metadata.name);
+      const next = canonical(normalize(stored.type, object));
+      if (operation.dryRun) return withoutRevision(next);
+      try {
+        const entry = await this.caches.put(cache, key, { value: encode(next), object: next, expect: 'absent' });
+        kept = true;
+        return entry;
+      } catch (error) {
+        throw error instanceof ConflictError ? alreadyExists(served.info, object.metadata.name) : error;
+      }
+    } finally {
+      for (const claim of claims) kept ? claim.committed() : claim.failed();
+    }
+  }
+
+  /** PUT of the resource or of an updatable subresource. */
+  async update(operation: Operation, body: KubeObject): Promise<{ outcome: Outcome; created: boolean }> {
+    const { served, attributes } = operation;
+    const object = this.decode(operation, body);
+    if (!object.metadata.name) object.metadata.name = attributes.name;
+    if (object.metadata.name !== attributes.name) throw badRequest(nameMismatch(object.metadata.name, attributes.name));
+    const exists = this.cacheOf(served).entries.has(this.keyOf(operation));
+    if (!exists && served.kind?.createOnUpdate && !attributes.subresource && !object.metadata.resourceVersion)
+      return { outcome: await this.create(operation, body), created: true };
+    if (!object.metadata.resourceVersion && served.kind?.unconditionalUpdate === false && !attributes.subresource)
+      throw invalid(served.stored, object.metadata.name, [
+        {
+          type: 'FieldValueInvalid',
+          field: 'metadata.resourceVersion',
+          message: 'Invalid value: 0: must be specified for an update',
+        },
+      ]);
+    return { outcome: await this.modify(operation, () => thaw(object)), created: false };
+  }
+
+  /**
+   * Reads, changes and writes back until nobody interfered. `produce` gets the frozen current object and returns a new
+   * one in stored form; a resourceVersion or uid in it is a precondition.
+   */
+  async modify(operation: Operation, produce: Produce): Promise<Outcome> {
+    const { served } = operation;
+    const cache = this.cacheOf(served);
+    const key = this.keyOf(operation);
+    for (let attempt = 1; ; attempt++) {
+      const current = this.get(operation);
+      const next = await produce(current.object);
+      const conditional = this.#checkPreconditions(operation, next, current);
+      try {
+        return await this.#modifyOnce(operation, { cache, key, current, next });
+      } catch (error) {
+        if (!(error instanceof ConflictError)) throw error;
+        if (conditional || attempt >= UPDATE_ATTEMPTS || !error.current) {
+          if (!error.current) throw notFound(served.info, operation.attributes.name);
+          throw conflict(served.info, operation.attributes.name, MODIFIED);
+        }
+        // The newer state is on its way to the cache.
+        await this.caches.reached(error.current.modRevision);
+      }
+    }
+  }
+
+  // True when the object names the state that it replaces.
+  #checkPreconditions({ served, attributes }: Operation, next: KubeObject, current: Entry): boolean {
+    const { uid, resourceVersion } = next.metadata;
+    const currentUid = current.object.metadata.uid;
+    if (uid && uid !== currentUid)
+      throw conflict(
+        served.info,
+        attributes.name,
+        `Precondition failed: UID in precondition: ${uid}, UID in object meta: ${currentUid}`,
+      );
+    if (!resourceVersion || resourceVersion === '0') return false;
+    if (resourceVersion !== String(current.revision)) throw conflict(served.info, attributes.name, MODIFIED);
+    return true;
+  }
+
+  async #modifyOnce(
+    operation: Operation,
+    write: { cache: ResourceCache; key: string; current: Entry; next: KubeObject },
+  ): Promise<Outcome> {
+    const { served, attributes } = operation;
+    const { kind, stored } = served;
+    const { cache, key, current } = write;
+    const old = current.object;
+    let object = write.next;
+    carryMetadata(object, old);
+    kind?.defaults?.(object);
+    if (attributes.subresource && attributes.subresource !== 'scale')
+      object = mergeSubresource(served, attributes.subresource, { object, old });
+    else if (kind?.prepareUpdate) kind.prepareUpdate(object, old);
+    else prepareUpdateGenerically(served, object, old);
+    const admission = this.#admissionRequest(operation, 'UPDATE', object, old);
+    await this.#mutate(admission);
+    const claims = attributes.subresource ? [] : this.#claim(operation, object, old);
+    let kept = false;
+    try {
+      object.metadata.resourceVersion = String(current.revision);
+      this.#refuse(served, object, this.#updateErrors(operation, object, old));
+      for (const warning of kind?.warnings?.(object, old) ?? []) operation.warn(warning);
+      await this.#validate(admission);
+      const next = canonical(normalize(stored.type, object));
+      const value = encode(next);
+      if (current.holds(value)) return current;
+      if (operation.dryRun) {
+        next.metadata.resourceVersion = String(current.revision);
+        return next;
+      }
+      if (old.metadata.deletionTimestamp && isFinished(served, next)) {
+        const revision = await this.caches.delete(cache, key, current.revision);
+        this.released(served, old);
+        kept = true;
+        return new Entry({ key, revision, value });
+      }
+      const entry = await this.caches.put(cache, key, { value, object: next, expect: current.revision });
+      kept = true;
+      return entry;
+    } finally {
+      for (const claim of claims) kept ? claim.committed() : claim.failed();
+    }
+  }
+
+  #updateErrors({ served, attributes }: Operation, object: KubeObject, old: KubeObject): FieldError[] {
+    const { kind } = served;
+    const errors = validateObjectMetaUpdate(object.metadata, old.metadata);
+    switch (attributes.subresource) {
+      case '':
+      case 'scale':
+        if (kind?.validate) errors.push(...kind.validate(object));
+        if (kind?.validateUpdate) errors.push(...kind.validateUpdate(object, old));
+        break;
+      case 'status':
+        if (kind?.validateStatusUpdate) errors.push(...kind.validateStatusUpdate(object, old));
+        break;
+      default:
+        if (kind?.validate) errors.push(...kind.validate(object));
+    }
+    return errors;
+  }
+
+  /** Admission of a deletion or of a connection: there is no object to change. */
+  async admit(operation: Operation, kind: 'DELETE' | 'CONNECT', old: KubeObject | undefined): Promise<void> {
+    const request = this.#admissionRequest(operation, kind, undefined, old);
+    await this.#mutate(request);
+    await this.#validate(request);
+  }
+  /** The object has left the store. */
+  released(served: Served, object: KubeObject): void {
+    for (const allocator of this.#allocators) if (isOf(allocator, served)) allocator.release(object);
+  }
+
+  /** The body in stored form, checked against the request; a fresh object that the caller may change. */
+  decode(operation: Operation, body: KubeObject): KubeObject {
+    const { served, attributes } = operation;
+    const { info, stored } = served;
+    if (typeof body !== 'object' || body === null || Array.isArray(body))
+      throw badRequest(
+        `couldn't get version/kind; json parse error: json: cannot unmarshal ${Array.isArray(body) ? 'array' : typeof body} into Go value of type struct`,
+      );
+    const expected = apiVersionOf(info);
+    const apiVersion = body.apiVersion || expected;
+    const kind = body.kind || info.kind;
+    if (apiVersion !== expected && splitApiVersion(apiVersion).group === info.group && kind === info.kind)
+      throw badRequest(
+        `the API version in the data (${apiVersion}) does not match the expected API version (${expected})`,
+      );
+    if (apiVersion !== expected || kind !== info.kind)
+      throw badRequest(
+        `${kind} in version "${splitApiVersion(apiVersion).version}" cannot be handled as a ${info.kind}: ${apiVersion === expected ? `converting (${kind}) to (${info.kind}): unknown conversion` : `no kind "${kind}" is registered for version "${expected}"`}`,
+      );
+    if (!operation.trusted) this.checkBody(operation, info.type, body);
+    const object = normalize(info.type, { ...body, apiVersion, kind });
+    object.metadata ??= { name: '' };
+    const { namespace } = object.metadata;
+    if (namespace && namespace !== attributes.namespace)
+      throw badRequest('the namespace of the provided object does not match the namespace sent on the request');
+    if (info.namespaced) object.metadata.namespace = attributes.namespace;
+    return info === stored ? object : convertObject(object, info, stored);
+  }
+  /** Throws for fields of a wrong type, and as `fieldValidation` wants for unknown ones. */
+  checkBody(operation: Operation, type: string, body: unknown, text = operation.text): void {
+    const { mismatch, strict } = checkFields(type, body, operation.fieldValidation, text);
+    const { kind, version } = operation.served.info;
+    const name = kind;
+    if (mismatch !== undefined)
+      throw badRequest(`${name} in version "${version}" cannot be handled as a ${name}: ${mismatch}`);
+    if (strict.length === 0) return;
+    if (operation.fieldValidation === 'Strict')
+      throw badRequest(
+        `${name} in version "${version}" cannot be handled as a ${name}: strict decoding error: ${strict.join(', ')}`,
+      );
+    for (const warning of strict) operation.warn(warning);
+  }
+
+  #beginMetadata(object: KubeObject): void {
+    const { metadata } = object;
+    metadata.uid = this.#random.uuid();
+    metadata.creationTimestamp = formatTime(this.clock.now());
+    delete metadata.deletionTimestamp;
+    delete metadata.deletionGracePeriodSeconds;
+    delete metadata.selfLink;
+    delete metadata.resourceVersion;
+    delete metadata.generation;
+  }
+  #admissionRequest(
+    operation: Operation,
+    kind: AdmissionRequest['operation'],
+    object: KubeObject | undefined,
+    oldObject: KubeObject | undefined,
+  ): AdmissionRequest {
+    const { attributes, served, dryRun } = operation;
+    return {
+      operation: kind,
+      attributes,
+      info: served.stored,
+      object,
+      oldObject,
+      dryRun,
+      warn: message => operation.warn(message),
+    };
+  }
+  // Plugins that answer at once must not cost a turn each.
+  async #mutate(request: AdmissionRequest): Promise<void> {
+    for (const plugin of this.#admission) {
+      const waiting = plugin.mutate?.(request);
+      if (waiting) await waiting;
+    }
+  }
+  async #validate(request: AdmissionRequest): Promise<void> {
+    for (const plugin of this.#admission) {
+      const waiting = plugin.validate?.(request);
+      if (waiting) await waiting;
+    }
+  }
+  #claim(operation: Operation, object: KubeObject, old: KubeObject | undefined): ReturnType<Allocator['claim']>[] {
+    const claims: ReturnType<Allocator['claim']>[] = [];
+    for (const allocator of this.#allocators) {
+      if (!isOf(allocator, operation.served)) continue;
+      try {
+        claims.push(allocator.claim(object, old, { dryRun: operation.dryRun }));
+      } catch (error) {
+        for (const claim of claims) claim.failed();
+        throw error;
+      }
+    }
+    return claims;
+  }
+  #refuse(served: Served, object: KubeObject, errors: readonly FieldError[]): void {
+    if (errors.length > 0) throw invalid(served.stored, object.metadata.name, errors);
+  }
+}
+
+function isOf(allocator: Allocator, { stored }: Served): boolean {
+  return allocator.of.resource === stored.resource && allocator.of.group === stored.group;
+}
+
+function nameMismatch(inObject: string, inUrl: string): string {
+  return `the name of the object (${inObject}) does not match the name on the URL (${inUrl})`;
+}
+
+export function keyFor({ stored }: Served, object: KubeObject): string {
+  return stored.namespaced ? `${object.metadata.namespace}/${object.metadata.name}` : object.metadata.name;
+}
+
+export function withoutRevision(object: KubeObject): KubeObject {
+  delete object.metadata.resourceVersion;
+  return object;
+}
+
+/** Nothing keeps a terminating object any more. */
+export function isFinished({ stored }: Served, object: KubeObject): boolean {
+  const { finalizers, deletionGracePeriodSeconds } = object.metadata;
+  if (finalizers?.length || deletionGracePeriodSeconds) return false;
+  if (stored.group !== '' || stored.resource !== 'namespaces') return true;
+  return !(object as KubeObject & { spec?: { finalizers?: string[] } }).spec?.finalizers?.length;
+}
+
+type Shaped = KubeObject & { spec?: unknown; status?: unknown };
+
+function hasStatus({ stored }: Served): boolean {
+  return stored.subresources.some(subresource => subresource.name === 'status');
+}
+
+function prepareCreateGenerically(served: Served, object: Shaped): void {
+  if (!hasStatus(served)) return;
+  delete object.status;
+  if (object.spec !== undefined) object.metadata.generation = 1;
+}
+
+function prepareUpdateGenerically(served: Served, object: Shaped, old: Shaped): void {
+  if (!hasStatus(served)) return;
+  if (old.status === undefined) delete object.status;
+  else object.status = old.status;
+  if (old.metadata.generation !== undefined && JSON.stringify(object.spec) !== JSON.stringify(old.spec))
+    object.metadata.generation = old.metadata.generation + 1;
+}
+
+// What clients leave out is kept; what they may not change and send differently is found by validation.
+function carryMetadata(object: KubeObject, old: KubeObject): void {
+  const metadata = object.metadata;
+  const from = old.metadata;
+  if (from.uid) metadata.uid ??= from.uid;
+  if (from.creationTimestamp) metadata.creationTimestamp ??= from.creationTimestamp;
+  if (from.generateName) metadata.generateName ??= from.generateName;
+  if (from.generation === undefined) delete metadata.generation;
+  else metadata.generation = from.generation;
+  if (from.deletionTimestamp) metadata.deletionTimestamp = from.deletionTimestamp;
+  if (from.deletionGracePeriodSeconds !== undefined)
+    metadata.deletionGracePeriodSeconds ??= from.deletionGracePeriodSeconds;
+  if (from.managedFields) metadata.managedFields ??= from.managedFields;
+  delete metadata.selfLink;
+}

@@ -1,0 +1,108 @@
+/**
+ * What an update of a subresource may change: everything else is carried over from the stored object. `scale` is another
+ * kind on the wire; here it is turned into the object it scales and back.
+ */
+
+import type { Kind } from '../api/kind.ts';
+import type { KubeObject, ObjectMeta } from '../api/meta.ts';
+import { badRequest, notFound } from '../base/errors.ts';
+import { thaw } from './entry.ts';
+import type { Served } from './resource-table.ts';
+
+type Shaped = KubeObject & { spec?: Record<string, unknown>; status?: Record<string, unknown> };
+
+/** The object to store when `object` was sent to the subresource. `old` is frozen and stays as it is. */
+export function mergeSubresource(
+  served: Served,
+  subresource: string,
+  update: { object: KubeObject; old: KubeObject },
+): KubeObject {
+  const object = update.object as Shaped;
+  const old = update.old as Shaped;
+  switch (subresource) {
+    case 'status':
+      return mergeStatus(served.kind, object, old);
+    case 'finalize': {
+      const finalizers = object.spec?.['finalizers'] as string[] | undefined;
+      const { finalizers: _, ...spec } = old.spec ?? {};
+      return { ...thaw(old), spec: { ...spec, ...(finalizers?.length ? { finalizers } : {}) } } as KubeObject;
+    }
+    case 'approval':
+      return {
+        ...thaw(old),
+        status: { ...thaw(old.status ?? {}), conditions: object.status?.['conditions'] ?? [] },
+      } as KubeObject;
+    case 'ephemeralcontainers': {
+      const next = thaw(old);
+      next.spec = { ...next.spec, ephemeralContainers: object.spec?.['ephemeralContainers'] ?? [] };
+      return next;
+    }
+    case 'resize':
+      return mergeResize(object, old);
+    default:
+      throw badRequest(`the subresource ${subresource} cannot be updated`);
+  }
+}
+
+function mergeStatus(kind: Kind | undefined, object: Shaped, old: Shaped): KubeObject {
+  if (kind?.prepareStatusUpdate) {
+    kind.prepareStatusUpdate(object, old);
+    return object;
+  }
+  const metadata: ObjectMeta = { ...thaw(old.metadata) };
+  const { status: _, ...rest } = old;
+  return { ...thaw(rest), metadata, ...(object.status === undefined ? {} : { status: object.status }) } as KubeObject;
+}
+
+interface ContainerLike {
+  readonly name: string;
+  resources?: unknown;
+  resizePolicy?: unknown;
+}
+
+function mergeResize(object: Shaped, old: Shaped): KubeObject {
+  const next = thaw(old);
+  for (const list of ['containers', 'initContainers'] as const) {
+    const asked = (object.spec?.[list] ?? []) as ContainerLike[];
+    for (const container of (next.spec?.[list] ?? []) as ContainerLike[]) {
+      const from = asked.find(other => other.name === container.name);
+      if (from) container.resources = from.resources;
+    }
+  }
+  return next;
+}
+
+/** The `Scale` of an object. Throws NotFound when its kind has none. */
+export function scaleOf(served: Served, object: KubeObject): KubeObject {
+  const scale = scaleRules(served, object.metadata.name);
+  const { name, namespace, uid, resourceVersion, creationTimestamp } = object.metadata;
+  const selector = scale.selector(object);
+  return {
+    kind: 'Scale',
+    apiVersion: 'autoscaling/v1',
+    metadata: { name, namespace, uid, resourceVersion, creationTimestamp } as ObjectMeta,
+    spec: { replicas: scale.replicas(object) },
+    status: { replicas: scale.statusReplicas(object), ...(selector ? { selector } : {}) },
+  } as KubeObject;
+}
+
+/** A copy of the object scaled as the `Scale` says; its resourceVersion and uid stay preconditions. */
+export function applyScale(served: Served, object: KubeObject, scaled: KubeObject): KubeObject {
+  const rules = scaleRules(served, object.metadata.name);
+  const replicas = (scaled as Shaped).spec?.['replicas'] ?? 0;
+  if (typeof replicas !== 'number')
+    throw badRequest('Scale in version "v1" cannot be handled as a Scale: spec.replicas is not a number');
+  const next = thaw(object);
+  rules.setReplicas(next, replicas);
+  const { resourceVersion, uid } = scaled.metadata ?? {};
+  if (resourceVersion) next.metadata.resourceVersion = resourceVersion;
+  else delete next.metadata.resourceVersion;
+  if (uid) next.metadata.uid = uid;
+  return next;
+}
+
+function scaleRules(served: Served, name: string): NonNullable<Kind['scale']> {
+  const rules = served.kind?.scale;
+  if (!rules) throw notFound(served.info, name);
+  return rules;
+}

@@ -1,0 +1,90 @@
+/**
+ * `meta.k8s.io/v1` Tables and PartialObjectMetadata, which clients ask for in the Accept header. Columns are the kind's;
+ * kinds without any show Name and Age. Rows carry metadata, the whole object or nothing, as `includeObject` says.
+ */
+
+import type { Column } from '../api/kind.ts';
+import { ageColumn, nameColumn } from '../api/machinery/columns.ts';
+import type { KubeObject, ListMeta } from '../api/meta.ts';
+import { fieldOf } from '../api/schema-registry.ts';
+import type { Served } from './resource-table.ts';
+
+export type IncludeObject = 'None' | 'Metadata' | 'Object';
+
+const NAME_DESCRIPTION =
+  'Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names';
+const AGE_DESCRIPTION =
+  'CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata';
+
+interface TableRow {
+  readonly cells: readonly (string | number | boolean | null)[];
+  readonly object?: unknown;
+}
+
+export interface Table {
+  readonly kind: 'Table';
+  readonly apiVersion: string;
+  readonly metadata: ListMeta;
+  readonly columnDefinitions: readonly unknown[] | null;
+  readonly rows: readonly TableRow[];
+}
+
+export function columnsOf(served: Served): readonly Column<KubeObject>[] {
+  const columns = served.kind?.columns;
+  return columns?.length ? columns : defaultColumns(served);
+}
+
+function defaultColumns({ stored }: Served): readonly Column<KubeObject>[] {
+  // Without a creation time in its schema (componentstatuses have one too) a kind still shows its age.
+  return fieldOf(stored.type, 'metadata') ? [nameColumn, ageColumn] : [nameColumn];
+}
+
+function definitionOf(column: Column<KubeObject>): unknown {
+  const isName = column.name === 'Name';
+  const isAge = column.name === 'Age';
+  return {
+    name: column.name,
+    type: column.type,
+    format: column.format ?? (isName ? 'name' : ''),
+    description: column.description ?? (isName ? NAME_DESCRIPTION : isAge ? AGE_DESCRIPTION : ''),
+    priority: column.priority ?? 0,
+  };
+}
+
+export function tableOf(
+  served: Served,
+  objects: readonly KubeObject[],
+  options: {
+    includeObject: IncludeObject;
+    metadata: ListMeta;
+    /** Objects as shown: the same, but in the version of the request. */
+    shown: (object: KubeObject) => KubeObject;
+    nowMs: number;
+    /** meta.k8s.io version asked for. */
+    version: string;
+    /** False after the first event of a watch: clients keep the first definitions. */
+    withColumns?: boolean;
+  },
+): Table {
+  const columns = columnsOf(served);
+  const { includeObject, shown, nowMs } = options;
+  return {
+    kind: 'Table',
+    apiVersion: `meta.k8s.io/${options.version}`,
+    metadata: options.metadata,
+    columnDefinitions: options.withColumns === false ? null : columns.map(definitionOf),
+    rows: objects.map(object => ({
+      cells: columns.map(column => column.cell(object, nowMs)),
+      object:
+        includeObject === 'None'
+          ? null
+          : includeObject === 'Object'
+            ? shown(object)
+            : partialOf(object, options.version),
+    })),
+  };
+}
+
+export function partialOf(object: KubeObject, version: string): KubeObject {
+  return { kind: 'PartialObjectMetadata', apiVersion: `meta.k8s.io/${version}`, metadata: object.metadata };
+}
