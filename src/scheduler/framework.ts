@@ -1,0 +1,128 @@
+/**
+ * One scheduling attempt: filters narrow the nodes, scores rank them. Pure and synchronous; it changes neither pod nor
+ * cluster.
+ */
+
+import type { Random } from '../base/random.ts';
+import type { NodeInfo, PodInfo } from './node-info.ts';
+import { type Cluster, type ClusterEvent, type Filter, type Plugin, type Refusal, type Scorer, SCORE_MAX } from './plugin.ts';
+
+/** Below this many nodes all are looked at; above, a share that shrinks with size, as upstream's percentageOfNodesToScore. */
+const FEASIBLE_NODES_MIN = 100;
+
+export interface Infeasible {
+  readonly node: undefined;
+  /** Refused by all nodes at once, for this reason. */
+  readonly rejection: string | undefined;
+  readonly refusals: ReadonlyMap<string, Refusal>;
+  readonly nodesTotal: number;
+  /** Events that may change the verdict. */
+  readonly wakesOn: ReadonlySet<ClusterEvent>;
+}
+export type Outcome = { readonly node: NodeInfo } | Infeasible;
+
+interface NamedFilter {
+  readonly plugin: Plugin;
+  readonly filter: Filter;
+}
+
+/** The filters that concern the pod; or what rejects it everywhere. */
+export function prepareFilters(plugins: readonly Plugin[], pod: PodInfo, cluster: Cluster): { filters: NamedFilter[] } | { rejection: string; plugin: Plugin } {
+  const filters: NamedFilter[] = [];
+  for (const plugin of plugins) {
+    const prepared = plugin.filter?.(pod, cluster);
+    if (!prepared) continue;
+    if ('rejection' in prepared) return { rejection: prepared.rejection, plugin };
+    filters.push({ plugin, filter: prepared });
+  }
+  return { filters };
+}
+
+function feasibleWanted(nodes: number): number {
+  if (nodes <= FEASIBLE_NODES_MIN) return nodes;
+  const percent = Math.max(5, 50 - Math.floor(nodes / 125));
+  return Math.max(FEASIBLE_NODES_MIN, Math.floor((nodes * percent) / 100));
+}
+
+export class Framework {
+  readonly #plugins: readonly Plugin[];
+  readonly #random: Random;
+  #startAt = 0;
+
+  constructor(options: { plugins: readonly Plugin[]; random: Random }) {
+    this.#plugins = options.plugins;
+    this.#random = options.random;
+  }
+
+  schedule(pod: PodInfo, cluster: Cluster): Outcome {
+    const nodesTotal = cluster.nodes.size;
+    const prepared = prepareFilters(this.#plugins, pod, cluster);
+    if ('rejection' in prepared) return { node: undefined, rejection: prepared.rejection, refusals: new Map(), nodesTotal, wakesOn: new Set(prepared.plugin.wakesOn) };
+    const refusals = new Map<string, Refusal>();
+    const wakesOn = new Set<ClusterEvent>(nodesTotal === 0 ? ['node-added'] : []);
+    const feasible: NodeInfo[] = [];
+    const nodes = [...cluster.nodes.values()];
+    const wanted = feasibleWanted(nodes.length);
+    for (let i = 0; i < nodes.length && feasible.length < wanted; i++) {
+      const node = nodes[(this.#startAt + i) % nodes.length]!;
+      const refused = firstRefusal(prepared.filters, node);
+      if (!refused) {
+        feasible.push(node);
+        continue;
+      }
+      refusals.set(node.name, refused.refusal);
+      for (const event of refused.plugin.wakesOn) wakesOn.add(event);
+    }
+    if (nodes.length > FEASIBLE_NODES_MIN) this.#startAt = (this.#startAt + feasible.length + refusals.size) % nodes.length;
+    if (feasible.length === 0) return { node: undefined, rejection: undefined, refusals, nodesTotal, wakesOn };
+    return { node: feasible.length === 1 ? feasible[0]! : this.#best(pod, cluster, feasible) };
+  }
+
+  #best(pod: PodInfo, cluster: Cluster, feasible: readonly NodeInfo[]): NodeInfo {
+    const totals = new Array<number>(feasible.length).fill(0);
+    for (const plugin of this.#plugins) {
+      const scorer = plugin.weight > 0 ? plugin.score?.(pod, cluster, feasible) : undefined;
+      if (!scorer) continue;
+      const scores = normalized(scorer, feasible.map(node => scorer.score(node)));
+      for (let i = 0; i < totals.length; i++) totals[i]! += plugin.weight * scores[i]!;
+    }
+    const most = Math.max(...totals);
+    const best = feasible.filter((_, i) => totals[i] === most);
+    return best[Math.floor(this.#random.next() * best.length)]!;
+  }
+}
+
+export function firstRefusal(filters: readonly NamedFilter[], node: NodeInfo): { plugin: Plugin; refusal: Refusal } | undefined {
+  for (const { plugin, filter } of filters) {
+    const refusal = filter(node);
+    if (refusal) return { plugin, refusal };
+  }
+  return undefined;
+}
+
+function normalized(scorer: Scorer, scores: number[]): number[] {
+  const { normalize } = scorer;
+  if (typeof normalize === 'function') return normalize(scores);
+  if (normalize === 'none') return scores;
+  const most = Math.max(...scores);
+  if (most === 0) return scores.map(() => (normalize === 'reverse' ? SCORE_MAX : 0));
+  return scores.map(score => {
+    const scaled = Math.floor((score * SCORE_MAX) / most);
+    return normalize === 'reverse' ? SCORE_MAX - scaled : scaled;
+  });
+}
+
+/** `0/2 nodes are available: 1 Insufficient cpu, 1 node(s) were unschedulable.` and what preemption had to say. */
+export function describe(infeasible: Infeasible, postscript = ''): string {
+  const { nodesTotal, rejection, refusals } = infeasible;
+  if (nodesTotal === 0 && !rejection) return 'no nodes available to schedule pods';
+  let text = `0/${nodesTotal} nodes are available:`;
+  if (rejection) text += ` ${rejection}.`;
+  else {
+    const counts = new Map<string, number>();
+    for (const { reasons } of refusals.values()) for (const reason of reasons) counts.set(reason, (counts.get(reason) ?? 0) + 1);
+    const parts = [...counts].map(([reason, count]) => `${count} ${reason}`).sort();
+    if (parts.length > 0) text += ` ${parts.join(', ')}.`;
+  }
+  return postscript ? `${text} ${postscript}` : text;
+}

@@ -1,0 +1,60 @@
+/**
+ * The framework: what a scheduling plugin is. A plugin looks once at the pod and the cluster and returns functions of a
+ * node; undefined means that it has nothing to say about this pod. All of it is synchronous and pure.
+ */
+
+import type { Namespace, PersistentVolume, PersistentVolumeClaim } from '../api/core/v1.gen.ts';
+import type { StorageClass } from '../api/storage/v1.gen.ts';
+import type { NodeInfo, PodInfo } from './node-info.ts';
+
+/** What changed in the cluster, in the terms by which plugins say what could help a pod they refused. */
+export type ClusterEvent = 'node-added' | 'node-allocatable' | 'node-labels' | 'node-taints' | 'pod-removed' | 'pod-added' | 'volume' | 'namespace';
+
+export interface Refusal {
+  /** As in the FailedScheduling event: `Insufficient cpu`. */
+  readonly reasons: readonly string[];
+  /** No eviction of pods could change it. */
+  readonly unresolvable: boolean;
+}
+
+/** Refuses every node at once: `persistentvolumeclaim "x" not found`. */
+export interface Rejection {
+  readonly rejection: string;
+}
+
+export type Filter = (node: NodeInfo) => Refusal | undefined;
+
+export interface Scorer {
+  score(node: NodeInfo): number;
+  /** How raw scores become 0 to 100: scaled to the highest, the same reversed, or they are already. */
+  readonly normalize: 'scale' | 'reverse' | 'none' | ((scores: number[]) => number[]);
+}
+
+/** The cluster as one scheduling attempt sees it. */
+export interface Cluster {
+  readonly nodes: ReadonlyMap<string, NodeInfo>;
+  readonly lookup: Lookup;
+}
+
+/** Objects besides nodes and pods. */
+export interface Lookup {
+  namespace(name: string): Namespace | undefined;
+  claim(namespace: string, name: string): PersistentVolumeClaim | undefined;
+  volume(name: string): PersistentVolume | undefined;
+  storageClass(name: string): StorageClass | undefined;
+}
+
+export interface Plugin {
+  readonly name: string;
+  /** Weight of its scores; 0 when it does not score. */
+  readonly weight: number;
+  /** What may make a pod schedulable that this plugin refused. */
+  readonly wakesOn: readonly ClusterEvent[];
+  filter?(pod: PodInfo, cluster: Cluster): Filter | Rejection | undefined;
+  score?(pod: PodInfo, cluster: Cluster, feasible: readonly NodeInfo[]): Scorer | undefined;
+}
+
+export const refuse = (reason: string): Refusal => ({ reasons: [reason], unresolvable: false });
+export const refuseForGood = (reason: string): Refusal => ({ reasons: [reason], unresolvable: true });
+
+export const SCORE_MAX = 100;

@@ -1,0 +1,152 @@
+/**
+ * Pods that wait for a node. Three places: active (highest priority first, then oldest), retry (woken by an event; taken
+ * when nothing is active, so that an idle scheduler never stalls and a busy one is not flooded), and unschedulable (waits
+ * for an event that one of the plugins which refused it named). A pod is in one place at most.
+ */
+
+import type { Clock, Timer } from '../base/clock.ts';
+import type { Pod } from '../api/core/v1.gen.ts';
+import type { ClusterEvent } from './plugin.ts';
+
+/** Without any event a pod is tried again after this long: upstream's pod-max-in-unschedulable-pods-duration. */
+const UNSCHEDULABLE_MS_MAX = 5 * 60 * 1000;
+const ERROR_RETRY_MS_MIN = 1000;
+const ERROR_RETRY_MS_MAX = 10_000;
+
+interface Waiting {
+  pod: Pod;
+  readonly sequence: number;
+  attempts: number;
+  place: 'active' | 'retry' | 'unschedulable' | 'timer' | 'taken';
+  wakesOn: ReadonlySet<ClusterEvent>;
+  timer: Timer | undefined;
+  /** An event arrived while the pod was being tried: its failure may be out of date. */
+  eventsMissed: Set<ClusterEvent>;
+}
+
+function before(a: Waiting, b: Waiting): boolean {
+  const difference = (b.pod.spec?.priority ?? 0) - (a.pod.spec?.priority ?? 0);
+  return difference < 0 || (difference === 0 && a.sequence < b.sequence);
+}
+
+/** A binary heap; entries that have moved elsewhere are skipped when they come up. */
+class Heap {
+  readonly #items: Waiting[] = [];
+
+  push(item: Waiting): void {
+    const items = this.#items;
+    let at = items.push(item) - 1;
+    while (at > 0) {
+      const parent = (at - 1) >> 1;
+      if (!before(item, items[parent]!)) break;
+      items[at] = items[parent]!;
+      at = parent;
+    }
+    items[at] = item;
+  }
+  pop(): Waiting | undefined {
+    const items = this.#items;
+    const first = items[0];
+    const last = items.pop();
+    if (items.length === 0 || !last) return first;
+    let at = 0;
+    for (;;) {
+      let child = 2 * at + 1;
+      if (child >= items.length) break;
+      if (child + 1 < items.length && before(items[child + 1]!, items[child]!)) child++;
+      if (!before(items[child]!, last)) break;
+      items[at] = items[child]!;
+      at = child;
+    }
+    items[at] = last;
+    return first;
+  }
+}
+
+export class SchedulingQueue {
+  readonly #clock: Clock;
+  readonly #onReady: () => void;
+  readonly #pods = new Map<string, Waiting>();
+  readonly #active = new Heap();
+  readonly #retry = new Heap();
+  #sequence = 0;
+
+  /** `onReady` is called when a pod may be taken. */
+  constructor(options: { clock: Clock; onReady: () => void }) {
+    this.#clock = options.clock;
+    this.#onReady = options.onReady;
+  }
+  get size(): number {
+    return this.#pods.size;
+  }
+  has(uid: string): boolean {
+    return this.#pods.has(uid);
+  }
+  /** A new pod, or a newer state of one that waits; `changed` says that the change may help it. */
+  put(pod: Pod, options: { changed: boolean }): void {
+    const uid = pod.metadata.uid!;
+    const known = this.#pods.get(uid);
+    if (!known) {
+      const waiting: Waiting = { pod, sequence: this.#sequence++, attempts: 0, place: 'active', wakesOn: new Set(), timer: undefined, eventsMissed: new Set() };
+      this.#pods.set(uid, waiting);
+      this.#active.push(waiting);
+      this.#onReady();
+      return;
+    }
+    known.pod = pod;
+    if (options.changed && known.place === 'unschedulable') this.#move(known, 'active');
+  }
+  remove(uid: string): void {
+    const waiting = this.#pods.get(uid);
+    if (!waiting) return;
+    waiting.timer?.cancel();
+    waiting.place = 'taken';
+    this.#pods.delete(uid);
+  }
+  /** The next pod to try; it stays known until `remove`, or goes back by one of the two below. */
+  take(): Pod | undefined {
+    return this.#takeFrom(this.#active, 'active') ?? this.#takeFrom(this.#retry, 'retry');
+  }
+  /** No node took it: wait for an event. */
+  unschedulable(uid: string, wakesOn: ReadonlySet<ClusterEvent>): void {
+    const waiting = this.#pods.get(uid);
+    if (!waiting) return;
+    waiting.wakesOn = wakesOn;
+    if ([...waiting.eventsMissed].some(event => wakesOn.has(event))) return this.#move(waiting, 'retry');
+    waiting.place = 'unschedulable';
+    waiting.timer = this.#clock.after(UNSCHEDULABLE_MS_MAX, () => this.#move(waiting, 'retry'), { background: true });
+  }
+  /** Something else failed, such as the write of the binding: try again after a back-off. */
+  failed(uid: string): void {
+    const waiting = this.#pods.get(uid);
+    if (!waiting) return;
+    waiting.place = 'timer';
+    const delayMs = Math.min(ERROR_RETRY_MS_MAX, ERROR_RETRY_MS_MIN * 2 ** Math.min(10, waiting.attempts - 1));
+    waiting.timer = this.#clock.after(delayMs, () => this.#move(waiting, 'active'));
+  }
+  /** Wakes the pods that the event may help. */
+  event(event: ClusterEvent): void {
+    for (const waiting of this.#pods.values()) {
+      if (waiting.place === 'taken') waiting.eventsMissed.add(event);
+      else if (waiting.place === 'unschedulable' && waiting.wakesOn.has(event)) this.#move(waiting, 'retry');
+    }
+  }
+
+  #takeFrom(heap: Heap, place: 'active' | 'retry'): Pod | undefined {
+    for (let waiting = heap.pop(); waiting; waiting = heap.pop()) {
+      if (waiting.place !== place) continue;
+      waiting.place = 'taken';
+      waiting.attempts++;
+      waiting.eventsMissed.clear();
+      return waiting.pod;
+    }
+    return undefined;
+  }
+  #move(waiting: Waiting, place: 'active' | 'retry'): void {
+    waiting.timer?.cancel();
+    waiting.timer = undefined;
+    waiting.place = place;
+    (place === 'active' ? this.#active : this.#retry).push(waiting);
+    this.#onReady();
+  }
+}

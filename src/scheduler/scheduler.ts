@@ -1,0 +1,291 @@
+/**
+ * Gives each pod a node: takes pods from the queue one by one, decides synchronously, assumes the result, and binds in
+ * the background. Invariant: a pod is bound through the binding subresource only, once; everything else it writes is
+ * the pod's PodScheduled condition, its nomination, and events.
+ */
+
+import { type Clock, formatTime } from '../base/clock.ts';
+import { isReason, messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { metrics } from '../base/metrics.ts';
+import type { Random } from '../base/random.ts';
+import type { Binding, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodCondition } from '../api/core/v1.gen.ts';
+import { semanticEqual } from '../api/machinery/equality.ts';
+import { labelSelectorMatch } from '../api/machinery/labels.ts';
+import { podCondition } from '../api/machinery/pod.ts';
+import type { PodDisruptionBudget } from '../api/policy/v1.gen.ts';
+import type { StorageClass } from '../api/storage/v1.gen.ts';
+import { Client, type ResourceClient } from '../client/client.ts';
+import { ApiEventRecorder, type EventRecorder } from '../client/event-recorder.ts';
+import type { Informer, InformerFactory } from '../client/informer.ts';
+import { NAMESPACES, NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, POD_DISRUPTION_BUDGETS, PODS, STORAGE_CLASSES } from '../client/resources.ts';
+import type { Transport } from '../client/transport.ts';
+import { SchedulerCache } from './cache.ts';
+import { describe, Framework, type Infeasible } from './framework.ts';
+import { podInfo } from './node-info.ts';
+import type { Cluster, ClusterEvent } from './plugin.ts';
+import { plugins } from './plugins/registry.ts';
+import { preempt } from './preemption.ts';
+import { SchedulingQueue } from './queue.ts';
+import { VolumeWaiter } from './volume-waiter.ts';
+
+export const SCHEDULER_NAME = 'default-scheduler';
+
+/** Bindings under way at once; beyond it the scheduler waits for one to end. */
+const BINDINGS_MAX = 128;
+/** Decisions between two turns of the event loop, so that watch events and other requests are served in a burst. */
+const DECISIONS_PER_TURN = 16;
+
+export interface SchedulerOptions {
+  readonly transport: Transport;
+  readonly informers: InformerFactory;
+  readonly log: Logger;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly signal: AbortSignal;
+}
+
+export class Scheduler {
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #signal: AbortSignal;
+  readonly #pods: ResourceClient<Pod>;
+  readonly #podInformer: Informer<Pod>;
+  readonly #budgets: Informer<PodDisruptionBudget>;
+  readonly #events: EventRecorder;
+  readonly #framework: Framework;
+  readonly #cache = new SchedulerCache();
+  readonly #queue: SchedulingQueue;
+  readonly #cluster: Cluster;
+  readonly #volumes: VolumeWaiter;
+  /** Pods that evicted others and wait for the room: node and pod by uid. */
+  readonly #nominated = new Map<string, { pod: Pod; node: string }>();
+  readonly #duration = metrics.histogram('scheduler_scheduling_attempt_duration_seconds', 'Scheduling attempt latency in seconds.', [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1], ['result']);
+  #bindings = 0;
+  #running = false;
+  #started = false;
+  readonly ready: Promise<void>;
+
+  constructor(options: SchedulerOptions) {
+    const { transport, informers, log, clock, random, signal } = options;
+    this.#clock = clock;
+    this.#log = log;
+    this.#signal = signal;
+    const client = new Client(transport);
+    this.#pods = client.of<Pod>(PODS);
+    this.#events = new ApiEventRecorder({ transport, component: SCHEDULER_NAME, log, clock });
+    this.#framework = new Framework({ plugins, random });
+    this.#queue = new SchedulingQueue({ clock, onReady: () => this.#wake() });
+    this.#podInformer = informers.get<Pod>(PODS);
+    const nodes = informers.get<Node>(NODES);
+    const namespaces = informers.get<Namespace>(NAMESPACES);
+    const claims = informers.get<PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIMS);
+    const volumes = informers.get<PersistentVolume>(PERSISTENT_VOLUMES);
+    const classes = informers.get<StorageClass>(STORAGE_CLASSES);
+    this.#budgets = informers.get<PodDisruptionBudget>(POD_DISRUPTION_BUDGETS);
+    this.#cluster = {
+      nodes: this.#cache.nodes,
+      lookup: {
+        namespace: name => namespaces.get(name),
+        claim: (namespace, name) => claims.get(`${namespace}/${name}`),
+        volume: name => volumes.get(name),
+        storageClass: name => classes.get(name),
+      },
+    };
+    this.#volumes = new VolumeWaiter({ claims, client: client.of<PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIMS), clock });
+    nodes.onChange(change => this.#nodeChanged(change.object, change.old));
+    this.#podInformer.onChange(change => this.#podChanged(change.object, change.old));
+    namespaces.onChange(({ object, old }) => {
+      if (old && object && !semanticEqual(old.metadata.labels, object.metadata.labels)) this.#queue.event('namespace');
+    });
+    for (const informer of [claims, volumes, classes] as Informer<PersistentVolume>[]) informer.onChange(() => this.#queue.event('volume'));
+    this.ready = Promise.all([nodes, this.#podInformer, namespaces, claims, volumes, classes, this.#budgets].map(informer => informer.synced)).then(() => {
+      this.#started = true;
+      this.#wake();
+    });
+  }
+
+  #nodeChanged(node: Node | undefined, old: Node | undefined): void {
+    if (!node) return this.#cache.removeNode(old!.metadata.name);
+    this.#cache.setNode(node);
+    for (const event of nodeEvents(node, old)) this.#queue.event(event);
+  }
+
+  #podChanged(pod: Pod | undefined, old: Pod | undefined): void {
+    const uid = (pod ?? old)!.metadata.uid!;
+    if (pod && old && old.metadata.uid !== uid) this.#podChanged(undefined, old);
+    if (!pod) {
+      this.#queue.remove(uid);
+      this.#nominated.delete(uid);
+      if (this.#cache.removePod(uid)) this.#queue.event('pod-removed');
+      return;
+    }
+    if (pod.spec?.nodeName) {
+      this.#queue.remove(uid);
+      this.#nominated.delete(uid);
+      const counted = this.#cache.isPlaced(uid);
+      if (this.#cache.setPod(pod)) this.#queue.event('pod-added');
+      else if (counted && !this.#cache.isPlaced(uid)) this.#queue.event('pod-removed');
+      return;
+    }
+    const mine = (pod.spec?.schedulerName ?? SCHEDULER_NAME) === SCHEDULER_NAME;
+    if (!mine || pod.metadata.deletionTimestamp || pod.spec?.schedulingGates?.length) return this.#queue.remove(uid);
+    if (this.#cache.isPlaced(uid)) return;
+    const changed = old !== undefined && (!semanticEqual(old.spec, pod.spec) || !semanticEqual(old.metadata.labels, pod.metadata.labels));
+    this.#queue.put(pod, { changed });
+  }
+
+  #wake(): void {
+    if (!this.#started || this.#running || this.#bindings >= BINDINGS_MAX || this.#signal.aborted) return;
+    this.#running = true;
+    // A microtask: whatever handler woke us finishes first.
+    queueMicrotask(() => this.#turn());
+  }
+  #turn(): void {
+    for (let decisions = 0; decisions < DECISIONS_PER_TURN; decisions++) {
+      const pod = this.#signal.aborted || this.#bindings >= BINDINGS_MAX ? undefined : this.#queue.take();
+      if (!pod) {
+        this.#running = false;
+        return;
+      }
+      this.#attempt(pod);
+    }
+    setImmediate(() => this.#turn());
+  }
+
+  #attempt(pod: Pod): void {
+    const uid = pod.metadata.uid!;
+    const startMs = this.#clock.monotonic();
+    let result = 'error';
+    try {
+      const outcome = this.#framework.schedule(podInfo(pod), this.#clusterFor(pod));
+      if (outcome.node) {
+        result = 'scheduled';
+        this.#cache.assume(pod, outcome.node.name);
+        void this.#bind(pod, outcome.node.name);
+      } else {
+        result = 'unschedulable';
+        this.#refuse(pod, outcome);
+      }
+    } catch (error) {
+      this.#log.error('scheduling attempt failed', { pod: `${pod.metadata.namespace}/${pod.metadata.name}`, error });
+      this.#queue.failed(uid);
+    }
+    this.#duration.observe((this.#clock.monotonic() - startMs) / 1000, result);
+  }
+
+  /** With the room kept that pods of the same or higher priority have been promised. */
+  #clusterFor(pod: Pod): Cluster {
+    const promised = [...this.#nominated.values()].filter(other => other.pod.metadata.uid !== pod.metadata.uid && (other.pod.spec?.priority ?? 0) >= (pod.spec?.priority ?? 0));
+    if (promised.length === 0) return this.#cluster;
+    const nodes = new Map(this.#cache.nodes);
+    for (const { pod: other, node } of promised) {
+      const info = nodes.get(node);
+      if (!info) continue;
+      const copy = info.clone();
+      copy.add(podInfo(other));
+      nodes.set(node, copy);
+    }
+    return { ...this.#cluster, nodes };
+  }
+
+  async #bind(pod: Pod, node: string): Promise<void> {
+    const { namespace = '', name, uid } = pod.metadata;
+    this.#bindings++;
+    try {
+      await this.#volumes.bindClaims(podInfo(pod), { node, lookup: this.#cluster.lookup, signal: this.#signal });
+      const binding: Binding = { apiVersion: 'v1', kind: 'Binding', metadata: { name, namespace, uid: uid! }, target: { kind: 'Node', name: node } };
+      await this.#pods.createSubresource(namespace, name, 'binding', binding);
+      this.#queue.remove(uid!);
+      this.#nominated.delete(uid!);
+      this.#events.event(pod, 'Normal', 'Scheduled', `Successfully assigned ${namespace}/${name} to ${node}`);
+    } catch (error) {
+      this.#cache.forget(uid!);
+      this.#queue.event('pod-removed');
+      if (isReason(error, 'NotFound')) this.#queue.remove(uid!);
+      else if (!this.#signal.aborted) {
+        this.#log.warn('binding failed, retrying', { pod: `${namespace}/${name}`, node, error: messageOf(error) });
+        this.#events.event(pod, 'Warning', 'FailedScheduling', `binding rejected: ${messageOf(error)}`);
+        this.#queue.failed(uid!);
+      }
+    } finally {
+      this.#bindings--;
+      this.#wake();
+    }
+  }
+
+  #refuse(pod: Pod, failure: Infeasible): void {
+    const uid = pod.metadata.uid!;
+    const canPreempt = failure.nodesTotal > 0;
+    const preemption = canPreempt
+      ? preempt(podInfo(pod), { plugins, cluster: this.#cluster, failure, isProtected: victim => this.#isProtected(victim) })
+      : undefined;
+    const message = describe(failure, preemption && preemption.node === undefined ? `preemption: ${preemption.message}` : '');
+    this.#events.event(pod, 'Warning', 'FailedScheduling', message);
+    const nominated = preemption?.node ? { node: preemption.node, victims: preemption.victims } : undefined;
+    if (nominated) this.#nominated.set(uid, { pod, node: nominated.node });
+    this.#queue.unschedulable(uid, nominated ? new Set([...failure.wakesOn, 'pod-removed']) : failure.wakesOn);
+    void this.#report(pod, message, nominated?.node);
+    if (nominated) void this.#evict(pod, nominated.victims.map(victim => victim.pod), nominated.node);
+  }
+
+  #isProtected(pod: Pod): boolean {
+    for (const budget of this.#budgets.values()) {
+      if (budget.metadata.namespace === pod.metadata.namespace && (budget.status?.disruptionsAllowed ?? 0) <= 0 && labelSelectorMatch(budget.spec?.selector)(pod.metadata.labels)) return true;
+    }
+    return false;
+  }
+
+  async #evict(pod: Pod, victims: readonly Pod[], node: string): Promise<void> {
+    await Promise.all(
+      victims.map(async victim => {
+        const { namespace = '', name, uid } = victim.metadata;
+        if (victim.metadata.deletionTimestamp) return;
+        try {
+          const condition = { type: 'DisruptionTarget', status: 'True', reason: 'PreemptionByScheduler', message: `${SCHEDULER_NAME}: preempting to accommodate a higher priority pod`, lastTransitionTime: formatTime(this.#clock.now()) };
+          await this.#pods.patchStatus(namespace, name, { metadata: { uid }, status: { conditions: [condition] } }, 'application/strategic-merge-patch+json');
+          await this.#pods.delete(namespace, name, { preconditions: { uid: uid! } });
+          this.#events.event(victim, 'Normal', 'Preempted', `Preempted by pod ${pod.metadata.uid} on node ${node}`);
+        } catch (error) {
+          if (!isReason(error, 'NotFound')) this.#log.warn('victim not deleted', { pod: `${namespace}/${name}`, error: messageOf(error) });
+        }
+      }),
+    );
+  }
+
+  /** Writes PodScheduled=False and the nomination, when they say something new. */
+  async #report(pod: Pod, message: string, nominatedNodeName: string | undefined): Promise<void> {
+    const { namespace = '', name, uid } = pod.metadata;
+    const current = this.#podInformer.get(`${namespace}/${name}`) ?? pod;
+    const before = podCondition(current, 'PodScheduled');
+    const same = before?.status === 'False' && before.reason === 'Unschedulable' && before.message === message;
+    if (same && (!nominatedNodeName || current.status?.nominatedNodeName === nominatedNodeName)) return;
+    const condition: PodCondition = {
+      type: 'PodScheduled',
+      status: 'False',
+      reason: 'Unschedulable',
+      message,
+      lastTransitionTime: before?.status === 'False' && before.lastTransitionTime ? before.lastTransitionTime : formatTime(this.#clock.now()),
+      ...(current.metadata.generation ? { observedGeneration: current.metadata.generation } : {}),
+    };
+    try {
+      await this.#pods.patchStatus(namespace, name, { metadata: { uid }, status: { conditions: [condition], ...(nominatedNodeName ? { nominatedNodeName } : {}) } }, 'application/strategic-merge-patch+json');
+    } catch (error) {
+      if (!isReason(error, 'NotFound', 'Conflict')) this.#log.warn('PodScheduled condition not written', { pod: `${namespace}/${name}`, error: messageOf(error) });
+    }
+  }
+}
+
+function nodeEvents(node: Node, old: Node | undefined): ClusterEvent[] {
+  if (!old) return ['node-added'];
+  const events: ClusterEvent[] = [];
+  if (!semanticEqual(node.status?.allocatable, old.status?.allocatable)) events.push('node-allocatable');
+  if (!semanticEqual(node.metadata.labels, old.metadata.labels)) events.push('node-labels');
+  if (!semanticEqual(node.spec?.taints, old.spec?.taints) || node.spec?.unschedulable !== old.spec?.unschedulable) events.push('node-taints');
+  return events;
+}
+
+/** Runs until the signal aborts; `ready` resolves once its informers have synced. The factory must be started by its owner. */
+export function startScheduler(options: SchedulerOptions): Scheduler {
+  return new Scheduler(options);
+}
