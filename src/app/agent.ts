@@ -4,6 +4,7 @@
  */
 
 import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { systemClock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import { createLogger } from '../base/log.ts';
@@ -14,6 +15,7 @@ import { DnsServer } from '../dns/server.ts';
 import { Kubelet } from '../kubelet/kubelet.ts';
 import { NodeNetwork } from '../network/node-network.ts';
 import { ServiceProxy } from '../proxy/service-proxy.ts';
+import { ensureDnsLink } from './dns-link.ts';
 import type { AgentCredentials } from './pki.ts';
 
 export interface AgentConfig {
@@ -52,16 +54,50 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     new HttpsTransport({ server, ca: credentials.ca, cert: pair.certificate, key: pair.key, userAgent });
   const nodeTransport = connect(credentials.kubelet, 'cox-kubelet');
   const networkTransport = connect(credentials.network, 'cox-network');
-  const networkInformers = new InformerFactory({ transport: networkTransport, log });
   const nodeInformers = new InformerFactory({ transport: nodeTransport, log });
+  const networkInformers = new InformerFactory({ transport: networkTransport, log });
 
-  void networkInformers;
-  void nodeInformers;
-  void clock;
-  void random;
-  void signal;
-  void DnsServer;
-  void Kubelet;
-  void NodeNetwork;
-  void ServiceProxy;
+  const network = new NodeNetwork({
+    nodeName: config.node,
+    nodeIp: config.nodeAddress,
+    clusterCidrs: [config.clusterCidr],
+    stateDir: join(config.rootDir, 'network'),
+    transport: networkTransport,
+    informers: networkInformers,
+    log,
+    clock,
+  });
+  ensureDnsLink(config.clusterDns);
+  const dns = new DnsServer({ informers: networkInformers, clusterDomain: config.clusterDomain, listen: { address: config.clusterDns, port: 53 }, log, clock });
+  const proxy = new ServiceProxy({
+    informers: networkInformers,
+    nodeName: config.node,
+    nodeIps: [config.nodeAddress],
+    localVips: [config.clusterDns],
+    log,
+    clock,
+  });
+  const kubelet = new Kubelet({
+    nodeName: config.node,
+    nodeIps: [config.nodeAddress],
+    rootDir: config.rootDir,
+    runDir: config.runDir,
+    imageDir: config.imageDir,
+    transport: nodeTransport,
+    informers: nodeInformers,
+    network,
+    clusterDns: [config.clusterDns],
+    clusterDomain: config.clusterDomain,
+    tls: { key: credentials.serving.key, cert: credentials.serving.certificate, ca: credentials.ca },
+    port: config.kubeletPort,
+    cgroupRoot: config.cgroupRoot,
+    log,
+    clock,
+    random,
+  });
+  networkInformers.start(signal);
+  nodeInformers.start(signal);
+  await Promise.all([network.run(signal), proxy.run(signal), dns.run(signal), kubelet.run(signal)]);
+  nodeTransport.close();
+  networkTransport.close();
 }

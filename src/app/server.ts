@@ -14,7 +14,7 @@ import { systemRandom } from '../base/random.ts';
 import { InformerFactory } from '../client/informer.ts';
 import { startControllers } from '../controllers/start.ts';
 import { startScheduler } from '../scheduler/scheduler.ts';
-import { LmdbStore } from '../store/lmdb.ts';
+import { openLmdbStore } from '../store/lmdb.ts';
 import { listenTcp } from '../sys/socket.ts';
 import { ensureAddons } from './addons.ts';
 import { Gateway } from './gateway.ts';
@@ -48,7 +48,8 @@ export async function runServer(config: ServerConfig): Promise<void> {
     log.error('unhandled rejection', { error: error instanceof Error ? error : messageOf(error) }),
   );
 
-  const [pki, store] = await Promise.all([openPki(config.stateDir), LmdbStore.open(join(config.stateDir, 'store'))]);
+  const pki = await openPki(config.stateDir);
+  const store = openLmdbStore({ directory: join(config.stateDir, 'store') });
   const late: { server?: ApiServer } = {};
   const security = createSecurity({
     reader: () => late.server!.reader,
