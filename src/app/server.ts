@@ -79,7 +79,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
 
   const informers = new InformerFactory({ transport, log });
   informers.start(stop.signal);
-  const controllers = startControllers({
+  startControllers({
     transport,
     informers,
     log,
@@ -90,10 +90,10 @@ export async function runServer(config: ServerConfig): Promise<void> {
     clusterCidr: config.clusterCidr,
     nodeCidrMaskSize: config.nodeCidrMaskSize,
   });
-  const scheduler = startScheduler({ transport, informers, log, clock, random, signal: stop.signal });
+  startScheduler({ transport, informers, log, clock, random, signal: stop.signal });
   const gateway = new Gateway({ informers, machineNetns: config.machineNetnsFd, log }).run(stop.signal);
   await new Promise<void>(resolve => stop.signal.addEventListener('abort', () => resolve(), { once: true }));
-  await Promise.allSettled([controllers, scheduler, gateway]);
+  await gateway;
   await server.close();
   await store.close();
 }
