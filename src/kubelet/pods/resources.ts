@@ -1,0 +1,94 @@
+/** From requests and limits to quality of service, cgroup limits and the out-of-memory score. Pure; upstream's arithmetic. */
+
+import type { Container, Pod } from '../../api/core/v1.gen.ts';
+import { quantityMilli, quantityValue } from '../../api/machinery/quantity.ts';
+import type { CgroupLimits } from '../../sys/cgroup.ts';
+
+export type QosClass = 'Guaranteed' | 'Burstable' | 'BestEffort';
+
+const SHARES_MIN = 2;
+const SHARES_MAX = 262144;
+const QUOTA_PERIOD_MICROS = 100_000;
+const QUOTA_MICROS_MIN = 1000;
+
+export function allContainers(pod: Pod): Container[] {
+  return [...(pod.spec.initContainers ?? []), ...pod.spec.containers];
+}
+
+export function isSidecar(container: Container): boolean {
+  return container.restartPolicy === 'Always';
+}
+
+export function qosOf(pod: Pod): QosClass {
+  const known = pod.status?.qosClass;
+  if (known === 'Guaranteed' || known === 'Burstable' || known === 'BestEffort') return known;
+  let isAny = false;
+  let isGuaranteed = true;
+  const budgets = pod.spec.resources ? [{ resources: pod.spec.resources }] : allContainers(pod);
+  for (const { resources = {} } of budgets) {
+    for (const name of ['cpu', 'memory']) {
+      const limit = quantityMilli(resources.limits?.[name]);
+      const request = quantityMilli(resources.requests?.[name] ?? resources.limits?.[name]);
+      if (limit > 0 || request > 0) isAny = true;
+      if (limit === 0 || request !== limit) isGuaranteed = false;
+    }
+  }
+  return !isAny ? 'BestEffort' : isGuaranteed ? 'Guaranteed' : 'Burstable';
+}
+
+export function sharesOf(milli: number): number {
+  return milli === 0 ? SHARES_MIN : Math.min(SHARES_MAX, Math.max(SHARES_MIN, Math.floor((milli * 1024) / 1000)));
+}
+
+export function quotaOf(milli: number): number {
+  return Math.max(QUOTA_MICROS_MIN, Math.floor((milli * QUOTA_PERIOD_MICROS) / 1000));
+}
+
+function limitsOf(cpuRequestMilli: number, cpuLimitMilli: number, memoryBytes: number) {
+  return {
+    cpuShares: sharesOf(cpuRequestMilli || cpuLimitMilli),
+    ...(cpuLimitMilli > 0 ? { cpuQuotaMicros: quotaOf(cpuLimitMilli), cpuPeriodMicros: QUOTA_PERIOD_MICROS } : {}),
+    ...(memoryBytes > 0 ? { memoryBytesMax: memoryBytes } : {}),
+  };
+}
+
+export function containerLimits(container: Container): ReturnType<typeof limitsOf> {
+  const { requests = {}, limits = {} } = container.resources ?? {};
+  return limitsOf(quantityMilli(requests['cpu']), quantityMilli(limits['cpu']), quantityValue(limits['memory']));
+}
+
+/** What a pod asks of a resource: the larger of its running sum and its greatest init step, sidecars counted in both, with overhead. */
+export function podRequest(pod: Pod, name: string, of: 'requests' | 'limits' = 'requests'): number {
+  const measure = name === 'cpu' ? quantityMilli : quantityValue;
+  const amount = (container: Container) => measure(container.resources?.[of]?.[name] ?? (of === 'requests' ? container.resources?.limits?.[name] : undefined));
+  let sidecars = 0;
+  let greatestInit = 0;
+  for (const container of pod.spec.initContainers ?? []) {
+    if (isSidecar(container)) sidecars += amount(container);
+    greatestInit = Math.max(greatestInit, sidecars + (isSidecar(container) ? 0 : amount(container)));
+  }
+  const running = pod.spec.containers.reduce((sum, container) => sum + amount(container), sidecars);
+  const ofPod = pod.spec.resources?.[of]?.[name];
+  return (ofPod !== undefined ? measure(ofPod) : Math.max(running, greatestInit)) + measure(pod.spec.overhead?.[name]);
+}
+
+/** Limits of the pod's own group: a limit only where every container has one. */
+export function podLimits(pod: Pod): CgroupLimits {
+  const everyHas = (name: string) => pod.spec.resources?.limits?.[name] !== undefined || allContainers(pod).every(container => quantityMilli(container.resources?.limits?.[name]) > 0);
+  return limitsOf(podRequest(pod, 'cpu'), everyHas('cpu') ? podRequest(pod, 'cpu', 'limits') : 0, everyHas('memory') ? podRequest(pod, 'memory', 'limits') : 0);
+}
+
+export function podCgroup(root: string, pod: Pod): string {
+  const qos = qosOf(pod);
+  return `${root}/kubepods/${qos === 'Guaranteed' ? '' : `${qos.toLowerCase()}/`}pod${pod.metadata.uid}`;
+}
+
+export function oomScoreAdj(pod: Pod, container: Container, nodeMemoryBytes: number): number {
+  if ((pod.spec.priority ?? 0) >= 2_000_001_000) return -997;
+  const qos = qosOf(pod);
+  if (qos === 'Guaranteed') return -997;
+  if (qos === 'BestEffort') return 1000;
+  const memory = quantityValue(container.resources?.requests?.['memory'] ?? container.resources?.limits?.['memory']);
+  const score = Math.floor(1000 - (1000 * memory) / nodeMemoryBytes);
+  return Math.min(999, Math.max(3, score));
+}

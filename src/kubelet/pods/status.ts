@@ -1,0 +1,234 @@
+/**
+ * A pod's status from what runs: pure, and as upstream's kubelet writes it. Inputs are the spec, the runtime's containers
+ * and what the worker knows beside (why a container waits, probe results); the output has every field the kubelet owns.
+ */
+
+import type { Container, ContainerState as ApiContainerState, ContainerStatus, Pod, PodCondition, PodStatus } from '../../api/core/v1.gen.ts';
+import { formatTime } from '../../base/clock.ts';
+import type { ContainerState } from '../runtime.ts';
+import { allContainers, isSidecar, qosOf } from './resources.ts';
+
+export interface Waiting {
+  readonly reason: string;
+  readonly message?: string;
+}
+
+export interface StatusInput {
+  readonly pod: Pod;
+  /** Every container of the pod that the runtime knows, all attempts. */
+  readonly containers: readonly ContainerState[];
+  readonly isSandboxReady: boolean;
+  readonly podIps: readonly string[];
+  readonly hostIps: readonly string[];
+  /** Why a container that should run does not: by container name. */
+  readonly waiting: ReadonlyMap<string, Waiting>;
+  readonly isReady: (container: ContainerState) => boolean;
+  readonly isStarted: (container: ContainerState) => boolean;
+  readonly terminationMessage: (container: ContainerState) => string | undefined;
+  /** The kubelet ended or refused the pod: phase Failed with this. */
+  readonly ended?: { readonly reason: string; readonly message: string };
+  /** Nothing will be started any more. */
+  readonly isTerminating: boolean;
+  readonly nowMs: number;
+}
+
+export function latestOf(containers: readonly ContainerState[], name: string): ContainerState | undefined {
+  let latest: ContainerState | undefined;
+  for (const one of containers) if (one.name === name && (!latest || one.attempt > latest.attempt || (one.attempt === latest.attempt && one.createdMs >= latest.createdMs))) latest = one;
+  return latest;
+}
+
+export function exitReason(container: ContainerState): string {
+  if (container.oomKilled) return 'OOMKilled';
+  if (container.reason === 'Unknown') return 'ContainerStatusUnknown';
+  return container.reason ?? (container.exitCode === 0 ? 'Completed' : 'Error');
+}
+
+/** Whether an ended container runs again, by its own or the pod's policy. */
+export function restarts(pod: Pod, container: Container, exitCode: number | undefined, isInit: boolean): boolean {
+  if (isInit && isSidecar(container)) return true;
+  for (const { action, exitCodes } of container.restartPolicyRules ?? []) {
+    if (!exitCodes || exitCode === undefined) continue;
+    const isListed = (exitCodes.values ?? []).includes(exitCode);
+    if (isListed === (exitCodes.operator === 'In')) return action === 'Restart';
+  }
+  const policy = container.restartPolicy ?? pod.spec.restartPolicy ?? 'Always';
+  if (policy === 'Never') return false;
+  if (policy === 'OnFailure' || isInit) return exitCode !== 0;
+  return true;
+}
+
+function runtimeState(container: ContainerState, input: StatusInput): ApiContainerState {
+  if (container.state === 'running') return { running: { startedAt: formatTime(container.startedMs ?? container.createdMs) } };
+  if (container.state === 'created') return { waiting: { reason: 'ContainerCreating' } };
+  const message = input.terminationMessage(container) ?? container.message;
+  return {
+    terminated: {
+      exitCode: container.exitCode ?? 255,
+      reason: exitReason(container),
+      ...(message ? { message } : {}),
+      startedAt: formatTime(container.startedMs ?? 0).replace(/^1970.*/, '1970-01-01T00:00:00Z'),
+      finishedAt: formatTime(container.finishedMs ?? container.createdMs),
+      containerID: `cox://${container.id}`,
+    },
+  };
+}
+
+function containerStatus(spec: Container, input: StatusInput, isInit: boolean, hasInitialized: boolean): ContainerStatus {
+  const { pod, containers } = input;
+  const latest = latestOf(containers, spec.name);
+  const before = containers.filter(one => one.name === spec.name && one !== latest && one.state === 'exited').sort((a, b) => b.attempt - a.attempt)[0];
+  const wait = input.waiting.get(spec.name);
+  const known = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])].find(one => one.name === spec.name);
+  if (!latest) {
+    const reason = wait ?? { reason: isInit || hasInitialized || !(pod.spec.initContainers?.length) ? (pod.spec.initContainers?.length ? 'PodInitializing' : 'ContainerCreating') : 'PodInitializing' };
+    const state: ApiContainerState = { waiting: { reason: reason.reason, ...(reason.message ? { message: reason.message } : {}) } };
+    return {
+      name: spec.name, state, lastState: known?.lastState ?? {}, ready: false, restartCount: known?.restartCount ?? 0, image: spec.image ?? '', imageID: '', started: false, ...resourcesOf(spec), ...mountsOf(spec),
+    };
+  }
+  let state = runtimeState(latest, input);
+  let lastState: ApiContainerState = before ? runtimeState(before, input) : {};
+  const willRestart = latest.state === 'exited' && !input.isTerminating && !input.ended && restarts(pod, spec, latest.exitCode, isInit);
+  if (wait && (willRestart || latest.state === 'created')) {
+    if (latest.state === 'exited') lastState = state;
+    state = { waiting: { reason: wait.reason, ...(wait.message ? { message: wait.message } : {}) } };
+  }
+  const isRunning = latest.state === 'running';
+  const isStarted = isRunning && input.isStarted(latest);
+  const isReady = isInit && !isSidecar(spec) ? latest.state === 'exited' && latest.exitCode === 0 : isRunning && isStarted && input.isReady(latest);
+  return {
+    name: spec.name, state, lastState, ready: isReady, restartCount: latest.attempt, image: latest.imageRef, imageID: latest.imageId, containerID: `cox://${latest.id}`,
+    started: isInit && !isSidecar(spec) ? isRunning : isStarted, ...resourcesOf(spec), ...mountsOf(spec),
+    ...(latest.user ? { user: { linux: { uid: latest.user.uid, gid: latest.user.gid, supplementalGroups: [...new Set([latest.user.gid, ...latest.user.additionalGids])] } } } : {}),
+  };
+}
+
+function resourcesOf(spec: Container): Pick<ContainerStatus, 'resources' | 'allocatedResources'> {
+  const { requests, limits } = spec.resources ?? {};
+  return {
+    ...(requests && Object.keys(requests).length ? { allocatedResources: requests } : {}),
+    resources: { ...(limits ? { limits } : {}), ...(requests ? { requests } : {}) },
+  };
+}
+
+function mountsOf(spec: Container): Pick<ContainerStatus, 'volumeMounts'> {
+  if (!spec.volumeMounts?.length) return {};
+  return { volumeMounts: spec.volumeMounts.map(({ name, mountPath, readOnly }) => ({ name, mountPath, ...(readOnly ? { readOnly, recursiveReadOnly: 'Disabled' } : {}) })) };
+}
+
+/** Whether every init step is behind: ordinary ones ended well, sidecars started. */
+export function isInitialized(pod: Pod, statuses: readonly ContainerStatus[]): boolean {
+  return (pod.spec.initContainers ?? []).every(spec => {
+    const status = statuses.find(one => one.name === spec.name);
+    return isSidecar(spec) ? status?.started === true : status?.state?.terminated?.exitCode === 0;
+  });
+}
+
+function phaseOf(pod: Pod, statuses: readonly ContainerStatus[], initStatuses: readonly ContainerStatus[], input: StatusInput): string {
+  if (input.ended) return 'Failed';
+  const current = pod.status?.phase;
+  let pendingInit = 0;
+  let failedInit = 0;
+  for (const spec of pod.spec.initContainers ?? []) {
+    const status = initStatuses.find(one => one.name === spec.name);
+    if (isSidecar(spec)) {
+      if (!status?.started && !(status?.state?.terminated && input.isTerminating)) pendingInit++;
+      continue;
+    }
+    const ended = status?.state?.terminated;
+    if (ended) {
+      if (ended.exitCode !== 0) {
+        if (restarts(pod, spec, ended.exitCode, true) && !input.isTerminating) pendingInit++;
+        else failedInit++;
+      }
+    } else if (status?.state?.waiting && status.lastState?.terminated?.exitCode === 0) continue;
+    else pendingInit++;
+  }
+  let unknown = 0;
+  let running = 0;
+  let waiting = 0;
+  let stopped = 0;
+  let succeeded = 0;
+  for (const spec of pod.spec.containers) {
+    const status = statuses.find(one => one.name === spec.name);
+    if (status?.state?.running) running++;
+    else if (status?.state?.terminated) {
+      stopped++;
+      if (status.state.terminated.exitCode === 0) succeeded++;
+    } else if (status?.state?.waiting) {
+      if (status.lastState?.terminated) stopped++;
+      else waiting++;
+    } else unknown++;
+  }
+  if (failedInit > 0 && pod.spec.restartPolicy === 'Never') return 'Failed';
+  if (failedInit > 0 && input.isTerminating) return 'Failed';
+  // Sidecars of a pod whose work is done do not hold its phase back.
+  if (pendingInit > 0 && !(stopped === pod.spec.containers.length)) return current === 'Running' && running > 0 ? 'Running' : 'Pending';
+  if (waiting > 0) return 'Pending';
+  if (running > 0 && unknown === 0) return 'Running';
+  if (running === 0 && stopped > 0 && unknown === 0) {
+    const willRestart = pod.spec.containers.some(spec => {
+      const status = statuses.find(one => one.name === spec.name);
+      const ended = status?.state?.terminated ?? status?.lastState?.terminated;
+      return restarts(pod, spec, ended?.exitCode, false);
+    });
+    if (willRestart && !input.isTerminating) return 'Running';
+    return stopped === succeeded ? 'Succeeded' : 'Failed';
+  }
+  return 'Pending';
+}
+
+function condition(input: StatusInput, type: string, isTrue: boolean, reason?: string, message?: string): PodCondition {
+  const status = isTrue ? 'True' : 'False';
+  const before = input.pod.status?.conditions?.find(one => one.type === type);
+  const { generation } = input.pod.metadata;
+  return {
+    type, ...(generation !== undefined ? { observedGeneration: generation } : {}), status, lastProbeTime: null as unknown as string,
+    lastTransitionTime: before?.status === status && before.lastTransitionTime ? before.lastTransitionTime : formatTime(input.nowMs),
+    ...(reason ? { reason } : {}), ...(message ? { message } : {}),
+  };
+}
+
+export function podStatus(input: StatusInput): PodStatus {
+  const { pod } = input;
+  const initStatuses = (pod.spec.initContainers ?? []).map(spec => containerStatus(spec, input, true, false));
+  const hasInitialized = isInitialized(pod, initStatuses);
+  const statuses = pod.spec.containers.map(spec => containerStatus(spec, input, false, hasInitialized));
+  // A finished pod stays finished, whatever becomes of its leftovers.
+  const former = pod.status?.phase;
+  const phase = former === 'Failed' || former === 'Succeeded' ? former : phaseOf(pod, statuses, initStatuses, input);
+  const isOver = phase === 'Succeeded' || phase === 'Failed';
+  const notInitialized = (pod.spec.initContainers ?? []).filter(spec => !isInitialized({ ...pod, spec: { ...pod.spec, initContainers: [spec] } }, initStatuses));
+  const watched = [...initStatuses.filter(status => isSidecar(allContainers(pod).find(one => one.name === status.name)!)), ...statuses];
+  const notReady = watched.filter(status => !status.ready).map(status => status.name);
+  const notReadyReason = phase === 'Succeeded' ? 'PodCompleted' : phase === 'Failed' ? 'PodFailed' : notReady.length ? 'ContainersNotReady' : undefined;
+  const notReadyMessage = isOver || !notReady.length ? undefined : `containers with unready status: [${notReady.join(' ')}]`;
+  const containersReady = notReadyReason === undefined;
+  const gates = (pod.spec.readinessGates ?? []).filter(gate => pod.status?.conditions?.find(one => one.type === gate.conditionType)?.status !== 'True');
+  const gateMessage = gates
+    .map(gate => (pod.status?.conditions?.some(one => one.type === gate.conditionType) ? `the status of pod readiness gate "${gate.conditionType}" is not "True", but False` : `corresponding condition of pod readiness gate "${gate.conditionType}" does not exist.`))
+    .join(', ');
+  const conditions = [
+    condition(input, 'PodReadyToStartContainers', input.isSandboxReady && !isOver),
+    phase === 'Succeeded' ? condition(input, 'Initialized', true, 'PodCompleted') : notInitialized.length && !hasInitialized
+      ? condition(input, 'Initialized', false, 'ContainersNotInitialized', `containers with incomplete status: [${notInitialized.map(one => one.name).join(' ')}]`)
+      : condition(input, 'Initialized', true),
+    containersReady && gates.length ? condition(input, 'Ready', false, 'ReadinessGatesNotReady', gateMessage) : condition(input, 'Ready', containersReady, notReadyReason, notReadyMessage),
+    condition(input, 'ContainersReady', containersReady, notReadyReason, notReadyMessage),
+    condition(input, 'PodScheduled', true),
+  ];
+  const { generation } = pod.metadata;
+  return {
+    ...(generation !== undefined ? { observedGeneration: generation } : {}),
+    phase,
+    conditions,
+    ...(input.ended ?? (pod.status?.phase === phase && isOver ? { ...(pod.status.reason ? { reason: pod.status.reason } : {}), ...(pod.status.message ? { message: pod.status.message } : {}) } : {})),
+    ...(input.hostIps[0] ? { hostIP: input.hostIps[0], hostIPs: input.hostIps.map(ip => ({ ip })) } : {}),
+    ...(input.podIps[0] ? { podIP: input.podIps[0], podIPs: input.podIps.map(ip => ({ ip })) } : {}),
+    startTime: pod.status?.startTime ?? formatTime(input.nowMs),
+    ...(initStatuses.length ? { initContainerStatuses: initStatuses } : {}),
+    containerStatuses: statuses,
+    qosClass: qosOf(pod),
+  };
+}

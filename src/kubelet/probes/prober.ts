@@ -1,0 +1,43 @@
+/** What a kind of probe must do: one file a kind, one line in `registry.ts`. */
+
+import type { Container, ProbeHandler } from '../../api/core/v1.gen.ts';
+
+export interface ProbeTarget {
+  readonly podIp: string;
+  readonly container: Container;
+  /** Runs in the container; killed with its children when the signal aborts. `output` holds the first 10 KiB. */
+  exec(command: readonly string[], signal: AbortSignal): Promise<{ readonly exitCode: number; readonly output: string }>;
+}
+
+export interface ProbeOutcome {
+  readonly isSuccess: boolean;
+  /** What stands behind `Readiness probe failed: `. */
+  readonly output: string;
+}
+
+export interface Prober<A> {
+  readonly action: keyof ProbeHandler;
+  /** Never rejects for an unhealthy target. `signal` aborts when the time is over. */
+  probe(action: A, target: ProbeTarget, options: { readonly signal: AbortSignal; readonly timeoutSeconds: number }): Promise<ProbeOutcome>;
+}
+
+/** A port by number or by the name that the container gives it. */
+export function portNumber(port: number | string, container: Container): number {
+  if (typeof port === 'number') return port;
+  const named = container.ports?.find(one => one.name === port)?.containerPort ?? (/^\d+$/.test(port) ? Number(port) : undefined);
+  if (named === undefined) throw new Error(`couldn't find port: ${port}`);
+  return named;
+}
+
+export function hostPort(host: string, port: number): string {
+  return `${host.includes(':') ? `[${host}]` : host}:${port}`;
+}
+
+/** A connection error in Go's words, which users know. */
+export function dialError(error: unknown, address: string): string {
+  const code = (error as NodeJS.ErrnoException).code;
+  const words: Readonly<Record<string, string>> = {
+    ECONNREFUSED: 'connection refused', EHOSTUNREACH: 'no route to host', ENETUNREACH: 'network is unreachable', ECONNRESET: 'connection reset by peer', ETIMEDOUT: 'connection timed out',
+  };
+  return words[code ?? ''] ? `dial tcp ${address}: connect: ${words[code!]}` : `dial tcp ${address}: ${(error as Error).message}`;
+}
