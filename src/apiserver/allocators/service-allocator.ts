@@ -11,7 +11,7 @@ import type { Logger } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
 import { SERVICES } from '../../client/resources.ts';
 import type { Allocator, Reader } from '../request.ts';
-import type { Family } from './address-range.ts';
+import { canonicalAddress, type Family } from './address-range.ts';
 import { type Band, findFree, type Owner } from './claims.ts';
 import { type ClusterAddresses, ownerOf } from './cluster-addresses.ts';
 import { fillIpFamilies } from './ip-families.ts';
@@ -55,6 +55,7 @@ export class ServiceAllocator implements Allocator {
   ): { committed(): void; failed(): void } {
     this.#load();
     const [service, before] = [object as Service, old as Service | undefined];
+    if (!isWellFormed(service)) return { committed() {}, failed() {} };
     const transaction: Transaction = { owner: ownerOf(service), takenAddresses: [], takenPorts: [] };
     const undo = () => {
       for (const address of transaction.takenAddresses) this.#options.addresses.free(address, transaction.owner);
@@ -212,6 +213,18 @@ export class ServiceAllocator implements Allocator {
         else this.#ports.set(port, owner);
       }
   }
+}
+
+// Validation, which comes after the claims, refuses the rest with better words.
+function isWellFormed({ spec }: Service): boolean {
+  if (!spec) return false;
+  const addresses = [spec.clusterIP, ...(spec.clusterIPs ?? [])].filter(address => address && address !== 'None');
+  const families = (spec.ipFamilies ?? []).every(family => family === 'IPv4' || family === 'IPv6');
+  return (
+    families &&
+    (spec.clusterIPs?.length ?? 0) <= 2 &&
+    addresses.every(address => canonicalAddress(address!) !== undefined)
+  );
 }
 
 function addressesOf(service: Service): string[] {

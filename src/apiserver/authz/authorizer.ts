@@ -22,8 +22,9 @@ export class AuthorizerChain implements Authorizer {
     this.#node = new NodeAuthorizer(reader, nodeRules);
   }
 
-  authorize(attributes: RequestAttributes): Decision {
-    if (attributes.user.groups.includes(PRIVILEGED_GROUP)) return PRIVILEGED;
+  authorize(given: RequestAttributes): Decision {
+    if (given.user.groups.includes(PRIVILEGED_GROUP)) return PRIVILEGED;
+    const attributes = named(given);
     let reason = '';
     if (nodeNameOf(attributes.user) !== undefined) {
       const decision = this.#node.authorize(attributes);
@@ -49,4 +50,16 @@ export class AuthorizerChain implements Authorizer {
       incomplete: false,
     };
   }
+}
+
+// A list of exactly one object is decided on by its name, as upstream's request info does.
+function named(attributes: RequestAttributes): RequestAttributes {
+  if (
+    attributes.name !== '' ||
+    !attributes.fieldSelector ||
+    !['list', 'watch', 'deletecollection'].includes(attributes.verb)
+  )
+    return attributes;
+  const term = attributes.fieldSelector.split(',').find(part => /^metadata\.name==?[^=]/.test(part));
+  return term ? { ...attributes, name: term.slice(term.lastIndexOf('=') + 1) } : attributes;
 }

@@ -1,0 +1,319 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Pod } from '../../api/core/v1.gen.ts';
+import type { KubeObject } from '../../api/meta.ts';
+import { resourceByName } from '../../api/resources.ts';
+import { systemClock } from '../../base/clock.ts';
+import type { ApiError } from '../../base/errors.ts';
+import { silentLogger } from '../../base/log.ts';
+import { seededRandom } from '../../base/random.ts';
+import {
+  CLUSTER_ROLE_BINDINGS,
+  CLUSTER_ROLES,
+  NAMESPACES,
+  PODS,
+  PRIORITY_CLASSES,
+  SERVICE_ACCOUNTS,
+} from '../../client/resources.ts';
+import { AuthorizerChain } from '../authz/authorizer.ts';
+import { FakeReader } from '../fake-reader.ts';
+import { type AdmissionRequest, LOOPBACK_USER, type UserInfo } from '../request.ts';
+import { ensureBootstrapObjects } from './bootstrap-objects.ts';
+import { admissionPlugins } from './registry.ts';
+import { ResourceQuota } from './resource-quota.ts';
+
+function setup() {
+  const reader = new FakeReader();
+  const context = {
+    reader: () => reader,
+    transport: () => reader,
+    authorizer: new AuthorizerChain(() => reader),
+    clock: systemClock,
+    random: seededRandom(3),
+    log: silentLogger,
+  };
+  const plugins = admissionPlugins(context, new ResourceQuota(context));
+  for (const name of ['default', 'ns'])
+    reader.put(NAMESPACES, { apiVersion: 'v1', kind: 'Namespace', metadata: { name } });
+  reader.put(SERVICE_ACCOUNTS, {
+    apiVersion: 'v1',
+    kind: 'ServiceAccount',
+    metadata: { name: 'default', namespace: 'ns' },
+  });
+  const admit = async (parts: {
+    group?: string;
+    resource: string;
+    subresource?: string;
+    object?: object;
+    old?: object;
+    operation?: AdmissionRequest['operation'];
+    user?: UserInfo;
+    namespace?: string;
+    name?: string;
+  }) => {
+    const object = structuredClone(parts.object) as KubeObject | undefined;
+    const { group = '', resource, namespace = 'ns' } = parts;
+    const info = ['v1', 'v2'].map(version => resourceByName(group, version, resource)).find(Boolean)!;
+    const request: AdmissionRequest = {
+      operation: parts.operation ?? 'CREATE',
+      object,
+      oldObject: parts.old as KubeObject | undefined,
+      dryRun: false,
+      info,
+      warn() {},
+      attributes: {
+        user: parts.user ?? LOOPBACK_USER,
+        verb: 'create',
+        isResource: true,
+        group,
+        version: info.version,
+        resource,
+        subresource: parts.subresource ?? '',
+        namespace: info.namespaced ? namespace : '',
+        name: parts.name ?? '',
+        path: '',
+      },
+    };
+    for (const plugin of plugins) await plugin.mutate?.(request);
+    for (const plugin of plugins) await plugin.validate?.(request);
+    return request.object as never;
+  };
+  const pod = (spec: object = {}, name = 'p') => ({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name, namespace: 'ns' },
+    spec: { containers: [{ name: 'c', image: 'i' }], ...spec },
+  });
+  return { reader, admit, pod };
+}
+
+const message = (text: string | RegExp) => (typeof text === 'string' ? { message: text } : text);
+
+test('a plain pod gets account, token volume, tolerations and priority', async () => {
+  const { admit, pod } = setup();
+  const { spec } = (await admit({ resource: 'pods', object: pod() })) as Pod;
+  assert.equal(spec!.serviceAccountName, 'default');
+  assert.match(spec!.volumes![0]!.name, /^kube-api-access-[a-z0-9]{5}$/);
+  assert.equal(spec!.volumes![0]!.projected!.sources![0]!.serviceAccountToken!.expirationSeconds, 3607);
+  assert.deepEqual(spec!.containers[0]!.volumeMounts, [
+    { name: spec!.volumes![0]!.name, readOnly: true, mountPath: '/var/run/secrets/kubernetes.io/serviceaccount' },
+  ]);
+  assert.deepEqual(
+    spec!.tolerations!.map(toleration => [toleration.key, toleration.effect, toleration.tolerationSeconds]),
+    [
+      ['node.kubernetes.io/not-ready', 'NoExecute', 300],
+      ['node.kubernetes.io/unreachable', 'NoExecute', 300],
+    ],
+  );
+  assert.deepEqual([spec!.priority, spec!.preemptionPolicy], [0, 'PreemptLowerPriority']);
+  const bare = (await admit({ resource: 'pods', object: pod({ automountServiceAccountToken: false }) })) as Pod;
+  assert.equal(bare.spec!.volumes, undefined);
+});
+
+test('a missing service account, and a default one that comes a moment later', async () => {
+  const { reader, admit, pod } = setup();
+  await assert.rejects(
+    admit({ resource: 'pods', object: pod({ serviceAccountName: 'gone' }) }),
+    message('pods "p" is forbidden: error looking up service account ns/gone: serviceaccount "gone" not found'),
+  );
+  reader.remove(SERVICE_ACCOUNTS, 'ns', 'default');
+  const waiting = admit({ resource: 'pods', object: pod() });
+  reader.put(SERVICE_ACCOUNTS, {
+    apiVersion: 'v1',
+    kind: 'ServiceAccount',
+    metadata: { name: 'default', namespace: 'ns' },
+  });
+  assert.equal(((await waiting) as Pod).spec!.serviceAccountName, 'default');
+});
+
+test('namespaces: missing, terminating, immortal', async () => {
+  const { reader, admit, pod } = setup();
+  await assert.rejects(
+    admit({ resource: 'pods', namespace: 'gone', object: pod() }),
+    message('namespaces "gone" not found'),
+  );
+  reader.put(NAMESPACES, {
+    apiVersion: 'v1',
+    kind: 'Namespace',
+    metadata: { name: 'ns' },
+    status: { phase: 'Terminating' },
+  } as never);
+  await assert.rejects(admit({ resource: 'pods', object: pod() }), (error: ApiError) => {
+    assert.equal(
+      error.message,
+      'pods "p" is forbidden: unable to create new content in namespace ns because it is being terminated',
+    );
+    assert.deepEqual(error.status.details!.causes, [
+      { reason: 'NamespaceTerminating', message: 'namespace ns is being terminated', field: 'metadata.namespace' },
+    ]);
+    return true;
+  });
+  await assert.rejects(
+    admit({ resource: 'namespaces', operation: 'DELETE', name: 'default' }),
+    message('namespaces "default" is forbidden: this namespace may not be deleted'),
+  );
+});
+
+test('priority classes', async () => {
+  const { reader, admit, pod } = setup();
+  await ensureBootstrapObjects(reader, reader);
+  const critical = (await admit({
+    resource: 'pods',
+    object: pod({ priorityClassName: 'system-node-critical' }),
+  })) as Pod;
+  assert.equal(critical.spec!.priority, 2000001000);
+  await assert.rejects(
+    admit({ resource: 'pods', object: pod({ priorityClassName: 'x' }) }),
+    message('pods "p" is forbidden: no PriorityClass with name x was found'),
+  );
+  await assert.rejects(
+    admit({ resource: 'pods', object: pod({ priority: 5 }) }),
+    /the integer value of priority \(5\) must not be provided in pod spec; priority admission controller computed 0 from the given PriorityClass name/,
+  );
+  reader.put(PRIORITY_CLASSES, {
+    apiVersion: 'scheduling.k8s.io/v1',
+    kind: 'PriorityClass',
+    metadata: { name: 'usual' },
+    value: 7,
+    globalDefault: true,
+  } as never);
+  assert.deepEqual(((await admit({ resource: 'pods', object: pod() })) as Pod).spec!.priorityClassName, 'usual');
+});
+
+test('limit ranges default and refuse', async () => {
+  const { reader, admit, pod } = setup();
+  const limits = [{ type: 'Container', default: { cpu: '500m' }, defaultRequest: { cpu: '100m' }, max: { cpu: '1' } }];
+  reader.put({ group: '', version: 'v1', resource: 'limitranges' }, {
+    apiVersion: 'v1',
+    kind: 'LimitRange',
+    metadata: { name: 'l', namespace: 'ns' },
+    spec: { limits },
+  } as never);
+  const defaulted = (await admit({ resource: 'pods', object: pod() })) as Pod;
+  assert.deepEqual(defaulted.spec!.containers[0]!.resources, { requests: { cpu: '100m' }, limits: { cpu: '500m' } });
+  assert.equal(
+    defaulted.metadata.annotations!['kubernetes.io/limit-ranger'],
+    'LimitRanger plugin set: cpu request for container c; cpu limit for container c',
+  );
+  const big = pod({ containers: [{ name: 'c', resources: { limits: { cpu: '2' } } }] });
+  await assert.rejects(
+    admit({ resource: 'pods', object: big }),
+    message('pods "p" is forbidden: maximum cpu usage per Container is 1, but limit is 2'),
+  );
+});
+
+test('quotas count what exists and what is under way', async () => {
+  const { reader, admit, pod } = setup();
+  reader.put({ group: '', version: 'v1', resource: 'resourcequotas' }, {
+    apiVersion: 'v1',
+    kind: 'ResourceQuota',
+    metadata: { name: 'q', namespace: 'ns' },
+    spec: { hard: { pods: '2', 'count/deployments.apps': '0' } },
+  } as never);
+  reader.put(PODS, pod({}, 'one') as never);
+  await admit({ resource: 'pods', object: pod({}, 'two') });
+  await assert.rejects(
+    admit({ resource: 'pods', object: pod({}, 'three') }),
+    message('pods "three" is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2'),
+  );
+  await assert.rejects(
+    admit({ group: 'apps', resource: 'deployments', object: { metadata: { name: 'd', namespace: 'ns' } } }),
+    /deployments\.apps "d" is forbidden: exceeded quota: q, requested: count\/deployments\.apps=1, used: count\/deployments\.apps=0, limited: count\/deployments\.apps=0/,
+  );
+  reader.put({ group: '', version: 'v1', resource: 'resourcequotas' }, {
+    apiVersion: 'v1',
+    kind: 'ResourceQuota',
+    metadata: { name: 'q', namespace: 'ns' },
+    spec: { hard: { 'requests.cpu': '1', memory: '1Gi' } },
+  } as never);
+  await assert.rejects(
+    admit({ resource: 'pods', object: pod({}, 'four') }),
+    message('pods "four" is forbidden: failed quota: q: must specify memory for: c; requests.cpu for: c'),
+  );
+});
+
+test('a kubelet writes only what is its own', async () => {
+  const { reader, admit, pod } = setup();
+  const user = { name: 'system:node:n1', groups: ['system:nodes'] };
+  const node = (name: string, labels = {}) => ({ apiVersion: 'v1', kind: 'Node', metadata: { name, labels } });
+  await assert.rejects(
+    admit({ user, resource: 'nodes', object: node('n2') }),
+    message('nodes "n2" is forbidden: node "n1" is not allowed to modify node "n2"'),
+  );
+  await assert.rejects(
+    admit({ user, resource: 'nodes', object: node('n1', { 'node-role.kubernetes.io/x': '' }) }),
+    /node "n1" is not allowed to set the following labels: node-role\.kubernetes\.io\/x/,
+  );
+  const created = (await admit({
+    user,
+    resource: 'nodes',
+    object: node('n1', { 'kubernetes.io/hostname': 'n1' }),
+  })) as { spec: { taints: object[] } };
+  assert.deepEqual(created.spec.taints, [{ key: 'node.kubernetes.io/not-ready', effect: 'NoSchedule' }]);
+  await assert.rejects(admit({ user, resource: 'pods', object: pod() }), /node "n1" can only create mirror pods/);
+  const bound = reader.put(PODS, pod({ nodeName: 'n2' }) as never);
+  await assert.rejects(
+    admit({ user, resource: 'pods', operation: 'DELETE', name: 'p' }),
+    /can only delete pods with spec\.nodeName set to itself/,
+  );
+  await assert.rejects(
+    admit({
+      user,
+      resource: 'serviceaccounts',
+      subresource: 'token',
+      object: {
+        metadata: { name: 'default' },
+        spec: { boundObjectRef: { apiVersion: 'v1', kind: 'Pod', name: 'p', uid: bound.metadata.uid } },
+      },
+    }),
+    /node requested token bound to a pod scheduled on a different node/,
+  );
+});
+
+test('nobody grants more than they have', async () => {
+  const { reader, admit } = setup();
+  const RBAC = 'rbac.authorization.k8s.io';
+  const rules = [{ verbs: ['create', 'get'], apiGroups: [RBAC, ''], resources: ['roles', 'rolebindings', 'pods'] }];
+  reader.put(CLUSTER_ROLES, { apiVersion: `${RBAC}/v1`, kind: 'ClusterRole', metadata: { name: 'r' }, rules } as never);
+  reader.put(CLUSTER_ROLE_BINDINGS, {
+    apiVersion: `${RBAC}/v1`,
+    kind: 'ClusterRoleBinding',
+    metadata: { name: 'b' },
+    subjects: [{ kind: 'User', name: 'jane' }],
+    roleRef: { kind: 'ClusterRole', name: 'r' },
+  } as never);
+  const user = { name: 'jane', groups: ['system:authenticated'] };
+  const role = (wanted: object) => ({ metadata: { name: 'new', namespace: 'ns' }, rules: [wanted] });
+  await admit({
+    user,
+    group: RBAC,
+    resource: 'roles',
+    object: role({ verbs: ['get'], apiGroups: [''], resources: ['pods'] }),
+  });
+  await assert.rejects(
+    admit({
+      user,
+      group: RBAC,
+      resource: 'roles',
+      object: role({ verbs: ['get'], apiGroups: [''], resources: ['secrets'] }),
+    }),
+    message(
+      'roles.rbac.authorization.k8s.io "new" is forbidden: user "jane" (groups=["system:authenticated"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[""], Resources:["secrets"], Verbs:["get"]}',
+    ),
+  );
+  reader.put(CLUSTER_ROLES, {
+    apiVersion: `${RBAC}/v1`,
+    kind: 'ClusterRole',
+    metadata: { name: 'all' },
+    rules: [{ verbs: ['*'], apiGroups: ['*'], resources: ['*'] }],
+  } as never);
+  await assert.rejects(
+    admit({
+      user,
+      group: RBAC,
+      resource: 'rolebindings',
+      object: { metadata: { name: 'x', namespace: 'ns' }, roleRef: { kind: 'ClusterRole', name: 'all' }, subjects: [] },
+    }),
+    /attempting to grant RBAC permissions not currently held/,
+  );
+});
