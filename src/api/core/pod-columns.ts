@@ -91,7 +91,12 @@ export function summarizePod(pod: Pod): PodSummary {
     if (status.reason === 'NodeLost') reason = 'Unknown';
     else if (!isPodTerminal(pod)) reason = 'Terminating';
   }
-  return { ready: `${ready}/${(spec?.containers?.length ?? 0) + sidecars.size}`, status: reason, restarts, lastRestart };
+  return {
+    ready: `${ready}/${(spec?.containers?.length ?? 0) + sidecars.size}`,
+    status: reason,
+    restarts,
+    lastRestart,
+  };
 }
 
 // A row asks three times in a row for the same pod.

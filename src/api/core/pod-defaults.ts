@@ -4,7 +4,16 @@
  */
 
 import { canonicalQuantity } from '../machinery/quantity.ts';
-import type { Container, HTTPGetAction, Pod, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, Volume } from './v1.gen.ts';
+import type {
+  Container,
+  HTTPGetAction,
+  Pod,
+  PodSpec,
+  PodTemplateSpec,
+  Probe,
+  ResourceRequirements,
+  Volume,
+} from './v1.gen.ts';
 
 const DEFAULT_FILE_MODE = 0o644;
 
@@ -150,7 +159,9 @@ function volumeDefaults(volume: Volume): void {
   else cloudVolumeDefaults(volume);
 }
 
-function downwardDefaults(items: { fieldRef?: { apiVersion?: string }; resourceFieldRef?: { divisor?: string } }[] | undefined): void {
+function downwardDefaults(
+  items: { fieldRef?: { apiVersion?: string }; resourceFieldRef?: { divisor?: string } }[] | undefined,
+): void {
   for (const item of items ?? []) {
     if (item.fieldRef) item.fieldRef.apiVersion ||= 'v1';
     if (item.resourceFieldRef) item.resourceFieldRef.divisor ??= '0';

@@ -5,9 +5,18 @@ import type { Column } from '../kind.ts';
 import type { KubeObject } from '../meta.ts';
 import { ageSince } from './duration.ts';
 
-export const nameColumn: Column<KubeObject> = { name: 'Name', type: 'string', format: 'name', cell: object => object.metadata.name };
+export const nameColumn: Column<KubeObject> = {
+  name: 'Name',
+  type: 'string',
+  format: 'name',
+  cell: object => object.metadata.name,
+};
 
-export const ageColumn: Column<KubeObject> = { name: 'Age', type: 'string', cell: (object, nowMs) => ageSince(object.metadata.creationTimestamp, nowMs) };
+export const ageColumn: Column<KubeObject> = {
+  name: 'Age',
+  type: 'string',
+  cell: (object, nowMs) => ageSince(object.metadata.creationTimestamp, nowMs),
+};
 
 type Cell<T> = Column<T>['cell'];
 

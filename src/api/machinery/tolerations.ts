@@ -9,18 +9,27 @@ export function tolerates(toleration: Toleration, taint: Taint): boolean {
   const { value = '' } = toleration;
   switch (toleration.operator ?? 'Equal') {
     case '':
-    case 'Equal': return toleration.key ? value === (taint.value ?? '') : false;
-    case 'Exists': return true;
+    case 'Equal':
+      return toleration.key ? value === (taint.value ?? '') : false;
+    case 'Exists':
+      return true;
     case 'Lt':
     case 'Gt': {
       if (!/^-?\d+$/.test(value) || !/^-?\d+$/.test(taint.value ?? '')) return false;
       return toleration.operator === 'Lt' ? Number(taint.value) < Number(value) : Number(taint.value) > Number(value);
     }
-    default: return false;
+    default:
+      return false;
   }
 }
 
 /** The first taint with one of the effects that nothing tolerates. */
-export function untolerated(taints: readonly Taint[] | undefined, tolerations: readonly Toleration[] | undefined, effects: readonly string[]): Taint | undefined {
-  return taints?.find(taint => effects.includes(taint.effect) && !tolerations?.some(toleration => tolerates(toleration, taint)));
+export function untolerated(
+  taints: readonly Taint[] | undefined,
+  tolerations: readonly Toleration[] | undefined,
+  effects: readonly string[],
+): Taint | undefined {
+  return taints?.find(
+    taint => effects.includes(taint.effect) && !tolerations?.some(toleration => tolerates(toleration, taint)),
+  );
 }

@@ -6,8 +6,8 @@
 import { type FieldError, fieldErrors } from '../../base/errors.ts';
 import type { LabelSelector } from '../meta.ts';
 import { semanticEqual } from './equality.ts';
-import { isPercent, percentProblems, type Problems, portNameProblems, portNumberProblems } from './names.ts';
 import { labelValueProblems, qualifiedNameProblems, validateLabels } from './labels.ts';
+import { isPercent, type Problems, percentProblems, portNameProblems, portNumberProblems } from './names.ts';
 import { parseNano } from './quantity.ts';
 
 export const NOT_NEGATIVE = 'must be greater than or equal to 0';
@@ -37,13 +37,23 @@ export function addDuplicate(errors: Errors, path: string, value: unknown): void
 }
 
 /** Required when absent or empty, otherwise one of `supported`. */
-export function requireOneOf(errors: Errors, path: string, value: string | undefined, supported: readonly string[]): void {
+export function requireOneOf(
+  errors: Errors,
+  path: string,
+  value: string | undefined,
+  supported: readonly string[],
+): void {
   if (!value) addRequired(errors, path);
   else if (!supported.includes(value)) errors.push(fieldErrors.notSupported(path, value, supported));
 }
 
 /** One of `supported` when present. */
-export function allowOneOf(errors: Errors, path: string, value: string | undefined, supported: readonly string[]): void {
+export function allowOneOf(
+  errors: Errors,
+  path: string,
+  value: string | undefined,
+  supported: readonly string[],
+): void {
   if (value !== undefined && !supported.includes(value)) errors.push(fieldErrors.notSupported(path, value, supported));
 }
 
@@ -82,9 +92,11 @@ export function checkLabelSelector(errors: Errors, path: string, selector: Label
     const at = `${path}.matchExpressions[${index}]`;
     const values = requirement.values ?? [];
     if (requirement.operator === 'In' || requirement.operator === 'NotIn') {
-      if (values.length === 0) addRequired(errors, `${at}.values`, "must be specified when `operator` is 'In' or 'NotIn'");
+      if (values.length === 0)
+        addRequired(errors, `${at}.values`, "must be specified when `operator` is 'In' or 'NotIn'");
     } else if (requirement.operator === 'Exists' || requirement.operator === 'DoesNotExist') {
-      if (values.length > 0) addForbidden(errors, `${at}.values`, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+      if (values.length > 0)
+        addForbidden(errors, `${at}.values`, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
     } else addInvalid(errors, `${at}.operator`, requirement.operator ?? '', 'not a valid selector operator');
     checkLabelKey(errors, `${at}.key`, requirement.key);
     values.forEach((value, valueIndex) => {
@@ -104,10 +116,15 @@ export function checkCountOrPercent(errors: Errors, path: string, value: number 
 }
 
 export function checkAtMostHundredPercent(errors: Errors, path: string, value: number | string | undefined): void {
-  if (typeof value === 'string' && isPercent(value) && Number(value.slice(0, -1)) > 100) addInvalid(errors, path, value, 'must not be greater than 100%');
+  if (typeof value === 'string' && isPercent(value) && Number(value.slice(0, -1)) > 100)
+    addInvalid(errors, path, value, 'must not be greater than 100%');
 }
 
 /** Calls back for each item with its path; absent lists are empty. */
-export function eachAt<T>(items: readonly T[] | undefined, path: string, check: (item: T, path: string, index: number) => void): void {
+export function eachAt<T>(
+  items: readonly T[] | undefined,
+  path: string,
+  check: (item: T, path: string, index: number) => void,
+): void {
   if (items) for (let index = 0; index < items.length; index++) check(items[index]!, `${path}[${index}]`, index);
 }

@@ -1,0 +1,117 @@
+/** Nodes. */
+
+import { defineKind } from '../kind.ts';
+import { ageColumn, nameColumn, text, wideText } from '../machinery/columns.ts';
+import { cidrProblems } from '../machinery/names.ts';
+import { addDuplicate, addForbidden, addInvalid, addProblems, type Errors, eachAt } from '../machinery/validation.ts';
+import { canonicalList } from './pod-defaults.ts';
+import { checkResourceQuantity } from './resource-validation.ts';
+import { checkTaints } from './scheduling-validation.ts';
+import type { Node } from './v1.gen.ts';
+
+const ROLE_PREFIX = 'node-role.kubernetes.io/';
+const ROLE_LABEL = 'kubernetes.io/role';
+
+export const node = defineKind<Node>({
+  group: '',
+  version: 'v1',
+  kind: 'Node',
+  defaults: object => {
+    const spec = (object.spec ??= {});
+    // podCIDR mirrors the first of podCIDRs.
+    if (spec.podCIDR && !spec.podCIDRs?.length) spec.podCIDRs = [spec.podCIDR];
+    else if (spec.podCIDRs?.length) spec.podCIDR = spec.podCIDRs[0]!;
+    const status = object.status;
+    if (status?.capacity) canonicalList(status.capacity);
+    if (status?.allocatable) canonicalList(status.allocatable);
+    // What a kubelet does not say about allocatable is all there is.
+    else if (status?.capacity) status.allocatable = { ...status.capacity };
+  },
+  // Kubelets register with their status.
+  prepareCreate: () => {},
+  prepareStatusUpdate: (object, old) => {
+    object.spec = old.spec!;
+  },
+  validate: object => {
+    const errors: Errors = [];
+    checkTaints(errors, 'metadata.taints', object.spec?.taints);
+    checkResources(errors, object);
+    const ranges = object.spec?.podCIDRs ?? [];
+    eachAt(ranges, 'spec.podCIDRs', (range, at) => addProblems(errors, at, range, cidrProblems(range)));
+    if (ranges.length > 1) {
+      const families = new Set(ranges.map(range => range.includes(':')));
+      if (families.size < 2 || ranges.length > 2)
+        addInvalid(errors, 'spec.podCIDRs', ranges, 'may specify no more than one CIDR for each IP family');
+      const seen = new Set<string>();
+      eachAt(ranges, 'spec.podCIDRs', (range, at) => {
+        if (seen.has(range)) addDuplicate(errors, at, range);
+        seen.add(range);
+      });
+    }
+    return errors;
+  },
+  validateUpdate: (object, old) => {
+    const errors = validateStatus(object);
+    const before = old.spec?.podCIDRs ?? [];
+    const now = object.spec?.podCIDRs ?? [];
+    if (before.length > 0 && (before.length !== now.length || before.some((range, index) => range !== now[index])))
+      addForbidden(errors, 'spec.podCIDRs', 'node updates may not change podCIDR except from "" to valid');
+    if (old.spec?.providerID && old.spec.providerID !== object.spec?.providerID)
+      addForbidden(errors, 'spec.providerID', 'node updates may not change providerID except from "" to valid');
+    return errors;
+  },
+  validateStatusUpdate: validateStatus,
+  selectableFields: { 'spec.unschedulable': object => String(object.spec?.unschedulable ?? false) },
+  columns: [
+    nameColumn,
+    text('Status', status),
+    text('Roles', object => roles(object).join(',') || '<none>'),
+    ageColumn,
+    text('Version', object => object.status?.nodeInfo?.kubeletVersion ?? ''),
+    wideText('Internal-IP', object => address(object, 'InternalIP')),
+    wideText('External-IP', object => address(object, 'ExternalIP')),
+    wideText('OS-Image', object => object.status?.nodeInfo?.osImage || '<unknown>'),
+    wideText('Kernel-Version', object => object.status?.nodeInfo?.kernelVersion || '<unknown>'),
+    wideText('Container-Runtime', object => object.status?.nodeInfo?.containerRuntimeVersion || '<unknown>'),
+  ],
+});
+
+function checkResources(errors: Errors, object: Node): void {
+  for (const list of ['capacity', 'allocatable'] as const) {
+    const resources = object.status?.[list];
+    for (const name in resources) checkResourceQuantity(errors, `status.${list}.${name}`, name, resources[name]!);
+  }
+}
+
+function validateStatus(object: Node): Errors {
+  const errors: Errors = [];
+  checkResources(errors, object);
+  const seen = new Set<string>();
+  eachAt(object.status?.addresses, 'status.addresses', (item, at) => {
+    const key = `${item.type}/${item.address}`;
+    if (seen.has(key)) addDuplicate(errors, at, item);
+    seen.add(key);
+  });
+  return errors;
+}
+
+function status(object: Node): string {
+  const ready = object.status?.conditions?.find(condition => condition.type === 'Ready');
+  const text = ready ? (ready.status === 'True' ? 'Ready' : 'NotReady') : 'Unknown';
+  return object.spec?.unschedulable ? `${text},SchedulingDisabled` : text;
+}
+
+/** From `node-role.kubernetes.io/<role>` and `kubernetes.io/role` labels, sorted. */
+function roles(object: Node): string[] {
+  const found = new Set<string>();
+  for (const [key, value] of Object.entries(object.metadata.labels ?? {})) {
+    if (key.startsWith(ROLE_PREFIX)) {
+      if (key.length > ROLE_PREFIX.length) found.add(key.slice(ROLE_PREFIX.length));
+    } else if (key === ROLE_LABEL && value) found.add(value);
+  }
+  return [...found].sort();
+}
+
+function address(object: Node, type: string): string {
+  return object.status?.addresses?.find(item => item.type === type)?.address ?? '<none>';
+}

@@ -1,0 +1,137 @@
+/** Persistent volume claims. */
+
+import { fieldErrors } from '../../base/errors.ts';
+import { defineKind } from '../kind.ts';
+import { ageColumn, nameColumn, text, wideText } from '../machinery/columns.ts';
+import { semanticEqual } from '../machinery/equality.ts';
+import { compareQuantity } from '../machinery/quantity.ts';
+import { addForbidden, checkUnchanged, type Errors } from '../machinery/validation.ts';
+import { checkClaimSpec } from './claim-validation.ts';
+import { canonicalList } from './pod-defaults.ts';
+import { describeDifference } from './pod-validation.ts';
+import type { PersistentVolumeClaim, PersistentVolumeClaimSpec } from './v1.gen.ts';
+
+export const CLASS_ANNOTATION = 'volume.beta.kubernetes.io/storage-class';
+
+const MODE_LETTERS: readonly (readonly [mode: string, letters: string])[] = [
+  ['ReadWriteOnce', 'RWO'],
+  ['ReadOnlyMany', 'ROX'],
+  ['ReadWriteMany', 'RWX'],
+  ['ReadWriteOncePod', 'RWOP'],
+];
+
+/** `RWO,ROX`, in upstream's order. */
+export function formatAccessModes(modes: readonly string[] | undefined): string {
+  return MODE_LETTERS.filter(([mode]) => modes?.includes(mode))
+    .map(([, letters]) => letters)
+    .join(',');
+}
+
+/** Also for the claim templates of stateful sets. */
+export function claimDefaults(claim: PersistentVolumeClaim): void {
+  const spec = (claim.spec ??= {});
+  spec.volumeMode ??= 'Filesystem';
+  if (spec.resources?.requests) canonicalList(spec.resources.requests);
+  // The two fields mirror each other, unless the newer one points into another namespace.
+  if (spec.dataSource && !spec.dataSourceRef) spec.dataSourceRef = { ...spec.dataSource };
+  else if (
+    spec.dataSourceRef &&
+    !spec.dataSource &&
+    !spec.dataSourceRef.namespace &&
+    ['PersistentVolumeClaim', 'VolumeSnapshot'].includes(spec.dataSourceRef.kind)
+  ) {
+    const { apiGroup, kind, name } = spec.dataSourceRef;
+    spec.dataSource = { ...(apiGroup === undefined ? {} : { apiGroup }), kind, name };
+  }
+  const status = (claim.status ??= {});
+  status.phase ||= 'Pending';
+}
+
+function className(claim: PersistentVolumeClaim): string {
+  return claim.metadata.annotations?.[CLASS_ANNOTATION] ?? claim.spec?.storageClassName ?? '';
+}
+
+export const persistentVolumeClaim = defineKind<PersistentVolumeClaim>({
+  group: '',
+  version: 'v1',
+  kind: 'PersistentVolumeClaim',
+  defaults: claimDefaults,
+  prepareCreate: object => {
+    object.status = { phase: 'Pending' };
+  },
+  prepareUpdate: (object, old) => {
+    object.status = old.status as NonNullable<PersistentVolumeClaim['status']>;
+  },
+  validate: object => {
+    const errors: Errors = [];
+    checkClaimSpec(errors, 'spec', object.spec ?? {});
+    return errors;
+  },
+  validateUpdate,
+  selectableFields: { name: object => object.metadata.name },
+  columns: [
+    nameColumn,
+    text('Status', object => (object.metadata.deletionTimestamp ? 'Terminating' : (object.status?.phase ?? ''))),
+    text('Volume', object => object.spec?.volumeName ?? ''),
+    text('Capacity', object => (object.spec?.volumeName ? (object.status?.capacity?.['storage'] ?? '0') : '')),
+    text('Access Modes', object => (object.spec?.volumeName ? formatAccessModes(object.status?.accessModes) : '')),
+    text('StorageClass', className),
+    text('VolumeAttributesClass', object => object.spec?.volumeAttributesClassName ?? '<unset>'),
+    ageColumn,
+    wideText('VolumeMode', object => object.spec?.volumeMode ?? '<unset>'),
+  ],
+});
+
+/** Immutable but for the volume's name, once, and the size and attributes class of a bound claim. */
+function validateUpdate(object: PersistentVolumeClaim, old: PersistentVolumeClaim): Errors {
+  const errors: Errors = [];
+  const before = old.spec ?? {};
+  const masked: PersistentVolumeClaimSpec = { ...object.spec };
+  const compared: PersistentVolumeClaimSpec = { ...before };
+  if (!before.volumeName && masked.volumeName) compared.volumeName = masked.volumeName;
+  const annotation = old.metadata.annotations?.[CLASS_ANNOTATION];
+  if (
+    before.storageClassName === undefined &&
+    masked.storageClassName !== undefined &&
+    (annotation === undefined || annotation === masked.storageClassName)
+  )
+    delete masked.storageClassName;
+  else if (object.metadata.annotations?.[CLASS_ANNOTATION] !== annotation)
+    errors.push(
+      fieldErrors.invalid(
+        `metadata.annotations.${CLASS_ANNOTATION}`,
+        object.metadata.annotations?.[CLASS_ANNOTATION] ?? '',
+        'field is immutable',
+      ),
+    );
+  const oldSize = before.resources?.requests?.['storage'] ?? '0';
+  const newSize = masked.resources?.requests?.['storage'] ?? '0';
+  if (old.status?.phase === 'Bound') {
+    if (masked.resources?.requests)
+      masked.resources = { ...masked.resources, requests: { ...masked.resources.requests, storage: oldSize } };
+    if (masked.volumeAttributesClassName !== undefined) {
+      if (before.volumeAttributesClassName === undefined) delete masked.volumeAttributesClassName;
+      else masked.volumeAttributesClassName = before.volumeAttributesClassName;
+    }
+  }
+  if (!semanticEqual(masked, compared))
+    addForbidden(
+      errors,
+      'spec',
+      `spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n${describeDifference(compared, masked)}`,
+    );
+  if (compareQuantity(newSize, oldSize) < 0 && compareQuantity(newSize, old.status?.capacity?.['storage'] ?? '0') <= 0)
+    addForbidden(errors, 'spec.resources.requests.storage', 'field can not be less than status.capacity');
+  checkUnchanged(errors, 'volumeMode', object.spec?.volumeMode, before.volumeMode);
+  if (before.volumeAttributesClassName !== undefined) {
+    if (object.spec?.volumeAttributesClassName === undefined)
+      addForbidden(errors, 'spec.volumeAttributesClassName', 'update from non-nil value to nil is forbidden');
+    else if (object.spec.volumeAttributesClassName === '')
+      addForbidden(
+        errors,
+        'spec.volumeAttributesClassName',
+        'update from non-nil value to an empty string is forbidden',
+      );
+  }
+  return errors;
+}

@@ -1,0 +1,107 @@
+/** Pods: what a create sets, what a delete grants, how they are selected and shown. */
+
+import { defineKind } from '../kind.ts';
+import { isPodTerminal, podIPs, podQosClass } from '../machinery/pod.ts';
+import { podColumns } from './pod-columns.ts';
+import { podDefaults } from './pod-defaults.ts';
+import { validatePod, validatePodStatusUpdate, validatePodUpdate } from './pod-validation.ts';
+import type { Pod } from './v1.gen.ts';
+
+export const pod = defineKind<Pod>({
+  group: '',
+  version: 'v1',
+  kind: 'Pod',
+  defaults: podDefaults,
+  prepareCreate: object => {
+    object.metadata.generation = 1;
+    object.status = { phase: 'Pending', qosClass: podQosClass(object.spec!) };
+    matchLabelKeySelectors(object);
+  },
+  prepareStatusUpdate: (object, old) => {
+    object.spec = old.spec!;
+    const { ownerReferences, deletionTimestamp, generation } = old.metadata;
+    restore(object.metadata, { ownerReferences, deletionTimestamp, generation });
+    // Writers that know nothing of the class must not clear it.
+    if (object.status && !object.status.qosClass && old.status?.qosClass) object.status.qosClass = old.status.qosClass;
+  },
+  validate: validatePod,
+  validateUpdate: validatePodUpdate,
+  validateStatusUpdate: validatePodStatusUpdate,
+  deletionGraceSeconds: (object, askedSeconds) => {
+    if (!object.spec?.nodeName || isPodTerminal(object)) return 0;
+    const seconds = askedSeconds ?? object.spec.terminationGracePeriodSeconds ?? 0;
+    return seconds < 0 ? 1 : seconds;
+  },
+  selectableFields: {
+    'spec.nodeName': object => object.spec?.nodeName ?? '',
+    'spec.restartPolicy': object => object.spec?.restartPolicy ?? '',
+    'spec.schedulerName': object => object.spec?.schedulerName ?? '',
+    'spec.serviceAccountName': object => object.spec?.serviceAccountName ?? '',
+    'spec.hostNetwork': object => String(object.spec?.hostNetwork ?? false),
+    'status.phase': object => object.status?.phase ?? '',
+    'status.podIP': object => podIPs(object)[0] ?? '',
+    'status.nominatedNodeName': object => object.status?.nominatedNodeName ?? '',
+  },
+  columns: podColumns,
+  warnings: object => podWarnings(object),
+});
+
+function restore(into: object, values: Readonly<Record<string, unknown>>): void {
+  const target = into as Record<string, unknown>;
+  for (const key in values) {
+    if (values[key] === undefined) delete target[key];
+    else target[key] = values[key];
+  }
+}
+
+/** `matchLabelKeys` become requirements on the pod's own labels, so that the scheduler sees plain selectors. */
+function matchLabelKeySelectors(object: Pod): void {
+  const labels = object.metadata.labels ?? {};
+  for (const affinity of [object.spec?.affinity?.podAffinity, object.spec?.affinity?.podAntiAffinity]) {
+    const terms = [
+      ...(affinity?.requiredDuringSchedulingIgnoredDuringExecution ?? []),
+      ...(affinity?.preferredDuringSchedulingIgnoredDuringExecution ?? []).map(weighted => weighted.podAffinityTerm),
+    ];
+    for (const term of terms) {
+      if (!term?.labelSelector) continue;
+      for (const [keys, operator] of [
+        [term.matchLabelKeys, 'In'],
+        [term.mismatchLabelKeys, 'NotIn'],
+      ] as const)
+        for (const key of keys ?? [])
+          if (labels[key] !== undefined)
+            (term.labelSelector.matchExpressions ??= []).push({ key, operator, values: [labels[key]] });
+    }
+  }
+}
+
+function podWarnings(object: Pod): string[] {
+  const warnings: string[] = [];
+  const lists = [
+    ['initContainers', object.spec?.initContainers],
+    ['containers', object.spec?.containers],
+  ] as const;
+  for (const [list, containers] of lists)
+    containers?.forEach((container, index) => {
+      const seen = new Map<string, number>();
+      container.env?.forEach((variable, at) => {
+        const before = seen.get(variable.name);
+        // A value that refers to the earlier one is meant to follow it.
+        if (before !== undefined && !variable.value?.includes(`$(${variable.name})`))
+          warnings.push(
+            `spec.${list}[${index}].env[${at}]: hides previous definition of ${JSON.stringify(variable.name)}, which may be dropped when using apply`,
+          );
+        seen.set(variable.name, at);
+      });
+    });
+  if ((object.spec?.terminationGracePeriodSeconds ?? 0) < 0)
+    warnings.push(
+      'spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1',
+    );
+  object.spec?.volumes?.forEach((volume, index) => {
+    if (volume.gitRepo) warnings.push(`spec.volumes[${index}].gitRepo: deprecated in v1.11`);
+    if (volume.glusterfs)
+      warnings.push(`spec.volumes[${index}].glusterfs: deprecated in v1.25, non-functional in v1.26+`);
+  });
+  return warnings;
+}

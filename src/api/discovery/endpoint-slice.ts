@@ -1,0 +1,140 @@
+/** Endpoint slices. */
+
+import { fieldErrors } from '../../base/errors.ts';
+import { checkNonSpecialAddress } from '../core/address-validation.ts';
+import { PROTOCOLS } from '../core/container-validation.ts';
+import { defineKind } from '../kind.ts';
+import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
+import { labelValueProblems, qualifiedNameProblems } from '../machinery/labels.ts';
+import { dnsLabelProblems, dnsSubdomainProblems, ipFamily, portNumberProblems } from '../machinery/names.ts';
+import {
+  addDuplicate,
+  addInvalid,
+  addProblems,
+  addRequired,
+  checkUnchanged,
+  type Errors,
+  eachAt,
+  requireOneOf,
+} from '../machinery/validation.ts';
+import type { Endpoint, EndpointPort, EndpointSlice } from './v1.gen.ts';
+
+const ENDPOINTS_MAX = 1000;
+const ADDRESSES_MAX = 100;
+const PORTS_MAX = 20_000;
+const TOPOLOGY_MAX = 16;
+const HINTS_MAX = 8;
+const SHOWN_MAX = 3;
+
+export const endpointSlice = defineKind<EndpointSlice>({
+  group: 'discovery.k8s.io',
+  version: 'v1',
+  kind: 'EndpointSlice',
+  createOnUpdate: true,
+  defaults: object => {
+    for (const port of object.ports ?? []) {
+      port.name ??= '';
+      port.protocol ||= 'TCP';
+    }
+  },
+  prepareCreate: object => {
+    object.metadata.generation = 1;
+  },
+  prepareUpdate: (object, old) => {
+    const { metadata: _, ...now } = object;
+    const { metadata: __, ...then } = old;
+    const changed =
+      JSON.stringify(now) !== JSON.stringify(then) ||
+      JSON.stringify(object.metadata.labels ?? {}) !== JSON.stringify(old.metadata.labels ?? {});
+    object.metadata.generation = (old.metadata.generation ?? 0) + (changed ? 1 : 0);
+  },
+  validate: object => {
+    const errors: Errors = [];
+    const type = object.addressType;
+    requireOneOf(errors, 'addressType', type, ['FQDN', 'IPv4', 'IPv6']);
+    const list = object.endpoints ?? [];
+    if (list.length > ENDPOINTS_MAX) errors.push(fieldErrors.tooMany('endpoints', list.length, ENDPOINTS_MAX));
+    else eachAt(list, 'endpoints', (endpoint, at) => checkEndpoint(errors, at, endpoint, type));
+    checkPorts(errors, object.ports ?? []);
+    return errors;
+  },
+  validateUpdate: (object, old) => {
+    const errors: Errors = [];
+    checkUnchanged(errors, 'addressType', object.addressType, old.addressType);
+    return errors;
+  },
+  columns: [
+    nameColumn,
+    text('AddressType', object => object.addressType ?? ''),
+    text('Ports', object => formatPorts(object.ports)),
+    text('Endpoints', object => formatEndpoints(object.endpoints)),
+    ageColumn,
+  ],
+});
+
+function checkEndpoint(errors: Errors, path: string, endpoint: Endpoint, type: string): void {
+  const addresses = endpoint.addresses ?? [];
+  if (addresses.length === 0) addRequired(errors, `${path}.addresses`, 'must contain at least 1 address');
+  else if (addresses.length > ADDRESSES_MAX)
+    errors.push(fieldErrors.tooMany(`${path}.addresses`, addresses.length, ADDRESSES_MAX));
+  eachAt(addresses, `${path}.addresses`, (address, at) => {
+    if (type === 'FQDN') {
+      addProblems(errors, at, address, dnsSubdomainProblems(address));
+      return;
+    }
+    const family = type === 'IPv6' ? 6 : 4;
+    if (ipFamily(address) === family) checkNonSpecialAddress(errors, at, address);
+    else addInvalid(errors, at, address, `must be a valid IPv${family} address`);
+  });
+  if (endpoint.nodeName !== undefined)
+    addProblems(errors, `${path}.nodeName`, endpoint.nodeName, dnsSubdomainProblems(endpoint.nodeName));
+  const topology = Object.entries(endpoint.deprecatedTopology ?? {});
+  if (topology.length > TOPOLOGY_MAX)
+    errors.push(fieldErrors.tooMany(`${path}.deprecatedTopology`, topology.length, TOPOLOGY_MAX));
+  for (const [key, value] of topology) {
+    addProblems(errors, `${path}.deprecatedTopology`, key, qualifiedNameProblems(key));
+    addProblems(errors, `${path}.deprecatedTopology[${key}]`, value, labelValueProblems(value));
+  }
+  if (endpoint.hostname !== undefined)
+    addProblems(errors, `${path}.hostname`, endpoint.hostname, dnsLabelProblems(endpoint.hostname));
+  const zones = endpoint.hints?.forZones ?? [];
+  if (zones.length > HINTS_MAX) errors.push(fieldErrors.tooMany(`${path}.hints.forZones`, zones.length, HINTS_MAX));
+  const seen = new Set<string>();
+  eachAt(zones, `${path}.hints.forZones`, (zone, at) => {
+    if (seen.has(zone.name)) addDuplicate(errors, at, zone.name);
+    seen.add(zone.name);
+    addProblems(errors, `${at}.name`, zone.name, labelValueProblems(zone.name ?? ''));
+  });
+}
+
+function checkPorts(errors: Errors, ports: readonly EndpointPort[]): void {
+  if (ports.length > PORTS_MAX) {
+    errors.push(fieldErrors.tooMany('ports', ports.length, PORTS_MAX));
+    return;
+  }
+  const names = new Set<string>();
+  eachAt(ports, 'ports', (port, at) => {
+    const name = port.name ?? '';
+    if (name) addProblems(errors, `${at}.name`, name, dnsLabelProblems(name));
+    if (names.has(name)) addDuplicate(errors, `${at}.name`, name);
+    names.add(name);
+    if (port.port !== undefined) addProblems(errors, `${at}.port`, port.port, portNumberProblems(port.port));
+    requireOneOf(errors, `${at}.protocol`, port.protocol, PROTOCOLS);
+    if (port.appProtocol !== undefined)
+      addProblems(errors, `${at}.appProtocol`, port.appProtocol, qualifiedNameProblems(port.appProtocol));
+  });
+}
+
+function shorten(items: readonly string[]): string {
+  if (items.length === 0) return '<unset>';
+  const list = items.slice(0, SHOWN_MAX).join(',');
+  return items.length > SHOWN_MAX ? `${list} + ${items.length - SHOWN_MAX} more...` : list;
+}
+
+function formatPorts(ports: readonly EndpointPort[] | undefined): string {
+  return shorten((ports ?? []).map(port => (port.port === undefined || port.port === null ? '*' : String(port.port))));
+}
+
+function formatEndpoints(list: readonly Endpoint[] | undefined): string {
+  return shorten((list ?? []).flatMap(endpoint => endpoint.addresses ?? []));
+}
