@@ -62,10 +62,10 @@ export async function deleteObject(
     if (!admitted) await registry.admit(operation, 'DELETE', current.object);
     admitted = true;
     const step = planDeletion(served, current.object, options, registry.clock.now());
-    if (step.then === 'nothing') return current;
-    if (operation.dryRun) return step.then === 'remove' ? reply(served, current) : step.object;
+    if (step.next === 'nothing') return current;
+    if (operation.dryRun) return step.next === 'remove' ? reply(served, current) : step.object;
     try {
-      if (step.then === 'remove') {
+      if (step.next === 'remove') {
         const revision = await registry.caches.delete(cache, key, current.revision);
         registry.released(served, current.object);
         return reply(served, current.at(revision));
@@ -132,9 +132,9 @@ function checkPreconditions(served: Served, current: Entry, { preconditions }: D
 }
 
 type Step =
-  | { readonly then: 'remove' }
-  | { readonly then: 'nothing' }
-  | { readonly then: 'store'; readonly object: KubeObject };
+  | { readonly next: 'remove' }
+  | { readonly next: 'nothing' }
+  | { readonly next: 'store'; readonly object: KubeObject };
 
 function planDeletion(served: Served, current: KubeObject, options: Deletion, nowMs: number): Step {
   const object = thaw(current);
@@ -145,12 +145,12 @@ function planDeletion(served: Served, current: KubeObject, options: Deletion, no
   if (terminating && graceNow > 0) {
     const asked = options.gracePeriodSeconds;
     if (asked === undefined || asked >= graceNow)
-      return finalizersChanged ? { then: 'store', object } : { then: 'nothing' };
+      return finalizersChanged ? { next: 'store', object } : { next: 'nothing' };
     const requestedMs = Date.parse(metadata.deletionTimestamp!) - graceNow * 1000;
     metadata.deletionTimestamp = formatTime(requestedMs + asked * 1000);
     metadata.deletionGracePeriodSeconds = asked;
-    if (isFinished(served, object)) return { then: 'remove' };
-    return { then: 'store', object };
+    if (isFinished(served, object)) return { next: 'remove' };
+    return { next: 'store', object };
   }
   if (!terminating) {
     const seconds = Math.max(0, served.kind?.deletionGraceSeconds?.(object, options.gracePeriodSeconds) ?? 0);
@@ -159,8 +159,8 @@ function planDeletion(served: Served, current: KubeObject, options: Deletion, no
     if (metadata.generation) metadata.generation += 1;
     if (resourceName(served) === '/namespaces') setTerminating(object);
   }
-  if (isFinished(served, object)) return { then: 'remove' };
-  return terminating && !finalizersChanged ? { then: 'nothing' } : { then: 'store', object };
+  if (isFinished(served, object)) return { next: 'remove' };
+  return terminating && !finalizersChanged ? { next: 'nothing' } : { next: 'store', object };
 }
 
 function setTerminating(object: KubeObject & { status?: { phase?: string } }): void {

@@ -47,7 +47,7 @@ export class Dispatcher {
     this.#checkVerb(operation, 'list');
     const { served, attributes } = operation;
     return listEntries(this.registry.caches, this.registry.cacheOf(served), {
-      namespace: attributes.namespace,
+      namespace: served.info.namespaced ? attributes.namespace : '',
       selector: this.#selector(operation, query),
       query,
       clock: this.#clock,
@@ -64,7 +64,11 @@ export class Dispatcher {
     return watchEntries(
       this.registry.caches,
       this.registry.cacheOf(served),
-      { ...query, namespace: attributes.namespace, selector: this.#selector(operation, query) },
+      {
+        ...query,
+        namespace: served.info.namespaced ? attributes.namespace : '',
+        selector: this.#selector(operation, query),
+      },
       { clock: this.#clock, signal },
     );
   }
@@ -136,7 +140,7 @@ export class Dispatcher {
     this.#checkVerb(operation, 'deletecollection');
     const { served, attributes } = operation;
     const chosen = await listEntries(this.registry.caches, this.registry.cacheOf(served), {
-      namespace: attributes.namespace,
+      namespace: served.info.namespaced ? attributes.namespace : '',
       selector: this.#selector(operation, query),
       query,
       clock: this.#clock,

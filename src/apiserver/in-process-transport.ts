@@ -5,21 +5,24 @@
  */
 
 import type { KubeList, KubeObject, WatchEvent } from '../api/meta.ts';
-import { failure, type Status } from '../base/errors.ts';
+import { normalize } from '../api/structural.ts';
+import { conflict, failure, notFound, type Status } from '../base/errors.ts';
 import type {
   DeleteOptions,
   ListOptions,
   PatchType,
+  ResourceId,
   Target,
   Transport,
   WatchOptions,
   WriteOptions,
 } from '../client/transport.ts';
+import { ConflictError } from '../store/store.ts';
 import { type Dispatcher, outcomeObject, type Selectors, shownObject, UNKNOWN_RESOURCE } from './dispatcher.ts';
-import { deepFreeze, Entry } from './entry.ts';
+import { canonical, deepFreeze, Entry, encode, thaw } from './entry.ts';
 import type { ListQuery } from './list.ts';
-import type { Operation } from './registry.ts';
-import type { RequestAttributes, UserInfo } from './request.ts';
+import { MODIFIED, type Operation } from './registry.ts';
+import type { RequestAttributes, StoredObjects, UserInfo } from './request.ts';
 import { apiVersionOf, type ResourceTable, type Served } from './resource-table.ts';
 import { bookmarkObject, type Seen } from './watch.ts';
 
@@ -31,7 +34,7 @@ export interface InProcessOptions {
   readonly authorize: (attributes: RequestAttributes) => void | Promise<void>;
 }
 
-export class InProcessTransport implements Transport {
+export class InProcessTransport implements Transport, StoredObjects {
   readonly #options: InProcessOptions;
 
   constructor(options: InProcessOptions) {
@@ -102,6 +105,13 @@ export class InProcessTransport implements Transport {
     for await (const event of seen) yield this.#event(served, event);
   }
 
+  async modify(
+    target: { of: ResourceId; namespace: string; name: string; dryRun?: boolean },
+    change: (copy: KubeObject) => void,
+  ): Promise<KubeObject> {
+    return modifyStored(this.#options, target, change);
+  }
+
   #event(served: Served, seen: Seen): WatchEvent {
     switch (seen.type) {
       case 'ERROR':
@@ -163,4 +173,38 @@ export function isStatus(outcome: Entry | KubeObject | Status): outcome is Statu
 
 function selectorsOf({ labelSelector, fieldSelector }: ListOptions): Selectors {
   return { labelSelector, fieldSelector };
+}
+
+/** Attempts at a change that others interfere with; each loses only to somebody else's success. */
+const MODIFY_ATTEMPTS = 10;
+
+async function modifyStored(
+  { dispatcher, table }: InProcessOptions,
+  { of, namespace, name, dryRun }: { of: ResourceId; namespace: string; name: string; dryRun?: boolean },
+  change: (copy: KubeObject) => void,
+): Promise<KubeObject> {
+  const served = table.of(of);
+  if (!served) throw failure(404, 'NotFound', UNKNOWN_RESOURCE);
+  const { caches } = dispatcher.registry;
+  const cache = caches.of(served.prefix);
+  const key = served.info.namespaced ? `${namespace}/${name}` : name;
+  for (let attempt = 1; ; attempt++) {
+    const current = cache.entries.get(key);
+    if (!current) throw notFound(of, name);
+    const copy = thaw(current.object);
+    change(copy);
+    const next = canonical(normalize(served.stored.type, copy));
+    const value = encode(next);
+    if (current.holds(value)) return current.object;
+    if (dryRun)
+      return deepFreeze({ ...next, metadata: { ...next.metadata, resourceVersion: String(current.revision) } });
+    try {
+      return (await caches.put(cache, key, { value, object: next, expect: current.revision })).object;
+    } catch (error) {
+      if (!(error instanceof ConflictError)) throw error;
+      if (!error.current) throw notFound(of, name);
+      if (attempt >= MODIFY_ATTEMPTS) throw conflict(of, name, MODIFIED);
+      await caches.reached(Math.min(error.current.modRevision, caches.store.revision()));
+    }
+  }
 }

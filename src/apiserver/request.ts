@@ -150,3 +150,14 @@ export interface ConnectHandler {
   readonly subresource: string;
   handle(context: ConnectContext): Promise<void>;
 }
+
+/**
+ * Changes stored objects past admission, preparation and validation: for handlers that do what clients may not, such as
+ * binding a pod to a node. `change` gets a copy and may be called again after a conflict; what it throws ends the attempt.
+ */
+export interface StoredObjects {
+  modify(
+    target: { readonly of: ResourceId; readonly namespace: string; readonly name: string; readonly dryRun?: boolean },
+    change: (copy: KubeObject) => void,
+  ): Promise<KubeObject>;
+}

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, test } from 'node:test';
 import { storeContract } from './contract.ts';
-import { openLmdbStore } from './lmdb.ts';
+import { LmdbStore } from './lmdb.ts';
 
 const directories: string[] = [];
 function newDirectory(): string {
@@ -18,22 +18,22 @@ after(() => {
   for (const directory of directories) rmSync(directory, { recursive: true, force: true });
 });
 
-storeContract('lmdb', async () => openLmdbStore({ directory: newDirectory() }));
+storeContract('lmdb', async () => LmdbStore.open(newDirectory()));
 
 test('lmdb: everything is there after it was opened again', async () => {
   const directory = newDirectory();
-  let store = openLmdbStore({ directory });
+  let store = await LmdbStore.open(directory);
   for (const value of ['1', '2']) await store.commit({ type: 'put', key: '/a', value: Buffer.from(value) });
   await store.commit({ type: 'put', key: '/b', value: Buffer.from('b') });
   await store.commit({ type: 'delete', key: '/b' });
   await store.close();
-  store = openLmdbStore({ directory });
+  store = await LmdbStore.open(directory);
   assert.equal(store.revision(), 4);
   assert.equal(Buffer.from((await store.get('/a', 1))!.value).toString(), '1');
   assert.equal(await store.get('/b'), undefined);
   await store.compact(4);
   await store.close();
-  store = openLmdbStore({ directory });
+  store = await LmdbStore.open(directory);
   assert.equal(store.revision(), 4);
   assert.equal((await store.list('/')).entries.length, 1);
   await assert.rejects(store.get('/a', 1));
@@ -43,7 +43,7 @@ test('lmdb: everything is there after it was opened again', async () => {
 
 test('lmdb: overwriting does not grow the file once history is compacted', async () => {
   const directory = newDirectory();
-  const store = openLmdbStore({ directory });
+  const store = await LmdbStore.open(directory);
   const value = Buffer.alloc(1000, 'x');
   let sizeEarly = 0;
   for (let round = 0; round < 12; round++) {
@@ -57,8 +57,8 @@ test('lmdb: overwriting does not grow the file once history is compacted', async
 });
 
 const writer = `
-import { openLmdbStore } from ${JSON.stringify(join(import.meta.dirname, 'lmdb.ts'))};
-const store = openLmdbStore({ directory: process.argv[1] });
+import { LmdbStore } from ${JSON.stringify(join(import.meta.dirname, 'lmdb.ts'))};
+const store = await LmdbStore.open(process.argv[1]);
 let next = 0;
 const work = async () => {
   for (;;) {
@@ -82,7 +82,7 @@ test('lmdb: what was acknowledged survives kill -9', async () => {
     if (acknowledged.length === 2000) child.kill('SIGKILL');
   }
   assert.ok(acknowledged.length >= 2000);
-  const store = openLmdbStore({ directory });
+  const store = await LmdbStore.open(directory);
   for (const [key, revision] of acknowledged) {
     const entry = await store.get(key);
     assert.equal(entry?.modRevision, revision);

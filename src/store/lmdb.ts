@@ -8,7 +8,7 @@ import { mkdirSync } from 'node:fs';
 import { type Database, open, type RootDatabase } from 'lmdb';
 import { assert } from '../base/assert.ts';
 import { type Log, type LogRecord, LogStore } from './log-store.ts';
-import type { Revision, Store } from './store.ts';
+import type { Revision } from './store.ts';
 
 /** Layout of a record: 1 byte kind, 6 createRevision, 6 previous, 2 length of the key, key, value. */
 const HEADER_BYTES = 15;
@@ -92,7 +92,9 @@ function decode(revision: Revision, bytes: Buffer): LogRecord {
   };
 }
 
-/** Opens or makes the database in the directory. */
-export function openLmdbStore(options: { directory: string }): Store {
-  return new LogStore(new LmdbLog(options.directory));
+export class LmdbStore extends LogStore {
+  /** Opens or makes the database in the directory. */
+  static async open(directory: string): Promise<LmdbStore> {
+    return new LmdbStore(new LmdbLog(directory));
+  }
 }

@@ -1,0 +1,213 @@
+/**
+ * One HTTP request and its reply, the same for HTTP/2 streams and HTTP/1.1 messages. The reply is either one buffer or a
+ * stream of chunks; a body is read whole, up to the limit.
+ */
+
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
+import {
+  Http2ServerRequest as Http2Request,
+  Http2ServerResponse as Http2Response,
+  type Http2ServerRequest,
+  type Http2ServerResponse,
+  type IncomingHttpHeaders as IncomingHttp2Headers,
+  type ServerHttp2Stream,
+} from 'node:http2';
+import { failure } from '../base/errors.ts';
+
+/** Upstream's limit of a request body. */
+export const BODY_BYTES_MAX = 3 * 1024 * 1024;
+
+export type ReplyHeaders = Record<string, string | number | readonly string[]>;
+
+export interface Exchange {
+  readonly method: string;
+  /** Path with query, as sent. */
+  readonly url: string;
+  readonly headers: IncomingHttpHeaders;
+  /** Aborted when the client goes away. */
+  readonly signal: AbortSignal;
+  readonly started: boolean;
+  body(): Promise<Buffer>;
+  reply(status: number, headers: ReplyHeaders, body: Buffer | undefined): void;
+  begin(status: number, headers: ReplyHeaders): void;
+  /** Resolves when more may be written; rejects never. Only between `begin` and `end`. */
+  write(chunk: Buffer): void | Promise<void>;
+  end(): void;
+  /** The objects that connect handlers take over. */
+  raw(): { req: IncomingMessage | Http2ServerRequest; res: ServerResponse | Http2ServerResponse };
+}
+
+interface Readable {
+  on(event: 'data', listener: (chunk: Buffer) => void): unknown;
+  on(event: 'end' | 'close', listener: () => void): unknown;
+  on(event: 'error', listener: (error: Error) => void): unknown;
+}
+
+function readBody(source: Readable, declared: string | undefined): Promise<Buffer> {
+  const tooLarge = () => failure(413, 'RequestEntityTooLarge', `Request entity too large: limit is ${BODY_BYTES_MAX}`);
+  if (declared !== undefined && Number(declared) > BODY_BYTES_MAX) return Promise.reject(tooLarge());
+  return new Promise((resolve, reject) => {
+    let first: Buffer | undefined;
+    let more: Buffer[] | undefined;
+    let size = 0;
+    source.on('data', chunk => {
+      size += chunk.length;
+      if (size > BODY_BYTES_MAX) return reject(tooLarge());
+      if (!first) first = chunk;
+      else (more ??= [first]).push(chunk);
+    });
+    source.on('end', () => resolve(more ? Buffer.concat(more, size) : (first ?? Buffer.alloc(0))));
+    source.on('close', () => reject(failure(400, 'BadRequest', 'the request ended before its body')));
+    source.on('error', reject);
+  });
+}
+
+/** Gathers small writes of one turn into one frame. */
+interface Corkable {
+  cork(): void;
+  uncork(): void;
+  write(chunk: Buffer): boolean;
+  once(event: 'drain' | 'close', listener: () => void): unknown;
+  removeListener(event: 'drain' | 'close', listener: () => void): unknown;
+}
+
+class ChunkWriter {
+  readonly #target: Corkable;
+  #corked = false;
+  constructor(target: Corkable) {
+    this.#target = target;
+  }
+  write(chunk: Buffer): void | Promise<void> {
+    if (!this.#corked) {
+      this.#corked = true;
+      this.#target.cork();
+      setImmediate(() => {
+        this.#corked = false;
+        this.#target.uncork();
+      });
+    }
+    if (this.#target.write(chunk)) return;
+    return new Promise(resolve => {
+      const done = () => {
+        this.#target.removeListener('drain', done);
+        this.#target.removeListener('close', done);
+        resolve();
+      };
+      this.#target.once('drain', done);
+      this.#target.once('close', done);
+    });
+  }
+}
+
+export class Http2Exchange implements Exchange {
+  readonly method: string;
+  readonly url: string;
+  readonly headers: IncomingHttp2Headers;
+  readonly #stream: ServerHttp2Stream;
+  readonly #rawHeaders: string[];
+  #writer: ChunkWriter | undefined;
+  #abort: AbortController | undefined;
+
+  constructor(stream: ServerHttp2Stream, headers: IncomingHttp2Headers, rawHeaders: string[]) {
+    this.#stream = stream;
+    this.headers = headers;
+    this.#rawHeaders = rawHeaders;
+    this.method = headers[':method'] ?? 'GET';
+    this.url = headers[':path'] ?? '/';
+    // A reset stream is seen by its close; without a listener it would take the process down.
+    stream.on('error', () => {});
+  }
+  get signal(): AbortSignal {
+    if (!this.#abort) {
+      const abort = new AbortController();
+      this.#abort = abort;
+      if (this.#stream.closed || this.#stream.destroyed) abort.abort();
+      else this.#stream.once('close', () => abort.abort());
+    }
+    return this.#abort.signal;
+  }
+  get started(): boolean {
+    return this.#stream.headersSent;
+  }
+  body(): Promise<Buffer> {
+    if (this.#stream.endAfterHeaders) return Promise.resolve(Buffer.alloc(0));
+    return readBody(this.#stream, this.headers['content-length']);
+  }
+  reply(status: number, headers: ReplyHeaders, body: Buffer | undefined): void {
+    const stream = this.#stream;
+    if (stream.destroyed || stream.closed) return;
+    const all = headers as Record<string, string | number>;
+    all[':status'] = status;
+    if (body === undefined || this.method === 'HEAD') stream.respond(all, { endStream: true });
+    else {
+      all['content-length'] = body.length;
+      stream.respond(all);
+      stream.end(body);
+    }
+  }
+  begin(status: number, headers: ReplyHeaders): void {
+    if (this.#stream.destroyed || this.#stream.closed) return;
+    this.#stream.respond({ ...headers, ':status': status } as Record<string, string | number>);
+  }
+  write(chunk: Buffer): void | Promise<void> {
+    if (this.#stream.destroyed) return;
+    this.#writer ??= new ChunkWriter(this.#stream);
+    return this.#writer.write(chunk);
+  }
+  end(): void {
+    if (!this.#stream.destroyed) this.#stream.end();
+  }
+  raw(): { req: Http2ServerRequest; res: Http2ServerResponse } {
+    const res = new Http2Response(this.#stream);
+    return { req: new Http2Request(this.#stream, this.headers, {}, this.#rawHeaders), res };
+  }
+}
+
+export class Http1Exchange implements Exchange {
+  readonly method: string;
+  readonly url: string;
+  readonly headers: IncomingHttpHeaders;
+  readonly signal: AbortSignal;
+  readonly #request: IncomingMessage;
+  readonly #response: ServerResponse;
+  #writer: ChunkWriter | undefined;
+
+  constructor(request: IncomingMessage, response: ServerResponse) {
+    this.#request = request;
+    this.#response = response;
+    this.method = request.method ?? 'GET';
+    this.url = request.url ?? '/';
+    this.headers = request.headers;
+    const abort = new AbortController();
+    this.signal = abort.signal;
+    response.once('close', () => abort.abort());
+    response.on('error', () => {});
+  }
+  get started(): boolean {
+    return this.#response.headersSent;
+  }
+  body(): Promise<Buffer> {
+    return readBody(this.#request, this.headers['content-length']);
+  }
+  reply(status: number, headers: ReplyHeaders, body: Buffer | undefined): void {
+    if (this.#response.destroyed) return;
+    if (body !== undefined) headers['content-length'] = body.length;
+    this.#response.writeHead(status, headers as Record<string, string | number>);
+    this.#response.end(this.method === 'HEAD' ? undefined : body);
+  }
+  begin(status: number, headers: ReplyHeaders): void {
+    this.#response.writeHead(status, headers as Record<string, string | number>);
+    this.#response.flushHeaders();
+  }
+  write(chunk: Buffer): void | Promise<void> {
+    if (this.#response.destroyed) return;
+    this.#writer ??= new ChunkWriter(this.#response as unknown as Corkable);
+    return this.#writer.write(chunk);
+  }
+  end(): void {
+    this.#response.end();
+  }
+  raw(): { req: IncomingMessage; res: ServerResponse } {
+    return { req: this.#request, res: this.#response };
+  }
+}

@@ -1,0 +1,213 @@
+/**
+ * One HTTP request from its first byte to its reply: who is it, may they, what do they want, in which form. Every failure
+ * becomes a Status. It knows no resource: those are the dispatcher's, and everything else is a document of its own.
+ */
+
+import type { Clock } from '../base/clock.ts';
+import { KUBERNETES_VERSION } from '../base/cluster-defaults.ts';
+import { ApiError, failure, internalError, unauthorized } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { metrics } from '../base/metrics.ts';
+import type { Discovery } from './discovery.ts';
+import type { Exchange } from './exchange.ts';
+import type { Health } from './health.ts';
+import { impersonate, wantsImpersonation } from './impersonation.ts';
+import { encodeBody, negotiate } from './negotiation.ts';
+import { type OpenapiService, plainBytes } from './openapi-service.ts';
+import { finish, type ReplyContext, sendStatus, text } from './reply.ts';
+import type { Authenticator, Credentials, RequestAttributes, UserInfo } from './request.ts';
+import { type PathAttributes, parsePath, withUser } from './request-path.ts';
+import type { ResourceHandler } from './resource-handler.ts';
+
+const requests = metrics.counter(
+  'apiserver_request_total',
+  'Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.',
+  ['verb', 'group', 'version', 'resource', 'subresource', 'code'],
+);
+const durations = metrics.histogram(
+  'apiserver_request_duration_seconds',
+  'Response latency distribution in seconds for each verb, group, version, resource and subresource.',
+  [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60],
+  ['verb', 'group', 'version', 'resource', 'subresource'],
+);
+const inflight = metrics.gauge('apiserver_current_inflight_requests', 'Number of requests being served now.', [
+  'request_kind',
+]);
+
+const VERSION = {
+  major: KUBERNETES_VERSION.major,
+  minor: KUBERNETES_VERSION.minor,
+  emulationMajor: KUBERNETES_VERSION.major,
+  emulationMinor: KUBERNETES_VERSION.minor,
+  minCompatibilityMajor: KUBERNETES_VERSION.major,
+  minCompatibilityMinor: String(Number(KUBERNETES_VERSION.minor) - 1),
+  gitVersion: KUBERNETES_VERSION.git,
+  gitCommit: '',
+  gitTreeState: 'clean',
+  buildDate: '1970-01-01T00:00:00Z',
+  goVersion: 'none',
+  compiler: 'node',
+  platform: `linux/${process.arch === 'x64' ? 'amd64' : process.arch}`,
+};
+
+export interface HttpHandlerOptions {
+  readonly authenticators: readonly Authenticator[];
+  readonly authorize: (attributes: RequestAttributes) => void | Promise<void>;
+  readonly resources: ResourceHandler;
+  readonly discovery: Discovery;
+  readonly openapi: OpenapiService;
+  readonly health: Health;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+/** A request split into what routing needs. */
+export interface Routed {
+  readonly path: string;
+  readonly query: URLSearchParams | undefined;
+  readonly attributes: PathAttributes;
+}
+
+export class HttpHandler {
+  readonly #options: HttpHandlerOptions;
+  #inflight = 0;
+
+  constructor(options: HttpHandlerOptions) {
+    this.#options = options;
+    metrics.onCollect(() => inflight.set(this.#inflight, 'all'));
+  }
+
+  /** Answers the exchange; never rejects. */
+  async handle(exchange: Exchange, certificate: Credentials['certificate']): Promise<void> {
+    const startMs = this.#options.clock.monotonic();
+    const routed = route(exchange.method, exchange.url);
+    const context: ReplyContext = { exchange, code: 0, warnings: undefined };
+    this.#inflight++;
+    try {
+      const user = await this.authenticate(exchange, certificate);
+      const { attributes } = routed;
+      const request = withUser(attributes, user);
+      const waiting = this.#options.authorize(request);
+      if (waiting) await waiting;
+      if (attributes.isResource) await this.#options.resources.handle(context, request, routed);
+      else await this.#document(context, routed);
+    } catch (error) {
+      this.fail(context, error);
+    } finally {
+      this.#inflight--;
+      const { verb, group, version, resource, subresource } = routed.attributes;
+      const shown = verb === 'watch' ? 'WATCH' : exchange.method;
+      requests.add(1, shown, group, version, resource, subresource, String(context.code));
+      if (verb !== 'watch')
+        durations.observe(
+          (this.#options.clock.monotonic() - startMs) / 1000,
+          shown,
+          group,
+          version,
+          resource,
+          subresource,
+        );
+    }
+  }
+
+  /** The user that the request acts as. Throws Unauthorized. */
+  async authenticate(exchange: Pick<Exchange, 'headers'>, certificate: Credentials['certificate']): Promise<UserInfo> {
+    const credentials: Credentials = { headers: exchange.headers, ...(certificate ? { certificate } : {}) };
+    for (const authenticator of this.#options.authenticators) {
+      const found = authenticator.authenticate(credentials);
+      const user = found instanceof Promise ? await found : found;
+      if (!user) continue;
+      if (!wantsImpersonation(exchange.headers)) return user;
+      return impersonate(user, exchange.headers, this.#options.authorize);
+    }
+    throw unauthorized();
+  }
+
+  fail(context: ReplyContext, error: unknown): void {
+    let known: ApiError;
+    if (error instanceof ApiError) known = error;
+    else {
+      this.#options.log.error('request failed', { path: context.exchange.url, error });
+      known = internalError(error instanceof Error ? error.message : String(error));
+    }
+    if (context.exchange.started) {
+      context.exchange.end();
+      return;
+    }
+    sendStatus(context, known.status);
+  }
+
+  async #document(context: ReplyContext, { path, query }: Routed): Promise<void> {
+    const { exchange } = context;
+    const healthy = this.#options.health.answer(path, query);
+    if (healthy) return text(context, healthy.status, healthy.text);
+    const clean = path.length > 1 && path.endsWith('/') ? path.slice(0, -1) : path;
+    switch (clean) {
+      case '/version':
+        return this.#value(context, VERSION);
+      case '/metrics':
+        return text(context, 200, metrics.render(), 'text/plain; version=0.0.4; charset=utf-8');
+      case '/':
+        return this.#value(context, { paths: this.#paths() });
+    }
+    if (exchange.method !== 'GET' && exchange.method !== 'HEAD') return text(context, 405, '405 method not allowed\n');
+    if (clean.startsWith('/openapi/')) return this.#openapi(context, clean, query);
+    if (clean.startsWith('/api')) {
+      const wanted = negotiate(exchange.headers.accept);
+      const aggregated = wanted.as === 'APIGroupDiscoveryList' && (clean === '/api' || clean === '/apis');
+      const document = this.#options.discovery.find(clean, aggregated);
+      if (document) {
+        const headers: Record<string, string> = { vary: 'Accept', etag: document.etag };
+        if (exchange.headers['if-none-match'] === document.etag) return finish(context, 304, headers, undefined);
+        const as = aggregated ? ';g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList' : '';
+        const bytes = wanted.format === 'json' ? document.bytes : await encodeBody(document.value, 'yaml');
+        return finish(context, 200, { ...headers, 'content-type': `application/${wanted.format}${as}` }, bytes);
+      }
+    }
+    text(context, 404, '404 page not found\n');
+  }
+
+  async #value(context: ReplyContext, value: unknown): Promise<void> {
+    const { format } = negotiate(context.exchange.headers.accept);
+    finish(context, 200, { 'content-type': `application/${format}` }, await encodeBody(value, format));
+  }
+
+  #openapi(context: ReplyContext, path: string, query: URLSearchParams | undefined): void {
+    const { headers: asked } = context.exchange;
+    // kubectl asks for v2 only as protobuf, and then goes without.
+    if (path === '/openapi/v2' && asked.accept && !/application\/json|\*\/\*|application\/\*/.test(asked.accept))
+      throw failure(406, 'NotAcceptable', 'only the following media types are accepted: application/json');
+    const served = this.#options.openapi.find(path);
+    if (!served) return text(context, 404, '404 page not found\n');
+    const headers: Record<string, string> = {
+      vary: 'Accept-Encoding, Accept',
+      etag: served.etag,
+      'content-type': 'application/json',
+    };
+    const hash = query?.get('hash');
+    if (hash) {
+      if (`"${hash}"` !== served.etag)
+        return finish(context, 301, { location: `${path}?hash=${served.etag.slice(1, -1)}` }, Buffer.alloc(0));
+      headers['cache-control'] = 'public, immutable';
+    }
+    if (asked['if-none-match'] === served.etag) return finish(context, 304, headers, undefined);
+    if (/\bgzip\b/.test(String(asked['accept-encoding'] ?? '')))
+      return finish(context, 200, { ...headers, 'content-encoding': 'gzip' }, served.gzipped);
+    finish(context, 200, headers, plainBytes(served));
+  }
+
+  #paths(): string[] {
+    const others = ['/healthz', '/livez', '/metrics', '/openapi/v2', '/openapi/v3', '/readyz', '/version'];
+    return [...this.#options.discovery.paths(), ...others].sort();
+  }
+}
+
+/** Splits a URL; the query is parsed only when there is one. */
+export function route(method: string, url: string): Routed {
+  const mark = url.indexOf('?');
+  const path = mark < 0 ? url : url.slice(0, mark);
+  const query = mark < 0 ? undefined : new URLSearchParams(url.slice(mark + 1));
+  return { path, query, attributes: parsePath(method, path, query ?? NO_QUERY) };
+}
+
+const NO_QUERY = new URLSearchParams();

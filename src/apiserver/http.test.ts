@@ -1,0 +1,342 @@
+import { strict as assert } from 'node:assert';
+import { type ClientHttp2Session, connect, type IncomingHttpHeaders, type OutgoingHttpHeaders } from 'node:http2';
+import { request as httpsRequest } from 'node:https';
+import { after, before, test } from 'node:test';
+import { gunzipSync } from 'node:zlib';
+import { openMemoryStore } from '../store/memory.ts';
+import { issueCertificate, issueKeyPair, newKey } from './certificates/certificate.ts';
+import type { ConnectContext, Credentials, UserInfo } from './request.ts';
+import { ApiServer } from './server.ts';
+
+const DAY_MS = 86_400_000;
+const validity = { notBeforeMs: Date.now() - DAY_MS, notAfterMs: Date.now() + DAY_MS };
+const authority = newKey();
+const ca = issueCertificate(
+  { subject: { commonName: 'test' }, usages: ['authority'], ...validity },
+  authority.publicKey,
+  { selfKey: authority.privateKey },
+);
+const issuer = { certificate: ca, privateKey: authority.privateKey };
+const serving = issueKeyPair(
+  { subject: { commonName: 'api' }, names: ['127.0.0.1', 'localhost'], usages: ['server'], ...validity },
+  issuer,
+);
+const admin = issueKeyPair(
+  { subject: { commonName: 'admin', organizations: ['system:masters'] }, usages: ['client'], ...validity },
+  issuer,
+);
+
+const authenticator = {
+  authenticate({ certificate, headers }: Credentials): UserInfo | undefined {
+    if (certificate)
+      return { name: certificate.commonName, groups: [...certificate.organizations, 'system:authenticated'] };
+    return headers.authorization === 'Bearer reader' ? { name: 'reader', groups: ['system:authenticated'] } : undefined;
+  },
+};
+
+let server: ApiServer;
+let session: ClientHttp2Session;
+let port: number;
+const connections: ConnectContext[] = [];
+
+before(async () => {
+  server = await ApiServer.open({
+    store: openMemoryStore(),
+    authenticators: [authenticator],
+    authorizer: { authorize: ({ verb, name }) => ({ allowed: verb === 'get' && name !== 'secret', reason: '' }) },
+    connectHandlers: [
+      {
+        of: { group: '', version: 'v1', resource: 'pods' },
+        subresource: 'exec',
+        async handle(context) {
+          connections.push(context);
+          context.socket?.end('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\nhello');
+        },
+      },
+    ],
+  });
+  ({ port } = await server.listen({ host: '127.0.0.1', port: 0 }, { key: serving.key, cert: serving.certificate, ca }));
+  session = connect(`https://127.0.0.1:${port}`, { ca, key: admin.key, cert: admin.certificate });
+});
+after(async () => {
+  session.close();
+  await server.close();
+});
+
+interface Reply {
+  readonly status: number;
+  readonly headers: IncomingHttpHeaders;
+  readonly body: Buffer;
+  readonly json: any;
+}
+
+function ask(
+  method: string,
+  path: string,
+  options: { body?: unknown; headers?: OutgoingHttpHeaders; via?: ClientHttp2Session } = {},
+): Promise<Reply> {
+  const { body, headers, via = session } = options;
+  return new Promise((resolve, reject) => {
+    const stream = via.request({
+      ':method': method,
+      ':path': path,
+      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      ...headers,
+    });
+    let replied: (IncomingHttpHeaders & { ':status'?: number }) | undefined;
+    const chunks: Buffer[] = [];
+    stream.on('response', received => {
+      replied = received;
+    });
+    stream.on('data', chunk => chunks.push(chunk));
+    stream.on('error', reject);
+    stream.on('end', () => {
+      const bytes = Buffer.concat(chunks);
+      const { ':status': status = 0, ...others } = replied ?? {};
+      const json =
+        String(others['content-type']).startsWith('application/json') && !others['content-encoding'] && bytes.length > 0
+          ? JSON.parse(bytes.toString())
+          : undefined;
+      resolve({ status, headers: others, body: bytes, json });
+    });
+    stream.end(
+      body === undefined
+        ? undefined
+        : typeof body === 'string' || Buffer.isBuffer(body)
+          ? (body as string)
+          : JSON.stringify(body),
+    );
+  });
+}
+
+const maps = '/api/v1/namespaces/default/configmaps';
+const configMap = (name: string, data: Record<string, string> = { k: 'v' }) => ({
+  apiVersion: 'v1',
+  kind: 'ConfigMap',
+  metadata: { name },
+  data,
+});
+
+/** Reads lines of a watch until there are `count`. */
+function lines(path: string, count: number, headers: OutgoingHttpHeaders = {}): Promise<any[]> {
+  return new Promise((resolve, reject) => {
+    const stream = session.request({ ':path': path, ...headers });
+    let text = '';
+    stream.setEncoding('utf8');
+    stream.on('data', (chunk: string) => {
+      text += chunk;
+      const whole = text.split('\n').slice(0, -1);
+      if (whole.length < count) return;
+      stream.close();
+      resolve(whole.map(item => JSON.parse(item)));
+    });
+    stream.on('error', reject);
+  });
+}
+
+test('create and read over HTTP/2', async () => {
+  const made = await ask('POST', maps, { body: configMap('first') });
+  assert.equal(made.status, 201, made.body.toString());
+  assert.equal(made.json.metadata.namespace, 'default');
+  const got = await ask('GET', `${maps}/first`);
+  assert.equal(got.status, 200);
+  assert.deepEqual(got.json, made.json);
+  assert.equal(got.headers['content-type'], 'application/json');
+  const again = await ask('POST', maps, { body: configMap('first') });
+  assert.equal(again.status, 409);
+  assert.equal(again.json.reason, 'AlreadyExists');
+  const list = await ask('GET', maps);
+  assert.equal(list.json.kind, 'ConfigMapList');
+  assert.ok(list.json.items.some((item: any) => item.metadata.name === 'first'));
+});
+
+test('unknown fields: warned of, refused, ignored', async () => {
+  const odd = (name: string) => ({ ...configMap(name), extra: 1 });
+  const warned = await ask('POST', maps, { body: odd('w') });
+  assert.equal(warned.status, 201);
+  assert.equal(warned.headers['warning'], '299 - "unknown field \\"extra\\""');
+  const refused = await ask('POST', `${maps}?fieldValidation=Strict`, { body: odd('s') });
+  assert.equal(refused.status, 400);
+  assert.match(refused.json.message, /strict decoding error: unknown field "extra"/);
+  const ignored = await ask('POST', `${maps}?fieldValidation=Ignore`, { body: odd('i') });
+  assert.equal(ignored.headers['warning'], undefined);
+  const duplicate = await ask('POST', `${maps}?fieldValidation=Strict`, {
+    body: '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"d"},"data":{"a":"1","a":"2"}}',
+  });
+  assert.match(duplicate.json.message, /duplicate field "data.a"/);
+});
+
+test('bodies: yaml, protobuf, too large, broken', async () => {
+  const yaml = await ask('POST', maps, {
+    body: 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: yaml}\ndata: {mode: "0644"}\n',
+    headers: { 'content-type': 'application/yaml' },
+  });
+  assert.equal(yaml.status, 201, yaml.body.toString());
+  const proto = await ask('POST', maps, {
+    body: 'k8s',
+    headers: { 'content-type': 'application/vnd.kubernetes.protobuf' },
+  });
+  assert.equal(proto.status, 415);
+  const large = await ask('POST', maps, { body: Buffer.alloc(3 * 1024 * 1024 + 1, ' ') });
+  assert.equal(large.status, 413);
+  const broken = await ask('POST', maps, { body: '{' });
+  assert.equal(broken.status, 400);
+  assert.equal(broken.json.reason, 'BadRequest');
+  const wrong = await ask('POST', maps, { body: { ...configMap('x'), kind: 'Secret' } });
+  assert.equal(wrong.status, 400);
+});
+
+test('Accept: tables, metadata only, yaml, nothing that is spoken', async () => {
+  await ask('POST', maps, { body: configMap('table') });
+  const table = await ask('GET', maps, {
+    headers: { accept: 'application/json;as=Table;v=v1;g=meta.k8s.io,application/json' },
+  });
+  assert.equal(table.json.kind, 'Table');
+  assert.equal(table.json.columnDefinitions[0].name, 'Name');
+  assert.equal(table.json.rows[0].object.kind, 'PartialObjectMetadata');
+  const partial = await ask('GET', `${maps}/table`, {
+    headers: { accept: 'application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io' },
+  });
+  assert.equal(partial.json.kind, 'PartialObjectMetadata');
+  assert.equal(partial.json.data, undefined);
+  const yaml = await ask('GET', `${maps}/table`, { headers: { accept: 'application/yaml' } });
+  assert.match(yaml.body.toString(), /^kind: ConfigMap$/m);
+  const both = await ask('GET', `${maps}/table`, {
+    headers: { accept: 'application/vnd.kubernetes.protobuf,application/json' },
+  });
+  assert.equal(both.json.kind, 'ConfigMap');
+  const none = await ask('GET', `${maps}/table`, { headers: { accept: 'application/vnd.kubernetes.protobuf' } });
+  assert.equal(none.status, 406);
+});
+
+test('watch lines, plain and as tables', async () => {
+  const { json } = await ask('POST', maps, { body: configMap('watched') });
+  const path = `${maps}?watch=true&resourceVersion=${json.metadata.resourceVersion}&fieldSelector=metadata.name%3Dwatched`;
+  const plain = lines(path, 2);
+  const tables = lines(path, 2, { accept: 'application/json;as=Table;v=v1;g=meta.k8s.io' });
+  await ask('PATCH', `${maps}/watched`, {
+    body: { data: { k: 'w' } },
+    headers: { 'content-type': 'application/merge-patch+json' },
+  });
+  await ask('DELETE', `${maps}/watched`);
+  assert.deepEqual(
+    (await plain).map(event => [event.type, event.object.data.k]),
+    [
+      ['MODIFIED', 'w'],
+      ['DELETED', 'w'],
+    ],
+  );
+  const seen = await tables;
+  assert.equal(seen[0].object.kind, 'Table');
+  assert.equal(seen[0].object.columnDefinitions[0].name, 'Name');
+  assert.equal(seen[1].object.columnDefinitions, null);
+  const bad = await ask('GET', `${maps}?watch=true&resourceVersion=x`);
+  assert.equal(bad.status, 400);
+});
+
+test('patches by content type', async () => {
+  await ask('POST', maps, { body: configMap('patched', { a: '1' }) });
+  const patch = (type: string, body: unknown) =>
+    ask('PATCH', `${maps}/patched`, { body, headers: { 'content-type': type } });
+  const merged = await patch('application/merge-patch+json', { data: { b: '2' } });
+  assert.deepEqual(merged.json.data, { a: '1', b: '2' });
+  const json = await patch('application/json-patch+json', [{ op: 'remove', path: '/data/a' }]);
+  assert.deepEqual(json.json.data, { b: '2' });
+  assert.equal((await patch('application/json-patch+json', [{ op: 'test', path: '/data/b', value: '3' }])).status, 422);
+  const strategic = await patch('application/strategic-merge-patch+json', { data: { b: null, c: '3' } });
+  assert.deepEqual(strategic.json.data, { c: '3' });
+  assert.equal((await patch('text/plain', {})).status, 415);
+});
+
+test('who may and who may not', async () => {
+  const other = connect(`https://127.0.0.1:${port}`, { ca });
+  const nobody = await ask('GET', `${maps}/first`, { via: other });
+  assert.equal(nobody.status, 401);
+  assert.equal(nobody.json.message, 'Unauthorized');
+  const headers = { authorization: 'Bearer reader' };
+  const denied = await ask('GET', '/api/v1/namespaces/default/configmaps', { via: other, headers });
+  assert.equal(denied.status, 403);
+  assert.equal(
+    denied.json.message,
+    'configmaps is forbidden: User "reader" cannot list resource "configmaps" in API group "" in the namespace "default"',
+  );
+  assert.equal((await ask('GET', '/version', { via: other, headers })).status, 200);
+  assert.equal(
+    (await ask('GET', `${maps}/first`, { via: other, headers: { ...headers, 'impersonate-user': 'admin' } })).status,
+    403,
+  );
+  const acting = await ask('GET', maps, { headers: { 'impersonate-user': 'reader' } });
+  assert.match(acting.json.message, /User "reader" cannot list/);
+  other.close();
+});
+
+test('discovery, health, version, metrics, openapi', async () => {
+  assert.deepEqual((await ask('GET', '/api')).json.versions, ['v1']);
+  const groups = await ask('GET', '/apis');
+  assert.ok(groups.json.groups.some((group: any) => group.name === 'apps'));
+  const apps = await ask('GET', '/apis/apps/v1');
+  assert.ok(
+    apps.json.resources.some(
+      (resource: any) => resource.name === 'deployments/scale' && resource.group === 'autoscaling',
+    ),
+  );
+  const aggregated = await ask('GET', '/apis', {
+    headers: { accept: 'application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json' },
+  });
+  assert.equal(aggregated.json.kind, 'APIGroupDiscoveryList');
+  assert.match(String(aggregated.headers['content-type']), /as=APIGroupDiscoveryList/);
+  const cached = await ask('GET', '/apis', { headers: { 'if-none-match': groups.headers.etag! } });
+  assert.equal(cached.status, 304);
+  assert.equal((await ask('GET', '/readyz')).body.toString(), 'ok');
+  assert.match((await ask('GET', '/readyz?verbose')).body.toString(), /^\[\+\]ping ok\n[\s\S]*readyz check passed\n$/);
+  assert.equal((await ask('GET', '/livez/ping')).body.toString(), 'ok');
+  assert.equal((await ask('GET', '/version')).json.minor, '36');
+  assert.match((await ask('GET', '/metrics')).body.toString(), /apiserver_request_total\{/);
+  const index = await ask('GET', '/openapi/v3');
+  const url = index.json.paths['apis/apps/v1'].serverRelativeURL;
+  const document = await ask('GET', url, { headers: { 'accept-encoding': 'gzip' } });
+  assert.equal(document.headers['content-encoding'], 'gzip');
+  assert.ok(JSON.parse(gunzipSync(document.body).toString()).components);
+  assert.equal((await ask('GET', '/nothing')).status, 404);
+  assert.equal((await ask('GET', '/apis/apps/v1/nothing')).status, 404);
+});
+
+test('large lists are compressed for who takes it', async () => {
+  for (let i = 0; i < 40; i++)
+    await ask('POST', '/api/v1/namespaces/large/configmaps', { body: configMap(`c${i}`, { text: 'x'.repeat(5000) }) });
+  const zipped = await ask('GET', '/api/v1/namespaces/large/configmaps', { headers: { 'accept-encoding': 'gzip' } });
+  assert.equal(zipped.headers['content-encoding'], 'gzip');
+  assert.equal(JSON.parse(gunzipSync(zipped.body).toString()).items.length, 40);
+});
+
+test('HTTP/1.1 requests and upgrades', async () => {
+  const options = { host: '127.0.0.1', port, ca, key: admin.key, cert: admin.certificate, ALPNProtocols: ['http/1.1'] };
+  const status = await new Promise<number>((resolve, reject) => {
+    const request = httpsRequest({ ...options, path: `${maps}/first` }, response => {
+      response.resume();
+      resolve(response.statusCode ?? 0);
+    });
+    request.on('error', reject).end();
+  });
+  assert.equal(status, 200);
+  const upgrade = (path: string) =>
+    new Promise<string>((resolve, reject) => {
+      const request = httpsRequest({ ...options, path, headers: { connection: 'Upgrade', upgrade: 'test' } });
+      request.on('upgrade', (_response, socket, head) => {
+        let text = head.toString();
+        socket.on('data', chunk => {
+          text += chunk;
+        });
+        socket.on('end', () => resolve(text));
+      });
+      request.on('response', response => {
+        response.resume();
+        resolve(`status ${response.statusCode}`);
+      });
+      request.on('error', reject).end();
+    });
+  assert.equal(await upgrade('/api/v1/namespaces/default/pods/p/exec?command=sh&command=-c'), 'hello');
+  assert.deepEqual(connections[0]!.query.getAll('command'), ['sh', '-c']);
+  assert.equal(connections[0]!.attributes.name, 'p');
+  assert.equal(await upgrade('/api/v1/namespaces/default/configmaps/first'), 'status 400');
+});

@@ -1,0 +1,113 @@
+/**
+ * TLS listeners: HTTP/2 and HTTP/1.1 by ALPN on one port, client certificates asked for and passed on only when they were
+ * verified. It hands over exchanges and upgrades and decides nothing about them.
+ */
+
+import { createServer as createHttp1Server, type IncomingMessage } from 'node:http';
+import { performServerHandshake, type ServerHttp2Session } from 'node:http2';
+import type { AddressInfo, Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
+import { type Exchange, Http1Exchange, Http2Exchange } from './exchange.ts';
+import type { Credentials } from './request.ts';
+
+export interface TlsOptions {
+  readonly key: string | Buffer;
+  readonly cert: string | Buffer;
+  /** Who signs client certificates. */
+  readonly ca: string | Buffer;
+}
+
+export type ListenAddress = { readonly fd: number } | { readonly host: string; readonly port: number };
+
+export interface ListenerHandlers {
+  readonly request: (exchange: Exchange, certificate: Credentials['certificate']) => void;
+  readonly upgrade: (
+    upgrade: { request: IncomingMessage; socket: Duplex; head: Buffer },
+    certificate: Credentials['certificate'],
+  ) => void;
+}
+
+/** Streams one connection may have open: enough for a kubelet's or controller's watches. */
+const CONCURRENT_STREAMS_MAX = 1000;
+/** Bytes a client may send ahead; a whole body limit would let a few clients hold much memory. */
+const WINDOW_BYTES = 256 * 1024;
+
+export interface Listener {
+  readonly port: number;
+  close(): Promise<void>;
+}
+
+export async function listenTls(
+  address: ListenAddress,
+  tls: TlsOptions,
+  handlers: ListenerHandlers,
+): Promise<Listener> {
+  const sockets = new Set<Socket>();
+  const sessions = new Set<ServerHttp2Session>();
+  const certificates = new WeakMap<object, Credentials['certificate']>();
+
+  const http1 = createHttp1Server(
+    { requestTimeout: 0, headersTimeout: 60_000, keepAliveTimeout: 90_000 },
+    (request, response) => handlers.request(new Http1Exchange(request, response), certificates.get(request.socket)),
+  );
+  http1.on('upgrade', (request, socket, head) =>
+    handlers.upgrade({ request, socket, head }, certificates.get(request.socket)),
+  );
+
+  const server = createTlsServer({
+    ...tls,
+    requestCert: true,
+    rejectUnauthorized: false,
+    ALPNProtocols: ['h2', 'http/1.1'],
+    minVersion: 'TLSv1.2',
+  });
+  server.on('tlsClientError', () => {});
+  server.on('connection', (socket: Socket) => {
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
+  });
+  server.on('secureConnection', (socket: TLSSocket) => {
+    socket.on('error', () => {});
+    socket.setNoDelay(true);
+    const certificate = certificateOf(socket);
+    if (socket.alpnProtocol !== 'h2') {
+      certificates.set(socket, certificate);
+      http1.emit('connection', socket);
+      return;
+    }
+    const session = performServerHandshake(socket, {
+      settings: { maxConcurrentStreams: CONCURRENT_STREAMS_MAX, initialWindowSize: WINDOW_BYTES },
+    });
+    sessions.add(session);
+    session.once('close', () => sessions.delete(session));
+    session.on('error', () => session.destroy());
+    session.on('stream', (stream, headers, _flags, rawHeaders) => {
+      handlers.request(new Http2Exchange(stream, headers, rawHeaders as unknown as string[]), certificate);
+    });
+  });
+
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen('fd' in address ? { fd: address.fd } : { host: address.host, port: address.port }, resolve);
+  });
+  return {
+    port: (server.address() as AddressInfo).port,
+    close: async () => {
+      const closed = new Promise<void>(resolve => server.close(() => resolve()));
+      for (const session of sessions) session.destroy();
+      for (const socket of sockets) socket.destroy();
+      http1.close();
+      await closed;
+    },
+  };
+}
+
+function certificateOf(socket: TLSSocket): Credentials['certificate'] {
+  if (!socket.authorized) return undefined;
+  const { subject, serialNumber } = socket.getPeerCertificate();
+  if (!subject) return undefined;
+  const list = (value: string | string[] | undefined) =>
+    value === undefined ? [] : Array.isArray(value) ? value : [value];
+  return { commonName: list(subject.CN)[0] ?? '', organizations: list(subject.O), serial: serialNumber };
+}

@@ -1,0 +1,44 @@
+/** Serves the OpenAPI documents: made when first asked for, and then kept only as compressed bytes, for they are large. */
+
+import { createHash } from 'node:crypto';
+import { gunzipSync, gzipSync } from 'node:zlib';
+import { type OpenapiDocument, openapiV2Document, openapiV3Documents, openapiV3Index } from '../api/openapi.ts';
+
+export interface Served {
+  readonly gzipped: Buffer;
+  readonly etag: string;
+}
+
+export class OpenapiService {
+  readonly #release: string;
+  readonly #served = new Map<string, Served>();
+  #documents: Map<string, OpenapiDocument> | undefined;
+
+  constructor(release: string) {
+    this.#release = release;
+  }
+  /** By URL path; undefined for another path. */
+  find(path: string): Served | undefined {
+    const known = this.#served.get(path);
+    if (known) return known;
+    if (path === '/openapi/v2') return this.#keep(path, openapiV2Document({ release: this.#release }));
+    if (!this.#documents) {
+      const all = openapiV3Documents({ release: this.#release });
+      this.#documents = new Map(all.map(document => [`/openapi/v3/${document.path}`, document]));
+    }
+    if (path === '/openapi/v3') return this.#keep(path, openapiV3Index([...this.#documents.values()]));
+    const document = this.#documents.get(path);
+    return document && this.#keep(path, document.build(), document.hash);
+  }
+  #keep(path: string, value: unknown, hash?: string): Served {
+    const bytes = Buffer.from(JSON.stringify(value));
+    const etag = hash ?? createHash('sha512').update(bytes).digest('hex').toUpperCase();
+    const served = { gzipped: gzipSync(bytes, { level: 6 }), etag: `"${etag}"` };
+    this.#served.set(path, served);
+    return served;
+  }
+}
+
+export function plainBytes({ gzipped }: Served): Buffer {
+  return gunzipSync(gzipped);
+}

@@ -1,0 +1,68 @@
+/** How replies leave: headers that every reply has, warnings, compression of large bodies, Status for failures. */
+
+import { gzip } from 'node:zlib';
+import type { Status } from '../base/errors.ts';
+import type { Exchange, ReplyHeaders } from './exchange.ts';
+
+/** Upstream compresses from this size. */
+const GZIP_BYTES_MIN = 128 * 1024;
+
+export interface ReplyContext {
+  readonly exchange: Exchange;
+  /** Status that was sent; 0 before. */
+  code: number;
+  warnings: string[] | undefined;
+}
+
+export function warn(context: ReplyContext, message: string): void {
+  context.warnings ??= [];
+  if (!context.warnings.includes(message)) context.warnings.push(message);
+}
+
+function withWarnings(context: ReplyContext, headers: ReplyHeaders): ReplyHeaders {
+  if (!context.warnings) return headers;
+  const quoted = context.warnings.map(
+    message => `299 - ${JSON.stringify(message.replace(/[\r\n\t]+/g, ' ')).replace(/[^\x20-\x7e]/g, '?')}`,
+  );
+  return { ...headers, warning: quoted.length === 1 ? quoted[0]! : quoted };
+}
+
+export function finish(context: ReplyContext, status: number, headers: ReplyHeaders, body: Buffer | undefined): void {
+  context.code = status;
+  headers['cache-control'] ??= 'no-cache, private';
+  context.exchange.reply(status, withWarnings(context, headers), body);
+}
+
+/** As `finish`, compressed when it is large and the client takes gzip. */
+export async function finishLarge(
+  context: ReplyContext,
+  status: number,
+  headers: ReplyHeaders,
+  body: Buffer,
+): Promise<void> {
+  if (body.length < GZIP_BYTES_MIN || !/\bgzip\b/.test(String(context.exchange.headers['accept-encoding'] ?? '')))
+    return finish(context, status, headers, body);
+  const zipped = await new Promise<Buffer>((resolve, reject) =>
+    gzip(body, { level: 1 }, (error, result) => (error ? reject(error) : resolve(result))),
+  );
+  finish(context, status, { ...headers, 'content-encoding': 'gzip', vary: 'Accept-Encoding' }, zipped);
+}
+
+export function begin(context: ReplyContext, status: number, headers: ReplyHeaders): void {
+  context.code = status;
+  context.exchange.begin(status, withWarnings(context, { 'cache-control': 'no-cache, private', ...headers }));
+}
+
+export function sendStatus(context: ReplyContext, status: Status): void {
+  const retry = status.details?.retryAfterSeconds;
+  finish(
+    context,
+    status.code,
+    { 'content-type': 'application/json', ...(retry ? { 'retry-after': String(retry) } : {}) },
+    Buffer.from(JSON.stringify(status)),
+  );
+}
+
+export function text(context: ReplyContext, status: number, body: string, type = 'text/plain; charset=utf-8'): void {
+  finish(context, status, { 'content-type': type, 'x-content-type-options': 'nosniff' }, Buffer.from(body));
+}

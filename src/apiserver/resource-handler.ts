@@ -1,0 +1,415 @@
+/**
+ * Requests for resources over HTTP: query and body to a dispatcher's verb, outcome to bytes in the form the client asked
+ * for. The stored bytes of an object go out as they are; only other forms are encoded anew.
+ */
+
+import type { KubeObject, ListMeta } from '../api/meta.ts';
+import type { FieldValidation } from '../api/structural.ts';
+import type { Clock } from '../base/clock.ts';
+import { badRequest, failure, invalid, type Status } from '../base/errors.ts';
+import type { PatchType } from '../client/transport.ts';
+import type { Deletion } from './deletion.ts';
+import { type Dispatcher, outcomeObject, type Selectors, shownObject } from './dispatcher.ts';
+import { Entry } from './entry.ts';
+import type { Routed } from './http-handler.ts';
+import { isStatus } from './in-process-transport.ts';
+import type { ListQuery, ListResult } from './list.ts';
+import { type Body, decodeBody, encodeBody, negotiate, OBJECT_TYPES, type Representation } from './negotiation.ts';
+import type { Operation, Outcome } from './registry.ts';
+import { finish, finishLarge, type ReplyContext, text, warn } from './reply.ts';
+import type { ConnectContext, ConnectHandler, RequestAttributes } from './request.ts';
+import { apiVersionOf, type ResourceTable, type Served } from './resource-table.ts';
+import { partialOf, tableOf } from './table.ts';
+import { serveWatch } from './watch-stream.ts';
+
+const PATCH_TYPES: readonly PatchType[] = [
+  'application/json-patch+json',
+  'application/merge-patch+json',
+  'application/strategic-merge-patch+json',
+  'application/apply-patch+yaml',
+];
+const DELETE_TYPES = OBJECT_TYPES;
+const JSON_HEADERS = { 'content-type': 'application/json' };
+
+export interface ResourceHandlerOptions {
+  readonly dispatcher: Dispatcher;
+  readonly table: ResourceTable;
+  readonly connectHandlers: readonly ConnectHandler[];
+  readonly clock: Clock;
+}
+
+/** One resource request on its way through the handler. */
+interface Request {
+  readonly context: ReplyContext;
+  readonly operation: Operation;
+  readonly query: URLSearchParams;
+  readonly routed: Routed;
+}
+
+export class ResourceHandler {
+  readonly #options: ResourceHandlerOptions;
+
+  constructor(options: ResourceHandlerOptions) {
+    this.#options = options;
+  }
+
+  async handle(context: ReplyContext, attributes: RequestAttributes, routed: Routed): Promise<void> {
+    const served = this.#options.table.find(attributes.group, attributes.version, attributes.resource);
+    if (!served) return text(context, 404, '404 page not found\n');
+    const query = routed.query ?? NO_QUERY;
+    const request: Request = {
+      context,
+      routed,
+      query,
+      operation: operationOf(message => warn(context, message), { attributes, served, query }),
+    };
+    const connect = this.connectHandler(attributes);
+    if (connect) return this.#connect(connect, request);
+    switch (attributes.verb) {
+      case 'get':
+        return this.#send(request, 200, this.#options.dispatcher.get(request.operation));
+      case 'list':
+        return this.#list(request);
+      case 'watch':
+        return this.#watch(request);
+      case 'create':
+        return this.#create(request);
+      case 'update':
+        return this.#update(request);
+      case 'patch':
+        return this.#patch(request);
+      case 'delete':
+        return this.#delete(request);
+      case 'deletecollection':
+        return this.#deleteCollection(request);
+      default:
+        throw failure(405, 'MethodNotAllowed', 'the server does not allow this method on the requested resource');
+    }
+  }
+
+  connectHandler({ group, version, resource, subresource }: RequestAttributes): ConnectHandler | undefined {
+    if (!subresource) return undefined;
+    return this.#options.connectHandlers.find(
+      handler =>
+        handler.subresource === subresource &&
+        handler.of.resource === resource &&
+        handler.of.group === group &&
+        handler.of.version === version,
+    );
+  }
+  /** Admission of a raw connection; the parent object is what plug-ins see as old. */
+  async admitConnect(
+    attributes: RequestAttributes,
+    query: URLSearchParams,
+    warnings: (message: string) => void,
+  ): Promise<void> {
+    const served = this.#options.table.find(attributes.group, attributes.version, attributes.resource);
+    if (!served) throw failure(404, 'NotFound', 'the server could not find the requested resource');
+    await this.#options.dispatcher.registry.admit(
+      operationOf(warnings, { attributes, served, query }),
+      'CONNECT',
+      undefined,
+    );
+  }
+
+  async #connect(handler: ConnectHandler, { context, query, routed, operation }: Request): Promise<void> {
+    await this.admitConnect(operation.attributes, query, operation.warn);
+    const raw = context.exchange.raw();
+    const connection: ConnectContext = {
+      attributes: operation.attributes,
+      query,
+      rest: routed.attributes.rest,
+      ...raw,
+    };
+    context.code = 200;
+    await handler.handle(connection);
+  }
+
+  async #list(request: Request): Promise<void> {
+    const { operation, query } = request;
+    const result = await this.#options.dispatcher.list(operation, listQuery(query));
+    await this.#sendList(request, result);
+  }
+
+  async #watch({ context, operation, query }: Request): Promise<void> {
+    const wanted = negotiate(context.exchange.headers.accept);
+    const initial = query.get('sendInitialEvents');
+    await serveWatch(context, {
+      served: operation.served,
+      wanted,
+      includeObject: includeObjectOf(query),
+      clock: this.#options.clock,
+      timeoutSeconds: numberOf(query, 'timeoutSeconds'),
+      start: signal =>
+        this.#options.dispatcher.watch(
+          operation,
+          {
+            ...selectors(query),
+            resourceVersion: query.get('resourceVersion') ?? '',
+            resourceVersionMatch: query.get('resourceVersionMatch') ?? '',
+            allowWatchBookmarks: isTrue(query.get('allowWatchBookmarks')),
+            sendInitialEvents: initial === null ? undefined : isTrue(initial),
+          },
+          signal,
+        ),
+    });
+  }
+
+  async #create(request: Request): Promise<void> {
+    const { operation, query } = request;
+    const body = await this.#body(request);
+    const outcome = await this.#options.dispatcher.create(withText(operation, body), body.value as KubeObject, query);
+    await this.#send(request, 201, outcome);
+  }
+
+  async #update(request: Request): Promise<void> {
+    const body = await this.#body(request);
+    const { outcome, created } = await this.#options.dispatcher.update(
+      withText(request.operation, body),
+      body.value as KubeObject,
+    );
+    await this.#send(request, created ? 201 : 200, outcome);
+  }
+
+  async #patch(request: Request): Promise<void> {
+    const { exchange } = request.context;
+    const bytes = await exchange.body();
+    const body = await decodeBody(bytes, exchange.headers['content-type'] ?? 'none', PATCH_TYPES);
+    const type = exchange.headers['content-type']!.split(';', 1)[0]!.trim() as PatchType;
+    await this.#send(request, 200, await this.#options.dispatcher.patch(request.operation, body.value, type));
+  }
+
+  async #delete(request: Request): Promise<void> {
+    const outcome = await this.#options.dispatcher.delete(request.operation, await this.#deletion(request));
+    if (isStatus(outcome)) {
+      const { code: _, ...status } = outcome as Status;
+      return this.#sendValue(request, 200, status);
+    }
+    await this.#send(request, 200, outcome);
+  }
+
+  async #deleteCollection(request: Request): Promise<void> {
+    const options = await this.#deletion(request);
+    const result = await this.#options.dispatcher.deleteCollection(
+      request.operation,
+      options,
+      listQuery(request.query),
+    );
+    await this.#sendList(request, result);
+  }
+
+  async #body({ context: { exchange } }: Request): Promise<Body> {
+    return decodeBody(await exchange.body(), exchange.headers['content-type'], OBJECT_TYPES);
+  }
+
+  // Options come in the body; in its absence in the query.
+  async #deletion({ context: { exchange }, query }: Request): Promise<Deletion> {
+    const bytes = await exchange.body();
+    if (bytes.length > 0) {
+      const { value } = await decodeBody(bytes, exchange.headers['content-type'], DELETE_TYPES);
+      if (typeof value !== 'object' || value === null) throw badRequest('DeleteOptions is not an object');
+      return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== null)) as Deletion;
+    }
+    const grace = numberOf(query, 'gracePeriodSeconds');
+    const policy = query.get('propagationPolicy');
+    const orphan = query.get('orphanDependents');
+    return {
+      ...(grace === undefined ? {} : { gracePeriodSeconds: grace }),
+      ...(policy ? { propagationPolicy: policy as NonNullable<Deletion['propagationPolicy']> } : {}),
+      ...(orphan === null ? {} : { orphanDependents: isTrue(orphan) }),
+    };
+  }
+
+  async #send(request: Request, status: number, outcome: Outcome): Promise<void> {
+    const { context, operation, query } = request;
+    const { served } = operation;
+    const wanted = negotiate(context.exchange.headers.accept);
+    if (!wanted.as && wanted.format === 'json' && outcome instanceof Entry && served.info === served.stored)
+      return finish(context, status, { ...JSON_HEADERS }, outcome.bytes);
+    const object = outcomeObject(served, outcome);
+    const isOwn = object.kind === served.info.kind;
+    if (!wanted.as || !isOwn) return this.#sendValue(request, status, object);
+    const stored = outcome instanceof Entry ? outcome.object : outcome;
+    const value =
+      wanted.as === 'Table'
+        ? tableOf(served, [stored], {
+            includeObject: includeObjectOf(query),
+            metadata: {
+              ...(object.metadata.resourceVersion ? { resourceVersion: object.metadata.resourceVersion } : {}),
+            },
+            shown: () => object,
+            nowMs: this.#options.clock.now(),
+            version: wanted.version,
+          })
+        : partialOf(object, wanted.version);
+    await this.#sendValue(request, status, value);
+  }
+
+  async #sendList(request: Request, result: ListResult): Promise<void> {
+    const { context, operation, query } = request;
+    const { served } = operation;
+    const { info } = served;
+    const wanted = negotiate(context.exchange.headers.accept);
+    const metadata: ListMeta = {
+      resourceVersion: String(result.revision),
+      ...(result.continue ? { continue: result.continue } : {}),
+      ...(result.remaining === undefined ? {} : { remainingItemCount: result.remaining }),
+    };
+    const head = { kind: info.listKind, apiVersion: apiVersionOf(info), metadata };
+    if (!wanted.as && wanted.format === 'json') {
+      const bytes =
+        info === served.stored
+          ? joinList(
+              head,
+              result.entries.map(entry => entry.bytes),
+            )
+          : Buffer.from(
+              JSON.stringify({ ...head, items: result.entries.map(entry => shownObject(served, entry.object)) }),
+            );
+      return finishLarge(context, 200, { ...JSON_HEADERS }, bytes);
+    }
+    const objects = result.entries.map(entry => entry.object);
+    const shown = (object: KubeObject) => shownObject(served, object);
+    const value = listValue(wanted, {
+      served,
+      objects,
+      shown,
+      metadata,
+      head,
+      includeObject: includeObjectOf(query),
+      nowMs: this.#options.clock.now(),
+    });
+    await this.#sendValue(request, 200, value);
+  }
+
+  async #sendValue({ context }: Request, status: number, value: unknown): Promise<void> {
+    const { format } = negotiate(context.exchange.headers.accept);
+    const encoded = encodeBody(value, format);
+    await finishLarge(
+      context,
+      status,
+      { 'content-type': `application/${format}` },
+      encoded instanceof Promise ? await encoded : encoded,
+    );
+  }
+}
+
+function listValue(
+  wanted: Representation,
+  list: {
+    served: Served;
+    objects: readonly KubeObject[];
+    shown: (object: KubeObject) => KubeObject;
+    metadata: ListMeta;
+    head: object;
+    includeObject: ReturnType<typeof includeObjectOf>;
+    nowMs: number;
+  },
+): unknown {
+  const { served, objects, shown, metadata } = list;
+  if (wanted.as === 'Table')
+    return tableOf(served, objects, {
+      includeObject: list.includeObject,
+      metadata,
+      shown,
+      nowMs: list.nowMs,
+      version: wanted.version,
+    });
+  if (wanted.as)
+    return {
+      kind: 'PartialObjectMetadataList',
+      apiVersion: `meta.k8s.io/${wanted.version}`,
+      metadata,
+      items: objects.map(object => partialOf(object, wanted.version)),
+    };
+  return { ...list.head, items: objects.map(shown) };
+}
+
+const COMMA = 0x2c;
+
+/** The list's JSON from its items' bytes: one allocation, one copy. */
+export function joinList(head: object, items: readonly Buffer[]): Buffer {
+  const start = Buffer.from(`${JSON.stringify(head).slice(0, -1)},"items":[`);
+  let size = start.length + 2 + Math.max(0, items.length - 1);
+  for (const item of items) size += item.length;
+  const bytes = Buffer.allocUnsafeSlow(size);
+  let at = start.copy(bytes, 0);
+  for (let i = 0; i < items.length; i++) {
+    if (i > 0) bytes[at++] = COMMA;
+    at += items[i]!.copy(bytes, at);
+  }
+  bytes.write(']}', at, 'latin1');
+  return bytes;
+}
+
+const NO_QUERY = new URLSearchParams();
+
+function operationOf(
+  warnings: (message: string) => void,
+  request: { attributes: RequestAttributes; served: Served; query: URLSearchParams },
+): Operation {
+  const { query } = request;
+  const dryRun = query.getAll('dryRun');
+  if (dryRun.some(value => value !== 'All'))
+    throw invalid({ group: 'meta.k8s.io', kind: 'CreateOptions' }, '', [
+      {
+        type: 'FieldValueNotSupported',
+        field: 'dryRun',
+        message: `Unsupported value: ${JSON.stringify(dryRun[0])}: supported values: "All"`,
+      },
+    ]);
+  const asked = query.get('fieldValidation') ?? 'Warn';
+  if (asked !== 'Ignore' && asked !== 'Warn' && asked !== 'Strict' && asked !== '')
+    throw invalid({ group: 'meta.k8s.io', kind: 'CreateOptions' }, '', [
+      {
+        type: 'FieldValueNotSupported',
+        field: 'fieldValidation',
+        message: `Unsupported value: ${JSON.stringify(asked)}: supported values: "Ignore", "Strict", "Warn"`,
+      },
+    ]);
+  return {
+    attributes: request.attributes,
+    served: request.served,
+    dryRun: dryRun.length > 0,
+    fieldValidation: (asked || 'Warn') as FieldValidation,
+    warn: warnings,
+  };
+}
+
+function withText(operation: Operation, { text: json }: Body): Operation {
+  return json === undefined ? operation : { ...operation, text: json };
+}
+
+function isTrue(value: string | null): boolean {
+  return value !== null && value !== 'false' && value !== '0';
+}
+
+function numberOf(query: URLSearchParams, name: string): number | undefined {
+  const value = query.get(name);
+  if (value === null || value === '') return undefined;
+  if (!/^-?\d+$/.test(value)) throw badRequest(`strconv.ParseInt: parsing ${JSON.stringify(value)}: invalid syntax`);
+  return Number(value);
+}
+
+function selectors(query: URLSearchParams): Selectors {
+  return {
+    labelSelector: query.get('labelSelector') ?? undefined,
+    fieldSelector: query.get('fieldSelector') ?? undefined,
+  };
+}
+
+function listQuery(query: URLSearchParams): ListQuery & Selectors {
+  return {
+    ...selectors(query),
+    resourceVersion: query.get('resourceVersion') ?? '',
+    resourceVersionMatch: query.get('resourceVersionMatch') ?? '',
+    limit: numberOf(query, 'limit') ?? 0,
+    continue: query.get('continue') ?? '',
+  };
+}
+
+function includeObjectOf(query: URLSearchParams): 'None' | 'Metadata' | 'Object' {
+  const asked = query.get('includeObject') || 'Metadata';
+  if (asked === 'None' || asked === 'Metadata' || asked === 'Object') return asked;
+  throw badRequest(`unrecognized includeObject value: ${JSON.stringify(asked)}`);
+}

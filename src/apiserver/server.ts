@@ -1,0 +1,231 @@
+/**
+ * The API server, put together: caches over a store, the registry behind them, and the two doors to it, HTTPS listeners
+ * and in-process transports. Everything that decides about a request is given in the options.
+ */
+
+import type { KubeObject } from '../api/meta.ts';
+import { type Clock, systemClock } from '../base/clock.ts';
+import { KUBERNETES_VERSION } from '../base/cluster-defaults.ts';
+import { forbidden } from '../base/errors.ts';
+import { type Logger, silentLogger } from '../base/log.ts';
+import { type Random, systemRandom } from '../base/random.ts';
+import type { ResourceId, Transport } from '../client/transport.ts';
+import type { Store } from '../store/store.ts';
+import { Caches } from './cache.ts';
+import { Discovery } from './discovery.ts';
+import { Dispatcher, shownObject } from './dispatcher.ts';
+import { Health, type HealthCheck } from './health.ts';
+import { HttpHandler, route } from './http-handler.ts';
+import { InProcessTransport } from './in-process-transport.ts';
+import { type ListenAddress, type Listener, listenTls, type TlsOptions } from './listener.ts';
+import { Maintenance } from './maintenance.ts';
+import { OpenapiService } from './openapi-service.ts';
+import { Registry } from './registry.ts';
+import type {
+  AdmissionPlugin,
+  Allocator,
+  Authenticator,
+  Authorizer,
+  ConnectHandler,
+  CreateHandler,
+  Reader,
+  RequestAttributes,
+  UserInfo,
+} from './request.ts';
+import { LOOPBACK_USER } from './request.ts';
+import { ResourceHandler } from './resource-handler.ts';
+import { ResourceTable, type Served } from './resource-table.ts';
+import { handleUpgrade } from './upgrade.ts';
+
+export interface ApiServerOptions {
+  readonly store: Store;
+  readonly authenticators?: readonly Authenticator[];
+  /** Without one everything is allowed. */
+  readonly authorizer?: Authorizer;
+  readonly admission?: readonly AdmissionPlugin[];
+  readonly allocators?: readonly Allocator[];
+  readonly createHandlers?: readonly CreateHandler[];
+  readonly connectHandlers?: readonly ConnectHandler[];
+  readonly log?: Logger;
+  readonly clock?: Clock;
+  readonly random?: Random;
+}
+
+export class ApiServer {
+  readonly table = new ResourceTable();
+  readonly caches: Caches;
+  readonly reader: Reader;
+  readonly dispatcher: Dispatcher;
+  readonly #options: ApiServerOptions;
+  readonly #log: Logger;
+  readonly #clock: Clock;
+  readonly #health = new Health();
+  readonly #handler: HttpHandler;
+  readonly #resources: ResourceHandler;
+  readonly #listeners: Listener[] = [];
+  readonly #stop = new AbortController();
+  #opened = false;
+
+  constructor(options: ApiServerOptions) {
+    this.#options = options;
+    this.#log = options.log ?? silentLogger;
+    this.#clock = options.clock ?? systemClock;
+    this.caches = new Caches(options.store);
+    this.reader = new CacheReader(this.table, this.caches);
+    const registry = new Registry({
+      caches: this.caches,
+      table: this.table,
+      admission: options.admission ?? [],
+      allocators: options.allocators ?? [],
+      clock: this.#clock,
+      random: options.random ?? systemRandom,
+    });
+    this.dispatcher = new Dispatcher({ registry, createHandlers: options.createHandlers ?? [], clock: this.#clock });
+    this.#resources = new ResourceHandler({
+      dispatcher: this.dispatcher,
+      table: this.table,
+      connectHandlers: options.connectHandlers ?? [],
+      clock: this.#clock,
+    });
+    this.#handler = new HttpHandler({
+      authenticators: options.authenticators ?? [{ authenticate: () => LOOPBACK_USER }],
+      authorize: attributes => this.authorize(attributes),
+      resources: this.#resources,
+      discovery: new Discovery(this.table),
+      openapi: new OpenapiService(KUBERNETES_VERSION.git),
+      health: this.#health,
+      clock: this.#clock,
+      log: this.#log,
+    });
+    this.#health.add({ name: 'etcd', check: () => (this.caches.failure ? 'the store is lost' : undefined) });
+    this.#health.add({
+      name: 'informer-sync',
+      check: () => (this.#opened ? undefined : 'caches are not loaded'),
+      readinessOnly: true,
+    });
+    this.#health.add({
+      name: 'shutdown',
+      check: () => (this.#stop.signal.aborted ? 'process is shutting down' : undefined),
+      readinessOnly: true,
+    });
+  }
+
+  /** A server whose caches are loaded. */
+  static async open(options: ApiServerOptions): Promise<ApiServer> {
+    const server = new ApiServer(options);
+    await server.open();
+    return server;
+  }
+  /** Loads the caches; for callers whose plug-ins need `reader` or `transport` before. */
+  async open(): Promise<void> {
+    await this.caches.open();
+    this.#opened = true;
+    void new Maintenance({ caches: this.caches, clock: this.#clock, log: this.#log }).run(this.#stop.signal);
+    this.#log.debug('caches loaded', { revision: this.caches.revision });
+  }
+
+  /** The in-process door for a user; cheap, one for each component. */
+  transport(user: UserInfo): Transport {
+    return new InProcessTransport({
+      dispatcher: this.dispatcher,
+      table: this.table,
+      user,
+      authorize: attributes => this.authorize(attributes),
+    });
+  }
+
+  /** Throws Forbidden in upstream's words. */
+  authorize(attributes: RequestAttributes): void | Promise<void> {
+    const { authorizer } = this.#options;
+    if (!authorizer || attributes.user.groups.includes('system:masters')) return;
+    const decision = authorizer.authorize(attributes);
+    if (decision instanceof Promise) return decision.then(later => check(attributes, later));
+    return check(attributes, decision);
+  }
+
+  /** A named part of `/readyz` (and of `/livez` unless `readinessOnly`), such as a bootstrap that must finish. */
+  addCheck(check: HealthCheck): void {
+    this.#health.add(check);
+  }
+
+  /** Serves HTTPS; may be called for several addresses. `fd` is a listening socket made elsewhere. */
+  async listen(address: ListenAddress, tls: TlsOptions): Promise<{ port: number }> {
+    const listener = await listenTls(address, tls, {
+      request: (exchange, certificate) => void this.#handler.handle(exchange, certificate),
+      upgrade: (upgrade, certificate) =>
+        void handleUpgrade(upgrade, {
+          authenticate: () => this.#handler.authenticate({ headers: upgrade.request.headers }, certificate),
+          authorize: attributes => this.authorize(attributes),
+          resources: this.#resources,
+          route,
+        }),
+    });
+    this.#listeners.push(listener);
+    return { port: listener.port };
+  }
+
+  /** Closes the listeners and every connection; the store is the caller's. */
+  async close(): Promise<void> {
+    this.#stop.abort();
+    this.caches.close();
+    await Promise.all(this.#listeners.map(listener => listener.close()));
+  }
+}
+
+function check(attributes: RequestAttributes, decision: { allowed: boolean; reason: string }): void {
+  if (!decision.allowed) throw forbiddenError(attributes, decision.reason);
+}
+
+export function forbiddenError(attributes: RequestAttributes, reason: string): Error {
+  const { user, verb, group, resource, subresource, namespace, name, path } = attributes;
+  const why = reason ? `: ${reason}` : '';
+  if (!attributes.isResource)
+    return forbidden(
+      { group: '', resource: '' },
+      '',
+      `User ${JSON.stringify(user.name)} cannot ${verb} path ${JSON.stringify(path)}${why}`,
+    );
+  const what = subresource ? `${resource}/${subresource}` : resource;
+  const where = namespace ? ` in the namespace ${JSON.stringify(namespace)}` : ' at the cluster scope';
+  return forbidden(
+    { group, resource },
+    name,
+    `User ${JSON.stringify(user.name)} cannot ${verb} resource ${JSON.stringify(what)} in API group ${JSON.stringify(group)}${where}${why}`,
+  );
+}
+
+/** Reads of the caches for everything inside the API server that must not wait. */
+class CacheReader implements Reader {
+  readonly #table: ResourceTable;
+  readonly #caches: Caches;
+
+  constructor(table: ResourceTable, caches: Caches) {
+    this.#table = table;
+    this.#caches = caches;
+  }
+  #served(of: ResourceId): Served | undefined {
+    return this.#table.of(of);
+  }
+  get(of: ResourceId, namespace: string, name: string): KubeObject | undefined {
+    const served = this.#served(of);
+    const entry =
+      served && this.#caches.of(served.prefix).entries.get(served.info.namespaced ? `${namespace}/${name}` : name);
+    return entry && shownObject(served, entry.object);
+  }
+  list(of: ResourceId, namespace = ''): readonly KubeObject[] {
+    const served = this.#served(of);
+    if (!served) return [];
+    const objects: KubeObject[] = [];
+    this.#caches.of(served.prefix).entries.walk(namespace ? `${namespace}/` : '', undefined, entry => {
+      objects.push(shownObject(served, entry.object));
+      return true;
+    });
+    return objects;
+  }
+  onChange(of: ResourceId, handler: (object: KubeObject | undefined, old: KubeObject | undefined) => void): () => void {
+    const served = this.#served(of);
+    if (!served) return () => {};
+    const shown = (object: KubeObject | undefined) => object && shownObject(served, object);
+    return this.#caches.of(served.prefix).onChange((object, old) => handler(shown(object), shown(old)));
+  }
+}

@@ -1,0 +1,50 @@
+/**
+ * HTTP/1.1 upgrades (exec, attach, port-forward, proxied WebSockets): the same steps as any request, then the raw socket
+ * goes to the connect handler. A refusal is written to the socket as an ordinary reply.
+ */
+
+import type { IncomingMessage } from 'node:http';
+import { STATUS_CODES } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { ApiError, failure, internalError, messageOf, type Status } from '../base/errors.ts';
+import type { Routed } from './http-handler.ts';
+import type { RequestAttributes, UserInfo } from './request.ts';
+import { withUser } from './request-path.ts';
+import type { ResourceHandler } from './resource-handler.ts';
+
+export interface UpgradeSteps {
+  readonly authenticate: () => Promise<UserInfo>;
+  readonly authorize: (attributes: RequestAttributes) => void | Promise<void>;
+  readonly resources: ResourceHandler;
+  readonly route: (method: string, url: string) => Routed;
+}
+
+/** Never rejects. */
+export async function handleUpgrade(
+  upgrade: { request: IncomingMessage; socket: Duplex; head: Buffer },
+  steps: UpgradeSteps,
+): Promise<void> {
+  const { request, socket, head } = upgrade;
+  socket.on('error', () => {});
+  try {
+    const routed = steps.route(request.method ?? 'GET', request.url ?? '/');
+    const query = routed.query ?? new URLSearchParams();
+    const attributes = withUser(routed.attributes, await steps.authenticate());
+    await steps.authorize(attributes);
+    const handler = attributes.isResource ? steps.resources.connectHandler(attributes) : undefined;
+    if (!handler) throw failure(400, 'BadRequest', 'the resource cannot be upgraded to a stream');
+    await steps.resources.admitConnect(attributes, query, () => {});
+    await handler.handle({ attributes, query, rest: routed.attributes.rest, req: request, socket, head });
+  } catch (error) {
+    const known = error instanceof ApiError ? error : internalError(messageOf(error));
+    refuse(socket, known.status);
+  }
+}
+
+function refuse(socket: Duplex, status: Status): void {
+  if (socket.destroyed || !socket.writable) return;
+  const body = JSON.stringify(status);
+  socket.end(
+    `HTTP/1.1 ${status.code} ${STATUS_CODES[status.code] ?? 'Error'}\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  );
+}
