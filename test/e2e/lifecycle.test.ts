@@ -1,0 +1,195 @@
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
+import { test } from 'node:test';
+import { type Cluster, freshCluster, type Json, pod, root } from './cluster.ts';
+import { Background, eventually, outcomeOf, pause, run } from './process.ts';
+
+/** Everything on the machine that a cluster may leave behind. */
+interface Inventory {
+  readonly processes: readonly string[];
+  readonly namespaces: readonly string[];
+  readonly mounts: readonly string[];
+  readonly cgroups: readonly string[];
+  readonly links: readonly string[];
+}
+
+const belongs = (cluster: Cluster, text: string): boolean =>
+  text.includes(cluster.name) || text.includes(cluster.stateDir);
+
+async function inventory(cluster: Cluster): Promise<Inventory> {
+  const processes: string[] = [];
+  for (const pid of readdirSync('/proc').filter(name => /^\d+$/.test(name) && Number(name) !== process.pid)) {
+    try {
+      const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ');
+      const environment = readFileSync(`/proc/${pid}/cgroup`, 'utf8');
+      if (belongs(cluster, command) || belongs(cluster, environment)) processes.push(`${pid} ${command.slice(0, 100)}`);
+    } catch {
+      // It has ended.
+    }
+  }
+  const cgroups = (await outcomeOf('find', ['/sys/fs/cgroup', '-type', 'd', '-path', `*${cluster.name}*`])).stdout
+    .trim()
+    .split('\n')
+    .filter(Boolean);
+  return {
+    processes,
+    namespaces: (await outcomeOf('ip', ['netns', 'list'])).stdout.split('\n').filter(line => belongs(cluster, line)),
+    mounts: readFileSync('/proc/self/mountinfo', 'utf8')
+      .split('\n')
+      .filter(line => belongs(cluster, line)),
+    cgroups,
+    links: (await run('ip', ['-o', 'link'])).split('\n').filter(line => belongs(cluster, line)),
+  };
+}
+
+const NOTHING: Inventory = { processes: [], namespaces: [], mounts: [], cgroups: [], links: [] };
+
+function scenario(name: string, body: (cluster: Cluster) => Promise<void>): void {
+  test(name, { timeout: 150_000 }, async () => {
+    const cluster = freshCluster('life');
+    try {
+      await body(cluster);
+    } finally {
+      await cluster.tryCox(['down'], { timeoutMs: 60_000 });
+      rmSync(cluster.stateDir, { recursive: true, force: true });
+    }
+  });
+}
+
+const running = async (cluster: Cluster): Promise<boolean> => (await cluster.tryCox(['status'])).code === 0;
+
+scenario('up, a friendly second up, stop, resume with all state, down without a trace', async cluster => {
+  assert.match(await cluster.up({ nodes: 1 }), /up in \d+\.\d+ s/);
+  await cluster.loadImages();
+  assert.match(await cluster.up({ nodes: 1 }), /already running/);
+  await eventually(
+    'service account',
+    async () => (await cluster.tryKubectl('get', 'serviceaccount', 'default')).code === 0,
+  );
+  await cluster.apply('default', [
+    { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'kept' }, data: { a: 'b' } },
+    pod('lasting', 'coxswain/echo:1'),
+  ]);
+  const before = await cluster.readyPod('default', 'lasting');
+
+  await cluster.down('--keep-data');
+  assert.deepEqual(await inventory(cluster), { ...NOTHING, mounts: [] });
+  assert.ok(!(await running(cluster)));
+  const stopped = JSON.parse((await cluster.cox(['list', '-o', 'json'])).trim()) as Json[];
+  assert.equal(stopped.find(item => item.name === cluster.name)?.state, 'stopped');
+
+  await cluster.up({ nodes: 1 });
+  assert.equal((await cluster.json('get', 'configmap', 'kept')).data.a, 'b');
+  const again = await cluster.readyPod('default', 'lasting');
+  assert.equal(again.metadata.uid, before.metadata.uid);
+  await eventually('it answers', async () =>
+    (await cluster.get('default', 'lasting', 'http://127.0.0.1/hostname')).includes('lasting'),
+  );
+
+  await cluster.down();
+  assert.deepEqual(await inventory(cluster), NOTHING);
+  assert.ok(
+    !(JSON.parse(await cluster.cox(['list', '-o', 'json'])) as Json[]).some(item => item.name === cluster.name),
+  );
+  assert.equal((await cluster.tryCox(['status'])).code === 0, false);
+});
+
+scenario('two clusters side by side do not touch each other', async one => {
+  const two = freshCluster('life');
+  try {
+    await Promise.all([one.up({ nodes: 1 }), two.up({ nodes: 1 })]);
+    await one.kubectl('create', 'configmap', 'only-here');
+    assert.match((await two.tryKubectl('get', 'configmap', 'only-here')).stderr, /NotFound/);
+    assert.notEqual(await one.cox(['kubeconfig']), await two.cox(['kubeconfig']));
+    await one.down();
+    assert.ok(await running(two));
+    assert.match(await two.kubectl('get', 'nodes'), /node-1\s+Ready/);
+    assert.deepEqual(await inventory(one), NOTHING);
+  } finally {
+    await two.tryCox(['down'], { timeoutMs: 60_000 });
+    rmSync(two.stateDir, { recursive: true, force: true });
+  }
+  assert.deepEqual(await inventory(two), NOTHING);
+});
+
+for (const afterMs of [150, 500, 900]) {
+  scenario(`up interrupted after ${afterMs} ms cleans up`, async cluster => {
+    const up = new Background(`${root}/cox`, [
+      'up',
+      '--name',
+      cluster.name,
+      '--nodes',
+      '1',
+      '--api-port',
+      '0',
+      '--state-dir',
+      cluster.stateDir,
+    ]);
+    await pause(afterMs);
+    up.child.kill('SIGINT');
+    await up.exited;
+    // It may have been quicker than the interrupt; then it is a running cluster, which is right too.
+    if (!(await running(cluster))) assert.deepEqual(await inventory(cluster), NOTHING, up.output);
+  });
+}
+
+scenario('--foreground stays until interrupted and keeps the data', async cluster => {
+  const up = new Background(`${root}/cox`, [
+    'up',
+    '--name',
+    cluster.name,
+    '--nodes',
+    '1',
+    '--api-port',
+    '0',
+    '--state-dir',
+    cluster.stateDir,
+    '--foreground',
+  ]);
+  await eventually('running', () => running(cluster));
+  up.child.kill('SIGINT');
+  await up.exited;
+  assert.ok(!(await running(cluster)));
+  assert.deepEqual((await inventory(cluster)).processes, []);
+});
+
+scenario('wrong words get a right answer', async cluster => {
+  const wrong = await cluster.tryCox(['upp']);
+  assert.notEqual(wrong.code, 0);
+  assert.match(wrong.stderr, /unknown command "upp/);
+  assert.notEqual((await cluster.tryCox(['up', '--nodes', 'many'])).code, 0);
+  assert.match((await cluster.tryCox(['kubeconfig', '--path'])).stderr, new RegExp(cluster.name));
+  assert.match((await cluster.tryCox(['node', 'exec', 'node-9', '--', 'true'])).stderr, /./);
+  for (const command of [
+    'up',
+    'down',
+    'status',
+    'list',
+    'kubeconfig',
+    'image load',
+    'image list',
+    'node exec',
+    'kubectl',
+  ]) {
+    const help = await outcomeOf(`${root}/cox`, [...command.split(' '), '--help']);
+    assert.equal(help.code, 0, command);
+    assert.match(help.stdout, /Usage: cox/);
+  }
+});
+
+scenario('kubectl without a cluster and images without root say what to do', async cluster => {
+  const none = await outcomeOf(`${root}/cox`, ['kubectl', '--name', cluster.name, 'get', 'nodes']);
+  assert.notEqual(none.code, 0);
+  assert.match(none.stderr, /cox up/);
+  const user = await outcomeOf('setpriv', [
+    '--reuid=65534',
+    '--regid=65534',
+    '--clear-groups',
+    `${root}/cox`,
+    'up',
+    '--name',
+    cluster.name,
+  ]);
+  assert.notEqual(user.code, 0);
+  assert.match(user.stderr, /root|sudo/);
+});
