@@ -88,8 +88,8 @@ it('pods reach each other unchanged on one node and across nodes', cluster, asyn
 });
 
 it('large packets cross nodes', cluster, async () => {
-  await cluster.exec(ns, 'c', 'sh', '-c', 'ping -c 1 -W 2 -s 8000 ' + ipOf('a'));
-  await cluster.exec(ns, 'a', 'sh', '-c', 'ping -c 1 -W 2 -s 1300 ' + ipOf('c'));
+  await cluster.exec(ns, 'c', 'sh', '-c', `ping -c 1 -W 2 -s 8000 ${ipOf('a')}`);
+  await cluster.exec(ns, 'a', 'sh', '-c', `ping -c 1 -W 2 -s 1300 ${ipOf('c')}`);
 });
 
 it('nodes and pods reach each other', cluster, async () => {
