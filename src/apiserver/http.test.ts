@@ -1,3 +1,4 @@
+import { encodeProtobuf } from '../api/protobuf.ts';
 import { strict as assert } from 'node:assert';
 import { type ClientHttp2Session, connect, type IncomingHttpHeaders, type OutgoingHttpHeaders } from 'node:http2';
 import { request as httpsRequest } from 'node:https';
@@ -173,10 +174,12 @@ test('bodies: yaml, protobuf, too large, broken', async () => {
   });
   assert.equal(yaml.status, 201, yaml.body.toString());
   const proto = await ask('POST', maps, {
-    body: 'k8s',
+    body: encodeProtobuf({ ...configMap('proto') }),
     headers: { 'content-type': 'application/vnd.kubernetes.protobuf' },
   });
-  assert.equal(proto.status, 415);
+  assert.equal(proto.status, 201, proto.body.toString());
+  const unknown = await ask('POST', maps, { body: '<x/>', headers: { 'content-type': 'application/xml' } });
+  assert.equal(unknown.status, 415);
   const large = await ask('POST', maps, { body: Buffer.alloc(3 * 1024 * 1024 + 1, ' ') });
   assert.equal(large.status, 413);
   const broken = await ask('POST', maps, { body: '{' });

@@ -1,8 +1,9 @@
 /**
- * What a client wants to read and what it sent, from Accept and Content-Type. JSON and YAML are spoken; protobuf is not:
- * a client that accepts nothing else gets 406, one that sends it 415.
+ * What a client wants to read and what it sent, from Accept and Content-Type. Bodies are read as JSON, YAML and protobuf,
+ * replies written as JSON and YAML: a client that accepts nothing else gets 406.
  */
 
+import { decodeProtobuf, PROTOBUF } from '../api/protobuf.ts';
 import { badRequest, failure, messageOf } from '../base/errors.ts';
 
 export interface Representation {
@@ -106,6 +107,7 @@ export async function decodeBody(
       'UnsupportedMediaType',
       `the body of the request was in an unknown format - accepted media types include: ${accepted.join(', ')}`,
     );
+  if (type === PROTOBUF) return { value: decodeProtobuf(bytes) };
   const text = bytes.toString();
   if (type.endsWith('yaml')) {
     const { parse } = await import('yaml');
@@ -122,4 +124,4 @@ export async function decodeBody(
   }
 }
 
-export const OBJECT_TYPES = ['application/json', 'application/yaml'];
+export const OBJECT_TYPES = ['application/json', 'application/yaml', PROTOBUF];
