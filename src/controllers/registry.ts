@@ -1,5 +1,6 @@
 /** The controllers, in the order in which they start. A folder that is missing here fails a test. */
 
+import { daemonSet } from './daemonset/controller.ts';
 import { deployment } from './deployment/controller.ts';
 import { endpoints } from './endpoints/controller.ts';
 import { endpointSlice } from './endpointslice/controller.ts';
@@ -13,6 +14,7 @@ import { replicationController } from './replicationcontroller/controller.ts';
 import { rootCa } from './rootca/controller.ts';
 import type { ControllerDefinition } from './runtime/controller.ts';
 import { serviceAccount } from './serviceaccount/controller.ts';
+import { statefulSet } from './statefulset/controller.ts';
 import { taintEviction } from './tainteviction/controller.ts';
 
 export const controllers: readonly ControllerDefinition[] = [
@@ -24,6 +26,8 @@ export const controllers: readonly ControllerDefinition[] = [
   deployment,
   replicaSet,
   replicationController,
+  statefulSet,
+  daemonSet,
   endpointSlice,
   endpoints,
   namespace,

@@ -3,6 +3,7 @@
  * kubelet is a stand-in that only reports (pods become Running and Ready, and vanish when deleted). It runs no container.
  */
 
+import { namespaceLifecycle } from '../../src/apiserver/admission/namespace-lifecycle.ts';
 import { ApiServer } from '../../src/apiserver/server.ts';
 import { type CreateHandler, LOOPBACK_USER } from '../../src/apiserver/request.ts';
 import { formatTime, systemClock } from '../../src/base/clock.ts';
@@ -52,8 +53,9 @@ function bindingTo(api: () => Transport): CreateHandler {
 export async function openCluster(options: { controllers?: boolean; scheduler?: boolean; log?: Logger } = {}): Promise<TestCluster> {
   const log = options.log ?? createLogger('test', { level: 'warn' });
   const clock = systemClock;
-  const late: { api?: Transport } = {};
-  const server = await ApiServer.open({ store: openMemoryStore(), log, clock, createHandlers: [bindingTo(() => late.api!)] });
+  const late: { api?: Transport; server?: ApiServer } = {};
+  const server = await ApiServer.open({ store: openMemoryStore(), log, clock, admission: [namespaceLifecycle({ reader: () => late.server!.reader } as never)], createHandlers: [bindingTo(() => late.api!)] });
+  late.server = server;
   const api = server.transport(LOOPBACK_USER);
   late.api = api;
   const stop = new AbortController();

@@ -5,10 +5,10 @@
 
 import type { TopologySpreadConstraint } from '../../api/core/v1.gen.ts';
 import { labelSelectorMatch, type Match } from '../../api/machinery/labels.ts';
+import { requiredNodeMatch } from '../../api/machinery/node-selector.ts';
 import { untolerated } from '../../api/machinery/tolerations.ts';
 import type { NodeInfo, PodInfo } from '../node-info.ts';
 import { type Cluster, type Plugin, refuse, refuseForGood, SCORE_MAX } from '../plugin.ts';
-import { requiredNodeMatch } from './node-affinity.ts';
 
 const HOSTNAME = 'kubernetes.io/hostname';
 const ZONE = 'topology.kubernetes.io/zone';
@@ -47,7 +47,7 @@ function compile(constraint: TopologySpreadConstraint, pod: PodInfo): Constraint
       for (const { pod: other } of node.pods.values()) if (other.metadata.namespace === namespace && !other.metadata.deletionTimestamp && matches(other.metadata.labels)) count++;
       return count;
     },
-    counted: node => (affinity?.(node) ?? true) && !(honorsTaints && untolerated(node.node.spec?.taints, pod.pod.spec?.tolerations, ['NoSchedule', 'NoExecute'])),
+    counted: node => (affinity?.(node.node) ?? true) && !(honorsTaints && untolerated(node.node.spec?.taints, pod.pod.spec?.tolerations, ['NoSchedule', 'NoExecute'])),
   };
 }
 

@@ -3,9 +3,9 @@
  * reachable from the node.
  */
 
+import { nodeSelectorMatch } from '../../api/machinery/node-selector.ts';
 import { type Cluster, type Plugin, refuseForGood } from '../plugin.ts';
 import type { PodInfo } from '../node-info.ts';
-import { nodeSelectorMatch } from './node-affinity.ts';
 
 /** Names of the claims a pod uses; an ephemeral volume's claim is named after pod and volume. */
 export function claimNames({ pod }: PodInfo): string[] {
@@ -46,6 +46,6 @@ export const volumeBinding: Plugin = {
       if (required) reachable.push(nodeSelectorMatch(required));
     }
     if (reachable.length === 0) return undefined;
-    return node => (reachable.every(matches => matches(node)) ? undefined : refuseForGood("node(s) didn't match PersistentVolume's node affinity"));
+    return ({ node }) => (reachable.every(matches => matches(node)) ? undefined : refuseForGood("node(s) didn't match PersistentVolume's node affinity"));
   },
 };
