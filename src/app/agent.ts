@@ -14,6 +14,7 @@ import { InformerFactory } from '../client/informer.ts';
 import { DnsServer } from '../dns/server.ts';
 import { Kubelet } from '../kubelet/kubelet.ts';
 import { NodeNetwork } from '../network/node-network.ts';
+import { NftablesBackend } from '../proxy/nftables/nftables-backend.ts';
 import { ServiceProxy } from '../proxy/service-proxy.ts';
 import { ensureDnsLink } from './dns-link.ts';
 import type { AgentCredentials } from './pki.ts';
@@ -72,7 +73,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
   const proxy = new ServiceProxy({
     informers: networkInformers,
     nodeName: config.node,
-    nodeIps: [config.nodeAddress],
+    backend: new NftablesBackend({ nodeIps: [config.nodeAddress], clusterCidrs: [config.clusterCidr], log }),
     localVips: [config.clusterDns],
     log,
     clock,

@@ -14,7 +14,7 @@ import { systemRandom } from '../base/random.ts';
 import { InformerFactory } from '../client/informer.ts';
 import { startControllers } from '../controllers/start.ts';
 import { startScheduler } from '../scheduler/scheduler.ts';
-import { openLmdbStore } from '../store/lmdb.ts';
+import { LmdbStore } from '../store/lmdb.ts';
 import { listenTcp } from '../sys/socket.ts';
 import { ensureAddons } from './addons.ts';
 import { Gateway } from './gateway.ts';
@@ -49,7 +49,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
   );
 
   const pki = await openPki(config.stateDir);
-  const store = openLmdbStore({ directory: join(config.stateDir, 'store') });
+  const store = await LmdbStore.open(join(config.stateDir, 'store'));
   const late: { server?: ApiServer } = {};
   const security = createSecurity({
     reader: () => late.server!.reader,
