@@ -6,13 +6,12 @@ import { ApiError } from '../../base/errors.ts';
 import { seededRandom } from '../../base/random.ts';
 import { PODS, SECRETS, SERVICE_ACCOUNTS } from '../../client/resources.ts';
 import { FakeReader } from '../fake-reader.ts';
-import type { Authorizer } from '../request.ts';
 import { RequestAuthenticator } from './authenticator.ts';
 import { ServiceAccountTokens } from './service-account-tokens.ts';
 
 const ISSUER = 'https://kubernetes.default.svc.cluster.local';
 
-function setup(authorizer: Authorizer = { authorize: () => ({ allowed: false, reason: '' }) }) {
+function setup() {
   const reader = new FakeReader();
   const clock = new VirtualClock();
   const tokens = new ServiceAccountTokens({
@@ -25,7 +24,6 @@ function setup(authorizer: Authorizer = { authorize: () => ({ allowed: false, re
   const authenticator = new RequestAuthenticator({
     tokens,
     audiences: [ISSUER],
-    authorizer,
     reader: () => reader,
     clock,
   });
@@ -110,30 +108,4 @@ test('a bootstrap token', async () => {
     groups: ['system:bootstrappers', 'system:bootstrappers:cox', 'system:authenticated'],
   });
   assert.throws(() => authenticator.authenticate(bearer('abcdef.0123456789abcdee')), unauthorized);
-});
-
-test('impersonation asks for each claim', async () => {
-  const asked: string[] = [];
-  const { authenticator } = setup({
-    authorize: ({ verb, resource, name }) => {
-      asked.push(`${verb} ${resource} ${name}`);
-      return { allowed: name !== 'system:masters', reason: '' };
-    },
-  });
-  const certificate = { commonName: 'jane', organizations: [], serial: '1' };
-  const as = (headers: Record<string, string | string[]>) => authenticator.authenticate({ headers, certificate });
-  assert.deepEqual(
-    await as({ 'impersonate-user': 'bob', 'impersonate-group': 'a, b', 'impersonate-extra-scopes': 'view' }),
-    { name: 'bob', groups: ['a', 'b', 'system:authenticated'], extra: { scopes: ['view'] } },
-  );
-  assert.deepEqual(asked, [
-    'impersonate users bob',
-    'impersonate groups a',
-    'impersonate groups b',
-    'impersonate userextras view',
-  ]);
-  await assert.rejects(
-    async () => as({ 'impersonate-user': 'bob', 'impersonate-group': 'system:masters' }),
-    /groups "system:masters" is forbidden: User "jane" cannot impersonate resource "groups" in API group "" at the cluster scope/,
-  );
 });

@@ -1,15 +1,14 @@
 /**
  * Who is asking: client certificate, then bearer token (service account, bootstrap, static), then anonymous. Everyone but
  * the anonymous user is in `system:authenticated`. A bearer token that is present and bad is refused, never ignored.
- * Impersonation headers are obeyed last, when the authorizer lets the real user impersonate.
+ * Impersonation comes after it, in `../impersonation.ts`.
  */
 
 import { timingSafeEqual } from 'node:crypto';
 import type { Clock } from '../../base/clock.ts';
 import { unauthorized } from '../../base/errors.ts';
 import { SECRETS } from '../../client/resources.ts';
-import type { Authenticator, Authorizer, Credentials, Reader, UserInfo } from '../request.ts';
-import { impersonatedUser } from './impersonation.ts';
+import type { Authenticator, Credentials, Reader, UserInfo } from '../request.ts';
 import type { ServiceAccountTokens } from './service-account-tokens.ts';
 
 export const ALL_AUTHENTICATED = 'system:authenticated';
@@ -19,7 +18,6 @@ export interface AuthenticatorOptions {
   readonly tokens: ServiceAccountTokens;
   /** Audiences of the API server itself; the first is put into tokens that name none. */
   readonly audiences: readonly string[];
-  readonly authorizer: Authorizer;
   readonly reader: () => Reader;
   readonly clock: Clock;
   /** Tokens given on the command line. */
@@ -38,26 +36,7 @@ export class RequestAuthenticator implements Authenticator {
   }
 
   /** Never undefined: without credentials it is the anonymous user, or Unauthorized where that is switched off. */
-  authenticate(credentials: Credentials): UserInfo | Promise<UserInfo> {
-    const user = this.#identify(credentials);
-    const { headers } = credentials;
-    if (headers['impersonate-user'] === undefined && !impersonates(headers)) return user;
-    return impersonatedUser(user, headers, this.#options.authorizer);
-  }
-
-  /** The user behind a bearer token for any of `audiences`; undefined for a token nobody here knows, throws for a bad one. */
-  verifyToken(
-    token: string,
-    audiences: readonly string[],
-  ): { user: UserInfo; audiences: readonly string[] } | undefined {
-    const account = this.#options.tokens.verify(token, audiences);
-    if (account) return account;
-    const own = audiences.filter(audience => this.#options.audiences.includes(audience));
-    const user = own.length ? (this.#options.staticTokens?.get(token) ?? this.#bootstrapUser(token)) : undefined;
-    return user && { user: withGroup(user), audiences: own };
-  }
-
-  #identify({ certificate, headers }: Credentials): UserInfo {
+  authenticate({ certificate, headers }: Credentials): UserInfo {
     if (certificate?.commonName) {
       let user = this.#byCertificate.get(certificate);
       if (!user) {
@@ -80,6 +59,18 @@ export class RequestAuthenticator implements Authenticator {
     }
     if (this.#options.anonymous === false) throw unauthorized();
     return ANONYMOUS;
+  }
+
+  /** The user behind a bearer token for any of `audiences`; undefined for a token nobody here knows, throws for a bad one. */
+  verifyToken(
+    token: string,
+    audiences: readonly string[],
+  ): { user: UserInfo; audiences: readonly string[] } | undefined {
+    const account = this.#options.tokens.verify(token, audiences);
+    if (account) return account;
+    const own = audiences.filter(audience => this.#options.audiences.includes(audience));
+    const user = own.length ? (this.#options.staticTokens?.get(token) ?? this.#bootstrapUser(token)) : undefined;
+    return user && { user: withGroup(user), audiences: own };
   }
 
   // Bootstrap tokens, `id.secret`, are secrets in kube-system (kubeadm's and ours for joining nodes).
@@ -121,9 +112,4 @@ function webSocketToken(header: string | undefined): string | undefined {
     .map(part => part.trim())
     .find(part => part.startsWith(prefix));
   return protocol === undefined ? undefined : Buffer.from(protocol.slice(prefix.length), 'base64url').toString();
-}
-
-function impersonates(headers: Credentials['headers']): boolean {
-  for (const name in headers) if (name.startsWith('impersonate-')) return true;
-  return false;
 }

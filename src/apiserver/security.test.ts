@@ -1,0 +1,239 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import type { Pod, Service } from '../api/core/v1.gen.ts';
+import type { KubeObject } from '../api/meta.ts';
+import { systemClock } from '../base/clock.ts';
+import { silentLogger } from '../base/log.ts';
+import { systemRandom } from '../base/random.ts';
+import {
+  ENDPOINT_SLICES,
+  NAMESPACES,
+  NODES,
+  POD_DISRUPTION_BUDGETS,
+  PODS,
+  SERVICE_ACCOUNTS,
+  SERVICES,
+} from '../client/resources.ts';
+import { openMemoryStore } from '../store/memory.ts';
+import { IP_ADDRESSES } from './allocators/cluster-addresses.ts';
+import { ensurePki, type Pki } from './certificates/pki.ts';
+import { LOOPBACK_USER } from './request.ts';
+import { createSecurity, type Security } from './security.ts';
+import { ApiServer } from './server.ts';
+
+let directory: string;
+let pki: Pki;
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'cox-security-'));
+  pki = await ensurePki(directory, { sans: [] });
+});
+after(() => rm(directory, { recursive: true, force: true }));
+
+async function cluster() {
+  const late: { server?: ApiServer } = {};
+  const security: Security = createSecurity({
+    reader: () => late.server!.reader,
+    transport: () => late.server!.transport(LOOPBACK_USER),
+    pki,
+    serviceCidrs: ['10.96.0.0/12'],
+    nodePortRange: { first: 30000, last: 32767 },
+    advertise: { address: '172.30.0.1', port: 6443 },
+    clock: systemClock,
+    random: systemRandom,
+    log: silentLogger,
+  });
+  const server = await ApiServer.open({ store: openMemoryStore(), ...security });
+  late.server = server;
+  await security.bootstrap();
+  const root = server.transport(LOOPBACK_USER);
+  await root.create(
+    { of: SERVICE_ACCOUNTS, namespace: 'default' },
+    { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'default' } },
+  );
+  const pod = (name: string): KubeObject =>
+    ({
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name, labels: { app: 'web' } },
+      spec: { containers: [{ name: 'c', image: 'i' }] },
+    }) as KubeObject;
+  const makePod = (name: string) => root.create({ of: PODS, namespace: 'default' }, pod(name)) as Promise<Pod>;
+  const bind = (name: string, node: string) =>
+    root.create({ of: PODS, namespace: 'default', name, subresource: 'binding' }, {
+      apiVersion: 'v1',
+      kind: 'Binding',
+      metadata: { name },
+      target: { kind: 'Node', name: node },
+    } as KubeObject);
+  return { server, security, root, makePod, bind };
+}
+
+test('bootstrap: system namespaces, the kubernetes Service at the first address, and nothing written the second time', async () => {
+  const { server, security, root } = await cluster();
+  assert.deepEqual(
+    (await root.list({ of: NAMESPACES })).items.map(item => item.metadata.name),
+    ['default', 'kube-node-lease', 'kube-public', 'kube-system'],
+  );
+  const service = (await root.get({ of: SERVICES, namespace: 'default', name: 'kubernetes' })) as Service;
+  assert.deepEqual([service.spec!.clusterIP, service.spec!.ports![0]!.targetPort], ['10.96.0.1', 6443]);
+  assert.ok(await root.get({ of: ENDPOINT_SLICES, namespace: 'default', name: 'kubernetes' }));
+  const settled = async () => {
+    let revision: number;
+    do {
+      revision = server.caches.revision;
+      await new Promise(resolve => setTimeout(resolve, 20));
+    } while (revision !== server.caches.revision);
+    return revision;
+  };
+  const before = await settled();
+  await security.bootstrap();
+  assert.equal(await settled(), before);
+  await server.close();
+});
+
+test('a Service gets its address and record, and loses both', async () => {
+  const { server, root } = await cluster();
+  const service = (await root.create({ of: SERVICES, namespace: 'default' }, {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { name: 'web' },
+    spec: { type: 'NodePort', ports: [{ port: 80 }] },
+  } as KubeObject)) as Service;
+  const ip = service.spec!.clusterIP!;
+  assert.ok(ip && service.spec!.ports![0]!.nodePort);
+  await new Promise(resolve => setTimeout(resolve, 30));
+  assert.ok(await root.get({ of: IP_ADDRESSES, name: ip }));
+  await assert.rejects(
+    root.create({ of: SERVICES, namespace: 'default' }, {
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { name: 'two' },
+      spec: { clusterIP: ip, ports: [{ port: 80 }] },
+    } as KubeObject),
+    /provided IP is already allocated/,
+  );
+  const updated = (await root.update({ of: SERVICES, namespace: 'default', name: 'web' }, {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { name: 'web' },
+    spec: { ports: [{ port: 81 }] },
+  } as KubeObject)) as Service;
+  assert.deepEqual(
+    [updated.spec!.clusterIP, updated.spec!.type, updated.spec!.ports![0]!.nodePort],
+    [ip, 'ClusterIP', undefined],
+  );
+  await root.delete({ of: SERVICES, namespace: 'default', name: 'web' });
+  await new Promise(resolve => setTimeout(resolve, 30));
+  await assert.rejects(root.get({ of: IP_ADDRESSES, name: ip }), /not found/);
+  await server.close();
+});
+
+test('binding: once, not while deleted, and with a condition', async () => {
+  const { server, root, makePod, bind } = await cluster();
+  await makePod('p');
+  await bind('p', 'n1');
+  const bound = (await root.get({ of: PODS, namespace: 'default', name: 'p' })) as Pod;
+  assert.equal(bound.spec!.nodeName, 'n1');
+  assert.equal(bound.status!.conditions!.find(condition => condition.type === 'PodScheduled')!.status, 'True');
+  await assert.rejects(bind('p', 'n2'), {
+    message: 'Operation cannot be fulfilled on pods/binding "p": pod p is already assigned to node "n1"',
+  });
+  await assert.rejects(bind('gone', 'n2'), /pods "gone" not found/);
+  await server.close();
+});
+
+test('tokens bound to a pod end with it; reviews answer', async () => {
+  const { server, security, root, makePod, bind } = await cluster();
+  const pod = await makePod('p');
+  await root.create({ of: NODES }, { apiVersion: 'v1', kind: 'Node', metadata: { name: 'n1' } });
+  await bind('p', 'n1');
+  const ask = (user = LOOPBACK_USER, uid = pod.metadata.uid) =>
+    server
+      .transport(user)
+      .create({ of: SERVICE_ACCOUNTS, namespace: 'default', name: 'default', subresource: 'token' }, {
+        apiVersion: 'authentication.k8s.io/v1',
+        kind: 'TokenRequest',
+        metadata: {},
+        spec: { expirationSeconds: 3607, boundObjectRef: { apiVersion: 'v1', kind: 'Pod', name: 'p', uid } },
+      } as never);
+  const { status } = (await ask({
+    name: 'system:node:n1',
+    groups: ['system:nodes', 'system:authenticated'],
+  })) as unknown as { status: { token: string; expirationTimestamp: string } };
+  assert.ok(Date.parse(status.expirationTimestamp) - Date.now() < 3_700_000);
+  await assert.rejects(
+    ask({ name: 'system:node:n2', groups: ['system:nodes', 'system:authenticated'] }),
+    /no relationship found between node 'n2' and this object/,
+  );
+  await assert.rejects(
+    ask(LOOPBACK_USER, 'other'),
+    /the UID in the bound object reference \(other\) does not match the UID in record/,
+  );
+
+  const review = async () =>
+    (
+      (await root.create({ of: { group: 'authentication.k8s.io', version: 'v1', resource: 'tokenreviews' } }, {
+        apiVersion: 'authentication.k8s.io/v1',
+        kind: 'TokenReview',
+        metadata: {},
+        spec: { token: status.token },
+      } as never)) as unknown as { status: { authenticated?: boolean; user: { username?: string; extra?: object } } }
+    ).status;
+  const seen = await review();
+  assert.deepEqual([seen.authenticated, seen.user.username], [true, 'system:serviceaccount:default:default']);
+  assert.deepEqual((seen.user.extra as Record<string, string[]>)['authentication.kubernetes.io/node-name'], ['n1']);
+  const user = await security.authenticators[0]!.authenticate({ headers: { authorization: `Bearer ${status.token}` } });
+  const access = (await server
+    .transport(user!)
+    .create({ of: { group: 'authorization.k8s.io', version: 'v1', resource: 'selfsubjectaccessreviews' } }, {
+      apiVersion: 'authorization.k8s.io/v1',
+      kind: 'SelfSubjectAccessReview',
+      metadata: {},
+      spec: { resourceAttributes: { verb: 'list', resource: 'pods', namespace: 'default' } },
+    } as never)) as unknown as { status: object };
+  assert.deepEqual(access.status, { allowed: false });
+  await root.delete({ of: PODS, namespace: 'default', name: 'p' }, { gracePeriodSeconds: 0 });
+  assert.equal((await review()).authenticated, undefined);
+  await server.close();
+});
+
+test('an eviction respects its budget', async () => {
+  const { server, root, makePod, bind } = await cluster();
+  await makePod('p');
+  await bind('p', 'n1');
+  const running = (await root.get({ of: PODS, namespace: 'default', name: 'p' })) as Pod;
+  await root.update({ of: PODS, namespace: 'default', name: 'p', subresource: 'status' }, {
+    ...running,
+    status: { phase: 'Running', conditions: [{ type: 'Ready', status: 'True' }] },
+  } as never);
+  const budget = await root.create({ of: POD_DISRUPTION_BUDGETS, namespace: 'default' }, {
+    apiVersion: 'policy/v1',
+    kind: 'PodDisruptionBudget',
+    metadata: { name: 'b' },
+    spec: { minAvailable: 1, selector: { matchLabels: { app: 'web' } } },
+  } as never);
+  const evict = () =>
+    root.create(
+      { of: PODS, namespace: 'default', name: 'p', subresource: 'eviction' },
+      { apiVersion: 'policy/v1', kind: 'Eviction', metadata: { name: 'p' } },
+    );
+  await assert.rejects(
+    evict(),
+    (error: { code: number; status: { details: { causes: { message: string }[] } } }) =>
+      error.code === 429 &&
+      error.status.details.causes[0]!.message === 'The disruption budget b is still being processed by the server.',
+  );
+  await root.update({ of: POD_DISRUPTION_BUDGETS, namespace: 'default', name: 'b', subresource: 'status' }, {
+    ...budget,
+    status: { observedGeneration: 1, disruptionsAllowed: 1, currentHealthy: 2, desiredHealthy: 1, expectedPods: 2 },
+  } as never);
+  await evict();
+  const left = (await root.get({ of: POD_DISRUPTION_BUDGETS, namespace: 'default', name: 'b' })) as unknown as {
+    status: { disruptionsAllowed?: number; disruptedPods: object };
+  };
+  assert.deepEqual([left.status.disruptionsAllowed ?? 0, Object.keys(left.status.disruptedPods)], [0, ['p']]);
+  await server.close();
+});

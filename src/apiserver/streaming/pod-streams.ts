@@ -1,0 +1,202 @@
+/**
+ * `pods/log`, `exec`, `attach` and `portforward`: finds the pod's kubelet and lets the client talk to it. What the
+ * subresource is about (which container) is settled here, in upstream's words; the protocols (WebSocket, SPDY) are the kubelet's.
+ */
+
+import type { IncomingMessage } from 'node:http';
+import type { Container, Pod } from '../../api/core/v1.gen.ts';
+import {
+  badRequest,
+  type FieldError,
+  failure,
+  fieldErrors,
+  internalError,
+  invalid,
+  notFound,
+  type StatusReason,
+} from '../../base/errors.ts';
+import { PODS } from '../../client/resources.ts';
+import type { ConnectContext, ConnectHandler, Reader } from '../request.ts';
+import { dialText } from './dial.ts';
+import { type KubeletConnections, plainFailure } from './kubelet-connection.ts';
+import { copyBody, forwardedHeaders, requestHead, tunnel } from './tunnel.ts';
+
+/** Upstream reads that much of a kubelet's error. */
+const ERROR_BYTES_MAX = 2048;
+
+export interface PodStreamsOptions {
+  readonly reader: () => Reader;
+  readonly kubelets: KubeletConnections;
+}
+
+export function podStreams(options: PodStreamsOptions): ConnectHandler[] {
+  const upgraded = (subresource: string, locate: (pod: Pod, query: URLSearchParams) => string): ConnectHandler => ({
+    of: PODS,
+    subresource,
+    async handle(context) {
+      const pod = readPod(options.reader(), context);
+      const path = locate(pod, context.query);
+      const nodeName = pod.spec?.nodeName;
+      if (!nodeName) throw badRequest(`pod ${pod.metadata.name} does not have a host assigned`);
+      const endpoint = options.kubelets.locate(nodeName);
+      const { socket } = context;
+      if (!socket) throw badRequest('Upgrade request required');
+      const backend = await options.kubelets.connect(endpoint);
+      const headers = forwardedHeaders(context.req.headers, { upgrade: true });
+      await tunnel(
+        { socket, head: context.head },
+        backend,
+        requestHead({ method: context.req.method ?? 'GET', path, host: `${endpoint.host}:${endpoint.port}`, headers }),
+      );
+    },
+  });
+  return [
+    { of: PODS, subresource: 'log', handle: context => log(options, context) },
+    upgraded('exec', (pod, query) => withContainer('exec', pod, query)),
+    upgraded('attach', (pod, query) => withContainer('attach', pod, query)),
+    upgraded(
+      'portforward',
+      (pod, query) => `/portForward/${pod.metadata.namespace}/${pod.metadata.name}${search(query)}`,
+    ),
+  ];
+}
+
+function readPod(reader: Reader, { attributes: { namespace, name } }: ConnectContext): Pod {
+  const pod = reader.get(PODS, namespace, name) as Pod | undefined;
+  if (!pod) throw notFound(PODS, name);
+  return pod;
+}
+
+const search = (query: URLSearchParams): string => (query.size ? `?${query}` : '');
+
+function withContainer(action: string, pod: Pod, query: URLSearchParams): string {
+  const parameters = new URLSearchParams();
+  for (const name of ['stdin', 'stdout', 'stderr', 'tty']) {
+    const value = query.get(name);
+    // The kubelet's own parameters are called input, output and error.
+    if (value !== null && /^(1|t|true)$/i.test(value))
+      parameters.set({ stdin: 'input', stdout: 'output', stderr: 'error', tty: 'tty' }[name]!, '1');
+  }
+  if (action === 'exec') for (const word of query.getAll('command')) parameters.append('command', word);
+  const container = chooseContainer(pod, query.get('container') ?? '');
+  return `/${action}/${pod.metadata.namespace}/${pod.metadata.name}/${container}${search(parameters)}`;
+}
+
+/** The container asked for, or the only one. Throws BadRequest. */
+function chooseContainer(pod: Pod, asked: string): string {
+  const name = pod.metadata.name;
+  const {
+    containers = [],
+    initContainers = [],
+    ephemeralContainers = [],
+  } = pod.spec ?? ({} as Partial<NonNullable<Pod['spec']>>);
+  if (asked !== '') {
+    if ([...containers, ...initContainers, ...ephemeralContainers].some(container => container.name === asked))
+      return asked;
+    throw badRequest(`container ${asked} is not valid for pod ${name}`);
+  }
+  if (containers.length === 1) return containers[0]!.name;
+  if (containers.length === 0) throw badRequest(`a container name must be specified for pod ${name}`);
+  const names = (list: readonly Pick<Container, 'name'>[]) => `[${list.map(container => container.name).join(' ')}]`;
+  const others = initContainers.length ? ` or one of the init containers: ${names(initContainers)}` : '';
+  throw badRequest(`a container name must be specified for pod ${name}, choose one of: ${names(containers)}${others}`);
+}
+
+async function log(options: PodStreamsOptions, context: ConnectContext): Promise<void> {
+  const { query, res } = context;
+  const pod = readPod(options.reader(), context);
+  const parameters = logParameters(pod.metadata.name, query);
+  const container = chooseContainer(pod, query.get('container') ?? '');
+  if (!res) throw badRequest('logs are not upgraded');
+  res.setHeader('content-type', 'text/plain');
+  const nodeName = pod.spec?.nodeName;
+  if (!nodeName) {
+    res.statusCode = 200;
+    res.end();
+    return;
+  }
+  const endpoint = options.kubelets.locate(nodeName);
+  const path = `/containerLogs/${pod.metadata.namespace}/${pod.metadata.name}/${container}${search(parameters)}`;
+  const follow = parameters.has('follow');
+  const reply = await new Promise<IncomingMessage | undefined>((resolve, reject) => {
+    const request = options.kubelets.request(endpoint, { method: 'GET', path }, resolve);
+    // A follower may be silent for hours.
+    request.once('socket', socket => follow && socket.setTimeout(0));
+    request.once('error', error =>
+      reject(plainFailure(`Get "https://${endpoint.host}:${endpoint.port}${path}": ${dialText(endpoint, error)}`)),
+    );
+    res.once('close', () => {
+      request.destroy();
+      resolve(undefined);
+    });
+    request.end();
+  });
+  if (!reply) return;
+  if (reply.statusCode !== 200) throw await kubeletError(reply, pod.metadata.name);
+  res.statusCode = 200;
+  if ('flushHeaders' in res) res.flushHeaders();
+  await copyBody(reply, res);
+}
+
+async function kubeletError(reply: IncomingMessage, name: string): Promise<Error> {
+  let text = '';
+  for await (const chunk of reply.setEncoding('utf8')) if ((text += chunk).length > ERROR_BYTES_MAX) break;
+  text = text.slice(0, ERROR_BYTES_MAX);
+  const code = reply.statusCode ?? 500;
+  if (code === 400) return badRequest(text);
+  if (code === 500) return internalError(text);
+  const reasons: Readonly<Record<number, StatusReason>> = {
+    401: 'Unauthorized',
+    403: 'Forbidden',
+    404: 'NotFound',
+    405: 'MethodNotAllowed',
+    429: 'TooManyRequests',
+    503: 'ServiceUnavailable',
+  };
+  const known =
+    code === 404
+      ? 'the server could not find the requested resource'
+      : code === 401
+        ? 'the server has asked for the client to provide credentials'
+        : text || 'unknown';
+  return failure(code, reasons[code] ?? 'InternalError', `${known} ( pods/log ${name})`, {
+    name,
+    kind: 'pods/log',
+    causes: [{ reason: 'UnexpectedServerResponse', message: text }],
+  });
+}
+
+// Only parameters that are set are passed on, checked as upstream's ValidatePodLogOptions does.
+function logParameters(name: string, query: URLSearchParams): URLSearchParams {
+  const parameters = new URLSearchParams();
+  const errors: FieldError[] = [];
+  const number = (key: string, least: number, detail: string) => {
+    const text = query.get(key);
+    if (text === null || text === '') return;
+    const value = Number(text);
+    if (!Number.isInteger(value)) throw badRequest(`strconv.ParseInt: parsing ${JSON.stringify(text)}: invalid syntax`);
+    if (value < least) errors.push(fieldErrors.invalid(key, value, detail));
+    parameters.set(key, text);
+  };
+  for (const key of ['follow', 'previous', 'timestamps'])
+    if (/^(1|t|true)$/i.test(query.get(key) ?? '')) parameters.set(key, 'true');
+  number('tailLines', 0, 'must be greater than or equal to 0');
+  number('limitBytes', 1, 'must be greater than 0');
+  number('sinceSeconds', 1, 'must be greater than 0');
+  const since = query.get('sinceTime');
+  if (since) parameters.set('sinceTime', since);
+  if (since && query.get('sinceSeconds'))
+    errors.push(fieldErrors.forbidden('sinceSeconds', 'at most one of `sinceTime` or `sinceSeconds` may be specified'));
+  const stream = query.get('stream');
+  if (stream && !['All', 'Stdout', 'Stderr'].includes(stream))
+    errors.push(fieldErrors.notSupported('stream', stream, ['All', 'Stdout', 'Stderr']));
+  if (stream && stream !== 'All') {
+    parameters.set('stream', stream);
+    if (parameters.has('tailLines'))
+      errors.push(
+        fieldErrors.forbidden('tailLines', '`tailLines` and specific `stream` are mutually exclusive for now'),
+      );
+  }
+  if (errors.length) throw invalid({ group: '', kind: 'PodLogOptions' }, name, errors);
+  return parameters;
+}
