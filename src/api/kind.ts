@@ -49,7 +49,12 @@ export interface Kind<T extends KubeObject = KubeObject> {
   /** Grace period in seconds for a delete (pods); undefined: deleted at once. */
   readonly deletionGraceSeconds?: (object: T, askedSeconds: number | undefined) => number;
   /** Paths of the `scale` subresource; label selector as string is `selector(object)`. */
-  readonly scale?: { readonly replicas: (object: T) => number; readonly setReplicas: (object: T, replicas: number) => void; readonly statusReplicas: (object: T) => number; readonly selector: (object: T) => string };
+  readonly scale?: {
+    readonly replicas: (object: T) => number;
+    readonly setReplicas: (object: T, replicas: number) => void;
+    readonly statusReplicas: (object: T) => number;
+    readonly selector: (object: T) => string;
+  };
   /** Warnings sent in `Warning:` headers on create and update. */
   readonly warnings?: (object: T, old: T | undefined) => readonly string[];
 }

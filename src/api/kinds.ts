@@ -4,15 +4,29 @@
  * The order is that of the lookup table only; no kind may depend on it.
  */
 
+import {
+  validatingAdmissionPolicy,
+  validatingAdmissionPolicyBinding,
+} from './admissionregistration/validating-admission-policy.ts';
+import {
+  mutatingWebhookConfiguration,
+  validatingWebhookConfiguration,
+} from './admissionregistration/webhook-configuration.ts';
+import { customResourceDefinition } from './apiextensions/custom-resource-definition.ts';
+import { apiService } from './apiregistration/api-service.ts';
 import { controllerRevision } from './apps/controller-revision.ts';
 import { daemonSet } from './apps/daemon-set.ts';
 import { deployment } from './apps/deployment.ts';
 import { replicaSet } from './apps/replica-set.ts';
 import { statefulSet } from './apps/stateful-set.ts';
+import { horizontalPodAutoscaler } from './autoscaling/horizontal-pod-autoscaler.ts';
 import { cronJob } from './batch/cron-job.ts';
 import { job } from './batch/job.ts';
+import { certificateSigningRequest } from './certificates/certificate-signing-request.ts';
+import { lease } from './coordination/lease.ts';
 import { configMap } from './core/config-map.ts';
 import { endpoints } from './core/endpoints.ts';
+import { event } from './core/event.ts';
 import { limitRange } from './core/limit-range.ts';
 import { namespace } from './core/namespace.ts';
 import { node } from './core/node.ts';
@@ -25,11 +39,24 @@ import { secret } from './core/secret.ts';
 import { service } from './core/service.ts';
 import { serviceAccount } from './core/service-account.ts';
 import { endpointSlice } from './discovery/endpoint-slice.ts';
+import { flowSchema, priorityLevelConfiguration } from './flowcontrol/flow-schema.ts';
 import type { Kind } from './kind.ts';
+import { ingress, ingressClass } from './networking/ingress.ts';
+import { networkPolicy } from './networking/network-policy.ts';
+import { ipAddress, serviceCidr } from './networking/service-cidr.ts';
+import { runtimeClass } from './node/runtime-class.ts';
+import { podDisruptionBudget } from './policy/pod-disruption-budget.ts';
+import { clusterRole, role } from './rbac/role.ts';
+import { clusterRoleBinding, roleBinding } from './rbac/role-binding.ts';
+import { deviceClass, resourceClaim, resourceClaimTemplate, resourceSlice } from './resource/resource-claim.ts';
+import { priorityClass } from './scheduling/priority-class.ts';
+import { csiDriver, csiNode, csiStorageCapacity, volumeAttachment } from './storage/csi.ts';
+import { storageClass, volumeAttributesClass } from './storage/storage-class.ts';
 
 export const kinds: readonly Kind[] = [
   configMap,
   endpoints,
+  event,
   limitRange,
   namespace,
   node,
@@ -50,6 +77,39 @@ export const kinds: readonly Kind[] = [
   cronJob,
   job,
   endpointSlice,
+  roleBinding,
+  clusterRoleBinding,
+  role,
+  clusterRole,
+  ingress,
+  ingressClass,
+  networkPolicy,
+  serviceCidr,
+  ipAddress,
+  podDisruptionBudget,
+  priorityClass,
+  horizontalPodAutoscaler,
+  lease,
+  volumeAttachment,
+  csiDriver,
+  csiNode,
+  csiStorageCapacity,
+  storageClass,
+  volumeAttributesClass,
+  runtimeClass,
+  certificateSigningRequest,
+  validatingAdmissionPolicy,
+  validatingAdmissionPolicyBinding,
+  validatingWebhookConfiguration,
+  mutatingWebhookConfiguration,
+  customResourceDefinition,
+  apiService,
+  flowSchema,
+  priorityLevelConfiguration,
+  resourceClaim,
+  resourceClaimTemplate,
+  deviceClass,
+  resourceSlice,
 ];
 
 let index: Map<string, Kind> | undefined;

@@ -5,7 +5,14 @@ import { decodeProtobuf, encodeProtobuf } from './protobuf.ts';
 const deployment = {
   apiVersion: 'apps/v1',
   kind: 'Deployment',
-  metadata: { name: 'web', namespace: 'default', labels: { app: 'web', '': 'ü' }, creationTimestamp: '2026-01-02T03:04:05Z', generation: 3, finalizers: ['a', 'b'] },
+  metadata: {
+    name: 'web',
+    namespace: 'default',
+    labels: { app: 'web', '': 'ü' },
+    creationTimestamp: '2026-01-02T03:04:05Z',
+    generation: 3,
+    finalizers: ['a', 'b'],
+  },
   spec: {
     replicas: 0,
     selector: { matchLabels: { app: 'web' }, matchExpressions: [{ key: 'k', operator: 'In', values: ['x', 'y'] }] },
@@ -15,11 +22,17 @@ const deployment = {
       spec: {
         containers: [
           {
-            name: 'main', image: 'nginx', resources: { requests: { cpu: '100m', memory: '1Gi' } }, ports: [{ containerPort: 80, protocol: 'TCP' }],
+            name: 'main',
+            image: 'nginx',
+            resources: { requests: { cpu: '100m', memory: '1Gi' } },
+            ports: [{ containerPort: 80, protocol: 'TCP' }],
             livenessProbe: { httpGet: { path: '/', port: 'http' }, periodSeconds: -1 },
           },
         ],
-        volumes: [{ name: 'c', configMap: { name: 'cm', defaultMode: 420 } }, { name: 'e', emptyDir: { sizeLimit: '1Mi' } }],
+        volumes: [
+          { name: 'c', configMap: { name: 'cm', defaultMode: 420 } },
+          { name: 'e', emptyDir: { sizeLimit: '1Mi' } },
+        ],
         securityContext: { supplementalGroups: [1, 2, 300] },
       },
     },
@@ -30,7 +43,12 @@ const deployment = {
 function withoutEmpty(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(withoutEmpty);
   if (typeof value !== 'object' || value === null) return value;
-  const kept = Object.entries(value).map(([key, item]) => [key, withoutEmpty(item)] as const).filter(([, item]) => !(typeof item === 'object' && item !== null && !Array.isArray(item) && Object.keys(item).length === 0));
+  const kept = Object.entries(value)
+    .map(([key, item]) => [key, withoutEmpty(item)] as const)
+    .filter(
+      ([, item]) =>
+        !(typeof item === 'object' && item !== null && !Array.isArray(item) && Object.keys(item).length === 0),
+    );
   return Object.fromEntries(kept);
 }
 
@@ -39,19 +57,47 @@ test('an object survives the round trip: inlined sources, maps, quantities, time
 });
 
 test('binary data, embedded objects and named slices keep their form', () => {
-  const secret = { apiVersion: 'v1', kind: 'Secret', metadata: { name: 's' }, data: { k: Buffer.from([0, 255, 10]).toString('base64') } };
+  const secret = {
+    apiVersion: 'v1',
+    kind: 'Secret',
+    metadata: { name: 's' },
+    data: { k: Buffer.from([0, 255, 10]).toString('base64') },
+  };
   assert.deepEqual(withoutEmpty(decodeProtobuf(encodeProtobuf(secret))), secret);
-  const revision = { apiVersion: 'apps/v1', kind: 'ControllerRevision', metadata: { name: 'r' }, data: { spec: { a: [1, 'x'] } }, revision: 7 };
+  const revision = {
+    apiVersion: 'apps/v1',
+    kind: 'ControllerRevision',
+    metadata: { name: 'r' },
+    data: { spec: { a: [1, 'x'] } },
+    revision: 7,
+  };
   assert.deepEqual(withoutEmpty(decodeProtobuf(encodeProtobuf(revision))), revision);
-  const review = { apiVersion: 'authorization.k8s.io/v1', kind: 'SubjectAccessReview', metadata: { name: '' }, spec: { user: 'u', extra: { scopes: ['a', 'b'], none: [] } } };
+  const review = {
+    apiVersion: 'authorization.k8s.io/v1',
+    kind: 'SubjectAccessReview',
+    metadata: { name: '' },
+    spec: { user: 'u', extra: { scopes: ['a', 'b'], none: [] } },
+  };
   assert.deepEqual((decodeProtobuf(encodeProtobuf(review)) as unknown as typeof review).spec.extra, review.spec.extra);
 });
 
 test('bytes as a Go client writes them: kubectl create namespace x', () => {
   // runtime.Unknown{TypeMeta{v1, Namespace}, raw: ObjectMeta{name: "x"}, empty spec and status}
   const raw = Buffer.from('0a030a0178', 'hex');
-  const meta = Buffer.concat([Buffer.from([0x0a, 2]), Buffer.from('v1'), Buffer.from([0x12, 9]), Buffer.from('Namespace')]);
-  const body = Buffer.concat([Buffer.from('k8s\0'), Buffer.from([0x0a, meta.length]), meta, Buffer.from([0x12, raw.length]), raw, Buffer.from([0x1a, 0, 0x22, 0])]);
+  const meta = Buffer.concat([
+    Buffer.from([0x0a, 2]),
+    Buffer.from('v1'),
+    Buffer.from([0x12, 9]),
+    Buffer.from('Namespace'),
+  ]);
+  const body = Buffer.concat([
+    Buffer.from('k8s\0'),
+    Buffer.from([0x0a, meta.length]),
+    meta,
+    Buffer.from([0x12, raw.length]),
+    raw,
+    Buffer.from([0x1a, 0, 0x22, 0]),
+  ]);
   assert.deepEqual(decodeProtobuf(body), { apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'x' } });
 });
 
@@ -59,5 +105,8 @@ test('broken and foreign bytes are refused, never misread', () => {
   const good = encodeProtobuf(deployment);
   assert.throws(() => decodeProtobuf(Buffer.from('{"kind":"Pod"}')), /does not appear to be a protobuf message/);
   assert.throws(() => decodeProtobuf(good.subarray(0, good.length - 30)), /unexpected EOF/);
-  assert.throws(() => decodeProtobuf(Buffer.concat([Buffer.from('k8s\0'), Buffer.from([0x0a, 0])])), /no kind "" is registered/);
+  assert.throws(
+    () => decodeProtobuf(Buffer.concat([Buffer.from('k8s\0'), Buffer.from([0x0a, 0])])),
+    /no kind "" is registered/,
+  );
 });

@@ -98,7 +98,8 @@ function numbered(type: string): ReadonlyMap<number, BuiltinField> {
 
 /** Decodes a request body. Throws BadRequest for what is not protobuf or not a known kind. */
 export function decodeProtobuf(bytes: Buffer): KubeObject {
-  if (!bytes.subarray(0, 4).equals(MAGIC)) throw malformed('provided data does not appear to be a protobuf message, expected prefix "k8s\\0"');
+  if (!bytes.subarray(0, 4).equals(MAGIC))
+    throw malformed('provided data does not appear to be a protobuf message, expected prefix "k8s\\0"');
   const reader = new Reader(bytes, 4);
   const type = { apiVersion: '', kind: '' };
   let raw: Reader | undefined;
@@ -119,13 +120,20 @@ export function decodeProtobuf(bytes: Buffer): KubeObject {
     }
     return false;
   });
-  const [group, version] = type.apiVersion.includes('/') ? (type.apiVersion.split('/', 2) as [string, string]) : ['', type.apiVersion];
+  const [group, version] = type.apiVersion.includes('/')
+    ? (type.apiVersion.split('/', 2) as [string, string])
+    : ['', type.apiVersion];
   const name = typeOfKind(group, version, type.kind);
   if (!name) throw badRequest(`no kind "${type.kind}" is registered for version "${type.apiVersion}"`);
   return { apiVersion: type.apiVersion, kind: type.kind, ...(raw ? decodeMessage(name, raw, 0) : {}) } as KubeObject;
 }
 
-function decodeMessage(type: string, reader: Reader, depth: number, into: Record<string, unknown> = {}): Record<string, unknown> {
+function decodeMessage(
+  type: string,
+  reader: Reader,
+  depth: number,
+  into: Record<string, unknown> = {},
+): Record<string, unknown> {
   if (depth > NESTING_MAX) throw malformed('nested too deep');
   const fields = numbered(type);
   eachField(reader, (number, wire) => {
@@ -160,7 +168,8 @@ function decodeMapEntry(type: string, reader: Reader, depth: number): [string, u
   let value: unknown;
   eachField(reader, (number, wire) => {
     if (number === 1 && wire === BYTES) key = reader.part().text();
-    else if (number === 2) value = type.startsWith('[]') ? decodeItems(reader.part()) : decodeValue(type, reader, depth);
+    else if (number === 2)
+      value = type.startsWith('[]') ? decodeItems(reader.part()) : decodeValue(type, reader, depth);
     else return false;
     return true;
   });
@@ -410,8 +419,19 @@ function encodeBytes(type: string, value: unknown): Buffer {
       return textMessage(String(value));
     case 'intOrString':
       return typeof value === 'number'
-        ? numbers([[1, 0], [2, value]])
-        : Buffer.concat([numbers([[1, 1], [2, 0]]), Buffer.from([0x1a]), encodeVarint(Buffer.byteLength(String(value))), Buffer.from(String(value))]);
+        ? numbers([
+            [1, 0],
+            [2, value],
+          ])
+        : Buffer.concat([
+            numbers([
+              [1, 1],
+              [2, 0],
+            ]),
+            Buffer.from([0x1a]),
+            encodeVarint(Buffer.byteLength(String(value))),
+            Buffer.from(String(value)),
+          ]);
     case 'raw':
     case 'json':
     case 'fieldsV1':
@@ -439,5 +459,8 @@ function numbers(values: readonly (readonly [number: number, value: number])[]):
 function encodeTime(text: string): Buffer {
   const seconds = Math.floor(Date.parse(text) / 1000);
   const fraction = /\.(\d+)/.exec(text)?.[1] ?? '';
-  return numbers([[1, seconds], [2, Number(fraction.padEnd(9, '0').slice(0, 9))]]);
+  return numbers([
+    [1, seconds],
+    [2, Number(fraction.padEnd(9, '0').slice(0, 9))],
+  ]);
 }

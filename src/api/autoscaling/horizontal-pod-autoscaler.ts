@@ -1,0 +1,233 @@
+/** Horizontal pod autoscalers, stored as autoscaling/v2. */
+
+import { fieldErrors } from '../../base/errors.ts';
+import { defineKind } from '../kind.ts';
+import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
+import { pathSegmentProblems } from '../machinery/names.ts';
+import { canonicalQuantity, parseNano } from '../machinery/quantity.ts';
+import {
+  addForbidden,
+  addInvalid,
+  addProblems,
+  addRequired,
+  checkLabelSelector,
+  checkNotNegative,
+  type Errors,
+  eachAt,
+  requireOneOf,
+  requireText,
+} from '../machinery/validation.ts';
+import type {
+  CrossVersionObjectReference,
+  HorizontalPodAutoscaler,
+  HPAScalingRules,
+  MetricSpec,
+  MetricStatus,
+  MetricTarget,
+  MetricValueStatus,
+} from './v2.gen.ts';
+
+const SHOWN_MAX = 2;
+const WINDOW_SECONDS_MAX = 3600;
+const PERIOD_SECONDS_MAX = 1800;
+const SOURCES = {
+  ContainerResource: 'containerResource',
+  External: 'external',
+  Object: 'object',
+  Pods: 'pods',
+  Resource: 'resource',
+} as const;
+
+export const horizontalPodAutoscaler = defineKind<HorizontalPodAutoscaler>({
+  group: 'autoscaling',
+  version: 'v2',
+  kind: 'HorizontalPodAutoscaler',
+  defaults: object => {
+    const spec = object.spec;
+    if (!spec) return;
+    spec.minReplicas ??= 1;
+    if (!spec.metrics?.length)
+      spec.metrics = [
+        { type: 'Resource', resource: { name: 'cpu', target: { type: 'Utilization', averageUtilization: 80 } } },
+      ];
+    for (const metric of spec.metrics) {
+      const target = sourceOf(metric)?.target;
+      if (target?.value !== undefined) target.value = canonicalQuantity(target.value);
+      if (target?.averageValue !== undefined) target.averageValue = canonicalQuantity(target.averageValue);
+    }
+    if (!spec.behavior) return;
+    const pods = { type: 'Pods', value: 4, periodSeconds: 15 };
+    const percent = { type: 'Percent', value: 100, periodSeconds: 15 };
+    rulesDefaults((spec.behavior.scaleUp ??= {}), [pods, percent], 0);
+    rulesDefaults((spec.behavior.scaleDown ??= {}), [percent], undefined);
+  },
+  prepareCreate: object => {
+    object.status = { desiredReplicas: 0, currentMetrics: null } as unknown as NonNullable<
+      HorizontalPodAutoscaler['status']
+    >;
+  },
+  prepareUpdate: (object, old) => {
+    object.status = old.status as NonNullable<HorizontalPodAutoscaler['status']>;
+  },
+  validate: object => {
+    const errors: Errors = [];
+    const spec = object.spec;
+    const { minReplicas: min, maxReplicas: max = 0 } = spec ?? {};
+    if (min !== undefined && min < 1) addInvalid(errors, 'spec.minReplicas', min, 'must be greater than or equal to 1');
+    if (max < 1) addInvalid(errors, 'spec.maxReplicas', max, 'must be greater than 0');
+    if (min !== undefined && max < min)
+      addInvalid(errors, 'spec.maxReplicas', max, 'must be greater than or equal to `minReplicas`');
+    checkReference(errors, 'spec.scaleTargetRef', spec?.scaleTargetRef);
+    eachAt(spec?.metrics, 'spec.metrics', (metric, at) => checkMetric(errors, at, metric));
+    checkRules(errors, 'spec.behavior.scaleUp', spec?.behavior?.scaleUp);
+    checkRules(errors, 'spec.behavior.scaleDown', spec?.behavior?.scaleDown);
+    return errors;
+  },
+  validateStatusUpdate: object => {
+    const errors: Errors = [];
+    checkNotNegative(errors, 'status.currentReplicas', object.status?.currentReplicas);
+    checkNotNegative(errors, 'status.desiredReplicas', object.status?.desiredReplicas);
+    return errors;
+  },
+  columns: [
+    nameColumn,
+    text(
+      'Reference',
+      object => `${object.spec?.scaleTargetRef?.kind ?? ''}/${object.spec?.scaleTargetRef?.name ?? ''}`,
+    ),
+    text('Targets', object => formatMetrics(object.spec?.metrics ?? [], object.status?.currentMetrics ?? [])),
+    text('MinPods', object => String(object.spec?.minReplicas ?? '<unset>')),
+    text('MaxPods', object => object.spec?.maxReplicas ?? 0),
+    text('Replicas', object => object.status?.currentReplicas ?? 0),
+    ageColumn,
+  ],
+});
+
+function sourceOf(metric: MetricSpec): { target: MetricTarget } | undefined {
+  return metric[SOURCES[metric.type as keyof typeof SOURCES]];
+}
+
+function rulesDefaults(
+  rules: HPAScalingRules,
+  policies: NonNullable<HPAScalingRules['policies']>,
+  windowSeconds: number | undefined,
+): void {
+  rules.selectPolicy ??= 'Max';
+  if (windowSeconds !== undefined) rules.stabilizationWindowSeconds ??= windowSeconds;
+  if (!rules.policies?.length) rules.policies = policies.map(policy => ({ ...policy }));
+}
+
+function checkReference(errors: Errors, path: string, reference: CrossVersionObjectReference | undefined): void {
+  for (const field of ['kind', 'name'] as const) {
+    const value = reference?.[field];
+    if (requireText(errors, `${path}.${field}`, value))
+      addProblems(errors, `${path}.${field}`, value, pathSegmentProblems(value));
+  }
+}
+
+function checkMetric(errors: Errors, path: string, metric: MetricSpec): void {
+  if (!metric.type) addRequired(errors, `${path}.type`, 'must specify a metric source type');
+  else if (!(metric.type in SOURCES))
+    errors.push(fieldErrors.notSupported(`${path}.type`, metric.type, Object.keys(SOURCES)));
+  const present = Object.values(SOURCES).filter(field => metric[field]);
+  const expected = SOURCES[metric.type as keyof typeof SOURCES];
+  if (expected && !present.includes(expected))
+    addRequired(errors, `${path}.${expected}`, 'must populate information for the given metric source');
+  for (const field of present)
+    if (field !== expected) addForbidden(errors, `${path}.${field}`, 'must populate the given metric source only');
+  for (const field of ['resource', 'containerResource'] as const)
+    if (metric[field]) requireText(errors, `${path}.${field}.name`, metric[field].name, 'must specify a resource name');
+  if (metric.containerResource)
+    requireText(
+      errors,
+      `${path}.containerResource.container`,
+      metric.containerResource.container,
+      'must specify a container',
+    );
+  for (const field of ['object', 'pods', 'external'] as const) {
+    const identifier = metric[field]?.metric;
+    if (!metric[field]) continue;
+    if (requireText(errors, `${path}.${field}.metric.name`, identifier?.name))
+      addProblems(errors, `${path}.${field}.metric.name`, identifier!.name, pathSegmentProblems(identifier!.name));
+    checkLabelSelector(errors, `${path}.${field}.metric.selector`, identifier?.selector);
+  }
+  if (metric.object) checkReference(errors, `${path}.object.describedObject`, metric.object.describedObject);
+  if (expected && metric[expected])
+    checkTarget(errors, `${path}.${expected}.target`, metric[expected].target ?? { type: '' }, metric.type);
+}
+
+function checkTarget(errors: Errors, path: string, target: MetricTarget, type: string): void {
+  if (!target.type) addRequired(errors, `${path}.type`, 'must specify a metric target type');
+  else if (!['Utilization', 'Value', 'AverageValue'].includes(target.type))
+    addInvalid(errors, `${path}.type`, target.type, 'must be either Utilization, Value, or AverageValue');
+  for (const field of ['value', 'averageValue'] as const)
+    if (target[field] !== undefined && (parseNano(target[field]) ?? 0n) <= 0n)
+      addInvalid(errors, `${path}.${field}`, target[field], 'must be positive');
+  if (target.averageUtilization !== undefined && target.averageUtilization < 1)
+    addInvalid(errors, `${path}.averageUtilization`, target.averageUtilization, 'must be greater than 0');
+  if (type === 'Resource' || type === 'ContainerResource') {
+    if (target.averageUtilization !== undefined && target.averageValue !== undefined)
+      addForbidden(errors, `${path}.averageValue`, 'may not set both a target raw value and a target utilization');
+    if (target.averageUtilization === undefined && target.averageValue === undefined)
+      addRequired(errors, `${path}.averageUtilization`, 'must set either a target raw value or a target utilization');
+  } else if (type === 'Pods') {
+    if (target.averageValue === undefined)
+      addRequired(errors, `${path}.averageValue`, 'must specify a positive target averageValue');
+  } else if (target.value === undefined && target.averageValue === undefined)
+    addRequired(errors, `${path}.averageValue`, 'must set either a target value for metric or a per-pod target');
+}
+
+function checkRules(errors: Errors, path: string, rules: HPAScalingRules | undefined): void {
+  if (!rules) return;
+  const seconds = rules.stabilizationWindowSeconds;
+  checkNotNegative(errors, `${path}.stabilizationWindowSeconds`, seconds);
+  if (seconds !== undefined && seconds > WINDOW_SECONDS_MAX)
+    addInvalid(
+      errors,
+      `${path}.stabilizationWindowSeconds`,
+      seconds,
+      `must be less than or equal to ${WINDOW_SECONDS_MAX}`,
+    );
+  if (rules.selectPolicy !== undefined)
+    requireOneOf(errors, `${path}.selectPolicy`, rules.selectPolicy, ['Disabled', 'Max', 'Min']);
+  if (!rules.policies?.length) addRequired(errors, `${path}.policies`, 'must specify at least one Policy');
+  eachAt(rules.policies, `${path}.policies`, (policy, at) => {
+    requireOneOf(errors, `${at}.type`, policy.type, ['Percent', 'Pods']);
+    if (!(policy.value > 0)) addInvalid(errors, `${at}.value`, policy.value ?? 0, 'must be greater than zero');
+    if (!(policy.periodSeconds > 0))
+      addInvalid(errors, `${at}.periodSeconds`, policy.periodSeconds ?? 0, 'must be greater than zero');
+    else if (policy.periodSeconds > PERIOD_SECONDS_MAX)
+      addInvalid(
+        errors,
+        `${at}.periodSeconds`,
+        policy.periodSeconds,
+        `must be less than or equal to ${PERIOD_SECONDS_MAX}`,
+      );
+  });
+}
+
+/** `cpu: 3%/80%, 5/10 (avg) + 1 more...`; metrics and their states stand in the same order. */
+function formatMetrics(specs: readonly MetricSpec[], statuses: readonly MetricStatus[]): string {
+  if (specs.length === 0) return '<none>';
+  const shown = specs.slice(0, SHOWN_MAX).map((spec, index) => {
+    const field = SOURCES[spec.type as keyof typeof SOURCES];
+    const target = field && spec[field]?.target;
+    if (!target) return '<unknown type>';
+    const current: MetricValueStatus | undefined = statuses[index]?.[field]?.current;
+    const prefix =
+      spec.type === 'Resource' || spec.type === 'ContainerResource'
+        ? `${(spec[field] as { name: string }).name}: `
+        : '';
+    if (target.averageUtilization !== undefined && prefix) {
+      const value = current?.averageUtilization === undefined ? '<unknown>' : `${current.averageUtilization}%`;
+      return `${prefix}${value}/${target.averageUtilization}%`;
+    }
+    if (target.averageValue !== undefined) {
+      const average = spec.type === 'Object' || spec.type === 'External' ? ' (avg)' : '';
+      return `${prefix}${current?.averageValue ?? '<unknown>'}/${target.averageValue}${average}`;
+    }
+    return `${prefix}${current?.value ?? '<unknown>'}/${target.value ?? ''}`;
+  });
+  const list = shown.join(', ');
+  return specs.length > SHOWN_MAX ? `${list} + ${specs.length - SHOWN_MAX} more...` : list;
+}

@@ -1,0 +1,36 @@
+/** Runtime classes. */
+
+import { checkContainerResourceName, checkResourceQuantity } from '../core/resource-validation.ts';
+import { checkTolerations } from '../core/scheduling-validation.ts';
+import { defineKind } from '../kind.ts';
+import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
+import { validateLabels } from '../machinery/labels.ts';
+import { dnsLabelProblems } from '../machinery/names.ts';
+import { addProblems, checkUnchanged, type Errors } from '../machinery/validation.ts';
+import type { RuntimeClass } from './v1.gen.ts';
+
+export const runtimeClass = defineKind<RuntimeClass>({
+  group: 'node.k8s.io',
+  version: 'v1',
+  kind: 'RuntimeClass',
+  unconditionalUpdate: false,
+  validate: object => {
+    const errors: Errors = [];
+    addProblems(errors, 'handler', object.handler ?? '', dnsLabelProblems(object.handler ?? ''));
+    const overhead = object.overhead?.podFixed;
+    for (const name in overhead) {
+      checkContainerResourceName(errors, `overhead.podFixed.limits[${name}]`, name);
+      checkResourceQuantity(errors, `overhead.podFixed.limits[${name}]`, name, overhead[name]!);
+    }
+    if (object.scheduling?.nodeSelector)
+      errors.push(...validateLabels(object.scheduling.nodeSelector, 'scheduling.nodeSelector'));
+    checkTolerations(errors, 'scheduling.tolerations', object.scheduling?.tolerations);
+    return errors;
+  },
+  validateUpdate: (object, old) => {
+    const errors: Errors = [];
+    checkUnchanged(errors, 'handler', object.handler, old.handler);
+    return errors;
+  },
+  columns: [nameColumn, text('Handler', object => object.handler ?? ''), ageColumn],
+});

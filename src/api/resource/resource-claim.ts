@@ -1,0 +1,52 @@
+/** Devices that pods claim: claims, their templates, device classes and what nodes offer. Columns only. */
+
+import { defineKind } from '../kind.ts';
+import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
+import type { DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice } from './v1.gen.ts';
+
+const GROUP = 'resource.k8s.io';
+
+export const resourceClaim = defineKind<ResourceClaim>({
+  group: GROUP,
+  version: 'v1',
+  kind: 'ResourceClaim',
+  columns: [
+    nameColumn,
+    text('State', object => {
+      const states = [
+        object.metadata.deletionTimestamp ? 'deleted' : '',
+        object.status?.allocation ? 'allocated' : '',
+        object.status?.reservedFor?.length ? 'reserved' : '',
+      ].filter(Boolean);
+      return object.status?.allocation || object.metadata.deletionTimestamp ? states.join(',') : 'pending';
+    }),
+    ageColumn,
+  ],
+});
+
+export const resourceClaimTemplate = defineKind<ResourceClaimTemplate>({
+  group: GROUP,
+  version: 'v1',
+  kind: 'ResourceClaimTemplate',
+  columns: [nameColumn, ageColumn],
+});
+
+export const deviceClass = defineKind<DeviceClass>({
+  group: GROUP,
+  version: 'v1',
+  kind: 'DeviceClass',
+  columns: [nameColumn, ageColumn],
+});
+
+export const resourceSlice = defineKind<ResourceSlice>({
+  group: GROUP,
+  version: 'v1',
+  kind: 'ResourceSlice',
+  columns: [
+    nameColumn,
+    text('Node', object => object.spec?.nodeName ?? (object.spec?.allNodes ? '<all>' : '<none>')),
+    text('Driver', object => object.spec?.driver ?? ''),
+    text('Pool', object => object.spec?.pool?.name ?? ''),
+    ageColumn,
+  ],
+});
