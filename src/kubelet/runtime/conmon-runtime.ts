@@ -479,6 +479,10 @@ export class ConmonRuntime implements Runtime {
   }
 
   async snapshot(podUid?: string): Promise<RuntimeState> {
+    return this.look(podUid);
+  }
+  /** As `snapshot`, at once. */
+  look(podUid?: string): RuntimeState {
     const sandboxes: SandboxState[] = [];
     const containers: ContainerState[] = [];
     for (const record of this.#sandboxes.values()) if (podUid === undefined || record.config.podUid === podUid) sandboxes.push(this.#sandboxState(record));

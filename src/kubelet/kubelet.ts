@@ -1,0 +1,111 @@
+/**
+ * The kubelet of one node: wires its parts and runs them until the signal aborts. Containers outlive it; a new one takes
+ * over where this one stopped. It talks to the API server only through the transport, to the network only through PodNetwork.
+ */
+
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Pod, Service, Taint } from '../api/core/v1.gen.ts';
+import { type Clock, systemClock } from '../base/clock.ts';
+import { createLogger, type Logger } from '../base/log.ts';
+import { type Random, systemRandom } from '../base/random.ts';
+import { ApiEventRecorder } from '../client/event-recorder.ts';
+import type { InformerFactory } from '../client/informer.ts';
+import { PODS, SERVICES } from '../client/resources.ts';
+import type { Transport } from '../client/transport.ts';
+import { CgroupTree } from '../sys/cgroup.ts';
+import { ImageStore } from './images/image-store.ts';
+import { readCapacity } from './node/machine.ts';
+import { NodeStatusWriter } from './node/node-status.ts';
+import type { PodContext } from './pods/context.ts';
+import { PodPaths } from './pods/files.ts';
+import { PodWorkers } from './pods/pod-workers.ts';
+import { StatusWriter } from './pods/status-writer.ts';
+import { TokenSource } from './pods/tokens.ts';
+import { References } from './references.ts';
+import { ConmonRuntime } from './runtime/conmon-runtime.ts';
+import type { PodNetwork, Runtime } from './runtime.ts';
+
+export interface KubeletOptions {
+  readonly nodeName: string;
+  /** The node's own addresses, the primary one first. */
+  readonly nodeIps: readonly string[];
+  /** Survives a restart of the machine: pods' volumes, logs, writable layers. */
+  readonly rootDir: string;
+  /** Empty after a restart of the machine; short, for sockets live in it. */
+  readonly runDir: string;
+  /** The machine's image store, shared with other nodes and the command line. */
+  readonly imageDir: string;
+  /** Group below which all pods' groups are made: `/coxswain/dev/node-1`. */
+  readonly cgroupRoot: string;
+  readonly transport: Transport;
+  readonly informers: InformerFactory;
+  readonly network: PodNetwork;
+  readonly clusterDns: readonly string[];
+  readonly clusterDomain: string;
+  /** PEM. `ca` signs the client certificates that the server accepts. */
+  readonly tls: { readonly key: string; readonly cert: string; readonly ca: string };
+  /** Default 10250. */
+  readonly port?: number;
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly taints?: readonly Taint[];
+  readonly log?: Logger;
+  readonly clock?: Clock;
+  readonly random?: Random;
+  /** Instead of conmon and runc. */
+  readonly runtime?: Runtime;
+}
+
+const PORT_DEFAULT = 10250;
+
+export class Kubelet {
+  readonly #options: KubeletOptions;
+  constructor(options: KubeletOptions) {
+    this.#options = options;
+  }
+
+  /** Resolves after the signal aborted and nothing of the kubelet runs any more. Rejects when it cannot start at all. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { nodeName, nodeIps, rootDir, runDir, imageDir, cgroupRoot, transport, informers, network, clusterDns, clusterDomain, tls } = this.#options;
+    const { clock = systemClock, random = systemRandom, log = createLogger('kubelet'), port = PORT_DEFAULT } = this.#options;
+    mkdirSync(rootDir, { recursive: true, mode: 0o711 });
+    mkdirSync(runDir, { recursive: true, mode: 0o711 });
+    const images = new ImageStore(imageDir);
+    const cgroups = new CgroupTree();
+    const machine = readCapacity(rootDir);
+    for (const group of ['', '/burstable', '/besteffort']) cgroups.create(`${cgroupRoot}/kubepods${group}`, group === '/besteffort' ? { cpuShares: 2 } : {});
+    const runtime = this.#options.runtime ?? new ConmonRuntime({ rootDir: join(rootDir, 'runtime'), runDir, images, cgroups, network, log, clock });
+    const events = new ApiEventRecorder({ transport, component: 'kubelet', host: nodeName, log, clock });
+    const references = new References({ transport, log, clock });
+    const pods = informers.get<Pod>(PODS, { fieldSelector: `spec.nodeName=${nodeName}` });
+    const services = informers.get<Service>(SERVICES);
+    const context: PodContext = {
+      nodeName, nodeIps, clusterDns, clusterDomain, cgroupRoot, runtime, images, network, cgroups, references, transport, events, clock, random, log,
+      tokens: new TokenSource({ transport, clock }), statuses: new StatusWriter({ transport, clock, log, signal }), paths: new PodPaths(rootDir), node: machine.resources,
+      services: () => services.values(),
+      otherPods: uid => workers.activePods().filter(pod => pod.metadata.uid !== uid),
+    };
+    const workers: PodWorkers = new PodWorkers(context, pods);
+    const node = new NodeStatusWriter({
+      nodeName, nodeIps, port, labels: this.#options.labels ?? {}, taints: this.#options.taints ?? [], transport, events, network, images, machine,
+      runtimeVersion: `${runtime.name}://${runtime.version}`, clock, log,
+    });
+    void tls;
+    try {
+      await Promise.all([
+        node.run(signal),
+        // A container's environment names the Services there are: none may start before they are known.
+        Promise.race([services.synced, aborted(signal)]).then(() => workers.run(signal)),
+      ]);
+    } finally {
+      references.stop();
+    }
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise(resolve => {
+    if (signal.aborted) resolve();
+    signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}

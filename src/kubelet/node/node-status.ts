@@ -1,0 +1,210 @@
+/**
+ * This node in the API: registers it, keeps its status true and its lease fresh. Invariant: the Ready condition follows the
+ * network at once; everything else is written when it changes, and at least every five minutes.
+ */
+
+import type { Lease } from '../../api/coordination/v1.gen.ts';
+import type { ContainerImage, Node, NodeCondition, NodeStatus, Taint } from '../../api/core/v1.gen.ts';
+import { type Clock, formatMicroTime, formatTime } from '../../base/clock.ts';
+import { isReason, messageOf } from '../../base/errors.ts';
+import type { Logger } from '../../base/log.ts';
+import type { EventRecorder } from '../../client/event-recorder.ts';
+import { LEASES, NODES } from '../../client/resources.ts';
+import type { Transport } from '../../client/transport.ts';
+import type { ImageStore } from '../images/image-store.ts';
+import type { PodNetwork } from '../runtime.ts';
+import { ARCHITECTURE, type MachineCapacity, readSystemInfo } from './machine.ts';
+
+export interface NodeStatusOptions {
+  readonly nodeName: string;
+  readonly nodeIps: readonly string[];
+  readonly port: number;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly taints: readonly Taint[];
+  readonly transport: Transport;
+  readonly events: EventRecorder;
+  readonly network: PodNetwork;
+  readonly images: ImageStore;
+  readonly machine: MachineCapacity;
+  readonly runtimeVersion: string;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+const LEASE_SECONDS = 40;
+const LEASE_RENEW_MS = 10_000;
+const LEASE_NAMESPACE = 'kube-node-lease';
+const REPORT_MS = 300_000;
+const CHECK_MS = 1000;
+const CHECK_MS_UNREADY = 50;
+const RETRY_MS_MAX = 2000;
+const IMAGES_MAX = 50;
+const IMAGES_CHECK_MS = 10_000;
+
+export class NodeStatusWriter {
+  readonly #options: NodeStatusOptions;
+  #node: Node | undefined;
+  #written: NodeStatus = {};
+  #images: ContainerImage[] = [];
+  #imagesReadMs = Number.NEGATIVE_INFINITY;
+  #wake: (() => void) | undefined;
+
+  constructor(options: NodeStatusOptions) {
+    this.#options = options;
+  }
+  /** The object as last seen; undefined before registration. */
+  get node(): Node | undefined {
+    return this.#node;
+  }
+  /** Looks at once instead of at the next beat. */
+  wake(): void {
+    this.#wake?.();
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    await this.#register(signal);
+    if (signal.aborted) return;
+    await Promise.all([this.#keepStatus(signal), this.#keepLease(signal)]);
+  }
+
+  async #register(signal: AbortSignal): Promise<void> {
+    const { nodeName, labels, taints, transport, clock, log, events } = this.#options;
+    const ownLabels = {
+      'beta.kubernetes.io/arch': ARCHITECTURE, 'beta.kubernetes.io/os': 'linux', 'kubernetes.io/arch': ARCHITECTURE, 'kubernetes.io/hostname': nodeName, 'kubernetes.io/os': 'linux', ...labels,
+    };
+    for (let retryMs = 50; !signal.aborted; retryMs = Math.min(retryMs * 2, RETRY_MS_MAX)) {
+      try {
+        const status = this.#status(undefined);
+        try {
+          this.#node = (await transport.create({ of: NODES }, {
+            apiVersion: 'v1', kind: 'Node',
+            metadata: { name: nodeName, labels: ownLabels, annotations: { 'volumes.kubernetes.io/controller-managed-attach-detach': 'true' } },
+            spec: { ...(taints.length ? { taints: [...taints] } : {}) }, status,
+          } as Node)) as Node;
+        } catch (error) {
+          if (!isReason(error, 'AlreadyExists')) throw error;
+          this.#node = (await transport.get({ of: NODES, name: nodeName })) as Node;
+          const missing = Object.entries(ownLabels).filter(([key, value]) => this.#node!.metadata.labels?.[key] !== value);
+          if (missing.length) this.#node = (await transport.patch({ of: NODES, name: nodeName }, { metadata: { labels: Object.fromEntries(missing) } }, 'application/merge-patch+json')) as Node;
+        }
+        this.#written = this.#node.status ?? {};
+        events.event({ apiVersion: 'v1', kind: 'Node', metadata: { name: nodeName, uid: nodeName } }, 'Normal', 'Starting', 'Starting kubelet.');
+        return;
+      } catch (error) {
+        log.debug('node not registered yet', { error: messageOf(error) });
+        await clock.sleep(retryMs, signal);
+      }
+    }
+  }
+
+  #status(before: NodeStatus | undefined): NodeStatus {
+    const { nodeName, nodeIps, port, machine, runtimeVersion, clock } = this.#options;
+    const now = formatTime(clock.now());
+    const condition = (type: string, status: 'True' | 'False', reason: string, message: string): NodeCondition => {
+      const known = before?.conditions?.find(one => one.type === type);
+      return { type, status, lastHeartbeatTime: now, lastTransitionTime: known?.status === status ? (known.lastTransitionTime ?? now) : now, reason, message };
+    };
+    const notReady = this.#options.network.notReadyReason();
+    return {
+      capacity: { ...machine.capacity }, allocatable: { ...machine.allocatable },
+      conditions: [
+        condition('MemoryPressure', 'False', 'KubeletHasSufficientMemory', 'kubelet has sufficient memory available'),
+        condition('DiskPressure', 'False', 'KubeletHasNoDiskPressure', 'kubelet has no disk pressure'),
+        condition('PIDPressure', 'False', 'KubeletHasSufficientPID', 'kubelet has sufficient PID available'),
+        notReady === undefined
+          ? condition('Ready', 'True', 'KubeletReady', 'kubelet is posting ready status')
+          : condition('Ready', 'False', 'KubeletNotReady', `container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:${notReady}`),
+      ],
+      addresses: [...nodeIps.map(address => ({ type: 'InternalIP', address })), { type: 'Hostname', address: nodeName }],
+      daemonEndpoints: { kubeletEndpoint: { Port: port } },
+      nodeInfo: readSystemInfo(runtimeVersion),
+      images: this.#listImages(),
+    };
+  }
+
+  #listImages(): ContainerImage[] {
+    const { clock, images } = this.#options;
+    if (clock.monotonic() - this.#imagesReadMs < IMAGES_CHECK_MS) return this.#images;
+    this.#imagesReadMs = clock.monotonic();
+    this.#images = images.list().filter(image => image.references.length > 0).sort((a, b) => b.sizeBytes - a.sizeBytes || (a.id < b.id ? -1 : 1)).slice(0, IMAGES_MAX)
+      .map(image => ({ names: [...image.references], sizeBytes: image.sizeBytes }));
+    return this.#images;
+  }
+
+  async #keepStatus(signal: AbortSignal): Promise<void> {
+    const { nodeName, transport, clock, log, events, network } = this.#options;
+    let reportedMs = Number.NEGATIVE_INFINITY;
+    while (!signal.aborted) {
+      const status = this.#status(this.#written);
+      const isChanged = fingerprint(status) !== fingerprint(this.#written);
+      if (isChanged || clock.monotonic() - reportedMs > REPORT_MS) {
+        const wasReady = isReady(this.#written);
+        try {
+          this.#node = (await transport.patch({ of: NODES, name: nodeName, subresource: 'status' }, {
+            status: { ...status, addresses: this.#written.addresses ? [...status.addresses!, { $patch: 'replace' }] : status.addresses },
+          }, 'application/strategic-merge-patch+json')) as Node;
+          this.#written = { ...this.#node.status, ...status, conditions: status.conditions! };
+          reportedMs = clock.monotonic();
+          if (isReady(status) !== wasReady) {
+            events.event({ apiVersion: 'v1', kind: 'Node', metadata: { name: nodeName, uid: nodeName } }, 'Normal', isReady(status) ? 'NodeReady' : 'NodeNotReady', `Node ${nodeName} status is now: ${isReady(status) ? 'NodeReady' : 'NodeNotReady'}`);
+          }
+        } catch (error) {
+          log.debug('node status not written', { error: messageOf(error) });
+          if (isReason(error, 'NotFound')) await this.#register(signal);
+          await clock.sleep(500, signal);
+          continue;
+        }
+      }
+      await new Promise<void>(resolve => {
+        this.#wake = resolve;
+        void clock.sleep(network.notReadyReason() === undefined ? CHECK_MS : CHECK_MS_UNREADY, signal).then(resolve);
+      });
+    }
+  }
+
+  async #keepLease(signal: AbortSignal): Promise<void> {
+    const { nodeName, transport, clock, log } = this.#options;
+    const target = { of: LEASES, namespace: LEASE_NAMESPACE, name: nodeName };
+    let lease: Lease | undefined;
+    let retryMs = 100;
+    while (!signal.aborted) {
+      const renewTime = formatMicroTime(clock.now());
+      try {
+        if (!lease) {
+          try {
+            lease = (await transport.get(target)) as Lease;
+          } catch (error) {
+            if (!isReason(error, 'NotFound')) throw error;
+          }
+        }
+        const uid = this.#node?.metadata.uid;
+        const fresh: Lease = {
+          apiVersion: 'coordination.k8s.io/v1', kind: 'Lease',
+          metadata: lease?.metadata ?? { name: nodeName, namespace: LEASE_NAMESPACE, ...(uid ? { ownerReferences: [{ apiVersion: 'v1', kind: 'Node', name: nodeName, uid }] } : {}) },
+          spec: { ...lease?.spec, holderIdentity: nodeName, leaseDurationSeconds: LEASE_SECONDS, renewTime },
+        };
+        lease = (lease ? await transport.update(target, fresh) : await transport.create({ of: LEASES, namespace: LEASE_NAMESPACE }, fresh)) as Lease;
+        retryMs = 100;
+        await clock.sleep(LEASE_RENEW_MS, signal);
+      } catch (error) {
+        lease = undefined;
+        log.debug('node lease not renewed', { error: messageOf(error) });
+        await clock.sleep(retryMs, signal);
+        retryMs = Math.min(retryMs * 2, RETRY_MS_MAX);
+      }
+    }
+  }
+}
+
+function isReady(status: NodeStatus): boolean {
+  return status.conditions?.find(one => one.type === 'Ready')?.status === 'True';
+}
+
+// Everything but heartbeats; what others write into the status is not ours to compare.
+function fingerprint({ capacity, allocatable, conditions = [], addresses, daemonEndpoints, nodeInfo, images }: NodeStatus): string {
+  const sorted = (map: Readonly<Record<string, unknown>> = {}) => Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1));
+  return JSON.stringify([
+    sorted(capacity), sorted(allocatable), addresses?.map(one => [one.type, one.address]), daemonEndpoints?.kubeletEndpoint?.Port, sorted(nodeInfo as never).filter(([, value]) => value !== ''),
+    (images ?? []).map(one => [one.names, one.sizeBytes]), conditions.filter(one => ['MemoryPressure', 'DiskPressure', 'PIDPressure', 'Ready'].includes(one.type)).map(one => [one.type, one.status, one.reason, one.message]).sort(),
+  ]);
+}

@@ -1,0 +1,104 @@
+/** The kubelet as its HTTPS server sees it: pods by name, their containers, and usage. Errors are those of upstream's kubelet. */
+
+import { existsSync } from 'node:fs';
+import type { Pod } from '../api/core/v1.gen.ts';
+import { type Clock, formatTime } from '../base/clock.ts';
+import { badRequest, failure, notFound } from '../base/errors.ts';
+import type { CgroupTree, CgroupUsage } from '../sys/cgroup.ts';
+import type { PodWorkers } from './pods/pod-workers.ts';
+import { allContainers, podCgroup } from './pods/resources.ts';
+import { latestOf } from './pods/status.ts';
+import type { ConmonRuntime } from './runtime/conmon-runtime.ts';
+import type { ContainerState, Runtime, SandboxState } from './runtime.ts';
+import type { ContainerTarget, KubeletBackend } from './server/backend.ts';
+
+export interface PodBackendOptions {
+  readonly runtime: Runtime;
+  readonly workers: PodWorkers;
+  readonly cgroups: CgroupTree;
+  readonly cgroupRoot: string;
+  readonly nodeName: string;
+  readonly clock: Clock;
+}
+
+const DEFAULT_CONTAINER = 'kubectl.kubernetes.io/default-container';
+
+export class PodBackend implements KubeletBackend {
+  readonly #options: PodBackendOptions;
+  constructor(options: PodBackendOptions) {
+    this.#options = options;
+  }
+  get runtime(): Runtime {
+    return this.#options.runtime;
+  }
+  pods(): readonly Pod[] {
+    return this.#options.workers.pods();
+  }
+  #pod(namespace: string, name: string): Pod {
+    const worker = this.#options.workers.find(`${namespace}/${name}`);
+    if (!worker) throw notFound({ group: '', resource: 'pods' }, name);
+    return worker.pod;
+  }
+
+  resolveContainer(namespace: string, name: string, container: string | undefined, purpose: 'exec' | 'attach' | 'logs'): ContainerTarget {
+    const pod = this.#pod(namespace, name);
+    const specs = allContainers(pod);
+    const chosen = container || pod.metadata.annotations?.[DEFAULT_CONTAINER] || (pod.spec.containers.length === 1 ? pod.spec.containers[0]!.name : undefined);
+    if (!chosen) throw badRequest(`a container name must be specified for pod ${name}, choose one of: [${pod.spec.containers.map(one => one.name).join(' ')}]`);
+    const spec = specs.find(one => one.name === chosen);
+    if (!spec) throw badRequest(`container ${chosen} is not valid for pod ${name}`);
+    const states = this.#states(pod.metadata.uid!).filter(one => one.name === chosen);
+    const latest = latestOf(states, chosen);
+    if (purpose !== 'logs' && latest?.state !== 'running') throw failure(404, 'NotFound', `container not found ("${chosen}")`);
+    if (purpose === 'logs' && !latest) {
+      const waiting = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])].find(one => one.name === chosen)?.state?.waiting;
+      throw badRequest(`container "${chosen}" in pod "${name}" is waiting to start: ${waiting?.message || waiting?.reason || 'ContainerCreating'}`);
+    }
+    const before = states.filter(one => one !== latest).sort((a, b) => b.attempt - a.attempt)[0];
+    return {
+      pod, containerName: chosen, id: latest?.id, state: latest?.state ?? 'waiting', tty: spec.tty ?? false, stdin: spec.stdin ?? false,
+      logPath: (attempt = 'current') => {
+        const path = (attempt === 'previous' ? before : latest)?.logPath;
+        return path && existsSync(path) ? path : undefined;
+      },
+    };
+  }
+  #states(podUid: string): readonly ContainerState[] {
+    return (this.#options.runtime as ConmonRuntime).look(podUid).containers;
+  }
+
+  sandboxOf(namespace: string, name: string): SandboxState {
+    const pod = this.#pod(namespace, name);
+    const sandbox = (this.#options.runtime as ConmonRuntime).look(pod.metadata.uid).sandboxes.filter(one => one.ready).sort((a, b) => b.attempt - a.attempt)[0];
+    if (!sandbox) throw failure(404, 'NotFound', `sandbox of pod "${name}" not found`);
+    return sandbox;
+  }
+
+  async summary(): Promise<object> {
+    const { cgroups, cgroupRoot, nodeName, clock, runtime } = this.#options;
+    const time = formatTime(clock.now());
+    const { containers } = await runtime.snapshot();
+    return {
+      node: { nodeName, startTime: time, ...measures(cgroups.usage(`${cgroupRoot}/kubepods`), time) },
+      pods: this.pods().filter(pod => pod.status?.phase === 'Running').map(pod => {
+        const group = podCgroup(cgroupRoot, pod);
+        return {
+          podRef: { name: pod.metadata.name, namespace: pod.metadata.namespace, uid: pod.metadata.uid },
+          startTime: pod.status?.startTime,
+          containers: containers.filter(one => one.podUid === pod.metadata.uid && one.state === 'running').map(one => ({
+            name: one.name, startTime: formatTime(one.startedMs ?? one.createdMs), ...measures(cgroups.usage(`${group}/${one.id}`), time),
+          })),
+          ...measures(cgroups.usage(group), time),
+        };
+      }),
+    };
+  }
+}
+
+function measures(usage: CgroupUsage | undefined, time: string): object {
+  if (!usage) return {};
+  return {
+    cpu: { time, usageCoreNanoSeconds: usage.cpuNanos },
+    memory: { time, usageBytes: usage.memoryBytes, workingSetBytes: usage.workingSetBytes, rssBytes: usage.rssBytes },
+  };
+}

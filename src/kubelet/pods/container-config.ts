@@ -1,0 +1,152 @@
+/** From a container's spec to what the runtime is asked for: environment, mounts, security, resources. */
+
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Container, Pod } from '../../api/core/v1.gen.ts';
+import type { Image } from '../images/image-store.ts';
+import type { ContainerConfig, MountConfig } from '../runtime.ts';
+import type { PodVolumes } from '../volumes/pod-volumes.ts';
+import { pinSubPath } from '../volumes/sub-path.ts';
+import type { PodContext } from './context.ts';
+import { containerEnvironment, expand } from './environment.ts';
+import { hostnameOf, hostsFile, resolverFile } from './files.ts';
+import { containerRefusal } from './refusals.ts';
+import { containerLimits, oomScoreAdj } from './resources.ts';
+
+const TERMINATION_PATH_DEFAULT = '/dev/termination-log';
+
+export interface ContainerRequest {
+  readonly context: PodContext;
+  readonly pod: Pod;
+  readonly container: Container;
+  readonly image: Image;
+  readonly attempt: number;
+  readonly podIps: readonly string[];
+  readonly volumes: PodVolumes;
+}
+
+/** A spec that was changed in place makes another container of it. */
+export function containerHash(container: Container): string {
+  return `${container.name}\n${container.image}`;
+}
+
+/** Rejects with what becomes the container's CreateContainerConfigError. */
+export async function containerConfig(request: ContainerRequest): Promise<ContainerConfig> {
+  const { context, pod, container, image, attempt, podIps } = request;
+  const refusal = containerRefusal(pod, container);
+  if (refusal) throw new Error(refusal);
+  const user = processUser(pod, container, image);
+  const addresses = { podIps, hostIps: context.nodeIps };
+  const own = await containerEnvironment(pod, container, { references: context.references, node: context.node, addresses, services: context.services });
+  const names = hostnameOf(pod, context.clusterDomain);
+  const env = new Map<string, string>((image.config.Env ?? []).map(entry => [entry.slice(0, entry.indexOf('=')), entry.slice(entry.indexOf('=') + 1)]));
+  if (!env.has('PATH')) env.set('PATH', '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin');
+  env.set('HOSTNAME', names.hostname);
+  for (const [name, value] of own) env.set(name, value);
+  const valueOf = (name: string) => own.get(name);
+  const security = container.securityContext ?? {};
+  const { uid } = pod.metadata;
+  const podDir = context.paths.pod(uid!);
+  return {
+    name: container.name, attempt, imageId: image.id, imageRef: container.image!,
+    command: (container.command ?? []).map(part => expand(part, valueOf)),
+    args: (container.args ?? []).map(part => expand(part, valueOf)),
+    ...(container.workingDir ? { workingDir: container.workingDir } : {}),
+    env: [...env],
+    mounts: [...systemFiles(request, names), ...volumeMounts(request, valueOf)],
+    logPath: join(context.paths.logs({ namespace: pod.metadata.namespace!, name: pod.metadata.name, uid: uid! }), container.name, `${attempt}.log`),
+    stdin: container.stdin ?? false, stdinOnce: container.stdinOnce ?? false, tty: container.tty ?? false,
+    user,
+    capabilities: { add: security.capabilities?.add ?? [], drop: security.capabilities?.drop ?? [] },
+    privileged: security.privileged ?? false,
+    readOnlyRootFilesystem: security.readOnlyRootFilesystem ?? false,
+    noNewPrivileges: security.allowPrivilegeEscalation === false,
+    ...(security.procMount === 'Unmasked' ? { unmaskedProc: true } : {}),
+    ...(container.lifecycle?.stopSignal ? { stopSignal: container.lifecycle.stopSignal } : {}),
+    oomScoreAdj: oomScoreAdj(pod, container, context.node.memoryBytes),
+    resources: containerLimits(container),
+    labels: { hash: containerHash(container), 'io.kubernetes.container.name': container.name, 'io.kubernetes.pod.name': pod.metadata.name, 'io.kubernetes.pod.namespace': pod.metadata.namespace!, 'io.kubernetes.pod.uid': uid! },
+    terminationMessagePath: terminationFile(podDir, container, attempt),
+  };
+}
+
+/** Where a container's termination message is on the node. */
+export function terminationPath(podDir: string, container: string, attempt: number): string {
+  return join(podDir, 'containers', container, String(attempt));
+}
+
+function terminationFile(podDir: string, container: Container, attempt: number): { hostPath: string; containerPath: string } {
+  const hostPath = terminationPath(podDir, container.name, attempt);
+  mkdirSync(join(hostPath, '..'), { recursive: true, mode: 0o750 });
+  // Any user of the container may write it.
+  writeFileSync(hostPath, '', { mode: 0o666 });
+  return { hostPath, containerPath: container.terminationMessagePath || TERMINATION_PATH_DEFAULT };
+}
+
+function processUser(pod: Pod, container: Container, image: Image): NonNullable<ContainerConfig['user']> {
+  const ofPod = pod.spec.securityContext ?? {};
+  const own = container.securityContext ?? {};
+  const uid = own.runAsUser ?? ofPod.runAsUser;
+  const gid = own.runAsGroup ?? ofPod.runAsGroup;
+  if (own.runAsNonRoot ?? ofPod.runAsNonRoot) {
+    const where = `(pod: "${pod.metadata.name}_${pod.metadata.namespace}(${pod.metadata.uid})", container: ${container.name})`;
+    const imageUser = (image.config.User ?? '').split(':')[0]!;
+    if (uid === 0) throw new Error(`container's runAsUser breaks non-root policy ${where}`);
+    if (uid === undefined && (imageUser === '' || /^0+$/.test(imageUser))) throw new Error(`container has runAsNonRoot and image will run as root ${where}`);
+    if (uid === undefined && !/^\d+$/.test(imageUser)) throw new Error(`container has runAsNonRoot and image has non-numeric user (${imageUser}), cannot verify user is non-root ${where}`);
+  }
+  if (gid !== undefined && uid === undefined && !image.config.User) return { uid: 0, gid, additionalGids: groupsOf(pod), strictGroups: ofPod.supplementalGroupsPolicy === 'Strict' };
+  return {
+    ...(uid !== undefined ? { uid } : {}), ...(gid !== undefined ? { gid } : {}), additionalGids: groupsOf(pod), strictGroups: ofPod.supplementalGroupsPolicy === 'Strict',
+  };
+}
+
+function groupsOf(pod: Pod): number[] {
+  const { supplementalGroups = [], fsGroup } = pod.spec.securityContext ?? {};
+  return [...supplementalGroups, ...(fsGroup !== undefined ? [fsGroup] : [])];
+}
+
+// Written anew for each container: a pod whose sandbox was made again has another address.
+function systemFiles({ context, pod, container, podIps }: ContainerRequest, names: { hostname: string; domain: string }): MountConfig[] {
+  const podDir = context.paths.pod(pod.metadata.uid!);
+  const files = {
+    '/etc/hosts': ['etc-hosts', hostsFile(pod, { podIps, ...names })],
+    '/etc/resolv.conf': ['resolv.conf', resolverFile(pod, context)],
+    '/etc/hostname': ['hostname', `${names.hostname}\n`],
+  } as const;
+  const mounted = new Set(container.volumeMounts?.map(mount => mount.mountPath));
+  return Object.entries(files).filter(([path]) => !mounted.has(path)).map(([containerPath, [file, text]]) => {
+    const hostPath = join(podDir, file);
+    writeFileSync(hostPath, text, { mode: 0o644 });
+    return { hostPath, containerPath, readOnly: container.securityContext?.readOnlyRootFilesystem === true && containerPath !== '/etc/hosts', propagation: 'private' as const };
+  });
+}
+
+const PROPAGATIONS: Readonly<Record<string, MountConfig['propagation']>> = { HostToContainer: 'slave', Bidirectional: 'shared' };
+
+function volumeMounts({ context, pod, container, volumes }: ContainerRequest, valueOf: (name: string) => string | undefined): MountConfig[] {
+  return (container.volumeMounts ?? []).map((mount, i) => {
+    const found = volumes.locate(pod, mount.name);
+    if (!found) throw new Error(`cannot find volume ${JSON.stringify(mount.name)} to mount into container ${JSON.stringify(container.name)}`);
+    let hostPath = found.path;
+    const subPath = mount.subPathExpr ? expandStrictly(mount.subPathExpr, valueOf) : mount.subPath;
+    if (subPath) {
+      const pin = join(context.paths.pod(pod.metadata.uid!), 'volume-subpaths', mount.name, container.name, String(i));
+      try {
+        hostPath = pinSubPath({ volume: found.path, subPath, pin });
+      } catch (error) {
+        throw new Error(`failed to prepare subPath for volumeMount ${JSON.stringify(mount.name)} of container ${JSON.stringify(container.name)}: ${(error as Error).message}`);
+      }
+    }
+    const containerPath = mount.mountPath.startsWith('/') ? mount.mountPath : `/${mount.mountPath}`;
+    return { hostPath, containerPath, readOnly: (mount.readOnly ?? false) || found.isReadOnly, propagation: PROPAGATIONS[mount.mountPropagation ?? ''] ?? 'private' };
+  });
+}
+
+function expandStrictly(text: string, valueOf: (name: string) => string | undefined): string {
+  return expand(text, name => {
+    const value = valueOf(name);
+    if (value === undefined) throw new Error(`missing value for ${JSON.stringify(name)}`);
+    return value;
+  });
+}

@@ -1,0 +1,41 @@
+/** What every pod worker of a node shares. */
+
+import type { Pod, Service } from '../../api/core/v1.gen.ts';
+import type { Clock } from '../../base/clock.ts';
+import type { Logger } from '../../base/log.ts';
+import type { Random } from '../../base/random.ts';
+import type { EventRecorder } from '../../client/event-recorder.ts';
+import type { Transport } from '../../client/transport.ts';
+import type { CgroupTree } from '../../sys/cgroup.ts';
+import type { NodeResources } from '../fields.ts';
+import type { ImageStore } from '../images/image-store.ts';
+import type { References } from '../references.ts';
+import type { PodNetwork, Runtime } from '../runtime.ts';
+import type { PodPaths } from './files.ts';
+import type { StatusWriter } from './status-writer.ts';
+import type { TokenSource } from './tokens.ts';
+
+export interface PodContext {
+  readonly nodeName: string;
+  readonly nodeIps: readonly string[];
+  readonly clusterDns: readonly string[];
+  readonly clusterDomain: string;
+  readonly cgroupRoot: string;
+  readonly runtime: Runtime;
+  readonly images: ImageStore;
+  readonly network: PodNetwork;
+  readonly cgroups: CgroupTree;
+  readonly references: References;
+  readonly tokens: TokenSource;
+  readonly transport: Transport;
+  readonly events: EventRecorder;
+  readonly statuses: StatusWriter;
+  readonly paths: PodPaths;
+  readonly node: NodeResources & { readonly podsMax: number };
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Logger;
+  services(): Iterable<Service>;
+  /** Pods of this node that take up resources, without the given one. */
+  otherPods(uid: string): readonly Pod[];
+}

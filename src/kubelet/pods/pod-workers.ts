@@ -1,0 +1,124 @@
+/**
+ * One worker for each pod bound to this node, fed by the API server's watch and the runtime's events. At start it ends what
+ * runs for pods that are no longer there. Invariant: nothing is cleaned up before the first full list of pods was seen.
+ */
+
+import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Pod } from '../../api/core/v1.gen.ts';
+import type { KubeObject } from '../../api/meta.ts';
+import { keyOf } from '../../api/meta.ts';
+import { messageOf } from '../../base/errors.ts';
+import type { Informer } from '../../client/informer.ts';
+import { PodVolumes } from '../volumes/pod-volumes.ts';
+import type { PodContext } from './context.ts';
+import { PodWorker } from './pod-worker.ts';
+
+const POLL_MS = 10_000;
+
+export class PodWorkers {
+  readonly #context: PodContext;
+  readonly #pods: Informer<Pod>;
+  readonly #workers = new Map<string, PodWorker>();
+  /** A pod with the name of one that is still ending waits for it. */
+  readonly #uids = new Map<string, string>();
+
+  constructor(context: PodContext, pods: Informer<Pod>) {
+    this.#context = context;
+    this.#pods = pods;
+  }
+  get size(): number {
+    return this.#workers.size;
+  }
+  /** By `namespace/name`. */
+  find(key: string): PodWorker | undefined {
+    const uid = this.#uids.get(key);
+    return uid === undefined ? undefined : this.#workers.get(uid);
+  }
+  pods(): Pod[] {
+    return [...this.#workers.values()].map(worker => worker.pod);
+  }
+  /** Pods that hold resources of the node. */
+  activePods(): Pod[] {
+    return [...this.#workers.values()].filter(worker => !worker.isOver).map(worker => worker.pod);
+  }
+  wakeAll(): void {
+    for (const worker of this.#workers.values()) worker.wake();
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const { log, runtime, clock } = this.#context;
+    this.#pods.onChange(({ object, old, deleted }) => {
+      if (deleted) return this.#removed(old);
+      if (old && old.metadata.uid !== object.metadata.uid) this.#removed(old);
+      this.#changed(object);
+    });
+    void (async () => {
+      for await (const event of runtime.events(signal)) this.#workers.get(event.podUid)?.wake();
+    })().catch(error => log.error('runtime events ended', { error: messageOf(error) }));
+    await this.#pods.synced;
+    if (signal.aborted) return;
+    await this.#removeOrphans();
+    while (!signal.aborted) {
+      await clock.sleep(POLL_MS, signal);
+      if (!signal.aborted) await this.#poll();
+    }
+    for (const worker of this.#workers.values()) worker.abandon();
+  }
+
+  // Events are only hints: whatever ended without one is found here.
+  #states = new Map<string, string>();
+  async #poll(): Promise<void> {
+    const { containers } = await this.#context.runtime.snapshot();
+    for (const { id, state, podUid } of containers) {
+      if (this.#states.get(id) !== undefined && this.#states.get(id) !== state) this.#workers.get(podUid)?.wake();
+    }
+    this.#states = new Map(containers.map(({ id, state }) => [id, state]));
+  }
+
+  #changed(pod: Pod): void {
+    const uid = pod.metadata.uid!;
+    this.#context.statuses.observe(pod);
+    this.#uids.set(keyOf(pod), uid);
+    const present = this.#workers.get(uid);
+    if (present) {
+      // Status writes of our own come back; only what someone else changed is news.
+      return present.update(pod);
+    }
+    const worker = new PodWorker(this.#context, pod);
+    this.#workers.set(uid, worker);
+    void worker.done.then(() => {
+      this.#workers.delete(uid);
+      if (this.#uids.get(keyOf(pod)) === uid) this.#uids.delete(keyOf(pod));
+    });
+    worker.wake();
+  }
+  #removed(pod: KubeObject): void {
+    this.#workers.get(pod.metadata.uid!)?.remove();
+  }
+
+  async #removeOrphans(): Promise<void> {
+    const { runtime, network, paths, cgroups, cgroupRoot, log } = this.#context;
+    const known = new Set([...this.#pods.values()].map(pod => pod.metadata.uid!));
+    const state = await runtime.snapshot();
+    const strangers = new Set([...state.sandboxes, ...state.containers].map(one => one.podUid).filter(uid => !known.has(uid)));
+    for (const uid of strangers) log.info('ending a pod that is no longer on this node', { uid });
+    for (const one of state.containers) if (strangers.has(one.podUid)) await runtime.stop(one.id, 1).catch(() => {});
+    for (const one of state.sandboxes) if (strangers.has(one.podUid)) await runtime.removeSandbox(one.id).catch(error => log.warn('sandbox not removed', { error: messageOf(error) }));
+    for (const one of state.containers) if (strangers.has(one.podUid)) await runtime.remove(one.id).catch(() => {});
+    await network.retain(known);
+    for (const uid of existsSync(paths.pods) ? readdirSync(paths.pods) : []) {
+      if (known.has(uid)) continue;
+      try {
+        await new PodVolumes(paths.pod(uid)).unmountAll(uid);
+        rmSync(paths.pod(uid), { recursive: true, force: true });
+      } catch (error) {
+        log.warn('volumes of a removed pod not cleaned up', { uid, error: messageOf(error) });
+      }
+    }
+    for (const name of existsSync(paths.logsRoot) ? readdirSync(paths.logsRoot) : []) if (!known.has(name.slice(name.lastIndexOf('_') + 1))) rmSync(join(paths.logsRoot, name), { recursive: true, force: true });
+    for (const parent of ['', '/burstable', '/besteffort']) {
+      for (const name of cgroups.children(`${cgroupRoot}/kubepods${parent}`)) if (name.startsWith('pod') && !known.has(name.slice(3))) cgroups.remove(`${cgroupRoot}/kubepods${parent}/${name}`);
+    }
+  }
+}
