@@ -1,10 +1,13 @@
 /** The controllers, in the order in which they start. A folder that is missing here fails a test. */
 
+import { cronJob } from './cronjob/controller.ts';
 import { daemonSet } from './daemonset/controller.ts';
 import { deployment } from './deployment/controller.ts';
+import { disruption } from './disruption/controller.ts';
 import { endpoints } from './endpoints/controller.ts';
 import { endpointSlice } from './endpointslice/controller.ts';
 import { garbageCollector } from './garbagecollector/controller.ts';
+import { job } from './job/controller.ts';
 import { namespace } from './namespace/controller.ts';
 import { nodeIpam } from './nodeipam/controller.ts';
 import { nodeLifecycle } from './nodelifecycle/controller.ts';
@@ -16,6 +19,7 @@ import type { ControllerDefinition } from './runtime/controller.ts';
 import { serviceAccount } from './serviceaccount/controller.ts';
 import { statefulSet } from './statefulset/controller.ts';
 import { taintEviction } from './tainteviction/controller.ts';
+import { ttlAfterFinished } from './ttlafterfinished/controller.ts';
 
 export const controllers: readonly ControllerDefinition[] = [
   serviceAccount,
@@ -28,9 +32,13 @@ export const controllers: readonly ControllerDefinition[] = [
   replicationController,
   statefulSet,
   daemonSet,
+  job,
+  cronJob,
   endpointSlice,
   endpoints,
   namespace,
   garbageCollector,
   podGc,
+  disruption,
+  ttlAfterFinished,
 ];

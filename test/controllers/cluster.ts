@@ -5,11 +5,12 @@
 
 import { namespaceLifecycle } from '../../src/apiserver/admission/namespace-lifecycle.ts';
 import { ApiServer } from '../../src/apiserver/server.ts';
-import { type CreateHandler, LOOPBACK_USER } from '../../src/apiserver/request.ts';
+import { LOOPBACK_USER } from '../../src/apiserver/request.ts';
+import { podHandlers } from '../../src/apiserver/reviews/pods.ts';
 import { formatTime, systemClock } from '../../src/base/clock.ts';
 import { type Logger, createLogger } from '../../src/base/log.ts';
 import { seededRandom } from '../../src/base/random.ts';
-import type { Binding, Node, Pod } from '../../src/api/core/v1.gen.ts';
+import type { Node, Pod } from '../../src/api/core/v1.gen.ts';
 import { keyOf, type KubeObject } from '../../src/api/meta.ts';
 import { Client, type ResourceClient } from '../../src/client/client.ts';
 import { InformerFactory } from '../../src/client/informer.ts';
@@ -37,24 +38,11 @@ export interface TestCluster {
   close(): Promise<void>;
 }
 
-// The binding subresource without its checks.
-function bindingTo(api: () => Transport): CreateHandler {
-  return {
-    of: PODS,
-    subresource: 'binding',
-    async create(body, { attributes }) {
-      const { target } = body as Binding;
-      await api().patch({ of: PODS, namespace: attributes.namespace, name: attributes.name }, { spec: { nodeName: target.name } }, 'application/merge-patch+json');
-      return body;
-    },
-  };
-}
-
 export async function openCluster(options: { controllers?: boolean; scheduler?: boolean; log?: Logger } = {}): Promise<TestCluster> {
   const log = options.log ?? createLogger('test', { level: 'warn' });
   const clock = systemClock;
   const late: { api?: Transport; server?: ApiServer } = {};
-  const server = await ApiServer.open({ store: openMemoryStore(), log, clock, admission: [namespaceLifecycle({ reader: () => late.server!.reader } as never)], createHandlers: [bindingTo(() => late.api!)] });
+  const server = await ApiServer.open({ store: openMemoryStore(), log, clock, admission: [namespaceLifecycle({ reader: () => late.server!.reader } as never)], createHandlers: podHandlers({ reader: () => late.server!.reader, transport: () => late.api!, stored: () => late.api as never, clock }) });
   late.server = server;
   const api = server.transport(LOOPBACK_USER);
   late.api = api;
@@ -95,7 +83,7 @@ export async function openCluster(options: { controllers?: boolean; scheduler?: 
         apiVersion: 'v1',
         kind: 'Node',
         metadata: { name, labels: { 'kubernetes.io/hostname': name, ...labels } },
-        ...(taints ? { spec: { taints } } : {}),
+        spec: { ...(taints ? { taints } : {}) },
       };
       const status = { capacity: allocatable, allocatable, conditions: [{ type: 'Ready', status: 'True', reason: 'KubeletReady', message: '', lastHeartbeatTime: formatTime(clock.now()), lastTransitionTime: formatTime(clock.now()) }] };
       const made = await client.of<Node>(NODES).create(node);

@@ -1,0 +1,326 @@
+/**
+ * One pass over one Job: counts finished pods exactly once (by finalizer), decides whether the Job is done, and makes or
+ * removes pods. Invariant: a finished pod keeps its finalizer until its outcome is on record in status, so that no
+ * outcome is lost or counted twice, whatever fails in between.
+ */
+
+import { formatTime } from '../../base/clock.ts';
+import { isReason } from '../../base/errors.ts';
+import type { Job, JobCondition, JobStatus, PodFailurePolicyRule } from '../../api/batch/v1.gen.ts';
+import type { Pod } from '../../api/core/v1.gen.ts';
+import { semanticEqual } from '../../api/machinery/equality.ts';
+import { isPodActive, isPodReady, isPodTerminal } from '../../api/machinery/pod.ts';
+import { keyOf } from '../../api/meta.ts';
+import { JOBS, PODS } from '../../client/resources.ts';
+import type { ReconcileContext, Result } from '../runtime/controller.ts';
+import type { Expectations } from '../runtime/expectations.ts';
+import { createPod, deletePod, isNamespaceTerminating, podFromTemplate, slowStart } from '../runtime/pod-control.ts';
+import { COMPLETION_INDEX, formatIndexes, indexOf, parseIndexes } from './indexes.ts';
+
+export const TRACKING_FINALIZER = 'batch.kubernetes.io/job-tracking';
+
+const BACKOFF_MS_MIN = 10_000;
+const BACKOFF_MS_MAX = 10 * 60_000;
+
+interface Verdict {
+  readonly type: 'Complete' | 'Failed';
+  readonly reason: string;
+  readonly message: string;
+}
+
+const condition = (status: JobStatus | undefined, type: string): JobCondition | undefined => status?.conditions?.find(found => found.type === type && found.status === 'True');
+export const isFinished = (job: Job): boolean => condition(job.status, 'Complete') !== undefined || condition(job.status, 'Failed') !== undefined;
+const isIndexed = (job: Job): boolean => job.spec?.completionMode === 'Indexed';
+const isTracked = (pod: Pod): boolean => pod.metadata.finalizers?.includes(TRACKING_FINALIZER) === true;
+
+export class JobPass {
+  readonly #ctx: ReconcileContext;
+  readonly #job: Job;
+  readonly #pods: readonly Pod[];
+  readonly #expectations: Expectations;
+  /** Pods whose finalizer this process has taken off, although the informer may still show it. */
+  readonly #released: Set<string>;
+  #status: JobStatus;
+
+  constructor(ctx: ReconcileContext, options: { job: Job; pods: readonly Pod[]; expectations: Expectations; released: Set<string> }) {
+    this.#ctx = ctx;
+    this.#job = options.job;
+    this.#pods = options.pods;
+    this.#expectations = options.expectations;
+    this.#released = options.released;
+    this.#status = { ...options.job.status };
+  }
+  #nowMs(): number {
+    return this.#ctx.clock.now();
+  }
+
+  async run(): Promise<Result | void> {
+    const job = this.#job;
+    if (isFinished(job)) return this.#releaseAll();
+    const mayChange = this.#expectations.satisfied(keyOf(job));
+    if (!this.#status.startTime && !job.spec?.suspend) this.#status.startTime = formatTime(this.#nowMs());
+    this.#noteSuspension();
+    await this.#count();
+    const active = this.#pods.filter(pod => isPodActive(pod));
+    const verdict = this.#verdict();
+    let kept = active;
+    let waitMs: number | undefined;
+    if (verdict) {
+      this.#announce(verdict);
+      await this.#remove(active);
+      kept = [];
+    } else if (mayChange && !job.metadata.deletionTimestamp) ({ kept, waitMs } = await this.#manage(active));
+    const terminating = this.#pods.filter(pod => pod.metadata.deletionTimestamp && !isPodTerminal(pod)).length;
+    this.#status = { ...this.#status, active: kept.length, ready: kept.filter(isPodReady).length, terminating };
+    if (verdict && terminating + active.length === 0 && !this.#status.uncountedTerminatedPods) this.#finish(verdict);
+    await this.#write();
+    if (verdict) return isFinished({ ...job, status: this.#status }) ? this.#releaseAll() : undefined;
+    const deadlineMs = this.#msUntilDeadline();
+    const soonest = [waitMs, deadlineMs].filter(value => value !== undefined);
+    if (soonest.length > 0) return { requeueAfterMs: Math.max(1, Math.min(...soonest)) };
+  }
+
+  #condition(type: string, reason: string, message: string, status = 'True'): void {
+    const now = formatTime(this.#nowMs());
+    const others = (this.#status.conditions ?? []).filter(found => found.type !== type);
+    this.#status = { ...this.#status, conditions: [...others, { type, status, reason, message, lastProbeTime: now, lastTransitionTime: now }] };
+  }
+
+  #noteSuspension(): void {
+    const noted = condition(this.#status, 'Suspended') !== undefined;
+    if (this.#job.spec?.suspend && !noted) {
+      this.#condition('Suspended', 'JobSuspended', 'Job suspended');
+      const { startTime: _start, ...rest } = this.#status;
+      this.#status = rest;
+      this.#ctx.events.event(this.#job, 'Normal', 'Suspended', 'Job suspended');
+    } else if (!this.#job.spec?.suspend && noted) {
+      this.#condition('Suspended', 'JobResumed', 'Job resumed', 'False');
+      this.#status = { ...this.#status, startTime: formatTime(this.#nowMs()) };
+      this.#ctx.events.event(this.#job, 'Normal', 'Resumed', 'Job resumed');
+    }
+  }
+
+  /** Records finished pods as uncounted, takes off their finalizers, and counts those without one. */
+  async #count(): Promise<void> {
+    const uncounted = { succeeded: new Set(this.#status.uncountedTerminatedPods?.succeeded), failed: new Set(this.#status.uncountedTerminatedPods?.failed) };
+    const byUid = new Map(this.#pods.map(pod => [pod.metadata.uid!, pod]));
+    const completed = parseIndexes(this.#status.completedIndexes);
+    const ending: Pod[] = [];
+    for (const pod of this.#pods) {
+      const uid = pod.metadata.uid!;
+      // A pod that is being deleted without ever finishing counts as failed once it is gone from its node.
+      const finished = isPodTerminal(pod) || (pod.metadata.deletionTimestamp !== undefined && !pod.spec?.nodeName);
+      if (!finished || !isTracked(pod) || this.#released.has(uid) || uncounted.succeeded.has(uid) || uncounted.failed.has(uid)) continue;
+      ending.push(pod);
+      const index = indexOf(pod);
+      if (pod.status?.phase === 'Succeeded') {
+        if (!isIndexed(this.#job)) uncounted.succeeded.add(uid);
+        else if (index !== undefined && index < (this.#job.spec?.completions ?? 0)) completed.add(index);
+      } else if (!this.#isIgnored(pod)) uncounted.failed.add(uid);
+    }
+    if (isIndexed(this.#job)) this.#status = { ...this.#status, completedIndexes: formatIndexes(completed), succeeded: completed.size };
+    const pending = [...uncounted.succeeded, ...uncounted.failed];
+    if (ending.length === 0 && pending.length === 0) return;
+    const onRecord = { ...(uncounted.succeeded.size ? { succeeded: [...uncounted.succeeded] } : {}), ...(uncounted.failed.size ? { failed: [...uncounted.failed] } : {}) };
+    this.#status = { ...this.#status, uncountedTerminatedPods: onRecord };
+    await this.#write();
+    const toRelease = [...ending, ...pending.flatMap(uid => byUid.get(uid) ?? [])].filter(pod => isTracked(pod) && !this.#released.has(pod.metadata.uid!));
+    await Promise.all(toRelease.map(pod => this.#release(pod)));
+    this.#status = {
+      ...this.#status,
+      failed: (this.#status.failed ?? 0) + uncounted.failed.size,
+      ...(isIndexed(this.#job) ? {} : { succeeded: (this.#status.succeeded ?? 0) + uncounted.succeeded.size }),
+      uncountedTerminatedPods: undefined as never,
+    };
+    delete this.#status.uncountedTerminatedPods;
+  }
+
+  async #release(pod: Pod): Promise<void> {
+    const { namespace = '', name, uid } = pod.metadata;
+    this.#released.add(uid!);
+    try {
+      await this.#ctx.client.of(PODS).patch(namespace, name, { metadata: { uid, finalizers: (pod.metadata.finalizers ?? []).filter(finalizer => finalizer !== TRACKING_FINALIZER) } });
+    } catch (error) {
+      if (isReason(error, 'NotFound')) return;
+      this.#released.delete(uid!);
+      throw error;
+    }
+  }
+  async #releaseAll(): Promise<void> {
+    await Promise.all(this.#pods.filter(pod => isTracked(pod) && !this.#released.has(pod.metadata.uid!)).map(pod => this.#release(pod)));
+  }
+
+  #ruleFor(pod: Pod): PodFailurePolicyRule | undefined {
+    const statuses = [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])];
+    return this.#job.spec?.podFailurePolicy?.rules?.find(({ onExitCodes, onPodConditions }) => {
+      if (onExitCodes) {
+        const { containerName, operator, values } = onExitCodes;
+        return statuses.some(({ name, state }) => {
+          const code = state?.terminated?.exitCode;
+          if (!code || (containerName && containerName !== name)) return false;
+          return operator === 'In' ? values.includes(code) : !values.includes(code);
+        });
+      }
+      return onPodConditions?.some(wanted => pod.status?.conditions?.some(found => found.type === wanted.type && found.status === (wanted.status ?? 'True'))) === true;
+    });
+  }
+  #isIgnored(pod: Pod): boolean {
+    return this.#ruleFor(pod)?.action === 'Ignore';
+  }
+
+  #failures(): number {
+    const restarts = this.#job.spec?.template.spec?.restartPolicy === 'OnFailure'
+      ? this.#pods.filter(isPodActive).reduce((sum, pod) => sum + [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])].reduce((total, { restartCount }) => total + restartCount, 0), 0)
+      : 0;
+    return (this.#status.failed ?? 0) + restarts;
+  }
+
+  #verdict(): Verdict | undefined {
+    const job = this.#job;
+    const target = condition(this.#status, 'FailureTarget');
+    if (target) return { type: 'Failed', reason: target.reason ?? '', message: target.message ?? '' };
+    const success = condition(this.#status, 'SuccessCriteriaMet');
+    if (success) return { type: 'Complete', reason: success.reason ?? '', message: success.message ?? '' };
+    const fatal = this.#pods.find(pod => pod.status?.phase === 'Failed' && this.#ruleFor(pod)?.action === 'FailJob');
+    if (fatal) {
+      const index = job.spec!.podFailurePolicy!.rules.indexOf(this.#ruleFor(fatal)!);
+      return { type: 'Failed', reason: 'PodFailurePolicy', message: `Pod ${keyOf(fatal)} matched FailJob rule at index ${index}` };
+    }
+    const failures = this.#failures();
+    const limit = job.spec?.backoffLimit ?? 6;
+    if (failures > limit) return { type: 'Failed', reason: 'BackoffLimitExceeded', message: 'Job has reached the specified backoff limit' };
+    const deadlineMs = this.#msUntilDeadline();
+    if (deadlineMs !== undefined && deadlineMs <= 0) return { type: 'Failed', reason: 'DeadlineExceeded', message: 'Job was active longer than specified deadline' };
+    const succeeded = this.#status.succeeded ?? 0;
+    const complete = job.spec?.completions === undefined ? succeeded > 0 && !this.#pods.some(pod => isPodActive(pod)) : succeeded >= job.spec.completions && !job.spec.suspend;
+    return complete ? { type: 'Complete', reason: 'CompletionsReached', message: 'Reached expected number of succeeded pods' } : undefined;
+  }
+
+  #msUntilDeadline(): number | undefined {
+    const seconds = this.#job.spec?.activeDeadlineSeconds;
+    if (seconds === undefined || !this.#status.startTime || this.#job.spec?.suspend) return undefined;
+    return Date.parse(this.#status.startTime) + seconds * 1000 - this.#nowMs();
+  }
+
+  #announce(verdict: Verdict): void {
+    const type = verdict.type === 'Complete' ? 'SuccessCriteriaMet' : 'FailureTarget';
+    if (!condition(this.#status, type)) this.#condition(type, verdict.reason, verdict.message);
+  }
+  #finish(verdict: Verdict): void {
+    this.#condition(verdict.type, verdict.reason, verdict.message);
+    if (verdict.type === 'Complete') {
+      this.#status = { ...this.#status, completionTime: formatTime(this.#nowMs()) };
+      this.#ctx.events.event(this.#job, 'Normal', 'Completed', 'Job completed');
+    } else this.#ctx.events.event(this.#job, 'Warning', verdict.reason, verdict.message);
+  }
+
+  async #manage(active: readonly Pod[]): Promise<{ kept: Pod[]; waitMs: number | undefined }> {
+    const job = this.#job;
+    const parallelism = job.spec?.parallelism ?? 1;
+    const wantedMax = job.spec?.suspend ? 0 : parallelism;
+    const succeeded = this.#status.succeeded ?? 0;
+    const { completions } = job.spec ?? {};
+    const wanted = completions === undefined ? (succeeded > 0 ? active.length : wantedMax) : Math.min(wantedMax, Math.max(0, completions - succeeded));
+    if (active.length > Math.min(wanted, wantedMax)) {
+      const order = [...active].sort((a, b) => Number(isPodReady(a)) - Number(isPodReady(b)) || ((a.metadata.creationTimestamp ?? '') > (b.metadata.creationTimestamp ?? '') ? -1 : 1));
+      const doomed = order.slice(0, active.length - wanted);
+      await this.#remove(doomed);
+      return { kept: active.filter(pod => !doomed.includes(pod)), waitMs: undefined };
+    }
+    // With podReplacementPolicy Failed (and always with a failure policy) a terminating pod still holds its place.
+    const holding = job.spec?.podReplacementPolicy === 'Failed' || job.spec?.podFailurePolicy ? this.#pods.filter(pod => pod.metadata.deletionTimestamp && !isPodTerminal(pod)).length : 0;
+    const missing = wanted - active.length - holding;
+    if (missing <= 0) return { kept: [...active], waitMs: undefined };
+    const waitMs = this.#backoffMs();
+    if (waitMs > 0) return { kept: [...active], waitMs };
+    return { kept: [...active, ...(await this.#create(missing, active))], waitMs: undefined };
+  }
+
+  /** 10 s after the first failure since the last success, doubled by each further one. */
+  #backoffMs(): number {
+    const finishedAt = (pod: Pod) => Math.max(0, ...(pod.status?.containerStatuses ?? []).map(({ state }) => Date.parse(state?.terminated?.finishedAt ?? '') || 0)) || Date.parse(pod.metadata.deletionTimestamp ?? pod.status?.conditions?.find(({ type }) => type === 'Ready')?.lastTransitionTime ?? '') || 0;
+    const lastSuccessMs = Math.max(0, ...this.#pods.filter(pod => pod.status?.phase === 'Succeeded').map(finishedAt));
+    const failures = this.#pods.filter(pod => pod.status?.phase === 'Failed' && !this.#isIgnored(pod)).map(finishedAt).filter(atMs => atMs > lastSuccessMs);
+    if (failures.length === 0) return 0;
+    const delayMs = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** Math.min(20, failures.length - 1));
+    return Math.max(...failures) + delayMs - this.#nowMs();
+  }
+
+  async #create(count: number, active: readonly Pod[]): Promise<Pod[]> {
+    const job = this.#job;
+    const key = keyOf(job);
+    const indexes = isIndexed(job) ? this.#freeIndexes(count, active) : undefined;
+    const total = indexes ? indexes.length : count;
+    if (total === 0) return [];
+    this.#expectations.expectCreations(key, total);
+    const created: Pod[] = [];
+    const { successes, error } = await slowStart({ count: total, first: 1 }, async i => {
+      try {
+        created.push(await createPod(this.#ctx, job, this.#draft(indexes?.[i])));
+      } catch (failed) {
+        if (!isNamespaceTerminating(failed)) throw failed;
+      }
+    });
+    for (let i = successes; i < total; i++) this.#expectations.created(key);
+    if (error !== undefined) throw error;
+    return created;
+  }
+
+  #freeIndexes(count: number, active: readonly Pod[]): number[] {
+    const taken = parseIndexes(this.#status.completedIndexes);
+    for (const pod of active) taken.add(indexOf(pod) ?? -1);
+    const free: number[] = [];
+    for (let index = 0; index < (this.#job.spec?.completions ?? 0) && free.length < count; index++) if (!taken.has(index)) free.push(index);
+    return free;
+  }
+
+  #draft(index: number | undefined): Pod {
+    const job = this.#job;
+    const pod = podFromTemplate(job.spec!.template, job);
+    const finalizers = [...(pod.metadata.finalizers ?? []), TRACKING_FINALIZER];
+    if (index === undefined) return { ...pod, metadata: { ...pod.metadata, finalizers } };
+    const variable = { name: 'JOB_COMPLETION_INDEX', valueFrom: { fieldRef: { apiVersion: 'v1', fieldPath: `metadata.labels['${COMPLETION_INDEX}']` } } };
+    const withVariable = <T extends { env?: { name: string }[] }>(container: T): T => (container.env?.some(({ name }) => name === variable.name) ? container : { ...container, env: [...(container.env ?? []), variable] });
+    return {
+      ...pod,
+      metadata: {
+        ...pod.metadata,
+        finalizers,
+        generateName: `${job.metadata.name}-${index}-`,
+        labels: { ...pod.metadata.labels, [COMPLETION_INDEX]: String(index) },
+        annotations: { ...pod.metadata.annotations, [COMPLETION_INDEX]: String(index) },
+      },
+      spec: {
+        ...pod.spec!,
+        hostname: `${job.metadata.name}-${index}`,
+        containers: pod.spec!.containers.map(withVariable),
+        ...(pod.spec!.initContainers ? { initContainers: pod.spec!.initContainers.map(withVariable) } : {}),
+      },
+    };
+  }
+
+  async #remove(pods: readonly Pod[]): Promise<void> {
+    if (pods.length === 0) return;
+    const key = keyOf(this.#job);
+    this.#expectations.expectDeletions(key, pods.map(pod => pod.metadata.uid!));
+    await Promise.all(
+      pods.map(async pod => {
+        try {
+          // It would otherwise stay until its finalizer goes, and it is not to be counted.
+          await this.#release(pod);
+          await deletePod(this.#ctx, this.#job, pod);
+        } catch (error) {
+          this.#expectations.deleted(key, pod.metadata.uid!);
+          if (!isReason(error, 'NotFound')) throw error;
+        }
+      }),
+    );
+  }
+
+  async #write(): Promise<void> {
+    const before = this.#written ?? this.#job;
+    if (semanticEqual(before.status ?? {}, this.#status)) return;
+    this.#written = await this.#ctx.client.of<Job>(JOBS).updateStatus({ ...before, status: this.#status });
+  }
+  #written: Job | undefined;
+}
