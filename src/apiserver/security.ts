@@ -120,7 +120,7 @@ export function createSecurity(options: SecurityOptions): Security {
     admission,
     allocators: [services],
     createHandlers: createHandlers.map(handler => admitted(handler, admission)),
-    connectHandlers: [...podStreams({ reader, kubelets }), ...proxies({ reader, kubelets, random })],
+    connectHandlers: [...podStreams({ reader, kubelets, authorizer }), ...proxies({ reader, kubelets, random })],
     openid: () => tokens.discovery(),
     async bootstrap() {
       await ensureBootstrapObjects(reader(), transport());

@@ -16,17 +16,20 @@ import {
   type StatusReason,
 } from '../../base/errors.ts';
 import { PODS } from '../../client/resources.ts';
-import type { ConnectContext, ConnectHandler, Reader } from '../request.ts';
+import { forbiddenRequest } from '../authz/denial.ts';
+import type { Authorizer, ConnectContext, ConnectHandler, Reader } from '../request.ts';
 import { dialText } from './dial.ts';
 import { type KubeletConnections, plainFailure } from './kubelet-connection.ts';
 import { copyBody, forwardedHeaders, requestHead, tunnel } from './tunnel.ts';
 
 /** Upstream reads that much of a kubelet's error. */
 const ERROR_BYTES_MAX = 2048;
+const TEXT = { 'content-type': 'text/plain' };
 
 export interface PodStreamsOptions {
   readonly reader: () => Reader;
   readonly kubelets: KubeletConnections;
+  readonly authorizer: Authorizer;
 }
 
 export function podStreams(options: PodStreamsOptions): ConnectHandler[] {
@@ -34,6 +37,7 @@ export function podStreams(options: PodStreamsOptions): ConnectHandler[] {
     of: PODS,
     subresource,
     async handle(context) {
+      await mayCreate(options.authorizer, context);
       const pod = readPod(options.reader(), context);
       const path = locate(pod, context.query);
       const nodeName = pod.spec?.nodeName;
@@ -59,6 +63,14 @@ export function podStreams(options: PodStreamsOptions): ConnectHandler[] {
       (pod, query) => `/portForward/${pod.metadata.namespace}/${pod.metadata.name}${search(query)}`,
     ),
   ];
+}
+
+// A WebSocket opens with a GET, but starting a command takes the right to create (upstream since 1.35).
+async function mayCreate(authorizer: Authorizer, { attributes, socket }: ConnectContext): Promise<void> {
+  if (attributes.verb !== 'get' || !socket) return;
+  const asked = { ...attributes, verb: 'create' };
+  const decision = await authorizer.authorize(asked);
+  if (!decision.allowed) throw forbiddenRequest(asked, decision.reason);
 }
 
 function readPod(reader: Reader, { attributes: { namespace, name } }: ConnectContext): Pod {
@@ -108,10 +120,9 @@ async function log(options: PodStreamsOptions, context: ConnectContext): Promise
   const parameters = logParameters(pod.metadata.name, query);
   const container = chooseContainer(pod, query.get('container') ?? '');
   if (!res) throw badRequest('logs are not upgraded');
-  res.setHeader('content-type', 'text/plain');
   const nodeName = pod.spec?.nodeName;
   if (!nodeName) {
-    res.statusCode = 200;
+    res.writeHead(200, TEXT);
     res.end();
     return;
   }
@@ -133,7 +144,7 @@ async function log(options: PodStreamsOptions, context: ConnectContext): Promise
   });
   if (!reply) return;
   if (reply.statusCode !== 200) throw await kubeletError(reply, pod.metadata.name);
-  res.statusCode = 200;
+  res.writeHead(200, TEXT);
   if ('flushHeaders' in res) res.flushHeaders();
   await copyBody(reply, res);
 }
