@@ -1,0 +1,247 @@
+/**
+ * The kubelet's HTTPS server, which the API server calls: exec, attach, port forwarding, logs, and what the node knows of
+ * its pods. Invariant: without a client certificate of the cluster's authority that belongs to the API server or to
+ * system:masters nothing but /healthz answers. It holds no state of pods.
+ */
+
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { createServer, type Server } from 'node:https';
+import type { Duplex } from 'node:stream';
+import type { TLSSocket } from 'node:tls';
+import type { Clock } from '../../base/clock.ts';
+import { ApiError, messageOf } from '../../base/errors.ts';
+import type { Logger } from '../../base/log.ts';
+import { metrics } from '../../base/metrics.ts';
+import type { KubeletBackend } from './backend.ts';
+import { serveLog } from './log-request.ts';
+import { servePortForward } from './port-forward.ts';
+import { serveAttach, serveExec } from './remote-command.ts';
+import { refuse, type Upgrade } from './upgrade.ts';
+
+export type { ContainerTarget, KubeletBackend } from './backend.ts';
+
+export interface KubeletServerOptions {
+  /** Where to listen; port 0 takes a free one. */
+  readonly address: string;
+  readonly port: number;
+  /** PEM; `ca` is the cluster's authority, which signs the clients' certificates. */
+  readonly tls: { readonly key: string; readonly cert: string; readonly ca: string };
+  readonly backend: KubeletBackend;
+  readonly log: Logger;
+  readonly clock: Clock;
+}
+
+const MASTERS = 'system:masters';
+const API_SERVER = 'kube-apiserver-kubelet-client';
+
+/** Paths of sessions carry an optional pod uid before the container, as upstream's do. */
+const STREAMING = /^\/(exec|attach|portForward)(?:\/|$)/;
+
+interface Refusal {
+  readonly code: number;
+  readonly text: string;
+}
+
+export class KubeletServer {
+  /** The port, once it listens; rejects when it cannot. */
+  readonly listening: Promise<number>;
+  readonly #options: KubeletServerOptions;
+  readonly #server: Server;
+  readonly #sockets = new Set<Duplex>();
+  readonly #requests = metrics.counter(
+    'kubelet_http_requests_total',
+    'Number of the http requests received since the server started',
+    ['method', 'path', 'server_type', 'long_running'],
+  );
+  readonly #inflight = metrics.gauge('kubelet_http_inflight_requests', 'Number of the inflight http requests', [
+    'method',
+    'path',
+    'server_type',
+    'long_running',
+  ]);
+  #listen: { resolve(port: number): void; reject(error: Error): void } | undefined;
+
+  constructor(options: KubeletServerOptions) {
+    this.#options = options;
+    const { key, cert, ca } = options.tls;
+    this.listening = new Promise((resolve, reject) => (this.#listen = { resolve, reject }));
+    this.listening.catch(() => {});
+    this.#server = createServer({ key, cert, ca, requestCert: true, rejectUnauthorized: false, minVersion: 'TLSv1.2' });
+    this.#server.on('request', (request, response) => void this.#request(request, response));
+    this.#server.on('upgrade', (request, socket, head) => void this.#upgrade(request, socket, head));
+    this.#server.on('secureConnection', socket => {
+      this.#sockets.add(socket);
+      socket.setNoDelay(true);
+      socket.once('close', () => this.#sockets.delete(socket));
+    });
+  }
+
+  /** Serves until the signal aborts, then breaks off every session. Rejects when it cannot listen. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { address, port, log } = this.#options;
+    const server = this.#server;
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', error => {
+        this.#listen?.reject(error);
+        reject(error);
+      });
+      server.once('listening', () => {
+        const bound = server.address();
+        const number = typeof bound === 'object' && bound ? bound.port : port;
+        log.info('serving the kubelet API', { address, port: number });
+        this.#listen?.resolve(number);
+      });
+      server.once('close', resolve);
+      const stop = () => {
+        server.close();
+        for (const socket of this.#sockets) socket.destroy();
+      };
+      signal.addEventListener('abort', stop, { once: true });
+      if (signal.aborted) stop();
+      else server.listen(port, address);
+    });
+  }
+
+  async #request(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const url = new URL(request.url ?? '/', 'https://kubelet');
+    const done = this.#count(request, url);
+    response.once('close', done);
+    try {
+      const refusal = this.#refusal(request, url);
+      if (refusal) return answer(response, refusal.code, refusal.text);
+      await this.#route(request, response, url);
+    } catch (error) {
+      if (!(error instanceof ApiError))
+        this.#options.log.error('request failed', { path: url.pathname, error: messageOf(error) });
+      if (response.headersSent) response.destroy();
+      else answer(response, error instanceof ApiError ? error.code : 500, messageOf(error));
+    }
+  }
+
+  async #route(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
+    const { backend } = this.#options;
+    const [first, ...rest] = segments(url);
+    if (STREAMING.test(url.pathname)) return answer(response, 400, 'Upgrade request required');
+    if (request.method !== 'GET' && request.method !== 'HEAD')
+      return answer(response, 405, '405: Method Not Allowed', { Allow: 'GET' });
+    if (first === 'containerLogs' && rest.length === 3) {
+      const [namespace, pod, container] = rest as [string, string, string];
+      return serveLog(request, response, { namespace, pod, container }, url.searchParams, this.#options);
+    }
+    switch (url.pathname.replace(/(.)\/$/, '$1')) {
+      case '/healthz':
+      case '/healthz/ping':
+        return answer(response, 200, 'ok');
+      case '/pods':
+        return json(response, podList(backend.pods()));
+      case '/runningpods':
+        return json(response, await runningPods(backend));
+      case '/metrics':
+        return answer(response, 200, metrics.render(), { 'Content-Type': 'text/plain; version=0.0.4; charset=utf-8' });
+      case '/stats/summary':
+        if (backend.summary) return json(response, await backend.summary());
+    }
+    answer(response, 404, '404 page not found\n');
+  }
+
+  async #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+    const url = new URL(request.url ?? '/', 'https://kubelet');
+    const upgrade: Upgrade = { request, socket, head, url };
+    socket.on('error', () => {});
+    socket.once('close', this.#count(request, url));
+    try {
+      const refusal = this.#refusal(request, url);
+      if (refusal) return refuse(upgrade, refusal.code, refusal.text);
+      const [kind, namespace, pod, ...rest] = segments(url);
+      if (!namespace || !pod || !STREAMING.test(url.pathname) || rest.length > 2)
+        return refuse(upgrade, 404, '404 page not found\n');
+      const path = { namespace, pod, container: rest.at(-1) };
+      if (kind === 'exec') await serveExec(upgrade, path, this.#options);
+      else if (kind === 'attach') await serveAttach(upgrade, path, this.#options);
+      else await servePortForward(upgrade, path, this.#options);
+    } catch (error) {
+      this.#options.log.error('session failed', { path: url.pathname, error: messageOf(error) });
+      socket.destroy();
+    }
+  }
+
+  #refusal(request: IncomingMessage, url: URL): Refusal | undefined {
+    if (url.pathname === '/healthz' || url.pathname === '/healthz/') return undefined;
+    const socket = request.socket as TLSSocket;
+    if (!socket.authorized) return { code: 401, text: 'Unauthorized' };
+    const { CN, O } = socket.getPeerCertificate().subject ?? {};
+    if ([O ?? []].flat().includes(MASTERS) || CN === API_SERVER) return undefined;
+    const verb = request.method === 'GET' ? 'get' : 'create';
+    return {
+      code: 403,
+      text: `Forbidden (user=${[CN].flat().join()}, verb=${verb}, resource=nodes, subresource(s)=[proxy])`,
+    };
+  }
+
+  #count(request: IncomingMessage, url: URL): () => void {
+    const path = segments(url)[0] ?? '';
+    const known = [
+      'exec',
+      'attach',
+      'portForward',
+      'containerLogs',
+      'pods',
+      'runningpods',
+      'healthz',
+      'metrics',
+      'stats',
+    ];
+    const isLong = ['exec', 'attach', 'portForward', 'containerLogs'].includes(path);
+    const labels = [request.method ?? '', known.includes(path) ? path : 'other', 'readwrite', String(isLong)];
+    this.#requests.add(1, ...labels);
+    this.#inflight.add(1, ...labels);
+    return () => this.#inflight.add(-1, ...labels);
+  }
+}
+
+function segments(url: URL): string[] {
+  return url.pathname.split('/').slice(1).map(decode).filter(Boolean);
+}
+
+function decode(segment: string): string {
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    return segment;
+  }
+}
+
+function answer(
+  response: ServerResponse,
+  code: number,
+  text: string,
+  headers: Readonly<Record<string, string>> = {},
+): void {
+  response.writeHead(code, {
+    'Content-Type': 'text/plain; charset=utf-8',
+    'Content-Length': String(Buffer.byteLength(text)),
+    ...headers,
+  });
+  response.end(text);
+}
+
+function json(response: ServerResponse, body: object): void {
+  answer(response, 200, JSON.stringify(body), { 'Content-Type': 'application/json' });
+}
+
+const podList = (items: readonly object[]) => ({ kind: 'PodList', apiVersion: 'v1', metadata: {}, items });
+
+async function runningPods({ runtime }: KubeletBackend): Promise<object> {
+  const { sandboxes, containers } = await runtime.snapshot();
+  const pods = new Map<string, object>();
+  for (const sandbox of sandboxes) {
+    const running = containers.filter(one => one.podUid === sandbox.podUid && one.state === 'running');
+    if (running.length === 0) continue;
+    pods.set(sandbox.podUid, {
+      metadata: { name: sandbox.name, namespace: sandbox.namespace, uid: sandbox.podUid },
+      spec: { containers: running.map(one => ({ name: one.name, image: one.imageRef, resources: {} })) },
+      status: {},
+    });
+  }
+  return podList([...pods.values()]);
+}
