@@ -86,8 +86,7 @@ class StatefulSets {
   #revisionFor({ set, current, update }: Pass, ordinal: number): ControllerRevision {
     const strategy = set.spec.updateStrategy;
     if (current === update || strategy?.type === 'OnDelete') return update;
-    const partition = strategy?.rollingUpdate?.partition;
-    const old = partition === undefined || partition === 0 ? (set.status?.currentReplicas ?? 0) : partition;
+    const old = strategy?.rollingUpdate ? (strategy.rollingUpdate.partition ?? 0) : (set.status?.currentReplicas ?? 0);
     return ordinal < startOrdinal(set) + old ? current : update;
   }
 
