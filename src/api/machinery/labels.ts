@@ -33,6 +33,8 @@ function compile(requirements: readonly Requirement[]): Match {
           return value !== undefined && /^-?\d+$/.test(value) && Number(value) > Number(values[0]);
         case 'Lt':
           return value !== undefined && /^-?\d+$/.test(value) && Number(value) < Number(values[0]);
+        default:
+          return false;
       }
     });
 }
