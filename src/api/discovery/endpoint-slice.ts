@@ -132,7 +132,7 @@ function shorten(items: readonly string[]): string {
 }
 
 function formatPorts(ports: readonly EndpointPort[] | undefined): string {
-  return shorten((ports ?? []).map(port => (port.port === undefined || port.port === null ? '*' : String(port.port))));
+  return shorten((ports ?? []).map(port => String(port.port ?? port.name ?? '*')));
 }
 
 function formatEndpoints(list: readonly Endpoint[] | undefined): string {
