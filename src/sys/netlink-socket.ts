@@ -48,6 +48,7 @@ const SO_RCVBUFFORCE = 33;
 const SO_SNDBUFFORCE = 32;
 const SO_RCVTIMEO = 20;
 
+const EAGAIN = 11;
 const HEADER_BYTES = 16;
 const RECEIVE_BYTES = 256 * 1024;
 // Each acknowledgement occupies about 1 KiB of the receive buffer: 100 stay far below the default of 208 KiB.
@@ -265,7 +266,7 @@ export class NetlinkSocket {
     try {
       length = recv(this.#fd, receiveBuffer, RECEIVE_BYTES, options.wait === false ? MSG_DONTWAIT : 0);
     } catch (error) {
-      if (options.wait === false && error instanceof SystemError && error.code === 'EAGAIN') return [];
+      if (options.wait === false && error instanceof SystemError && error.errno === EAGAIN) return [];
       throw error;
     }
     const replies = [];

@@ -22,6 +22,8 @@ import {
   deleteSwitch,
   nodeAddress,
 } from '../../src/network/segment.ts';
+import { NftablesBackend } from '../../src/proxy/nftables/nftables-backend.ts';
+import { ServiceProxy } from '../../src/proxy/service-proxy.ts';
 import { loopbackUp } from '../../src/sys/netlink.ts';
 import { createNetns, deleteNetns, netnsPath } from '../../src/sys/netns.ts';
 import { bindUdp, connectTcp, listenTcp, openUdp } from '../../src/sys/socket.ts';
@@ -111,6 +113,17 @@ export class Bed {
     const network = this.makeNetwork(options);
     this.#running.push(network.run(this.stop.signal));
     return network;
+  }
+  startProxy(node: BedNode, options: { localVips?: readonly string[] } = {}): ServiceProxy {
+    const backend = new NftablesBackend({
+      namespace: node.namespace,
+      nodeIps: [node.ip],
+      clusterCidrs: [CLUSTER_CIDR],
+      log,
+    });
+    const proxy = new ServiceProxy({ informers: this.informers, nodeName: node.name, backend, log, ...options });
+    this.#running.push(proxy.run(this.stop.signal));
+    return proxy;
   }
   async addPod(node: BedNode): Promise<BedPod> {
     const uid = `pod-${++this.#podCount}`;
