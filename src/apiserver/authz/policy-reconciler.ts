@@ -120,7 +120,7 @@ const normal = (rule: PolicyRule) => [
 
 function addRules<T extends ClusterRole | Role>(existing: T, wanted: T): T | undefined {
   // Aggregated roles get their rules from aggregation alone.
-  if ('aggregationRule' in wanted) return undefined;
+  if ('aggregationRule' in wanted || JSON.stringify(existing.rules) === JSON.stringify(wanted.rules)) return undefined;
   const lacking = (wanted.rules ?? []).filter(rule => missingRules(existing.rules ?? [], [rule]).length > 0);
   return lacking.length ? { ...existing, rules: [...(existing.rules ?? []), ...lacking] } : undefined;
 }

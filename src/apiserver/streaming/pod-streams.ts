@@ -3,7 +3,7 @@
  * subresource is about (which container) is settled here, in upstream's words; the protocols (WebSocket, SPDY) are the kubelet's.
  */
 
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Container, Pod } from '../../api/core/v1.gen.ts';
 import {
   badRequest,
@@ -122,7 +122,7 @@ async function log(options: PodStreamsOptions, context: ConnectContext): Promise
   if (!res) throw badRequest('logs are not upgraded');
   const nodeName = pod.spec?.nodeName;
   if (!nodeName) {
-    res.writeHead(200, TEXT);
+    (res as ServerResponse).writeHead(200, TEXT);
     res.end();
     return;
   }
@@ -144,7 +144,7 @@ async function log(options: PodStreamsOptions, context: ConnectContext): Promise
   });
   if (!reply) return;
   if (reply.statusCode !== 200) throw await kubeletError(reply, pod.metadata.name);
-  res.writeHead(200, TEXT);
+  (res as ServerResponse).writeHead(200, TEXT);
   if ('flushHeaders' in res) res.flushHeaders();
   await copyBody(reply, res);
 }

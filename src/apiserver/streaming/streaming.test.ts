@@ -7,6 +7,7 @@ import * as https from 'node:https';
 import { type AddressInfo, connect, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
 import { after, before, test } from 'node:test';
 import type { Pod } from '../../api/core/v1.gen.ts';
 import { ApiError } from '../../base/errors.ts';
@@ -128,12 +129,12 @@ before(async () => {
       const status = error instanceof ApiError ? error.status : { code: 500, message: String(error) };
       if (context.res) {
         context.res.statusCode = status.code;
-        context.res.end(status.message);
+        context.res.end(status.message ?? '');
       } else context.socket!.end(`HTTP/1.1 ${status.code} X\r\nConnection: close\r\n\r\n${status.message}`);
     }
   };
   front = http.createServer((req, res) => void serve({ req, res }));
-  front.on('upgrade', (req, socket, head) => void serve({ req, socket, head }));
+  front.on('upgrade', (req, socket, head) => void serve({ req, socket: socket as Duplex, head }));
   front2 = http2.createServer((req, res) => void serve({ req, res }));
   await listening(front);
   await listening(front2);
