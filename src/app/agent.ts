@@ -16,7 +16,7 @@ import { Kubelet } from '../kubelet/kubelet.ts';
 import { NodeNetwork } from '../network/node-network.ts';
 import { NftablesBackend } from '../proxy/nftables/nftables-backend.ts';
 import { ServiceProxy } from '../proxy/service-proxy.ts';
-import { ensureDnsLink } from './dns-link.ts';
+import { ensureDnsAddress } from './dns-address.ts';
 import type { AgentCredentials } from './pki.ts';
 
 export interface AgentConfig {
@@ -68,7 +68,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     log,
     clock,
   });
-  ensureDnsLink(config.clusterDns);
+  ensureDnsAddress(config.clusterDns);
   const dns = new DnsServer({ informers: networkInformers, clusterDomain: config.clusterDomain, listen: { address: config.clusterDns, port: 53 }, log, clock });
   const proxy = new ServiceProxy({
     informers: networkInformers,

@@ -1,0 +1,19 @@
+/**
+ * Gives a node the cluster's DNS address, so that each node answers its own pods and a node alone still resolves. It goes on the
+ * loopback link of the node's namespace: pods reach it through their gateway, and no kernel module is needed.
+ */
+
+import { addAddress, withRoutes } from '../sys/netlink.ts';
+import { closeNetns, openOwnNetns } from '../sys/netns.ts';
+
+const LOOPBACK_INDEX = 1;
+
+/** Idempotent; in the calling thread's own network namespace, which is the node's. */
+export function ensureDnsAddress(address: string): void {
+  const namespace = openOwnNetns();
+  try {
+    withRoutes(namespace, routes => routes.request([addAddress({ index: LOOPBACK_INDEX, prefix: `${address}/32` })]));
+  } finally {
+    closeNetns(namespace);
+  }
+}
