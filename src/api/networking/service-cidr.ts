@@ -62,6 +62,5 @@ export const ipAddress = defineKind<IPAddress>({
       const resource = `${parent.resource ?? ''}${parent.group ? `.${parent.group}` : ''}`;
       return parent.namespace ? `${resource}/${parent.namespace}/${parent.name}` : `${resource}/${parent.name}`;
     }),
-    ageColumn,
   ],
 });

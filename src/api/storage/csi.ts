@@ -49,7 +49,7 @@ export const volumeAttachment = defineKind<VolumeAttachment>({
   },
   columns: [
     nameColumn,
-    text('Attacher', object => object.spec?.attacher ?? ''),
+    { ...text('Attacher', object => object.spec?.attacher ?? ''), format: 'name' },
     text('PV', object => object.spec?.source?.persistentVolumeName ?? ''),
     text('Node', object => object.spec?.nodeName ?? ''),
     { name: 'Attached', type: 'boolean', cell: object => object.status?.attached ?? false },
@@ -138,6 +138,5 @@ export const csiStorageCapacity = defineKind<CSIStorageCapacity>({
     nameColumn,
     text('StorageClassName', object => object.storageClassName ?? ''),
     text('Capacity', object => object.capacity ?? ''),
-    ageColumn,
   ],
 });

@@ -89,7 +89,7 @@ export const storageClass = defineKind<StorageClass>({
     text('Provisioner', object => object.provisioner ?? ''),
     text('ReclaimPolicy', object => object.reclaimPolicy ?? 'Delete'),
     text('VolumeBindingMode', object => object.volumeBindingMode ?? 'Immediate'),
-    { name: 'AllowVolumeExpansion', type: 'boolean', cell: object => object.allowVolumeExpansion ?? false },
+    text('AllowVolumeExpansion', object => object.allowVolumeExpansion ?? false),
     ageColumn,
   ],
 });
