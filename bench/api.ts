@@ -6,7 +6,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { createSecureServer } from 'node:http2';
+import { createSecureServer, type ServerHttp2Stream } from 'node:http2';
 import { createInterface } from 'node:readline';
 import { issueCertificate, issueKeyPair, newKey } from '../src/apiserver/certificates/certificate.ts';
 import { ApiServer } from '../src/apiserver/server.ts';
@@ -31,9 +31,14 @@ interface TlsFiles {
 function makeTls(): TlsFiles {
   const validity = { notBeforeMs: Date.now() - 3_600_000, notAfterMs: Date.now() + 3_600_000 };
   const { privateKey, publicKey } = newKey();
-  const ca = issueCertificate({ subject: { commonName: 'bench' }, usages: ['authority'], ...validity }, publicKey, { selfKey: privateKey });
+  const ca = issueCertificate({ subject: { commonName: 'bench' }, usages: ['authority'], ...validity }, publicKey, {
+    selfKey: privateKey,
+  });
   const issuer = { certificate: ca, privateKey };
-  const server = issueKeyPair({ subject: { commonName: 'api' }, names: ['127.0.0.1'], usages: ['server'], ...validity }, issuer);
+  const server = issueKeyPair(
+    { subject: { commonName: 'api' }, names: ['127.0.0.1'], usages: ['server'], ...validity },
+    issuer,
+  );
   const client = issueKeyPair(
     { subject: { commonName: 'admin', organizations: ['system:masters'] }, usages: ['client'], ...validity },
     issuer,
@@ -47,7 +52,10 @@ async function serve(tls: TlsFiles): Promise<void> {
     const server = await ApiServer.open({
       store: await LmdbStore.open(directory),
       authenticators: [
-        { authenticate: ({ certificate }) => certificate && { name: certificate.commonName, groups: certificate.organizations } },
+        {
+          authenticate: ({ certificate }) =>
+            certificate && { name: certificate.commonName, groups: certificate.organizations },
+        },
       ],
     });
     const { port } = await server.listen({ host: '127.0.0.1', port: 0 }, tls);
@@ -63,7 +71,7 @@ async function serveFloor(tls: TlsFiles): Promise<void> {
   const one = Buffer.from(JSON.stringify(configMap('c0')));
   const list = Buffer.concat(Array.from({ length: LIST_ITEMS }, () => one));
   const server = createSecureServer({ key: tls.key, cert: tls.cert });
-  server.on('stream', (stream, headers) => {
+  server.on('stream', (stream: ServerHttp2Stream, headers) => {
     const send = (body: Buffer) => {
       stream.respond({ ':status': 200, 'content-type': 'application/json', 'content-length': body.length });
       stream.end(body);
@@ -81,7 +89,11 @@ function configMap(name: string) {
   return { kind: 'ConfigMap', apiVersion: 'v1', metadata: { name }, data: { text } };
 }
 
-async function withServer<T>(mode: 'serve' | 'floor', tls: TlsFiles, use: (port: number, pid: number) => Promise<T>): Promise<T> {
+async function withServer<T>(
+  mode: 'serve' | 'floor',
+  tls: TlsFiles,
+  use: (port: number, pid: number) => Promise<T>,
+): Promise<T> {
   const flags = mode === 'serve' && process.env['BENCH_NODE_FLAGS'] ? process.env['BENCH_NODE_FLAGS'].split(' ') : [];
   const child: ChildProcess = spawn(process.execPath, [...flags, import.meta.filename, mode], {
     stdio: ['pipe', 'pipe', 'inherit'],

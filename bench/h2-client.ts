@@ -38,7 +38,13 @@ function literal(name: string, value: string): Buffer {
       bytes.push((rest & 127) | 128);
     }
   };
-  return Buffer.concat([Buffer.from([0]), integer(name.length), Buffer.from(name), integer(value.length), Buffer.from(value)]);
+  return Buffer.concat([
+    Buffer.from([0]),
+    integer(name.length),
+    Buffer.from(name),
+    integer(value.length),
+    Buffer.from(value),
+  ]);
 }
 
 export interface PreparedRequest {
@@ -47,9 +53,16 @@ export interface PreparedRequest {
 }
 
 /** Encodes a request once; it may be sent many times. */
-export function prepare(method: string, path: string, options: { headers?: Record<string, string>; body?: Buffer } = {}): PreparedRequest {
+export function prepare(
+  method: string,
+  path: string,
+  options: { headers?: Record<string, string>; body?: Buffer } = {},
+): PreparedRequest {
   const all = { ':method': method, ':scheme': 'https', ':path': path, ':authority': '127.0.0.1', ...options.headers };
-  return { headers: Buffer.concat(Object.entries(all).map(([name, value]) => literal(name, value))), body: options.body };
+  return {
+    headers: Buffer.concat(Object.entries(all).map(([name, value]) => literal(name, value))),
+    body: options.body,
+  };
 }
 
 export class H2Client {
@@ -65,18 +78,22 @@ export class H2Client {
 
   private constructor(socket: TLSSocket) {
     this.#socket = socket;
-    socket.on('data', chunk => this.#take(chunk));
+    socket.on('data', (chunk: string | Buffer) => this.#take(chunk as Buffer));
     socket.on('error', error => this.#reject?.(error));
     socket.on('close', () => this.#reject?.(new Error('the connection was closed')));
     const settings = Buffer.alloc(12);
     settings.writeUInt16BE(2, 0);
     settings.writeUInt16BE(4, 6);
     settings.writeUInt32BE(WINDOW_MAX, 8);
-    socket.write(Buffer.concat([Buffer.from(PREFACE), frame(FRAME.settings, 0, 0, settings), this.#window(WINDOW_MAX - 65_535)]));
+    socket.write(
+      Buffer.concat([Buffer.from(PREFACE), frame(FRAME.settings, 0, 0, settings), this.#window(WINDOW_MAX - 65_535)]),
+    );
   }
   static open(port: number, tls: { ca: string; key: string; cert: string }): Promise<H2Client> {
     return new Promise((resolve, reject) => {
-      const socket = connect({ host: '127.0.0.1', port, ...tls, ALPNProtocols: ['h2'] }, () => resolve(new H2Client(socket)));
+      const socket = connect({ host: '127.0.0.1', port, ...tls, ALPNProtocols: ['h2'] }, () =>
+        resolve(new H2Client(socket)),
+      );
       socket.setNoDelay(true);
       socket.once('error', reject);
     });
@@ -131,7 +148,8 @@ export class H2Client {
         continue;
       }
       if (bytes.length < HEADER_BYTES + length) break;
-      if (type === FRAME.settings && (flags & ACK) === 0) this.#socket.write(frame(FRAME.settings, ACK, 0, Buffer.alloc(0)));
+      if (type === FRAME.settings && (flags & ACK) === 0)
+        this.#socket.write(frame(FRAME.settings, ACK, 0, Buffer.alloc(0)));
       else if (type === FRAME.ping && (flags & ACK) === 0)
         this.#socket.write(frame(FRAME.ping, ACK, 0, bytes.subarray(HEADER_BYTES, HEADER_BYTES + length)));
       else if (type === FRAME.headers && (flags & END_STREAM) !== 0) this.#done();

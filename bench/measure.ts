@@ -33,8 +33,11 @@ export function printRow(
   },
 ): void {
   const ratio = (row.rate / row.floor).toFixed(2);
-  const budget = row.budget === undefined ? '' : `, budget ${row.budget}/s (${((row.rate / row.budget) * 100).toFixed(0)} %)`;
+  const budget =
+    row.budget === undefined ? '' : `, budget ${row.budget}/s (${((row.rate / row.budget) * 100).toFixed(0)} %)`;
   const latency = row.latencyMs === undefined ? '' : `, median ${row.latencyMs.toFixed(2)} ms`;
   const cpu = row.cpuUs === undefined ? '' : `, ${row.cpuUs.toFixed(0)} µs CPU (floor ${row.floorCpuUs?.toFixed(0)})`;
-  console.log(`${what}: ${Math.round(row.rate)}/s${latency}${cpu}; ${ratio} of ${row.floorName} (${Math.round(row.floor)}/s)${budget}`);
+  console.log(
+    `${what}: ${Math.round(row.rate)}/s${latency}${cpu}; ${ratio} of ${row.floorName} (${Math.round(row.floor)}/s)${budget}`,
+  );
 }

@@ -25,13 +25,20 @@ async function rate(commit: (index: number) => Promise<unknown>): Promise<number
 
 async function storeRate(directory: string): Promise<number> {
   const store = await LmdbStore.open(directory);
-  const result = await rate(i => store.commit({ type: 'put', key: `/registry/core/configmaps/default/c${i}`, value, expect: 'absent' }));
+  const result = await rate(i =>
+    store.commit({ type: 'put', key: `/registry/core/configmaps/default/c${i}`, value, expect: 'absent' }),
+  );
   await store.close();
   return result;
 }
 
 async function floorRate(directory: string): Promise<number> {
-  const database = open<Buffer, Buffer>({ path: directory, encoding: 'binary', keyEncoding: 'binary', overlappingSync: false });
+  const database = open<Buffer, Buffer>({
+    path: directory,
+    encoding: 'binary',
+    keyEncoding: 'binary',
+    overlappingSync: false,
+  });
   const result = await rate(i => {
     const key = Buffer.allocUnsafe(6);
     key.writeUIntBE(i, 0, 6);
@@ -48,4 +55,3 @@ for (let round = 0; round < ROUNDS; round++) {
   rates.push(await inDirectory(storeRate));
 }
 printRow('durable commits, 1 KB, 32 writers', { rate: median(rates), floor: median(floors), floorName: 'LMDB alone' });
-

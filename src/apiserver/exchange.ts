@@ -12,12 +12,34 @@ import {
   type IncomingHttpHeaders as IncomingHttp2Headers,
   type ServerHttp2Stream,
 } from 'node:http2';
+import type { Writable } from 'node:stream';
 import { failure } from '../base/errors.ts';
 
 /** Upstream's limit of a request body. */
 export const BODY_BYTES_MAX = 3 * 1024 * 1024;
 
 export type ReplyHeaders = Record<string, string | number | readonly string[]>;
+
+/** A whole reply, in one part or several. */
+export type Body = Buffer | readonly Buffer[];
+
+export function sizeOf(parts: readonly Buffer[]): number {
+  let size = 0;
+  for (const part of parts) size += part.length;
+  return size;
+}
+
+/** Writes the parts as one and ends. */
+function endWith(target: Writable, body: Body): void {
+  if (Buffer.isBuffer(body)) {
+    target.end(body);
+    return;
+  }
+  target.cork();
+  for (const part of body) target.write(part);
+  target.end();
+  target.uncork();
+}
 
 export interface Exchange {
   readonly method: string;
@@ -28,7 +50,7 @@ export interface Exchange {
   readonly signal: AbortSignal;
   readonly started: boolean;
   body(): Promise<Buffer>;
-  reply(status: number, headers: ReplyHeaders, body: Buffer | undefined): void;
+  reply(status: number, headers: ReplyHeaders, body: Body | undefined): void;
   begin(status: number, headers: ReplyHeaders): void;
   /** Resolves when more may be written; rejects never. Only between `begin` and `end`. */
   write(chunk: Buffer): void | Promise<void>;
@@ -56,8 +78,14 @@ function readBody(source: Readable, declared: string | undefined): Promise<Buffe
       if (!first) first = chunk;
       else (more ??= [first]).push(chunk);
     });
-    source.on('end', () => resolve(more ? Buffer.concat(more, size) : (first ?? Buffer.alloc(0))));
-    source.on('close', () => reject(failure(400, 'BadRequest', 'the request ended before its body')));
+    let ended = false;
+    source.on('end', () => {
+      ended = true;
+      resolve(more ? Buffer.concat(more, size) : (first ?? Buffer.alloc(0)));
+    });
+    source.on('close', () => {
+      if (!ended) reject(failure(400, 'BadRequest', 'the request ended before its body'));
+    });
     source.on('error', reject);
   });
 }
@@ -133,16 +161,16 @@ export class Http2Exchange implements Exchange {
     if (this.#stream.endAfterHeaders) return Promise.resolve(Buffer.alloc(0));
     return readBody(this.#stream, this.headers['content-length']);
   }
-  reply(status: number, headers: ReplyHeaders, body: Buffer | undefined): void {
+  reply(status: number, headers: ReplyHeaders, body: Body | undefined): void {
     const stream = this.#stream;
     if (stream.destroyed || stream.closed) return;
     const all = headers as Record<string, string | number>;
     all[':status'] = status;
     if (body === undefined || this.method === 'HEAD') stream.respond(all, { endStream: true });
     else {
-      all['content-length'] = body.length;
+      all['content-length'] = Buffer.isBuffer(body) ? body.length : sizeOf(body);
       stream.respond(all);
-      stream.end(body);
+      endWith(stream, body);
     }
   }
   begin(status: number, headers: ReplyHeaders): void {
@@ -189,11 +217,12 @@ export class Http1Exchange implements Exchange {
   body(): Promise<Buffer> {
     return readBody(this.#request, this.headers['content-length']);
   }
-  reply(status: number, headers: ReplyHeaders, body: Buffer | undefined): void {
+  reply(status: number, headers: ReplyHeaders, body: Body | undefined): void {
     if (this.#response.destroyed) return;
-    if (body !== undefined) headers['content-length'] = body.length;
+    if (body !== undefined) headers['content-length'] = Buffer.isBuffer(body) ? body.length : sizeOf(body);
     this.#response.writeHead(status, headers as Record<string, string | number>);
-    this.#response.end(this.method === 'HEAD' ? undefined : body);
+    if (body === undefined || this.method === 'HEAD') this.#response.end();
+    else endWith(this.#response, body);
   }
   begin(status: number, headers: ReplyHeaders): void {
     this.#response.writeHead(status, headers as Record<string, string | number>);

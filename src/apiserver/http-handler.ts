@@ -178,7 +178,7 @@ export class HttpHandler {
     if (path === '/openapi/v2' && asked.accept && !/application\/json|\*\/\*|application\/\*/.test(asked.accept))
       throw failure(406, 'NotAcceptable', 'only the following media types are accepted: application/json');
     const served = this.#options.openapi.find(path);
-    if (!served) return text(context, 404, '404 page not found\n');
+    if (!served) return void text(context, 404, '404 page not found\n');
     const headers: Record<string, string> = {
       vary: 'Accept-Encoding, Accept',
       etag: served.etag,
@@ -187,12 +187,12 @@ export class HttpHandler {
     const hash = query?.get('hash');
     if (hash) {
       if (`"${hash}"` !== served.etag)
-        return finish(context, 301, { location: `${path}?hash=${served.etag.slice(1, -1)}` }, Buffer.alloc(0));
+        return void finish(context, 301, { location: `${path}?hash=${served.etag.slice(1, -1)}` }, Buffer.alloc(0));
       headers['cache-control'] = 'public, immutable';
     }
-    if (asked['if-none-match'] === served.etag) return finish(context, 304, headers, undefined);
+    if (asked['if-none-match'] === served.etag) return void finish(context, 304, headers, undefined);
     if (/\bgzip\b/.test(String(asked['accept-encoding'] ?? '')))
-      return finish(context, 200, { ...headers, 'content-encoding': 'gzip' }, served.gzipped);
+      return void finish(context, 200, { ...headers, 'content-encoding': 'gzip' }, served.gzipped);
     finish(context, 200, headers, plainBytes(served));
   }
 

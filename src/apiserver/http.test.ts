@@ -1,9 +1,9 @@
-import { encodeProtobuf } from '../api/protobuf.ts';
 import { strict as assert } from 'node:assert';
 import { type ClientHttp2Session, connect, type IncomingHttpHeaders, type OutgoingHttpHeaders } from 'node:http2';
 import { request as httpsRequest } from 'node:https';
 import { after, before, test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
+import { encodeProtobuf } from '../api/protobuf.ts';
 import { openMemoryStore } from '../store/memory.ts';
 import { issueCertificate, issueKeyPair, newKey } from './certificates/certificate.ts';
 import type { ConnectContext, Credentials, UserInfo } from './request.ts';
@@ -89,7 +89,7 @@ function ask(
     stream.on('response', received => {
       replied = received;
     });
-    stream.on('data', chunk => chunks.push(chunk));
+    stream.on('data', (chunk: string | Buffer) => chunks.push(chunk as Buffer));
     stream.on('error', reject);
     stream.on('end', () => {
       const bytes = Buffer.concat(chunks);

@@ -25,6 +25,8 @@ export interface ListResult {
   readonly revision: number;
   readonly continue: string;
   readonly remaining?: number;
+  /** Set when the entries are all of this scope (`ns/` or everything) at present. */
+  readonly whole?: string;
 }
 
 interface Token {
@@ -104,7 +106,10 @@ export async function listEntries(
   const [entries, more] = past
     ? await collectPast(caches, cache, { prefix, after, at: at!, limit, selector })
     : collect(cache, { prefix, after, limit, selector });
-  if (!more) return { entries, revision, continue: '' };
+  if (!more) {
+    const whole = !past && after === '' && selector.everything;
+    return { entries, revision, continue: '', ...(whole ? { whole: prefix } : {}) };
+  }
   const last = entries.at(-1)!.key;
   const remaining = past || !selector.everything ? undefined : countAfter(cache, prefix, last);
   return {

@@ -2,7 +2,7 @@
 
 import { gzip } from 'node:zlib';
 import type { Status } from '../base/errors.ts';
-import type { Exchange, ReplyHeaders } from './exchange.ts';
+import { type Body, type Exchange, type ReplyHeaders, sizeOf } from './exchange.ts';
 
 /** Upstream compresses from this size. */
 const GZIP_BYTES_MIN = 128 * 1024;
@@ -27,7 +27,7 @@ function withWarnings(context: ReplyContext, headers: ReplyHeaders): ReplyHeader
   return { ...headers, warning: quoted.length === 1 ? quoted[0]! : quoted };
 }
 
-export function finish(context: ReplyContext, status: number, headers: ReplyHeaders, body: Buffer | undefined): void {
+export function finish(context: ReplyContext, status: number, headers: ReplyHeaders, body: Body | undefined): void {
   context.code = status;
   headers['cache-control'] ??= 'no-cache, private';
   context.exchange.reply(status, withWarnings(context, headers), body);
@@ -38,12 +38,12 @@ export async function finishLarge(
   context: ReplyContext,
   status: number,
   headers: ReplyHeaders,
-  body: Buffer,
+  body: readonly Buffer[],
 ): Promise<void> {
-  if (body.length < GZIP_BYTES_MIN || !/\bgzip\b/.test(String(context.exchange.headers['accept-encoding'] ?? '')))
+  if (sizeOf(body) < GZIP_BYTES_MIN || !/\bgzip\b/.test(String(context.exchange.headers['accept-encoding'] ?? '')))
     return finish(context, status, headers, body);
   const zipped = await new Promise<Buffer>((resolve, reject) =>
-    gzip(body, { level: 1 }, (error, result) => (error ? reject(error) : resolve(result))),
+    gzip(Buffer.concat(body), { level: 1 }, (error, result) => (error ? reject(error) : resolve(result))),
   );
   finish(context, status, { ...headers, 'content-encoding': 'gzip', vary: 'Accept-Encoding' }, zipped);
 }

@@ -8,6 +8,7 @@ import type { FieldValidation } from '../api/structural.ts';
 import type { Clock } from '../base/clock.ts';
 import { badRequest, failure, invalid, type Status } from '../base/errors.ts';
 import type { PatchType } from '../client/transport.ts';
+import { joinBytes } from './cache.ts';
 import type { Deletion } from './deletion.ts';
 import { type Dispatcher, outcomeObject, type Selectors, shownObject } from './dispatcher.ts';
 import { Entry } from './entry.ts';
@@ -257,16 +258,16 @@ export class ResourceHandler {
     };
     const head = { kind: info.listKind, apiVersion: apiVersionOf(info), metadata };
     if (!wanted.as && wanted.format === 'json') {
-      const bytes =
-        info === served.stored
-          ? joinList(
-              head,
-              result.entries.map(entry => entry.bytes),
-            )
-          : Buffer.from(
-              JSON.stringify({ ...head, items: result.entries.map(entry => shownObject(served, entry.object)) }),
-            );
-      return finishLarge(context, 200, { ...JSON_HEADERS }, bytes);
+      if (info !== served.stored) {
+        const items = result.entries.map(entry => shownObject(served, entry.object));
+        return finishLarge(context, 200, { ...JSON_HEADERS }, [Buffer.from(JSON.stringify({ ...head, items }))]);
+      }
+      const items =
+        result.whole === undefined
+          ? joinBytes(result.entries)
+          : this.#options.dispatcher.registry.cacheOf(served).join(result.whole, result.entries);
+      const start = Buffer.from(`${JSON.stringify(head).slice(0, -1)},"items":[`);
+      return finishLarge(context, 200, { ...JSON_HEADERS }, [start, items, LIST_END]);
     }
     const objects = result.entries.map(entry => entry.object);
     const shown = (object: KubeObject) => shownObject(served, object);
@@ -285,12 +286,9 @@ export class ResourceHandler {
   async #sendValue({ context }: Request, status: number, value: unknown): Promise<void> {
     const { format } = negotiate(context.exchange.headers.accept);
     const encoded = encodeBody(value, format);
-    await finishLarge(
-      context,
-      status,
-      { 'content-type': `application/${format}` },
+    await finishLarge(context, status, { 'content-type': `application/${format}` }, [
       encoded instanceof Promise ? await encoded : encoded,
-    );
+    ]);
   }
 }
 
@@ -325,23 +323,7 @@ function listValue(
   return { ...list.head, items: objects.map(shown) };
 }
 
-const COMMA = 0x2c;
-
-/** The list's JSON from its items' bytes: one allocation, one copy. */
-export function joinList(head: object, items: readonly Buffer[]): Buffer {
-  const start = Buffer.from(`${JSON.stringify(head).slice(0, -1)},"items":[`);
-  let size = start.length + 2 + Math.max(0, items.length - 1);
-  for (const item of items) size += item.length;
-  const bytes = Buffer.allocUnsafeSlow(size);
-  let at = start.copy(bytes, 0);
-  for (let i = 0; i < items.length; i++) {
-    if (i > 0) bytes[at++] = COMMA;
-    at += items[i]!.copy(bytes, at);
-  }
-  bytes.write(']}', at, 'latin1');
-  return bytes;
-}
-
+const LIST_END = Buffer.from(']}');
 const NO_QUERY = new URLSearchParams();
 
 function operationOf(

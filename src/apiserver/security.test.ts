@@ -237,3 +237,25 @@ test('an eviction respects its budget', async () => {
   assert.deepEqual([left.status.disruptionsAllowed ?? 0, Object.keys(left.status.disruptedPods)], [0, ['p']]);
   await server.close();
 });
+
+test('a binding counts as long as it is there', async () => {
+  const { server, root } = await cluster();
+  const list = () => server.transport({ name: 'jane', groups: [] }).list({ of: PODS, namespace: 'default' });
+  const of = { group: 'rbac.authorization.k8s.io', version: 'v1', resource: 'rolebindings' };
+  const roleRef = { apiGroup: of.group, kind: 'ClusterRole', name: 'view' };
+  await assert.rejects(list(), /User "jane" cannot list resource "pods"/);
+  const binding = { apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'RoleBinding', metadata: { name: 'b' }, roleRef };
+  const subjects = [{ kind: 'User', apiGroup: of.group, name: 'jane' }];
+  await root.create({ of, namespace: 'default' }, { ...binding, subjects } as never);
+  await list();
+  await root.update({ of, namespace: 'default', name: 'b' }, {
+    ...binding,
+    subjects: [{ ...subjects[0], name: 'bob' }],
+  } as never);
+  await assert.rejects(list(), /cannot list/);
+  await root.update({ of, namespace: 'default', name: 'b' }, { ...binding, subjects } as never);
+  await list();
+  await root.delete({ of, namespace: 'default', name: 'b' });
+  await assert.rejects(list(), /cannot list/);
+  await server.close();
+});

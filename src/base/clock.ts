@@ -103,8 +103,17 @@ async function settle(): Promise<void> {
 
 /** RFC 3339 with seconds, the form of `metav1.Time`. */
 export function formatTime(ms: number): string {
-  return `${new Date(ms).toISOString().slice(0, 19)}Z`;
+  const second = Math.floor(ms / 1000);
+  if (second !== formattedSecond) {
+    formattedSecond = second;
+    formatted = `${new Date(ms).toISOString().slice(0, 19)}Z`;
+  }
+  return formatted;
 }
+
+// Nearly all calls are about now, many of them in the same second.
+let formattedSecond = Number.NaN;
+let formatted = '';
 
 /** RFC 3339 with microseconds, the form of `metav1.MicroTime`. */
 export function formatMicroTime(ms: number): string {

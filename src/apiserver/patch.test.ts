@@ -1,0 +1,102 @@
+import { strict as assert } from 'node:assert';
+import { test } from 'node:test';
+import { jsonPatch, mergePatch, strategicMergePatch } from './patch.ts';
+
+const POD = 'core.v1.Pod';
+const pod = (spec: unknown, metadata: unknown = { name: 'p' }) => ({ apiVersion: 'v1', kind: 'Pod', metadata, spec });
+const specOf = (original: unknown, patch: unknown) =>
+  (strategicMergePatch(pod(original), { spec: patch }, POD) as { spec: Record<string, unknown> }).spec;
+
+test('merge patch: nulls delete, lists replace', () => {
+  assert.deepEqual(mergePatch({ a: 1, b: { c: 1, d: 2 }, l: [1, 2] }, { a: null, b: { c: 3 }, l: [3] }), {
+    b: { c: 3, d: 2 },
+    l: [3],
+  });
+});
+
+test('JSON patch leaves the original alone and refuses what does not fit', () => {
+  const original = { a: { b: [1, 2] } };
+  assert.deepEqual(jsonPatch(original, [{ op: 'add', path: '/a/b/-', value: 3 }]), { a: { b: [1, 2, 3] } });
+  assert.deepEqual(original, { a: { b: [1, 2] } });
+  assert.throws(() => jsonPatch(original, [{ op: 'remove', path: '/x/y' }]), { code: 422 });
+  assert.throws(() => jsonPatch(original, {}), { code: 400 });
+});
+
+test('strategic: containers merge by name', () => {
+  const spec = specOf(
+    {
+      containers: [
+        { name: 'a', image: '1', env: [{ name: 'X', value: '1' }] },
+        { name: 'b', image: '1' },
+      ],
+    },
+    {
+      containers: [
+        { name: 'a', image: '2', env: [{ name: 'Y', value: '2' }] },
+        { name: 'c', image: '3', command: null },
+      ],
+    },
+  );
+  assert.deepEqual(spec['containers'], [
+    {
+      name: 'a',
+      image: '2',
+      env: [
+        { name: 'X', value: '1' },
+        { name: 'Y', value: '2' },
+      ],
+    },
+    // Upstream puts what the patch adds before what only the server has, unless an order is given.
+    { name: 'c', image: '3' },
+    { name: 'b', image: '1' },
+  ]);
+});
+
+test('strategic: directives', () => {
+  const containers = [
+    { name: 'a', image: '1' },
+    { name: 'b', image: '1' },
+    { name: 'c', image: '1' },
+  ];
+  assert.deepEqual(specOf({ containers }, { containers: [{ name: 'b', $patch: 'delete' }] })['containers'], [
+    containers[0],
+    containers[2],
+  ]);
+  assert.deepEqual(specOf({ containers }, { containers: [{ $patch: 'replace' }, { name: 'z' }] })['containers'], [
+    { name: 'z' },
+  ]);
+  assert.deepEqual(
+    specOf({ containers }, { '$setElementOrder/containers': [{ name: 'c' }, { name: 'a' }, { name: 'b' }] })[
+      'containers'
+    ],
+    [containers[2], containers[0], containers[1]],
+  );
+  assert.deepEqual(
+    specOf({ nodeSelector: { a: '1', b: '2' } }, { nodeSelector: { $patch: 'replace', c: '3' } })['nodeSelector'],
+    { c: '3' },
+  );
+});
+
+test('strategic: retained keys replace a union', () => {
+  const spec = specOf(
+    { volumes: [{ name: 'v', emptyDir: {} }] },
+    { volumes: [{ name: 'v', $retainKeys: ['name', 'hostPath'], hostPath: { path: '/x' } }] },
+  );
+  assert.deepEqual(spec['volumes'], [{ name: 'v', hostPath: { path: '/x' } }]);
+});
+
+test('strategic: primitive lists', () => {
+  const patch = (finalizers: unknown) =>
+    (
+      strategicMergePatch(pod({}, { name: 'p', finalizers: ['a/1', 'b/2'] }), { metadata: finalizers }, POD) as {
+        metadata: { finalizers: string[] };
+      }
+    ).metadata.finalizers;
+  assert.deepEqual(patch({ finalizers: ['c/3'] }), ['c/3', 'a/1', 'b/2']);
+  assert.deepEqual(patch({ '$deleteFromPrimitiveList/finalizers': ['a/1'] }), ['b/2']);
+});
+
+test('strategic: lists without a merge strategy are replaced', () => {
+  const spec = specOf({ containers: [{ name: 'a', args: ['1', '2'] }] }, { containers: [{ name: 'a', args: ['3'] }] });
+  assert.deepEqual(spec['containers'], [{ name: 'a', args: ['3'] }]);
+});
