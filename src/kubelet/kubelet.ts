@@ -24,7 +24,9 @@ import { StatusWriter } from './pods/status-writer.ts';
 import { TokenSource } from './pods/tokens.ts';
 import { References } from './references.ts';
 import { ConmonRuntime } from './runtime/conmon-runtime.ts';
+import { PodBackend } from './pod-backend.ts';
 import type { PodNetwork, Runtime } from './runtime.ts';
+import { KubeletServer } from './server/kubelet-server.ts';
 
 export interface KubeletOptions {
   readonly nodeName: string;
@@ -90,9 +92,12 @@ export class Kubelet {
       nodeName, nodeIps, port, labels: this.#options.labels ?? {}, taints: this.#options.taints ?? [], transport, events, network, images, machine,
       runtimeVersion: `${runtime.name}://${runtime.version}`, clock, log,
     });
-    void tls;
+    const server = new KubeletServer({
+      address: nodeIps[0] ?? '127.0.0.1', port, tls, log, clock, backend: new PodBackend({ runtime, workers, cgroups, cgroupRoot, nodeName, clock }),
+    });
     try {
       await Promise.all([
+        server.run(signal),
         node.run(signal),
         // A container's environment names the Services there are: none may start before they are known.
         Promise.race([services.synced, aborted(signal)]).then(() => workers.run(signal)),

@@ -49,7 +49,6 @@ export class PodBackend implements KubeletBackend {
     if (!spec) throw badRequest(`container ${chosen} is not valid for pod ${name}`);
     const states = this.#states(pod.metadata.uid!).filter(one => one.name === chosen);
     const latest = latestOf(states, chosen);
-    if (purpose !== 'logs' && latest?.state !== 'running') throw failure(404, 'NotFound', `container not found ("${chosen}")`);
     if (purpose === 'logs' && !latest) {
       const waiting = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])].find(one => one.name === chosen)?.state?.waiting;
       throw badRequest(`container "${chosen}" in pod "${name}" is waiting to start: ${waiting?.message || waiting?.reason || 'ContainerCreating'}`);

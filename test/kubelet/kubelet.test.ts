@@ -2,9 +2,11 @@
 
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { request } from 'node:https';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { WebSocket } from 'ws';
 import type { Node, Pod } from '../../src/api/core/v1.gen.ts';
 import { CONFIG_MAPS, LEASES, NODES, PODS, SECRETS, SERVICES } from '../../src/client/resources.ts';
 import { isReady, TestNode } from './node.ts';
@@ -17,7 +19,7 @@ before(async () => {
 after(() => node.close());
 
 const log = (pod: Pod, container = 'c', attempt = 0) =>
-  readFileSync(join(node.root, 'lib/logs/pods', `default_${pod.metadata.name}_${pod.metadata.uid}`, container, `${attempt}.log`), 'utf8').split('\n').filter(Boolean).map(line => line.split(' ').slice(3).join(' '));
+  readFileSync(join(node.root, 'lib/logs/pods', `default_${pod.metadata.name}_${pod.metadata.uid}`, container, `${attempt}.log`), 'utf8').split('\n').filter(Boolean).map(line => line.split(' ').slice(3).join(' ') + (line.split(' ')[2] === 'P' ? '' : '\n')).join('').split('\n').filter(Boolean);
 const sh = (script: string, extra: object = {}) => ({ name: 'c', image: 'busybox:1', imagePullPolicy: 'IfNotPresent', command: ['sh', '-c', script], ...extra });
 const done = (pod: Pod) => pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
 
@@ -178,4 +180,45 @@ test('activeDeadlineSeconds', async () => {
   await node.create('deadline', { activeDeadlineSeconds: 1, containers: [sh('sleep 1000')] });
   const pod = await node.until('deadline', done);
   assert.deepEqual([pod.status!.phase, pod.status!.reason], ['Failed', 'DeadlineExceeded']);
+});
+
+test('the HTTPS server: logs, exec, port-forward, pods, stats', async () => {
+  await node.create('served', { containers: [sh('echo line; httpd -f -p 8080 -h /var/www')] });
+  await node.until('served', isReady);
+  const get = (path: string, client: object = node.admin) => new Promise<{ status: number; body: string }>((resolve, reject) => {
+    request({ host: '10.77.0.1', port: 10250, path, agent: false, ...node.admin, ...client }, response => {
+      let body = '';
+      response.on('data', chunk => (body += chunk)).on('end', () => resolve({ status: response.statusCode!, body }));
+    }).on('error', reject).end();
+  });
+  assert.equal((await get('/healthz', { key: undefined, cert: undefined })).body, 'ok');
+  assert.equal((await get('/pods', { key: undefined, cert: undefined })).status, 401);
+  assert.equal((await get('/containerLogs/default/served/c')).body, 'line\n');
+  assert.equal((await get('/containerLogs/default/absent/c')).status, 404);
+  assert.ok(JSON.parse((await get('/pods')).body).items.some((pod: Pod) => pod.metadata.name === 'served'));
+  const stats = JSON.parse((await get('/stats/summary')).body);
+  assert.ok(stats.pods.find((one: { podRef: { name: string } }) => one.podRef.name === 'served').containers[0].memory.usageBytes > 0);
+  const session = (path: string, send?: (socket: WebSocket) => void) => new Promise<Map<number, string>>((resolve, reject) => {
+    const channels = new Map<number, string>();
+    const socket = new WebSocket(`wss://10.77.0.1:10250${path}`, 'v5.channel.k8s.io', node.admin);
+    socket.on('open', () => send?.(socket));
+    socket.on('message', (data: Buffer) => channels.set(data[0]!, (channels.get(data[0]!) ?? '') + data.subarray(1)));
+    socket.on('close', () => resolve(channels)).on('error', reject);
+  });
+  const failed = await session('/exec/default/served/c?command=sh&command=-c&command=echo+out;+echo+err+%3E%262;+exit+4&output=1&error=1');
+  assert.equal(failed.get(1), 'out\n');
+  assert.equal(failed.get(2), 'err\n');
+  assert.equal(JSON.parse(failed.get(3)!).details.causes[0].message, '4');
+  // Half-close: cat ends when stdin does.
+  const cat = await session('/exec/default/served/c?command=cat&input=1&output=1', socket => {
+    socket.send(Buffer.from('\0hello'));
+    socket.send(Buffer.from([255, 0]));
+  });
+  assert.equal(cat.get(1), 'hello');
+  assert.equal(JSON.parse(cat.get(3)!).status, 'Success');
+  const terminal = await session('/exec/default/served/c?command=sh&input=1&output=1&tty=1', socket => {
+    socket.send(Buffer.from('\x04{"Width":77,"Height":22}'));
+    setTimeout(() => socket.send(Buffer.from('\0stty size; exit\n')), 300);
+  });
+  assert.match(terminal.get(1)!, /22 77/);
 });

@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pod } from '../../src/api/core/v1.gen.ts';
 import type { KubeObject } from '../../src/api/meta.ts';
+import { adminCredentials, agentCredentials, openPki } from '../../src/app/pki.ts';
 import { ApiServer } from '../../src/apiserver/server.ts';
 import { LOOPBACK_USER } from '../../src/apiserver/request.ts';
 import { createLogger } from '../../src/base/log.ts';
@@ -74,10 +75,14 @@ export class TestNode {
   #stop: AbortController | undefined;
   #running: Promise<void> | undefined;
 
+  readonly #address: string;
+
   constructor(options: { isolated?: boolean } = {}) {
+    this.#address = options.isolated ? '127.0.0.1' : '10.77.0.1';
     unshare(CLONE_NEWNS | CLONE_NEWNET);
     mount('none', '/', null, MS_REC | MS_PRIVATE, null);
     this.root = mkdtempSync('/var/tmp/cox-node-');
+    if (options.isolated) ip('link', 'set', 'lo', 'up');
     this.network = options.isolated ? { attach: async () => ({ ips: ['10.77.0.99'] }), detach: async () => {}, retain: async () => {}, notReadyReason: () => undefined } : new BridgeNetwork();
   }
   async start(): Promise<void> {
@@ -87,15 +92,24 @@ export class TestNode {
     buildBusyboxImage(join(this.root, 'image.tar'));
     this.images = new ImageStore(join(this.root, 'images'));
     await this.images.load(join(this.root, 'image.tar'));
+    const pki = await openPki(this.root);
+    const { ca, serving } = await agentCredentials(pki, { name: 'node-1', address: '10.77.0.1' });
+    const admin = await adminCredentials(pki);
+    this.#tls = { key: serving.key, cert: serving.certificate, ca };
+    this.admin = { key: admin.key, cert: admin.certificate, ca };
     this.startKubelet();
   }
-  startKubelet(tls = { key: '', cert: '', ca: '' }): void {
+  /** Client certificate of an administrator, for the kubelet's port. */
+  admin!: { key: string; cert: string; ca: string };
+  #tls!: { key: string; cert: string; ca: string };
+  startKubelet(): void {
+    const tls = this.#tls;
     this.#stop = new AbortController();
     const log = createLogger('kubelet', { level: process.env['COX_LOG'] as 'debug' ?? 'warn' });
     const informers = new InformerFactory({ transport: this.api, log });
     informers.start(this.#stop.signal);
     const kubelet = new Kubelet({
-      nodeName: 'node-1', nodeIps: ['10.77.0.1'], rootDir: join(this.root, 'lib'), runDir: join(this.root, 'run'), imageDir: join(this.root, 'images'), cgroupRoot: this.cgroupRoot,
+      nodeName: 'node-1', nodeIps: [this.#address], rootDir: join(this.root, 'lib'), runDir: join(this.root, 'run'), imageDir: join(this.root, 'images'), cgroupRoot: this.cgroupRoot,
       transport: this.api, informers, network: this.network, clusterDns: ['10.96.0.10'], clusterDomain: 'cluster.local', tls, log,
     });
     this.#running = kubelet.run(this.#stop.signal);

@@ -45,7 +45,6 @@ export class PodWorker {
   readonly #probes = new Map<string, ContainerProbes>();
   readonly #waiting = new Map<string, Waiting>();
   readonly #stopping = new Map<string, Promise<void>>();
-  /** Containers whose end this kubelet brought about because of a probe: they go on by restart policy. */
   readonly #uid: string;
   #pod: Pod;
   #isRemoved = false;
@@ -59,6 +58,7 @@ export class PodWorker {
   #podIps: readonly string[] = [];
   #isDirty = false;
   #isRunning = false;
+  #isAbandoned = false;
   #timer: { timer: Timer; atMs: number } | undefined;
   readonly done: Promise<void>;
   #finish!: () => void;
@@ -105,19 +105,18 @@ export class PodWorker {
   }
   wake(): void {
     this.#isDirty = true;
-    if (!this.#isRunning) void this.#run();
+    if (!this.#isRunning && !this.#isAbandoned) void this.#run();
   }
   /** Leaves everything running and forgets it: the agent stops. */
   abandon(): void {
+    this.#isAbandoned = true;
     for (const probes of this.#probes.values()) probes.stop();
     this.#timer?.timer.cancel();
-    this.#isRunning = true;
-    this.#isDirty = false;
   }
 
   async #run(): Promise<void> {
     this.#isRunning = true;
-    while (this.#isDirty) {
+    while (this.#isDirty && !this.#isAbandoned) {
       this.#isDirty = false;
       try {
         await this.#step();
@@ -132,6 +131,7 @@ export class PodWorker {
     return `${this.#pod.metadata.namespace}/${this.#pod.metadata.name}`;
   }
   #wakeAfter(delayMs: number): void {
+    if (this.#isAbandoned) return;
     const atMs = this.#context.clock.monotonic() + delayMs;
     if (this.#timer && this.#timer.atMs <= atMs) return;
     this.#timer?.timer.cancel();
@@ -451,7 +451,7 @@ export class PodWorker {
       probes.stop();
       this.#probes.delete(id);
     }
-    if (this.#isRemoved || this.#pod.metadata.deletionTimestamp !== undefined) return;
+    if (this.#isRemoved || this.#isAbandoned || this.#pod.metadata.deletionTimestamp !== undefined) return;
     for (const container of running.values()) {
       if (this.#probes.has(container.id)) continue;
       const spec = allContainers(this.#pod).find(one => one.name === container.name);

@@ -49,6 +49,7 @@ export class PodWorkers {
   async run(signal: AbortSignal): Promise<void> {
     const { log, runtime, clock } = this.#context;
     this.#pods.onChange(({ object, old, deleted }) => {
+      if (signal.aborted) return;
       if (deleted) return this.#removed(old);
       if (old && old.metadata.uid !== object.metadata.uid) this.#removed(old);
       this.#changed(object);
@@ -56,14 +57,16 @@ export class PodWorkers {
     void (async () => {
       for await (const event of runtime.events(signal)) this.#workers.get(event.podUid)?.wake();
     })().catch(error => log.error('runtime events ended', { error: messageOf(error) }));
-    await this.#pods.synced;
+    signal.addEventListener('abort', () => {
+      for (const worker of this.#workers.values()) worker.abandon();
+    }, { once: true });
+    await Promise.race([this.#pods.synced, new Promise<void>(resolve => signal.addEventListener('abort', () => resolve(), { once: true }))]);
     if (signal.aborted) return;
     await this.#removeOrphans();
     while (!signal.aborted) {
       await clock.sleep(POLL_MS, signal);
       if (!signal.aborted) await this.#poll();
     }
-    for (const worker of this.#workers.values()) worker.abandon();
   }
 
   // Events are only hints: whatever ended without one is found here.

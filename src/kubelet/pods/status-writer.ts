@@ -71,7 +71,7 @@ export class StatusWriter {
   }
 
   #kick(slot: Slot): void {
-    if (slot.running || slot.isGone || !statusPatch(slot.wanted, slot.written)) return;
+    if (slot.running || slot.isGone || this.#signal.aborted || !statusPatch(slot.wanted, slot.written)) return;
     slot.running = this.#write(slot).finally(() => {
       slot.running = undefined;
       this.#kick(slot);

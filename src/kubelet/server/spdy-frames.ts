@@ -27,6 +27,7 @@ const SETTING_INITIAL_WINDOW = 7;
 const CONTROL_BYTES_MAX = 64 * 1024;
 const HEADER_BYTES_MAX = 256 * 1024;
 const EMPTY = Buffer.alloc(0);
+const FLUSH = Buffer.from([0, 0, 0, 0xff, 0xff]);
 
 /** Frames of the stream, in order, until it ends. Throws on malformed input: the connection cannot go on. */
 export async function* readFrames(source: AsyncIterable<Buffer>): AsyncGenerator<Frame, void, void> {
@@ -189,7 +190,8 @@ export class FrameWriter {
     return control(CONTROL.window, 0, [words(id, delta)]);
   }
   // Headers written here are few and short, so they go as stored deflate blocks (RFC 1951 3.2.4) behind a zlib header
-  // that names no dictionary: every inflater reads them, and nothing waits for a compressor.
+  // that names no dictionary: every inflater reads them, and nothing waits for a compressor. Go's hands out a stored block
+  // only when the empty one of a flush follows.
   #headerBlock(headers: Headers): Buffer {
     const parts: Buffer[] = [words(Object.keys(headers).length)];
     for (const [name, value] of Object.entries(headers))
@@ -200,7 +202,7 @@ export class FrameWriter {
     prefix.writeUInt16LE(plain.length ^ 0xffff, 3);
     const begin = this.#headersBegun ? EMPTY : Buffer.from([0x78, 0x01]);
     this.#headersBegun = true;
-    return Buffer.concat([begin, prefix, plain]);
+    return Buffer.concat([begin, prefix, plain, FLUSH]);
   }
 }
 
