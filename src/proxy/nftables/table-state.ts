@@ -43,6 +43,8 @@ export class TableState {
   readonly #owners = new Map<string, string>();
   readonly #contested = new Set<string>();
   #fingerprint = '';
+  /** What the last rebuild found in the kernel and had no use for. */
+  #leftover: { readonly table: ServiceTable; readonly elements: readonly Element[] } | undefined;
   stale = true;
 
   constructor(options: StaticOptions & { readonly text: NftablesDoor; readonly raw: Nfnetlink; readonly log: Logger }) {
@@ -58,6 +60,7 @@ export class TableState {
   change(changes: readonly Change[]): boolean {
     if (this.stale) return false;
     this.stale = true;
+    this.#leftover = undefined;
     const remove = new Map<string, Element>();
     const add = new Map<string, Element>();
     // What goes is let go first, so that an address may pass from one Service to another at once.
@@ -104,7 +107,9 @@ export class TableState {
       const rendered = this.#claim(entry);
       chains.push(...rendered.chains);
       for (const element of rendered.elements) {
-        const old = present.get(elementKey(element));
+        const key = elementKey(element);
+        const old = present.get(key);
+        present.delete(key);
         if (old && sameData(old.data, element.data)) continue;
         if (old) remove.push(old);
         add.push(element);
@@ -115,19 +120,24 @@ export class TableState {
       }
     }
     flush();
+    this.#leftover = { table, elements: [...present.values()] };
     this.stale = false;
   }
 
   /** Removes elements that no entry of the table has. */
   prune(table: ServiceTable): void {
+    const remove = this.#leftover?.table === table ? this.#leftover.elements : this.#strangers(table);
+    this.#leftover = undefined;
+    this.#raw.change(this.ref, { remove, add: [] });
+  }
+
+  #strangers(table: ServiceTable): Element[] {
     const wanted = new Set<string>();
     for (const entry of table.values())
       for (const element of this.#render(entry).elements) wanted.add(elementKey(element));
-    const remove: Element[] = [];
-    for (const set of ELEMENT_SETS)
-      for (const element of this.#raw.elements(this.ref, set))
-        if (!wanted.has(elementKey(element))) remove.push(element);
-    this.#raw.change(this.ref, { remove, add: [] });
+    return ELEMENT_SETS.flatMap(set => this.#raw.elements(this.ref, set)).filter(
+      element => !wanted.has(elementKey(element)),
+    );
   }
 
   /** Whether chains or rules are no longer those made here. */
