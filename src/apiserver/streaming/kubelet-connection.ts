@@ -51,11 +51,17 @@ export class KubeletConnections {
 
   /** Starts a request; `finish` it by ending the returned request (bodies are piped into it). */
   request(endpoint: Endpoint, options: RequestOptions, onResponse: (response: IncomingMessage) => void): ClientRequest {
-    this.#agent ??= new https.Agent({ keepAlive: true, maxFreeSockets: 4, timeout: 60_000 });
-    return https.request(
+    this.#agent ??= new https.Agent({ keepAlive: true, maxFreeSockets: 4 });
+    const request = https.request(
       { ...options, ...this.#tls(), host: endpoint.host, port: endpoint.port, agent: this.#agent },
       onResponse,
     );
+    request.once('socket', socket => {
+      if (!socket.connecting) return;
+      socket.setTimeout(HANDSHAKE_MS_MAX, () => request.destroy(new Error('i/o timeout')));
+      socket.once('secureConnect', () => socket.setTimeout(0));
+    });
+    return request;
   }
 
   /** A connection of its own, after the handshake. */

@@ -128,19 +128,21 @@ async function log(options: PodStreamsOptions, context: ConnectContext): Promise
   }
   const endpoint = options.kubelets.locate(nodeName);
   const path = `/containerLogs/${pod.metadata.namespace}/${pod.metadata.name}/${container}${search(parameters)}`;
-  const follow = parameters.has('follow');
   const reply = await new Promise<IncomingMessage | undefined>((resolve, reject) => {
-    const request = options.kubelets.request(endpoint, { method: 'GET', path }, resolve);
-    // A follower may be silent for hours.
-    request.once('socket', socket => follow && socket.setTimeout(0));
-    request.once('error', error =>
-      reject(plainFailure(`Get "https://${endpoint.host}:${endpoint.port}${path}": ${dialText(endpoint, error)}`)),
-    );
-    res.once('close', () => {
-      request.destroy();
-      resolve(undefined);
-    });
-    request.end();
+    const open = (again: boolean) => {
+      const request = options.kubelets.request(endpoint, { method: 'GET', path }, resolve);
+      request.once('error', (error: NodeJS.ErrnoException) => {
+        // The kubelet may have closed a kept connection just as it was used again.
+        if (again && request.reusedSocket && error.code === 'ECONNRESET') return open(false);
+        reject(plainFailure(`Get "https://${endpoint.host}:${endpoint.port}${path}": ${dialText(endpoint, error)}`));
+      });
+      res.once('close', () => {
+        resolve(undefined);
+        request.destroy();
+      });
+      request.end();
+    };
+    open(true);
   });
   if (!reply) return;
   if (reply.statusCode !== 200) throw await kubeletError(reply, pod.metadata.name);

@@ -151,11 +151,13 @@ async function forward(kubelets: KubeletConnections, context: ConnectContext, ta
   headers['host'] = host;
   const reply = await new Promise<http.IncomingMessage | undefined>((resolve, reject) => {
     const options: http.RequestOptions = { method, path, headers };
+    // A connection a request: a pod that comes back must not be met by a connection to the one before.
+    const direct = { ...options, host: target.host, port: target.port, agent: false as const };
     const request = target.kubelet
       ? kubelets.request(target, options, resolve)
       : target.scheme === 'https'
-        ? https.request({ ...options, host: target.host, port: target.port, rejectUnauthorized: false }, resolve)
-        : http.request({ ...options, host: target.host, port: target.port }, resolve);
+        ? https.request({ ...direct, rejectUnauthorized: false }, resolve)
+        : http.request(direct, resolve);
     request.once('error', error => reject(plainFailure(`error trying to reach service: ${dialText(target, error)}`)));
     res.once('close', () => {
       request.destroy();
