@@ -5,7 +5,7 @@
 
 import type { NftablesDoor } from '../sys/nftables.ts';
 
-const TABLE = 'coxswain-network';
+export const MASQUERADE_TABLE = 'coxswain-network';
 
 export interface MasqueradeRule {
   readonly podCidr: string;
@@ -19,9 +19,9 @@ export function renderMasquerade({ podCidr, clusterCidrs, nodeIps }: MasqueradeR
   const isV4 = (text: string) => !text.includes(':');
   // An address within a cluster range would overlap it, which nft refuses without auto-merge.
   const internal = [...new Set([...clusterCidrs.filter(isV4), ...nodeIps.filter(isV4), '224.0.0.0/4'])].sort();
-  return `add table ip ${TABLE}
-delete table ip ${TABLE}
-table ip ${TABLE} {
+  return `add table ip ${MASQUERADE_TABLE}
+delete table ip ${MASQUERADE_TABLE}
+table ip ${MASQUERADE_TABLE} {
 \tcomment "pod network of Coxswain"
 \tset internal {
 \t\ttype ipv4_addr
@@ -39,10 +39,14 @@ table ip ${TABLE} {
 
 export class Masquerade {
   readonly #nftables: NftablesDoor;
+  readonly #fingerprint: () => string;
   #applied = '';
+  #made = '';
 
-  constructor(nftables: NftablesDoor) {
-    this.#nftables = nftables;
+  /** `fingerprint` tells the table in the kernel from any other: see `Nfnetlink.fingerprint`. */
+  constructor(options: { readonly nftables: NftablesDoor; readonly fingerprint: () => string }) {
+    this.#nftables = options.nftables;
+    this.#fingerprint = options.fingerprint;
   }
   /** Replaces the table when it differs from what was last applied. Connections under way keep their addresses. */
   apply(rule: MasqueradeRule): void {
@@ -50,5 +54,13 @@ export class Masquerade {
     if (text === this.#applied) return;
     this.#nftables.run(text);
     this.#applied = text;
+    this.#made = this.#fingerprint();
+  }
+  /** Makes the table again if somebody else has removed or changed it. Returns whether. */
+  repair(): boolean {
+    if (this.#applied === '' || this.#fingerprint() === this.#made) return false;
+    this.#nftables.run(this.#applied);
+    this.#made = this.#fingerprint();
+    return true;
   }
 }

@@ -15,15 +15,17 @@ import { NODES } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { RouteSocket } from '../sys/netlink.ts';
 import { closeNetns, openNetns, openOwnNetns } from '../sys/netns.ts';
+import { NFPROTO_IPV4, Nfnetlink } from '../sys/nfnetlink.ts';
 import { Nftables } from '../sys/nftables.ts';
 import { AddressPool } from './address-pool.ts';
-import { Masquerade } from './masquerade.ts';
+import { MASQUERADE_TABLE, Masquerade } from './masquerade.ts';
 import { Overlay, type OverlayMode, type Peer } from './overlay.ts';
 import { PodLinks } from './pod-links.ts';
 
 /** On every Node: the MAC of its overlay device. */
 export const VTEP_MAC_ANNOTATION = 'network.coxswain.dev/vtep-mac';
 
+const CHECK_MS = 5000;
 const RETRY_MS_MIN = 200;
 const RETRY_MS_MAX = 10_000;
 
@@ -53,6 +55,7 @@ export class NodeNetwork {
   readonly #pool: AddressPool;
   readonly #links: PodLinks;
   readonly #overlay: Overlay;
+  readonly #raw: Nfnetlink;
   readonly #masquerade: Masquerade;
   #podCidr: string | undefined;
   #mac: string | undefined;
@@ -71,7 +74,12 @@ export class NodeNetwork {
     const kernel = { namespace: this.#namespace, routes: this.#routes };
     this.#links = new PodLinks(kernel);
     this.#overlay = new Overlay({ ...kernel, mode: options.mode ?? 'vxlan', nodeIp: options.nodeIp });
-    this.#masquerade = new Masquerade(new Nftables(this.#namespace));
+    this.#raw = new Nfnetlink(this.#namespace);
+    const table = { family: NFPROTO_IPV4, table: MASQUERADE_TABLE };
+    this.#masquerade = new Masquerade({
+      nftables: new Nftables(this.#namespace),
+      fingerprint: () => this.#raw.fingerprint(table),
+    });
   }
 
   /** Follows the Node objects until the signal aborts. What it made stays. */
@@ -84,10 +92,7 @@ export class NodeNetwork {
     // A node that does not know its peers yet must not cut them off, but it can serve its own pods as soon as it knows its range.
     let retryMs = RETRY_MS_MIN;
     while (!signal.aborted) {
-      if (!this.#pending)
-        await new Promise<void>(resolve => {
-          this.#wake = resolve;
-        });
+      if (!this.#pending) await this.#idle();
       this.#wake = undefined;
       if (signal.aborted) break;
       this.#pending = false;
@@ -103,6 +108,7 @@ export class NodeNetwork {
       }
     }
     this.#routes.close();
+    this.#raw.close();
     closeNetns(this.#namespace);
   }
 
@@ -135,6 +141,25 @@ export class NodeNetwork {
 
   notReadyReason(): string | undefined {
     return this.#problem;
+  }
+
+  // Until something changes; meanwhile looks after what somebody else may have flushed.
+  async #idle(): Promise<void> {
+    while (!this.#pending) {
+      await new Promise<void>(resolve => {
+        const timer = this.#clock.after(CHECK_MS, resolve, { background: true });
+        this.#wake = () => {
+          timer.cancel();
+          resolve();
+        };
+      });
+      try {
+        if (!this.#pending && this.#masquerade.repair())
+          this.#log.warn('masquerade rules were changed by somebody else, made anew');
+      } catch (error) {
+        this.#log.warn('masquerade rules not checked', { error: messageOf(error) });
+      }
+    }
   }
 
   #trigger(): void {
