@@ -37,6 +37,11 @@ export interface Kind<T extends KubeObject = KubeObject> {
   /** Additional rules between old and new, e.g. immutable fields. `validate` runs as well. */
   readonly validateUpdate?: (object: T, old: T) => readonly FieldError[];
   readonly validateStatusUpdate?: (object: T, old: T) => readonly FieldError[];
+  /**
+   * Rules of an update through a subresource other than status and scale (`ephemeralcontainers`, `resize`), by its name;
+   * they replace `validate` and `validateUpdate`, which the registry runs for subresources without an entry.
+   */
+  readonly validateSubresourceUpdate?: Readonly<Record<string, (object: T, old: T) => readonly FieldError[]>>;
   /** Rules for metadata.name; default DNS-1123 subdomain. Returns messages. */
   readonly validateName?: (name: string, prefix: boolean) => readonly string[];
   /** Extra field selectors beside metadata.name and metadata.namespace: `spec.nodeName` … */

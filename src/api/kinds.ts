@@ -5,6 +5,10 @@
  */
 
 import {
+  mutatingAdmissionPolicy,
+  mutatingAdmissionPolicyBinding,
+} from './admissionregistration/mutating-admission-policy.ts';
+import {
   validatingAdmissionPolicy,
   validatingAdmissionPolicyBinding,
 } from './admissionregistration/validating-admission-policy.ts';
@@ -100,6 +104,8 @@ export const kinds: readonly Kind[] = [
   volumeAttributesClass,
   runtimeClass,
   certificateSigningRequest,
+  mutatingAdmissionPolicy,
+  mutatingAdmissionPolicyBinding,
   validatingAdmissionPolicy,
   validatingAdmissionPolicyBinding,
   validatingWebhookConfiguration,

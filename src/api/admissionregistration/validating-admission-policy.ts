@@ -3,9 +3,30 @@
 import { defineKind } from '../kind.ts';
 import { ageColumn, integer, nameColumn, text } from '../machinery/columns.ts';
 import { addRequired, allowOneOf, type Errors, eachAt, requireText } from '../machinery/validation.ts';
-import type { ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding } from './v1.gen.ts';
+import type {
+  MatchResources,
+  ParamRef,
+  ValidatingAdmissionPolicy,
+  ValidatingAdmissionPolicyBinding,
+} from './v1.gen.ts';
 
 const GROUP = 'admissionregistration.k8s.io';
+
+/** Fills in how a policy or binding matches; shared by both sorts of policy. */
+export function matchDefaults(match: MatchResources | undefined): void {
+  if (!match) return;
+  match.matchPolicy ??= 'Equivalent';
+  match.namespaceSelector ??= {};
+  match.objectSelector ??= {};
+  for (const rule of [...(match.resourceRules ?? []), ...(match.excludeResourceRules ?? [])]) rule.scope ??= '*';
+}
+
+/** `namespace/name`, `*` for any name. */
+export function formatParamReference(reference: ParamRef | undefined): string {
+  if (!reference) return '<unset>';
+  const name = reference.name || '*';
+  return reference.namespace ? `${reference.namespace}/${name}` : name;
+}
 
 export const validatingAdmissionPolicy = defineKind<ValidatingAdmissionPolicy>({
   group: GROUP,
@@ -16,12 +37,7 @@ export const validatingAdmissionPolicy = defineKind<ValidatingAdmissionPolicy>({
     const spec = object.spec;
     if (!spec) return;
     spec.failurePolicy ??= 'Fail';
-    const match = spec.matchConstraints;
-    if (!match) return;
-    match.matchPolicy ??= 'Equivalent';
-    match.namespaceSelector ??= {};
-    match.objectSelector ??= {};
-    for (const rule of [...(match.resourceRules ?? []), ...(match.excludeResourceRules ?? [])]) rule.scope ??= '*';
+    matchDefaults(spec.matchConstraints);
   },
   validate: object => {
     const errors: Errors = [];
@@ -53,14 +69,7 @@ export const validatingAdmissionPolicyBinding = defineKind<ValidatingAdmissionPo
   version: 'v1',
   kind: 'ValidatingAdmissionPolicyBinding',
   unconditionalUpdate: false,
-  defaults: object => {
-    const match = object.spec?.matchResources;
-    if (!match) return;
-    match.matchPolicy ??= 'Equivalent';
-    match.namespaceSelector ??= {};
-    match.objectSelector ??= {};
-    for (const rule of [...(match.resourceRules ?? []), ...(match.excludeResourceRules ?? [])]) rule.scope ??= '*';
-  },
+  defaults: object => matchDefaults(object.spec?.matchResources),
   validate: object => {
     const errors: Errors = [];
     requireText(errors, 'spec.policyName', object.spec?.policyName);
@@ -72,11 +81,7 @@ export const validatingAdmissionPolicyBinding = defineKind<ValidatingAdmissionPo
   columns: [
     nameColumn,
     text('PolicyName', object => object.spec?.policyName ?? ''),
-    text('ParamRef', object => {
-      const reference = object.spec?.paramRef;
-      if (!reference) return '<unset>';
-      return reference.namespace ? `${reference.namespace}/${reference.name ?? '*'}` : (reference.name ?? '*');
-    }),
+    text('ParamRef', object => formatParamReference(object.spec?.paramRef)),
     ageColumn,
   ],
 });

@@ -4,7 +4,13 @@ import { defineKind } from '../kind.ts';
 import { isPodTerminal, podIPs, podQosClass } from '../machinery/pod.ts';
 import { podColumns } from './pod-columns.ts';
 import { podDefaults } from './pod-defaults.ts';
-import { validatePod, validatePodStatusUpdate, validatePodUpdate } from './pod-validation.ts';
+import {
+  validateEphemeralContainersUpdate,
+  validatePod,
+  validatePodResize,
+  validatePodStatusUpdate,
+  validatePodUpdate,
+} from './pod-validation.ts';
 import type { Pod } from './v1.gen.ts';
 
 export const pod = defineKind<Pod>({
@@ -27,6 +33,7 @@ export const pod = defineKind<Pod>({
   validate: validatePod,
   validateUpdate: validatePodUpdate,
   validateStatusUpdate: validatePodStatusUpdate,
+  validateSubresourceUpdate: { ephemeralcontainers: validateEphemeralContainersUpdate, resize: validatePodResize },
   deletionGraceSeconds: (object, askedSeconds) => {
     if (!object.spec?.nodeName || isPodTerminal(object)) return 0;
     const seconds = askedSeconds ?? object.spec.terminationGracePeriodSeconds ?? 0;
