@@ -16,7 +16,10 @@ export class SchedulerCache {
 
   setNode(node: Node): void {
     const known = this.nodes.get(node.metadata.name);
-    if (known) return known.setNode(node);
+    if (known) {
+      known.setNode(node);
+      return;
+    }
     const info = new NodeInfo(node);
     this.nodes.set(info.name, info);
     for (const { pod, node: name } of this.#placed.values()) if (name === info.name) info.add(podInfo(pod));

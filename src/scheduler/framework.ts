@@ -5,7 +5,15 @@
 
 import type { Random } from '../base/random.ts';
 import type { NodeInfo, PodInfo } from './node-info.ts';
-import { type Cluster, type ClusterEvent, type Filter, type Plugin, type Refusal, type Scorer, SCORE_MAX } from './plugin.ts';
+import {
+  type Cluster,
+  type ClusterEvent,
+  type Filter,
+  type Plugin,
+  type Refusal,
+  SCORE_MAX,
+  type Scorer,
+} from './plugin.ts';
 
 /** Below this many nodes all are looked at; above, a share that shrinks with size, as upstream's percentageOfNodesToScore. */
 const FEASIBLE_NODES_MIN = 100;
@@ -27,7 +35,11 @@ interface NamedFilter {
 }
 
 /** The filters that concern the pod; or what rejects it everywhere. */
-export function prepareFilters(plugins: readonly Plugin[], pod: PodInfo, cluster: Cluster): { filters: NamedFilter[] } | { rejection: string; plugin: Plugin } {
+export function prepareFilters(
+  plugins: readonly Plugin[],
+  pod: PodInfo,
+  cluster: Cluster,
+): { filters: NamedFilter[] } | { rejection: string; plugin: Plugin } {
   const filters: NamedFilter[] = [];
   for (const plugin of plugins) {
     const prepared = plugin.filter?.(pod, cluster);
@@ -57,7 +69,14 @@ export class Framework {
   schedule(pod: PodInfo, cluster: Cluster): Outcome {
     const nodesTotal = cluster.nodes.size;
     const prepared = prepareFilters(this.#plugins, pod, cluster);
-    if ('rejection' in prepared) return { node: undefined, rejection: prepared.rejection, refusals: new Map(), nodesTotal, wakesOn: new Set(prepared.plugin.wakesOn) };
+    if ('rejection' in prepared)
+      return {
+        node: undefined,
+        rejection: prepared.rejection,
+        refusals: new Map(),
+        nodesTotal,
+        wakesOn: new Set(prepared.plugin.wakesOn),
+      };
     const refusals = new Map<string, Refusal>();
     const wakesOn = new Set<ClusterEvent>(nodesTotal === 0 ? ['node-added'] : []);
     const feasible: NodeInfo[] = [];
@@ -73,7 +92,8 @@ export class Framework {
       refusals.set(node.name, refused.refusal);
       for (const event of refused.plugin.wakesOn) wakesOn.add(event);
     }
-    if (nodes.length > FEASIBLE_NODES_MIN) this.#startAt = (this.#startAt + feasible.length + refusals.size) % nodes.length;
+    if (nodes.length > FEASIBLE_NODES_MIN)
+      this.#startAt = (this.#startAt + feasible.length + refusals.size) % nodes.length;
     if (feasible.length === 0) return { node: undefined, rejection: undefined, refusals, nodesTotal, wakesOn };
     return { node: feasible.length === 1 ? feasible[0]! : this.#best(pod, cluster, feasible) };
   }
@@ -83,7 +103,10 @@ export class Framework {
     for (const plugin of this.#plugins) {
       const scorer = plugin.weight > 0 ? plugin.score?.(pod, cluster, feasible) : undefined;
       if (!scorer) continue;
-      const scores = normalized(scorer, feasible.map(node => scorer.score(node)));
+      const scores = normalized(
+        scorer,
+        feasible.map(node => scorer.score(node)),
+      );
       for (let i = 0; i < totals.length; i++) totals[i]! += plugin.weight * scores[i]!;
     }
     const most = Math.max(...totals);
@@ -92,7 +115,10 @@ export class Framework {
   }
 }
 
-export function firstRefusal(filters: readonly NamedFilter[], node: NodeInfo): { plugin: Plugin; refusal: Refusal } | undefined {
+export function firstRefusal(
+  filters: readonly NamedFilter[],
+  node: NodeInfo,
+): { plugin: Plugin; refusal: Refusal } | undefined {
   for (const { plugin, filter } of filters) {
     const refusal = filter(node);
     if (refusal) return { plugin, refusal };
@@ -120,7 +146,8 @@ export function describe(infeasible: Infeasible, postscript = ''): string {
   if (rejection) text += ` ${rejection}.`;
   else {
     const counts = new Map<string, number>();
-    for (const { reasons } of refusals.values()) for (const reason of reasons) counts.set(reason, (counts.get(reason) ?? 0) + 1);
+    for (const { reasons } of refusals.values())
+      for (const reason of reasons) counts.set(reason, (counts.get(reason) ?? 0) + 1);
     const parts = [...counts].map(([reason, count]) => `${count} ${reason}`).sort();
     if (parts.length > 0) text += ` ${parts.join(', ')}.`;
   }

@@ -66,7 +66,8 @@ function hostPortsOf(pod: Pod): HostPort[] {
     if (port) ports.push({ ip: hostIP || '0.0.0.0', protocol: protocol ?? 'TCP', port });
   };
   for (const container of pod.spec?.containers ?? []) container.ports?.forEach(add);
-  for (const container of pod.spec?.initContainers ?? []) if (container.restartPolicy === 'Always') container.ports?.forEach(add);
+  for (const container of pod.spec?.initContainers ?? [])
+    if (container.restartPolicy === 'Always') container.ports?.forEach(add);
   return ports;
 }
 
@@ -98,7 +99,8 @@ export class NodeInfo {
     this.node = node;
     this.allocatable = resourceAmounts(node.status?.allocatable ?? node.status?.capacity);
     this.#images.clear();
-    for (const { names, sizeBytes } of node.status?.images ?? []) for (const name of names ?? []) this.#images.set(name, sizeBytes ?? 0);
+    for (const { names, sizeBytes } of node.status?.images ?? [])
+      for (const name of names ?? []) this.#images.set(name, sizeBytes ?? 0);
   }
   /** Bytes of an image that the node has; 0 when it does not. */
   imageBytes(name: string): number {
@@ -122,7 +124,8 @@ export class NodeInfo {
     for (const name in info.requests) this.requested[name] = (this.requested[name] ?? 0) + sign * info.requests[name]!;
     this.assumedCpu += sign * info.assumedCpu;
     this.assumedMemory += sign * info.assumedMemory;
-    if (info.controllerUid) this.byController.set(info.controllerUid, (this.byController.get(info.controllerUid) ?? 0) + sign);
+    if (info.controllerUid)
+      this.byController.set(info.controllerUid, (this.byController.get(info.controllerUid) ?? 0) + sign);
   }
   /** A copy that may be changed to ask "what if". */
   clone(): NodeInfo {

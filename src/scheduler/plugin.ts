@@ -8,7 +8,15 @@ import type { StorageClass } from '../api/storage/v1.gen.ts';
 import type { NodeInfo, PodInfo } from './node-info.ts';
 
 /** What changed in the cluster, in the terms by which plugins say what could help a pod they refused. */
-export type ClusterEvent = 'node-added' | 'node-allocatable' | 'node-labels' | 'node-taints' | 'pod-removed' | 'pod-added' | 'volume' | 'namespace';
+export type ClusterEvent =
+  | 'node-added'
+  | 'node-allocatable'
+  | 'node-labels'
+  | 'node-taints'
+  | 'pod-removed'
+  | 'pod-added'
+  | 'volume'
+  | 'namespace';
 
 export interface Refusal {
   /** As in the FailedScheduling event: `Insufficient cpu`. */

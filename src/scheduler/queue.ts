@@ -4,8 +4,8 @@
  * for an event that one of the plugins which refused it named). A pod is in one place at most.
  */
 
-import type { Clock, Timer } from '../base/clock.ts';
 import type { Pod } from '../api/core/v1.gen.ts';
+import type { Clock, Timer } from '../base/clock.ts';
 import type { ClusterEvent } from './plugin.ts';
 
 /** Without any event a pod is tried again after this long: upstream's pod-max-in-unschedulable-pods-duration. */
@@ -87,7 +87,15 @@ export class SchedulingQueue {
     const uid = pod.metadata.uid!;
     const known = this.#pods.get(uid);
     if (!known) {
-      const waiting: Waiting = { pod, sequence: this.#sequence++, attempts: 0, place: 'active', wakesOn: new Set(), timer: undefined, eventsMissed: new Set() };
+      const waiting: Waiting = {
+        pod,
+        sequence: this.#sequence++,
+        attempts: 0,
+        place: 'active',
+        wakesOn: new Set(),
+        timer: undefined,
+        eventsMissed: new Set(),
+      };
       this.#pods.set(uid, waiting);
       this.#active.push(waiting);
       this.#onReady();
@@ -112,7 +120,10 @@ export class SchedulingQueue {
     const waiting = this.#pods.get(uid);
     if (!waiting) return;
     waiting.wakesOn = wakesOn;
-    if ([...waiting.eventsMissed].some(event => wakesOn.has(event))) return this.#move(waiting, 'retry');
+    if ([...waiting.eventsMissed].some(event => wakesOn.has(event))) {
+      this.#move(waiting, 'retry');
+      return;
+    }
     waiting.place = 'unschedulable';
     waiting.timer = this.#clock.after(UNSCHEDULABLE_MS_MAX, () => this.#move(waiting, 'retry'), { background: true });
   }

@@ -4,21 +4,37 @@
  * the pod's PodScheduled condition, its nomination, and events.
  */
 
-import { type Clock, formatTime } from '../base/clock.ts';
-import { isReason, messageOf } from '../base/errors.ts';
-import type { Logger } from '../base/log.ts';
-import { metrics } from '../base/metrics.ts';
-import type { Random } from '../base/random.ts';
-import type { Binding, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodCondition } from '../api/core/v1.gen.ts';
+import type {
+  Binding,
+  Namespace,
+  Node,
+  PersistentVolume,
+  PersistentVolumeClaim,
+  Pod,
+  PodCondition,
+} from '../api/core/v1.gen.ts';
 import { semanticEqual } from '../api/machinery/equality.ts';
 import { labelSelectorMatch } from '../api/machinery/labels.ts';
 import { podCondition } from '../api/machinery/pod.ts';
 import type { PodDisruptionBudget } from '../api/policy/v1.gen.ts';
 import type { StorageClass } from '../api/storage/v1.gen.ts';
+import { type Clock, formatTime } from '../base/clock.ts';
+import { isReason, messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { metrics } from '../base/metrics.ts';
+import type { Random } from '../base/random.ts';
 import { Client, type ResourceClient } from '../client/client.ts';
 import { ApiEventRecorder, type EventRecorder } from '../client/event-recorder.ts';
 import type { Informer, InformerFactory } from '../client/informer.ts';
-import { NAMESPACES, NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, POD_DISRUPTION_BUDGETS, PODS, STORAGE_CLASSES } from '../client/resources.ts';
+import {
+  NAMESPACES,
+  NODES,
+  PERSISTENT_VOLUME_CLAIMS,
+  PERSISTENT_VOLUMES,
+  POD_DISRUPTION_BUDGETS,
+  PODS,
+  STORAGE_CLASSES,
+} from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { SchedulerCache } from './cache.ts';
 import { describe, Framework, type Infeasible } from './framework.ts';
@@ -60,7 +76,12 @@ export class Scheduler {
   readonly #volumes: VolumeWaiter;
   /** Pods that evicted others and wait for the room: node and pod by uid. */
   readonly #nominated = new Map<string, { pod: Pod; node: string }>();
-  readonly #duration = metrics.histogram('scheduler_scheduling_attempt_duration_seconds', 'Scheduling attempt latency in seconds.', [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1], ['result']);
+  readonly #duration = metrics.histogram(
+    'scheduler_scheduling_attempt_duration_seconds',
+    'Scheduling attempt latency in seconds.',
+    [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1],
+    ['result'],
+  );
   #bindings = 0;
   #running = false;
   #started = false;
@@ -92,21 +113,31 @@ export class Scheduler {
         storageClass: name => classes.get(name),
       },
     };
-    this.#volumes = new VolumeWaiter({ claims, client: client.of<PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIMS), clock });
+    this.#volumes = new VolumeWaiter({
+      claims,
+      client: client.of<PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIMS),
+      clock,
+    });
     nodes.onChange(change => this.#nodeChanged(change.object, change.old));
     this.#podInformer.onChange(change => this.#podChanged(change.object, change.old));
     namespaces.onChange(({ object, old }) => {
       if (old && object && !semanticEqual(old.metadata.labels, object.metadata.labels)) this.#queue.event('namespace');
     });
-    for (const informer of [claims, volumes, classes] as Informer<PersistentVolume>[]) informer.onChange(() => this.#queue.event('volume'));
-    this.ready = Promise.all([nodes, this.#podInformer, namespaces, claims, volumes, classes, this.#budgets].map(informer => informer.synced)).then(() => {
+    for (const informer of [claims, volumes, classes] as Informer<PersistentVolume>[])
+      informer.onChange(() => this.#queue.event('volume'));
+    this.ready = Promise.all(
+      [nodes, this.#podInformer, namespaces, claims, volumes, classes, this.#budgets].map(informer => informer.synced),
+    ).then(() => {
       this.#started = true;
       this.#wake();
     });
   }
 
   #nodeChanged(node: Node | undefined, old: Node | undefined): void {
-    if (!node) return this.#cache.removeNode(old!.metadata.name);
+    if (!node) {
+      this.#cache.removeNode(old!.metadata.name);
+      return;
+    }
     this.#cache.setNode(node);
     for (const event of nodeEvents(node, old)) this.#queue.event(event);
   }
@@ -129,9 +160,14 @@ export class Scheduler {
       return;
     }
     const mine = (pod.spec?.schedulerName ?? SCHEDULER_NAME) === SCHEDULER_NAME;
-    if (!mine || pod.metadata.deletionTimestamp || pod.spec?.schedulingGates?.length) return this.#queue.remove(uid);
+    if (!mine || pod.metadata.deletionTimestamp || pod.spec?.schedulingGates?.length) {
+      this.#queue.remove(uid);
+      return;
+    }
     if (this.#cache.isPlaced(uid)) return;
-    const changed = old !== undefined && (!semanticEqual(old.spec, pod.spec) || !semanticEqual(old.metadata.labels, pod.metadata.labels));
+    const changed =
+      old !== undefined &&
+      (!semanticEqual(old.spec, pod.spec) || !semanticEqual(old.metadata.labels, pod.metadata.labels));
     this.#queue.put(pod, { changed });
   }
 
@@ -176,7 +212,10 @@ export class Scheduler {
 
   /** With the room kept that pods of the same or higher priority have been promised. */
   #clusterFor(pod: Pod): Cluster {
-    const promised = [...this.#nominated.values()].filter(other => other.pod.metadata.uid !== pod.metadata.uid && (other.pod.spec?.priority ?? 0) >= (pod.spec?.priority ?? 0));
+    const promised = [...this.#nominated.values()].filter(
+      other =>
+        other.pod.metadata.uid !== pod.metadata.uid && (other.pod.spec?.priority ?? 0) >= (pod.spec?.priority ?? 0),
+    );
     if (promised.length === 0) return this.#cluster;
     const nodes = new Map(this.#cache.nodes);
     for (const { pod: other, node } of promised) {
@@ -194,7 +233,12 @@ export class Scheduler {
     this.#bindings++;
     try {
       await this.#volumes.bindClaims(podInfo(pod), { node, lookup: this.#cluster.lookup, signal: this.#signal });
-      const binding: Binding = { apiVersion: 'v1', kind: 'Binding', metadata: { name, namespace, uid: uid! }, target: { kind: 'Node', name: node } };
+      const binding: Binding = {
+        apiVersion: 'v1',
+        kind: 'Binding',
+        metadata: { name, namespace, uid: uid! },
+        target: { kind: 'Node', name: node },
+      };
       await this.#pods.createSubresource(namespace, name, 'binding', binding);
       this.#queue.remove(uid!);
       this.#nominated.delete(uid!);
@@ -218,20 +262,38 @@ export class Scheduler {
     const uid = pod.metadata.uid!;
     const canPreempt = failure.nodesTotal > 0;
     const preemption = canPreempt
-      ? preempt(podInfo(pod), { plugins, cluster: this.#cluster, failure, isProtected: victim => this.#isProtected(victim) })
+      ? preempt(podInfo(pod), {
+          plugins,
+          cluster: this.#cluster,
+          failure,
+          isProtected: victim => this.#isProtected(victim),
+        })
       : undefined;
-    const message = describe(failure, preemption && preemption.node === undefined ? `preemption: ${preemption.message}` : '');
+    const message = describe(
+      failure,
+      preemption && preemption.node === undefined ? `preemption: ${preemption.message}` : '',
+    );
     this.#events.event(pod, 'Warning', 'FailedScheduling', message);
     const nominated = preemption?.node ? { node: preemption.node, victims: preemption.victims } : undefined;
     if (nominated) this.#nominated.set(uid, { pod, node: nominated.node });
     this.#queue.unschedulable(uid, nominated ? new Set([...failure.wakesOn, 'pod-removed']) : failure.wakesOn);
     void this.#report(pod, message, nominated?.node);
-    if (nominated) void this.#evict(pod, nominated.victims.map(victim => victim.pod), nominated.node);
+    if (nominated)
+      void this.#evict(
+        pod,
+        nominated.victims.map(victim => victim.pod),
+        nominated.node,
+      );
   }
 
   #isProtected(pod: Pod): boolean {
     for (const budget of this.#budgets.values()) {
-      if (budget.metadata.namespace === pod.metadata.namespace && (budget.status?.disruptionsAllowed ?? 0) <= 0 && labelSelectorMatch(budget.spec?.selector)(pod.metadata.labels)) return true;
+      if (
+        budget.metadata.namespace === pod.metadata.namespace &&
+        (budget.status?.disruptionsAllowed ?? 0) <= 0 &&
+        labelSelectorMatch(budget.spec?.selector)(pod.metadata.labels)
+      )
+        return true;
     }
     return false;
   }
@@ -242,12 +304,24 @@ export class Scheduler {
         const { namespace = '', name, uid } = victim.metadata;
         if (victim.metadata.deletionTimestamp) return;
         try {
-          const condition = { type: 'DisruptionTarget', status: 'True', reason: 'PreemptionByScheduler', message: `${SCHEDULER_NAME}: preempting to accommodate a higher priority pod`, lastTransitionTime: formatTime(this.#clock.now()) };
-          await this.#pods.patchStatus(namespace, name, { metadata: { uid }, status: { conditions: [condition] } }, 'application/strategic-merge-patch+json');
+          const condition = {
+            type: 'DisruptionTarget',
+            status: 'True',
+            reason: 'PreemptionByScheduler',
+            message: `${SCHEDULER_NAME}: preempting to accommodate a higher priority pod`,
+            lastTransitionTime: formatTime(this.#clock.now()),
+          };
+          await this.#pods.patchStatus(
+            namespace,
+            name,
+            { metadata: { uid }, status: { conditions: [condition] } },
+            'application/strategic-merge-patch+json',
+          );
           await this.#pods.delete(namespace, name, { preconditions: { uid: uid! } });
           this.#events.event(victim, 'Normal', 'Preempted', `Preempted by pod ${pod.metadata.uid} on node ${node}`);
         } catch (error) {
-          if (!isReason(error, 'NotFound')) this.#log.warn('victim not deleted', { pod: `${namespace}/${name}`, error: messageOf(error) });
+          if (!isReason(error, 'NotFound'))
+            this.#log.warn('victim not deleted', { pod: `${namespace}/${name}`, error: messageOf(error) });
         }
       }),
     );
@@ -265,13 +339,22 @@ export class Scheduler {
       status: 'False',
       reason: 'Unschedulable',
       message,
-      lastTransitionTime: before?.status === 'False' && before.lastTransitionTime ? before.lastTransitionTime : formatTime(this.#clock.now()),
+      lastTransitionTime:
+        before?.status === 'False' && before.lastTransitionTime
+          ? before.lastTransitionTime
+          : formatTime(this.#clock.now()),
       ...(current.metadata.generation ? { observedGeneration: current.metadata.generation } : {}),
     };
     try {
-      await this.#pods.patchStatus(namespace, name, { metadata: { uid }, status: { conditions: [condition], ...(nominatedNodeName ? { nominatedNodeName } : {}) } }, 'application/strategic-merge-patch+json');
+      await this.#pods.patchStatus(
+        namespace,
+        name,
+        { metadata: { uid }, status: { conditions: [condition], ...(nominatedNodeName ? { nominatedNodeName } : {}) } },
+        'application/strategic-merge-patch+json',
+      );
     } catch (error) {
-      if (!isReason(error, 'NotFound', 'Conflict')) this.#log.warn('PodScheduled condition not written', { pod: `${namespace}/${name}`, error: messageOf(error) });
+      if (!isReason(error, 'NotFound', 'Conflict'))
+        this.#log.warn('PodScheduled condition not written', { pod: `${namespace}/${name}`, error: messageOf(error) });
     }
   }
 }
@@ -281,7 +364,8 @@ function nodeEvents(node: Node, old: Node | undefined): ClusterEvent[] {
   const events: ClusterEvent[] = [];
   if (!semanticEqual(node.status?.allocatable, old.status?.allocatable)) events.push('node-allocatable');
   if (!semanticEqual(node.metadata.labels, old.metadata.labels)) events.push('node-labels');
-  if (!semanticEqual(node.spec?.taints, old.spec?.taints) || node.spec?.unschedulable !== old.spec?.unschedulable) events.push('node-taints');
+  if (!semanticEqual(node.spec?.taints, old.spec?.taints) || node.spec?.unschedulable !== old.spec?.unschedulable)
+    events.push('node-taints');
   return events;
 }
 

@@ -1,7 +1,7 @@
 /** Before a pod is bound: tells the provisioner the node of claims that waited for it, and waits until they are bound. */
 
-import type { Clock } from '../base/clock.ts';
 import type { PersistentVolumeClaim } from '../api/core/v1.gen.ts';
+import type { Clock } from '../base/clock.ts';
 import type { ResourceClient } from '../client/client.ts';
 import type { Informer } from '../client/informer.ts';
 import type { PodInfo } from './node-info.ts';
@@ -18,7 +18,11 @@ export class VolumeWaiter {
   readonly #clock: Clock;
   readonly #waiters = new Set<() => void>();
 
-  constructor(options: { claims: Informer<PersistentVolumeClaim>; client: ResourceClient<PersistentVolumeClaim>; clock: Clock }) {
+  constructor(options: {
+    claims: Informer<PersistentVolumeClaim>;
+    client: ResourceClient<PersistentVolumeClaim>;
+    clock: Clock;
+  }) {
     this.#claims = options.claims;
     this.#client = options.client;
     this.#clock = options.clock;
@@ -32,7 +36,11 @@ export class VolumeWaiter {
     const names = waitingClaims(pod, options);
     if (names.length === 0) return;
     const namespace = pod.pod.metadata.namespace ?? '';
-    await Promise.all(names.map(name => this.#client.patch(namespace, name, { metadata: { annotations: { [SELECTED_NODE]: options.node } } })));
+    await Promise.all(
+      names.map(name =>
+        this.#client.patch(namespace, name, { metadata: { annotations: { [SELECTED_NODE]: options.node } } }),
+      ),
+    );
     const bound = () => names.every(name => this.#claims.get(`${namespace}/${name}`)?.spec?.volumeName);
     await new Promise<void>((resolve, reject) => {
       const end = (error?: Error) => {
@@ -46,7 +54,9 @@ export class VolumeWaiter {
         if (bound()) end();
       };
       const aborted = () => end(new Error('scheduler stops'));
-      const timer = this.#clock.after(BIND_MS_MAX, () => end(new Error('timed out waiting for the condition')), { background: true });
+      const timer = this.#clock.after(BIND_MS_MAX, () => end(new Error('timed out waiting for the condition')), {
+        background: true,
+      });
       options.signal.addEventListener('abort', aborted, { once: true });
       this.#waiters.add(check);
       check();

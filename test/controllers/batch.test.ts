@@ -7,7 +7,15 @@ import type { CronJob, Job } from '../../src/api/batch/v1.gen.ts';
 import type { Pod } from '../../src/api/core/v1.gen.ts';
 import { podCondition } from '../../src/api/machinery/pod.ts';
 import type { PodDisruptionBudget } from '../../src/api/policy/v1.gen.ts';
-import { CRON_JOBS, DAEMON_SETS, JOBS, NODES, POD_DISRUPTION_BUDGETS, PODS, STATEFUL_SETS } from '../../src/client/resources.ts';
+import {
+  CRON_JOBS,
+  DAEMON_SETS,
+  JOBS,
+  NODES,
+  POD_DISRUPTION_BUDGETS,
+  PODS,
+  STATEFUL_SETS,
+} from '../../src/client/resources.ts';
 import { openCluster, type TestCluster } from './cluster.ts';
 
 let cluster: TestCluster;
@@ -18,14 +26,43 @@ before(async () => {
 });
 after(() => cluster.close());
 
-const podsOf = async (app: string): Promise<Pod[]> => (await cluster.of<Pod>(PODS).list('default', { labelSelector: `app=${app}` })).items;
+const podsOf = async (app: string): Promise<Pod[]> =>
+  (await cluster.of<Pod>(PODS).list('default', { labelSelector: `app=${app}` })).items;
 const names = async (app: string) => (await podsOf(app)).map(pod => pod.metadata.name).sort();
-const template = (app: string, spec: object = {}) => ({ metadata: { labels: { app } }, spec: { containers: [{ name: 'main', image: 'a:1' }], ...spec } });
+const template = (app: string, spec: object = {}) => ({
+  metadata: { labels: { app } },
+  spec: { containers: [{ name: 'main', image: 'a:1' }], ...spec },
+});
 const finish = (pod: Pod, phase: string) =>
-  cluster.of<Pod>(PODS).patchStatus('default', pod.metadata.name, { status: { phase, containerStatuses: [{ name: 'main', ready: false, restartCount: 0, image: 'a:1', imageID: '', state: { terminated: { exitCode: phase === 'Failed' ? 1 : 0, finishedAt: '2020-01-01T00:00:00Z' } } }] } }, 'application/strategic-merge-patch+json');
+  cluster.of<Pod>(PODS).patchStatus(
+    'default',
+    pod.metadata.name,
+    {
+      status: {
+        phase,
+        containerStatuses: [
+          {
+            name: 'main',
+            ready: false,
+            restartCount: 0,
+            image: 'a:1',
+            imageID: '',
+            state: { terminated: { exitCode: phase === 'Failed' ? 1 : 0, finishedAt: '2020-01-01T00:00:00Z' } },
+          },
+        ],
+      },
+    },
+    'application/strategic-merge-patch+json',
+  );
 const make = (of: { group: string; version: string; resource: string }, kind: string, name: string, spec: object) =>
-  cluster.of(of).create({ apiVersion: of.group ? `${of.group}/${of.version}` : of.version, kind, metadata: { name, namespace: 'default' }, spec } as never);
-const bare = (name: string, spec: object = {}) => make(PODS, 'Pod', name, { containers: [{ name: 'main', image: 'a:1' }], ...spec });
+  cluster.of(of).create({
+    apiVersion: of.group ? `${of.group}/${of.version}` : of.version,
+    kind,
+    metadata: { name, namespace: 'default' },
+    spec,
+  } as never);
+const bare = (name: string, spec: object = {}) =>
+  make(PODS, 'Pod', name, { containers: [{ name: 'main', image: 'a:1' }], ...spec });
 const pod = (name: string) => cluster.of<Pod>(PODS).get('default', name);
 
 test('a stateful set grows and shrinks in order and rolls from the top', async () => {
@@ -33,7 +70,12 @@ test('a stateful set grows and shrinks in order and rolls from the top', async (
   cluster.informers.get<Pod>(PODS).onChange(({ object, old }) => {
     if (object && !old && object.metadata.labels?.['app'] === 'db') order.push(object.metadata.name);
   });
-  await make(STATEFUL_SETS, 'StatefulSet', 'db', { replicas: 3, serviceName: 'db', selector: { matchLabels: { app: 'db' } }, template: template('db') });
+  await make(STATEFUL_SETS, 'StatefulSet', 'db', {
+    replicas: 3,
+    serviceName: 'db',
+    selector: { matchLabels: { app: 'db' } },
+    template: template('db'),
+  });
   const set = () => cluster.of<StatefulSet>(STATEFUL_SETS).get('default', 'db');
   await cluster.until('3 ready', async () => (await set()).status?.readyReplicas === 3);
   assert.deepEqual(order, ['db-0', 'db-1', 'db-2']);
@@ -42,10 +84,18 @@ test('a stateful set grows and shrinks in order and rolls from the top', async (
   assert.equal(first.spec?.subdomain, 'db');
   assert.equal(first.metadata.labels?.['apps.kubernetes.io/pod-index'], '0');
   order.length = 0;
-  await cluster.of(STATEFUL_SETS).patch('default', 'db', { spec: { template: { spec: { containers: [{ name: 'main', image: 'a:2' }] } } } });
+  await cluster
+    .of(STATEFUL_SETS)
+    .patch('default', 'db', { spec: { template: { spec: { containers: [{ name: 'main', image: 'a:2' }] } } } });
   const done = await cluster.until('rolled', async () => {
     const found = await set();
-    return found.status?.observedGeneration === found.metadata.generation && found.status?.updatedReplicas === 3 && found.status.currentRevision === found.status.updateRevision && found.status.readyReplicas === 3 && found;
+    return (
+      found.status?.observedGeneration === found.metadata.generation &&
+      found.status?.updatedReplicas === 3 &&
+      found.status.currentRevision === found.status.updateRevision &&
+      found.status.readyReplicas === 3 &&
+      found
+    );
   });
   assert.equal(done.status?.currentReplicas, 3);
   assert.deepEqual(order, ['db-2', 'db-1', 'db-0']);
@@ -54,23 +104,37 @@ test('a stateful set grows and shrinks in order and rolls from the top', async (
 });
 
 test('a daemon set runs once on each node that fits, and rolls', async () => {
-  await make(DAEMON_SETS, 'DaemonSet', 'agent', { selector: { matchLabels: { app: 'agent' } }, template: template('agent') });
+  await make(DAEMON_SETS, 'DaemonSet', 'agent', {
+    selector: { matchLabels: { app: 'agent' } },
+    template: template('agent'),
+  });
   const set = () => cluster.of<DaemonSet>(DAEMON_SETS).get('default', 'agent');
   await cluster.until('both', async () => (await set()).status?.numberAvailable === 2);
   assert.deepEqual((await podsOf('agent')).map(({ spec }) => spec?.nodeName).sort(), ['node-1', 'node-2']);
   await cluster.addNode('node-3');
   await cluster.until('the new node too', async () => (await set()).status?.numberAvailable === 3);
-  await cluster.of(DAEMON_SETS).patch('default', 'agent', { spec: { template: { spec: { nodeSelector: { disk: 'ssd' } } } } });
+  await cluster
+    .of(DAEMON_SETS)
+    .patch('default', 'agent', { spec: { template: { spec: { nodeSelector: { disk: 'ssd' } } } } });
   await cluster.until('only where it fits', async () => {
     const { status } = await set();
-    return status?.desiredNumberScheduled === 1 && status.updatedNumberScheduled === 1 && status.numberAvailable === 1 && (await podsOf('agent')).length === 1;
+    return (
+      status?.desiredNumberScheduled === 1 &&
+      status.updatedNumberScheduled === 1 &&
+      status.numberAvailable === 1 &&
+      (await podsOf('agent')).length === 1
+    );
   });
   await cluster.of(NODES).delete('', 'node-3');
 });
 
 test('a job completes after its pods succeed; failures count to the limit', async () => {
   const job = (name: string) => cluster.of<Job>(JOBS).get('default', name);
-  await make(JOBS, 'Job', 'sum', { completions: 3, parallelism: 2, template: template('sum', { restartPolicy: 'Never' }) });
+  await make(JOBS, 'Job', 'sum', {
+    completions: 3,
+    parallelism: 2,
+    template: template('sum', { restartPolicy: 'Never' }),
+  });
   const finished = new Set<string>();
   await cluster.until('complete', async () => {
     for (const found of await podsOf('sum')) {
@@ -83,12 +147,19 @@ test('a job completes after its pods succeed; failures count to the limit', asyn
   const done = await job('sum');
   assert.equal(done.status?.succeeded, 3);
   assert.equal(finished.size, 3);
-  assert.deepEqual(done.status?.conditions?.map(({ type }) => type), ['SuccessCriteriaMet', 'Complete']);
+  assert.deepEqual(
+    done.status?.conditions?.map(({ type }) => type),
+    ['SuccessCriteriaMet', 'Complete'],
+  );
   assert.ok(done.status?.completionTime);
-  await cluster.until('finalizers are off', async () => (await podsOf('sum')).every(({ metadata }) => !metadata.finalizers?.length));
+  await cluster.until('finalizers are off', async () =>
+    (await podsOf('sum')).every(({ metadata }) => !metadata.finalizers?.length),
+  );
 
   await make(JOBS, 'Job', 'bad', { backoffLimit: 0, template: template('bad', { restartPolicy: 'Never' }) });
-  const failing = await cluster.until('it runs', async () => (await podsOf('bad')).find(({ status }) => status?.phase === 'Running'));
+  const failing = await cluster.until('it runs', async () =>
+    (await podsOf('bad')).find(({ status }) => status?.phase === 'Running'),
+  );
   await finish(failing, 'Failed');
   const failed = await cluster.until('failed', async () => {
     const found = await job('bad');
@@ -99,30 +170,58 @@ test('a job completes after its pods succeed; failures count to the limit', asyn
 });
 
 test('an indexed job gives each index one pod', async () => {
-  await make(JOBS, 'Job', 'parts', { completions: 2, parallelism: 2, completionMode: 'Indexed', template: template('parts', { restartPolicy: 'Never' }) });
+  await make(JOBS, 'Job', 'parts', {
+    completions: 2,
+    parallelism: 2,
+    completionMode: 'Indexed',
+    template: template('parts', { restartPolicy: 'Never' }),
+  });
   const running = await cluster.until('both run', async () => {
     const found = (await podsOf('parts')).filter(({ status }) => status?.phase === 'Running');
     return found.length === 2 && found;
   });
-  assert.deepEqual(running.map(({ metadata }) => metadata.annotations?.['batch.kubernetes.io/job-completion-index']).sort(), ['0', '1']);
+  assert.deepEqual(
+    running.map(({ metadata }) => metadata.annotations?.['batch.kubernetes.io/job-completion-index']).sort(),
+    ['0', '1'],
+  );
   for (const found of running) await finish(found, 'Succeeded');
-  await cluster.until('complete', async () => (await cluster.of<Job>(JOBS).get('default', 'parts')).status?.completedIndexes === '0,1');
+  await cluster.until(
+    'complete',
+    async () => (await cluster.of<Job>(JOBS).get('default', 'parts')).status?.completedIndexes === '0,1',
+  );
 });
 
 test('a cron job that was due starts a job', async () => {
-  const made = (await make(CRON_JOBS, 'CronJob', 'tick', { schedule: '* * * * *', suspend: true, jobTemplate: { spec: { template: template('tick', { restartPolicy: 'Never' }) } } })) as CronJob;
+  const made = (await make(CRON_JOBS, 'CronJob', 'tick', {
+    schedule: '* * * * *',
+    suspend: true,
+    jobTemplate: { spec: { template: template('tick', { restartPolicy: 'Never' }) } },
+  })) as CronJob;
   await cluster.of(CRON_JOBS).patchStatus('default', 'tick', { status: { lastScheduleTime: '2020-01-01T00:00:00Z' } });
   await cluster.of(CRON_JOBS).patch('default', 'tick', { spec: { suspend: false, startingDeadlineSeconds: 120 } });
-  const job = await cluster.until('a job', async () => (await cluster.of<Job>(JOBS).list('default')).items.find(({ metadata }) => metadata.ownerReferences?.[0]?.uid === made.metadata.uid));
+  const job = await cluster.until('a job', async () =>
+    (await cluster.of<Job>(JOBS).list('default')).items.find(
+      ({ metadata }) => metadata.ownerReferences?.[0]?.uid === made.metadata.uid,
+    ),
+  );
   assert.match(job.metadata.name, /^tick-\d{8}$/);
-  await cluster.until('it is listed', async () => (await cluster.of<CronJob>(CRON_JOBS).get('default', 'tick')).status?.active?.length === 1);
+  await cluster.until(
+    'it is listed',
+    async () => (await cluster.of<CronJob>(CRON_JOBS).get('default', 'tick')).status?.active?.length === 1,
+  );
   await cluster.of(CRON_JOBS).delete('default', 'tick');
 });
 
 test('a pod that does not fit says why, and is placed as soon as it does', async () => {
   await bare('big', { containers: [{ name: 'main', image: 'a:1', resources: { requests: { cpu: '6' } } }] });
-  const refused = await cluster.until('the condition', async () => podCondition(await pod('big'), 'PodScheduled')?.status === 'False' && pod('big'));
-  assert.equal(podCondition(refused, 'PodScheduled')?.message, '0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.');
+  const refused = await cluster.until(
+    'the condition',
+    async () => podCondition(await pod('big'), 'PodScheduled')?.status === 'False' && pod('big'),
+  );
+  assert.equal(
+    podCondition(refused, 'PodScheduled')?.message,
+    '0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.',
+  );
   assert.equal(podCondition(refused, 'PodScheduled')?.reason, 'Unschedulable');
   const startMs = performance.now();
   await cluster.addNode('node-big', { cpu: '8' });
@@ -132,26 +231,53 @@ test('a pod that does not fit says why, and is placed as soon as it does', async
 
 test('taints keep pods away, tolerations let them in', async () => {
   await bare('picky', { nodeSelector: { disk: 'floppy' } });
-  await cluster.of(NODES).patch('', 'node-big', { spec: { taints: [{ key: 'only', value: 'me', effect: 'NoSchedule' }] } });
-  await bare('tolerant', { nodeSelector: { 'kubernetes.io/hostname': 'node-big' }, tolerations: [{ key: 'only', operator: 'Exists' }] });
+  await cluster
+    .of(NODES)
+    .patch('', 'node-big', { spec: { taints: [{ key: 'only', value: 'me', effect: 'NoSchedule' }] } });
+  await bare('tolerant', {
+    nodeSelector: { 'kubernetes.io/hostname': 'node-big' },
+    tolerations: [{ key: 'only', operator: 'Exists' }],
+  });
   await cluster.until('tolerant runs', async () => (await pod('tolerant')).spec?.nodeName === 'node-big');
   await bare('intolerant', { nodeSelector: { 'kubernetes.io/hostname': 'node-big' } });
-  const refused = await cluster.until('refused', async () => podCondition(await pod('intolerant'), 'PodScheduled')?.status === 'False' && pod('intolerant'));
-  assert.equal(podCondition(refused, 'PodScheduled')?.message, "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't match Pod's node affinity/selector. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.");
+  const refused = await cluster.until(
+    'refused',
+    async () => podCondition(await pod('intolerant'), 'PodScheduled')?.status === 'False' && pod('intolerant'),
+  );
+  assert.equal(
+    podCondition(refused, 'PodScheduled')?.message,
+    "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't match Pod's node affinity/selector. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.",
+  );
   await cluster.of(NODES).patch('', 'node-big', { spec: { taints: [] } });
   await cluster.until('then placed', async () => (await pod('intolerant')).spec?.nodeName === 'node-big');
 });
 
 test('a higher priority evicts a lower one', async () => {
-  await bare('low', { priority: 0, nodeSelector: { 'kubernetes.io/hostname': 'node-1' }, containers: [{ name: 'main', image: 'a:1', resources: { requests: { cpu: '3' } } }] });
+  await bare('low', {
+    priority: 0,
+    nodeSelector: { 'kubernetes.io/hostname': 'node-1' },
+    containers: [{ name: 'main', image: 'a:1', resources: { requests: { cpu: '3' } } }],
+  });
   await cluster.until('low runs', async () => (await pod('low')).spec?.nodeName);
-  await bare('high', { priority: 1000, nodeSelector: { 'kubernetes.io/hostname': 'node-1' }, containers: [{ name: 'main', image: 'a:1', resources: { requests: { cpu: '3' } } }] });
+  await bare('high', {
+    priority: 1000,
+    nodeSelector: { 'kubernetes.io/hostname': 'node-1' },
+    containers: [{ name: 'main', image: 'a:1', resources: { requests: { cpu: '3' } } }],
+  });
   await cluster.until('high has the room', async () => (await pod('high')).spec?.nodeName === 'node-1');
   await assert.rejects(pod('low'));
   await cluster.until('the event', async () => (await cluster.events()).some(({ reason }) => reason === 'Preempted'));
 });
 
 test('a disruption budget counts', async () => {
-  await make(POD_DISRUPTION_BUDGETS, 'PodDisruptionBudget', 'db', { minAvailable: 0, selector: { matchLabels: { app: 'db' } } });
-  await cluster.until('one may go', async () => (await cluster.of<PodDisruptionBudget>(POD_DISRUPTION_BUDGETS).get('default', 'db')).status?.disruptionsAllowed === 1);
+  await make(POD_DISRUPTION_BUDGETS, 'PodDisruptionBudget', 'db', {
+    minAvailable: 0,
+    selector: { matchLabels: { app: 'db' } },
+  });
+  await cluster.until(
+    'one may go',
+    async () =>
+      (await cluster.of<PodDisruptionBudget>(POD_DISRUPTION_BUDGETS).get('default', 'db')).status
+        ?.disruptionsAllowed === 1,
+  );
 });

@@ -3,15 +3,15 @@
  * kubelet is a stand-in that only reports (pods become Running and Ready, and vanish when deleted). It runs no container.
  */
 
+import type { Node, Pod } from '../../src/api/core/v1.gen.ts';
+import { type KubeObject, keyOf } from '../../src/api/meta.ts';
 import { namespaceLifecycle } from '../../src/apiserver/admission/namespace-lifecycle.ts';
-import { ApiServer } from '../../src/apiserver/server.ts';
 import { LOOPBACK_USER } from '../../src/apiserver/request.ts';
 import { podHandlers } from '../../src/apiserver/reviews/pods.ts';
+import { ApiServer } from '../../src/apiserver/server.ts';
 import { formatTime, systemClock } from '../../src/base/clock.ts';
-import { type Logger, createLogger } from '../../src/base/log.ts';
+import { createLogger, type Logger } from '../../src/base/log.ts';
 import { seededRandom } from '../../src/base/random.ts';
-import type { Node, Pod } from '../../src/api/core/v1.gen.ts';
-import { keyOf, type KubeObject } from '../../src/api/meta.ts';
 import { Client, type ResourceClient } from '../../src/client/client.ts';
 import { InformerFactory } from '../../src/client/informer.ts';
 import { NAMESPACES, NODES, PODS } from '../../src/client/resources.ts';
@@ -27,7 +27,10 @@ export interface TestCluster {
   of<T extends KubeObject>(of: ResourceId): ResourceClient<T>;
   /** Resolves with the first defined, non-false value. */
   until<T>(what: string, check: () => T | undefined | false | Promise<T | undefined | false>): Promise<T>;
-  addNode(name: string, facts?: { cpu?: string; labels?: Record<string, string>; taints?: NonNullable<Node['spec']>['taints'] }): Promise<void>;
+  addNode(
+    name: string,
+    facts?: { cpu?: string; labels?: Record<string, string>; taints?: NonNullable<Node['spec']>['taints'] },
+  ): Promise<void>;
   events(): Promise<{ reason: string; message: string; type: string }[]>;
   /** Pods named here stay as they are. */
   readonly frozen: Set<string>;
@@ -38,11 +41,24 @@ export interface TestCluster {
   close(): Promise<void>;
 }
 
-export async function openCluster(options: { controllers?: boolean; scheduler?: boolean; log?: Logger } = {}): Promise<TestCluster> {
+export async function openCluster(
+  options: { controllers?: boolean; scheduler?: boolean; log?: Logger } = {},
+): Promise<TestCluster> {
   const log = options.log ?? createLogger('test', { level: 'warn' });
   const clock = systemClock;
   const late: { api?: Transport; server?: ApiServer } = {};
-  const server = await ApiServer.open({ store: openMemoryStore(), log, clock, admission: [namespaceLifecycle({ reader: () => late.server!.reader } as never)], createHandlers: podHandlers({ reader: () => late.server!.reader, transport: () => late.api!, stored: () => late.api as never, clock }) });
+  const server = await ApiServer.open({
+    store: openMemoryStore(),
+    log,
+    clock,
+    admission: [namespaceLifecycle({ reader: () => late.server!.reader } as never)],
+    createHandlers: podHandlers({
+      reader: () => late.server!.reader,
+      transport: () => late.api!,
+      stored: () => late.api as never,
+      clock,
+    }),
+  });
   late.server = server;
   const api = server.transport(LOOPBACK_USER);
   late.api = api;
@@ -52,10 +68,18 @@ export async function openCluster(options: { controllers?: boolean; scheduler?: 
   const client = new Client(api);
   const random = seededRandom(1);
   for (const name of ['default', 'kube-system', 'kube-node-lease']) {
-    await api.create({ of: NAMESPACES }, { apiVersion: 'v1', kind: 'Namespace', metadata: { name } }).catch(() => undefined);
+    await api
+      .create({ of: NAMESPACES }, { apiVersion: 'v1', kind: 'Namespace', metadata: { name } })
+      .catch(() => undefined);
   }
-  const host = options.controllers === false ? undefined : startControllers({ transport: api, informers, log, clock, random, signal: stop.signal, caPem: 'CA' });
-  const scheduler = options.scheduler === false ? undefined : startScheduler({ transport: api, informers, log, clock, random, signal: stop.signal });
+  const host =
+    options.controllers === false
+      ? undefined
+      : startControllers({ transport: api, informers, log, clock, random, signal: stop.signal, caPem: 'CA' });
+  const scheduler =
+    options.scheduler === false
+      ? undefined
+      : startScheduler({ transport: api, informers, log, clock, random, signal: stop.signal });
   await Promise.all([host?.ready, scheduler?.ready]);
   const pods = client.of<Pod>(PODS);
   let address = 1;
@@ -85,11 +109,29 @@ export async function openCluster(options: { controllers?: boolean; scheduler?: 
         metadata: { name, labels: { 'kubernetes.io/hostname': name, ...labels } },
         spec: { ...(taints ? { taints } : {}) },
       };
-      const status = { capacity: allocatable, allocatable, conditions: [{ type: 'Ready', status: 'True', reason: 'KubeletReady', message: '', lastHeartbeatTime: formatTime(clock.now()), lastTransitionTime: formatTime(clock.now()) }] };
+      const status = {
+        capacity: allocatable,
+        allocatable,
+        conditions: [
+          {
+            type: 'Ready',
+            status: 'True',
+            reason: 'KubeletReady',
+            message: '',
+            lastHeartbeatTime: formatTime(clock.now()),
+            lastTransitionTime: formatTime(clock.now()),
+          },
+        ],
+      };
       const made = await client.of<Node>(NODES).create(node);
       await client.of<Node>(NODES).patchStatus('', made.metadata.name, { status });
     },
-    events: async () => ((await api.list({ of: { group: '', version: 'v1', resource: 'events' } })).items as unknown as { reason: string; message: string; type: string }[]),
+    events: async () =>
+      (await api.list({ of: { group: '', version: 'v1', resource: 'events' } })).items as unknown as {
+        reason: string;
+        message: string;
+        type: string;
+      }[],
     async close() {
       stop.abort();
       await host?.done;
@@ -102,7 +144,10 @@ export async function openCluster(options: { controllers?: boolean; scheduler?: 
     const pod = change.object;
     const { namespace = '', name } = pod.metadata;
     if (pod.metadata.deletionTimestamp) {
-      setTimeout(() => void pods.delete(namespace, name, { gracePeriodSeconds: 0 }).catch(() => undefined), cluster.stopMs);
+      setTimeout(
+        () => void pods.delete(namespace, name, { gracePeriodSeconds: 0 }).catch(() => undefined),
+        cluster.stopMs,
+      );
       return;
     }
     if (pod.status?.podIP) return;
@@ -110,9 +155,15 @@ export async function openCluster(options: { controllers?: boolean; scheduler?: 
     const ready = cluster.brokenImages.has(pod.spec!.containers[0]!.image ?? '') ? 'False' : 'True';
     const index = address++;
     const podIP = `10.244.${index >> 8}.${index & 255}`;
-    const conditions = ['Initialized', 'ContainersReady', 'Ready'].map(type => ({ type, status: type === 'Initialized' ? 'True' : ready, lastTransitionTime: now }));
+    const conditions = ['Initialized', 'ContainersReady', 'Ready'].map(type => ({
+      type,
+      status: type === 'Initialized' ? 'True' : ready,
+      lastTransitionTime: now,
+    }));
     const status = { phase: 'Running', podIP, podIPs: [{ ip: podIP }], startTime: now, conditions };
-    void pods.patchStatus(namespace, name, { status }, 'application/strategic-merge-patch+json').catch(error => log.debug('stand-in kubelet', { error }));
+    void pods
+      .patchStatus(namespace, name, { status }, 'application/strategic-merge-patch+json')
+      .catch(error => log.debug('stand-in kubelet', { error }));
   });
   return cluster;
 }

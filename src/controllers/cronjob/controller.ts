@@ -3,13 +3,20 @@
  * next time; nothing polls.
  */
 
-import { formatTime } from '../../base/clock.ts';
-import { isReason, messageOf } from '../../base/errors.ts';
 import type { CronJob, CronJobStatus, Job } from '../../api/batch/v1.gen.ts';
 import { semanticEqual } from '../../api/machinery/equality.ts';
 import { controllerOf, keyOf } from '../../api/meta.ts';
+import { formatTime } from '../../base/clock.ts';
+import { isReason, messageOf } from '../../base/errors.ts';
 import { CRON_JOBS, JOBS } from '../../client/resources.ts';
-import { type Controller, type ControllerDefinition, latest, type ReconcileContext, type Result, watch } from '../runtime/controller.ts';
+import {
+  type Controller,
+  type ControllerDefinition,
+  latest,
+  type ReconcileContext,
+  type Result,
+  watch,
+} from '../runtime/controller.ts';
 import { controllerReference, dependents, indexByController } from '../runtime/ownership.ts';
 import { parseSchedule, type Schedule } from './schedule.ts';
 
@@ -19,7 +26,9 @@ const MISSED_MAX = 100;
 /** The timer may fire a moment early against the wall clock. */
 const SLACK_MS = 100;
 
-const outcomeOf = (job: Job): 'Complete' | 'Failed' | undefined => job.status?.conditions?.find(({ type, status }) => status === 'True' && (type === 'Complete' || type === 'Failed'))?.type as 'Complete' | 'Failed' | undefined;
+const outcomeOf = (job: Job): 'Complete' | 'Failed' | undefined =>
+  job.status?.conditions?.find(({ type, status }) => status === 'True' && (type === 'Complete' || type === 'Failed'))
+    ?.type as 'Complete' | 'Failed' | undefined;
 
 class CronJobs {
   readonly #ctx: ReconcileContext;
@@ -34,12 +43,13 @@ class CronJobs {
     const own = dependents(this.#jobs, cron);
     let status = this.#noteFinished(cron, own);
     await this.#cleanup(cron, own);
-    let result: Result | void = undefined;
+    let result: Result | undefined;
     if (!cron.metadata.deletionTimestamp && !cron.spec?.suspend) {
       const schedule = this.#schedule(cron);
       if (schedule) ({ status, result } = await this.#start(cron, status, schedule));
     }
-    if (!semanticEqual(cron.status ?? {}, status)) await this.#ctx.client.of<CronJob>(CRON_JOBS).updateStatus({ ...cron, status });
+    if (!semanticEqual(cron.status ?? {}, status))
+      await this.#ctx.client.of<CronJob>(CRON_JOBS).updateStatus({ ...cron, status });
     return result;
   }
 
@@ -48,7 +58,10 @@ class CronJobs {
       return parseSchedule(cron.spec!.schedule, cron.spec?.timeZone);
     } catch (error) {
       const reason = cron.spec?.timeZone && error instanceof RangeError ? 'UnknownTimeZone' : 'UnparseableSchedule';
-      const text = reason === 'UnknownTimeZone' ? `invalid timeZone: ${cron.spec?.timeZone}: unknown time zone ${cron.spec?.timeZone}` : `unparseable schedule: ${JSON.stringify(cron.spec?.schedule)} : ${messageOf(error)}`;
+      const text =
+        reason === 'UnknownTimeZone'
+          ? `invalid timeZone: ${cron.spec?.timeZone}: unknown time zone ${cron.spec?.timeZone}`
+          : `unparseable schedule: ${JSON.stringify(cron.spec?.schedule)} : ${messageOf(error)}`;
       this.#ctx.events.event(cron, 'Warning', reason, text);
       return undefined;
     }
@@ -64,12 +77,18 @@ class CronJobs {
       }
       const outcome = outcomeOf(found);
       if (!outcome) return true;
-      this.#ctx.events.event(cron, 'Normal', 'SawCompletedJob', `Saw completed job: ${found.metadata.name}, condition: ${outcome}`);
+      this.#ctx.events.event(
+        cron,
+        'Normal',
+        'SawCompletedJob',
+        `Saw completed job: ${found.metadata.name}, condition: ${outcome}`,
+      );
       return false;
     });
     for (const found of own) {
       const { completionTime } = found.status ?? {};
-      if (outcomeOf(found) === 'Complete' && completionTime && completionTime > (status.lastSuccessfulTime ?? '')) status.lastSuccessfulTime = completionTime;
+      if (outcomeOf(found) === 'Complete' && completionTime && completionTime > (status.lastSuccessfulTime ?? ''))
+        status.lastSuccessfulTime = completionTime;
     }
     return { ...status, active };
   }
@@ -79,14 +98,18 @@ class CronJobs {
     for (const outcome of ['Complete', 'Failed'] as const) {
       const limit = limits[outcome];
       if (limit === undefined) continue;
-      const finished = own.filter(found => outcomeOf(found) === outcome).sort((a, b) => ((a.status?.startTime ?? '') < (b.status?.startTime ?? '') ? -1 : 1));
+      const finished = own
+        .filter(found => outcomeOf(found) === outcome)
+        .sort((a, b) => ((a.status?.startTime ?? '') < (b.status?.startTime ?? '') ? -1 : 1));
       for (const found of finished.slice(0, Math.max(0, finished.length - limit))) await this.#delete(cron, found);
     }
   }
 
   async #delete(cron: CronJob, found: Job): Promise<void> {
     try {
-      await this.#ctx.client.of<Job>(JOBS).delete(found.metadata.namespace!, found.metadata.name, { propagationPolicy: 'Background' });
+      await this.#ctx.client
+        .of<Job>(JOBS)
+        .delete(found.metadata.namespace!, found.metadata.name, { propagationPolicy: 'Background' });
       this.#ctx.events.event(cron, 'Normal', 'SuccessfulDelete', `Deleted job ${found.metadata.name}`);
     } catch (error) {
       if (!isReason(error, 'NotFound')) throw error;
@@ -103,7 +126,12 @@ class CronJobs {
     for (let atMs = schedule.next(fromMs); atMs !== undefined && atMs <= nowMs + SLACK_MS; atMs = schedule.next(atMs)) {
       dueMs = atMs;
       if (++missed > MISSED_MAX) {
-        this.#ctx.events.event(cron, 'Warning', 'TooManyMissedTimes', `too many missed start times: ${missed}. Set or decrease .spec.startingDeadlineSeconds or check clock skew`);
+        this.#ctx.events.event(
+          cron,
+          'Warning',
+          'TooManyMissedTimes',
+          `too many missed start times: ${missed}. Set or decrease .spec.startingDeadlineSeconds or check clock skew`,
+        );
         // Jump close to now instead of walking through every missed time.
         atMs = Math.max(atMs, nowMs - 24 * 3600 * 1000);
         missed = Number.NEGATIVE_INFINITY;
@@ -112,7 +140,11 @@ class CronJobs {
     return dueMs;
   }
 
-  async #start(cron: CronJob, status: CronJobStatus, schedule: Schedule): Promise<{ status: CronJobStatus; result: Result | void }> {
+  async #start(
+    cron: CronJob,
+    status: CronJobStatus,
+    schedule: Schedule,
+  ): Promise<{ status: CronJobStatus; result: Result | undefined }> {
     const nowMs = this.#ctx.clock.now();
     const nextMs = schedule.next(nowMs + SLACK_MS);
     const result = nextMs === undefined ? undefined : { requeueAfterMs: nextMs - nowMs };
@@ -120,7 +152,12 @@ class CronJobs {
     if (dueMs === undefined) return { status, result };
     const active = status.active ?? [];
     if (cron.spec?.concurrencyPolicy === 'Forbid' && active.length > 0) {
-      this.#ctx.events.event(cron, 'Normal', 'JobAlreadyActive', 'Not starting job because prior execution is running and concurrency policy is Forbid');
+      this.#ctx.events.event(
+        cron,
+        'Normal',
+        'JobAlreadyActive',
+        'Not starting job because prior execution is running and concurrency policy is Forbid',
+      );
       return { status, result };
     }
     let running = active;
@@ -132,9 +169,23 @@ class CronJobs {
       running = [];
     }
     const made = await this.#create(cron, dueMs);
-    const reference = made && { apiVersion: 'batch/v1', kind: 'Job', namespace: made.metadata.namespace!, name: made.metadata.name, uid: made.metadata.uid!, resourceVersion: made.metadata.resourceVersion! };
+    const reference = made && {
+      apiVersion: 'batch/v1',
+      kind: 'Job',
+      namespace: made.metadata.namespace!,
+      name: made.metadata.name,
+      uid: made.metadata.uid!,
+      resourceVersion: made.metadata.resourceVersion!,
+    };
     const known = reference && running.some(({ uid }) => uid === reference.uid);
-    return { status: { ...status, active: reference && !known ? [...running, reference] : running, lastScheduleTime: formatTime(dueMs) }, result };
+    return {
+      status: {
+        ...status,
+        active: reference && !known ? [...running, reference] : running,
+        lastScheduleTime: formatTime(dueMs),
+      },
+      result,
+    };
   }
 
   async #create(cron: CronJob, dueMs: number): Promise<Job | undefined> {

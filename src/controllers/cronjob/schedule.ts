@@ -1,7 +1,13 @@
 /** Cron schedules: five fields, names, steps, `@daily` and the like, in a time zone. Pure. */
 
 const MACROS: Readonly<Record<string, string>> = {
-  '@yearly': '0 0 1 1 *', '@annually': '0 0 1 1 *', '@monthly': '0 0 1 * *', '@weekly': '0 0 * * 0', '@daily': '0 0 * * *', '@midnight': '0 0 * * *', '@hourly': '0 * * * *',
+  '@yearly': '0 0 1 1 *',
+  '@annually': '0 0 1 1 *',
+  '@monthly': '0 0 1 * *',
+  '@weekly': '0 0 * * 0',
+  '@daily': '0 0 * * *',
+  '@midnight': '0 0 * * *',
+  '@hourly': '0 * * * *',
 };
 const MONTHS = ['jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', 'oct', 'nov', 'dec'];
 const DAYS = ['sun', 'mon', 'tue', 'wed', 'thu', 'fri', 'sat'];
@@ -56,7 +62,10 @@ export function parseSchedule(text: string, timeZone = 'UTC'): Schedule {
   const words = (MACROS[text.trim()] ?? text).trim().split(/\s+/);
   if (words.length !== 5) throw new Error(`expected exactly 5 fields, found ${words.length}: [${words.join(' ')}]`);
   const [minute, hour, day, month] = [
-    parseField(words[0]!, { min: 0, max: 59 }), parseField(words[1]!, { min: 0, max: 23 }), parseField(words[2]!, { min: 1, max: 31 }), parseField(words[3]!, { min: 1, max: 12, names: MONTHS }),
+    parseField(words[0]!, { min: 0, max: 59 }),
+    parseField(words[1]!, { min: 0, max: 23 }),
+    parseField(words[2]!, { min: 1, max: 31 }),
+    parseField(words[3]!, { min: 1, max: 12, names: MONTHS }),
   ];
   const weekday = parseField(words[4]!.replaceAll('7', '0'), { min: 0, max: 6, names: DAYS });
   const local = localTime(timeZone);
@@ -72,7 +81,8 @@ export function parseSchedule(text: string, timeZone = 'UTC'): Schedule {
       while (atMs < endMs) {
         const at = local(atMs);
         // Coarse steps while the day is wrong, then hours, then minutes. Half an hour, since zones may shift by that.
-        if (!month.values.has(at.month) || !dayMatches(at)) atMs += Math.max(MINUTE_MS, Math.min(30 * MINUTE_MS, ((23 - at.hour) * 60 + 60 - at.minute) * MINUTE_MS));
+        if (!month.values.has(at.month) || !dayMatches(at))
+          atMs += Math.max(MINUTE_MS, Math.min(30 * MINUTE_MS, ((23 - at.hour) * 60 + 60 - at.minute) * MINUTE_MS));
         else if (!hour.values.has(at.hour)) atMs += Math.min(30, 60 - at.minute) * MINUTE_MS;
         else if (!minute.values.has(at.minute)) atMs += MINUTE_MS;
         else return atMs;
@@ -94,12 +104,32 @@ function localTime(timeZone: string): (ms: number) => LocalTime {
   if (timeZone === 'UTC' || timeZone === 'Etc/UTC') {
     return ms => {
       const date = new Date(ms);
-      return { minute: date.getUTCMinutes(), hour: date.getUTCHours(), day: date.getUTCDate(), month: date.getUTCMonth() + 1, weekday: date.getUTCDay() };
+      return {
+        minute: date.getUTCMinutes(),
+        hour: date.getUTCHours(),
+        day: date.getUTCDate(),
+        month: date.getUTCMonth() + 1,
+        weekday: date.getUTCDay(),
+      };
     };
   }
-  const format = new Intl.DateTimeFormat('en-US', { timeZone, hourCycle: 'h23', minute: 'numeric', hour: 'numeric', day: 'numeric', month: 'numeric', weekday: 'short' });
+  const format = new Intl.DateTimeFormat('en-US', {
+    timeZone,
+    hourCycle: 'h23',
+    minute: 'numeric',
+    hour: 'numeric',
+    day: 'numeric',
+    month: 'numeric',
+    weekday: 'short',
+  });
   return ms => {
     const parts = Object.fromEntries(format.formatToParts(ms).map(({ type, value }) => [type, value]));
-    return { minute: Number(parts['minute']), hour: Number(parts['hour']), day: Number(parts['day']), month: Number(parts['month']), weekday: DAYS.indexOf(parts['weekday']!.toLowerCase()) };
+    return {
+      minute: Number(parts['minute']),
+      hour: Number(parts['hour']),
+      day: Number(parts['day']),
+      month: Number(parts['month']),
+      weekday: DAYS.indexOf(parts['weekday']!.toLowerCase()),
+    };
   };
 }

@@ -1,6 +1,5 @@
 /** DaemonSets: one pod on each node that fits, replaced by RollingUpdate (maxUnavailable, maxSurge) or OnDelete. */
 
-import { isReason } from '../../base/errors.ts';
 import type { ControllerRevision, DaemonSet, DaemonSetStatus } from '../../api/apps/v1.gen.ts';
 import type { Node, Pod } from '../../api/core/v1.gen.ts';
 import { semanticEqual } from '../../api/machinery/equality.ts';
@@ -8,8 +7,16 @@ import { rollingUpdateBounds } from '../../api/machinery/int-or-string.ts';
 import { labelSelectorMatch } from '../../api/machinery/labels.ts';
 import { isPodAvailable, isPodReady } from '../../api/machinery/pod.ts';
 import { controllerOf, keyOf } from '../../api/meta.ts';
+import { isReason } from '../../base/errors.ts';
 import { CONTROLLER_REVISIONS, DAEMON_SETS, NODES, PODS } from '../../client/resources.ts';
-import { type Controller, type ControllerDefinition, latest, type ReconcileContext, type Result, watch } from '../runtime/controller.ts';
+import {
+  type Controller,
+  type ControllerDefinition,
+  latest,
+  type ReconcileContext,
+  type Result,
+  watch,
+} from '../runtime/controller.ts';
 import { Expectations } from '../runtime/expectations.ts';
 import { REVISION_HASH, syncRevisions, truncateHistory } from '../runtime/history.ts';
 import { claim, dependents, indexByController, orphans } from '../runtime/ownership.ts';
@@ -61,7 +68,12 @@ class DaemonSets {
         for (const pod of pods) {
           if (pod.metadata.deletionTimestamp) continue;
           if (pod.status?.phase === 'Failed') {
-            this.#ctx.events.event(set, 'Warning', 'FailedDaemonPod', `Found failed daemon pod ${pod.metadata.namespace}/${pod.metadata.name} on node ${name}, will try to kill it`);
+            this.#ctx.events.event(
+              set,
+              'Warning',
+              'FailedDaemonPod',
+              `Found failed daemon pod ${pod.metadata.namespace}/${pod.metadata.name} on node ${name}, will try to kill it`,
+            );
             work.remove.push(pod);
           } else if (pod.status?.phase === 'Succeeded') work.remove.push(pod);
           else alive.push(pod);
@@ -79,9 +91,14 @@ class DaemonSets {
     const surge = rollingBounds(set, 1).maxSurge > 0;
     const groups = surge ? [alive.filter(isNew), alive.filter(pod => !isNew(pod))] : [alive];
     const nowMs = this.#ctx.clock.now();
-    if (surge && groups[0]!.some(pod => isPodAvailable(pod, set.spec.minReadySeconds ?? 0, nowMs))) work.remove.push(...groups.pop()!);
+    if (surge && groups[0]!.some(pod => isPodAvailable(pod, set.spec.minReadySeconds ?? 0, nowMs)))
+      work.remove.push(...groups.pop()!);
     for (const group of groups) {
-      group.sort((a, b) => Number(Boolean(b.spec?.nodeName)) - Number(Boolean(a.spec?.nodeName)) || ((a.metadata.creationTimestamp ?? '') < (b.metadata.creationTimestamp ?? '') ? -1 : 1));
+      group.sort(
+        (a, b) =>
+          Number(Boolean(b.spec?.nodeName)) - Number(Boolean(a.spec?.nodeName)) ||
+          ((a.metadata.creationTimestamp ?? '') < (b.metadata.creationTimestamp ?? '') ? -1 : 1),
+      );
       work.remove.push(...group.slice(1));
     }
   }
@@ -91,7 +108,8 @@ class DaemonSets {
     const wantedNodes = [...this.#nodes.values()].filter(node => placement(set, node).shouldRun);
     const { maxSurge, maxUnavailable } = rollingBounds(set, wantedNodes.length);
     const nowMs = this.#ctx.clock.now();
-    const available = (pod: Pod) => !pod.metadata.deletionTimestamp && isPodAvailable(pod, set.spec.minReadySeconds ?? 0, nowMs);
+    const available = (pod: Pod) =>
+      !pod.metadata.deletionTimestamp && isPodAvailable(pod, set.spec.minReadySeconds ?? 0, nowMs);
     const work: Work = { create: [], remove: [] };
     const replaceable: { pod: Pod; node: string }[] = [];
     let unavailable = 0;
@@ -107,7 +125,8 @@ class DaemonSets {
       if (!available(old)) work.remove.push(old);
       else replaceable.push({ pod: old, node: metadata.name });
     }
-    if (maxSurge > 0) work.create.push(...replaceable.slice(0, Math.max(0, maxSurge - surging)).map(({ node }) => node));
+    if (maxSurge > 0)
+      work.create.push(...replaceable.slice(0, Math.max(0, maxSurge - surging)).map(({ node }) => node));
     else work.remove.push(...replaceable.slice(0, Math.max(0, maxUnavailable - unavailable)).map(({ pod }) => pod));
     return work;
   }
@@ -117,7 +136,11 @@ class DaemonSets {
     const create = work.create.slice(0, BURST_MAX);
     const remove = work.remove.slice(0, BURST_MAX);
     if (create.length === 0 && remove.length === 0) return;
-    this.expectations.expect(key, create.length, remove.map(pod => pod.metadata.uid!));
+    this.expectations.expect(
+      key,
+      create.length,
+      remove.map(pod => pod.metadata.uid!),
+    );
     const { successes, error } = await slowStart({ count: create.length, first: 1 }, async index => {
       try {
         await createPod(this.#ctx, set, daemonPod(set, create[index]!, hash));
@@ -140,7 +163,11 @@ class DaemonSets {
     if (failure !== undefined) throw failure;
   }
 
-  status(set: DaemonSet, byNode: ReadonlyMap<string, Pod[]>, options: { hash: string; collisionCount: number | undefined }): DaemonSetStatus {
+  status(
+    set: DaemonSet,
+    byNode: ReadonlyMap<string, Pod[]>,
+    options: { hash: string; collisionCount: number | undefined },
+  ): DaemonSetStatus {
     const nowMs = this.#ctx.clock.now();
     const counts = { desired: 0, current: 0, misscheduled: 0, ready: 0, available: 0, updated: 0 };
     for (const node of this.#nodes.values()) {
@@ -196,7 +223,14 @@ function create(ctx: ReconcileContext): Controller {
       watch<Pod>(PODS, change => {
         const pod = latest(change);
         const owner = controllerOf(pod);
-        if (!owner) return [...sets.values()].filter(set => set.metadata.namespace === pod.metadata.namespace && labelSelectorMatch(set.spec.selector)(pod.metadata.labels)).map(keyOf);
+        if (!owner)
+          return [...sets.values()]
+            .filter(
+              set =>
+                set.metadata.namespace === pod.metadata.namespace &&
+                labelSelectorMatch(set.spec.selector)(pod.metadata.labels),
+            )
+            .map(keyOf);
         if (owner.kind !== 'DaemonSet') return [];
         const key = `${pod.metadata.namespace}/${owner.name}`;
         if (!change.old) expectations.created(key);
@@ -204,7 +238,8 @@ function create(ctx: ReconcileContext): Controller {
         return [key];
       }),
       watch<Node>(NODES, change => {
-        const facts = (node: Node | undefined) => node && [node.metadata.labels, node.spec?.taints, node.spec?.unschedulable];
+        const facts = (node: Node | undefined) =>
+          node && [node.metadata.labels, node.spec?.taints, node.spec?.unschedulable];
         return semanticEqual(facts(change.object), facts(change.old)) ? [] : [...sets.values()].map(keyOf);
       }),
       watch<ControllerRevision>(CONTROLLER_REVISIONS, () => []),
@@ -216,17 +251,25 @@ function create(ctx: ReconcileContext): Controller {
       if (set.metadata.deletionTimestamp) return;
       const hash = update.metadata.labels![REVISION_HASH]!;
       const mayChange = expectations.satisfied(keyOf(set));
-      const claimed = await claim(ctx, { owner: set, ownerResource: DAEMON_SETS, of: PODS, selector: labelSelectorMatch(set.spec.selector), objects: [...dependents(pods, set), ...orphans(pods, namespace)] });
+      const claimed = await claim(ctx, {
+        owner: set,
+        ownerResource: DAEMON_SETS,
+        of: PODS,
+        selector: labelSelectorMatch(set.spec.selector),
+        objects: [...dependents(pods, set), ...orphans(pods, namespace)],
+      });
       const byNode = daemonSets.byNode(claimed);
       try {
         if (mayChange) {
           const missing = daemonSets.placementWork(set, byNode, hash);
-          const rolling = missing.create.length + missing.remove.length === 0 && set.spec.updateStrategy?.type !== 'OnDelete';
+          const rolling =
+            missing.create.length + missing.remove.length === 0 && set.spec.updateStrategy?.type !== 'OnDelete';
           await daemonSets.carryOut(set, rolling ? daemonSets.rollingWork(set, byNode, hash) : missing, hash);
         }
       } finally {
         const status = daemonSets.status(set, byNode, { hash, collisionCount });
-        if (!semanticEqual(set.status, status)) await ctx.client.of<DaemonSet>(DAEMON_SETS).updateStatus({ ...set, status });
+        if (!semanticEqual(set.status, status))
+          await ctx.client.of<DaemonSet>(DAEMON_SETS).updateStatus({ ...set, status });
       }
       const live = new Set([update.metadata.name, ...claimed.map(pod => pod.metadata.labels?.[REVISION_HASH] ?? '')]);
       await truncateHistory(ctx, set, { all, live });

@@ -21,7 +21,12 @@ export function daemonTolerations(spec: { hostNetwork?: boolean; tolerations?: T
     ...(spec.hostNetwork ? ([['node.kubernetes.io/network-unavailable', 'NoSchedule']] as [string, string][]) : []),
   ];
   const present = spec.tolerations ?? [];
-  const added = own.filter(([key, effect]) => !present.some(toleration => toleration.key === key && toleration.effect === effect && toleration.operator === 'Exists'));
+  const added = own.filter(
+    ([key, effect]) =>
+      !present.some(
+        toleration => toleration.key === key && toleration.effect === effect && toleration.operator === 'Exists',
+      ),
+  );
   return [...present, ...added.map(([key, effect]) => ({ key, operator: 'Exists', effect }))];
 }
 
@@ -30,7 +35,8 @@ export function placement(set: DaemonSet, node: Node): { shouldRun: boolean; may
   if (spec.nodeName && spec.nodeName !== node.metadata.name) return { shouldRun: false, mayStay: false };
   if (!(requiredNodeMatch(spec)?.(node) ?? true)) return { shouldRun: false, mayStay: false };
   const tolerations = daemonTolerations(spec);
-  if (!untolerated(node.spec?.taints, tolerations, ['NoSchedule', 'NoExecute'])) return { shouldRun: true, mayStay: true };
+  if (!untolerated(node.spec?.taints, tolerations, ['NoSchedule', 'NoExecute']))
+    return { shouldRun: true, mayStay: true };
   return { shouldRun: false, mayStay: !untolerated(node.spec?.taints, tolerations, ['NoExecute']) };
 }
 
@@ -38,7 +44,10 @@ function pinned(affinity: Affinity | undefined, node: string): Affinity {
   const field = { matchFields: [{ key: NODE_NAME_FIELD, operator: 'In', values: [node] }] };
   const terms = affinity?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution?.nodeSelectorTerms;
   const nodeSelectorTerms = terms?.length ? terms.map(term => ({ ...term, ...field })) : [field];
-  return { ...affinity, nodeAffinity: { ...affinity?.nodeAffinity, requiredDuringSchedulingIgnoredDuringExecution: { nodeSelectorTerms } } };
+  return {
+    ...affinity,
+    nodeAffinity: { ...affinity?.nodeAffinity, requiredDuringSchedulingIgnoredDuringExecution: { nodeSelectorTerms } },
+  };
 }
 
 export function daemonPod(set: DaemonSet, node: string, hash: string): Pod {
@@ -46,7 +55,14 @@ export function daemonPod(set: DaemonSet, node: string, hash: string): Pod {
   const generation = set.metadata.annotations?.['deprecated.daemonset.template.generation'];
   return {
     ...pod,
-    metadata: { ...pod.metadata, labels: { ...pod.metadata.labels, ...(generation ? { 'pod-template-generation': generation } : {}), [REVISION_HASH]: hash } },
+    metadata: {
+      ...pod.metadata,
+      labels: {
+        ...pod.metadata.labels,
+        ...(generation ? { 'pod-template-generation': generation } : {}),
+        [REVISION_HASH]: hash,
+      },
+    },
     spec: { ...pod.spec!, tolerations: daemonTolerations(pod.spec!), affinity: pinned(pod.spec!.affinity, node) },
   };
 }
@@ -54,8 +70,10 @@ export function daemonPod(set: DaemonSet, node: string, hash: string): Pod {
 /** The node a daemon pod is for, also before it is scheduled. */
 export function targetNode(pod: Pod): string | undefined {
   if (pod.spec?.nodeName) return pod.spec.nodeName;
-  for (const term of pod.spec?.affinity?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution?.nodeSelectorTerms ?? []) {
-    for (const { key, operator, values } of term.matchFields ?? []) if (key === NODE_NAME_FIELD && operator === 'In' && values?.length === 1) return values[0];
+  for (const term of pod.spec?.affinity?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution
+    ?.nodeSelectorTerms ?? []) {
+    for (const { key, operator, values } of term.matchFields ?? [])
+      if (key === NODE_NAME_FIELD && operator === 'In' && values?.length === 1) return values[0];
   }
   return undefined;
 }

@@ -14,7 +14,8 @@ const INT32_MAX = 2 ** 31 - 1;
 export const replicasOf = (set: ReplicaSet): number => set.spec.replicas ?? 1;
 export const wanted = (deployment: Deployment): number => deployment.spec.replicas ?? 1;
 export const isRolling = (deployment: Deployment): boolean => deployment.spec.strategy?.type !== 'Recreate';
-export const sum = (sets: readonly ReplicaSet[], of: (set: ReplicaSet) => number | undefined): number => sets.reduce((total, set) => total + (of(set) ?? 0), 0);
+export const sum = (sets: readonly ReplicaSet[], of: (set: ReplicaSet) => number | undefined): number =>
+  sets.reduce((total, set) => total + (of(set) ?? 0), 0);
 export const activeSets = (sets: readonly ReplicaSet[]): ReplicaSet[] => sets.filter(set => replicasOf(set) > 0);
 
 function bounds(deployment: Deployment): { maxSurge: number; maxUnavailable: number } {
@@ -52,7 +53,12 @@ export function byCreation(a: ReplicaSet, b: ReplicaSet): number {
  * How far old replica sets may shrink now: first their unavailable pods, then as many available ones as the minimum
  * allows. A set may appear twice; apply in order.
  */
-export function shrinkOldSets(deployment: Deployment, all: readonly ReplicaSet[], old: readonly ReplicaSet[], newSet: ReplicaSet): Sizing[] {
+export function shrinkOldSets(
+  deployment: Deployment,
+  all: readonly ReplicaSet[],
+  old: readonly ReplicaSet[],
+  newSet: ReplicaSet,
+): Sizing[] {
   const minAvailable = wanted(deployment) - maxUnavailable(deployment);
   const newUnavailable = replicasOf(newSet) - (newSet.status?.availableReplicas ?? 0);
   const cleanupMax = sum(all, replicasOf) - minAvailable - newUnavailable;
@@ -90,7 +96,9 @@ export function proportionalSizes(deployment: Deployment, active: readonly Repli
   const allowed = wanted(deployment) > 0 ? wanted(deployment) + maxSurge(deployment) : 0;
   const toAdd = allowed - sum(active, replicasOf);
   const newestFirst = toAdd > 0;
-  const sorted = [...active].sort((a, b) => replicasOf(b) - replicasOf(a) || (newestFirst ? byCreation(b, a) : byCreation(a, b)));
+  const sorted = [...active].sort(
+    (a, b) => replicasOf(b) - replicasOf(a) || (newestFirst ? byCreation(b, a) : byCreation(a, b)),
+  );
   let added = 0;
   const sizes = sorted.map(set => {
     const share = toAdd === 0 ? 0 : proportion(set, deployment, toAdd, added);
@@ -122,7 +130,12 @@ export function annotationNumber(set: ReplicaSet, name: string): number | undefi
 /** The new replica set has arrived: everything is there and available. */
 export function isSaturated(deployment: Deployment, set: ReplicaSet | undefined): boolean {
   const replicas = wanted(deployment);
-  return set !== undefined && replicasOf(set) === replicas && annotationNumber(set, DESIRED_REPLICAS) === replicas && (set.status?.availableReplicas ?? 0) === replicas;
+  return (
+    set !== undefined &&
+    replicasOf(set) === replicas &&
+    annotationNumber(set, DESIRED_REPLICAS) === replicas &&
+    (set.status?.availableReplicas ?? 0) === replicas
+  );
 }
 
 /** The only active replica set, or the latest when none is active; undefined when several are. */
@@ -132,5 +145,7 @@ export function activeOrLatest(newSet: ReplicaSet | undefined, old: readonly Rep
   return active[0] ?? newSet ?? [...old].sort((a, b) => byCreation(b, a))[0];
 }
 
-export const hasProgressDeadline = (deployment: Deployment): boolean => deployment.spec.progressDeadlineSeconds !== undefined && deployment.spec.progressDeadlineSeconds !== INT32_MAX;
-export const hasHistoryLimit = (deployment: Deployment): boolean => deployment.spec.revisionHistoryLimit !== undefined && deployment.spec.revisionHistoryLimit !== INT32_MAX;
+export const hasProgressDeadline = (deployment: Deployment): boolean =>
+  deployment.spec.progressDeadlineSeconds !== undefined && deployment.spec.progressDeadlineSeconds !== INT32_MAX;
+export const hasHistoryLimit = (deployment: Deployment): boolean =>
+  deployment.spec.revisionHistoryLimit !== undefined && deployment.spec.revisionHistoryLimit !== INT32_MAX;

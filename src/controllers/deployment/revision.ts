@@ -13,7 +13,14 @@ export const REVISION = 'deployment.kubernetes.io/revision';
 export const REVISION_HISTORY = 'deployment.kubernetes.io/revision-history';
 
 const HISTORY_CHARACTERS_MAX = 2000;
-const NOT_COPIED = new Set(['kubectl.kubernetes.io/last-applied-configuration', REVISION, REVISION_HISTORY, DESIRED_REPLICAS, MAX_REPLICAS, 'deprecated.deployment.rollback.to']);
+const NOT_COPIED = new Set([
+  'kubectl.kubernetes.io/last-applied-configuration',
+  REVISION,
+  REVISION_HISTORY,
+  DESIRED_REPLICAS,
+  MAX_REPLICAS,
+  'deprecated.deployment.rollback.to',
+]);
 
 function withoutHash(template: PodTemplateSpec | undefined): unknown {
   const { [POD_TEMPLATE_HASH]: _hash, ...labels } = template?.metadata?.labels ?? {};
@@ -34,17 +41,26 @@ export function revisionOf(set: ReplicaSet): number {
   return Number.isSafeInteger(revision) ? revision : 0;
 }
 
-export const maxRevision = (sets: readonly ReplicaSet[]): number => sets.reduce((max, set) => Math.max(max, revisionOf(set)), 0);
+export const maxRevision = (sets: readonly ReplicaSet[]): number =>
+  sets.reduce((max, set) => Math.max(max, revisionOf(set)), 0);
 
 /** Annotations that record the size the Deployment had, for proportional scaling. */
 export function replicaAnnotations(deployment: Deployment): Record<string, string> {
-  return { [DESIRED_REPLICAS]: String(wanted(deployment)), [MAX_REPLICAS]: String(wanted(deployment) + maxSurge(deployment)) };
+  return {
+    [DESIRED_REPLICAS]: String(wanted(deployment)),
+    [MAX_REPLICAS]: String(wanted(deployment) + maxSurge(deployment)),
+  };
 }
 
 /** Annotations of the new replica set: the Deployment's own, the revision, and former revisions when it is reused. */
-export function newSetAnnotations(deployment: Deployment, present: Readonly<Record<string, string>>, options: { revision: number; exists: boolean }): Record<string, string> {
+export function newSetAnnotations(
+  deployment: Deployment,
+  present: Readonly<Record<string, string>>,
+  options: { revision: number; exists: boolean },
+): Record<string, string> {
   const annotations: Record<string, string> = { ...present };
-  for (const [key, value] of Object.entries(deployment.metadata.annotations ?? {})) if (!NOT_COPIED.has(key)) annotations[key] = value;
+  for (const [key, value] of Object.entries(deployment.metadata.annotations ?? {}))
+    if (!NOT_COPIED.has(key)) annotations[key] = value;
   const before = present[REVISION];
   const beforeNumber = Number(before ?? 0);
   if (!Number.isSafeInteger(beforeNumber)) return annotations;

@@ -3,21 +3,42 @@
  * Invariant: a pass works on one consistent draft; a write that lost a race throws and the next pass starts afresh.
  */
 
-import { failure, isReason, messageOf } from '../../base/errors.ts';
 import type { Deployment, DeploymentStatus, ReplicaSet } from '../../api/apps/v1.gen.ts';
 import type { Pod } from '../../api/core/v1.gen.ts';
 import { semanticEqual } from '../../api/machinery/equality.ts';
 import { isPodTerminal, podTemplateHash } from '../../api/machinery/pod.ts';
 import { controllerOf } from '../../api/meta.ts';
+import { failure, isReason, messageOf } from '../../base/errors.ts';
 import { DEPLOYMENTS, REPLICA_SETS } from '../../client/resources.ts';
 import type { ReconcileContext, Result } from '../runtime/controller.ts';
 import { controllerReference } from '../runtime/ownership.ts';
 import { isNamespaceTerminating } from '../runtime/pod-control.ts';
 import {
-  activeOrLatest, activeSets, annotationNumber, DESIRED_REPLICAS, hasHistoryLimit, hasProgressDeadline, isRolling, isSaturated, newSetSize, proportionalSizes, replicasOf, shrinkOldSets, sum,
+  activeOrLatest,
+  activeSets,
+  annotationNumber,
+  DESIRED_REPLICAS,
+  hasHistoryLimit,
+  hasProgressDeadline,
+  isRolling,
+  isSaturated,
+  newSetSize,
+  proportionalSizes,
+  replicasOf,
+  shrinkOldSets,
+  sum,
   wanted,
 } from './arithmetic.ts';
-import { findNewSet, maxRevision, newSetAnnotations, POD_TEMPLATE_HASH, REVISION, replicaAnnotations, revisionOf, sameTemplate } from './revision.ts';
+import {
+  findNewSet,
+  maxRevision,
+  newSetAnnotations,
+  POD_TEMPLATE_HASH,
+  REVISION,
+  replicaAnnotations,
+  revisionOf,
+  sameTemplate,
+} from './revision.ts';
 import { calculateStatus, condition, isComplete, msUntilDeadline, rolloutStatus, withCondition } from './status.ts';
 
 export class Rollout {
@@ -27,7 +48,10 @@ export class Rollout {
   #sets: ReplicaSet[];
   readonly #podsOf: (set: ReplicaSet) => readonly Pod[];
 
-  constructor(ctx: ReconcileContext, options: { deployment: Deployment; sets: readonly ReplicaSet[]; podsOf: (set: ReplicaSet) => readonly Pod[] }) {
+  constructor(
+    ctx: ReconcileContext,
+    options: { deployment: Deployment; sets: readonly ReplicaSet[]; podsOf: (set: ReplicaSet) => readonly Pod[] },
+  ) {
     this.#ctx = ctx;
     this.#deployment = options.deployment;
     this.#sets = [...options.sets];
@@ -36,7 +60,8 @@ export class Rollout {
 
   async run(): Promise<Result | void> {
     const deployment = this.#deployment;
-    if (deployment.metadata.deletionTimestamp) return this.#writeStatus(calculateStatus(deployment, this.#sets, this.#newSet(), this.#now()));
+    if (deployment.metadata.deletionTimestamp)
+      return this.#writeStatus(calculateStatus(deployment, this.#sets, this.#newSet(), this.#now()));
     await this.#notePause();
     if (deployment.spec.paused) return this.#scaleOnly({ cleanup: true });
     if (await this.#isScaling()) return this.#scaleOnly({ cleanup: false });
@@ -62,7 +87,12 @@ export class Rollout {
     if (Boolean(deployment.spec.paused) === noted) return;
     const next = deployment.spec.paused
       ? { type: 'Progressing' as const, status: 'Unknown', reason: 'DeploymentPaused', message: 'Deployment is paused' }
-      : { type: 'Progressing' as const, status: 'Unknown', reason: 'DeploymentResumed', message: 'Deployment is resumed' };
+      : {
+          type: 'Progressing' as const,
+          status: 'Unknown',
+          reason: 'DeploymentResumed',
+          message: 'Deployment is resumed',
+        };
     await this.#writeStatus(withCondition(deployment.status ?? {}, next, this.#now()));
   }
 
@@ -89,14 +119,16 @@ export class Rollout {
     if (isSaturated(this.#deployment, newSet)) {
       for (const set of activeSets(old)) await this.#scale(set, 0);
     } else if (isRolling(this.#deployment)) {
-      for (const { set, to } of proportionalSizes(this.#deployment, activeSets(this.#sets))) await this.#resize(set, to);
+      for (const { set, to } of proportionalSizes(this.#deployment, activeSets(this.#sets)))
+        await this.#resize(set, to);
     }
   }
 
   async #rolling(): Promise<Result | void> {
     const newSet = (await this.#syncRevision({ create: true }))!;
     const replicas = wanted(this.#deployment);
-    const size = replicasOf(newSet) > replicas ? replicas : newSetSize(this.#deployment, this.#sets, replicasOf(newSet));
+    const size =
+      replicasOf(newSet) > replicas ? replicas : newSetSize(this.#deployment, this.#sets, replicasOf(newSet));
     if (size !== replicasOf(newSet)) {
       await this.#scale(newSet, size);
       return this.#syncStatus();
@@ -120,7 +152,9 @@ export class Rollout {
 
   #oldPodsRun(): boolean {
     const old = this.#oldSets();
-    return sum(old, set => set.status?.replicas) > 0 || old.some(set => this.#podsOf(set).some(pod => !isPodTerminal(pod)));
+    return (
+      sum(old, set => set.status?.replicas) > 0 || old.some(set => this.#podsOf(set).some(pod => !isPodTerminal(pod)))
+    );
   }
 
   /** Makes annotations and status agree on the revision; creates the new replica set when asked. */
@@ -128,15 +162,34 @@ export class Rollout {
     const existing = this.#newSet();
     const revision = maxRevision(this.#oldSets()) + 1;
     if (!existing) return options.create ? this.#createNewSet(revision) : undefined;
-    const annotations = newSetAnnotations(this.#deployment, existing.metadata.annotations ?? {}, { revision, exists: true });
+    const annotations = newSetAnnotations(this.#deployment, existing.metadata.annotations ?? {}, {
+      revision,
+      exists: true,
+    });
     const minReadySeconds = this.#deployment.spec.minReadySeconds ?? 0;
     let newSet = existing;
-    if (!semanticEqual(annotations, existing.metadata.annotations) || (existing.spec.minReadySeconds ?? 0) !== minReadySeconds) {
-      newSet = await this.#updateSet({ ...existing, metadata: { ...existing.metadata, annotations }, spec: { ...existing.spec, minReadySeconds } });
+    if (
+      !semanticEqual(annotations, existing.metadata.annotations) ||
+      (existing.spec.minReadySeconds ?? 0) !== minReadySeconds
+    ) {
+      newSet = await this.#updateSet({
+        ...existing,
+        metadata: { ...existing.metadata, annotations },
+        spec: { ...existing.spec, minReadySeconds },
+      });
     }
     let status = this.#deployment.status ?? {};
     if (hasProgressDeadline(this.#deployment) && !condition(status, 'Progressing')) {
-      status = withCondition(status, { type: 'Progressing', status: 'True', reason: 'FoundNewReplicaSet', message: `Found new replica set "${newSet.metadata.name}"` }, this.#now());
+      status = withCondition(
+        status,
+        {
+          type: 'Progressing',
+          status: 'True',
+          reason: 'FoundNewReplicaSet',
+          message: `Found new replica set "${newSet.metadata.name}"`,
+        },
+        this.#now(),
+      );
     }
     await this.#writeStatus(status, newSet.metadata.annotations?.[REVISION]);
     return newSet;
@@ -167,10 +220,25 @@ export class Rollout {
     };
     const { set, existed } = await this.#createOrFind(draft);
     this.#sets.push(set);
-    if (!existed && replicas > 0) this.#ctx.events.event(deployment, 'Normal', 'ScalingReplicaSet', `Scaled up replica set ${set.metadata.name} from 0 to ${replicas}`);
+    if (!existed && replicas > 0)
+      this.#ctx.events.event(
+        deployment,
+        'Normal',
+        'ScalingReplicaSet',
+        `Scaled up replica set ${set.metadata.name} from 0 to ${replicas}`,
+      );
     let status = deployment.status ?? {};
     if (!existed && hasProgressDeadline(deployment)) {
-      status = withCondition(status, { type: 'Progressing', status: 'True', reason: 'NewReplicaSetCreated', message: `Created new replica set "${set.metadata.name}"` }, this.#now());
+      status = withCondition(
+        status,
+        {
+          type: 'Progressing',
+          status: 'True',
+          reason: 'NewReplicaSetCreated',
+          message: `Created new replica set "${set.metadata.name}"`,
+        },
+        this.#now(),
+      );
     }
     await this.#writeStatus(status, String(revision));
     return set;
@@ -184,7 +252,11 @@ export class Rollout {
     } catch (error) {
       if (isReason(error, 'AlreadyExists')) {
         const set = await client.get(draft.metadata.namespace!, draft.metadata.name);
-        if (controllerOf(set)?.uid === deployment.metadata.uid && sameTemplate(set.spec.template, deployment.spec.template)) return { set, existed: true };
+        if (
+          controllerOf(set)?.uid === deployment.metadata.uid &&
+          sameTemplate(set.spec.template, deployment.spec.template)
+        )
+          return { set, existed: true };
         // Another template has this hash: the next pass hashes with the higher count.
         await this.#writeStatus({ ...deployment.status, collisionCount: (deployment.status?.collisionCount ?? 0) + 1 });
         throw failure(409, 'Conflict', `replica set ${draft.metadata.name} has another template; hashing again`);
@@ -192,7 +264,13 @@ export class Rollout {
       if (isNamespaceTerminating(error)) throw error;
       const message = `Failed to create new replica set "${draft.metadata.name}": ${messageOf(error)}`;
       if (hasProgressDeadline(deployment)) {
-        await this.#writeStatus(withCondition(deployment.status ?? {}, { type: 'Progressing', status: 'False', reason: 'ReplicaSetCreateError', message }, this.#now()));
+        await this.#writeStatus(
+          withCondition(
+            deployment.status ?? {},
+            { type: 'Progressing', status: 'False', reason: 'ReplicaSetCreateError', message },
+            this.#now(),
+          ),
+        );
       }
       this.#ctx.events.event(deployment, 'Warning', 'ReplicaSetCreateError', message);
       throw error;
@@ -213,7 +291,12 @@ export class Rollout {
     if (from === to && semanticEqual(annotations, set.metadata.annotations)) return;
     await this.#updateSet({ ...set, metadata: { ...set.metadata, annotations }, spec: { ...set.spec, replicas: to } });
     if (from !== to) {
-      this.#ctx.events.event(this.#deployment, 'Normal', 'ScalingReplicaSet', `Scaled ${from < to ? 'up' : 'down'} replica set ${set.metadata.name} from ${from} to ${to}`);
+      this.#ctx.events.event(
+        this.#deployment,
+        'Normal',
+        'ScalingReplicaSet',
+        `Scaled ${from < to ? 'up' : 'down'} replica set ${set.metadata.name} from ${from} to ${to}`,
+      );
     }
   }
 
@@ -233,7 +316,9 @@ export class Rollout {
       const settled = (set.metadata.generation ?? 0) <= (set.status?.observedGeneration ?? 0);
       if ((set.status?.replicas ?? 0) !== 0 || replicasOf(set) !== 0 || !settled) continue;
       try {
-        await this.#ctx.client.of(REPLICA_SETS).delete(set.metadata.namespace!, set.metadata.name, { propagationPolicy: 'Background' });
+        await this.#ctx.client
+          .of(REPLICA_SETS)
+          .delete(set.metadata.namespace!, set.metadata.name, { propagationPolicy: 'Background' });
       } catch (error) {
         if (!isReason(error, 'NotFound')) throw error;
       }
@@ -252,7 +337,11 @@ export class Rollout {
     const deployment = this.#deployment;
     const revisionChanged = revision !== undefined && deployment.metadata.annotations?.[REVISION] !== revision;
     if (!revisionChanged && semanticEqual(deployment.status ?? {}, status)) return;
-    const metadata = revisionChanged ? { ...deployment.metadata, annotations: { ...deployment.metadata.annotations, [REVISION]: revision } } : deployment.metadata;
-    this.#deployment = await this.#ctx.client.of<Deployment>(DEPLOYMENTS).updateStatus({ ...deployment, metadata, status });
+    const metadata = revisionChanged
+      ? { ...deployment.metadata, annotations: { ...deployment.metadata.annotations, [REVISION]: revision } }
+      : deployment.metadata;
+    this.#deployment = await this.#ctx.client
+      .of<Deployment>(DEPLOYMENTS)
+      .updateStatus({ ...deployment, metadata, status });
   }
 }

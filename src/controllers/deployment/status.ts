@@ -1,7 +1,7 @@
 /** A Deployment's status: counts, and the conditions Available, Progressing and ReplicaFailure. Pure. */
 
-import { formatTime } from '../../base/clock.ts';
 import type { Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet } from '../../api/apps/v1.gen.ts';
+import { formatTime } from '../../base/clock.ts';
 import { hasProgressDeadline, maxUnavailable, replicasOf, sum, wanted } from './arithmetic.ts';
 
 export type ConditionType = 'Available' | 'Progressing' | 'ReplicaFailure';
@@ -15,16 +15,38 @@ export function withoutCondition(status: DeploymentStatus, type: ConditionType):
 }
 
 /** Sets a condition; one of equal status and reason is left untouched, of equal status keeps its transition time. */
-export function withCondition(status: DeploymentStatus, next: { type: ConditionType; status: string; reason: string; message: string; lastTransitionTime?: string }, nowMs: number): DeploymentStatus {
+export function withCondition(
+  status: DeploymentStatus,
+  next: { type: ConditionType; status: string; reason: string; message: string; lastTransitionTime?: string },
+  nowMs: number,
+): DeploymentStatus {
   const present = condition(status, next.type);
   if (present && present.status === next.status && present.reason === next.reason) return status;
   const now = formatTime(nowMs);
   const transition = present?.status === next.status ? present.lastTransitionTime : (next.lastTransitionTime ?? now);
   const { conditions } = withoutCondition(status, next.type);
-  return { ...status, conditions: [...conditions!, { type: next.type, status: next.status, lastUpdateTime: now, lastTransitionTime: transition ?? now, reason: next.reason, message: next.message }] };
+  return {
+    ...status,
+    conditions: [
+      ...conditions!,
+      {
+        type: next.type,
+        status: next.status,
+        lastUpdateTime: now,
+        lastTransitionTime: transition ?? now,
+        reason: next.reason,
+        message: next.message,
+      },
+    ],
+  };
 }
 
-export function calculateStatus(deployment: Deployment, all: readonly ReplicaSet[], newSet: ReplicaSet | undefined, nowMs: number): DeploymentStatus {
+export function calculateStatus(
+  deployment: Deployment,
+  all: readonly ReplicaSet[],
+  newSet: ReplicaSet | undefined,
+  nowMs: number,
+): DeploymentStatus {
   const available = sum(all, set => set.status?.availableReplicas);
   const status: DeploymentStatus = {
     observedGeneration: deployment.metadata.generation ?? 0,
@@ -38,8 +60,26 @@ export function calculateStatus(deployment: Deployment, all: readonly ReplicaSet
     conditions: [...(deployment.status?.conditions ?? [])],
   };
   return available >= wanted(deployment) - maxUnavailable(deployment)
-    ? withCondition(status, { type: 'Available', status: 'True', reason: 'MinimumReplicasAvailable', message: 'Deployment has minimum availability.' }, nowMs)
-    : withCondition(status, { type: 'Available', status: 'False', reason: 'MinimumReplicasUnavailable', message: 'Deployment does not have minimum availability.' }, nowMs);
+    ? withCondition(
+        status,
+        {
+          type: 'Available',
+          status: 'True',
+          reason: 'MinimumReplicasAvailable',
+          message: 'Deployment has minimum availability.',
+        },
+        nowMs,
+      )
+    : withCondition(
+        status,
+        {
+          type: 'Available',
+          status: 'False',
+          reason: 'MinimumReplicasUnavailable',
+          message: 'Deployment does not have minimum availability.',
+        },
+        nowMs,
+      );
 }
 
 export function isComplete(deployment: Deployment, status: DeploymentStatus | undefined): boolean {
@@ -73,7 +113,12 @@ function isTimedOut(deployment: Deployment, next: DeploymentStatus, nowMs: numbe
 }
 
 /** Status of a rollout in progress: counts plus progress and failures. */
-export function rolloutStatus(deployment: Deployment, all: readonly ReplicaSet[], newSet: ReplicaSet | undefined, nowMs: number): DeploymentStatus {
+export function rolloutStatus(
+  deployment: Deployment,
+  all: readonly ReplicaSet[],
+  newSet: ReplicaSet | undefined,
+  nowMs: number,
+): DeploymentStatus {
   let status = calculateStatus(deployment, all, newSet, nowMs);
   if (!hasProgressDeadline(deployment)) status = withoutCondition(status, 'Progressing');
   const current = condition(deployment.status, 'Progressing');
@@ -81,17 +126,60 @@ export function rolloutStatus(deployment: Deployment, all: readonly ReplicaSet[]
   if (hasProgressDeadline(deployment) && !wasComplete) {
     const what = newSet ? `ReplicaSet "${newSet.metadata.name}"` : `Deployment "${deployment.metadata.name}"`;
     if (isComplete(deployment, status)) {
-      status = withCondition(status, { type: 'Progressing', status: 'True', reason: 'NewReplicaSetAvailable', message: `${what} has successfully progressed.` }, nowMs);
+      status = withCondition(
+        status,
+        {
+          type: 'Progressing',
+          status: 'True',
+          reason: 'NewReplicaSetAvailable',
+          message: `${what} has successfully progressed.`,
+        },
+        nowMs,
+      );
     } else if (isProgressing(deployment.status, status)) {
-      const keep = current?.status === 'True' && current.lastTransitionTime ? { lastTransitionTime: current.lastTransitionTime } : {};
-      status = withCondition(withoutCondition(status, 'Progressing'), { type: 'Progressing', status: 'True', reason: 'ReplicaSetUpdated', message: `${what} is progressing.`, ...keep }, nowMs);
+      const keep =
+        current?.status === 'True' && current.lastTransitionTime
+          ? { lastTransitionTime: current.lastTransitionTime }
+          : {};
+      status = withCondition(
+        withoutCondition(status, 'Progressing'),
+        {
+          type: 'Progressing',
+          status: 'True',
+          reason: 'ReplicaSetUpdated',
+          message: `${what} is progressing.`,
+          ...keep,
+        },
+        nowMs,
+      );
     } else if (isTimedOut(deployment, status, nowMs)) {
-      status = withCondition(status, { type: 'Progressing', status: 'False', reason: 'ProgressDeadlineExceeded', message: `${what} has timed out progressing.` }, nowMs);
+      status = withCondition(
+        status,
+        {
+          type: 'Progressing',
+          status: 'False',
+          reason: 'ProgressDeadlineExceeded',
+          message: `${what} has timed out progressing.`,
+        },
+        nowMs,
+      );
     }
   }
-  const failing = [newSet, ...all].flatMap(set => set?.status?.conditions ?? []).find(found => found.type === 'ReplicaFailure');
+  const failing = [newSet, ...all]
+    .flatMap(set => set?.status?.conditions ?? [])
+    .find(found => found.type === 'ReplicaFailure');
   return failing
-    ? withCondition(status, { type: 'ReplicaFailure', status: failing.status, reason: failing.reason ?? '', message: failing.message ?? '', ...(failing.lastTransitionTime ? { lastTransitionTime: failing.lastTransitionTime } : {}) }, nowMs)
+    ? withCondition(
+        status,
+        {
+          type: 'ReplicaFailure',
+          status: failing.status,
+          reason: failing.reason ?? '',
+          message: failing.message ?? '',
+          ...(failing.lastTransitionTime ? { lastTransitionTime: failing.lastTransitionTime } : {}),
+        },
+        nowMs,
+      )
     : withoutCondition(status, 'ReplicaFailure');
 }
 
@@ -99,6 +187,11 @@ export function rolloutStatus(deployment: Deployment, all: readonly ReplicaSet[]
 export function msUntilDeadline(deployment: Deployment, status: DeploymentStatus, nowMs: number): number | undefined {
   const progressing = condition(status, 'Progressing');
   if (!hasProgressDeadline(deployment) || !progressing) return undefined;
-  if (isComplete(deployment, status) || progressing.reason === 'ProgressDeadlineExceeded' || progressing.reason === 'NewReplicaSetAvailable') return undefined;
+  if (
+    isComplete(deployment, status) ||
+    progressing.reason === 'ProgressDeadlineExceeded' ||
+    progressing.reason === 'NewReplicaSetAvailable'
+  )
+    return undefined;
   return Math.max(0, deadlineMs(deployment, progressing) - nowMs) + 1000;
 }

@@ -1,22 +1,40 @@
 /** The status of PodDisruptionBudgets: how many of the selected pods are healthy, and how many may be evicted now. */
 
-import { formatTime } from '../../base/clock.ts';
 import type { Deployment, ReplicaSet, StatefulSet } from '../../api/apps/v1.gen.ts';
 import type { Pod, ReplicationController } from '../../api/core/v1.gen.ts';
 import { semanticEqual } from '../../api/machinery/equality.ts';
 import { scaledValue } from '../../api/machinery/int-or-string.ts';
 import { labelSelectorMatch } from '../../api/machinery/labels.ts';
 import { isPodReady, isPodTerminal } from '../../api/machinery/pod.ts';
-import { controllerOf, keyOf, type KubeObject } from '../../api/meta.ts';
+import { controllerOf, type KubeObject, keyOf } from '../../api/meta.ts';
 import type { PodDisruptionBudget, PodDisruptionBudgetStatus } from '../../api/policy/v1.gen.ts';
-import { DEPLOYMENTS, POD_DISRUPTION_BUDGETS, PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, STATEFUL_SETS } from '../../client/resources.ts';
+import { formatTime } from '../../base/clock.ts';
+import {
+  DEPLOYMENTS,
+  POD_DISRUPTION_BUDGETS,
+  PODS,
+  REPLICA_SETS,
+  REPLICATION_CONTROLLERS,
+  STATEFUL_SETS,
+} from '../../client/resources.ts';
 import type { ResourceId } from '../../client/transport.ts';
-import { type Controller, type ControllerDefinition, latest, type ReconcileContext, type Result, watch } from '../runtime/controller.ts';
+import {
+  type Controller,
+  type ControllerDefinition,
+  latest,
+  type ReconcileContext,
+  type Result,
+  watch,
+} from '../runtime/controller.ts';
 
 /** An eviction that was allowed but has deleted nothing for so long is forgotten. */
 const DISRUPTION_MS_MAX = 2 * 60_000;
 
-const SCALABLE: Readonly<Record<string, ResourceId>> = { ReplicaSet: REPLICA_SETS, StatefulSet: STATEFUL_SETS, ReplicationController: REPLICATION_CONTROLLERS };
+const SCALABLE: Readonly<Record<string, ResourceId>> = {
+  ReplicaSet: REPLICA_SETS,
+  StatefulSet: STATEFUL_SETS,
+  ReplicationController: REPLICATION_CONTROLLERS,
+};
 type Scalable = Deployment | ReplicaSet | StatefulSet | ReplicationController;
 
 /** Pods that the controllers of the selected ones mean to have together. */
@@ -41,7 +59,11 @@ function scalableOf(ctx: ReconcileContext, pod: Pod): Scalable | undefined {
   return owner && (find(owner) ?? owner);
 }
 
-function bounds(ctx: ReconcileContext, budget: PodDisruptionBudget, pods: readonly Pod[]): { expected: number; desired: number } {
+function bounds(
+  ctx: ReconcileContext,
+  budget: PodDisruptionBudget,
+  pods: readonly Pod[],
+): { expected: number; desired: number } {
   const { maxUnavailable, minAvailable } = budget.spec ?? {};
   if (maxUnavailable !== undefined) {
     const expected = expectedScale(ctx, pods);
@@ -56,8 +78,10 @@ function bounds(ctx: ReconcileContext, budget: PodDisruptionBudget, pods: readon
 function create(ctx: ReconcileContext): Controller {
   const budgets = ctx.informers.get<PodDisruptionBudget>(POD_DISRUPTION_BUDGETS);
   const pods = ctx.informers.get<Pod>(PODS);
-  const inNamespace = (namespace: string | undefined) => [...budgets.values()].filter(budget => budget.metadata.namespace === namespace);
-  const all = (change: { object: KubeObject | undefined; old: KubeObject | undefined }) => inNamespace((change.object ?? change.old)?.metadata.namespace).map(keyOf);
+  const inNamespace = (namespace: string | undefined) =>
+    [...budgets.values()].filter(budget => budget.metadata.namespace === namespace);
+  const all = (change: { object: KubeObject | undefined; old: KubeObject | undefined }) =>
+    inNamespace((change.object ?? change.old)?.metadata.namespace).map(keyOf);
 
   return {
     name: 'disruption',
@@ -65,28 +89,53 @@ function create(ctx: ReconcileContext): Controller {
       watch<PodDisruptionBudget>(POD_DISRUPTION_BUDGETS, change => [keyOf(latest(change))]),
       watch<Pod>(PODS, change => {
         if (budgets.size === 0) return [];
-        return inNamespace(latest(change).metadata.namespace).filter(budget => [change.object, change.old].some(pod => pod && labelSelectorMatch(budget.spec?.selector)(pod.metadata.labels))).map(keyOf);
+        return inNamespace(latest(change).metadata.namespace)
+          .filter(budget =>
+            [change.object, change.old].some(
+              pod => pod && labelSelectorMatch(budget.spec?.selector)(pod.metadata.labels),
+            ),
+          )
+          .map(keyOf);
       }),
-      ...[DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, REPLICATION_CONTROLLERS].map(of => watch(of, change => (change.object?.metadata.generation === change.old?.metadata.generation ? [] : all(change)))),
+      ...[DEPLOYMENTS, REPLICA_SETS, STATEFUL_SETS, REPLICATION_CONTROLLERS].map(of =>
+        watch(of, change =>
+          change.object?.metadata.generation === change.old?.metadata.generation ? [] : all(change),
+        ),
+      ),
     ],
     async reconcile({ namespace, name }): Promise<Result | void> {
       const budget = budgets.get(`${namespace}/${name}`);
       if (!budget) return;
       const nowMs = ctx.clock.now();
       const matches = labelSelectorMatch(budget.spec?.selector);
-      const selected = [...pods.values()].filter(pod => pod.metadata.namespace === namespace && matches(pod.metadata.labels));
+      const selected = [...pods.values()].filter(
+        pod => pod.metadata.namespace === namespace && matches(pod.metadata.labels),
+      );
       const { expected, desired } = bounds(ctx, budget, selected);
       const remembered = Object.entries(budget.status?.disruptedPods ?? {}).filter(([pod, at]) => {
         const found = pods.get(`${namespace}/${pod}`);
         return found && !found.metadata.deletionTimestamp && Date.parse(at) + DISRUPTION_MS_MAX > nowMs;
       });
       const disrupted = new Set(remembered.map(([pod]) => pod));
-      const healthy = selected.filter(pod => !isPodTerminal(pod) && !pod.metadata.deletionTimestamp && !disrupted.has(pod.metadata.name) && isPodReady(pod)).length;
+      const healthy = selected.filter(
+        pod =>
+          !isPodTerminal(pod) &&
+          !pod.metadata.deletionTimestamp &&
+          !disrupted.has(pod.metadata.name) &&
+          isPodReady(pod),
+      ).length;
       const allowed = expected === 0 || healthy <= desired ? 0 : healthy - desired;
       const before = budget.status?.conditions?.find(({ type }) => type === 'DisruptionAllowed');
-      const wanted = allowed > 0 ? { status: 'True', reason: 'SufficientPods' } : { status: 'False', reason: 'InsufficientPods' };
+      const wanted =
+        allowed > 0 ? { status: 'True', reason: 'SufficientPods' } : { status: 'False', reason: 'InsufficientPods' };
       const observedGeneration = budget.metadata.generation ?? 0;
-      const condition = { type: 'DisruptionAllowed', ...wanted, message: '', observedGeneration, lastTransitionTime: before?.status === wanted.status ? before.lastTransitionTime : formatTime(nowMs) };
+      const condition = {
+        type: 'DisruptionAllowed',
+        ...wanted,
+        message: '',
+        observedGeneration,
+        lastTransitionTime: before?.status === wanted.status ? before.lastTransitionTime : formatTime(nowMs),
+      };
       const status: PodDisruptionBudgetStatus = {
         observedGeneration,
         disruptionsAllowed: allowed,
@@ -94,9 +143,13 @@ function create(ctx: ReconcileContext): Controller {
         desiredHealthy: desired,
         expectedPods: expected,
         ...(remembered.length ? { disruptedPods: Object.fromEntries(remembered) } : {}),
-        conditions: [...(budget.status?.conditions ?? []).filter(({ type }) => type !== 'DisruptionAllowed'), condition],
+        conditions: [
+          ...(budget.status?.conditions ?? []).filter(({ type }) => type !== 'DisruptionAllowed'),
+          condition,
+        ],
       };
-      if (!semanticEqual(budget.status, status)) await ctx.client.of<PodDisruptionBudget>(POD_DISRUPTION_BUDGETS).updateStatus({ ...budget, status });
+      if (!semanticEqual(budget.status, status))
+        await ctx.client.of<PodDisruptionBudget>(POD_DISRUPTION_BUDGETS).updateStatus({ ...budget, status });
       if (remembered.length) return { requeueAfterMs: DISRUPTION_MS_MAX };
     },
   };

@@ -1,13 +1,26 @@
 /** Legacy Endpoints of Services with a selector; one object a Service, of its name. EndpointSlices are what proxies read. */
 
-import { isReason } from '../../base/errors.ts';
 import type { Endpoints, Pod, Service } from '../../api/core/v1.gen.ts';
 import { semanticEqual } from '../../api/machinery/equality.ts';
 import { keyOf } from '../../api/meta.ts';
+import { isReason } from '../../base/errors.ts';
 import { ENDPOINTS, PODS, SERVICES } from '../../client/resources.ts';
-import { type Controller, type ControllerDefinition, latest, type ReconcileContext, watch } from '../runtime/controller.ts';
+import {
+  type Controller,
+  type ControllerDefinition,
+  latest,
+  type ReconcileContext,
+  watch,
+} from '../runtime/controller.ts';
 import { isNamespaceTerminating } from '../runtime/pod-control.ts';
-import { HEADLESS, isHeadless, LAST_CHANGE_TRIGGER_TIME, selectorPairs, ServiceSelection, TriggerTimes } from '../runtime/service-selection.ts';
+import {
+  HEADLESS,
+  isHeadless,
+  LAST_CHANGE_TRIGGER_TIME,
+  ServiceSelection,
+  selectorPairs,
+  TriggerTimes,
+} from '../runtime/service-selection.ts';
 import { endpointSubsets } from './subsets.ts';
 
 const OVER_CAPACITY = 'endpoints.kubernetes.io/over-capacity';
@@ -35,15 +48,41 @@ function create(ctx: ReconcileContext): Controller {
     const { subsets, truncated } = endpointSubsets(service, pods);
     const current = endpoints.get(keyOf(service));
     const { [HEADLESS]: _headless, ...serviceLabels } = service.metadata.labels ?? {};
-    const labels = { ...serviceLabels, ...(isHeadless(service) ? { [HEADLESS]: '' } : {}), [MANAGED_BY]: 'endpoint-controller' };
+    const labels = {
+      ...serviceLabels,
+      ...(isHeadless(service) ? { [HEADLESS]: '' } : {}),
+      [MANAGED_BY]: 'endpoint-controller',
+    };
     const overCapacity = current?.metadata.annotations?.[OVER_CAPACITY];
-    const same = current && semanticEqual(current.subsets, subsets) && semanticEqual(current.metadata.labels, labels) && (overCapacity === 'truncated') === truncated;
+    const same =
+      current &&
+      semanticEqual(current.subsets, subsets) &&
+      semanticEqual(current.metadata.labels, labels) &&
+      (overCapacity === 'truncated') === truncated;
     const triggerTime = triggerTimes.next(service, pods);
     if (same) return;
-    const { [LAST_CHANGE_TRIGGER_TIME]: _time, [OVER_CAPACITY]: _capacity, ...kept } = current?.metadata.annotations ?? {};
-    const annotations = { ...kept, ...(triggerTime ? { [LAST_CHANGE_TRIGGER_TIME]: triggerTime } : {}), ...(truncated ? { [OVER_CAPACITY]: 'truncated' } : {}) };
-    if (current) return void (await client.update({ ...current, metadata: { ...current.metadata, labels, annotations }, subsets }));
-    await client.create({ apiVersion: 'v1', kind: 'Endpoints', metadata: { name, namespace, labels, annotations }, subsets });
+    const {
+      [LAST_CHANGE_TRIGGER_TIME]: _time,
+      [OVER_CAPACITY]: _capacity,
+      ...kept
+    } = current?.metadata.annotations ?? {};
+    const annotations = {
+      ...kept,
+      ...(triggerTime ? { [LAST_CHANGE_TRIGGER_TIME]: triggerTime } : {}),
+      ...(truncated ? { [OVER_CAPACITY]: 'truncated' } : {}),
+    };
+    if (current)
+      return void (await client.update({
+        ...current,
+        metadata: { ...current.metadata, labels, annotations },
+        subsets,
+      }));
+    await client.create({
+      apiVersion: 'v1',
+      kind: 'Endpoints',
+      metadata: { name, namespace, labels, annotations },
+      subsets,
+    });
   }
 
   return {

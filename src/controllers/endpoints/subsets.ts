@@ -13,7 +13,10 @@ interface Served {
 /** Upstream's limit; more are cut off, and the object is annotated `truncated`. */
 export const ADDRESSES_MAX = 1000;
 
-export function endpointSubsets(service: Service, pods: readonly Pod[]): { subsets: EndpointSubset[]; truncated: boolean } {
+export function endpointSubsets(
+  service: Service,
+  pods: readonly Pod[],
+): { subsets: EndpointSubset[]; truncated: boolean } {
   const byPort = new Map<string, { port: EndpointPort | undefined; served: Map<string, Served> }>();
   const family = service.spec?.ipFamilies?.[0] === 'IPv6' ? 6 : 4;
   const everyAddress = service.spec?.publishNotReadyAddresses === true;
@@ -47,12 +50,16 @@ function portsOf(service: Service, pod: Pod): (EndpointPort | undefined)[] {
   const found: EndpointPort[] = [];
   for (const { name, protocol = 'TCP', port, targetPort, appProtocol } of ports) {
     const number = findPort(pod, targetPort || port, protocol);
-    if (number !== undefined) found.push({ ...(name ? { name } : {}), port: number, protocol, ...(appProtocol ? { appProtocol } : {}) });
+    if (number !== undefined)
+      found.push({ ...(name ? { name } : {}), port: number, protocol, ...(appProtocol ? { appProtocol } : {}) });
   }
   return found;
 }
 
-function pack(entries: readonly { port: EndpointPort | undefined; served: Map<string, Served> }[]): { subsets: EndpointSubset[]; truncated: boolean } {
+function pack(entries: readonly { port: EndpointPort | undefined; served: Map<string, Served> }[]): {
+  subsets: EndpointSubset[];
+  truncated: boolean;
+} {
   const groups = new Map<string, { ports: EndpointPort[]; served: Served[] }>();
   for (const { port, served } of entries) {
     const key = [...served.keys()].sort().join();
@@ -63,19 +70,26 @@ function pack(entries: readonly { port: EndpointPort | undefined; served: Map<st
   let room = ADDRESSES_MAX;
   let truncated = false;
   const take = (served: Served[]): EndpointAddress[] => {
-    const kept = served.map(({ address }) => address).sort((a, b) => (a.ip < b.ip ? -1 : 1)).slice(0, room);
+    const kept = served
+      .map(({ address }) => address)
+      .sort((a, b) => (a.ip < b.ip ? -1 : 1))
+      .slice(0, room);
     if (kept.length < served.length) truncated = true;
     room -= kept.length;
     return kept;
   };
-  const subsets = [...groups].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, { ports, served }]): EndpointSubset => {
-    const addresses = take(served.filter(({ ready }) => ready));
-    const notReadyAddresses = take(served.filter(({ ready }) => !ready));
-    return {
-      ...(addresses.length ? { addresses } : {}),
-      ...(notReadyAddresses.length ? { notReadyAddresses } : {}),
-      ...(ports.length ? { ports: ports.sort((a, b) => (a.name ?? '').localeCompare(b.name ?? '') || a.port - b.port) } : {}),
-    };
-  });
+  const subsets = [...groups]
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([, { ports, served }]): EndpointSubset => {
+      const addresses = take(served.filter(({ ready }) => ready));
+      const notReadyAddresses = take(served.filter(({ ready }) => !ready));
+      return {
+        ...(addresses.length ? { addresses } : {}),
+        ...(notReadyAddresses.length ? { notReadyAddresses } : {}),
+        ...(ports.length
+          ? { ports: ports.sort((a, b) => (a.name ?? '').localeCompare(b.name ?? '') || a.port - b.port) }
+          : {}),
+      };
+    });
   return { subsets, truncated };
 }

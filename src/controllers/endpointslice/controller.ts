@@ -3,16 +3,30 @@
  * informer lags behind its own writes it works on what it wrote, so no slice is made twice.
  */
 
-import { isReason } from '../../base/errors.ts';
 import type { Node, Pod, Service } from '../../api/core/v1.gen.ts';
 import type { Endpoint, EndpointSlice } from '../../api/discovery/v1.gen.ts';
 import { semanticEqual } from '../../api/machinery/equality.ts';
 import { keyOf } from '../../api/meta.ts';
+import { isReason } from '../../base/errors.ts';
 import { ENDPOINT_SLICES, NODES, PODS, SERVICES } from '../../client/resources.ts';
-import { type Controller, type ControllerDefinition, latest, type ReconcileContext, type Result, watch } from '../runtime/controller.ts';
+import {
+  type Controller,
+  type ControllerDefinition,
+  latest,
+  type ReconcileContext,
+  type Result,
+  watch,
+} from '../runtime/controller.ts';
 import { controllerReference } from '../runtime/ownership.ts';
 import { isNamespaceTerminating } from '../runtime/pod-control.ts';
-import { HEADLESS, isHeadless, LAST_CHANGE_TRIGGER_TIME, selectorPairs, ServiceSelection, TriggerTimes } from '../runtime/service-selection.ts';
+import {
+  HEADLESS,
+  isHeadless,
+  LAST_CHANGE_TRIGGER_TIME,
+  ServiceSelection,
+  selectorPairs,
+  TriggerTimes,
+} from '../runtime/service-selection.ts';
 import { type AddressType, addressTypes, desiredGroups } from './desired.ts';
 import { type Content, planSlices } from './plan.ts';
 
@@ -30,10 +44,16 @@ function slicesKey(slice: EndpointSlice): string | undefined {
 function labelsFor(service: Service): Record<string, string> {
   const labels = { ...service.metadata.labels };
   delete labels[HEADLESS];
-  return { ...labels, ...(isHeadless(service) ? { [HEADLESS]: '' } : {}), [SERVICE_NAME]: service.metadata.name, [MANAGED_BY]: MANAGER };
+  return {
+    ...labels,
+    ...(isHeadless(service) ? { [HEADLESS]: '' } : {}),
+    [SERVICE_NAME]: service.metadata.name,
+    [MANAGED_BY]: MANAGER,
+  };
 }
 
-const isNewer = (a: EndpointSlice, b: EndpointSlice): boolean => Number(a.metadata.resourceVersion) > Number(b.metadata.resourceVersion);
+const isNewer = (a: EndpointSlice, b: EndpointSlice): boolean =>
+  Number(a.metadata.resourceVersion) > Number(b.metadata.resourceVersion);
 
 /** Slices as the controller last wrote them, for as long as the informer shows something older. */
 class Written {
@@ -45,7 +65,8 @@ class Written {
   /** The informer has shown this state, or the deletion. */
   seen(slice: EndpointSlice, options: { deleted: boolean }): void {
     const written = this.#byUid.get(slice.metadata.uid!);
-    if (written && (options.deleted || (!written.deleted && !isNewer(written.slice, slice)))) this.#byUid.delete(slice.metadata.uid!);
+    if (written && (options.deleted || (!written.deleted && !isNewer(written.slice, slice))))
+      this.#byUid.delete(slice.metadata.uid!);
   }
   /** The informer's slices of a Service, brought up to date. */
   over(key: string, slices: readonly EndpointSlice[]): EndpointSlice[] {
@@ -68,7 +89,12 @@ function create(ctx: ReconcileContext): Controller {
   const triggerTimes = new TriggerTimes();
   const written = new Written();
 
-  function draft(service: Service, addressType: AddressType, content: Content, triggerTime: string | undefined): EndpointSlice {
+  function draft(
+    service: Service,
+    addressType: AddressType,
+    content: Content,
+    triggerTime: string | undefined,
+  ): EndpointSlice {
     return {
       apiVersion: 'discovery.k8s.io/v1',
       kind: 'EndpointSlice',
@@ -85,29 +111,52 @@ function create(ctx: ReconcileContext): Controller {
     };
   }
 
-  async function update(service: Service, slice: EndpointSlice, endpoints: readonly Endpoint[], triggerTime: string | undefined): Promise<void> {
+  async function update(
+    service: Service,
+    slice: EndpointSlice,
+    endpoints: readonly Endpoint[],
+    triggerTime: string | undefined,
+  ): Promise<void> {
     const { [LAST_CHANGE_TRIGGER_TIME]: _before, ...annotations } = slice.metadata.annotations ?? {};
     if (triggerTime) annotations[LAST_CHANGE_TRIGGER_TIME] = triggerTime;
-    written.note(await client.update({ ...slice, metadata: { ...slice.metadata, labels: labelsFor(service), annotations }, endpoints: [...endpoints] }), { deleted: false });
+    written.note(
+      await client.update({
+        ...slice,
+        metadata: { ...slice.metadata, labels: labelsFor(service), annotations },
+        endpoints: [...endpoints],
+      }),
+      { deleted: false },
+    );
   }
 
   async function remove(slice: EndpointSlice): Promise<void> {
     written.note(slice, { deleted: true });
     try {
-      await client.delete(slice.metadata.namespace!, slice.metadata.name, { preconditions: { uid: slice.metadata.uid! } });
+      await client.delete(slice.metadata.namespace!, slice.metadata.name, {
+        preconditions: { uid: slice.metadata.uid! },
+      });
     } catch (error) {
       written.seen(slice, { deleted: true });
       if (!isReason(error, 'NotFound')) throw error;
     }
   }
 
-  async function reconcileFamily(service: Service, pods: readonly Pod[], options: { addressType: AddressType; existing: readonly EndpointSlice[]; triggerTime: string | undefined }): Promise<boolean> {
+  async function reconcileFamily(
+    service: Service,
+    pods: readonly Pod[],
+    options: { addressType: AddressType; existing: readonly EndpointSlice[]; triggerTime: string | undefined },
+  ): Promise<boolean> {
     const { addressType, triggerTime } = options;
     const { groups, nodesMissing } = desiredGroups(service, pods, { addressType, nodeOf: name => nodes.get(name) });
     const labels = labelsFor(service);
-    const plan = planSlices(options.existing, groups, { addressType, labelsDiffer: slice => !semanticEqual(slice.metadata.labels, labels) });
+    const plan = planSlices(options.existing, groups, {
+      addressType,
+      labelsDiffer: slice => !semanticEqual(slice.metadata.labels, labels),
+    });
     await Promise.all([
-      ...plan.create.map(async content => written.note(await client.create(draft(service, addressType, content, triggerTime)), { deleted: false })),
+      ...plan.create.map(async content =>
+        written.note(await client.create(draft(service, addressType, content, triggerTime)), { deleted: false }),
+      ),
       ...plan.update.map(({ slice, endpoints }) => update(service, slice, endpoints, triggerTime)),
     ]);
     // Only after the new slices are there, so that no endpoint is missing in between.
@@ -120,18 +169,31 @@ function create(ctx: ReconcileContext): Controller {
     if (!service) return triggerTimes.forget(key);
     if (service.metadata.deletionTimestamp || selectorPairs(service).length === 0) return;
     const pods = selection.podsOf(service);
-    const existing = written.over(key, slices.byIndex(SERVICE_INDEX, key)).filter(slice => !slice.metadata.deletionTimestamp);
+    const existing = written
+      .over(key, slices.byIndex(SERVICE_INDEX, key))
+      .filter(slice => !slice.metadata.deletionTimestamp);
     const triggerTime = triggerTimes.next(service, pods);
     const families = addressTypes(service);
     let nodesMissing = false;
     try {
       for (const addressType of families) {
-        nodesMissing = (await reconcileFamily(service, pods, { addressType, existing: existing.filter(slice => slice.addressType === addressType), triggerTime })) || nodesMissing;
+        nodesMissing =
+          (await reconcileFamily(service, pods, {
+            addressType,
+            existing: existing.filter(slice => slice.addressType === addressType),
+            triggerTime,
+          })) || nodesMissing;
       }
       await Promise.all(existing.filter(slice => !families.includes(slice.addressType as AddressType)).map(remove));
     } catch (error) {
       if (isNamespaceTerminating(error)) return;
-      if (!isReason(error, 'Conflict', 'NotFound')) ctx.events.event(service, 'Warning', 'FailedToUpdateEndpointSlices', `Error updating Endpoint Slices for Service ${key}: ${(error as Error).message}`);
+      if (!isReason(error, 'Conflict', 'NotFound'))
+        ctx.events.event(
+          service,
+          'Warning',
+          'FailedToUpdateEndpointSlices',
+          `Error updating Endpoint Slices for Service ${key}: ${(error as Error).message}`,
+        );
       throw error;
     }
     if (nodesMissing) return { requeueAfterMs: NODE_RETRY_MS };
@@ -153,4 +215,8 @@ function create(ctx: ReconcileContext): Controller {
   };
 }
 
-export const endpointSlice: ControllerDefinition = { folder: 'endpointslice', component: 'endpoint-slice-controller', create };
+export const endpointSlice: ControllerDefinition = {
+  folder: 'endpointslice',
+  component: 'endpoint-slice-controller',
+  create,
+};

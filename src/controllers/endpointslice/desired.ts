@@ -49,7 +49,10 @@ function endpointOf(service: Service, pod: Pod, options: { address: string; node
   };
 }
 
-function hintsFor(distribution: string | undefined, { zone, nodeName }: { zone: string | undefined; nodeName: string | undefined }): Endpoint['hints'] {
+function hintsFor(
+  distribution: string | undefined,
+  { zone, nodeName }: { zone: string | undefined; nodeName: string | undefined },
+): Endpoint['hints'] {
   const forZones = zone ? { forZones: [{ name: zone }] } : {};
   if (distribution === 'PreferClose' || distribution === 'PreferSameZone') return zone ? forZones : undefined;
   if (distribution === 'PreferSameNode' && nodeName) return { ...forZones, forNodes: [{ name: nodeName }] };
@@ -57,10 +60,17 @@ function hintsFor(distribution: string | undefined, { zone, nodeName }: { zone: 
 }
 
 export function portsKey(ports: readonly EndpointPort[]): string {
-  return ports.map(({ name = '', protocol, port, appProtocol = '' }) => `${name}/${protocol}/${port}/${appProtocol}`).sort().join();
+  return ports
+    .map(({ name = '', protocol, port, appProtocol = '' }) => `${name}/${protocol}/${port}/${appProtocol}`)
+    .sort()
+    .join();
 }
 
-export function desiredGroups(service: Service, pods: readonly Pod[], options: { addressType: AddressType; nodeOf: (name: string) => Node | undefined }): { groups: DesiredGroup[]; nodesMissing: boolean } {
+export function desiredGroups(
+  service: Service,
+  pods: readonly Pod[],
+  options: { addressType: AddressType; nodeOf: (name: string) => Node | undefined },
+): { groups: DesiredGroup[]; nodesMissing: boolean } {
   const groups = new Map<string, { ports: EndpointPort[]; endpoints: Endpoint[] }>();
   const family = options.addressType === 'IPv6' ? 6 : 4;
   let nodesMissing = false;

@@ -21,10 +21,15 @@ export interface SlicePlan {
   readonly delete: readonly EndpointSlice[];
 }
 
-const identity = (endpoint: Endpoint): string => `${endpoint.addresses.join()}|${endpoint.hostname ?? ''}|${endpoint.targetRef?.uid ?? endpoint.targetRef?.name ?? ''}`;
+const identity = (endpoint: Endpoint): string =>
+  `${endpoint.addresses.join()}|${endpoint.hostname ?? ''}|${endpoint.targetRef?.uid ?? endpoint.targetRef?.name ?? ''}`;
 
 /** `labelsDiffer` says that a slice must be written although its endpoints are right. */
-export function planSlices(existing: readonly EndpointSlice[], groups: readonly DesiredGroup[], options: { addressType: AddressType; labelsDiffer: (slice: EndpointSlice) => boolean }): SlicePlan {
+export function planSlices(
+  existing: readonly EndpointSlice[],
+  groups: readonly DesiredGroup[],
+  options: { addressType: AddressType; labelsDiffer: (slice: EndpointSlice) => boolean },
+): SlicePlan {
   const byPorts = new Map<string, EndpointSlice[]>();
   for (const slice of existing) {
     const key = portsKey(slice.ports ?? []);
@@ -46,7 +51,11 @@ export function planSlices(existing: readonly EndpointSlice[], groups: readonly 
 }
 
 // A Service without endpoints has one empty slice, so that consumers can tell "none" from "not yet".
-function keepPlaceholder(existing: readonly EndpointSlice[], plan: SlicePlan, labelsDiffer: (slice: EndpointSlice) => boolean): SlicePlan {
+function keepPlaceholder(
+  existing: readonly EndpointSlice[],
+  plan: SlicePlan,
+  labelsDiffer: (slice: EndpointSlice) => boolean,
+): SlicePlan {
   if (plan.create.length > 0 || plan.delete.length !== existing.length) return plan;
   const placeholder = plan.delete.find(slice => !slice.endpoints?.length && !slice.ports?.length);
   if (!placeholder) return { ...plan, create: [{ ports: [], endpoints: [] }] };
@@ -57,7 +66,11 @@ function keepPlaceholder(existing: readonly EndpointSlice[], plan: SlicePlan, la
   };
 }
 
-function planGroup(slices: readonly EndpointSlice[], group: DesiredGroup, labelsDiffer: (slice: EndpointSlice) => boolean): SlicePlan {
+function planGroup(
+  slices: readonly EndpointSlice[],
+  group: DesiredGroup,
+  labelsDiffer: (slice: EndpointSlice) => boolean,
+): SlicePlan {
   const missing = new Map(group.endpoints.map(endpoint => [identity(endpoint), endpoint]));
   const states = slices.map(slice => {
     const endpoints: Endpoint[] = [];
@@ -75,12 +88,18 @@ function planGroup(slices: readonly EndpointSlice[], group: DesiredGroup, labels
     return { slice, endpoints, changed };
   });
   const rest = [...missing.values()];
-  fill(states.filter(state => state.changed), rest);
+  fill(
+    states.filter(state => state.changed),
+    rest,
+  );
   const create: Content[] = [];
-  while (rest.length >= ENDPOINTS_PER_SLICE_MAX) create.push({ ports: group.ports, endpoints: rest.splice(0, ENDPOINTS_PER_SLICE_MAX) });
+  while (rest.length >= ENDPOINTS_PER_SLICE_MAX)
+    create.push({ ports: group.ports, endpoints: rest.splice(0, ENDPOINTS_PER_SLICE_MAX) });
   // What is left goes whole into one unchanged slice with room, the fullest that fits, else into a new one.
   if (rest.length > 0) {
-    const fits = states.filter(state => state.endpoints.length + rest.length <= ENDPOINTS_PER_SLICE_MAX).sort((a, b) => b.endpoints.length - a.endpoints.length)[0];
+    const fits = states
+      .filter(state => state.endpoints.length + rest.length <= ENDPOINTS_PER_SLICE_MAX)
+      .sort((a, b) => b.endpoints.length - a.endpoints.length)[0];
     if (fits) {
       fits.endpoints.push(...rest);
       fits.changed = true;
@@ -95,5 +114,6 @@ function planGroup(slices: readonly EndpointSlice[], group: DesiredGroup, labels
 
 /** Moves endpoints from `rest` into slices that are to be written anyway. */
 function fill(states: { endpoints: Endpoint[] }[], rest: Endpoint[]): void {
-  for (const state of states) state.endpoints.push(...rest.splice(0, Math.max(0, ENDPOINTS_PER_SLICE_MAX - state.endpoints.length)));
+  for (const state of states)
+    state.endpoints.push(...rest.splice(0, Math.max(0, ENDPOINTS_PER_SLICE_MAX - state.endpoints.length)));
 }

@@ -4,14 +4,14 @@
  * anything is deleted for its absence; a delete names uid and resourceVersion, so that a fresh adoption wins.
  */
 
-import { isReason } from '../../base/errors.ts';
-import { resourceByKind } from '../../api/resources.ts';
 import { type KubeObject, type OwnerReference, splitKey } from '../../api/meta.ts';
+import { resourceByKind } from '../../api/resources.ts';
 import type { ResourceInfo } from '../../api/schema.ts';
+import { isReason } from '../../base/errors.ts';
 import type { DeleteOptions } from '../../client/transport.ts';
 import { type Controller, type ControllerDefinition, type ReconcileContext, watch } from '../runtime/controller.ts';
 import { deletableResources, idOf } from '../runtime/resources.ts';
-import { awaitsDependents, FOREGROUND, Graph, hasFinalizer, isDeleting, type Item, ORPHAN } from './graph.ts';
+import { awaitsDependents, FOREGROUND, Graph, hasFinalizer, type Item, isDeleting, ORPHAN } from './graph.ts';
 
 interface References {
   readonly solid: OwnerReference[];
@@ -50,7 +50,11 @@ class Collector {
       if (this.graph.dependentsOf(uid).some(dependent => this.#isWaiting(dependent))) await this.#unblock(item, object);
       return this.#delete(item, object, 'Foreground');
     }
-    return this.#delete(item, object, hasFinalizer(object, ORPHAN) ? 'Orphan' : hasFinalizer(object, FOREGROUND) ? 'Foreground' : 'Background');
+    return this.#delete(
+      item,
+      object,
+      hasFinalizer(object, ORPHAN) ? 'Orphan' : hasFinalizer(object, FOREGROUND) ? 'Foreground' : 'Background',
+    );
   }
 
   #isWaiting(item: Item): boolean {
@@ -76,10 +80,16 @@ class Collector {
   }
 
   async #owner(reference: OwnerReference, info: ResourceInfo, namespace: string): Promise<KubeObject | undefined> {
-    const cached = this.#ctx.informers.get(idOf(info)).get(namespace ? `${namespace}/${reference.name}` : reference.name);
+    const cached = this.#ctx.informers
+      .get(idOf(info))
+      .get(namespace ? `${namespace}/${reference.name}` : reference.name);
     if (cached?.metadata.uid === reference.uid) return cached;
     try {
-      const live = await this.#ctx.transport.get({ of: idOf(info), ...(namespace ? { namespace } : {}), name: reference.name });
+      const live = await this.#ctx.transport.get({
+        of: idOf(info),
+        ...(namespace ? { namespace } : {}),
+        name: reference.name,
+      });
       return live.metadata.uid === reference.uid ? live : undefined;
     } catch (error) {
       if (isReason(error, 'NotFound')) return undefined;
@@ -89,7 +99,9 @@ class Collector {
 
   /** Its dependents that block go first; then the finalizer, and with it the object. */
   async #foreground(item: Item, object: KubeObject): Promise<void> {
-    const blocking = this.graph.dependentsOf(item.uid).filter(dependent => dependent.owners.some(owner => owner.uid === item.uid && owner.blockOwnerDeletion));
+    const blocking = this.graph
+      .dependentsOf(item.uid)
+      .filter(dependent => dependent.owners.some(owner => owner.uid === item.uid && owner.blockOwnerDeletion));
     if (blocking.length === 0) return this.#dropFinalizer(item, object, FOREGROUND);
     for (const dependent of blocking) this.#ctx.enqueue(dependent.uid);
   }
@@ -98,7 +110,12 @@ class Collector {
     await Promise.all(
       this.graph.dependentsOf(item.uid).map(async dependent => {
         const found = this.#object(dependent);
-        if (found) await this.#dropOwners(dependent, found, dependent.owners.filter(owner => owner.uid === item.uid));
+        if (found)
+          await this.#dropOwners(
+            dependent,
+            found,
+            dependent.owners.filter(owner => owner.uid === item.uid),
+          );
       }),
     );
     await this.#dropFinalizer(item, object, ORPHAN);
@@ -108,7 +125,9 @@ class Collector {
     const { namespace, name } = splitKey(item.key);
     const { uid, resourceVersion } = object.metadata;
     try {
-      await this.#ctx.client.of(idOf(item.info)).patch(namespace, name, { metadata: { ...metadata, uid, resourceVersion } });
+      await this.#ctx.client
+        .of(idOf(item.info))
+        .patch(namespace, name, { metadata: { ...metadata, uid, resourceVersion } });
     } catch (error) {
       if (!isReason(error, 'NotFound')) throw error;
     }
@@ -118,18 +137,31 @@ class Collector {
     return this.#patch(item, object, { ownerReferences: item.owners.filter(owner => !uids.has(owner.uid)) });
   }
   #dropFinalizer(item: Item, object: KubeObject, finalizer: string): Promise<void> {
-    return this.#patch(item, object, { finalizers: (object.metadata.finalizers ?? []).filter(found => found !== finalizer) });
+    return this.#patch(item, object, {
+      finalizers: (object.metadata.finalizers ?? []).filter(found => found !== finalizer),
+    });
   }
   // A cycle of foreground deletions would never end: this object stops blocking its owners.
   #unblock(item: Item, object: KubeObject): Promise<void> {
-    return this.#patch(item, object, { ownerReferences: item.owners.map(owner => (owner.blockOwnerDeletion ? { ...owner, blockOwnerDeletion: false } : owner)) });
+    return this.#patch(item, object, {
+      ownerReferences: item.owners.map(owner =>
+        owner.blockOwnerDeletion ? { ...owner, blockOwnerDeletion: false } : owner,
+      ),
+    });
   }
 
-  async #delete(item: Item, object: KubeObject, propagationPolicy: NonNullable<DeleteOptions['propagationPolicy']>): Promise<void> {
+  async #delete(
+    item: Item,
+    object: KubeObject,
+    propagationPolicy: NonNullable<DeleteOptions['propagationPolicy']>,
+  ): Promise<void> {
     const { namespace, name } = splitKey(item.key);
     const { uid, resourceVersion } = object.metadata;
     try {
-      await this.#ctx.client.of(idOf(item.info)).delete(namespace, name, { propagationPolicy, preconditions: { uid: uid!, ...(resourceVersion ? { resourceVersion } : {}) } });
+      await this.#ctx.client.of(idOf(item.info)).delete(namespace, name, {
+        propagationPolicy,
+        preconditions: { uid: uid!, ...(resourceVersion ? { resourceVersion } : {}) },
+      });
     } catch (error) {
       if (!isReason(error, 'NotFound')) throw error;
     }
@@ -138,14 +170,18 @@ class Collector {
 
 function ownerInfo(reference: OwnerReference): ResourceInfo | undefined {
   const slash = reference.apiVersion.indexOf('/');
-  const [group, version] = slash < 0 ? ['', reference.apiVersion] : [reference.apiVersion.slice(0, slash), reference.apiVersion.slice(slash + 1)];
+  const [group, version] =
+    slash < 0
+      ? ['', reference.apiVersion]
+      : [reference.apiVersion.slice(0, slash), reference.apiVersion.slice(slash + 1)];
   const info = resourceByKind(group, version, reference.kind);
   return info && FOLLOWED().get(`${info.group}/${info.resource}`);
 }
 
 // Computed on first use, to keep start-up free of it.
 let followed: Map<string, ResourceInfo> | undefined;
-const FOLLOWED = (): Map<string, ResourceInfo> => (followed ??= new Map(deletableResources({ events: false }).map(info => [`${info.group}/${info.resource}`, info])));
+const FOLLOWED = (): Map<string, ResourceInfo> =>
+  (followed ??= new Map(deletableResources({ events: false }).map(info => [`${info.group}/${info.resource}`, info])));
 
 function create(ctx: ReconcileContext): Controller {
   const collector = new Collector(ctx);
@@ -157,4 +193,8 @@ function create(ctx: ReconcileContext): Controller {
   };
 }
 
-export const garbageCollector: ControllerDefinition = { folder: 'garbagecollector', component: 'garbage-collector-controller', create };
+export const garbageCollector: ControllerDefinition = {
+  folder: 'garbagecollector',
+  component: 'garbage-collector-controller',
+  create,
+};

@@ -3,7 +3,7 @@
  * Invariant: `dependentsOf(uid)` is exactly the objects whose ownerReferences contain the uid.
  */
 
-import { keyOf, type KubeObject, type OwnerReference } from '../../api/meta.ts';
+import { type KubeObject, keyOf, type OwnerReference } from '../../api/meta.ts';
 import type { ResourceInfo } from '../../api/schema.ts';
 import type { Change } from '../runtime/controller.ts';
 
@@ -18,12 +18,17 @@ export interface Item {
 }
 
 export const isDeleting = (object: KubeObject): boolean => object.metadata.deletionTimestamp !== undefined;
-export const hasFinalizer = (object: KubeObject, finalizer: string): boolean => object.metadata.finalizers?.includes(finalizer) === true;
+export const hasFinalizer = (object: KubeObject, finalizer: string): boolean =>
+  object.metadata.finalizers?.includes(finalizer) === true;
 /** Being deleted in the foreground: it goes after its dependents. */
 export const awaitsDependents = (object: KubeObject): boolean => isDeleting(object) && hasFinalizer(object, FOREGROUND);
 
 function sameOwners(a: readonly OwnerReference[], b: readonly OwnerReference[]): boolean {
-  return a === b || (a.length === b.length && a.every((owner, i) => owner.uid === b[i]!.uid && owner.blockOwnerDeletion === b[i]!.blockOwnerDeletion));
+  return (
+    a === b ||
+    (a.length === b.length &&
+      a.every((owner, i) => owner.uid === b[i]!.uid && owner.blockOwnerDeletion === b[i]!.blockOwnerDeletion))
+  );
 }
 
 export class Graph {
@@ -49,7 +54,8 @@ export class Graph {
     const { object, old } = change;
     const uid = object.metadata.uid!;
     // The same name with another uid: the old object has gone unseen.
-    if (old && old.metadata.uid !== uid) for (const gone of this.apply(info, { object: undefined, old, deleted: true })) uids.add(gone);
+    if (old && old.metadata.uid !== uid)
+      for (const gone of this.apply(info, { object: undefined, old, deleted: true })) uids.add(gone);
     const owners = object.metadata.ownerReferences ?? [];
     const awaited = isDeleting(object) && (hasFinalizer(object, FOREGROUND) || hasFinalizer(object, ORPHAN));
     const before = this.#items.get(uid);
@@ -62,7 +68,8 @@ export class Graph {
     else this.#items.delete(uid);
     if (awaited) {
       uids.add(uid);
-      if (hasFinalizer(object, FOREGROUND)) for (const dependent of this.#dependents.get(uid) ?? []) uids.add(dependent);
+      if (hasFinalizer(object, FOREGROUND))
+        for (const dependent of this.#dependents.get(uid) ?? []) uids.add(dependent);
     }
     return uids;
   }

@@ -5,7 +5,13 @@ import type { Pod } from '../../api/core/v1.gen.ts';
 import { labelSelectorMatch } from '../../api/machinery/labels.ts';
 import { controllerOf, keyOf } from '../../api/meta.ts';
 import { JOBS, PODS } from '../../client/resources.ts';
-import { type Controller, type ControllerDefinition, latest, type ReconcileContext, watch } from '../runtime/controller.ts';
+import {
+  type Controller,
+  type ControllerDefinition,
+  latest,
+  type ReconcileContext,
+  watch,
+} from '../runtime/controller.ts';
 import { Expectations } from '../runtime/expectations.ts';
 import { claim, dependents, indexByController, orphans } from '../runtime/ownership.ts';
 import { JobPass, TRACKING_FINALIZER } from './pass.ts';
@@ -22,7 +28,10 @@ function create(ctx: ReconcileContext): Controller {
   /** The Job is gone: nobody counts any more. */
   async function releaseOrphan(pod: Pod): Promise<void> {
     const finalizers = (pod.metadata.finalizers ?? []).filter(finalizer => finalizer !== TRACKING_FINALIZER);
-    await ctx.client.of(PODS).patch(pod.metadata.namespace!, pod.metadata.name, { metadata: { uid: pod.metadata.uid, finalizers } }).catch(error => ctx.log.debug('finalizer not removed', { error }));
+    await ctx.client
+      .of(PODS)
+      .patch(pod.metadata.namespace!, pod.metadata.name, { metadata: { uid: pod.metadata.uid, finalizers } })
+      .catch(error => ctx.log.debug('finalizer not removed', { error }));
   }
 
   return {
@@ -31,7 +40,8 @@ function create(ctx: ReconcileContext): Controller {
       watch<Job>(JOBS, change => {
         if (change.deleted) {
           expectations.forget(keyOf(change.old));
-          for (const pod of dependents(pods, change.old)) if (pod.metadata.finalizers?.includes(TRACKING_FINALIZER)) void releaseOrphan(pod);
+          for (const pod of dependents(pods, change.old))
+            if (pod.metadata.finalizers?.includes(TRACKING_FINALIZER)) void releaseOrphan(pod);
         }
         return [keyOf(latest(change))];
       }),
@@ -50,7 +60,13 @@ function create(ctx: ReconcileContext): Controller {
     async reconcile({ namespace, name }) {
       const job = jobs.get(`${namespace}/${name}`);
       if (!job || (job.spec?.managedBy && job.spec.managedBy !== MANAGER)) return;
-      const claimed = await claim(ctx, { owner: job, ownerResource: JOBS, of: PODS, selector: labelSelectorMatch(job.spec?.selector), objects: [...dependents(pods, job), ...orphans(pods, namespace)] });
+      const claimed = await claim(ctx, {
+        owner: job,
+        ownerResource: JOBS,
+        of: PODS,
+        selector: labelSelectorMatch(job.spec?.selector),
+        objects: [...dependents(pods, job), ...orphans(pods, namespace)],
+      });
       return new JobPass(ctx, { job, pods: claimed, expectations, released }).run();
     },
   };

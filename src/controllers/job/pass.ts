@@ -4,13 +4,13 @@
  * outcome is lost or counted twice, whatever fails in between.
  */
 
-import { formatTime } from '../../base/clock.ts';
-import { isReason } from '../../base/errors.ts';
 import type { Job, JobCondition, JobStatus, PodFailurePolicyRule } from '../../api/batch/v1.gen.ts';
 import type { Pod } from '../../api/core/v1.gen.ts';
 import { semanticEqual } from '../../api/machinery/equality.ts';
 import { isPodActive, isPodReady, isPodTerminal } from '../../api/machinery/pod.ts';
 import { keyOf } from '../../api/meta.ts';
+import { formatTime } from '../../base/clock.ts';
+import { isReason } from '../../base/errors.ts';
 import { JOBS, PODS } from '../../client/resources.ts';
 import type { ReconcileContext, Result } from '../runtime/controller.ts';
 import type { Expectations } from '../runtime/expectations.ts';
@@ -28,8 +28,10 @@ interface Verdict {
   readonly message: string;
 }
 
-const condition = (status: JobStatus | undefined, type: string): JobCondition | undefined => status?.conditions?.find(found => found.type === type && found.status === 'True');
-export const isFinished = (job: Job): boolean => condition(job.status, 'Complete') !== undefined || condition(job.status, 'Failed') !== undefined;
+const condition = (status: JobStatus | undefined, type: string): JobCondition | undefined =>
+  status?.conditions?.find(found => found.type === type && found.status === 'True');
+export const isFinished = (job: Job): boolean =>
+  condition(job.status, 'Complete') !== undefined || condition(job.status, 'Failed') !== undefined;
 const isIndexed = (job: Job): boolean => job.spec?.completionMode === 'Indexed';
 const isTracked = (pod: Pod): boolean => pod.metadata.finalizers?.includes(TRACKING_FINALIZER) === true;
 
@@ -42,7 +44,10 @@ export class JobPass {
   readonly #released: Set<string>;
   #status: JobStatus;
 
-  constructor(ctx: ReconcileContext, options: { job: Job; pods: readonly Pod[]; expectations: Expectations; released: Set<string> }) {
+  constructor(
+    ctx: ReconcileContext,
+    options: { job: Job; pods: readonly Pod[]; expectations: Expectations; released: Set<string> },
+  ) {
     this.#ctx = ctx;
     this.#job = options.job;
     this.#pods = options.pods;
@@ -83,7 +88,10 @@ export class JobPass {
   #condition(type: string, reason: string, message: string, status = 'True'): void {
     const now = formatTime(this.#nowMs());
     const others = (this.#status.conditions ?? []).filter(found => found.type !== type);
-    this.#status = { ...this.#status, conditions: [...others, { type, status, reason, message, lastProbeTime: now, lastTransitionTime: now }] };
+    this.#status = {
+      ...this.#status,
+      conditions: [...others, { type, status, reason, message, lastProbeTime: now, lastTransitionTime: now }],
+    };
   }
 
   #noteSuspension(): void {
@@ -102,7 +110,10 @@ export class JobPass {
 
   /** Records finished pods as uncounted, takes off their finalizers, and counts those without one. */
   async #count(): Promise<void> {
-    const uncounted = { succeeded: new Set(this.#status.uncountedTerminatedPods?.succeeded), failed: new Set(this.#status.uncountedTerminatedPods?.failed) };
+    const uncounted = {
+      succeeded: new Set(this.#status.uncountedTerminatedPods?.succeeded),
+      failed: new Set(this.#status.uncountedTerminatedPods?.failed),
+    };
     const byUid = new Map(this.#pods.map(pod => [pod.metadata.uid!, pod]));
     const completed = parseIndexes(this.#status.completedIndexes);
     const ending: Pod[] = [];
@@ -110,7 +121,14 @@ export class JobPass {
       const uid = pod.metadata.uid!;
       // A pod that is being deleted without ever finishing counts as failed once it is gone from its node.
       const finished = isPodTerminal(pod) || (pod.metadata.deletionTimestamp !== undefined && !pod.spec?.nodeName);
-      if (!finished || !isTracked(pod) || this.#released.has(uid) || uncounted.succeeded.has(uid) || uncounted.failed.has(uid)) continue;
+      if (
+        !finished ||
+        !isTracked(pod) ||
+        this.#released.has(uid) ||
+        uncounted.succeeded.has(uid) ||
+        uncounted.failed.has(uid)
+      )
+        continue;
       ending.push(pod);
       const index = indexOf(pod);
       if (pod.status?.phase === 'Succeeded') {
@@ -118,13 +136,19 @@ export class JobPass {
         else if (index !== undefined && index < (this.#job.spec?.completions ?? 0)) completed.add(index);
       } else if (!this.#isIgnored(pod)) uncounted.failed.add(uid);
     }
-    if (isIndexed(this.#job)) this.#status = { ...this.#status, completedIndexes: formatIndexes(completed), succeeded: completed.size };
+    if (isIndexed(this.#job))
+      this.#status = { ...this.#status, completedIndexes: formatIndexes(completed), succeeded: completed.size };
     const pending = [...uncounted.succeeded, ...uncounted.failed];
     if (ending.length === 0 && pending.length === 0) return;
-    const onRecord = { ...(uncounted.succeeded.size ? { succeeded: [...uncounted.succeeded] } : {}), ...(uncounted.failed.size ? { failed: [...uncounted.failed] } : {}) };
+    const onRecord = {
+      ...(uncounted.succeeded.size ? { succeeded: [...uncounted.succeeded] } : {}),
+      ...(uncounted.failed.size ? { failed: [...uncounted.failed] } : {}),
+    };
     this.#status = { ...this.#status, uncountedTerminatedPods: onRecord };
     await this.#write();
-    const toRelease = [...ending, ...pending.flatMap(uid => byUid.get(uid) ?? [])].filter(pod => isTracked(pod) && !this.#released.has(pod.metadata.uid!));
+    const toRelease = [...ending, ...pending.flatMap(uid => byUid.get(uid) ?? [])].filter(
+      pod => isTracked(pod) && !this.#released.has(pod.metadata.uid!),
+    );
     await Promise.all(toRelease.map(pod => this.#release(pod)));
     this.#status = {
       ...this.#status,
@@ -139,7 +163,12 @@ export class JobPass {
     const { namespace = '', name, uid } = pod.metadata;
     this.#released.add(uid!);
     try {
-      await this.#ctx.client.of(PODS).patch(namespace, name, { metadata: { uid, finalizers: (pod.metadata.finalizers ?? []).filter(finalizer => finalizer !== TRACKING_FINALIZER) } });
+      await this.#ctx.client.of(PODS).patch(namespace, name, {
+        metadata: {
+          uid,
+          finalizers: (pod.metadata.finalizers ?? []).filter(finalizer => finalizer !== TRACKING_FINALIZER),
+        },
+      });
     } catch (error) {
       if (isReason(error, 'NotFound')) return;
       this.#released.delete(uid!);
@@ -147,7 +176,9 @@ export class JobPass {
     }
   }
   async #releaseAll(): Promise<void> {
-    await Promise.all(this.#pods.filter(pod => isTracked(pod) && !this.#released.has(pod.metadata.uid!)).map(pod => this.#release(pod)));
+    await Promise.all(
+      this.#pods.filter(pod => isTracked(pod) && !this.#released.has(pod.metadata.uid!)).map(pod => this.#release(pod)),
+    );
   }
 
   #ruleFor(pod: Pod): PodFailurePolicyRule | undefined {
@@ -161,7 +192,13 @@ export class JobPass {
           return operator === 'In' ? values.includes(code) : !values.includes(code);
         });
       }
-      return onPodConditions?.some(wanted => pod.status?.conditions?.some(found => found.type === wanted.type && found.status === (wanted.status ?? 'True'))) === true;
+      return (
+        onPodConditions?.some(wanted =>
+          pod.status?.conditions?.some(
+            found => found.type === wanted.type && found.status === (wanted.status ?? 'True'),
+          ),
+        ) === true
+      );
     });
   }
   #isIgnored(pod: Pod): boolean {
@@ -169,9 +206,20 @@ export class JobPass {
   }
 
   #failures(): number {
-    const restarts = this.#job.spec?.template.spec?.restartPolicy === 'OnFailure'
-      ? this.#pods.filter(isPodActive).reduce((sum, pod) => sum + [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])].reduce((total, { restartCount }) => total + restartCount, 0), 0)
-      : 0;
+    const restarts =
+      this.#job.spec?.template.spec?.restartPolicy === 'OnFailure'
+        ? this.#pods
+            .filter(isPodActive)
+            .reduce(
+              (sum, pod) =>
+                sum +
+                [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])].reduce(
+                  (total, { restartCount }) => total + restartCount,
+                  0,
+                ),
+              0,
+            )
+        : 0;
     return (this.#status.failed ?? 0) + restarts;
   }
 
@@ -184,16 +232,27 @@ export class JobPass {
     const fatal = this.#pods.find(pod => pod.status?.phase === 'Failed' && this.#ruleFor(pod)?.action === 'FailJob');
     if (fatal) {
       const index = job.spec!.podFailurePolicy!.rules.indexOf(this.#ruleFor(fatal)!);
-      return { type: 'Failed', reason: 'PodFailurePolicy', message: `Pod ${keyOf(fatal)} matched FailJob rule at index ${index}` };
+      return {
+        type: 'Failed',
+        reason: 'PodFailurePolicy',
+        message: `Pod ${keyOf(fatal)} matched FailJob rule at index ${index}`,
+      };
     }
     const failures = this.#failures();
     const limit = job.spec?.backoffLimit ?? 6;
-    if (failures > limit) return { type: 'Failed', reason: 'BackoffLimitExceeded', message: 'Job has reached the specified backoff limit' };
+    if (failures > limit)
+      return { type: 'Failed', reason: 'BackoffLimitExceeded', message: 'Job has reached the specified backoff limit' };
     const deadlineMs = this.#msUntilDeadline();
-    if (deadlineMs !== undefined && deadlineMs <= 0) return { type: 'Failed', reason: 'DeadlineExceeded', message: 'Job was active longer than specified deadline' };
+    if (deadlineMs !== undefined && deadlineMs <= 0)
+      return { type: 'Failed', reason: 'DeadlineExceeded', message: 'Job was active longer than specified deadline' };
     const succeeded = this.#status.succeeded ?? 0;
-    const complete = job.spec?.completions === undefined ? succeeded > 0 && !this.#pods.some(pod => isPodActive(pod)) : succeeded >= job.spec.completions && !job.spec.suspend;
-    return complete ? { type: 'Complete', reason: 'CompletionsReached', message: 'Reached expected number of succeeded pods' } : undefined;
+    const complete =
+      job.spec?.completions === undefined
+        ? succeeded > 0 && !this.#pods.some(pod => isPodActive(pod))
+        : succeeded >= job.spec.completions && !job.spec.suspend;
+    return complete
+      ? { type: 'Complete', reason: 'CompletionsReached', message: 'Reached expected number of succeeded pods' }
+      : undefined;
   }
 
   #msUntilDeadline(): number | undefined {
@@ -220,15 +279,27 @@ export class JobPass {
     const wantedMax = job.spec?.suspend ? 0 : parallelism;
     const succeeded = this.#status.succeeded ?? 0;
     const { completions } = job.spec ?? {};
-    const wanted = completions === undefined ? (succeeded > 0 ? active.length : wantedMax) : Math.min(wantedMax, Math.max(0, completions - succeeded));
+    const wanted =
+      completions === undefined
+        ? succeeded > 0
+          ? active.length
+          : wantedMax
+        : Math.min(wantedMax, Math.max(0, completions - succeeded));
     if (active.length > Math.min(wanted, wantedMax)) {
-      const order = [...active].sort((a, b) => Number(isPodReady(a)) - Number(isPodReady(b)) || ((a.metadata.creationTimestamp ?? '') > (b.metadata.creationTimestamp ?? '') ? -1 : 1));
+      const order = [...active].sort(
+        (a, b) =>
+          Number(isPodReady(a)) - Number(isPodReady(b)) ||
+          ((a.metadata.creationTimestamp ?? '') > (b.metadata.creationTimestamp ?? '') ? -1 : 1),
+      );
       const doomed = order.slice(0, active.length - wanted);
       await this.#remove(doomed);
       return { kept: active.filter(pod => !doomed.includes(pod)), waitMs: undefined };
     }
     // With podReplacementPolicy Failed (and always with a failure policy) a terminating pod still holds its place.
-    const holding = job.spec?.podReplacementPolicy === 'Failed' || job.spec?.podFailurePolicy ? this.#pods.filter(pod => pod.metadata.deletionTimestamp && !isPodTerminal(pod)).length : 0;
+    const holding =
+      job.spec?.podReplacementPolicy === 'Failed' || job.spec?.podFailurePolicy
+        ? this.#pods.filter(pod => pod.metadata.deletionTimestamp && !isPodTerminal(pod)).length
+        : 0;
     const missing = wanted - active.length - holding;
     if (missing <= 0) return { kept: [...active], waitMs: undefined };
     const waitMs = this.#backoffMs();
@@ -238,9 +309,24 @@ export class JobPass {
 
   /** 10 s after the first failure since the last success, doubled by each further one. */
   #backoffMs(): number {
-    const finishedAt = (pod: Pod) => Math.max(0, ...(pod.status?.containerStatuses ?? []).map(({ state }) => Date.parse(state?.terminated?.finishedAt ?? '') || 0)) || Date.parse(pod.metadata.deletionTimestamp ?? pod.status?.conditions?.find(({ type }) => type === 'Ready')?.lastTransitionTime ?? '') || 0;
+    const finishedAt = (pod: Pod) =>
+      Math.max(
+        0,
+        ...(pod.status?.containerStatuses ?? []).map(
+          ({ state }) => Date.parse(state?.terminated?.finishedAt ?? '') || 0,
+        ),
+      ) ||
+      Date.parse(
+        pod.metadata.deletionTimestamp ??
+          pod.status?.conditions?.find(({ type }) => type === 'Ready')?.lastTransitionTime ??
+          '',
+      ) ||
+      0;
     const lastSuccessMs = Math.max(0, ...this.#pods.filter(pod => pod.status?.phase === 'Succeeded').map(finishedAt));
-    const failures = this.#pods.filter(pod => pod.status?.phase === 'Failed' && !this.#isIgnored(pod)).map(finishedAt).filter(atMs => atMs > lastSuccessMs);
+    const failures = this.#pods
+      .filter(pod => pod.status?.phase === 'Failed' && !this.#isIgnored(pod))
+      .map(finishedAt)
+      .filter(atMs => atMs > lastSuccessMs);
     if (failures.length === 0) return 0;
     const delayMs = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** Math.min(20, failures.length - 1));
     return Math.max(...failures) + delayMs - this.#nowMs();
@@ -270,7 +356,8 @@ export class JobPass {
     const taken = parseIndexes(this.#status.completedIndexes);
     for (const pod of active) taken.add(indexOf(pod) ?? -1);
     const free: number[] = [];
-    for (let index = 0; index < (this.#job.spec?.completions ?? 0) && free.length < count; index++) if (!taken.has(index)) free.push(index);
+    for (let index = 0; index < (this.#job.spec?.completions ?? 0) && free.length < count; index++)
+      if (!taken.has(index)) free.push(index);
     return free;
   }
 
@@ -279,8 +366,14 @@ export class JobPass {
     const pod = podFromTemplate(job.spec!.template, job);
     const finalizers = [...(pod.metadata.finalizers ?? []), TRACKING_FINALIZER];
     if (index === undefined) return { ...pod, metadata: { ...pod.metadata, finalizers } };
-    const variable = { name: 'JOB_COMPLETION_INDEX', valueFrom: { fieldRef: { apiVersion: 'v1', fieldPath: `metadata.labels['${COMPLETION_INDEX}']` } } };
-    const withVariable = <T extends { env?: { name: string }[] }>(container: T): T => (container.env?.some(({ name }) => name === variable.name) ? container : { ...container, env: [...(container.env ?? []), variable] });
+    const variable = {
+      name: 'JOB_COMPLETION_INDEX',
+      valueFrom: { fieldRef: { apiVersion: 'v1', fieldPath: `metadata.labels['${COMPLETION_INDEX}']` } },
+    };
+    const withVariable = <T extends { env?: { name: string }[] }>(container: T): T =>
+      container.env?.some(({ name }) => name === variable.name)
+        ? container
+        : { ...container, env: [...(container.env ?? []), variable] };
     return {
       ...pod,
       metadata: {
@@ -302,7 +395,10 @@ export class JobPass {
   async #remove(pods: readonly Pod[]): Promise<void> {
     if (pods.length === 0) return;
     const key = keyOf(this.#job);
-    this.#expectations.expectDeletions(key, pods.map(pod => pod.metadata.uid!));
+    this.#expectations.expectDeletions(
+      key,
+      pods.map(pod => pod.metadata.uid!),
+    );
     await Promise.all(
       pods.map(async pod => {
         try {

@@ -3,13 +3,19 @@
  * left, as upstream's ordered deletion. What remains, and why, is in the conditions.
  */
 
-import { formatTime } from '../../base/clock.ts';
-import { isReason, messageOf } from '../../base/errors.ts';
 import type { Namespace, NamespaceCondition, Pod } from '../../api/core/v1.gen.ts';
 import type { KubeObject } from '../../api/meta.ts';
 import type { ResourceInfo } from '../../api/schema.ts';
+import { formatTime } from '../../base/clock.ts';
+import { isReason, messageOf } from '../../base/errors.ts';
 import { NAMESPACES, PODS } from '../../client/resources.ts';
-import { type Controller, type ControllerDefinition, type ReconcileContext, type Result, watch } from '../runtime/controller.ts';
+import {
+  type Controller,
+  type ControllerDefinition,
+  type ReconcileContext,
+  type Result,
+  watch,
+} from '../runtime/controller.ts';
 import { deletableResources, idOf } from '../runtime/resources.ts';
 
 const FINALIZER = 'kubernetes';
@@ -23,7 +29,11 @@ interface Content {
   readonly failures: string[];
 }
 
-async function deleteContent(ctx: ReconcileContext, namespace: string, resources: readonly ResourceInfo[]): Promise<Content> {
+async function deleteContent(
+  ctx: ReconcileContext,
+  namespace: string,
+  resources: readonly ResourceInfo[],
+): Promise<Content> {
   const content: Content = { remaining: new Map(), finalizers: new Map(), failures: [] };
   await Promise.all(
     resources.map(async info => {
@@ -43,24 +53,70 @@ async function deleteContent(ctx: ReconcileContext, namespace: string, resources
 
 function note(content: Content, info: ResourceInfo, items: readonly KubeObject[]): void {
   content.remaining.set(`${info.resource}.${info.group}`, items.length);
-  for (const item of items) for (const finalizer of item.metadata.finalizers ?? []) content.finalizers.set(finalizer, (content.finalizers.get(finalizer) ?? 0) + 1);
+  for (const item of items)
+    for (const finalizer of item.metadata.finalizers ?? [])
+      content.finalizers.set(finalizer, (content.finalizers.get(finalizer) ?? 0) + 1);
 }
 
 function conditionsFor(content: Content): Omit<NamespaceCondition, 'lastTransitionTime'>[] {
-  const remaining = [...content.remaining].sort().map(([resource, count]) => `${resource} has ${count} resource instances`);
-  const finalizers = [...content.finalizers].sort().map(([finalizer, count]) => `${finalizer} in ${count} resource instances`);
+  const remaining = [...content.remaining]
+    .sort()
+    .map(([resource, count]) => `${resource} has ${count} resource instances`);
+  const finalizers = [...content.finalizers]
+    .sort()
+    .map(([finalizer, count]) => `${finalizer} in ${count} resource instances`);
   return [
-    { type: 'NamespaceDeletionDiscoveryFailure', status: 'False', reason: 'ResourcesDiscovered', message: 'All resources successfully discovered' },
-    { type: 'NamespaceDeletionGroupVersionParsingFailure', status: 'False', reason: 'ParsedGroupVersions', message: 'All legacy kube types successfully parsed' },
+    {
+      type: 'NamespaceDeletionDiscoveryFailure',
+      status: 'False',
+      reason: 'ResourcesDiscovered',
+      message: 'All resources successfully discovered',
+    },
+    {
+      type: 'NamespaceDeletionGroupVersionParsingFailure',
+      status: 'False',
+      reason: 'ParsedGroupVersions',
+      message: 'All legacy kube types successfully parsed',
+    },
     content.failures.length
-      ? { type: 'NamespaceDeletionContentFailure', status: 'True', reason: 'ContentDeletionFailed', message: `Failed to delete all resource types, ${content.failures.length} remaining: ${content.failures.sort().join(', ')}` }
-      : { type: 'NamespaceDeletionContentFailure', status: 'False', reason: 'ContentDeleted', message: 'All content successfully deleted, may be waiting on finalization' },
+      ? {
+          type: 'NamespaceDeletionContentFailure',
+          status: 'True',
+          reason: 'ContentDeletionFailed',
+          message: `Failed to delete all resource types, ${content.failures.length} remaining: ${content.failures.sort().join(', ')}`,
+        }
+      : {
+          type: 'NamespaceDeletionContentFailure',
+          status: 'False',
+          reason: 'ContentDeleted',
+          message: 'All content successfully deleted, may be waiting on finalization',
+        },
     remaining.length
-      ? { type: 'NamespaceContentRemaining', status: 'True', reason: 'SomeResourcesRemain', message: `Some resources are remaining: ${remaining.join(', ')}` }
-      : { type: 'NamespaceContentRemaining', status: 'False', reason: 'ContentRemoved', message: 'All content successfully removed' },
+      ? {
+          type: 'NamespaceContentRemaining',
+          status: 'True',
+          reason: 'SomeResourcesRemain',
+          message: `Some resources are remaining: ${remaining.join(', ')}`,
+        }
+      : {
+          type: 'NamespaceContentRemaining',
+          status: 'False',
+          reason: 'ContentRemoved',
+          message: 'All content successfully removed',
+        },
     finalizers.length
-      ? { type: 'NamespaceFinalizersRemaining', status: 'True', reason: 'SomeFinalizersRemain', message: `Some content in the namespace has finalizers remaining: ${finalizers.join(', ')}` }
-      : { type: 'NamespaceFinalizersRemaining', status: 'False', reason: 'ContentHasNoFinalizers', message: 'All content-preserving finalizers finished' },
+      ? {
+          type: 'NamespaceFinalizersRemaining',
+          status: 'True',
+          reason: 'SomeFinalizersRemain',
+          message: `Some content in the namespace has finalizers remaining: ${finalizers.join(', ')}`,
+        }
+      : {
+          type: 'NamespaceFinalizersRemaining',
+          status: 'False',
+          reason: 'ContentHasNoFinalizers',
+          message: 'All content-preserving finalizers finished',
+        },
   ];
 }
 
@@ -74,13 +130,19 @@ async function writeConditions(ctx: ReconcileContext, namespace: Namespace, cont
     changed = true;
     return { ...next, lastTransitionTime: now };
   });
-  if (changed) await ctx.client.of<Namespace>(NAMESPACES).updateStatus({ ...namespace, status: { ...namespace.status, phase: 'Terminating', conditions } });
+  if (changed)
+    await ctx.client
+      .of<Namespace>(NAMESPACES)
+      .updateStatus({ ...namespace, status: { ...namespace.status, phase: 'Terminating', conditions } });
 }
 
 async function finalize(ctx: ReconcileContext, name: string): Promise<void> {
   const fresh = await ctx.client.of<Namespace>(NAMESPACES).get('', name);
   const finalizers = (fresh.spec?.finalizers ?? []).filter(finalizer => finalizer !== FINALIZER);
-  await ctx.transport.update({ of: NAMESPACES, name, subresource: 'finalize' }, { ...fresh, spec: { ...fresh.spec, finalizers } } as Namespace);
+  await ctx.transport.update({ of: NAMESPACES, name, subresource: 'finalize' }, {
+    ...fresh,
+    spec: { ...fresh.spec, finalizers },
+  } as Namespace);
 }
 
 function create(ctx: ReconcileContext): Controller {
@@ -91,7 +153,9 @@ function create(ctx: ReconcileContext): Controller {
   return {
     name: 'namespace',
     watches: [
-      watch<Namespace>(NAMESPACES, change => (!change.deleted && change.object.metadata.deletionTimestamp ? [change.object.metadata.name] : [])),
+      watch<Namespace>(NAMESPACES, change =>
+        !change.deleted && change.object.metadata.deletionTimestamp ? [change.object.metadata.name] : [],
+      ),
       watch<Pod>(PODS, change => {
         const name = change.deleted ? change.old.metadata.namespace! : '';
         return namespaces.get(name)?.metadata.deletionTimestamp ? [name] : [];
@@ -102,7 +166,8 @@ function create(ctx: ReconcileContext): Controller {
       if (!namespace?.metadata.deletionTimestamp || !namespace.spec?.finalizers?.includes(FINALIZER)) return;
       try {
         let content = await deleteContent(ctx, name, pods);
-        if (content.remaining.size === 0 && content.failures.length === 0) content = await deleteContent(ctx, name, namespaced);
+        if (content.remaining.size === 0 && content.failures.length === 0)
+          content = await deleteContent(ctx, name, namespaced);
         if (content.remaining.size === 0 && content.failures.length === 0) return await finalize(ctx, name);
         await writeConditions(ctx, namespace, content);
         return { requeueAfterMs: REMAINING_RETRY_MS };

@@ -1,14 +1,16 @@
 /** Gives each node its pod ranges (`spec.podCIDRs`), once and for the node's life. Invariant: no two nodes share a subnet. */
 
-import { assert } from '../../base/assert.ts';
 import type { Node } from '../../api/core/v1.gen.ts';
+import { assert } from '../../base/assert.ts';
 import { NODES } from '../../client/resources.ts';
 import { type Controller, type ControllerDefinition, type ReconcileContext, watch } from '../runtime/controller.ts';
 import { SubnetAllocator } from './ranges.ts';
 
 function create(ctx: ReconcileContext): Controller {
   const { clusterCidrs, nodeCidrMaskSize, nodeCidrMaskSizeIpv6 } = ctx.settings;
-  const allocators = clusterCidrs.map(range => new SubnetAllocator(range, range.includes(':') ? nodeCidrMaskSizeIpv6 : nodeCidrMaskSize));
+  const allocators = clusterCidrs.map(
+    range => new SubnetAllocator(range, range.includes(':') ? nodeCidrMaskSizeIpv6 : nodeCidrMaskSize),
+  );
   const nodes = ctx.informers.get<Node>(NODES);
   const forAll = (node: Node, act: (allocator: SubnetAllocator, subnet: string) => void) => {
     for (const subnet of node.spec?.podCIDRs ?? []) for (const allocator of allocators) act(allocator, subnet);
@@ -31,7 +33,9 @@ function create(ctx: ReconcileContext): Controller {
       const node = nodes.get(name);
       if (!node || node.spec?.podCIDRs?.length || node.metadata.deletionTimestamp) return;
       const podCIDRs: string[] = [];
-      const giveBack = () => podCIDRs.forEach((subnet, i) => allocators[i]!.release(subnet));
+      const giveBack = () => {
+        for (const [i, subnet] of podCIDRs.entries()) allocators[i]!.release(subnet);
+      };
       for (const allocator of allocators) {
         const subnet = allocator.allocate();
         if (!subnet) {
@@ -44,7 +48,14 @@ function create(ctx: ReconcileContext): Controller {
       if (podCIDRs.length === 0) return;
       assert(podCIDRs.length === allocators.length, 'one range a family');
       try {
-        await ctx.client.of<Node>(NODES).patch('', name, { metadata: { uid: node.metadata.uid }, spec: { podCIDR: podCIDRs[0], podCIDRs } }, 'application/strategic-merge-patch+json');
+        await ctx.client
+          .of<Node>(NODES)
+          .patch(
+            '',
+            name,
+            { metadata: { uid: node.metadata.uid }, spec: { podCIDR: podCIDRs[0], podCIDRs } },
+            'application/strategic-merge-patch+json',
+          );
       } catch (error) {
         giveBack();
         throw error;

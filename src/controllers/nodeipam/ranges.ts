@@ -9,7 +9,8 @@ interface Cidr {
 }
 
 function parseAddress(text: string): { value: bigint; bits: 32 | 128 } {
-  if (!text.includes(':')) return { value: text.split('.').reduce((value, part) => (value << 8n) | BigInt(part), 0n), bits: 32 };
+  if (!text.includes(':'))
+    return { value: text.split('.').reduce((value, part) => (value << 8n) | BigInt(part), 0n), bits: 32 };
   const [head = '', tail] = text.split('::');
   const words = (part: string) => (part === '' ? [] : part.split(':'));
   const left = words(head);
@@ -51,7 +52,10 @@ export class SubnetAllocator {
   constructor(range: string, maskSize: number) {
     this.#range = parseCidr(range);
     this.#maskSize = maskSize;
-    assert(maskSize >= this.#range.prefix && maskSize <= this.#range.bits, `subnet mask /${maskSize} does not fit in ${range}`);
+    assert(
+      maskSize >= this.#range.prefix && maskSize <= this.#range.bits,
+      `subnet mask /${maskSize} does not fit in ${range}`,
+    );
   }
   get #size(): number {
     return 2 ** Math.min(30, this.#maskSize - this.#range.prefix);

@@ -5,13 +5,20 @@
  * then the fault is more likely here.
  */
 
-import { formatTime } from '../../base/clock.ts';
-import { isReason } from '../../base/errors.ts';
 import type { Lease } from '../../api/coordination/v1.gen.ts';
 import type { Node, NodeCondition, Pod, Taint } from '../../api/core/v1.gen.ts';
 import { isPodReady } from '../../api/machinery/pod.ts';
+import { formatTime } from '../../base/clock.ts';
+import { isReason } from '../../base/errors.ts';
 import { LEASES, NODES, PODS } from '../../client/resources.ts';
-import { type Controller, type ControllerDefinition, latest, type ReconcileContext, type Result, watch } from '../runtime/controller.ts';
+import {
+  type Controller,
+  type ControllerDefinition,
+  latest,
+  type ReconcileContext,
+  type Result,
+  watch,
+} from '../runtime/controller.ts';
 
 /** Upstream's --node-monitor-grace-period: 50 s since v1.32. */
 const GRACE_MS = 50_000;
@@ -31,10 +38,14 @@ const CONDITION_TAINTS: Readonly<Record<string, Readonly<Record<string, string>>
   NetworkUnavailable: { True: 'node.kubernetes.io/network-unavailable' },
 };
 const UNSCHEDULABLE = 'node.kubernetes.io/unschedulable';
-const OWN_NO_SCHEDULE = new Set([...Object.values(CONDITION_TAINTS).flatMap(byStatus => Object.values(byStatus)), UNSCHEDULABLE]);
+const OWN_NO_SCHEDULE = new Set([
+  ...Object.values(CONDITION_TAINTS).flatMap(byStatus => Object.values(byStatus)),
+  UNSCHEDULABLE,
+]);
 const MONITORED = ['Ready', 'MemoryPressure', 'DiskPressure', 'PIDPressure'];
 
-const readyStatus = (node: Node): string | undefined => node.status?.conditions?.find(({ type }) => type === 'Ready')?.status;
+const readyStatus = (node: Node): string | undefined =>
+  node.status?.conditions?.find(({ type }) => type === 'Ready')?.status;
 
 /** The taints the node should have; foreign ones are kept, times of those that stay too. */
 export function desiredTaints(node: Node, options: { evict: boolean; nowMs: number }): Taint[] {
@@ -48,10 +59,14 @@ export function desiredTaints(node: Node, options: { evict: boolean; nowMs: numb
   const ready = readyStatus(node);
   if (options.evict && ready === 'False') wanted.push({ key: NOT_READY, effect: 'NoExecute' });
   if (options.evict && ready === 'Unknown') wanted.push({ key: UNREACHABLE, effect: 'NoExecute' });
-  const isOwn = ({ key, effect }: Taint) => (effect === 'NoSchedule' && OWN_NO_SCHEDULE.has(key)) || (effect === 'NoExecute' && (key === NOT_READY || key === UNREACHABLE));
+  const isOwn = ({ key, effect }: Taint) =>
+    (effect === 'NoSchedule' && OWN_NO_SCHEDULE.has(key)) ||
+    (effect === 'NoExecute' && (key === NOT_READY || key === UNREACHABLE));
   const isWanted = (taint: Taint) => wanted.some(({ key, effect }) => key === taint.key && effect === taint.effect);
   const kept = present.filter(taint => !isOwn(taint) || isWanted(taint));
-  const added = wanted.filter(({ key, effect }) => !present.some(taint => taint.key === key && taint.effect === effect));
+  const added = wanted.filter(
+    ({ key, effect }) => !present.some(taint => taint.key === key && taint.effect === effect),
+  );
   return [...kept, ...added.map(taint => ({ ...taint, timeAdded: formatTime(options.nowMs) }))];
 }
 
@@ -60,9 +75,23 @@ function silentConditions(node: Node, nowMs: number): NodeCondition[] {
   const now = formatTime(nowMs);
   const unknown = MONITORED.map((type): NodeCondition => {
     const old = present.find(condition => condition.type === type);
-    if (!old) return { type, status: 'Unknown', reason: 'NodeStatusNeverUpdated', message: 'Kubelet never posted node status.', lastHeartbeatTime: node.metadata.creationTimestamp!, lastTransitionTime: now };
+    if (!old)
+      return {
+        type,
+        status: 'Unknown',
+        reason: 'NodeStatusNeverUpdated',
+        message: 'Kubelet never posted node status.',
+        lastHeartbeatTime: node.metadata.creationTimestamp!,
+        lastTransitionTime: now,
+      };
     if (old.status === 'Unknown') return old;
-    return { ...old, status: 'Unknown', reason: 'NodeStatusUnknown', message: 'Kubelet stopped posting node status.', lastTransitionTime: now };
+    return {
+      ...old,
+      status: 'Unknown',
+      reason: 'NodeStatusUnknown',
+      message: 'Kubelet stopped posting node status.',
+      lastTransitionTime: now,
+    };
   });
   return [...present.filter(({ type }) => !MONITORED.includes(type)), ...unknown];
 }
@@ -95,9 +124,15 @@ class NodeLifecycle {
     const nowMs = this.#ctx.clock.monotonic();
     const heardMs = this.#heardMs.get(name) ?? nowMs;
     const graceMs = node.status?.conditions?.length ? GRACE_MS : STARTUP_GRACE_MS;
-    if (nowMs - heardMs >= graceMs && MONITORED.some(type => node!.status?.conditions?.find(condition => condition.type === type)?.status !== 'Unknown')) {
+    if (
+      nowMs - heardMs >= graceMs &&
+      MONITORED.some(type => node!.status?.conditions?.find(condition => condition.type === type)?.status !== 'Unknown')
+    ) {
       const wasReady = readyStatus(node) === 'True';
-      node = await this.#ctx.client.of<Node>(NODES).updateStatus({ ...node, status: { ...node.status, conditions: silentConditions(node, this.#ctx.clock.now()) } });
+      node = await this.#ctx.client.of<Node>(NODES).updateStatus({
+        ...node,
+        status: { ...node.status, conditions: silentConditions(node, this.#ctx.clock.now()) },
+      });
       if (wasReady) this.#ctx.events.event(node, 'Normal', 'NodeNotReady', `Node ${name} status is now: NodeNotReady`);
     }
     await this.#syncTaints(node);
@@ -110,23 +145,31 @@ class NodeLifecycle {
     const taints = desiredTaints(node, { evict, nowMs: this.#ctx.clock.now() });
     const present = node.spec?.taints ?? [];
     if (taints.length === present.length && taints.every((taint, i) => taint === present[i])) return;
-    await this.#ctx.client.of<Node>(NODES).patch('', node.metadata.name, { metadata: { resourceVersion: node.metadata.resourceVersion }, spec: { taints } });
+    await this.#ctx.client.of<Node>(NODES).patch('', node.metadata.name, {
+      metadata: { resourceVersion: node.metadata.resourceVersion },
+      spec: { taints },
+    });
   }
 
   async #markPodsNotReady(node: Node): Promise<void> {
     await Promise.all(
-      this.#pods.byIndex(NODE_INDEX, node.metadata.name).filter(isPodReady).map(async pod => {
-        const { namespace = '', name } = pod.metadata;
-        const now = formatTime(this.#ctx.clock.now());
-        const conditions = (pod.status?.conditions ?? []).map(condition => (condition.type === 'Ready' ? { ...condition, status: 'False', lastTransitionTime: now } : condition));
-        try {
-          await this.#ctx.client.of<Pod>(PODS).updateStatus({ ...pod, status: { ...pod.status, conditions } });
-          this.#ctx.events.event(pod, 'Warning', 'NodeNotReady', 'Node is not ready');
-        } catch (error) {
-          if (!isReason(error, 'NotFound', 'Conflict')) throw error;
-          this.#ctx.log.debug('pod not marked unready', { pod: `${namespace}/${name}` });
-        }
-      }),
+      this.#pods
+        .byIndex(NODE_INDEX, node.metadata.name)
+        .filter(isPodReady)
+        .map(async pod => {
+          const { namespace = '', name } = pod.metadata;
+          const now = formatTime(this.#ctx.clock.now());
+          const conditions = (pod.status?.conditions ?? []).map(condition =>
+            condition.type === 'Ready' ? { ...condition, status: 'False', lastTransitionTime: now } : condition,
+          );
+          try {
+            await this.#ctx.client.of<Pod>(PODS).updateStatus({ ...pod, status: { ...pod.status, conditions } });
+            this.#ctx.events.event(pod, 'Warning', 'NodeNotReady', 'Node is not ready');
+          } catch (error) {
+            if (!isReason(error, 'NotFound', 'Conflict')) throw error;
+            this.#ctx.log.debug('pod not marked unready', { pod: `${namespace}/${name}` });
+          }
+        }),
     );
   }
 }
@@ -140,12 +183,22 @@ function create(ctx: ReconcileContext): Controller {
         const { name } = latest(change).metadata;
         if (change.deleted) {
           lifecycle.forget(name);
-          ctx.events.event(change.old, 'Normal', 'RemovingNode', `Node ${name} event: Removing Node ${name} from Controller`);
+          ctx.events.event(
+            change.old,
+            'Normal',
+            'RemovingNode',
+            `Node ${name} event: Removing Node ${name} from Controller`,
+          );
           return [];
         }
         if (!change.old) {
           lifecycle.heard(name);
-          ctx.events.event(change.object, 'Normal', 'RegisteredNode', `Node ${name} event: Registered Node ${name} in Controller`);
+          ctx.events.event(
+            change.object,
+            'Normal',
+            'RegisteredNode',
+            `Node ${name} event: Registered Node ${name} in Controller`,
+          );
         } else if (heartbeat(change.object) !== heartbeat(change.old)) lifecycle.heard(name);
         // Whether anything may be evicted depends on all nodes together.
         const turned = readyStatus(change.object) !== (change.old && readyStatus(change.old));
@@ -153,7 +206,12 @@ function create(ctx: ReconcileContext): Controller {
       }),
       watch<Lease>(LEASES, change => {
         const { namespace, name } = latest(change).metadata;
-        if (namespace === LEASE_NAMESPACE && !change.deleted && change.object.spec?.renewTime !== change.old?.spec?.renewTime) lifecycle.heard(name);
+        if (
+          namespace === LEASE_NAMESPACE &&
+          !change.deleted &&
+          change.object.spec?.renewTime !== change.old?.spec?.renewTime
+        )
+          lifecycle.heard(name);
         return [];
       }),
       watch<Pod>(PODS, () => []),
@@ -162,6 +220,7 @@ function create(ctx: ReconcileContext): Controller {
   };
 }
 
-const heartbeat = (node: Node): string | undefined => node.status?.conditions?.find(({ type }) => type === 'Ready')?.lastHeartbeatTime;
+const heartbeat = (node: Node): string | undefined =>
+  node.status?.conditions?.find(({ type }) => type === 'Ready')?.lastHeartbeatTime;
 
 export const nodeLifecycle: ControllerDefinition = { folder: 'nodelifecycle', component: 'node-controller', create };

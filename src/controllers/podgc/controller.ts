@@ -3,13 +3,19 @@
  * node, and the oldest finished ones beyond a limit. Keys are pods, or `nodes` for a look at everything.
  */
 
-import { formatTime } from '../../base/clock.ts';
-import { isReason } from '../../base/errors.ts';
 import type { Node, Pod } from '../../api/core/v1.gen.ts';
 import { isPodTerminal } from '../../api/machinery/pod.ts';
 import { keyOf } from '../../api/meta.ts';
+import { formatTime } from '../../base/clock.ts';
+import { isReason } from '../../base/errors.ts';
 import { NODES, PODS } from '../../client/resources.ts';
-import { type Controller, type ControllerDefinition, type ReconcileContext, type Result, watch } from '../runtime/controller.ts';
+import {
+  type Controller,
+  type ControllerDefinition,
+  type ReconcileContext,
+  type Result,
+  watch,
+} from '../runtime/controller.ts';
 
 /** A node may be absent for a moment while it registers again: upstream's quarantine. */
 const NODE_QUARANTINE_MS = 40_000;
@@ -29,8 +35,20 @@ function create(ctx: ReconcileContext): Controller {
     const { namespace = '', name, uid } = pod.metadata;
     try {
       if (!isPodTerminal(pod)) {
-        const target = condition && { type: 'DisruptionTarget', status: 'True', ...condition, lastTransitionTime: formatTime(ctx.clock.now()) };
-        await ctx.client.of<Pod>(PODS).patchStatus(namespace, name, { metadata: { uid }, status: { phase: 'Failed', ...(target ? { conditions: [target] } : {}) } }, 'application/strategic-merge-patch+json');
+        const target = condition && {
+          type: 'DisruptionTarget',
+          status: 'True',
+          ...condition,
+          lastTransitionTime: formatTime(ctx.clock.now()),
+        };
+        await ctx.client
+          .of<Pod>(PODS)
+          .patchStatus(
+            namespace,
+            name,
+            { metadata: { uid }, status: { phase: 'Failed', ...(target ? { conditions: [target] } : {}) } },
+            'application/strategic-merge-patch+json',
+          );
       }
       await ctx.client.of<Pod>(PODS).delete(namespace, name, { gracePeriodSeconds: 0, preconditions: { uid: uid! } });
     } catch (error) {
@@ -56,7 +74,9 @@ function create(ctx: ReconcileContext): Controller {
   async function terminatedBeyondLimit(): Promise<void> {
     const finished = [...pods.values()].filter(isPodTerminal);
     const age = (pod: Pod) => pod.metadata.creationTimestamp ?? '';
-    const excess = finished.sort((a, b) => (age(a) < age(b) ? -1 : 1)).slice(0, Math.max(0, finished.length - TERMINATED_PODS_MAX));
+    const excess = finished
+      .sort((a, b) => (age(a) < age(b) ? -1 : 1))
+      .slice(0, Math.max(0, finished.length - TERMINATED_PODS_MAX));
     for (const pod of excess) await remove(pod);
   }
 

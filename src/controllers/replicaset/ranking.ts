@@ -21,7 +21,11 @@ function magnitude(ageMs: number): number {
 }
 
 /** Younger first by magnitude, then by uid; an unknown time counts as youngest. */
-function byAge(a: { at: string | undefined; uid: string }, b: { at: string | undefined; uid: string }, nowMs: number): number {
+function byAge(
+  a: { at: string | undefined; uid: string },
+  b: { at: string | undefined; uid: string },
+  nowMs: number,
+): number {
   if (a.at === b.at) return 0;
   if (a.at === undefined) return -1;
   if (b.at === undefined) return 1;
@@ -48,16 +52,28 @@ export function compareForDeletion(a: RankedPod, b: RankedPod, nowMs: number): n
   if (cost) return cost;
   if (a.rank !== b.rank) return b.rank - a.rank;
   if (isPodReady(x)) {
-    const readyAge = byAge({ at: podCondition(x, 'Ready')?.lastTransitionTime, uid: x.metadata.uid! }, { at: podCondition(y, 'Ready')?.lastTransitionTime, uid: y.metadata.uid! }, nowMs);
+    const readyAge = byAge(
+      { at: podCondition(x, 'Ready')?.lastTransitionTime, uid: x.metadata.uid! },
+      { at: podCondition(y, 'Ready')?.lastTransitionTime, uid: y.metadata.uid! },
+      nowMs,
+    );
     if (readyAge) return readyAge;
   }
   const restarts = restartsMax(y) - restartsMax(x);
   if (restarts) return restarts;
-  return byAge({ at: x.metadata.creationTimestamp, uid: x.metadata.uid! }, { at: y.metadata.creationTimestamp, uid: y.metadata.uid! }, nowMs);
+  return byAge(
+    { at: x.metadata.creationTimestamp, uid: x.metadata.uid! },
+    { at: y.metadata.creationTimestamp, uid: y.metadata.uid! },
+    nowMs,
+  );
 }
 
 /** The `count` pods to delete; `related` are all pods of sibling replica sets, these included. */
-export function podsToDelete(pods: readonly Pod[], related: readonly Pod[], options: { count: number; nowMs: number }): Pod[] {
+export function podsToDelete(
+  pods: readonly Pod[],
+  related: readonly Pod[],
+  options: { count: number; nowMs: number },
+): Pod[] {
   if (options.count >= pods.length) return [...pods];
   const perNode = new Map<string, number>();
   for (const pod of related) {

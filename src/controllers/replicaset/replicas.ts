@@ -3,14 +3,14 @@
  * Invariant: while its own creates and deletes are not yet visible (expectations), it changes nothing.
  */
 
-import { formatTime } from '../../base/clock.ts';
-import { isReason, messageOf } from '../../base/errors.ts';
 import type { ReplicaSetCondition, ReplicaSetStatus } from '../../api/apps/v1.gen.ts';
 import type { Pod, PodTemplateSpec } from '../../api/core/v1.gen.ts';
 import { semanticEqual } from '../../api/machinery/equality.ts';
 import { labelSelectorMatch } from '../../api/machinery/labels.ts';
 import { isPodActive, isPodAvailable, isPodReady } from '../../api/machinery/pod.ts';
-import { controllerOf, keyOf, type KubeObject, type LabelSelector, type ObjectKey } from '../../api/meta.ts';
+import { controllerOf, type KubeObject, keyOf, type LabelSelector, type ObjectKey } from '../../api/meta.ts';
+import { formatTime } from '../../base/clock.ts';
+import { isReason, messageOf } from '../../base/errors.ts';
 import { PODS } from '../../client/resources.ts';
 import type { ResourceId } from '../../client/transport.ts';
 import { type Change, type Controller, type ReconcileContext, type Result, watch } from '../runtime/controller.ts';
@@ -51,7 +51,8 @@ export function replicasController<T extends Replicated>(ctx: ReconcileContext, 
     const controller = controllerOf(pod);
     const oldController = change.deleted ? undefined : change.old && controllerOf(change.old);
     const keyFor = (name: string) => `${pod.metadata.namespace}/${name}`;
-    if (oldController && oldController.uid !== controller?.uid && oldController.kind === kind.kind) yield keyFor(oldController.name);
+    if (oldController && oldController.uid !== controller?.uid && oldController.kind === kind.kind)
+      yield keyFor(oldController.name);
     if (controller) {
       if (controller.kind !== kind.kind) return;
       const key = keyFor(controller.name);
@@ -64,7 +65,11 @@ export function replicasController<T extends Replicated>(ctx: ReconcileContext, 
     }
     if (change.deleted) return;
     for (const owner of owners.values()) {
-      if (owner.metadata.namespace === pod.metadata.namespace && labelSelectorMatch(kind.selector(owner))(pod.metadata.labels)) yield keyOf(owner);
+      if (
+        owner.metadata.namespace === pod.metadata.namespace &&
+        labelSelectorMatch(kind.selector(owner))(pod.metadata.labels)
+      )
+        yield keyOf(owner);
     }
   }
 
@@ -88,7 +93,10 @@ export function replicasController<T extends Replicated>(ctx: ReconcileContext, 
       return { difference, error };
     }
     const doomed = podsToDelete(active, related(owner), { count, nowMs: ctx.clock.now() });
-    expectations.expectDeletions(key, doomed.map(pod => pod.metadata.uid!));
+    expectations.expectDeletions(
+      key,
+      doomed.map(pod => pod.metadata.uid!),
+    );
     let failed: unknown;
     await Promise.all(
       doomed.map(async pod => {
@@ -110,7 +118,12 @@ export function replicasController<T extends Replicated>(ctx: ReconcileContext, 
     return owners.byIndex('controller', controller.uid).flatMap(sibling => dependents(pods, sibling));
   }
 
-  function statusOf(owner: T, active: readonly Pod[], terminating: number, outcome: { difference: number; error: unknown }): ReplicaSetStatus {
+  function statusOf(
+    owner: T,
+    active: readonly Pod[],
+    terminating: number,
+    outcome: { difference: number; error: unknown },
+  ): ReplicaSetStatus {
     const nowMs = ctx.clock.now();
     const templateLabels = Object.entries(kind.template(owner)?.metadata?.labels ?? {});
     const minReadySeconds = owner.spec?.minReadySeconds ?? 0;
@@ -126,7 +139,8 @@ export function replicasController<T extends Replicated>(ctx: ReconcileContext, 
         message: messageOf(outcome.error),
       };
       conditions = [...conditions, failure];
-    } else if (outcome.error === undefined && failing) conditions = conditions.filter(condition => condition !== failing);
+    } else if (outcome.error === undefined && failing)
+      conditions = conditions.filter(condition => condition !== failing);
     const count = (test: (pod: Pod) => boolean) => active.filter(test).length;
     return {
       replicas: active.length,
@@ -146,13 +160,24 @@ export function replicasController<T extends Replicated>(ctx: ReconcileContext, 
     const mayChange = expectations.satisfied(key);
     const selector = labelSelectorMatch(kind.selector(owner));
     const candidates = [...dependents(pods, owner), ...orphans(pods, id.namespace)];
-    const claimed = await claim(ctx, { owner, ownerResource: kind.of, of: PODS, selector, objects: candidates.filter(pod => isPodActive(pod) || isPodTerminating(pod)) });
+    const claimed = await claim(ctx, {
+      owner,
+      ownerResource: kind.of,
+      of: PODS,
+      selector,
+      objects: candidates.filter(pod => isPodActive(pod) || isPodTerminating(pod)),
+    });
     const active = claimed.filter(isPodActive);
     const terminating = claimed.length - active.length;
-    const outcome = mayChange && !owner.metadata.deletionTimestamp ? await manage(owner, active) : { difference: 0, error: undefined };
+    const outcome =
+      mayChange && !owner.metadata.deletionTimestamp
+        ? await manage(owner, active)
+        : { difference: 0, error: undefined };
     const status = statusOf(owner, active, terminating, outcome);
     if (!sameStatus(owner.status, status)) {
-      await ctx.client.of<T>(kind.of).updateStatus({ ...owner, status: { ...owner.status, ...status, conditions: status.conditions ?? [] } });
+      await ctx.client
+        .of<T>(kind.of)
+        .updateStatus({ ...owner, status: { ...owner.status, ...status, conditions: status.conditions ?? [] } });
     }
     if (outcome.error !== undefined) throw outcome.error;
     const minReadySeconds = owner.spec?.minReadySeconds ?? 0;
@@ -176,6 +201,13 @@ export function replicasController<T extends Replicated>(ctx: ReconcileContext, 
 }
 
 function sameStatus(a: ReplicaSetStatus | undefined, b: ReplicaSetStatus): boolean {
-  const counts = ['replicas', 'fullyLabeledReplicas', 'readyReplicas', 'availableReplicas', 'terminatingReplicas', 'observedGeneration'] as const;
+  const counts = [
+    'replicas',
+    'fullyLabeledReplicas',
+    'readyReplicas',
+    'availableReplicas',
+    'terminatingReplicas',
+    'observedGeneration',
+  ] as const;
   return counts.every(field => (a?.[field] ?? 0) === (b[field] ?? 0)) && semanticEqual(a?.conditions, b.conditions);
 }

@@ -2,8 +2,8 @@
 
 import type { ReplicationController } from '../../api/core/v1.gen.ts';
 import { REPLICATION_CONTROLLERS } from '../../client/resources.ts';
-import type { ControllerDefinition } from '../runtime/controller.ts';
 import { replicasController } from '../replicaset/replicas.ts';
+import type { ControllerDefinition } from '../runtime/controller.ts';
 
 export const replicationController: ControllerDefinition = {
   folder: 'replicationcontroller',
@@ -13,7 +13,10 @@ export const replicationController: ControllerDefinition = {
       name: 'replicationcontroller',
       of: REPLICATION_CONTROLLERS,
       kind: 'ReplicationController',
-      selector: owner => (owner.spec?.selector && Object.keys(owner.spec.selector).length > 0 ? { matchLabels: owner.spec.selector } : undefined),
+      selector: owner =>
+        owner.spec?.selector && Object.keys(owner.spec.selector).length > 0
+          ? { matchLabels: owner.spec.selector }
+          : undefined,
       template: owner => owner.spec?.template,
       countsTerminating: false,
     }),

@@ -4,10 +4,10 @@
  * key is never reconciled twice at a time. A controller keeps no state that a restart would lose.
  */
 
+import type { KubeObject, ObjectKey } from '../../api/meta.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
-import type { KubeObject, ObjectKey } from '../../api/meta.ts';
 import type { Client } from '../../client/client.ts';
 import type { EventRecorder } from '../../client/event-recorder.ts';
 import type { Handler, InformerFactory } from '../../client/informer.ts';

@@ -3,13 +3,13 @@
  * read. Invariant: equal templates have one revision; using an old one again gives it the highest number.
  */
 
-import { isReason } from '../../base/errors.ts';
 import type { ControllerRevision } from '../../api/apps/v1.gen.ts';
 import type { PodTemplateSpec } from '../../api/core/v1.gen.ts';
 import { semanticEqual } from '../../api/machinery/equality.ts';
 import { labelSelectorMatch } from '../../api/machinery/labels.ts';
 import { objectHash } from '../../api/machinery/pod.ts';
 import type { KubeObject, LabelSelector } from '../../api/meta.ts';
+import { isReason } from '../../base/errors.ts';
 import type { Informer } from '../../client/informer.ts';
 import { CONTROLLER_REVISIONS } from '../../client/resources.ts';
 import type { ResourceId } from '../../client/transport.ts';
@@ -33,10 +33,15 @@ export interface RevisionHistory {
 
 const dataOf = (owner: Revisioned) => ({ spec: { template: { ...owner.spec.template, $patch: 'replace' } } });
 
-export const templateOf = (revision: ControllerRevision): PodTemplateSpec => (revision.data as { spec: { template: PodTemplateSpec } }).spec.template;
+export const templateOf = (revision: ControllerRevision): PodTemplateSpec =>
+  (revision.data as { spec: { template: PodTemplateSpec } }).spec.template;
 
 /** Finds or makes the revision of the present template. */
-export async function syncRevisions(ctx: ReconcileContext, owner: Revisioned, options: { of: ResourceId; informer: Informer<ControllerRevision> }): Promise<RevisionHistory> {
+export async function syncRevisions(
+  ctx: ReconcileContext,
+  owner: Revisioned,
+  options: { of: ResourceId; informer: Informer<ControllerRevision> },
+): Promise<RevisionHistory> {
   const { namespace = '' } = owner.metadata;
   const all = await claim(ctx, {
     owner,
@@ -54,7 +59,11 @@ export async function syncRevisions(ctx: ReconcileContext, owner: Revisioned, op
   if (equal) {
     if (equal === last) return { all, update: equal, collisionCount: owner.status?.collisionCount };
     const update = await client.update({ ...equal, revision: next });
-    return { all: [...all.filter(revision => revision !== equal), update], update, collisionCount: owner.status?.collisionCount };
+    return {
+      all: [...all.filter(revision => revision !== equal), update],
+      update,
+      collisionCount: owner.status?.collisionCount,
+    };
   }
   let collisionCount = owner.status?.collisionCount;
   for (;;) {
@@ -85,8 +94,14 @@ export async function syncRevisions(ctx: ReconcileContext, owner: Revisioned, op
 }
 
 /** Deletes the oldest revisions beyond the limit that no pod and no status names. */
-export async function truncateHistory(ctx: ReconcileContext, owner: Revisioned, options: { all: readonly ControllerRevision[]; live: ReadonlySet<string> }): Promise<void> {
-  const idle = options.all.filter(({ metadata }) => !options.live.has(metadata.name) && !options.live.has(metadata.labels?.[REVISION_HASH] ?? ''));
+export async function truncateHistory(
+  ctx: ReconcileContext,
+  owner: Revisioned,
+  options: { all: readonly ControllerRevision[]; live: ReadonlySet<string> },
+): Promise<void> {
+  const idle = options.all.filter(
+    ({ metadata }) => !options.live.has(metadata.name) && !options.live.has(metadata.labels?.[REVISION_HASH] ?? ''),
+  );
   const excess = idle.slice(0, Math.max(0, idle.length - (owner.spec.revisionHistoryLimit ?? 10)));
   for (const { metadata } of excess) {
     try {

@@ -3,12 +3,12 @@
  * Invariant: no controller reconciles before the resources it watches have synced; nothing polls.
  */
 
+import { splitKey } from '../../api/meta.ts';
 import type { Clock } from '../../base/clock.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { metrics } from '../../base/metrics.ts';
 import type { Random } from '../../base/random.ts';
-import { splitKey } from '../../api/meta.ts';
 import { Client } from '../../client/client.ts';
 import { ApiEventRecorder } from '../../client/event-recorder.ts';
 import type { InformerFactory } from '../../client/informer.ts';
@@ -77,7 +77,9 @@ export class ControllerHost {
   }
 
   #work(controller: Controller, ctx: ReconcileContext, queue: WorkQueue): Promise<void> {
-    const duration = metrics.histogram('coxswain_reconcile_seconds', 'Time of one reconcile.', RECONCILE_SECONDS, ['controller']);
+    const duration = metrics.histogram('coxswain_reconcile_seconds', 'Time of one reconcile.', RECONCILE_SECONDS, [
+      'controller',
+    ]);
     return queue.run(
       {
         workers: controller.workers ?? WORKERS_DEFAULT,
@@ -92,7 +94,8 @@ export class ControllerHost {
         },
         failed: (key, error) => {
           // Somebody else wrote first: the informer will catch up, and the retry sees the newer object.
-          if (isReason(error, 'Conflict', 'NotFound', 'AlreadyExists')) ctx.log.debug('reconcile lost a race, retrying', { key, error: messageOf(error) });
+          if (isReason(error, 'Conflict', 'NotFound', 'AlreadyExists'))
+            ctx.log.debug('reconcile lost a race, retrying', { key, error: messageOf(error) });
           else if (!ctx.signal.aborted) ctx.log.warn('reconcile failed, retrying', { key, error: messageOf(error) });
         },
       },

@@ -3,23 +3,32 @@
  * that no longer do), as upstream's ControllerRefManager. Patches name the uid, so that a namesake is never claimed.
  */
 
-import { failure, isReason } from '../../base/errors.ts';
-import { controllerOf, type KubeObject, type OwnerReference } from '../../api/meta.ts';
 import type { Match } from '../../api/machinery/labels.ts';
+import { controllerOf, type KubeObject, type OwnerReference } from '../../api/meta.ts';
+import { failure, isReason } from '../../base/errors.ts';
 import type { Informer } from '../../client/informer.ts';
 import type { ResourceId } from '../../client/transport.ts';
 import type { ReconcileContext } from './controller.ts';
 
 export function controllerReference(owner: KubeObject): OwnerReference {
   const { name, uid } = owner.metadata;
-  return { apiVersion: owner.apiVersion, kind: owner.kind, name, uid: uid!, controller: true, blockOwnerDeletion: true };
+  return {
+    apiVersion: owner.apiVersion,
+    kind: owner.kind,
+    name,
+    uid: uid!,
+    controller: true,
+    blockOwnerDeletion: true,
+  };
 }
 
 const CONTROLLER_INDEX = 'controller';
 
 /** Lets `dependents` and `orphans` find objects without a scan. */
 export function indexByController(informer: Informer<KubeObject>): void {
-  informer.addIndex(CONTROLLER_INDEX, object => [controllerOf(object)?.uid ?? `orphan/${object.metadata.namespace ?? ''}`]);
+  informer.addIndex(CONTROLLER_INDEX, object => [
+    controllerOf(object)?.uid ?? `orphan/${object.metadata.namespace ?? ''}`,
+  ]);
 }
 
 /** Objects whose controller is the owner, from an informer indexed by `indexByController`. */
@@ -64,17 +73,37 @@ export async function claim<T extends KubeObject>(ctx: ReconcileContext, options
 }
 
 // Adoption by a deleted owner would let the garbage collector take the orphan: ask the server, not the cache.
-async function assertStillThere<T extends KubeObject>(ctx: ReconcileContext, { owner, ownerResource }: Claim<T>): Promise<void> {
+async function assertStillThere<T extends KubeObject>(
+  ctx: ReconcileContext,
+  { owner, ownerResource }: Claim<T>,
+): Promise<void> {
   const { name, namespace = '', uid } = owner.metadata;
   const fresh = await ctx.client.of(ownerResource).get(namespace, name);
-  if (fresh.metadata.uid !== uid) throw failure(409, 'Conflict', `original ${owner.kind} ${namespace}/${name} is gone: got uid ${fresh.metadata.uid}, wanted ${uid}`);
-  if (fresh.metadata.deletionTimestamp) throw failure(409, 'Conflict', `${namespace}/${name} has just been deleted at ${fresh.metadata.deletionTimestamp}`);
+  if (fresh.metadata.uid !== uid)
+    throw failure(
+      409,
+      'Conflict',
+      `original ${owner.kind} ${namespace}/${name} is gone: got uid ${fresh.metadata.uid}, wanted ${uid}`,
+    );
+  if (fresh.metadata.deletionTimestamp)
+    throw failure(409, 'Conflict', `${namespace}/${name} has just been deleted at ${fresh.metadata.deletionTimestamp}`);
 }
 
-async function adopt<T extends KubeObject>(ctx: ReconcileContext, { owner, of }: Claim<T>, object: T): Promise<boolean> {
+async function adopt<T extends KubeObject>(
+  ctx: ReconcileContext,
+  { owner, of }: Claim<T>,
+  object: T,
+): Promise<boolean> {
   const { name, namespace = '', uid } = object.metadata;
   try {
-    await ctx.client.of(of).patch(namespace, name, { metadata: { ownerReferences: [controllerReference(owner)], uid } }, 'application/strategic-merge-patch+json');
+    await ctx.client
+      .of(of)
+      .patch(
+        namespace,
+        name,
+        { metadata: { ownerReferences: [controllerReference(owner)], uid } },
+        'application/strategic-merge-patch+json',
+      );
     return true;
   } catch (error) {
     if (isReason(error, 'NotFound')) return false;
@@ -85,7 +114,14 @@ async function adopt<T extends KubeObject>(ctx: ReconcileContext, { owner, of }:
 async function release<T extends KubeObject>(ctx: ReconcileContext, { owner, of }: Claim<T>, object: T): Promise<void> {
   const { name, namespace = '', uid } = object.metadata;
   try {
-    await ctx.client.of(of).patch(namespace, name, { metadata: { ownerReferences: [{ $patch: 'delete', uid: owner.metadata.uid }], uid } }, 'application/strategic-merge-patch+json');
+    await ctx.client
+      .of(of)
+      .patch(
+        namespace,
+        name,
+        { metadata: { ownerReferences: [{ $patch: 'delete', uid: owner.metadata.uid }], uid } },
+        'application/strategic-merge-patch+json',
+      );
   } catch (error) {
     // Gone, or its reference has been removed already: either way it is released.
     if (!isReason(error, 'NotFound', 'Invalid')) throw error;

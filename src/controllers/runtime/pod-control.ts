@@ -3,9 +3,9 @@
  * that its owner would not control.
  */
 
-import { ApiError, isReason, messageOf } from '../../base/errors.ts';
 import type { Pod, PodTemplateSpec } from '../../api/core/v1.gen.ts';
 import type { KubeObject } from '../../api/meta.ts';
+import { ApiError, isReason, messageOf } from '../../base/errors.ts';
 import { PODS } from '../../client/resources.ts';
 import type { ReconcileContext } from './controller.ts';
 import { controllerReference } from './ownership.ts';
@@ -37,7 +37,8 @@ export async function createPod(ctx: ReconcileContext, owner: KubeObject, pod: P
     ctx.events.event(owner, 'Normal', 'SuccessfulCreate', `Created pod: ${created.metadata.name}`);
     return created;
   } catch (error) {
-    if (!isNamespaceTerminating(error)) ctx.events.event(owner, 'Warning', 'FailedCreate', `Error creating: ${messageOf(error)}`);
+    if (!isNamespaceTerminating(error))
+      ctx.events.event(owner, 'Warning', 'FailedCreate', `Error creating: ${messageOf(error)}`);
     throw error;
   }
 }
@@ -49,24 +50,35 @@ export async function deletePod(ctx: ReconcileContext, owner: KubeObject, pod: P
     await ctx.client.of<Pod>(PODS).delete(namespace, name, uid ? { preconditions: { uid } } : {});
     ctx.events.event(owner, 'Normal', 'SuccessfulDelete', `Deleted pod: ${name}`);
   } catch (error) {
-    if (!isReason(error, 'NotFound')) ctx.events.event(owner, 'Warning', 'FailedDelete', `Error deleting: ${messageOf(error)}`);
+    if (!isReason(error, 'NotFound'))
+      ctx.events.event(owner, 'Warning', 'FailedDelete', `Error deleting: ${messageOf(error)}`);
     throw error;
   }
 }
 
 /** True for the refusal of a create because its namespace goes away. */
 export function isNamespaceTerminating(error: unknown): boolean {
-  return error instanceof ApiError && error.status.details?.causes?.some(cause => cause.reason === 'NamespaceTerminating') === true;
+  return (
+    error instanceof ApiError &&
+    error.status.details?.causes?.some(cause => cause.reason === 'NamespaceTerminating') === true
+  );
 }
 
 /**
  * Runs `action(i)` for i < count in batches that double from `first`, stopping after the batch in which one fails: a quota
  * or a bad template then costs few requests. Returns how many succeeded, and the first error.
  */
-export async function slowStart(options: { count: number; first: number }, action: (index: number) => Promise<void>): Promise<{ successes: number; error: unknown }> {
+export async function slowStart(
+  options: { count: number; first: number },
+  action: (index: number) => Promise<void>,
+): Promise<{ successes: number; error: unknown }> {
   let successes = 0;
   let done = 0;
-  for (let batch = Math.min(options.count, options.first); batch > 0; batch = Math.min(2 * batch, options.count - done)) {
+  for (
+    let batch = Math.min(options.count, options.first);
+    batch > 0;
+    batch = Math.min(2 * batch, options.count - done)
+  ) {
     const results = await Promise.allSettled(Array.from({ length: batch }, (_, i) => action(done + i)));
     done += batch;
     successes += results.filter(result => result.status === 'fulfilled').length;

@@ -4,7 +4,8 @@ import type { Pod } from '../../api/core/v1.gen.ts';
 import { isPodTerminal, podCondition } from '../../api/machinery/pod.ts';
 
 /** Being deleted and not finished yet. */
-export const isPodTerminating = (pod: Pod): boolean => !isPodTerminal(pod) && pod.metadata.deletionTimestamp !== undefined;
+export const isPodTerminating = (pod: Pod): boolean =>
+  !isPodTerminal(pod) && pod.metadata.deletionTimestamp !== undefined;
 
 /** Milliseconds until the first ready pod becomes available; undefined when none waits. */
 export function msUntilAvailable(pods: readonly Pod[], minReadySeconds: number, nowMs: number): number | undefined {
@@ -20,6 +21,10 @@ export function msUntilAvailable(pods: readonly Pod[], minReadySeconds: number, 
 
 export function restartsMax(pod: Pod): number {
   let most = 0;
-  for (const { restartCount } of [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])]) most = Math.max(most, restartCount);
+  for (const { restartCount } of [
+    ...(pod.status?.initContainerStatuses ?? []),
+    ...(pod.status?.containerStatuses ?? []),
+  ])
+    most = Math.max(most, restartCount);
   return most;
 }

@@ -3,11 +3,11 @@
  * controllers agree on about a pod. Pure apart from registering indexes.
  */
 
-import { formatTime } from '../../base/clock.ts';
 import type { Pod, Service } from '../../api/core/v1.gen.ts';
-import { isPodReady, isPodTerminal, podCondition, podIPs } from '../../api/machinery/pod.ts';
 import { semanticEqual } from '../../api/machinery/equality.ts';
+import { isPodReady, isPodTerminal, podCondition, podIPs } from '../../api/machinery/pod.ts';
 import { keyOf } from '../../api/meta.ts';
+import { formatTime } from '../../base/clock.ts';
 import type { Informer } from '../../client/informer.ts';
 import { PODS, SERVICES } from '../../client/resources.ts';
 import type { Change, ReconcileContext } from './controller.ts';
@@ -31,15 +31,23 @@ export class ServiceSelection {
   constructor(ctx: ReconcileContext) {
     this.services = ctx.informers.get<Service>(SERVICES);
     this.pods = ctx.informers.get<Pod>(PODS);
-    this.services.addIndex(SELECTOR_INDEX, service => selectorPairs(service).slice(0, 1).map(([key, value]) => `${service.metadata.namespace}/${key}=${value}`));
-    this.pods.addIndex(LABEL_INDEX, pod => Object.entries(pod.metadata.labels ?? {}).map(([key, value]) => `${pod.metadata.namespace}/${key}=${value}`));
+    this.services.addIndex(SELECTOR_INDEX, service =>
+      selectorPairs(service)
+        .slice(0, 1)
+        .map(([key, value]) => `${service.metadata.namespace}/${key}=${value}`),
+    );
+    this.pods.addIndex(LABEL_INDEX, pod =>
+      Object.entries(pod.metadata.labels ?? {}).map(([key, value]) => `${pod.metadata.namespace}/${key}=${value}`),
+    );
   }
 
   podsOf(service: Service): Pod[] {
     const pairs = selectorPairs(service);
     if (pairs.length === 0) return [];
     const [first, ...others] = pairs;
-    return this.pods.byIndex(LABEL_INDEX, `${service.metadata.namespace}/${first![0]}=${first![1]}`).filter(pod => others.every(([key, value]) => pod.metadata.labels?.[key] === value));
+    return this.pods
+      .byIndex(LABEL_INDEX, `${service.metadata.namespace}/${first![0]}=${first![1]}`)
+      .filter(pod => others.every(([key, value]) => pod.metadata.labels?.[key] === value));
   }
 
   /** Keys of the Services whose endpoints a change of a pod may alter. */
@@ -49,7 +57,10 @@ export class ServiceSelection {
     for (const pod of [change.object, change.old]) {
       const labels = pod?.metadata.labels ?? {};
       for (const key in labels) {
-        for (const service of this.services.byIndex(SELECTOR_INDEX, `${pod!.metadata.namespace}/${key}=${labels[key]}`)) {
+        for (const service of this.services.byIndex(
+          SELECTOR_INDEX,
+          `${pod!.metadata.namespace}/${key}=${labels[key]}`,
+        )) {
           if (selectorPairs(service).every(([name, value]) => labels[name] === value)) keys.add(keyOf(service));
         }
       }

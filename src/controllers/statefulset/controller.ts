@@ -3,7 +3,6 @@
  * ordinal is created only when none of that name is there, and one is deleted by uid, so a stale view cannot harm.
  */
 
-import { isReason, messageOf } from '../../base/errors.ts';
 import type { ControllerRevision, StatefulSet, StatefulSetStatus } from '../../api/apps/v1.gen.ts';
 import type { PersistentVolumeClaim, Pod } from '../../api/core/v1.gen.ts';
 import { semanticEqual } from '../../api/machinery/equality.ts';
@@ -11,8 +10,16 @@ import { scaledValue } from '../../api/machinery/int-or-string.ts';
 import { labelSelectorMatch } from '../../api/machinery/labels.ts';
 import { isPodAvailable, isPodReady, isPodTerminal } from '../../api/machinery/pod.ts';
 import { controllerOf, keyOf } from '../../api/meta.ts';
+import { isReason, messageOf } from '../../base/errors.ts';
 import { CONTROLLER_REVISIONS, PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS } from '../../client/resources.ts';
-import { type Controller, type ControllerDefinition, latest, type ReconcileContext, type Result, watch } from '../runtime/controller.ts';
+import {
+  type Controller,
+  type ControllerDefinition,
+  latest,
+  type ReconcileContext,
+  type Result,
+  watch,
+} from '../runtime/controller.ts';
 import { syncRevisions, truncateHistory } from '../runtime/history.ts';
 import { claim, controllerReference, dependents, indexByController, orphans } from '../runtime/ownership.ts';
 import { msUntilAvailable } from '../runtime/pods.ts';
@@ -97,13 +104,23 @@ class StatefulSets {
     for (const wanted of claimsFor(set, ordinal)) await this.#createClaim(set, pod, wanted);
     try {
       await client.of<Pod>(PODS).create(pod);
-      events.event(set, 'Normal', 'SuccessfulCreate', `create Pod ${pod.metadata.name} in StatefulSet ${set.metadata.name} successful`);
+      events.event(
+        set,
+        'Normal',
+        'SuccessfulCreate',
+        `create Pod ${pod.metadata.name} in StatefulSet ${set.metadata.name} successful`,
+      );
     } catch (error) {
       if (isReason(error, 'AlreadyExists')) {
         const present = await client.of<Pod>(PODS).get(set.metadata.namespace!, pod.metadata.name);
         if (controllerOf(present)?.uid === set.metadata.uid) return;
       }
-      events.event(set, 'Warning', 'FailedCreate', `create Pod ${pod.metadata.name} in StatefulSet ${set.metadata.name} failed error: ${messageOf(error)}`);
+      events.event(
+        set,
+        'Warning',
+        'FailedCreate',
+        `create Pod ${pod.metadata.name} in StatefulSet ${set.metadata.name} failed error: ${messageOf(error)}`,
+      );
       throw error;
     }
   }
@@ -111,10 +128,13 @@ class StatefulSets {
   async #createClaim(set: StatefulSet, pod: Pod, wanted: PersistentVolumeClaim): Promise<void> {
     const claims = this.#ctx.informers.get<PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIMS);
     if (claims.get(keyOf(wanted))) return;
-    const ownerReferences = set.spec.persistentVolumeClaimRetentionPolicy?.whenDeleted === 'Delete' ? [controllerReference(set)] : undefined;
+    const ownerReferences =
+      set.spec.persistentVolumeClaimRetentionPolicy?.whenDeleted === 'Delete' ? [controllerReference(set)] : undefined;
     const what = `Claim ${wanted.metadata.name} Pod ${pod.metadata.name} in StatefulSet ${set.metadata.name}`;
     try {
-      await this.#ctx.client.of<PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIMS).create({ ...wanted, metadata: { ...wanted.metadata, ...(ownerReferences ? { ownerReferences } : {}) } });
+      await this.#ctx.client
+        .of<PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIMS)
+        .create({ ...wanted, metadata: { ...wanted.metadata, ...(ownerReferences ? { ownerReferences } : {}) } });
       this.#ctx.events.event(set, 'Normal', 'SuccessfulCreate', `create ${what} success`);
     } catch (error) {
       if (isReason(error, 'AlreadyExists')) return;
@@ -127,7 +147,9 @@ class StatefulSets {
     const what = `delete Pod ${pod.metadata.name} in StatefulSet ${set.metadata.name}`;
     try {
       await this.#releaseClaims(set, pod);
-      await this.#ctx.client.of<Pod>(PODS).delete(pod.metadata.namespace!, pod.metadata.name, { preconditions: { uid: pod.metadata.uid! } });
+      await this.#ctx.client
+        .of<Pod>(PODS)
+        .delete(pod.metadata.namespace!, pod.metadata.name, { preconditions: { uid: pod.metadata.uid! } });
       this.#ctx.events.event(set, 'Normal', 'SuccessfulDelete', `${what} successful`);
     } catch (error) {
       if (isReason(error, 'NotFound')) return;
@@ -143,7 +165,14 @@ class StatefulSets {
     if (inside || set.spec.persistentVolumeClaimRetentionPolicy?.whenScaled !== 'Delete') return;
     const owner = { apiVersion: 'v1', kind: 'Pod', name: pod.metadata.name, uid: pod.metadata.uid! };
     for (const { metadata } of claimsFor(set, ordinal)) {
-      await this.#ctx.client.of(PERSISTENT_VOLUME_CLAIMS).patch(set.metadata.namespace!, metadata.name, { metadata: { ownerReferences: [owner] } }, 'application/strategic-merge-patch+json');
+      await this.#ctx.client
+        .of(PERSISTENT_VOLUME_CLAIMS)
+        .patch(
+          set.metadata.namespace!,
+          metadata.name,
+          { metadata: { ownerReferences: [owner] } },
+          'application/strategic-merge-patch+json',
+        );
     }
   }
 
@@ -153,7 +182,10 @@ class StatefulSets {
     const end = first + (set.spec.replicas ?? 1);
     const made = [...pods.values()].filter(pod => !isPodTerminal(pod));
     const count = (test: (pod: Pod) => boolean) => made.filter(test).length;
-    const alive = (pod: Pod) => !pod.metadata.deletionTimestamp && ordinalOf(set, pod.metadata.name)! >= first && ordinalOf(set, pod.metadata.name)! < end;
+    const alive = (pod: Pod) =>
+      !pod.metadata.deletionTimestamp &&
+      ordinalOf(set, pod.metadata.name)! >= first &&
+      ordinalOf(set, pod.metadata.name)! < end;
     const readyReplicas = count(pod => isPodReady(pod));
     const updatedReplicas = count(pod => alive(pod) && revisionOfPod(pod) === update.metadata.name);
     const complete = updatedReplicas === made.length && readyReplicas === made.length && made.length === end - first;
@@ -163,7 +195,9 @@ class StatefulSets {
       replicas: made.length,
       readyReplicas,
       availableReplicas: count(pod => isPodAvailable(pod, set.spec.minReadySeconds ?? 0, nowMs)),
-      currentReplicas: complete ? updatedReplicas : count(pod => alive(pod) && revisionOfPod(pod) === current.metadata.name),
+      currentReplicas: complete
+        ? updatedReplicas
+        : count(pod => alive(pod) && revisionOfPod(pod) === current.metadata.name),
       updatedReplicas,
       currentRevision: currentRevision.metadata.name,
       updateRevision: update.metadata.name,
@@ -188,7 +222,13 @@ function create(ctx: ReconcileContext): Controller {
         const pod = latest(change);
         const owner = controllerOf(pod);
         if (owner) return owner.kind === 'StatefulSet' ? [`${pod.metadata.namespace}/${owner.name}`] : [];
-        return [...sets.values()].filter(set => set.metadata.namespace === pod.metadata.namespace && labelSelectorMatch(set.spec.selector)(pod.metadata.labels)).map(keyOf);
+        return [...sets.values()]
+          .filter(
+            set =>
+              set.metadata.namespace === pod.metadata.namespace &&
+              labelSelectorMatch(set.spec.selector)(pod.metadata.labels),
+          )
+          .map(keyOf);
       }),
       watch<ControllerRevision>(CONTROLLER_REVISIONS, () => []),
       watch<PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIMS, () => []),
@@ -206,14 +246,26 @@ function create(ctx: ReconcileContext): Controller {
       });
       const { all, update, collisionCount } = await syncRevisions(ctx, set, { of: STATEFUL_SETS, informer: revisions });
       const current = all.find(revision => revision.metadata.name === set.status?.currentRevision) ?? update;
-      const pass: Pass = { set, pods: new Map(claimed.map(pod => [ordinalOf(set, pod.metadata.name)!, pod])), current, update };
+      const pass: Pass = {
+        set,
+        pods: new Map(claimed.map(pod => [ordinalOf(set, pod.metadata.name)!, pod])),
+        current,
+        update,
+      };
       try {
         if (!set.metadata.deletionTimestamp) await statefulSets.step(pass);
       } finally {
         const status = statefulSets.status(pass, collisionCount);
-        if (!semanticEqual(set.status, status)) await ctx.client.of<StatefulSet>(STATEFUL_SETS).updateStatus({ ...set, status: { ...(set.status?.conditions ? { conditions: set.status.conditions } : {}), ...status } });
+        if (!semanticEqual(set.status, status))
+          await ctx.client.of<StatefulSet>(STATEFUL_SETS).updateStatus({
+            ...set,
+            status: { ...(set.status?.conditions ? { conditions: set.status.conditions } : {}), ...status },
+          });
       }
-      await truncateHistory(ctx, set, { all, live: new Set([current.metadata.name, update.metadata.name, ...claimed.map(revisionOfPod)]) });
+      await truncateHistory(ctx, set, {
+        all,
+        live: new Set([current.metadata.name, update.metadata.name, ...claimed.map(revisionOfPod)]),
+      });
       const minReadySeconds = set.spec.minReadySeconds ?? 0;
       const waitMs = minReadySeconds > 0 ? msUntilAvailable(claimed, minReadySeconds, ctx.clock.now()) : undefined;
       if (waitMs !== undefined) return { requeueAfterMs: waitMs };

@@ -40,16 +40,30 @@ export function podFor(set: StatefulSet, ordinal: number, revision: ControllerRe
   const { $patch: _patch, ...template } = templateOf(revision) as ReturnType<typeof templateOf> & { $patch?: string };
   const pod = podFromTemplate(template, set);
   const { generateName: _prefix, ...metadata } = pod.metadata;
-  const claims = (set.spec.volumeClaimTemplates ?? []).map(claim => ({ name: claim.metadata.name, persistentVolumeClaim: { claimName: `${claim.metadata.name}-${name}` } }));
+  const claims = (set.spec.volumeClaimTemplates ?? []).map(claim => ({
+    name: claim.metadata.name,
+    persistentVolumeClaim: { claimName: `${claim.metadata.name}-${name}` },
+  }));
   const owned = new Set(claims.map(volume => volume.name));
   return {
     ...pod,
-    metadata: { ...metadata, name, labels: { ...metadata.labels, [POD_NAME]: name, [POD_INDEX]: String(ordinal), [REVISION_HASH]: revision.metadata.name } },
+    metadata: {
+      ...metadata,
+      name,
+      labels: {
+        ...metadata.labels,
+        [POD_NAME]: name,
+        [POD_INDEX]: String(ordinal),
+        [REVISION_HASH]: revision.metadata.name,
+      },
+    },
     spec: {
       ...pod.spec!,
       hostname: name,
       ...(set.spec.serviceName ? { subdomain: set.spec.serviceName } : {}),
-      ...(claims.length > 0 ? { volumes: [...claims, ...(pod.spec?.volumes ?? []).filter(volume => !owned.has(volume.name))] } : {}),
+      ...(claims.length > 0
+        ? { volumes: [...claims, ...(pod.spec?.volumes ?? []).filter(volume => !owned.has(volume.name))] }
+        : {}),
     },
   };
 }

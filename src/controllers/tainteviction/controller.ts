@@ -3,14 +3,20 @@
  * that is taken away in time cancels the deletion. Keys are pods.
  */
 
-import { formatTime } from '../../base/clock.ts';
-import { isReason } from '../../base/errors.ts';
 import type { Node, Pod, Taint } from '../../api/core/v1.gen.ts';
 import { isPodTerminal } from '../../api/machinery/pod.ts';
 import { tolerates } from '../../api/machinery/tolerations.ts';
 import { keyOf } from '../../api/meta.ts';
+import { formatTime } from '../../base/clock.ts';
+import { isReason } from '../../base/errors.ts';
 import { NODES, PODS } from '../../client/resources.ts';
-import { type Controller, type ControllerDefinition, type ReconcileContext, type Result, watch } from '../runtime/controller.ts';
+import {
+  type Controller,
+  type ControllerDefinition,
+  type ReconcileContext,
+  type Result,
+  watch,
+} from '../runtime/controller.ts';
 
 const NODE_INDEX = 'node';
 
@@ -20,7 +26,9 @@ export function evictionTime(pod: Pod, taints: readonly Taint[]): number | undef
   for (const taint of taints) {
     const tolerations = (pod.spec?.tolerations ?? []).filter(toleration => tolerates(toleration, taint));
     if (tolerations.length === 0) return 0;
-    const seconds = tolerations.map(toleration => toleration.tolerationSeconds).filter(value => value !== undefined && value !== null);
+    const seconds = tolerations
+      .map(toleration => toleration.tolerationSeconds)
+      .filter(value => value !== undefined && value !== null);
     if (seconds.length === 0) continue;
     const atMs = (Date.parse(taint.timeAdded ?? '') || 0) + Math.max(0, Math.min(...seconds)) * 1000;
     if (earliestMs === undefined || atMs < earliestMs) earliestMs = atMs;
@@ -34,14 +42,28 @@ function create(ctx: ReconcileContext): Controller {
   pods.addIndex(NODE_INDEX, pod => [pod.spec?.nodeName ?? '']);
   const waiting = new Set<string>();
 
-  const executing = (node: Node | undefined): Taint[] => (node?.spec?.taints ?? []).filter(({ effect }) => effect === 'NoExecute');
+  const executing = (node: Node | undefined): Taint[] =>
+    (node?.spec?.taints ?? []).filter(({ effect }) => effect === 'NoExecute');
 
   async function evict(pod: Pod): Promise<void> {
     const { namespace = '', name, uid } = pod.metadata;
     ctx.events.event(pod, 'Normal', 'TaintManagerEviction', `Marking for deletion Pod ${namespace}/${name}`);
     try {
-      const target = { type: 'DisruptionTarget', status: 'True', reason: 'DeletionByTaintManager', message: 'Taint manager: deleting due to NoExecute taint', lastTransitionTime: formatTime(ctx.clock.now()) };
-      await ctx.client.of<Pod>(PODS).patchStatus(namespace, name, { metadata: { uid }, status: { conditions: [target] } }, 'application/strategic-merge-patch+json');
+      const target = {
+        type: 'DisruptionTarget',
+        status: 'True',
+        reason: 'DeletionByTaintManager',
+        message: 'Taint manager: deleting due to NoExecute taint',
+        lastTransitionTime: formatTime(ctx.clock.now()),
+      };
+      await ctx.client
+        .of<Pod>(PODS)
+        .patchStatus(
+          namespace,
+          name,
+          { metadata: { uid }, status: { conditions: [target] } },
+          'application/strategic-merge-patch+json',
+        );
       await ctx.client.of<Pod>(PODS).delete(namespace, name, { preconditions: { uid: uid! } });
     } catch (error) {
       if (!isReason(error, 'NotFound')) throw error;
@@ -63,8 +85,12 @@ function create(ctx: ReconcileContext): Controller {
           waiting.delete(keyOf(change.old));
           return [];
         }
-        const moved = change.object.spec?.nodeName !== change.old?.spec?.nodeName || change.object.spec?.tolerations !== change.old?.spec?.tolerations;
-        return change.object.spec?.nodeName && moved && executing(nodes.get(change.object.spec.nodeName)).length > 0 ? [keyOf(change.object)] : [];
+        const moved =
+          change.object.spec?.nodeName !== change.old?.spec?.nodeName ||
+          change.object.spec?.tolerations !== change.old?.spec?.tolerations;
+        return change.object.spec?.nodeName && moved && executing(nodes.get(change.object.spec.nodeName)).length > 0
+          ? [keyOf(change.object)]
+          : [];
       }),
     ],
     async reconcile({ namespace, name }): Promise<Result | void> {
@@ -73,7 +99,8 @@ function create(ctx: ReconcileContext): Controller {
       if (!pod?.spec?.nodeName || pod.metadata.deletionTimestamp || isPodTerminal(pod)) return void waiting.delete(key);
       const atMs = evictionTime(pod, executing(nodes.get(pod.spec.nodeName)));
       if (atMs === undefined) {
-        if (waiting.delete(key)) ctx.events.event(pod, 'Normal', 'TaintManagerEviction', `Cancelling deletion of Pod ${key}`);
+        if (waiting.delete(key))
+          ctx.events.event(pod, 'Normal', 'TaintManagerEviction', `Cancelling deletion of Pod ${key}`);
         return;
       }
       const waitMs = atMs - ctx.clock.now();
@@ -87,4 +114,8 @@ function create(ctx: ReconcileContext): Controller {
   };
 }
 
-export const taintEviction: ControllerDefinition = { folder: 'tainteviction', component: 'taint-eviction-controller', create };
+export const taintEviction: ControllerDefinition = {
+  folder: 'tainteviction',
+  component: 'taint-eviction-controller',
+  create,
+};

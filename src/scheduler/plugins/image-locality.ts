@@ -18,7 +18,9 @@ export const imageLocality: Plugin = {
   weight: 1,
   wakesOn: [],
   score: ({ pod }, cluster, feasible) => {
-    const images = [...(pod.spec?.initContainers ?? []), ...(pod.spec?.containers ?? [])].flatMap(({ image }) => (image ? [normalizedImage(image)] : []));
+    const images = [...(pod.spec?.initContainers ?? []), ...(pod.spec?.containers ?? [])].flatMap(({ image }) =>
+      image ? [normalizedImage(image)] : [],
+    );
     const spread = images.map(image => feasible.filter(node => node.imageBytes(image) > 0).length / cluster.nodes.size);
     if (spread.every(part => part === 0)) return undefined;
     const bytesMax = BYTES_MAX_PER_CONTAINER * images.length;
@@ -26,7 +28,9 @@ export const imageLocality: Plugin = {
       normalize: 'none',
       score: (node: NodeInfo) => {
         const bytes = images.reduce((sum, image, i) => sum + node.imageBytes(image) * spread[i]!, 0);
-        return Math.floor((SCORE_MAX * (Math.min(Math.max(bytes, BYTES_MIN), bytesMax) - BYTES_MIN)) / (bytesMax - BYTES_MIN));
+        return Math.floor(
+          (SCORE_MAX * (Math.min(Math.max(bytes, BYTES_MIN), bytesMax) - BYTES_MIN)) / (bytesMax - BYTES_MIN),
+        );
       },
     };
   },

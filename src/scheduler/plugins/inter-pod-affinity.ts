@@ -19,10 +19,19 @@ interface Term {
 function compile(term: PodAffinityTerm, owner: PodInfo, cluster: Cluster): Term {
   const labels = owner.pod.metadata.labels ?? {};
   const merged = [
-    ...(term.matchLabelKeys ?? []).filter(key => key in labels).map(key => ({ key, operator: 'In', values: [labels[key]!] })),
-    ...(term.mismatchLabelKeys ?? []).filter(key => key in labels).map(key => ({ key, operator: 'NotIn', values: [labels[key]!] })),
+    ...(term.matchLabelKeys ?? [])
+      .filter(key => key in labels)
+      .map(key => ({ key, operator: 'In', values: [labels[key]!] })),
+    ...(term.mismatchLabelKeys ?? [])
+      .filter(key => key in labels)
+      .map(key => ({ key, operator: 'NotIn', values: [labels[key]!] })),
   ];
-  const selector = labelSelectorMatch(term.labelSelector && { ...term.labelSelector, matchExpressions: [...(term.labelSelector.matchExpressions ?? []), ...merged] });
+  const selector = labelSelectorMatch(
+    term.labelSelector && {
+      ...term.labelSelector,
+      matchExpressions: [...(term.labelSelector.matchExpressions ?? []), ...merged],
+    },
+  );
   const named = new Set(term.namespaces ?? []);
   const inNamespace = term.namespaceSelector && labelSelectorMatch(term.namespaceSelector);
   if (named.size === 0 && !inNamespace) named.add(owner.pod.metadata.namespace ?? '');
@@ -30,13 +39,18 @@ function compile(term: PodAffinityTerm, owner: PodInfo, cluster: Cluster): Term 
     topologyKey: term.topologyKey,
     matches: ({ pod }) => {
       const namespace = pod.metadata.namespace ?? '';
-      return (named.has(namespace) || inNamespace?.(cluster.lookup.namespace(namespace)?.metadata.labels) === true) && selector(pod.metadata.labels);
+      return (
+        (named.has(namespace) || inNamespace?.(cluster.lookup.namespace(namespace)?.metadata.labels) === true) &&
+        selector(pod.metadata.labels)
+      );
     },
   };
 }
 
-const requiredAffinity = (pod: PodInfo) => pod.pod.spec?.affinity?.podAffinity?.requiredDuringSchedulingIgnoredDuringExecution ?? [];
-const requiredAntiAffinity = (pod: PodInfo) => pod.pod.spec?.affinity?.podAntiAffinity?.requiredDuringSchedulingIgnoredDuringExecution ?? [];
+const requiredAffinity = (pod: PodInfo) =>
+  pod.pod.spec?.affinity?.podAffinity?.requiredDuringSchedulingIgnoredDuringExecution ?? [];
+const requiredAntiAffinity = (pod: PodInfo) =>
+  pod.pod.spec?.affinity?.podAntiAffinity?.requiredDuringSchedulingIgnoredDuringExecution ?? [];
 
 /** `key=value` of the domain, or undefined when the node is in none. */
 function domain(node: NodeInfo, key: string): string | undefined {
@@ -44,7 +58,11 @@ function domain(node: NodeInfo, key: string): string | undefined {
 }
 
 /** Domains in which some pod matches, for each term. */
-function domainsWithMatch(terms: readonly Term[], cluster: Cluster, isMatch: (pod: PodInfo, term: Term) => boolean): Set<string>[] {
+function domainsWithMatch(
+  terms: readonly Term[],
+  cluster: Cluster,
+  isMatch: (pod: PodInfo, term: Term) => boolean,
+): Set<string>[] {
   const found = terms.map(() => new Set<string>());
   if (terms.length === 0) return found;
   for (const node of cluster.nodes.values()) {
@@ -80,16 +98,29 @@ function scoreDomains(pod: PodInfo, cluster: Cluster): Map<string, number> {
   };
   const { podAffinity, podAntiAffinity } = pod.pod.spec?.affinity ?? {};
   const own = [
-    ...(podAffinity?.preferredDuringSchedulingIgnoredDuringExecution ?? []).map(({ weight, podAffinityTerm }) => ({ weight, term: compile(podAffinityTerm, pod, cluster) })),
-    ...(podAntiAffinity?.preferredDuringSchedulingIgnoredDuringExecution ?? []).map(({ weight, podAffinityTerm }) => ({ weight: -weight, term: compile(podAffinityTerm, pod, cluster) })),
+    ...(podAffinity?.preferredDuringSchedulingIgnoredDuringExecution ?? []).map(({ weight, podAffinityTerm }) => ({
+      weight,
+      term: compile(podAffinityTerm, pod, cluster),
+    })),
+    ...(podAntiAffinity?.preferredDuringSchedulingIgnoredDuringExecution ?? []).map(({ weight, podAffinityTerm }) => ({
+      weight: -weight,
+      term: compile(podAffinityTerm, pod, cluster),
+    })),
   ];
   for (const node of cluster.nodes.values()) {
-    if (own.length > 0) for (const other of node.pods.values()) for (const { weight, term } of own) if (term.matches(other)) note(node, term.topologyKey, weight);
+    if (own.length > 0)
+      for (const other of node.pods.values())
+        for (const { weight, term } of own) if (term.matches(other)) note(node, term.topologyKey, weight);
     for (const other of node.withAffinity) {
       const theirs = other.pod.spec?.affinity;
-      for (const term of requiredAffinity(other)) if (compile(term, other, cluster).matches(pod)) note(node, term.topologyKey, HARD_AFFINITY_WEIGHT);
-      for (const { weight, podAffinityTerm } of theirs?.podAffinity?.preferredDuringSchedulingIgnoredDuringExecution ?? []) if (compile(podAffinityTerm, other, cluster).matches(pod)) note(node, podAffinityTerm.topologyKey, weight);
-      for (const { weight, podAffinityTerm } of theirs?.podAntiAffinity?.preferredDuringSchedulingIgnoredDuringExecution ?? []) if (compile(podAffinityTerm, other, cluster).matches(pod)) note(node, podAffinityTerm.topologyKey, -weight);
+      for (const term of requiredAffinity(other))
+        if (compile(term, other, cluster).matches(pod)) note(node, term.topologyKey, HARD_AFFINITY_WEIGHT);
+      for (const { weight, podAffinityTerm } of theirs?.podAffinity?.preferredDuringSchedulingIgnoredDuringExecution ??
+        [])
+        if (compile(podAffinityTerm, other, cluster).matches(pod)) note(node, podAffinityTerm.topologyKey, weight);
+      for (const { weight, podAffinityTerm } of theirs?.podAntiAffinity
+        ?.preferredDuringSchedulingIgnoredDuringExecution ?? [])
+        if (compile(podAffinityTerm, other, cluster).matches(pod)) note(node, podAffinityTerm.topologyKey, -weight);
     }
   }
   return scores;
@@ -111,9 +142,14 @@ export const interPodAffinity: Plugin = {
     const first = near.every(domains => domains.size === 0) && affinity.every(term => term.matches(pod));
     return node => {
       const at = affinity.map(({ topologyKey }) => domain(node, topologyKey));
-      if (at.includes(undefined) || (!first && at.some((value, i) => !near[i]!.has(value!)))) return refuseForGood("node(s) didn't match pod affinity rules");
-      if (antiAffinity.some(({ topologyKey }, i) => far[i]!.has(domain(node, topologyKey) ?? ''))) return refuse("node(s) didn't match pod anti-affinity rules");
-      if (closed.size > 0) for (const key in node.labels) if (closed.has(`${key}=${node.labels[key]}`)) return refuse("node(s) didn't satisfy existing pods anti-affinity rules");
+      if (at.includes(undefined) || (!first && at.some((value, i) => !near[i]!.has(value!))))
+        return refuseForGood("node(s) didn't match pod affinity rules");
+      if (antiAffinity.some(({ topologyKey }, i) => far[i]!.has(domain(node, topologyKey) ?? '')))
+        return refuse("node(s) didn't match pod anti-affinity rules");
+      if (closed.size > 0)
+        for (const key in node.labels)
+          if (closed.has(`${key}=${node.labels[key]}`))
+            return refuse("node(s) didn't satisfy existing pods anti-affinity rules");
       return undefined;
     };
   },

@@ -8,6 +8,8 @@ export const nodeName: Plugin = {
   wakesOn: ['node-added'],
   filter: ({ pod }) => {
     const wanted = pod.spec?.nodeName;
-    return wanted ? node => (node.name === wanted ? undefined : refuseForGood("node(s) didn't match the requested node name")) : undefined;
+    return wanted
+      ? node => (node.name === wanted ? undefined : refuseForGood("node(s) didn't match the requested node name"))
+      : undefined;
   },
 };

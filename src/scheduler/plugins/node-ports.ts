@@ -3,7 +3,8 @@
 import type { HostPort } from '../node-info.ts';
 import { type Plugin, refuse } from '../plugin.ts';
 
-const conflict = (a: HostPort, b: HostPort): boolean => a.port === b.port && a.protocol === b.protocol && (a.ip === b.ip || a.ip === '0.0.0.0' || b.ip === '0.0.0.0');
+const conflict = (a: HostPort, b: HostPort): boolean =>
+  a.port === b.port && a.protocol === b.protocol && (a.ip === b.ip || a.ip === '0.0.0.0' || b.ip === '0.0.0.0');
 
 export const nodePorts: Plugin = {
   name: 'NodePorts',
@@ -13,7 +14,8 @@ export const nodePorts: Plugin = {
     if (hostPorts.length === 0) return undefined;
     return node => {
       for (const other of node.pods.values()) {
-        if (other.hostPorts.some(taken => hostPorts.some(wanted => conflict(taken, wanted)))) return refuse("node(s) didn't have free ports for the requested pod ports");
+        if (other.hostPorts.some(taken => hostPorts.some(wanted => conflict(taken, wanted))))
+          return refuse("node(s) didn't have free ports for the requested pod ports");
       }
       return undefined;
     };

@@ -12,7 +12,8 @@ export const nodeResourcesBalancedAllocation: Plugin = {
     return {
       normalize: 'none',
       score: node => {
-        const fraction = (name: string, more: number) => Math.min(1, ((node.requested[name] ?? 0) + more) / (node.allocatable[name] || 1));
+        const fraction = (name: string, more: number) =>
+          Math.min(1, ((node.requested[name] ?? 0) + more) / (node.allocatable[name] || 1));
         // The standard deviation of two values is half their distance.
         const deviation = Math.abs(fraction('cpu', cpu) - fraction('memory', memory)) / 2;
         return Math.floor((1 - deviation) * SCORE_MAX);

@@ -3,7 +3,8 @@
 import type { NodeInfo, PodInfo } from '../node-info.ts';
 import { type Plugin, SCORE_MAX } from '../plugin.ts';
 
-const share = (allocatable: number, requested: number): number => (allocatable === 0 || requested > allocatable ? 0 : Math.floor(((allocatable - requested) * SCORE_MAX) / allocatable));
+const share = (allocatable: number, requested: number): number =>
+  allocatable === 0 || requested > allocatable ? 0 : Math.floor(((allocatable - requested) * SCORE_MAX) / allocatable);
 
 export function leastAllocated(pod: PodInfo, node: NodeInfo): number {
   const cpu = node.allocatable['cpu'] ?? 0;

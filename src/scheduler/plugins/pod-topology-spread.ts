@@ -29,7 +29,15 @@ function selectorOf(constraint: TopologySpreadConstraint, pod: PodInfo): Match {
   const labels = pod.pod.metadata.labels ?? {};
   const keys = (constraint.matchLabelKeys ?? []).filter(key => key in labels);
   const { labelSelector } = constraint;
-  return labelSelectorMatch(labelSelector && { ...labelSelector, matchExpressions: [...(labelSelector.matchExpressions ?? []), ...keys.map(key => ({ key, operator: 'In', values: [labels[key]!] }))] });
+  return labelSelectorMatch(
+    labelSelector && {
+      ...labelSelector,
+      matchExpressions: [
+        ...(labelSelector.matchExpressions ?? []),
+        ...keys.map(key => ({ key, operator: 'In', values: [labels[key]!] })),
+      ],
+    },
+  );
 }
 
 function compile(constraint: TopologySpreadConstraint, pod: PodInfo): Constraint {
@@ -44,15 +52,27 @@ function compile(constraint: TopologySpreadConstraint, pod: PodInfo): Constraint
     selfMatch: matches(pod.pod.metadata.labels),
     count: node => {
       let count = 0;
-      for (const { pod: other } of node.pods.values()) if (other.metadata.namespace === namespace && !other.metadata.deletionTimestamp && matches(other.metadata.labels)) count++;
+      for (const { pod: other } of node.pods.values())
+        if (
+          other.metadata.namespace === namespace &&
+          !other.metadata.deletionTimestamp &&
+          matches(other.metadata.labels)
+        )
+          count++;
       return count;
     },
-    counted: node => (affinity?.(node.node) ?? true) && !(honorsTaints && untolerated(node.node.spec?.taints, pod.pod.spec?.tolerations, ['NoSchedule', 'NoExecute'])),
+    counted: node =>
+      (affinity?.(node.node) ?? true) &&
+      !(honorsTaints && untolerated(node.node.spec?.taints, pod.pod.spec?.tolerations, ['NoSchedule', 'NoExecute'])),
   };
 }
 
 /** Matching pods by the value of the topology key, over nodes that have all keys. */
-function domainCounts(constraint: Constraint, all: readonly Constraint[], nodes: Iterable<NodeInfo>): Map<string, number> {
+function domainCounts(
+  constraint: Constraint,
+  all: readonly Constraint[],
+  nodes: Iterable<NodeInfo>,
+): Map<string, number> {
   const counts = new Map<string, number>();
   for (const node of nodes) {
     if (!all.every(({ topologyKey }) => topologyKey in node.labels) || !constraint.counted(node)) continue;
@@ -63,7 +83,9 @@ function domainCounts(constraint: Constraint, all: readonly Constraint[], nodes:
 }
 
 function hard(pod: PodInfo, cluster: Cluster) {
-  const constraints = (pod.pod.spec?.topologySpreadConstraints ?? []).filter(({ whenUnsatisfiable }) => whenUnsatisfiable === 'DoNotSchedule').map(constraint => compile(constraint, pod));
+  const constraints = (pod.pod.spec?.topologySpreadConstraints ?? [])
+    .filter(({ whenUnsatisfiable }) => whenUnsatisfiable === 'DoNotSchedule')
+    .map(constraint => compile(constraint, pod));
   if (constraints.length === 0) return undefined;
   const states = constraints.map(constraint => {
     const counts = domainCounts(constraint, constraints, cluster.nodes.values());
@@ -83,11 +105,21 @@ function hard(pod: PodInfo, cluster: Cluster) {
 
 function softConstraints(pod: PodInfo): { constraints: Constraint[]; required: boolean } {
   const own = pod.pod.spec?.topologySpreadConstraints ?? [];
-  if (own.length > 0) return { constraints: own.filter(({ whenUnsatisfiable }) => whenUnsatisfiable === 'ScheduleAnyway').map(constraint => compile(constraint, pod)), required: true };
+  if (own.length > 0)
+    return {
+      constraints: own
+        .filter(({ whenUnsatisfiable }) => whenUnsatisfiable === 'ScheduleAnyway')
+        .map(constraint => compile(constraint, pod)),
+      required: true,
+    };
   const { controllerUid } = pod;
   if (!controllerUid) return { constraints: [], required: false };
   const byDefault = (topologyKey: string, maxSkew: number): Constraint => ({
-    topologyKey, maxSkew, minDomains: 1, selfMatch: true, counted: () => true,
+    topologyKey,
+    maxSkew,
+    minDomains: 1,
+    selfMatch: true,
+    counted: () => true,
     count: node => node.byController.get(controllerUid) ?? 0,
   });
   return { constraints: [byDefault(HOSTNAME, 3), byDefault(ZONE, 5)], required: false };
@@ -102,7 +134,9 @@ export const podTopologySpread: Plugin = {
     const { constraints, required } = softConstraints(pod);
     // Every node is its own host, whether or not it carries the label.
     const domainOf = (node: NodeInfo, key: string) => node.labels[key] ?? (key === HOSTNAME ? node.name : undefined);
-    const usable = required ? constraints : constraints.filter(({ topologyKey }) => feasible.some(node => domainOf(node, topologyKey) !== undefined));
+    const usable = required
+      ? constraints
+      : constraints.filter(({ topologyKey }) => feasible.some(node => domainOf(node, topologyKey) !== undefined));
     if (usable.length === 0) return undefined;
     const states = usable.map(constraint => {
       const counts = new Map<string, number>();
@@ -112,7 +146,8 @@ export const podTopologySpread: Plugin = {
       }
       for (const node of cluster.nodes.values()) {
         const domain = domainOf(node, constraint.topologyKey);
-        if (domain !== undefined && counts.has(domain) && constraint.counted(node)) counts.set(domain, counts.get(domain)! + constraint.count(node));
+        if (domain !== undefined && counts.has(domain) && constraint.counted(node))
+          counts.set(domain, counts.get(domain)! + constraint.count(node));
       }
       return { constraint, counts, weight: Math.log(counts.size + 2) };
     });
@@ -132,7 +167,9 @@ export const podTopologySpread: Plugin = {
       normalize: costs => {
         const finite = costs.filter(Number.isFinite);
         const [least, most] = [Math.min(...finite), Math.max(...finite)];
-        return costs.map(cost => (!Number.isFinite(cost) ? 0 : most === 0 ? SCORE_MAX : Math.floor((SCORE_MAX * (most + least - cost)) / most)));
+        return costs.map(cost =>
+          !Number.isFinite(cost) ? 0 : most === 0 ? SCORE_MAX : Math.floor((SCORE_MAX * (most + least - cost)) / most),
+        );
       },
     };
   },

@@ -16,11 +16,15 @@ export const taintToleration: Plugin = {
     };
   },
   score: ({ pod }, _cluster, feasible) => {
-    if (!feasible.some(({ node }) => node.spec?.taints?.some(taint => taint.effect === 'PreferNoSchedule'))) return undefined;
+    if (!feasible.some(({ node }) => node.spec?.taints?.some(taint => taint.effect === 'PreferNoSchedule')))
+      return undefined;
     const tolerations = (pod.spec?.tolerations ?? []).filter(({ effect }) => !effect || effect === 'PreferNoSchedule');
     return {
       normalize: 'reverse',
-      score: ({ node }) => (node.spec?.taints ?? []).filter(taint => taint.effect === 'PreferNoSchedule' && !tolerations.some(toleration => tolerates(toleration, taint))).length,
+      score: ({ node }) =>
+        (node.spec?.taints ?? []).filter(
+          taint => taint.effect === 'PreferNoSchedule' && !tolerations.some(toleration => tolerates(toleration, taint)),
+        ).length,
     };
   },
 };

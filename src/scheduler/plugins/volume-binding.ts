@@ -4,12 +4,18 @@
  */
 
 import { nodeSelectorMatch } from '../../api/machinery/node-selector.ts';
-import { type Cluster, type Plugin, refuseForGood } from '../plugin.ts';
 import type { PodInfo } from '../node-info.ts';
+import { type Cluster, type Plugin, refuseForGood } from '../plugin.ts';
 
 /** Names of the claims a pod uses; an ephemeral volume's claim is named after pod and volume. */
 export function claimNames({ pod }: PodInfo): string[] {
-  return (pod.spec?.volumes ?? []).flatMap(volume => (volume.persistentVolumeClaim ? [volume.persistentVolumeClaim.claimName] : volume.ephemeral ? [`${pod.metadata.name}-${volume.name}`] : []));
+  return (pod.spec?.volumes ?? []).flatMap(volume =>
+    volume.persistentVolumeClaim
+      ? [volume.persistentVolumeClaim.claimName]
+      : volume.ephemeral
+        ? [`${pod.metadata.name}-${volume.name}`]
+        : [],
+  );
 }
 
 /** Claims that are bound only once the scheduler has picked a node. */
@@ -17,7 +23,11 @@ export function waitingClaims(pod: PodInfo, cluster: Pick<Cluster, 'lookup'>): s
   const namespace = pod.pod.metadata.namespace ?? '';
   return claimNames(pod).filter(name => {
     const claim = cluster.lookup.claim(namespace, name);
-    return claim && !claim.spec?.volumeName && cluster.lookup.storageClass(claim.spec?.storageClassName ?? '')?.volumeBindingMode === 'WaitForFirstConsumer';
+    return (
+      claim &&
+      !claim.spec?.volumeName &&
+      cluster.lookup.storageClass(claim.spec?.storageClassName ?? '')?.volumeBindingMode === 'WaitForFirstConsumer'
+    );
   });
 }
 
@@ -35,7 +45,10 @@ export const volumeBinding: Plugin = {
       const claim = cluster.lookup.claim(namespace, name);
       if (!claim) return { rejection: `persistentvolumeclaim "${name}" not found` };
       if (claim.metadata.deletionTimestamp) return { rejection: `persistentvolumeclaim "${name}" is being deleted` };
-      if (claim.status?.phase === 'Lost') return { rejection: `persistentvolumeclaim "${name}" bound to non-existent persistentvolume "${claim.spec?.volumeName ?? ''}"` };
+      if (claim.status?.phase === 'Lost')
+        return {
+          rejection: `persistentvolumeclaim "${name}" bound to non-existent persistentvolume "${claim.spec?.volumeName ?? ''}"`,
+        };
       if (!claim.spec?.volumeName) {
         if (!waiting.has(name)) return { rejection: 'pod has unbound immediate PersistentVolumeClaims' };
         continue;
@@ -46,6 +59,9 @@ export const volumeBinding: Plugin = {
       if (required) reachable.push(nodeSelectorMatch(required));
     }
     if (reachable.length === 0) return undefined;
-    return ({ node }) => (reachable.every(matches => matches(node)) ? undefined : refuseForGood("node(s) didn't match PersistentVolume's node affinity"));
+    return ({ node }) =>
+      reachable.every(matches => matches(node))
+        ? undefined
+        : refuseForGood("node(s) didn't match PersistentVolume's node affinity");
   },
 };
