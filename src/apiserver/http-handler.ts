@@ -57,6 +57,8 @@ export interface HttpHandlerOptions {
   readonly discovery: Discovery;
   readonly openapi: OpenapiService;
   readonly health: Health;
+  /** Documents by which others verify service account tokens. */
+  readonly openid: (() => { configuration: object; keys: object }) | undefined;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -147,6 +149,22 @@ export class HttpHandler {
         return this.#value(context, VERSION);
       case '/metrics':
         return text(context, 200, metrics.render(), 'text/plain; version=0.0.4; charset=utf-8');
+      case '/.well-known/openid-configuration':
+      case '/openid/v1/jwks': {
+        const documents = this.#options.openid?.();
+        if (!documents) break;
+        const isKeys = clean === '/openid/v1/jwks';
+        const body = Buffer.from(JSON.stringify(isKeys ? documents.keys : documents.configuration));
+        return finish(
+          context,
+          200,
+          {
+            'content-type': isKeys ? 'application/jwk-set+json' : 'application/json',
+            'cache-control': 'public, max-age=3600',
+          },
+          body,
+        );
+      }
       case '/':
         return this.#value(context, { paths: this.#paths() });
     }

@@ -42,8 +42,8 @@ test('strategic: containers merge by name', () => {
       name: 'a',
       image: '2',
       env: [
-        { name: 'X', value: '1' },
         { name: 'Y', value: '2' },
+        { name: 'X', value: '1' },
       ],
     },
     // Upstream puts what the patch adds before what only the server has, unless an order is given.

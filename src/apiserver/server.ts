@@ -46,6 +46,8 @@ export interface ApiServerOptions {
   readonly allocators?: readonly Allocator[];
   readonly createHandlers?: readonly CreateHandler[];
   readonly connectHandlers?: readonly ConnectHandler[];
+  /** Bodies of `/.well-known/openid-configuration` and `/openid/v1/jwks`. */
+  readonly openid?: () => { configuration: object; keys: object };
   readonly log?: Logger;
   readonly clock?: Clock;
   readonly random?: Random;
@@ -94,6 +96,7 @@ export class ApiServer {
       discovery: new Discovery(this.table),
       openapi: new OpenapiService(KUBERNETES_VERSION.git),
       health: this.#health,
+      openid: options.openid,
       clock: this.#clock,
       log: this.#log,
     });
