@@ -129,7 +129,7 @@ export class NodeNetwork {
   }
 
   async detach(podUid: string): Promise<void> {
-    this.#links.detach({ uid: podUid, ip: this.#pool.addressOf(podUid) });
+    await this.#links.detach({ uid: podUid, ip: this.#pool.addressOf(podUid) });
     // Last: an address must not be given again while a link may still have it.
     this.#pool.release(podUid);
   }

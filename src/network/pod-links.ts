@@ -3,7 +3,7 @@
  * inside with its address, gateway and neighbour.
  * Invariant: every packet of a pod, to a neighbour pod too, passes the node's IP layer, because the pod has no route to its
  * range but through the gateway. So Services, masquerade and policies see all traffic, whether or not the kernel filters
- * bridged frames. All calls are synchronous and idempotent; it refuses to choose addresses.
+ * bridged frames. All calls are idempotent; it refuses to choose addresses.
  */
 
 import { createHash } from 'node:crypto';
@@ -16,7 +16,7 @@ import {
   deleteAddress,
   deleteLink,
   deleteNeighbour,
-  type RouteSocket,
+  RouteSocket,
   setHairpin,
   setLink,
   withRoutes,
@@ -114,13 +114,20 @@ export class PodLinks {
     }
   }
 
-  /** Needs neither the pod's namespace nor `configure`. */
-  detach(pod: { readonly uid: string; readonly ip: string | undefined }): void {
+  /** Needs neither the pod's namespace nor `configure`. Resolves when the link is gone. */
+  async detach(pod: { readonly uid: string; readonly ip: string | undefined }): Promise<void> {
+    const name = hostLinkName(pod.uid);
     const bridge = this.#bridge || this.#routes.link(POD_BRIDGE)?.index;
-    this.#routes.request([
-      deleteLink({ name: hostLinkName(pod.uid) }),
-      ...(pod.ip && bridge ? [deleteNeighbour({ index: bridge, address: pod.ip })] : []),
-    ]);
+    if (pod.ip && bridge) this.#routes.request([deleteNeighbour({ index: bridge, address: pod.ip })]);
+    const link = this.#routes.link(name);
+    if (!link) return;
+    // By index: should the pod be attached anew meanwhile, its new link has the same name.
+    const own = new RouteSocket(this.#namespace);
+    try {
+      await own.requestDetached(deleteLink({ index: link.index }));
+    } finally {
+      own.close();
+    }
   }
 
   /** Removes pods' links of no pod in the set. */

@@ -1,5 +1,6 @@
 /** Raw file descriptors: opening, closing, and socket calls on plain Buffers. Synchronous, on the calling thread. */
 
+import koffi from 'koffi';
 import { declare } from './libc.ts';
 
 export const AF_INET = 2;
@@ -39,4 +40,14 @@ export function setIntOption(fd: number, level: number, option: number, value: n
   const bytes = Buffer.alloc(4);
   bytes.writeInt32LE(value);
   setsockopt(fd, level, option, bytes, 4);
+}
+
+let sendFunction: ReturnType<ReturnType<typeof koffi.load>['func']> | undefined;
+
+/** As `send`, on another thread: for requests that the kernel takes long over. The result is not looked at. */
+export function sendDetached(fd: number, bytes: Buffer): Promise<void> {
+  sendFunction ??= koffi.load('libc.so.6').func('long send(int fd, const void *bytes, size_t length, int flags)');
+  return new Promise((resolve, reject) => {
+    sendFunction!.async(fd, bytes, bytes.length, 0, (error: unknown) => (error ? reject(error) : resolve()));
+  });
 }

@@ -15,6 +15,7 @@ import {
   SOCK_RAW,
   SOL_SOCKET,
   send,
+  sendDetached,
   setIntOption,
   setsockopt,
   socket,
@@ -213,6 +214,26 @@ export class NetlinkSocket {
       }
     }
     if (failure) throw failure;
+  }
+
+  /**
+   * As `request` for one message, but without keeping the thread: removing a link takes the kernel 10 ms and more. The
+   * socket must be used for nothing else until it resolves.
+   */
+  async requestDetached(message: NetlinkMessage): Promise<void> {
+    const sequence = ++this.#sequence;
+    await sendDetached(
+      this.#fd,
+      frame({ type: message.type, flags: message.flags | NLM_F_REQUEST | NLM_F_ACK, sequence, body: message.body }),
+    );
+    for (;;) {
+      for (const reply of this.receive()) {
+        if (reply.type !== NLMSG_ERROR || reply.sequence !== sequence) continue;
+        const error = acknowledgementError(reply, message.what);
+        if (error && !message.ignore?.includes(error.code)) throw error;
+        return;
+      }
+    }
   }
 
   /** All objects that a dump request answers with. Throws when the kernel refuses or reports an inconsistent dump. */

@@ -442,6 +442,11 @@ export class RouteSocket {
     this.#socket.request(messages);
   }
 
+  /** One message on another thread; see {@link NetlinkSocket.requestDetached}. */
+  requestDetached(message: NetlinkMessage): Promise<void> {
+    return this.#socket.requestDetached(message);
+  }
+
   links(): Link[] {
     return this.#socket
       .dump({ type: RTM_GETLINK, flags: 0, body: linkHeader({}), what: 'list links' })
