@@ -169,7 +169,7 @@ test('a watch list begins with the state and says when it is complete', async ()
 
 test('a watch survives more changes than memory keeps, and a compacted one ends with 410', async () => {
   const { api, server } = await open();
-  const count = 9000;
+  const count = 4500;
   await Promise.all(Array.from({ length: count }, (_, i) => api.create(inDefault(), configMap(`c${i}`))));
   const events = await take(api, { of: CONFIG_MAPS }, { resourceVersion: '1' }, count - 1);
   assert.deepEqual(
