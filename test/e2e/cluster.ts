@@ -152,7 +152,7 @@ export class Cluster {
   }
   /** GET by busybox wget in a pod. */
   get(namespace: string, pod: string, url: string): Promise<string> {
-    return this.exec(namespace, pod, 'wget', '-q', '-T', '3', '-O', '-', url);
+    return this.exec(namespace, pod, 'timeout', '4', 'wget', '-q', '-O', '-', url);
   }
 
   /** Writes what is known about the cluster's state to a file and returns its path. */

@@ -143,7 +143,7 @@ it('a not-ready pod gets no traffic until it is ready again', cluster, async () 
       'a',
       'sh',
       '-c',
-      `for i in 1 2 3 4 5 6 7 8 9 10; do wget -q -T 2 -O - http://${vip}/hostname; done`,
+      `for i in 1 2 3 4 5 6 7 8 9 10; do timeout 2 wget -q -O - http://${vip}/hostname; done`,
     );
     return new Set(replies.trim().split('\n')).size === 1 && replies.startsWith(second.metadata.name);
   });
@@ -192,7 +192,7 @@ it('a Service without endpoints refuses at once', cluster, async () => {
   const startMs = performance.now();
   const direct = await outcomeOf(
     cluster.kubectlPath,
-    ['-n', ns, 'exec', 'a', '--', 'wget', '-q', '-T', '10', '-O', '-', `http://${vip}/`],
+    ['-n', ns, 'exec', 'a', '--', 'timeout', '10', 'wget', '-q', '-O', '-', `http://${vip}/`],
     { env: cluster.env },
   );
   assert.notEqual(direct.code, 0);
@@ -263,7 +263,7 @@ it('the API server is a Service that pods can use', cluster, async () => {
     'a',
     'sh',
     '-c',
-    'wget -q -T 3 --no-check-certificate -O - https://kubernetes.default/version || true',
+    'timeout 3 wget -q --no-check-certificate -O - https://kubernetes.default/version || true',
   );
   assert.match(reply, /gitVersion|^$/);
   const [host, port] = (

@@ -230,7 +230,7 @@ it('readiness decides who gets traffic', cluster, async () => {
     'loopback -c client',
     'sh',
     '-c',
-    `for i in 1 2 3 4 5 6 7 8 9 10 11 12; do wget -q -T 3 -O - http://${vip}/hostname; done`,
+    `for i in 1 2 3 4 5 6 7 8 9 10 11 12; do timeout 3 wget -q -O - http://${vip}/hostname; done`,
   );
   assert.ok(!answers.includes(first.metadata.name));
   await cluster.exec(ns, first.metadata.name, 'rm', '/tmp/not-ready');

@@ -36,7 +36,7 @@ it(
   async () => {
     const vip = (await cluster.json('-n', ns, 'get', 'service', 'web')).spec.clusterIP as string;
     // Each round is a new connection through the virtual IP; a failure is counted, not retried.
-    const script = `ok=0; bad=0; one=0; two=0; while [ ! -e /tmp/stop ]; do v=$(wget -q -T 5 -O - http://${vip}/ 2>>/tmp/errors | head -n1); case "$v" in "version: 1") ok=$((ok+1)); one=$((one+1));; "version: 2") ok=$((ok+1)); two=$((two+1));; *) bad=$((bad+1));; esac; done; echo $ok $bad $one $two`;
+    const script = `ok=0; bad=0; one=0; two=0; while [ ! -e /tmp/stop ]; do v=$(timeout 5 wget -q -O - http://${vip}/ 2>>/tmp/errors | head -n1); case "$v" in "version: 1") ok=$((ok+1)); one=$((one+1));; "version: 2") ok=$((ok+1)); two=$((two+1));; *) bad=$((bad+1));; esac; done; echo $ok $bad $one $two`;
     const senders = Array.from({ length: SENDERS }, (_, index) =>
       cluster.kubectlWith({ timeoutMs: 150_000 }, '-n', ns, 'exec', `sender-${index}`, '--', 'bash', '-c', script),
     );

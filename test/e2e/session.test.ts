@@ -101,13 +101,13 @@ it('exec -it gives a terminal', cluster, async () => {
     '--',
     'sh',
     '-c',
-    'tty && stty size && echo term=$TERM',
+    'tty && sleep 0.3; stty size && echo term=$TERM',
   ]
     .map(shellQuote)
     .join(' ');
-  const output = await run('script', ['-qec', command, '/dev/null'], { env: { ...cluster.env, TERM: 'xterm' } });
+  const output = await run('script', ['-qec', `stty rows 33 cols 101; ${command}`, '/dev/null'], { env: { ...cluster.env, TERM: 'xterm' } });
   assert.match(output, /\/dev\/pts\/\d+|\/dev\/console/);
-  assert.match(output, /^\d+ \d+\r?$/m);
+  assert.match(output, /^33 101\r?$/m);
 });
 
 it('exec with a tty runs a shell that reads what is typed', cluster, async () => {
