@@ -7,7 +7,6 @@
  * repeated. A container counts as running only while the very process it started lives.
  */
 
-import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { closeSync, constants, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, watch, writeFileSync, writeSync } from 'node:fs';
 import { open } from 'node:fs/promises';
@@ -23,6 +22,7 @@ import type { CgroupTree } from '../../sys/cgroup.ts';
 import { mountOverlay, mountShm, unmount, unmountBelow } from '../../sys/mount.ts';
 import { type PinnedNamespace, pinNamespaces, tcpSocketInside, unpinNamespaces } from '../../sys/namespaces.ts';
 import { bootIdentity, clampOomScoreAdj, identify, isAlive, sendSignal } from '../../sys/process.ts';
+import { spawnReplying } from '../../sys/spawn.ts';
 import type { ImageStore } from '../images/image-store.ts';
 import type { ContainerConfig, ContainerState, ExecOptions, PodNetwork, Runtime, RuntimeEvent, RuntimeState, SandboxConfig, SandboxState } from '../runtime.ts';
 import { type ContainerRecord, RecordFolder, type SandboxRecord } from './records.ts';
@@ -48,6 +48,7 @@ const EXIT_CODE_UNKNOWN = 255;
 const EXIT_CODE_START_ERROR = 128;
 const START_WAIT_MS_MAX = 120_000;
 const EXIT_POLL_MS = 1000;
+const REAP_MS = 100;
 const SIGNALS: Readonly<Record<string, number>> = { SIGHUP: 1, SIGINT: 2, SIGQUIT: 3, SIGABRT: 6, SIGKILL: 9, SIGUSR1: 10, SIGUSR2: 12, SIGTERM: 15, SIGWINCH: 28, SIGPWR: 30 };
 const EVENTS_MAX = 4096;
 
@@ -249,8 +250,8 @@ export class ConmonRuntime implements Runtime {
       ...(config.tty ? ['-t'] : []), ...(config.stdin ? ['-i', ...(config.stdinOnce ? [] : ['--leave-stdin-open'])] : []),
     ];
     return new Promise((resolve, reject) => {
-      const child = spawn(this.#options.conmon ?? '/usr/bin/conmon', args, {
-        cwd: '/', stdio: ['ignore', 'ignore', 'ignore', 'pipe'], env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', _OCI_SYNCPIPE: '3' },
+      const { reply: sync, reap } = spawnReplying(this.#options.conmon ?? '/usr/bin/conmon', args, {
+        PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', _OCI_SYNCPIPE: '3',
       });
       const timer = this.#clock.after(START_WAIT_MS_MAX, () => settle('container creation did not answer in time'));
       let text = '';
@@ -259,11 +260,11 @@ export class ConmonRuntime implements Runtime {
         if (isSettled) return;
         isSettled = true;
         timer.cancel();
-        child.stdio[3]!.destroy();
+        sync.destroy();
+        this.#reapLater(reap);
         if (error === undefined) resolve(pid);
         else reject(new Error(error));
       };
-      const sync = child.stdio[3] as import('node:net').Socket;
       sync.on('data', chunk => {
         text += String(chunk);
         const line = text.slice(0, text.indexOf('\n') + 1);
@@ -275,8 +276,12 @@ export class ConmonRuntime implements Runtime {
       });
       sync.on('error', error => settle(messageOf(error)));
       sync.on('close', () => settle('container creation ended without an answer'));
-      child.on('error', error => settle(`cannot start conmon: ${messageOf(error)}`));
     });
+  }
+
+  // conmon's first process ends as soon as it has put itself in the background.
+  #reapLater(reap: () => boolean): void {
+    if (!reap()) this.#clock.after(REAP_MS, () => this.#reapLater(reap), { background: true });
   }
 
   // What `runc start` does, without a process: the container's init waits until its fifo is read.

@@ -34,6 +34,9 @@ export interface KubeletServerOptions {
 const MASTERS = 'system:masters';
 const API_SERVER = 'kube-apiserver-kubelet-client';
 
+/** As Go's default: a whole script may stand in the query of an exec. */
+const HEADER_BYTES_MAX = 1024 * 1024;
+
 /** Paths of sessions carry an optional pod uid before the container, as upstream's do. */
 const STREAMING = /^\/(exec|attach|portForward)(?:\/|$)/;
 
@@ -66,7 +69,15 @@ export class KubeletServer {
     const { key, cert, ca } = options.tls;
     this.listening = new Promise((resolve, reject) => (this.#listen = { resolve, reject }));
     this.listening.catch(() => {});
-    this.#server = createServer({ key, cert, ca, requestCert: true, rejectUnauthorized: false, minVersion: 'TLSv1.2' });
+    this.#server = createServer({
+      key,
+      cert,
+      ca,
+      requestCert: true,
+      rejectUnauthorized: false,
+      minVersion: 'TLSv1.2',
+      maxHeaderSize: HEADER_BYTES_MAX,
+    });
     this.#server.on('request', (request, response) => void this.#request(request, response));
     this.#server.on('upgrade', (request, socket, head) => void this.#upgrade(request, socket, head));
     this.#server.on('secureConnection', socket => {
