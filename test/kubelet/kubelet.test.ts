@@ -176,6 +176,17 @@ test('a new kubelet carries on without restarting a pod', async () => {
   }
 });
 
+test('security: users, read-only root, capabilities, seccomp', async () => {
+  await node.create('secure', {
+    restartPolicy: 'Never', securityContext: { runAsUser: 1234, runAsNonRoot: true, fsGroup: 55, supplementalGroups: [66], seccompProfile: { type: 'RuntimeDefault' } }, volumes: [{ name: 'e', emptyDir: {} }],
+    containers: [sh('id; touch /x || echo read-only; touch /e/y && ls -ln /e/y | tr -s " " | cut -d" " -f4; grep CapBnd /proc/self/status; grep NoNewPrivs: /proc/self/status; grep Seccomp: /proc/self/status; unshare -U true || echo no-unshare', {
+      volumeMounts: [{ name: 'e', mountPath: '/e' }], securityContext: { readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'], add: ['NET_BIND_SERVICE'] } },
+    })],
+  });
+  const lines = log(await node.until('secure', done));
+  for (const expected of ['uid=1234(web) gid=1234(web) groups=55,66,77(extra)', 'read-only', '55', 'CapBnd:\t0000000000000400', 'NoNewPrivs:\t1', 'Seccomp:\t2', 'no-unshare']) assert.ok(lines.includes(expected), `${expected} in\n${lines.join('\n')}`);
+});
+
 test('activeDeadlineSeconds', async () => {
   await node.create('deadline', { activeDeadlineSeconds: 1, containers: [sh('sleep 1000')] });
   const pod = await node.until('deadline', done);

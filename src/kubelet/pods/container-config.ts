@@ -12,6 +12,7 @@ import { containerEnvironment, expand } from './environment.ts';
 import { hostnameOf, hostsFile, resolverFile } from './files.ts';
 import { containerRefusal } from './refusals.ts';
 import { containerLimits, oomScoreAdj } from './resources.ts';
+import { seccompProfile } from './seccomp.ts';
 
 const TERMINATION_PATH_DEFAULT = '/dev/termination-log';
 
@@ -36,6 +37,7 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
   const refusal = containerRefusal(pod, container);
   if (refusal) throw new Error(refusal);
   const user = processUser(pod, container, image);
+  const seccomp = seccompProfile(pod, container, context.paths.seccomp);
   const addresses = { podIps, hostIps: context.nodeIps };
   const own = await containerEnvironment(pod, container, { references: context.references, node: context.node, addresses, services: context.services });
   const names = hostnameOf(pod, context.clusterDomain);
@@ -60,6 +62,7 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
     capabilities: { add: security.capabilities?.add ?? [], drop: security.capabilities?.drop ?? [] },
     privileged: security.privileged ?? false,
     readOnlyRootFilesystem: security.readOnlyRootFilesystem ?? false,
+    ...(seccomp ? { seccomp } : {}),
     noNewPrivileges: security.allowPrivilegeEscalation === false,
     ...(security.procMount === 'Unmasked' ? { unmaskedProc: true } : {}),
     ...(container.lifecycle?.stopSignal ? { stopSignal: container.lifecycle.stopSignal } : {}),

@@ -23,6 +23,10 @@ export class PodPaths {
   logs(pod: { readonly namespace: string; readonly name: string; readonly uid: string }): string {
     return join(this.#rootDir, 'logs', 'pods', `${pod.namespace}_${pod.name}_${pod.uid}`);
   }
+  /** Seccomp profiles that pods name as Localhost. */
+  get seccomp(): string {
+    return join(this.#rootDir, 'seccomp');
+  }
   get logsRoot(): string {
     return join(this.#rootDir, 'logs', 'pods');
   }

@@ -117,5 +117,5 @@ test('what is not supported is refused', () => {
   assert.equal(admissionRefusal(pod({ securityContext: { sysctls: [{ name: 'kernel.x', value: '1' }] } }), [], node)?.reason, 'SysctlForbidden');
   assert.equal(admissionRefusal(pod({ shareProcessNamespace: true }), [], node)?.reason, 'UnsupportedPodSpec');
   assert.equal(admissionRefusal(pod(), [], node), undefined);
-  assert.match(containerRefusal(pod({ securityContext: { seccompProfile: { type: 'RuntimeDefault' } } }), { name: 'c' })!, /seccomp/);
+  assert.match(containerRefusal(pod({ securityContext: { appArmorProfile: { type: 'RuntimeDefault' } } }), { name: 'c' })!, /AppArmor/);
 });

@@ -60,10 +60,8 @@ function unsupportedPod(pod: Pod): string | undefined {
 /** What a container asks for that cannot be given, as its CreateContainerConfigError; undefined when all can. */
 export function containerRefusal(pod: Pod, container: Container): string | undefined {
   const own = container.securityContext ?? {};
-  const seccomp = own.seccompProfile ?? pod.spec.securityContext?.seccompProfile;
-  if (!own.privileged && seccomp && seccomp.type !== 'Unconfined') return `seccomp profile type ${seccomp.type} is not supported by this kubelet: it has Unconfined`;
   const armor = own.appArmorProfile ?? pod.spec.securityContext?.appArmorProfile;
-  if (!own.privileged && armor && armor.type !== 'Unconfined') return `AppArmor profile type ${armor.type} is not supported by this kubelet: it has Unconfined`;
+  if (!own.privileged && armor && armor.type !== 'Unconfined') return 'Cannot enforce AppArmor: this kubelet does not support AppArmor profiles yet';
   if (own.seLinuxOptions && Object.values(own.seLinuxOptions).some(Boolean)) return 'seLinuxOptions are not supported by this kubelet';
   if (container.volumeMounts?.some(mount => mount.recursiveReadOnly === 'Enabled')) return 'recursiveReadOnly: Enabled is not supported by this kubelet';
   return undefined;
