@@ -17,13 +17,17 @@ try {
     times.push(performance.now() - began);
   }
   times.sort((a, b) => a - b);
-  console.log(`one pod, create to Ready: median ${times[5]!.toFixed(0)} ms, worst ${times[9]!.toFixed(0)} ms (budget 100)`);
+  console.log(
+    `one pod, create to Ready: median ${times[5]!.toFixed(0)} ms, worst ${times[9]!.toFixed(0)} ms (budget 100)`,
+  );
   const began = performance.now();
   const cpu = process.cpuUsage();
-  await Promise.all(Array.from({ length: 30 }, async (_, i) => {
-    await node.create(`many-${i}`, spec);
-    await node.until(`many-${i}`, isReady);
-  }));
+  await Promise.all(
+    Array.from({ length: 30 }, async (_, i) => {
+      await node.create(`many-${i}`, spec);
+      await node.until(`many-${i}`, isReady);
+    }),
+  );
   console.log(`30 pods at once: ${(performance.now() - began).toFixed(0)} ms (budget 1500)`);
   const { user, system } = process.cpuUsage(cpu);
   // Unlike the time on the clock this does not depend on what else the machine does.

@@ -17,6 +17,7 @@ import { CgroupTree } from '../sys/cgroup.ts';
 import { ImageStore } from './images/image-store.ts';
 import { readCapacity } from './node/machine.ts';
 import { NodeStatusWriter } from './node/node-status.ts';
+import { PodBackend } from './pod-backend.ts';
 import type { PodContext } from './pods/context.ts';
 import { PodPaths } from './pods/files.ts';
 import { PodWorkers } from './pods/pod-workers.ts';
@@ -24,7 +25,6 @@ import { StatusWriter } from './pods/status-writer.ts';
 import { TokenSource } from './pods/tokens.ts';
 import { References } from './references.ts';
 import { ConmonRuntime } from './runtime/conmon-runtime.ts';
-import { PodBackend } from './pod-backend.ts';
 import type { PodNetwork, Runtime } from './runtime.ts';
 import { KubeletServer } from './server/kubelet-server.ts';
 
@@ -68,32 +68,86 @@ export class Kubelet {
 
   /** Resolves after the signal aborted and nothing of the kubelet runs any more. Rejects when it cannot start at all. */
   async run(signal: AbortSignal): Promise<void> {
-    const { nodeName, nodeIps, rootDir, runDir, imageDir, cgroupRoot, transport, informers, network, clusterDns, clusterDomain, tls } = this.#options;
-    const { clock = systemClock, random = systemRandom, log = createLogger('kubelet'), port = PORT_DEFAULT } = this.#options;
+    const {
+      nodeName,
+      nodeIps,
+      rootDir,
+      runDir,
+      imageDir,
+      cgroupRoot,
+      transport,
+      informers,
+      network,
+      clusterDns,
+      clusterDomain,
+      tls,
+    } = this.#options;
+    const {
+      clock = systemClock,
+      random = systemRandom,
+      log = createLogger('kubelet'),
+      port = PORT_DEFAULT,
+    } = this.#options;
     mkdirSync(rootDir, { recursive: true, mode: 0o711 });
     mkdirSync(runDir, { recursive: true, mode: 0o711 });
     const images = new ImageStore(imageDir);
     const cgroups = new CgroupTree();
     const machine = readCapacity(rootDir);
-    for (const group of ['', '/burstable', '/besteffort']) cgroups.create(`${cgroupRoot}/kubepods${group}`, group === '/besteffort' ? { cpuShares: 2 } : {});
-    const runtime = this.#options.runtime ?? new ConmonRuntime({ rootDir: join(rootDir, 'runtime'), runDir, images, cgroups, network, log, clock });
+    for (const group of ['', '/burstable', '/besteffort'])
+      cgroups.create(`${cgroupRoot}/kubepods${group}`, group === '/besteffort' ? { cpuShares: 2 } : {});
+    const runtime =
+      this.#options.runtime ??
+      new ConmonRuntime({ rootDir: join(rootDir, 'runtime'), runDir, images, cgroups, network, log, clock });
     const events = new ApiEventRecorder({ transport, component: 'kubelet', host: nodeName, log, clock });
     const references = new References({ transport, log, clock });
     const pods = informers.get<Pod>(PODS, { fieldSelector: `spec.nodeName=${nodeName}` });
     const services = informers.get<Service>(SERVICES);
     const context: PodContext = {
-      nodeName, nodeIps, clusterDns, clusterDomain, cgroupRoot, runtime, images, network, cgroups, references, transport, events, clock, random, log,
-      tokens: new TokenSource({ transport, clock }), statuses: new StatusWriter({ transport, clock, log, signal }), paths: new PodPaths(rootDir), node: machine.resources,
+      nodeName,
+      nodeIps,
+      clusterDns,
+      clusterDomain,
+      cgroupRoot,
+      runtime,
+      images,
+      network,
+      cgroups,
+      references,
+      transport,
+      events,
+      clock,
+      random,
+      log,
+      tokens: new TokenSource({ transport, clock }),
+      statuses: new StatusWriter({ transport, clock, log, signal }),
+      paths: new PodPaths(rootDir),
+      node: machine.resources,
       services: () => services.values(),
       otherPods: uid => workers.activePods().filter(pod => pod.metadata.uid !== uid),
     };
     const workers: PodWorkers = new PodWorkers(context, pods);
     const node = new NodeStatusWriter({
-      nodeName, nodeIps, port, labels: this.#options.labels ?? {}, taints: this.#options.taints ?? [], transport, events, network, images, machine,
-      runtimeVersion: `${runtime.name}://${runtime.version}`, clock, log,
+      nodeName,
+      nodeIps,
+      port,
+      labels: this.#options.labels ?? {},
+      taints: this.#options.taints ?? [],
+      transport,
+      events,
+      network,
+      images,
+      machine,
+      runtimeVersion: `${runtime.name}://${runtime.version}`,
+      clock,
+      log,
     });
     const server = new KubeletServer({
-      address: nodeIps[0] ?? '127.0.0.1', port, tls, log, clock, backend: new PodBackend({ runtime, workers, cgroups, cgroupRoot, nodeName, clock }),
+      address: nodeIps[0] ?? '127.0.0.1',
+      port,
+      tls,
+      log,
+      clock,
+      backend: new PodBackend({ runtime, workers, cgroups, cgroupRoot, nodeName, clock }),
     });
     try {
       await Promise.all([

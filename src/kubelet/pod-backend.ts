@@ -40,22 +40,42 @@ export class PodBackend implements KubeletBackend {
     return worker.pod;
   }
 
-  resolveContainer(namespace: string, name: string, container: string | undefined, purpose: 'exec' | 'attach' | 'logs'): ContainerTarget {
+  resolveContainer(
+    namespace: string,
+    name: string,
+    container: string | undefined,
+    purpose: 'exec' | 'attach' | 'logs',
+  ): ContainerTarget {
     const pod = this.#pod(namespace, name);
     const specs = allContainers(pod);
-    const chosen = container || pod.metadata.annotations?.[DEFAULT_CONTAINER] || (pod.spec.containers.length === 1 ? pod.spec.containers[0]!.name : undefined);
-    if (!chosen) throw badRequest(`a container name must be specified for pod ${name}, choose one of: [${pod.spec.containers.map(one => one.name).join(' ')}]`);
+    const chosen =
+      container ||
+      pod.metadata.annotations?.[DEFAULT_CONTAINER] ||
+      (pod.spec.containers.length === 1 ? pod.spec.containers[0]!.name : undefined);
+    if (!chosen)
+      throw badRequest(
+        `a container name must be specified for pod ${name}, choose one of: [${pod.spec.containers.map(one => one.name).join(' ')}]`,
+      );
     const spec = specs.find(one => one.name === chosen);
     if (!spec) throw badRequest(`container ${chosen} is not valid for pod ${name}`);
     const states = this.#states(pod.metadata.uid!).filter(one => one.name === chosen);
     const latest = latestOf(states, chosen);
     if (purpose === 'logs' && !latest) {
-      const waiting = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])].find(one => one.name === chosen)?.state?.waiting;
-      throw badRequest(`container "${chosen}" in pod "${name}" is waiting to start: ${waiting?.message || waiting?.reason || 'ContainerCreating'}`);
+      const waiting = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])].find(
+        one => one.name === chosen,
+      )?.state?.waiting;
+      throw badRequest(
+        `container "${chosen}" in pod "${name}" is waiting to start: ${waiting?.message || waiting?.reason || 'ContainerCreating'}`,
+      );
     }
     const before = states.filter(one => one !== latest).sort((a, b) => b.attempt - a.attempt)[0];
     return {
-      pod, containerName: chosen, id: latest?.id, state: latest?.state ?? 'waiting', tty: spec.tty ?? false, stdin: spec.stdin ?? false,
+      pod,
+      containerName: chosen,
+      id: latest?.id,
+      state: latest?.state ?? 'waiting',
+      tty: spec.tty ?? false,
+      stdin: spec.stdin ?? false,
       logPath: (attempt = 'current') => {
         const path = (attempt === 'previous' ? before : latest)?.logPath;
         return path && existsSync(path) ? path : undefined;
@@ -68,7 +88,10 @@ export class PodBackend implements KubeletBackend {
 
   sandboxOf(namespace: string, name: string): SandboxState {
     const pod = this.#pod(namespace, name);
-    const sandbox = (this.#options.runtime as ConmonRuntime).look(pod.metadata.uid).sandboxes.filter(one => one.ready).sort((a, b) => b.attempt - a.attempt)[0];
+    const sandbox = (this.#options.runtime as ConmonRuntime)
+      .look(pod.metadata.uid)
+      .sandboxes.filter(one => one.ready)
+      .sort((a, b) => b.attempt - a.attempt)[0];
     if (!sandbox) throw failure(404, 'NotFound', `sandbox of pod "${name}" not found`);
     return sandbox;
   }
@@ -79,17 +102,23 @@ export class PodBackend implements KubeletBackend {
     const { containers } = await runtime.snapshot();
     return {
       node: { nodeName, startTime: time, ...measures(cgroups.usage(`${cgroupRoot}/kubepods`), time) },
-      pods: this.pods().filter(pod => pod.status?.phase === 'Running').map(pod => {
-        const group = podCgroup(cgroupRoot, pod);
-        return {
-          podRef: { name: pod.metadata.name, namespace: pod.metadata.namespace, uid: pod.metadata.uid },
-          startTime: pod.status?.startTime,
-          containers: containers.filter(one => one.podUid === pod.metadata.uid && one.state === 'running').map(one => ({
-            name: one.name, startTime: formatTime(one.startedMs ?? one.createdMs), ...measures(cgroups.usage(`${group}/${one.id}`), time),
-          })),
-          ...measures(cgroups.usage(group), time),
-        };
-      }),
+      pods: this.pods()
+        .filter(pod => pod.status?.phase === 'Running')
+        .map(pod => {
+          const group = podCgroup(cgroupRoot, pod);
+          return {
+            podRef: { name: pod.metadata.name, namespace: pod.metadata.namespace, uid: pod.metadata.uid },
+            startTime: pod.status?.startTime,
+            containers: containers
+              .filter(one => one.podUid === pod.metadata.uid && one.state === 'running')
+              .map(one => ({
+                name: one.name,
+                startTime: formatTime(one.startedMs ?? one.createdMs),
+                ...measures(cgroups.usage(`${group}/${one.id}`), time),
+              })),
+            ...measures(cgroups.usage(group), time),
+          };
+        }),
     };
   }
 }

@@ -3,10 +3,10 @@
  * so there is never a watch over all of them. Invariant: what `get` returns is at least as new as the last change handed out.
  */
 
+import type { KubeObject } from '../api/meta.ts';
 import type { Clock } from '../base/clock.ts';
 import { isReason } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import type { KubeObject } from '../api/meta.ts';
 import { Informer } from '../client/informer.ts';
 import type { ResourceId, Transport } from '../client/transport.ts';
 
@@ -47,7 +47,14 @@ export class References {
     const at = key(of, namespace, name);
     let held = this.#held.get(at);
     if (!held) {
-      const informer = new Informer<KubeObject>({ transport: this.#transport, of, namespace, fieldSelector: `metadata.name=${name}`, log: this.#log, clock: this.#clock });
+      const informer = new Informer<KubeObject>({
+        transport: this.#transport,
+        of,
+        namespace,
+        fieldSelector: `metadata.name=${name}`,
+        log: this.#log,
+        clock: this.#clock,
+      });
       held = { informer, stop: new AbortController(), holders: new Map() };
       this.#held.set(at, held);
       const { holders } = held;

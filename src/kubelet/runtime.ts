@@ -59,7 +59,12 @@ export interface ContainerConfig {
   readonly stdinOnce: boolean;
   readonly tty: boolean;
   /** What is absent comes from the image: its user (`name`, `uid`, `uid:gid`), and that user's groups in /etc/passwd and /etc/group. */
-  readonly user?: { readonly uid?: number; readonly gid?: number; readonly additionalGids?: readonly number[]; /** Leave out groups that the image gives the user. */ readonly strictGroups?: boolean };
+  readonly user?: {
+    readonly uid?: number;
+    readonly gid?: number;
+    readonly additionalGids?: readonly number[] /** Leave out groups that the image gives the user. */;
+    readonly strictGroups?: boolean;
+  };
   readonly capabilities: { readonly add: readonly string[]; readonly drop: readonly string[] };
   readonly privileged: boolean;
   readonly readOnlyRootFilesystem: boolean;
@@ -71,7 +76,13 @@ export interface ContainerConfig {
   /** Overrides the image's stop signal. */
   readonly stopSignal?: string;
   readonly oomScoreAdj: number;
-  readonly resources: { readonly cpuShares: number; readonly cpuQuotaMicros?: number; readonly cpuPeriodMicros?: number; readonly memoryBytesMax?: number; readonly pidsMax?: number };
+  readonly resources: {
+    readonly cpuShares: number;
+    readonly cpuQuotaMicros?: number;
+    readonly cpuPeriodMicros?: number;
+    readonly memoryBytesMax?: number;
+    readonly pidsMax?: number;
+  };
   readonly labels: Readonly<Record<string, string>>;
   readonly terminationMessagePath?: { readonly hostPath: string; readonly containerPath: string };
 }
@@ -134,7 +145,10 @@ export interface Runtime {
   stop(id: string, graceSeconds: number): Promise<void>;
   remove(id: string): Promise<void>;
   exec(id: string, options: ExecOptions): Promise<{ readonly exitCode: number }>;
-  attach(id: string, options: Omit<ExecOptions, 'command' | 'signal'> & { readonly signal: AbortSignal }): Promise<void>;
+  attach(
+    id: string,
+    options: Omit<ExecOptions, 'command' | 'signal'> & { readonly signal: AbortSignal },
+  ): Promise<void>;
   /** A byte stream to a TCP port inside the sandbox's network namespace, on its localhost. */
   portForward(sandboxId: string, port: number): Promise<Duplex>;
   /** Everything, or what belongs to one pod. */
@@ -147,7 +161,12 @@ export interface Runtime {
 /** Satisfied by `src/network`; wired by `src/app`. */
 export interface PodNetwork {
   /** Connects the namespace at `netnsPath` (exists, only `lo`) to the pod network. Idempotent by pod uid. */
-  attach(pod: { readonly uid: string; readonly namespace: string; readonly name: string; readonly netnsPath: string }): Promise<{ readonly ips: readonly string[] }>;
+  attach(pod: {
+    readonly uid: string;
+    readonly namespace: string;
+    readonly name: string;
+    readonly netnsPath: string;
+  }): Promise<{ readonly ips: readonly string[] }>;
   /** Frees address and interface; works without the namespace. Idempotent. */
   detach(podUid: string): Promise<void>;
   /** Frees everything of pods not in the set; run at agent start. */

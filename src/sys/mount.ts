@@ -111,7 +111,7 @@ export interface MountEntry {
   readonly superOptions: string;
 }
 
-const unescape = (text: string): string =>
+const unescapeOctal = (text: string): string =>
   text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
 
 /** The mount table in mount order. */
@@ -123,8 +123,8 @@ export function mountTable(text = readFileSync('/proc/self/mountinfo', 'utf8')):
     const fields = left.split(' ');
     const tail = right.split(' ');
     entries.push({
-      root: unescape(fields[3]!),
-      mountPoint: unescape(fields[4]!),
+      root: unescapeOctal(fields[3]!),
+      mountPoint: unescapeOctal(fields[4]!),
       fsType: tail[0]!,
       superOptions: tail[2] ?? '',
     });

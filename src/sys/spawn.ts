@@ -9,21 +9,33 @@ import { Socket } from 'node:net';
 import { declare } from './libc.ts';
 
 type Bytes = Uint8Array;
-const posixSpawn = declare<[pid: Bytes, path: string, actions: Bytes, attributes: Bytes, argv: (string | null)[], env: (string | null)[]]>(
+const posixSpawn = declare<
+  [pid: Bytes, path: string, actions: Bytes, attributes: Bytes, argv: (string | null)[], env: (string | null)[]]
+>(
   'int posix_spawn(_Out_ int *pid, const char *path, const void *actions, const void *attributes, const char **argv, const char **envp)',
 );
 const actionsInit = declare<[actions: Bytes]>('int posix_spawn_file_actions_init(_Inout_ void *actions)');
 const actionsOpen = declare<[actions: Bytes, fd: number, path: string, flags: number, mode: number]>(
   'int posix_spawn_file_actions_addopen(_Inout_ void *actions, int fd, const char *path, int flags, uint32_t mode)',
 );
-const actionsDup = declare<[actions: Bytes, from: number, to: number]>('int posix_spawn_file_actions_adddup2(_Inout_ void *actions, int fd, int newfd)');
+const actionsDup = declare<[actions: Bytes, from: number, to: number]>(
+  'int posix_spawn_file_actions_adddup2(_Inout_ void *actions, int fd, int newfd)',
+);
 const actionsDestroy = declare<[actions: Bytes]>('int posix_spawn_file_actions_destroy(_Inout_ void *actions)');
 const attributesInit = declare<[attributes: Bytes]>('int posix_spawnattr_init(_Inout_ void *attributes)');
-const attributesFlags = declare<[attributes: Bytes, flags: number]>('int posix_spawnattr_setflags(_Inout_ void *attributes, int16_t flags)');
-const attributesDefaults = declare<[attributes: Bytes, set: Bytes]>('int posix_spawnattr_setsigdefault(_Inout_ void *attributes, const void *set)');
-const attributesMask = declare<[attributes: Bytes, set: Bytes]>('int posix_spawnattr_setsigmask(_Inout_ void *attributes, const void *set)');
+const attributesFlags = declare<[attributes: Bytes, flags: number]>(
+  'int posix_spawnattr_setflags(_Inout_ void *attributes, int16_t flags)',
+);
+const attributesDefaults = declare<[attributes: Bytes, set: Bytes]>(
+  'int posix_spawnattr_setsigdefault(_Inout_ void *attributes, const void *set)',
+);
+const attributesMask = declare<[attributes: Bytes, set: Bytes]>(
+  'int posix_spawnattr_setsigmask(_Inout_ void *attributes, const void *set)',
+);
 const pipe2 = declare<[fds: Bytes, flags: number]>('int pipe2(_Out_ int *fds, int flags)');
-const waitpid = declare<[pid: number, status: Bytes, options: number]>('int waitpid(int pid, _Out_ int *status, int options)');
+const waitpid = declare<[pid: number, status: Bytes, options: number]>(
+  'int waitpid(int pid, _Out_ int *status, int options)',
+);
 
 const O_RDWR = 2;
 const O_CLOEXEC = 0o2000000;
@@ -59,7 +71,14 @@ export function spawnReplying(path: string, args: readonly string[], env: Readon
     attributesFlags(attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
     attributesDefaults(attributes, Buffer.alloc(SIGSET_BYTES, 0xff));
     attributesMask(attributes, Buffer.alloc(SIGSET_BYTES));
-    const errno = posixSpawn(new Uint8Array(pid.buffer), path, actions, attributes, [path, ...args, null], [...Object.entries(env).map(([name, value]) => `${name}=${value}`), null]);
+    const errno = posixSpawn(
+      new Uint8Array(pid.buffer),
+      path,
+      actions,
+      attributes,
+      [path, ...args, null],
+      [...Object.entries(env).map(([name, value]) => `${name}=${value}`), null],
+    );
     if (errno !== 0) throw new Error(`cannot execute ${path}: errno ${errno}`);
   } catch (error) {
     closeSync(readEnd);

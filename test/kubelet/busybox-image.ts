@@ -2,16 +2,29 @@
 
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 /** Writes an image archive to `file`. */
-export function buildBusyboxImage(file: string, options: { name?: string; config?: Record<string, unknown> } = {}): void {
+export function buildBusyboxImage(
+  file: string,
+  options: { name?: string; config?: Record<string, unknown> } = {},
+): void {
   const work = mkdtempSync(join(tmpdir(), 'cox-image-'));
   try {
     const root = join(work, 'root');
-    for (const folder of ['bin', 'etc', 'tmp', 'proc', 'sys', 'dev', 'root', 'var/www']) mkdirSync(join(root, folder), { recursive: true });
+    for (const folder of ['bin', 'etc', 'tmp', 'proc', 'sys', 'dev', 'root', 'var/www'])
+      mkdirSync(join(root, folder), { recursive: true });
     const busybox = ['/usr/bin/busybox', '/bin/busybox'].find(path => existsSync(path))!;
     copyFileSync(busybox, join(root, 'bin/busybox'));
     const applets = execFileSync(busybox, ['--list'], { encoding: 'utf8' }).split('\n').filter(Boolean);
@@ -20,15 +33,22 @@ export function buildBusyboxImage(file: string, options: { name?: string; config
     writeFileSync(join(root, 'etc/group'), 'root:x:0:\nweb:x:1234:\nextra:x:77:web\n');
     writeFileSync(join(root, 'var/www/index.html'), 'hello\n');
     execFileSync('tar', ['-C', root, '--numeric-owner', '--owner=0', '--group=0', '-cf', join(work, 'layer.tar'), '.']);
-    const diffId = createHash('sha256').update(readFileSync(join(work, 'layer.tar'))).digest('hex');
+    const diffId = createHash('sha256')
+      .update(readFileSync(join(work, 'layer.tar')))
+      .digest('hex');
     const config = JSON.stringify({
-      architecture: 'amd64', os: 'linux', created: '2026-01-01T00:00:00Z',
+      architecture: 'amd64',
+      os: 'linux',
+      created: '2026-01-01T00:00:00Z',
       config: { Env: ['PATH=/bin'], Cmd: ['sh'], ...options.config },
       rootfs: { type: 'layers', diff_ids: [`sha256:${diffId}`] },
     });
     const configName = `${createHash('sha256').update(config).digest('hex')}.json`;
     writeFileSync(join(work, configName), config);
-    writeFileSync(join(work, 'manifest.json'), JSON.stringify([{ Config: configName, RepoTags: [options.name ?? 'busybox:1'], Layers: ['layer.tar'] }]));
+    writeFileSync(
+      join(work, 'manifest.json'),
+      JSON.stringify([{ Config: configName, RepoTags: [options.name ?? 'busybox:1'], Layers: ['layer.tar'] }]),
+    );
     execFileSync('tar', ['-C', work, '-cf', file, 'layer.tar', configName, 'manifest.json']);
   } finally {
     rmSync(work, { recursive: true, force: true });

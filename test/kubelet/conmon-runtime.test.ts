@@ -8,21 +8,34 @@ import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { silentLogger } from '../../src/base/log.ts';
 import { ImageStore } from '../../src/kubelet/images/image-store.ts';
-import type { ContainerConfig, PodNetwork, SandboxConfig } from '../../src/kubelet/runtime.ts';
 import { ConmonRuntime } from '../../src/kubelet/runtime/conmon-runtime.ts';
+import type { ContainerConfig, PodNetwork, SandboxConfig } from '../../src/kubelet/runtime.ts';
 import { CgroupTree } from '../../src/sys/cgroup.ts';
 import { CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare } from '../../src/sys/libc.ts';
 import { unmountBelow } from '../../src/sys/mount.ts';
 import { buildBusyboxImage } from './busybox-image.ts';
 
 const CGROUP = `/coxswain-test-${process.pid}`;
-const network: PodNetwork = { attach: async () => ({ ips: ['10.9.9.9'] }), detach: async () => {}, retain: async () => {}, notReadyReason: () => undefined };
+const network: PodNetwork = {
+  attach: async () => ({ ips: ['10.9.9.9'] }),
+  detach: async () => {},
+  retain: async () => {},
+  notReadyReason: () => undefined,
+};
 
 let root: string;
 let images: ImageStore;
 let imageId: string;
 const cgroups = new CgroupTree();
-const make = () => new ConmonRuntime({ rootDir: join(root, 'lib'), runDir: join(root, 'run'), images, cgroups, network, log: silentLogger });
+const make = () =>
+  new ConmonRuntime({
+    rootDir: join(root, 'lib'),
+    runDir: join(root, 'run'),
+    images,
+    cgroups,
+    network,
+    log: silentLogger,
+  });
 let runtime: ConmonRuntime;
 
 before(async () => {
@@ -44,11 +57,42 @@ after(async () => {
   }
 });
 
-const sandbox = (uid: string): SandboxConfig => ({ podUid: uid, namespace: 'default', name: uid, attempt: 0, hostname: `host-${uid}`, hostNetwork: false, hostPid: false, hostIpc: false, cgroupParent: `${CGROUP}/${uid}`, labels: {} });
+const sandbox = (uid: string): SandboxConfig => ({
+  podUid: uid,
+  namespace: 'default',
+  name: uid,
+  attempt: 0,
+  hostname: `host-${uid}`,
+  hostNetwork: false,
+  hostPid: false,
+  hostIpc: false,
+  cgroupParent: `${CGROUP}/${uid}`,
+  labels: {},
+});
 const container = (name: string, command: string[], extra: Partial<ContainerConfig> = {}): ContainerConfig => ({
-  name, attempt: 0, imageId, imageRef: 'busybox:1', command, args: [], env: [['PATH', '/bin'], ['GREETING', 'hello world']], mounts: [], logPath: join(root, `logs/${name}/0.log`),
-  stdin: false, stdinOnce: false, tty: false, capabilities: { add: [], drop: [] }, privileged: false, readOnlyRootFilesystem: false, noNewPrivileges: false, oomScoreAdj: 0,
-  resources: { cpuShares: 2 }, labels: {}, ...extra,
+  name,
+  attempt: 0,
+  imageId,
+  imageRef: 'busybox:1',
+  command,
+  args: [],
+  env: [
+    ['PATH', '/bin'],
+    ['GREETING', 'hello world'],
+  ],
+  mounts: [],
+  logPath: join(root, `logs/${name}/0.log`),
+  stdin: false,
+  stdinOnce: false,
+  tty: false,
+  capabilities: { add: [], drop: [] },
+  privileged: false,
+  readOnlyRootFilesystem: false,
+  noNewPrivileges: false,
+  oomScoreAdj: 0,
+  resources: { cpuShares: 2 },
+  labels: {},
+  ...extra,
 });
 async function until<T>(probe: () => Promise<T | undefined> | T | undefined, timeoutMs = 8000): Promise<T> {
   const end = Date.now() + timeoutMs;
@@ -60,7 +104,11 @@ async function until<T>(probe: () => Promise<T | undefined> | T | undefined, tim
   }
 }
 const stateOf = async (id: string) => (await runtime.snapshot()).containers.find(one => one.id === id)!;
-const exited = (id: string) => until(async () => { const state = await stateOf(id); return state.state === 'exited' ? state : undefined; });
+const exited = (id: string) =>
+  until(async () => {
+    const state = await stateOf(id);
+    return state.state === 'exited' ? state : undefined;
+  });
 async function run(uid: string, config: ContainerConfig) {
   const pod = await runtime.runSandbox(sandbox(uid));
   const id = await runtime.createContainer(pod.id, config);
@@ -76,7 +124,13 @@ async function output(id: string, command: string[], input?: string, tty = false
   stdout.on('data', chunk => (out += chunk));
   stderr.on('data', chunk => (err += chunk));
   stdin?.end(input);
-  const { exitCode } = await runtime.exec(id, { command, tty, stdout, ...(tty ? {} : { stderr }), ...(stdin ? { stdin } : {}) });
+  const { exitCode } = await runtime.exec(id, {
+    command,
+    tty,
+    stdout,
+    ...(tty ? {} : { stderr }),
+    ...(stdin ? { stdin } : {}),
+  });
   return { out, err, exitCode };
 }
 
@@ -92,7 +146,11 @@ test('a container runs, logs in CRI format, and its exit is seen', async () => {
 
 test('exec: output, input, exit code, terminal, abort', async () => {
   const { id } = await run('b', container('b', ['sleep', '1000'], { user: { uid: 1234 } }));
-  assert.deepEqual(await output(id, ['sh', '-c', 'id; echo e >&2; exit 7']), { out: 'uid=1234(web) gid=1234(web) groups=77(extra)\n', err: 'e\n', exitCode: 7 });
+  assert.deepEqual(await output(id, ['sh', '-c', 'id; echo e >&2; exit 7']), {
+    out: 'uid=1234(web) gid=1234(web) groups=77(extra)\n',
+    err: 'e\n',
+    exitCode: 7,
+  });
   assert.equal((await output(id, ['cat'], 'x'.repeat(300_000))).out.length, 300_000);
   const tty = await output(id, ['sh', '-c', 'tty; stty size'], '', true);
   assert.match(tty.out, /\/dev\/pts\/\d/);
@@ -114,14 +172,22 @@ test('a missing command is a start error', async () => {
 });
 
 test('out of memory is told apart', async () => {
-  const { id } = await run('d', container('d', ['sh', '-c', 'x=a; while true; do x=$x$x; done'], { resources: { cpuShares: 2, memoryBytesMax: 16 << 20 } }));
+  const { id } = await run(
+    'd',
+    container('d', ['sh', '-c', 'x=a; while true; do x=$x$x; done'], {
+      resources: { cpuShares: 2, memoryBytesMax: 16 << 20 },
+    }),
+  );
   const state = await exited(id);
   assert.equal(state.oomKilled, true);
   assert.equal(state.exitCode, 137);
 });
 
 test('containers survive a new runtime; stop is graceful; remove leaves nothing', async () => {
-  const { id, pod } = await run('e', container('e', ['sh', '-c', 'trap "echo bye; exit 5" TERM; while true; do sleep 0.05; done']));
+  const { id, pod } = await run(
+    'e',
+    container('e', ['sh', '-c', 'trap "echo bye; exit 5" TERM; while true; do sleep 0.05; done']),
+  );
   runtime = make();
   const state = await stateOf(id);
   assert.equal(state.state, 'running');
@@ -154,7 +220,9 @@ test('attach and resize with a terminal', async () => {
   const stdout = new PassThrough();
   let out = '';
   stdout.on('data', chunk => (out += chunk));
-  const resize = (async function* () { yield { width: 91, height: 33 }; })();
+  const resize = (async function* () {
+    yield { width: 91, height: 33 };
+  })();
   const done = runtime.attach(id, { tty: true, stdin, stdout, resize, signal: AbortSignal.timeout(8000) });
   await sleep(100);
   stdin.write('stty size\n');

@@ -19,14 +19,33 @@ before(async () => {
 after(() => node.close());
 
 const log = (pod: Pod, container = 'c', attempt = 0) =>
-  readFileSync(join(node.root, 'lib/logs/pods', `default_${pod.metadata.name}_${pod.metadata.uid}`, container, `${attempt}.log`), 'utf8').split('\n').filter(Boolean).map(line => line.split(' ').slice(3).join(' ') + (line.split(' ')[2] === 'P' ? '' : '\n')).join('').split('\n').filter(Boolean);
-const sh = (script: string, extra: object = {}) => ({ name: 'c', image: 'busybox:1', imagePullPolicy: 'IfNotPresent', command: ['sh', '-c', script], ...extra });
+  readFileSync(
+    join(node.root, 'lib/logs/pods', `default_${pod.metadata.name}_${pod.metadata.uid}`, container, `${attempt}.log`),
+    'utf8',
+  )
+    .split('\n')
+    .filter(Boolean)
+    .map(line => line.split(' ').slice(3).join(' ') + (line.split(' ')[2] === 'P' ? '' : '\n'))
+    .join('')
+    .split('\n')
+    .filter(Boolean);
+const sh = (script: string, extra: object = {}) => ({
+  name: 'c',
+  image: 'busybox:1',
+  imagePullPolicy: 'IfNotPresent',
+  command: ['sh', '-c', script],
+  ...extra,
+});
 const done = (pod: Pod) => pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
 
 test('the node registers, is Ready, and has a lease', async () => {
   for (let i = 0; i < 400; i++) {
     const found = (await node.api.get({ of: NODES, name: 'node-1' }).catch(() => undefined)) as Node | undefined;
-    if (found?.status?.conditions?.some(one => one.type === 'Ready' && one.status === 'True') && (await node.api.get({ of: LEASES, namespace: 'kube-node-lease', name: 'node-1' }).catch(() => undefined))) return;
+    if (
+      found?.status?.conditions?.some(one => one.type === 'Ready' && one.status === 'True') &&
+      (await node.api.get({ of: LEASES, namespace: 'kube-node-lease', name: 'node-1' }).catch(() => undefined))
+    )
+      return;
     await sleep(5);
   }
   assert.fail('node not ready');
@@ -34,34 +53,103 @@ test('the node registers, is Ready, and has a lease', async () => {
 
 test('a pod runs: environment, configMap, secret, downward API, logs, status, events', async () => {
   await node.configMap('settings', { key: 'value', other: 'o' });
-  await node.put(SECRETS, { apiVersion: 'v1', kind: 'Secret', metadata: { name: 'hidden', namespace: 'default' }, data: { word: Buffer.from('sesame').toString('base64') } });
-  await node.put(SERVICES, { apiVersion: 'v1', kind: 'Service', metadata: { name: 'my-svc', namespace: 'default' }, spec: { clusterIP: '10.96.3.4', clusterIPs: ['10.96.3.4'], ports: [{ name: 'web', port: 80, protocol: 'TCP' }] } });
+  await node.put(SECRETS, {
+    apiVersion: 'v1',
+    kind: 'Secret',
+    metadata: { name: 'hidden', namespace: 'default' },
+    data: { word: Buffer.from('sesame').toString('base64') },
+  });
+  await node.put(SERVICES, {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { name: 'my-svc', namespace: 'default' },
+    spec: { clusterIP: '10.96.3.4', clusterIPs: ['10.96.3.4'], ports: [{ name: 'web', port: 80, protocol: 'TCP' }] },
+  });
   await node.create('full', {
-    restartPolicy: 'Never', hostname: 'special', subdomain: 'sub',
-    containers: [sh('env | sort; cat /cfg/key /sec/word /down/name; echo; hostname; cat /etc/resolv.conf; grep special /etc/hosts; ls -ld /work/x; echo done > /dev/termination-log', {
-      env: [{ name: 'A', value: 'a' }, { name: 'B', value: '$(A)-$(NOPE)-$$(A)' }, { name: 'C', valueFrom: { configMapKeyRef: { name: 'settings', key: 'key' } } }, { name: 'IP', valueFrom: { fieldRef: { fieldPath: 'status.podIP' } } }, { name: 'CPU', valueFrom: { resourceFieldRef: { resource: 'limits.memory', divisor: '1Mi' } } }],
-      envFrom: [{ prefix: 'S_', secretRef: { name: 'hidden' } }],
-      resources: { limits: { memory: '32Mi', cpu: '500m' } },
-      volumeMounts: [{ name: 'cfg', mountPath: '/cfg' }, { name: 'sec', mountPath: '/sec' }, { name: 'down', mountPath: '/down' }, { name: 'empty', mountPath: '/work/x', subPath: 'inner' }],
-    })],
-    volumes: [{ name: 'cfg', configMap: { name: 'settings' } }, { name: 'sec', secret: { secretName: 'hidden', defaultMode: 256 } }, { name: 'down', downwardAPI: { items: [{ path: 'name', fieldRef: { fieldPath: 'metadata.name' } }] } }, { name: 'empty', emptyDir: {} }],
+    restartPolicy: 'Never',
+    hostname: 'special',
+    subdomain: 'sub',
+    containers: [
+      sh(
+        'env | sort; cat /cfg/key /sec/word /down/name; echo; hostname; cat /etc/resolv.conf; grep special /etc/hosts; ls -ld /work/x; echo done > /dev/termination-log',
+        {
+          env: [
+            { name: 'A', value: 'a' },
+            { name: 'B', value: '$(A)-$(NOPE)-$$(A)' },
+            { name: 'C', valueFrom: { configMapKeyRef: { name: 'settings', key: 'key' } } },
+            { name: 'IP', valueFrom: { fieldRef: { fieldPath: 'status.podIP' } } },
+            { name: 'CPU', valueFrom: { resourceFieldRef: { resource: 'limits.memory', divisor: '1Mi' } } },
+          ],
+          envFrom: [{ prefix: 'S_', secretRef: { name: 'hidden' } }],
+          resources: { limits: { memory: '32Mi', cpu: '500m' } },
+          volumeMounts: [
+            { name: 'cfg', mountPath: '/cfg' },
+            { name: 'sec', mountPath: '/sec' },
+            { name: 'down', mountPath: '/down' },
+            { name: 'empty', mountPath: '/work/x', subPath: 'inner' },
+          ],
+        },
+      ),
+    ],
+    volumes: [
+      { name: 'cfg', configMap: { name: 'settings' } },
+      { name: 'sec', secret: { secretName: 'hidden', defaultMode: 256 } },
+      { name: 'down', downwardAPI: { items: [{ path: 'name', fieldRef: { fieldPath: 'metadata.name' } }] } },
+      { name: 'empty', emptyDir: {} },
+    ],
   });
   const pod = await node.until('full', done);
   const lines = log(pod);
   assert.equal(pod.status!.phase, 'Succeeded', lines.join('\n'));
-  for (const expected of ['A=a', 'B=a-$(NOPE)-$(A)', 'C=value', `IP=${pod.status!.podIP}`, 'CPU=32', 'S_word=sesame', 'HOSTNAME=special', 'MY_SVC_SERVICE_HOST=10.96.3.4', 'MY_SVC_PORT_80_TCP=tcp://10.96.3.4:80', 'valuesesamefull', 'special', 'nameserver 10.96.0.10', 'options ndots:5', `${pod.status!.podIP}\tspecial.sub.default.svc.cluster.local\tspecial`]) assert.ok(lines.includes(expected), `${expected} in\n${lines.join('\n')}`);
+  for (const expected of [
+    'A=a',
+    'B=a-$(NOPE)-$(A)',
+    'C=value',
+    `IP=${pod.status!.podIP}`,
+    'CPU=32',
+    'S_word=sesame',
+    'HOSTNAME=special',
+    'MY_SVC_SERVICE_HOST=10.96.3.4',
+    'MY_SVC_PORT_80_TCP=tcp://10.96.3.4:80',
+    'valuesesamefull',
+    'special',
+    'nameserver 10.96.0.10',
+    'options ndots:5',
+    `${pod.status!.podIP}\tspecial.sub.default.svc.cluster.local\tspecial`,
+  ])
+    assert.ok(lines.includes(expected), `${expected} in\n${lines.join('\n')}`);
   const status = pod.status!.containerStatuses![0]!;
-  assert.deepEqual([status.state?.terminated?.exitCode, status.state?.terminated?.reason, status.state?.terminated?.message, status.ready, status.restartCount], [0, 'Completed', 'done\n', false, 0]);
+  assert.deepEqual(
+    [
+      status.state?.terminated?.exitCode,
+      status.state?.terminated?.reason,
+      status.state?.terminated?.message,
+      status.ready,
+      status.restartCount,
+    ],
+    [0, 'Completed', 'done\n', false, 0],
+  );
   assert.match(status.containerID!, /^cox:\/\/[0-9a-f]{64}$/);
   assert.equal(pod.status!.qosClass, 'Guaranteed');
   assert.equal(pod.status!.conditions!.find(one => one.type === 'Ready')!.reason, 'PodCompleted');
   const events = await node.events('full');
-  assert.deepEqual(events.map(text => text.split(':')[0]), ['Pulled', 'Created', 'Started']);
+  assert.deepEqual(
+    events.map(text => text.split(':')[0]),
+    ['Pulled', 'Created', 'Started'],
+  );
 });
 
 test('Ready quickly; deletion is graceful and leaves nothing', async () => {
   const began = performance.now();
-  await node.create('quick', { containers: [sh('httpd -f -p 80 -h /var/www', { readinessProbe: { httpGet: { path: '/index.html', port: 80 } }, ports: [{ containerPort: 80 }] })], terminationGracePeriodSeconds: 2 });
+  await node.create('quick', {
+    containers: [
+      sh('httpd -f -p 80 -h /var/www', {
+        readinessProbe: { httpGet: { path: '/index.html', port: 80 } },
+        ports: [{ containerPort: 80 }],
+      }),
+    ],
+    terminationGracePeriodSeconds: 2,
+  });
   const pod = await node.until('quick', isReady);
   console.log(`# create to Ready ${(performance.now() - began).toFixed(0)} ms`);
   assert.equal(pod.status!.phase, 'Running');
@@ -73,10 +161,21 @@ test('Ready quickly; deletion is graceful and leaves nothing', async () => {
 });
 
 test('init containers and sidecars, in order', async () => {
-  const step = (name: string, script: string, extra: object = {}) => ({ name, image: 'busybox:1', command: ['sh', '-c', script], volumeMounts: [{ name: 'w', mountPath: '/w' }], ...extra });
+  const step = (name: string, script: string, extra: object = {}) => ({
+    name,
+    image: 'busybox:1',
+    command: ['sh', '-c', script],
+    volumeMounts: [{ name: 'w', mountPath: '/w' }],
+    ...extra,
+  });
   await node.create('steps', {
-    restartPolicy: 'Never', volumes: [{ name: 'w', emptyDir: {} }],
-    initContainers: [step('one', 'echo one >> /w/log'), step('side', 'echo side >> /w/log; sleep 1000', { restartPolicy: 'Always' }), step('two', 'echo two >> /w/log')],
+    restartPolicy: 'Never',
+    volumes: [{ name: 'w', emptyDir: {} }],
+    initContainers: [
+      step('one', 'echo one >> /w/log'),
+      step('side', 'echo side >> /w/log; sleep 1000', { restartPolicy: 'Always' }),
+      step('two', 'echo two >> /w/log'),
+    ],
     containers: [{ ...step('c', 'cat /w/log') }],
   });
   const pod = await node.until('steps', done, 15_000);
@@ -88,32 +187,72 @@ test('init containers and sidecars, in order', async () => {
 
 test('crashes restart with back-off; the last state is kept', async () => {
   await node.create('crash', { containers: [sh('echo attempt; exit 3')] });
-  const pod = await node.until('crash', one => one.status?.containerStatuses?.[0]?.state?.waiting?.reason === 'CrashLoopBackOff');
+  const pod = await node.until(
+    'crash',
+    one => one.status?.containerStatuses?.[0]?.state?.waiting?.reason === 'CrashLoopBackOff',
+  );
   const status = pod.status!.containerStatuses![0]!;
   assert.equal(status.restartCount, 1);
-  assert.equal(status.state!.waiting!.message, `back-off 10s restarting failed container=c pod=crash_default(${pod.metadata.uid})`);
+  assert.equal(
+    status.state!.waiting!.message,
+    `back-off 10s restarting failed container=c pod=crash_default(${pod.metadata.uid})`,
+  );
   assert.equal(status.lastState?.terminated?.exitCode, 3);
   assert.equal(pod.status!.phase, 'Running');
-  assert.ok((await node.events('crash')).some(text => text === `BackOff: Back-off restarting failed container c in pod crash_default(${pod.metadata.uid})`));
+  assert.ok(
+    (await node.events('crash')).some(
+      text => text === `BackOff: Back-off restarting failed container c in pod crash_default(${pod.metadata.uid})`,
+    ),
+  );
 });
 
 test('what is missing is said', async () => {
   await node.create('no-image', { containers: [{ name: 'c', image: 'nowhere.example/x:1' }] });
   await node.create('never', { containers: [{ name: 'c', image: 'nowhere.example/x:1', imagePullPolicy: 'Never' }] });
-  await node.create('no-config', { containers: [sh('true', { env: [{ name: 'X', valueFrom: { configMapKeyRef: { name: 'absent', key: 'k' } } }] })] });
-  await node.create('no-command', { restartPolicy: 'Never', containers: [{ name: 'c', image: 'busybox:1', command: ['/absent'] }] });
-  await node.create('no-volume', { containers: [sh('true')], volumes: [{ name: 'v', configMap: { name: 'absent-volume' } }] });
+  await node.create('no-config', {
+    containers: [sh('true', { env: [{ name: 'X', valueFrom: { configMapKeyRef: { name: 'absent', key: 'k' } } }] })],
+  });
+  await node.create('no-command', {
+    restartPolicy: 'Never',
+    containers: [{ name: 'c', image: 'busybox:1', command: ['/absent'] }],
+  });
+  await node.create('no-volume', {
+    containers: [sh('true')],
+    volumes: [{ name: 'v', configMap: { name: 'absent-volume' } }],
+  });
   await node.create('big', { containers: [sh('true', { resources: { requests: { cpu: '1000' } } })] });
   await node.create('root', { containers: [sh('true', { securityContext: { runAsNonRoot: true } })] });
   const reason = (pod: Pod) => pod.status?.containerStatuses?.[0]?.state?.waiting;
-  assert.match(reason(await node.until('no-image', pod => reason(pod)?.reason === 'ImagePullBackOff'))!.message!, /cox image load/);
+  assert.match(
+    reason(await node.until('no-image', pod => reason(pod)?.reason === 'ImagePullBackOff'))!.message!,
+    /cox image load/,
+  );
   await node.until('never', pod => reason(pod)?.reason === 'ErrImageNeverPull');
-  assert.equal(reason(await node.until('no-config', pod => reason(pod)?.reason === 'CreateContainerConfigError'))!.message, 'configmap "absent" not found');
+  assert.equal(
+    reason(await node.until('no-config', pod => reason(pod)?.reason === 'CreateContainerConfigError'))!.message,
+    'configmap "absent" not found',
+  );
   const failed = await node.until('no-command', done);
-  assert.deepEqual([failed.status!.phase, failed.status!.containerStatuses![0]!.state!.terminated!.reason, failed.status!.containerStatuses![0]!.state!.terminated!.exitCode], ['Failed', 'StartError', 128]);
+  assert.deepEqual(
+    [
+      failed.status!.phase,
+      failed.status!.containerStatuses![0]!.state!.terminated!.reason,
+      failed.status!.containerStatuses![0]!.state!.terminated!.exitCode,
+    ],
+    ['Failed', 'StartError', 128],
+  );
   assert.equal((await node.until('big', done)).status!.reason, 'OutOfcpu');
-  assert.match(reason(await node.until('root', pod => reason(pod)?.reason === 'CreateContainerConfigError'))!.message!, /image will run as root/);
-  for (let i = 0; !(await node.events('no-volume')).includes('FailedMount: MountVolume.SetUp failed for volume "v" : configmap "absent-volume" not found'); i++) {
+  assert.match(
+    reason(await node.until('root', pod => reason(pod)?.reason === 'CreateContainerConfigError'))!.message!,
+    /image will run as root/,
+  );
+  for (
+    let i = 0;
+    !(await node.events('no-volume')).includes(
+      'FailedMount: MountVolume.SetUp failed for volume "v" : configmap "absent-volume" not found',
+    );
+    i++
+  ) {
     assert.ok(i < 300, (await node.events('no-volume')).join('\n'));
     await sleep(10);
   }
@@ -123,21 +262,38 @@ test('what is missing is said', async () => {
 
 test('probes: readiness follows, liveness restarts, exec works', async () => {
   await node.create('probed', {
-    containers: [sh('touch /tmp/ok; sleep 1000', { readinessProbe: { exec: { command: ['test', '-f', '/tmp/ok'] }, periodSeconds: 1 }, livenessProbe: { tcpSocket: { port: 9 }, periodSeconds: 1, failureThreshold: 2, initialDelaySeconds: 1 } })],
+    containers: [
+      sh('touch /tmp/ok; sleep 1000', {
+        readinessProbe: { exec: { command: ['test', '-f', '/tmp/ok'] }, periodSeconds: 1 },
+        livenessProbe: { tcpSocket: { port: 9 }, periodSeconds: 1, failureThreshold: 2, initialDelaySeconds: 1 },
+      }),
+    ],
   });
   await node.until('probed', isReady);
   const pod = await node.until('probed', one => (one.status?.containerStatuses?.[0]?.restartCount ?? 0) > 0);
   const events = await node.events('probed');
   assert.ok(events.includes('Killing: Container c failed liveness probe, will be restarted'), events.join('\n'));
-  assert.ok(events.some(text => text.startsWith(`Unhealthy: Liveness probe failed: dial tcp ${pod.status!.podIP}:9: connect: connection refused`)), events.join('\n'));
+  assert.ok(
+    events.some(text =>
+      text.startsWith(`Unhealthy: Liveness probe failed: dial tcp ${pod.status!.podIP}:9: connect: connection refused`),
+    ),
+    events.join('\n'),
+  );
 });
 
 test('hooks and termination order', async () => {
   await node.create('hooked', {
-    terminationGracePeriodSeconds: 5, volumes: [{ name: 'h', hostPath: { path: join(node.root, 'hook'), type: 'DirectoryOrCreate' } }],
-    containers: [sh('trap "echo term >> /h/log; exit 0" TERM; while true; do sleep 0.05; done', {
-      volumeMounts: [{ name: 'h', mountPath: '/h' }], lifecycle: { postStart: { exec: { command: ['sh', '-c', 'echo post >> /h/log'] } }, preStop: { exec: { command: ['sh', '-c', 'sleep 0.2; echo pre >> /h/log'] } } },
-    })],
+    terminationGracePeriodSeconds: 5,
+    volumes: [{ name: 'h', hostPath: { path: join(node.root, 'hook'), type: 'DirectoryOrCreate' } }],
+    containers: [
+      sh('trap "echo term >> /h/log; exit 0" TERM; while true; do sleep 0.05; done', {
+        volumeMounts: [{ name: 'h', mountPath: '/h' }],
+        lifecycle: {
+          postStart: { exec: { command: ['sh', '-c', 'echo post >> /h/log'] } },
+          preStop: { exec: { command: ['sh', '-c', 'sleep 0.2; echo pre >> /h/log'] } },
+        },
+      }),
+    ],
   });
   await node.until('hooked', isReady);
   await node.api.delete({ of: PODS, namespace: 'default', name: 'hooked' });
@@ -147,11 +303,18 @@ test('hooks and termination order', async () => {
 
 test('volumes change while a pod runs', async () => {
   await node.configMap('live', { k: 'before' });
-  const pod = await node.create('live', { containers: [sh('sleep 1000')], volumes: [{ name: 'v', configMap: { name: 'live' } }] });
+  const pod = await node.create('live', {
+    containers: [sh('sleep 1000')],
+    volumes: [{ name: 'v', configMap: { name: 'live' } }],
+  });
   await node.until('live', isReady);
   const file = join(node.root, 'lib/pods', pod.metadata.uid!, 'volumes/kubernetes.io~configmap/v/k');
   assert.equal(readFileSync(file, 'utf8'), 'before');
-  await node.api.patch({ of: CONFIG_MAPS, namespace: 'default', name: 'live' }, { data: { k: 'after' } }, 'application/merge-patch+json');
+  await node.api.patch(
+    { of: CONFIG_MAPS, namespace: 'default', name: 'live' },
+    { data: { k: 'after' } },
+    'application/merge-patch+json',
+  );
   for (let i = 0; readFileSync(file, 'utf8') !== 'after'; i++) {
     assert.ok(i < 500);
     await sleep(10);
@@ -166,7 +329,10 @@ test('a new kubelet carries on without restarting a pod', async () => {
   await node.until('late', done);
   const after = await node.until('live', isReady);
   assert.equal(after.status!.containerStatuses![0]!.containerID, before.status!.containerStatuses![0]!.containerID);
-  assert.equal(after.status!.conditions!.find(one => one.type === 'Ready')!.lastTransitionTime, before.status!.conditions!.find(one => one.type === 'Ready')!.lastTransitionTime);
+  assert.equal(
+    after.status!.conditions!.find(one => one.type === 'Ready')!.lastTransitionTime,
+    before.status!.conditions!.find(one => one.type === 'Ready')!.lastTransitionTime,
+  );
   await node.stopKubelet();
   await node.api.delete({ of: PODS, namespace: 'default', name: 'live' }, { gracePeriodSeconds: 0 });
   node.startKubelet();
@@ -178,13 +344,40 @@ test('a new kubelet carries on without restarting a pod', async () => {
 
 test('security: users, read-only root, capabilities, seccomp', async () => {
   await node.create('secure', {
-    restartPolicy: 'Never', securityContext: { runAsUser: 1234, runAsNonRoot: true, fsGroup: 55, supplementalGroups: [66], seccompProfile: { type: 'RuntimeDefault' } }, volumes: [{ name: 'e', emptyDir: {} }],
-    containers: [sh('id; touch /x || echo read-only; touch /e/y && ls -ln /e/y | tr -s " " | cut -d" " -f4; grep CapBnd /proc/self/status; grep NoNewPrivs: /proc/self/status; grep Seccomp: /proc/self/status; unshare -U true || echo no-unshare', {
-      volumeMounts: [{ name: 'e', mountPath: '/e' }], securityContext: { readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'], add: ['NET_BIND_SERVICE'] } },
-    })],
+    restartPolicy: 'Never',
+    securityContext: {
+      runAsUser: 1234,
+      runAsNonRoot: true,
+      fsGroup: 55,
+      supplementalGroups: [66],
+      seccompProfile: { type: 'RuntimeDefault' },
+    },
+    volumes: [{ name: 'e', emptyDir: {} }],
+    containers: [
+      sh(
+        'id; touch /x || echo read-only; touch /e/y && ls -ln /e/y | tr -s " " | cut -d" " -f4; grep CapBnd /proc/self/status; grep NoNewPrivs: /proc/self/status; grep Seccomp: /proc/self/status; unshare -U true || echo no-unshare',
+        {
+          volumeMounts: [{ name: 'e', mountPath: '/e' }],
+          securityContext: {
+            readOnlyRootFilesystem: true,
+            allowPrivilegeEscalation: false,
+            capabilities: { drop: ['ALL'], add: ['NET_BIND_SERVICE'] },
+          },
+        },
+      ),
+    ],
   });
   const lines = log(await node.until('secure', done));
-  for (const expected of ['uid=1234(web) gid=1234(web) groups=55,66,77(extra)', 'read-only', '55', 'CapBnd:\t0000000000000400', 'NoNewPrivs:\t1', 'Seccomp:\t2', 'no-unshare']) assert.ok(lines.includes(expected), `${expected} in\n${lines.join('\n')}`);
+  for (const expected of [
+    'uid=1234(web) gid=1234(web) groups=55,66,77(extra)',
+    'read-only',
+    '55',
+    'CapBnd:\t0000000000000400',
+    'NoNewPrivs:\t1',
+    'Seccomp:\t2',
+    'no-unshare',
+  ])
+    assert.ok(lines.includes(expected), `${expected} in\n${lines.join('\n')}`);
 });
 
 test('activeDeadlineSeconds', async () => {
@@ -196,27 +389,36 @@ test('activeDeadlineSeconds', async () => {
 test('the HTTPS server: logs, exec, port-forward, pods, stats', async () => {
   await node.create('served', { containers: [sh('echo line; httpd -f -p 8080 -h /var/www')] });
   await node.until('served', isReady);
-  const get = (path: string, client: object = node.admin) => new Promise<{ status: number; body: string }>((resolve, reject) => {
-    request({ host: '10.77.0.1', port: 10250, path, agent: false, ...node.admin, ...client }, response => {
-      let body = '';
-      response.on('data', chunk => (body += chunk)).on('end', () => resolve({ status: response.statusCode!, body }));
-    }).on('error', reject).end();
-  });
+  const get = (path: string, client: object = node.admin) =>
+    new Promise<{ status: number; body: string }>((resolve, reject) => {
+      request({ host: '10.77.0.1', port: 10250, path, agent: false, ...node.admin, ...client }, response => {
+        let body = '';
+        response.on('data', chunk => (body += chunk)).on('end', () => resolve({ status: response.statusCode!, body }));
+      })
+        .on('error', reject)
+        .end();
+    });
   assert.equal((await get('/healthz', { key: undefined, cert: undefined })).body, 'ok');
   assert.equal((await get('/pods', { key: undefined, cert: undefined })).status, 401);
   assert.equal((await get('/containerLogs/default/served/c')).body, 'line\n');
   assert.equal((await get('/containerLogs/default/absent/c')).status, 404);
   assert.ok(JSON.parse((await get('/pods')).body).items.some((pod: Pod) => pod.metadata.name === 'served'));
   const stats = JSON.parse((await get('/stats/summary')).body);
-  assert.ok(stats.pods.find((one: { podRef: { name: string } }) => one.podRef.name === 'served').containers[0].memory.usageBytes > 0);
-  const session = (path: string, send?: (socket: WebSocket) => void) => new Promise<Map<number, string>>((resolve, reject) => {
-    const channels = new Map<number, string>();
-    const socket = new WebSocket(`wss://10.77.0.1:10250${path}`, 'v5.channel.k8s.io', node.admin);
-    socket.on('open', () => send?.(socket));
-    socket.on('message', (data: Buffer) => channels.set(data[0]!, (channels.get(data[0]!) ?? '') + data.subarray(1)));
-    socket.on('close', () => resolve(channels)).on('error', reject);
-  });
-  const failed = await session('/exec/default/served/c?command=sh&command=-c&command=echo+out;+echo+err+%3E%262;+exit+4&output=1&error=1');
+  assert.ok(
+    stats.pods.find((one: { podRef: { name: string } }) => one.podRef.name === 'served').containers[0].memory
+      .usageBytes > 0,
+  );
+  const session = (path: string, send?: (socket: WebSocket) => void) =>
+    new Promise<Map<number, string>>((resolve, reject) => {
+      const channels = new Map<number, string>();
+      const socket = new WebSocket(`wss://10.77.0.1:10250${path}`, 'v5.channel.k8s.io', node.admin);
+      socket.on('open', () => send?.(socket));
+      socket.on('message', (data: Buffer) => channels.set(data[0]!, (channels.get(data[0]!) ?? '') + data.subarray(1)));
+      socket.on('close', () => resolve(channels)).on('error', reject);
+    });
+  const failed = await session(
+    '/exec/default/served/c?command=sh&command=-c&command=echo+out;+echo+err+%3E%262;+exit+4&output=1&error=1',
+  );
   assert.equal(failed.get(1), 'out\n');
   assert.equal(failed.get(2), 'err\n');
   assert.equal(JSON.parse(failed.get(3)!).details.causes[0].message, '4');

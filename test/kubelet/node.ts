@@ -10,18 +10,18 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pod } from '../../src/api/core/v1.gen.ts';
 import type { KubeObject } from '../../src/api/meta.ts';
-import { adminCredentials, agentCredentials, openPki } from '../../src/app/pki.ts';
-import { ApiServer } from '../../src/apiserver/server.ts';
 import { LOOPBACK_USER } from '../../src/apiserver/request.ts';
-import { createLogger } from '../../src/base/log.ts';
+import { ApiServer } from '../../src/apiserver/server.ts';
+import { adminCredentials, agentCredentials, openPki } from '../../src/app/pki.ts';
 import { systemClock } from '../../src/base/clock.ts';
+import { createLogger } from '../../src/base/log.ts';
 import { InformerFactory } from '../../src/client/informer.ts';
 import { CONFIG_MAPS, EVENTS, NAMESPACES, PODS } from '../../src/client/resources.ts';
 import type { ResourceId, Transport } from '../../src/client/transport.ts';
 import { ImageStore } from '../../src/kubelet/images/image-store.ts';
 import { Kubelet } from '../../src/kubelet/kubelet.ts';
-import type { PodNetwork } from '../../src/kubelet/runtime.ts';
 import { ConmonRuntime } from '../../src/kubelet/runtime/conmon-runtime.ts';
+import type { PodNetwork } from '../../src/kubelet/runtime.ts';
 import { openMemoryStore } from '../../src/store/memory.ts';
 import { CgroupTree } from '../../src/sys/cgroup.ts';
 import { CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare } from '../../src/sys/libc.ts';
@@ -47,7 +47,10 @@ class BridgeNetwork implements PodNetwork {
     const inside = (...args: string[]) => execFileSync('nsenter', [`--net=${netnsPath}`, 'ip', ...args]);
     ip('link', 'add', `v${n}`, 'type', 'veth', 'peer', 'name', `p${n}`);
     // `ip` takes a pid or a name only: a process inside the namespace fetches the device by its own pid.
-    const child = execFileSync('sh', ['-c', `nsenter --net=${netnsPath} sleep 1 & P=$!; for i in 1 2 3 4 5 6 7 8 9; do [ "$(readlink /proc/$P/ns/net)" != "$(readlink /proc/self/ns/net)" ] && break; sleep 0.01; done; ip link set p${n} netns $P; kill $P`]);
+    const child = execFileSync('sh', [
+      '-c',
+      `nsenter --net=${netnsPath} sleep 1 & P=$!; for i in 1 2 3 4 5 6 7 8 9; do [ "$(readlink /proc/$P/ns/net)" != "$(readlink /proc/self/ns/net)" ] && break; sleep 0.01; done; ip link set p${n} netns $P; kill $P`,
+    ]);
     void child;
     inside('link', 'set', `p${n}`, 'name', 'eth0');
     inside('addr', 'add', `${address}/24`, 'dev', 'eth0');
@@ -83,12 +86,22 @@ export class TestNode {
     mount('none', '/', null, MS_REC | MS_PRIVATE, null);
     this.root = mkdtempSync('/var/tmp/cox-node-');
     if (options.isolated) ip('link', 'set', 'lo', 'up');
-    this.network = options.isolated ? { attach: async () => ({ ips: ['10.77.0.99'] }), detach: async () => {}, retain: async () => {}, notReadyReason: () => undefined } : new BridgeNetwork();
+    this.network = options.isolated
+      ? {
+          attach: async () => ({ ips: ['10.77.0.99'] }),
+          detach: async () => {},
+          retain: async () => {},
+          notReadyReason: () => undefined,
+        }
+      : new BridgeNetwork();
   }
   async start(): Promise<void> {
     this.server = await ApiServer.open({ store: openMemoryStore(), log: createLogger('api', { level: 'error' }) });
     this.api = this.server.transport(LOOPBACK_USER);
-    for (const name of ['default', 'kube-system', 'kube-node-lease']) await this.api.create({ of: NAMESPACES }, { apiVersion: 'v1', kind: 'Namespace', metadata: { name } }).catch(() => undefined);
+    for (const name of ['default', 'kube-system', 'kube-node-lease'])
+      await this.api
+        .create({ of: NAMESPACES }, { apiVersion: 'v1', kind: 'Namespace', metadata: { name } })
+        .catch(() => undefined);
     buildBusyboxImage(join(this.root, 'image.tar'));
     this.images = new ImageStore(join(this.root, 'images'));
     await this.images.load(join(this.root, 'image.tar'));
@@ -105,12 +118,23 @@ export class TestNode {
   startKubelet(): void {
     const tls = this.#tls;
     this.#stop = new AbortController();
-    const log = createLogger('kubelet', { level: process.env['COX_LOG'] as 'debug' ?? 'warn' });
+    const log = createLogger('kubelet', { level: (process.env['COX_LOG'] as 'debug') ?? 'warn' });
     const informers = new InformerFactory({ transport: this.api, log });
     informers.start(this.#stop.signal);
     const kubelet = new Kubelet({
-      nodeName: 'node-1', nodeIps: [this.#address], rootDir: join(this.root, 'lib'), runDir: join(this.root, 'run'), imageDir: join(this.root, 'images'), cgroupRoot: this.cgroupRoot,
-      transport: this.api, informers, network: this.network, clusterDns: ['10.96.0.10'], clusterDomain: 'cluster.local', tls, log,
+      nodeName: 'node-1',
+      nodeIps: [this.#address],
+      rootDir: join(this.root, 'lib'),
+      runDir: join(this.root, 'run'),
+      imageDir: join(this.root, 'images'),
+      cgroupRoot: this.cgroupRoot,
+      transport: this.api,
+      informers,
+      network: this.network,
+      clusterDns: ['10.96.0.10'],
+      clusterDomain: 'cluster.local',
+      tls,
+      log,
     });
     this.#running = kubelet.run(this.#stop.signal);
   }
@@ -120,7 +144,15 @@ export class TestNode {
   }
   async close(): Promise<void> {
     await this.stopKubelet();
-    const runtime = new ConmonRuntime({ rootDir: join(this.root, 'lib/runtime'), runDir: join(this.root, 'run'), images: this.images, cgroups: new CgroupTree(), network: this.network, log: createLogger('test'), clock: systemClock });
+    const runtime = new ConmonRuntime({
+      rootDir: join(this.root, 'lib/runtime'),
+      runDir: join(this.root, 'run'),
+      images: this.images,
+      cgroups: new CgroupTree(),
+      network: this.network,
+      log: createLogger('test'),
+      clock: systemClock,
+    });
     await runtime.removeAll();
     await this.server.close();
     new CgroupTree().remove(this.cgroupRoot);
@@ -130,12 +162,19 @@ export class TestNode {
 
   async create(name: string, spec: object, metadata: object = {}): Promise<Pod> {
     return (await this.api.create({ of: PODS, namespace: 'default' }, {
-      apiVersion: 'v1', kind: 'Pod', metadata: { name, namespace: 'default', ...metadata },
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name, namespace: 'default', ...metadata },
       spec: { nodeName: 'node-1', terminationGracePeriodSeconds: 1, ...spec },
     } as KubeObject)) as Pod;
   }
   async configMap(name: string, data: Record<string, string>): Promise<void> {
-    await this.api.create({ of: CONFIG_MAPS, namespace: 'default' }, { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name, namespace: 'default' }, data } as KubeObject);
+    await this.api.create({ of: CONFIG_MAPS, namespace: 'default' }, {
+      apiVersion: 'v1',
+      kind: 'ConfigMap',
+      metadata: { name, namespace: 'default' },
+      data,
+    } as KubeObject);
   }
   async put(of: ResourceId, object: object): Promise<void> {
     await this.api.create({ of, namespace: 'default' }, object as KubeObject);
@@ -145,14 +184,19 @@ export class TestNode {
   }
   async events(name: string): Promise<string[]> {
     const list = await this.api.list({ of: EVENTS, namespace: 'default' });
-    return (list.items as unknown as { involvedObject: { name: string }; reason: string; message: string }[]).filter(one => one.involvedObject.name === name).map(one => `${one.reason}: ${one.message}`);
+    return (list.items as unknown as { involvedObject: { name: string }; reason: string; message: string }[])
+      .filter(one => one.involvedObject.name === name)
+      .map(one => `${one.reason}: ${one.message}`);
   }
   async until(name: string, what: (pod: Pod) => unknown, timeoutMs = 10_000): Promise<Pod> {
     const end = Date.now() + timeoutMs;
     for (;;) {
       const pod = await this.pod(name);
       if (pod && what(pod)) return pod;
-      if (Date.now() > end) assert.fail(`timed out; status ${JSON.stringify(pod?.status, null, 1)}\nevents ${JSON.stringify(await this.events(name), null, 1)}`);
+      if (Date.now() > end)
+        assert.fail(
+          `timed out; status ${JSON.stringify(pod?.status, null, 1)}\nevents ${JSON.stringify(await this.events(name), null, 1)}`,
+        );
       await sleep(5);
     }
   }

@@ -6,7 +6,7 @@
 import { createReadStream, createWriteStream, existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { parseReference, formatReference } from './reference.ts';
+import { formatReference, parseReference } from './reference.ts';
 import { decompressed, readTar } from './tar.ts';
 
 /** What an image's config file says about running it, OCI's names. */
@@ -86,39 +86,60 @@ class SpooledArchive {
   }
   #layer(name: string, diffId: string) {
     const path = this.#spool(name);
-    return { diffId, open: () => decompressed(createReadStream(path, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>) };
+    return {
+      diffId,
+      open: () => decompressed(createReadStream(path, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>),
+    };
   }
   #json<T>(name: string): T {
     const data = readFileSync(this.#spool(name));
     if (data.length > MANIFEST_BYTES_MAX) throw new Error(`image archive has an oversized ${name}`);
     return JSON.parse(data.toString('utf8')) as T;
   }
-  #image(config: Buffer, layers: readonly string[], references: readonly string[], manifestDigest?: string): ArchivedImage {
+  #image(
+    config: Buffer,
+    layers: readonly string[],
+    references: readonly string[],
+    manifestDigest?: string,
+  ): ArchivedImage {
     const file = JSON.parse(config.toString('utf8')) as ImageFile;
     const diffIds = file.rootfs?.diff_ids ?? [];
-    if (diffIds.length !== layers.length) throw new Error(`image config names ${diffIds.length} layers, its manifest ${layers.length}`);
+    if (diffIds.length !== layers.length)
+      throw new Error(`image config names ${diffIds.length} layers, its manifest ${layers.length}`);
     return { config, layers: layers.map((name, i) => this.#layer(name, diffIds[i]!)), references, manifestDigest };
   }
 
   dockerImages(): ArchivedImage[] {
     const manifest = this.#json<{ Config: string; RepoTags?: string[] | null; Layers: string[] }[]>('manifest.json');
-    return manifest.map(one => this.#image(readFileSync(this.#spool(one.Config)), one.Layers, normalised(one.RepoTags ?? [])));
+    return manifest.map(one =>
+      this.#image(readFileSync(this.#spool(one.Config)), one.Layers, normalised(one.RepoTags ?? [])),
+    );
   }
 
   ociImages(): ArchivedImage[] {
     const index = this.#json<{ manifests: Descriptor[] }>('index.json');
     // docker save writes both forms, and its names are in manifest.json.
-    const docker = this.#files.has('manifest.json') ? this.#json<{ Config: string; RepoTags?: string[] | null }[]>('manifest.json') : [];
+    const docker = this.#files.has('manifest.json')
+      ? this.#json<{ Config: string; RepoTags?: string[] | null }[]>('manifest.json')
+      : [];
     return index.manifests.map(descriptor => {
       const chosen = this.#choose(descriptor);
       const manifest = this.#json<{ config: Descriptor; layers: Descriptor[] }>(blob(chosen.digest));
       const config = blob(manifest.config.digest);
       const annotations = descriptor.annotations ?? {};
-      const names = [annotations['io.containerd.image.name'], annotations['org.opencontainers.image.ref.name']].filter(name => name !== undefined);
+      const names = [annotations['io.containerd.image.name'], annotations['org.opencontainers.image.ref.name']].filter(
+        name => name !== undefined,
+      );
       // A bare tag ("latest") is no name of an image.
-      const named = names.find(name => /[/:]/.test(name)) ?? (names.length && names[0] !== 'latest' ? names[0] : undefined);
+      const named =
+        names.find(name => /[/:]/.test(name)) ?? (names.length && names[0] !== 'latest' ? names[0] : undefined);
       const tags = docker.filter(one => one.Config === config).flatMap(one => one.RepoTags ?? []);
-      return this.#image(readFileSync(this.#spool(config)), manifest.layers.map(layer => blob(layer.digest)), normalised([...(named ? [named] : []), ...tags]), descriptor.digest);
+      return this.#image(
+        readFileSync(this.#spool(config)),
+        manifest.layers.map(layer => blob(layer.digest)),
+        normalised([...(named ? [named] : []), ...tags]),
+        descriptor.digest,
+      );
     });
   }
 
@@ -128,7 +149,9 @@ class SpooledArchive {
     const { manifests } = this.#json<{ manifests: Descriptor[] }>(blob(descriptor.digest));
     const present = manifests.filter(one => this.#files.has(blob(one.digest)));
     const architecture = ARCHITECTURES[process.arch];
-    const found = present.find(one => one.platform?.architecture === architecture && (one.platform?.os ?? 'linux') === 'linux') ?? (present.length === 1 ? present[0] : undefined);
+    const found =
+      present.find(one => one.platform?.architecture === architecture && (one.platform?.os ?? 'linux') === 'linux') ??
+      (present.length === 1 ? present[0] : undefined);
     if (!found) throw new Error(`image archive has no image for linux/${architecture}`);
     return this.#choose(found);
   }
@@ -139,5 +162,12 @@ function blob(digest: string): string {
 }
 
 function normalised(names: readonly string[]): string[] {
-  return [...new Set(names.map(name => parseReference(name)).filter(reference => reference !== undefined).map(formatReference))];
+  return [
+    ...new Set(
+      names
+        .map(name => parseReference(name))
+        .filter(reference => reference !== undefined)
+        .map(formatReference),
+    ),
+  ];
 }

@@ -1,7 +1,17 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -19,19 +29,43 @@ function archive(name: string, layers: ((root: string) => void)[], reference: st
     mkdirSync(root, { recursive: true });
     fill(root);
     execFileSync('tar', ['-C', root, '--xattrs', '--numeric-owner', '-cf', join(folder, `${i}.tar`), '.']);
-    return `sha256:${createHash('sha256').update(readFileSync(join(folder, `${i}.tar`))).digest('hex')}`;
+    return `sha256:${createHash('sha256')
+      .update(readFileSync(join(folder, `${i}.tar`)))
+      .digest('hex')}`;
   });
-  writeFileSync(join(folder, 'config.json'), JSON.stringify({ config: { Cmd: ['x'], StopSignal: 'SIGQUIT' }, rootfs: { type: 'layers', diff_ids: diffIds } }));
-  writeFileSync(join(folder, 'manifest.json'), JSON.stringify([{ Config: 'config.json', RepoTags: [reference], Layers: layers.map((_, i) => `${i}.tar`) }]));
-  execFileSync('tar', ['-C', folder, '-cf', `${folder}.tar`, 'manifest.json', 'config.json', ...layers.map((_, i) => `${i}.tar`)]);
+  writeFileSync(
+    join(folder, 'config.json'),
+    JSON.stringify({ config: { Cmd: ['x'], StopSignal: 'SIGQUIT' }, rootfs: { type: 'layers', diff_ids: diffIds } }),
+  );
+  writeFileSync(
+    join(folder, 'manifest.json'),
+    JSON.stringify([{ Config: 'config.json', RepoTags: [reference], Layers: layers.map((_, i) => `${i}.tar`) }]),
+  );
+  execFileSync('tar', [
+    '-C',
+    folder,
+    '-cf',
+    `${folder}.tar`,
+    'manifest.json',
+    'config.json',
+    ...layers.map((_, i) => `${i}.tar`),
+  ]);
   return `${folder}.tar`;
 }
 
 test('references normalise as docker does', () => {
   const cases = {
-    nginx: 'docker.io/library/nginx:latest', 'a/b:1': 'docker.io/a/b:1', 'localhost/x': 'localhost/x:latest', 'h:5000/x': 'h:5000/x:latest',
-    'docker.io/nginx': 'docker.io/library/nginx:latest', 'index.docker.io/library/nginx:2': 'docker.io/library/nginx:2', 'r.example/q/w@sha256:': undefined,
-    [`x@sha256:${'a'.repeat(64)}`]: `docker.io/library/x@sha256:${'a'.repeat(64)}`, Upper: undefined, '': undefined, 'a b': undefined,
+    nginx: 'docker.io/library/nginx:latest',
+    'a/b:1': 'docker.io/a/b:1',
+    'localhost/x': 'localhost/x:latest',
+    'h:5000/x': 'h:5000/x:latest',
+    'docker.io/nginx': 'docker.io/library/nginx:latest',
+    'index.docker.io/library/nginx:2': 'docker.io/library/nginx:2',
+    'r.example/q/w@sha256:': undefined,
+    [`x@sha256:${'a'.repeat(64)}`]: `docker.io/library/x@sha256:${'a'.repeat(64)}`,
+    Upper: undefined,
+    '': undefined,
+    'a b': undefined,
   };
   for (const [text, expected] of Object.entries(cases)) {
     const parsed = parseReference(text);
@@ -41,18 +75,22 @@ test('references normalise as docker does', () => {
 
 test('load, resolve, whiteouts, remove', async () => {
   const store = new ImageStore(join(work, 'store'));
-  const file = archive('one', [
-    root => {
-      writeFileSync(join(root, 'keep'), 'k', { mode: 0o4755 });
-      writeFileSync(join(root, 'gone'), 'g');
-      mkdirSync(join(root, 'dir'));
-    },
-    root => {
-      writeFileSync(join(root, '.wh.gone'), '');
-      mkdirSync(join(root, 'dir'));
-      writeFileSync(join(root, 'dir/.wh..wh..opq'), '');
-    },
-  ], 'app:1');
+  const file = archive(
+    'one',
+    [
+      root => {
+        writeFileSync(join(root, 'keep'), 'k', { mode: 0o4755 });
+        writeFileSync(join(root, 'gone'), 'g');
+        mkdirSync(join(root, 'dir'));
+      },
+      root => {
+        writeFileSync(join(root, '.wh.gone'), '');
+        mkdirSync(join(root, 'dir'));
+        writeFileSync(join(root, 'dir/.wh..wh..opq'), '');
+      },
+    ],
+    'app:1',
+  );
   const [[first], [second]] = await Promise.all([store.load(file), new ImageStore(join(work, 'store')).load(file)]);
   assert.equal(first!.id, second!.id);
   const image = store.resolve('docker.io/library/app:1')!;
@@ -95,7 +133,10 @@ test('an entry cannot leave its layer', async () => {
   execFileSync('tar', ['-C', join(folder, 'b'), '-rf', layer, 'link/file']);
   const diffId = `sha256:${createHash('sha256').update(readFileSync(layer)).digest('hex')}`;
   writeFileSync(join(folder, 'config.json'), JSON.stringify({ rootfs: { type: 'layers', diff_ids: [diffId] } }));
-  writeFileSync(join(folder, 'manifest.json'), JSON.stringify([{ Config: 'config.json', RepoTags: ['evil:1'], Layers: ['0.tar'] }]));
+  writeFileSync(
+    join(folder, 'manifest.json'),
+    JSON.stringify([{ Config: 'config.json', RepoTags: ['evil:1'], Layers: ['0.tar'] }]),
+  );
   execFileSync('tar', ['-C', folder, '-cf', join(work, 'evil.tar'), 'manifest.json', 'config.json', '0.tar']);
   const store = new ImageStore(join(work, 'evil-store'));
   await store.load(join(work, 'evil.tar'));

@@ -8,7 +8,17 @@
  */
 
 import { createHash, randomBytes } from 'node:crypto';
-import { createReadStream, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  createReadStream,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { systemClock } from '../../base/clock.ts';
 import { type ArchivedImage, type ImageConfig, type ImageFile, openArchive } from './archive.ts';
@@ -42,7 +52,8 @@ export class ImageStore {
 
   constructor(dir: string) {
     this.#dir = dir;
-    for (const folder of ['layers', 'images', 'names', 'users', 'scratch']) mkdirSync(join(dir, folder), { recursive: true, mode: 0o711 });
+    for (const folder of ['layers', 'images', 'names', 'users', 'scratch'])
+      mkdirSync(join(dir, folder), { recursive: true, mode: 0o711 });
   }
   /** Folder that holds every layer's folder. */
   get layersDir(): string {
@@ -55,7 +66,10 @@ export class ImageStore {
     const scratch = this.#scratch();
     mkdirSync(scratch);
     try {
-      const stream = typeof source === 'string' ? (createReadStream(source, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>) : source;
+      const stream =
+        typeof source === 'string'
+          ? (createReadStream(source, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>)
+          : source;
       const loaded: ListedImage[] = [];
       for (const image of await openArchive(stream, scratch)) loaded.push(await this.#add(image));
       return loaded;
@@ -75,8 +89,13 @@ export class ImageStore {
       layers.push(name);
     }
     const image: Image = {
-      id: `sha256:${hex}`, layers, config: file.config ?? {}, sizeBytes,
-      created: file.created, architecture: file.architecture, manifestDigest: archived.manifestDigest,
+      id: `sha256:${hex}`,
+      layers,
+      config: file.config ?? {},
+      sizeBytes,
+      created: file.created,
+      architecture: file.architecture,
+      manifestDigest: archived.manifestDigest,
     };
     this.#write(join(this.#dir, 'images', `${hex}.json`), JSON.stringify(image));
     for (const reference of archived.references) this.tag(image.id, reference);
@@ -121,7 +140,15 @@ export class ImageStore {
   /** The image that a reference (any spelling, a digest, or an id with or without `sha256:`) stands for. */
   resolve(reference: string): ListedImage | undefined {
     const image = this.#find(reference);
-    return image && { ...image, references: this.#names().filter(([, id]) => id === image.id).map(([name]) => name).sort() };
+    return (
+      image && {
+        ...image,
+        references: this.#names()
+          .filter(([, id]) => id === image.id)
+          .map(([name]) => name)
+          .sort(),
+      }
+    );
   }
 
   /** As `resolve`, without the other names: no folder is read. */
@@ -155,7 +182,14 @@ export class ImageStore {
     for (const file of readdirSync(join(this.#dir, 'images'))) {
       if (!file.endsWith('.json')) continue;
       const image = this.#read(file.slice(0, -'.json'.length));
-      if (image) images.push({ ...image, references: names.filter(([, id]) => id === image.id).map(([name]) => name).sort() });
+      if (image)
+        images.push({
+          ...image,
+          references: names
+            .filter(([, id]) => id === image.id)
+            .map(([name]) => name)
+            .sort(),
+        });
     }
     return images;
   }
@@ -165,13 +199,16 @@ export class ImageStore {
     const image = this.#find(reference);
     if (!image) return false;
     const hex = image.id.slice('sha256:'.length);
-    const names = this.#names().filter(([, id]) => id === image.id).map(([name]) => name);
+    const names = this.#names()
+      .filter(([, id]) => id === image.id)
+      .map(([name]) => name);
     const parsed = parseReference(reference);
     const named = parsed && names.find(name => name === formatReference(parsed));
     const goes = named ? [named] : names;
     if (goes.length === names.length) {
       const users = this.users(image.id);
-      if (users.length > 0) throw new Error(`image ${reference} is in use by ${users.length} container${users.length > 1 ? 's' : ''}`);
+      if (users.length > 0)
+        throw new Error(`image ${reference} is in use by ${users.length} container${users.length > 1 ? 's' : ''}`);
     }
     for (const name of goes) rmSync(this.#nameFile(name), { force: true });
     if (goes.length < names.length) return true;
@@ -221,7 +258,9 @@ export class ImageStore {
     return image;
   }
   #names(): [name: string, id: string][] {
-    return readdirSync(join(this.#dir, 'names')).filter(file => !file.endsWith('.new')).map(file => [decodeURIComponent(file), readText(join(this.#dir, 'names', file)) ?? '']);
+    return readdirSync(join(this.#dir, 'names'))
+      .filter(file => !file.endsWith('.new'))
+      .map(file => [decodeURIComponent(file), readText(join(this.#dir, 'names', file)) ?? '']);
   }
   #nameFile(reference: string): string {
     return join(this.#dir, 'names', encodeURIComponent(reference));

@@ -3,7 +3,21 @@
  * folders get their attribute. Invariant: nothing is ever written outside the folder, whatever the archive says.
  */
 
-import { chmodSync, closeSync, lchownSync, linkSync, lstatSync, lutimesSync, mkdirSync, openSync, readlinkSync, rmSync, symlinkSync, utimesSync, writeSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  lchownSync,
+  linkSync,
+  lstatSync,
+  lutimesSync,
+  mkdirSync,
+  openSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { SystemError } from '../../sys/libc.ts';
 import { makeNode, S_IFBLK, S_IFCHR, S_IFIFO, setAttribute } from '../../sys/xattr.ts';
@@ -34,7 +48,8 @@ export async function unpackLayer(archive: AsyncIterable<Buffer>, root: string):
     }
     if (base.startsWith(WHITEOUT)) {
       const hidden = join(folder, base.slice(WHITEOUT.length));
-      if (base.slice(WHITEOUT.length) === '' || base === `${WHITEOUT}..` || base === `${WHITEOUT}.`) throw new Error(`bad whiteout: ${entry.path}`);
+      if (base.slice(WHITEOUT.length) === '' || base === `${WHITEOUT}..` || base === `${WHITEOUT}.`)
+        throw new Error(`bad whiteout: ${entry.path}`);
       rmSync(hidden, { recursive: true, force: true });
       makeNode(hidden, S_IFCHR);
       continue;
@@ -50,7 +65,8 @@ export async function unpackLayer(archive: AsyncIterable<Buffer>, root: string):
 
 async function place(entry: TarEntry, target: string, root: string): Promise<number> {
   const present = lstatSync(target, { throwIfNoEntry: false });
-  if (present && !(entry.type === 'directory' && present.isDirectory())) rmSync(target, { recursive: true, force: true });
+  if (present && !(entry.type === 'directory' && present.isDirectory()))
+    rmSync(target, { recursive: true, force: true });
   switch (entry.type) {
     case 'directory':
       mkdirSync(target, { recursive: true });
@@ -83,7 +99,12 @@ async function place(entry: TarEntry, target: string, root: string): Promise<num
     case 'character':
     case 'block':
     case 'fifo':
-      makeNode(target, (entry.type === 'fifo' ? S_IFIFO : entry.type === 'block' ? S_IFBLK : S_IFCHR) | 0o600, entry.deviceMajor, entry.deviceMinor);
+      makeNode(
+        target,
+        (entry.type === 'fifo' ? S_IFIFO : entry.type === 'block' ? S_IFBLK : S_IFCHR) | 0o600,
+        entry.deviceMajor,
+        entry.deviceMinor,
+      );
       applyOwner(target, entry);
       return 0;
     default:
@@ -138,4 +159,3 @@ export function resolveFolder(root: string, parts: readonly string[]): string {
   }
   return join(root, ...done);
 }
-

@@ -24,7 +24,17 @@ export interface TarEntry {
 
 const BLOCK = 512;
 const EXTENDED_BYTES_MAX = 1 << 20;
-const TYPES: Readonly<Record<string, TarEntry['type']>> = { '0': 'file', '\0': 'file', '7': 'file', '1': 'link', '2': 'symlink', '3': 'character', '4': 'block', '5': 'directory', '6': 'fifo' };
+const TYPES: Readonly<Record<string, TarEntry['type']>> = {
+  '0': 'file',
+  '\0': 'file',
+  '7': 'file',
+  '1': 'link',
+  '2': 'symlink',
+  '3': 'character',
+  '4': 'block',
+  '5': 'directory',
+  '6': 'fifo',
+};
 
 /** Hands out exact numbers of bytes from a stream of chunks. */
 class ByteReader {
@@ -135,7 +145,8 @@ export async function* readTar(source: AsyncIterable<Buffer>): AsyncGenerator<Ta
     const isUstar = block.toString('latin1', 257, 262) === 'ustar';
     const prefix = isUstar && block[263] !== 0x20 ? text(block, 345, 155) : '';
     const attributes = new Map<string, Buffer>();
-    for (const [key, value] of local) if (key.startsWith('SCHILY.xattr.')) attributes.set(key.slice('SCHILY.xattr.'.length), value);
+    for (const [key, value] of local)
+      if (key.startsWith('SCHILY.xattr.')) attributes.set(key.slice('SCHILY.xattr.'.length), value);
     let left = size;
     const body = async function* (): AsyncGenerator<Buffer> {
       while (left > 0) {

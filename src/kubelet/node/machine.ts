@@ -31,7 +31,11 @@ export function readCapacity(rootDir: string): MachineCapacity {
   const shared = { cpu: String(cpus), 'hugepages-1Gi': '0', 'hugepages-2Mi': '0', pods: String(PODS_MAX) };
   return {
     capacity: { ...shared, memory: `${memoryKib}Ki`, 'ephemeral-storage': `${Math.floor(diskBytes / 1024)}Ki` },
-    allocatable: { ...shared, memory: `${Math.floor(memoryBytes / 1024)}Ki`, 'ephemeral-storage': String(ephemeralBytes) },
+    allocatable: {
+      ...shared,
+      memory: `${Math.floor(memoryBytes / 1024)}Ki`,
+      'ephemeral-storage': String(ephemeralBytes),
+    },
     resources: { cpuMilli: cpus * 1000, memoryBytes, ephemeralBytes, podsMax: PODS_MAX },
   };
 }
@@ -45,8 +49,15 @@ export function readSystemInfo(runtimeVersion: string): NodeSystemInfo {
     }
   };
   return {
-    machineID: read('/etc/machine-id'), systemUUID: read('/sys/class/dmi/id/product_uuid') || read('/etc/machine-id'), bootID: read('/proc/sys/kernel/random/boot_id'),
-    kernelVersion: release(), osImage: /^PRETTY_NAME="?(.*?)"?$/m.exec(read('/etc/os-release'))?.[1] ?? 'Linux', containerRuntimeVersion: runtimeVersion,
-    kubeletVersion: KUBELET_VERSION, kubeProxyVersion: '', operatingSystem: 'linux', architecture: ARCHITECTURE,
+    machineID: read('/etc/machine-id'),
+    systemUUID: read('/sys/class/dmi/id/product_uuid') || read('/etc/machine-id'),
+    bootID: read('/proc/sys/kernel/random/boot_id'),
+    kernelVersion: release(),
+    osImage: /^PRETTY_NAME="?(.*?)"?$/m.exec(read('/etc/os-release'))?.[1] ?? 'Linux',
+    containerRuntimeVersion: runtimeVersion,
+    kubeletVersion: KUBELET_VERSION,
+    kubeProxyVersion: '',
+    operatingSystem: 'linux',
+    architecture: ARCHITECTURE,
   };
 }

@@ -70,25 +70,48 @@ export class NodeStatusWriter {
   async #register(signal: AbortSignal): Promise<void> {
     const { nodeName, labels, taints, transport, clock, log, events } = this.#options;
     const ownLabels = {
-      'beta.kubernetes.io/arch': ARCHITECTURE, 'beta.kubernetes.io/os': 'linux', 'kubernetes.io/arch': ARCHITECTURE, 'kubernetes.io/hostname': nodeName, 'kubernetes.io/os': 'linux', ...labels,
+      'beta.kubernetes.io/arch': ARCHITECTURE,
+      'beta.kubernetes.io/os': 'linux',
+      'kubernetes.io/arch': ARCHITECTURE,
+      'kubernetes.io/hostname': nodeName,
+      'kubernetes.io/os': 'linux',
+      ...labels,
     };
     for (let retryMs = 50; !signal.aborted; retryMs = Math.min(retryMs * 2, RETRY_MS_MAX)) {
       try {
         const status = this.#status(undefined);
         try {
           this.#node = (await transport.create({ of: NODES }, {
-            apiVersion: 'v1', kind: 'Node',
-            metadata: { name: nodeName, labels: ownLabels, annotations: { 'volumes.kubernetes.io/controller-managed-attach-detach': 'true' } },
-            spec: { ...(taints.length ? { taints: [...taints] } : {}) }, status,
+            apiVersion: 'v1',
+            kind: 'Node',
+            metadata: {
+              name: nodeName,
+              labels: ownLabels,
+              annotations: { 'volumes.kubernetes.io/controller-managed-attach-detach': 'true' },
+            },
+            spec: { ...(taints.length ? { taints: [...taints] } : {}) },
+            status,
           } as Node)) as Node;
         } catch (error) {
           if (!isReason(error, 'AlreadyExists')) throw error;
           this.#node = (await transport.get({ of: NODES, name: nodeName })) as Node;
-          const missing = Object.entries(ownLabels).filter(([key, value]) => this.#node!.metadata.labels?.[key] !== value);
-          if (missing.length) this.#node = (await transport.patch({ of: NODES, name: nodeName }, { metadata: { labels: Object.fromEntries(missing) } }, 'application/merge-patch+json')) as Node;
+          const missing = Object.entries(ownLabels).filter(
+            ([key, value]) => this.#node!.metadata.labels?.[key] !== value,
+          );
+          if (missing.length)
+            this.#node = (await transport.patch(
+              { of: NODES, name: nodeName },
+              { metadata: { labels: Object.fromEntries(missing) } },
+              'application/merge-patch+json',
+            )) as Node;
         }
         this.#written = this.#node.status ?? {};
-        events.event({ apiVersion: 'v1', kind: 'Node', metadata: { name: nodeName, uid: nodeName } }, 'Normal', 'Starting', 'Starting kubelet.');
+        events.event(
+          { apiVersion: 'v1', kind: 'Node', metadata: { name: nodeName, uid: nodeName } },
+          'Normal',
+          'Starting',
+          'Starting kubelet.',
+        );
         return;
       } catch (error) {
         log.debug('node not registered yet', { error: messageOf(error) });
@@ -102,20 +125,36 @@ export class NodeStatusWriter {
     const now = formatTime(clock.now());
     const condition = (type: string, status: 'True' | 'False', reason: string, message: string): NodeCondition => {
       const known = before?.conditions?.find(one => one.type === type);
-      return { type, status, lastHeartbeatTime: now, lastTransitionTime: known?.status === status ? (known.lastTransitionTime ?? now) : now, reason, message };
+      return {
+        type,
+        status,
+        lastHeartbeatTime: now,
+        lastTransitionTime: known?.status === status ? (known.lastTransitionTime ?? now) : now,
+        reason,
+        message,
+      };
     };
     const notReady = this.#options.network.notReadyReason();
     return {
-      capacity: { ...machine.capacity }, allocatable: { ...machine.allocatable },
+      capacity: { ...machine.capacity },
+      allocatable: { ...machine.allocatable },
       conditions: [
         condition('MemoryPressure', 'False', 'KubeletHasSufficientMemory', 'kubelet has sufficient memory available'),
         condition('DiskPressure', 'False', 'KubeletHasNoDiskPressure', 'kubelet has no disk pressure'),
         condition('PIDPressure', 'False', 'KubeletHasSufficientPID', 'kubelet has sufficient PID available'),
         notReady === undefined
           ? condition('Ready', 'True', 'KubeletReady', 'kubelet is posting ready status')
-          : condition('Ready', 'False', 'KubeletNotReady', `container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:${notReady}`),
+          : condition(
+              'Ready',
+              'False',
+              'KubeletNotReady',
+              `container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:${notReady}`,
+            ),
       ],
-      addresses: [...nodeIps.map(address => ({ type: 'InternalIP', address })), { type: 'Hostname', address: nodeName }],
+      addresses: [
+        ...nodeIps.map(address => ({ type: 'InternalIP', address })),
+        { type: 'Hostname', address: nodeName },
+      ],
       daemonEndpoints: { kubeletEndpoint: { Port: port } },
       nodeInfo: readSystemInfo(runtimeVersion),
       images: this.#listImages(),
@@ -126,7 +165,11 @@ export class NodeStatusWriter {
     const { clock, images } = this.#options;
     if (clock.monotonic() - this.#imagesReadMs < IMAGES_CHECK_MS) return this.#images;
     this.#imagesReadMs = clock.monotonic();
-    this.#images = images.list().filter(image => image.references.length > 0).sort((a, b) => b.sizeBytes - a.sizeBytes || (a.id < b.id ? -1 : 1)).slice(0, IMAGES_MAX)
+    this.#images = images
+      .list()
+      .filter(image => image.references.length > 0)
+      .sort((a, b) => b.sizeBytes - a.sizeBytes || (a.id < b.id ? -1 : 1))
+      .slice(0, IMAGES_MAX)
       .map(image => ({ names: [...image.references], sizeBytes: image.sizeBytes }));
     return this.#images;
   }
@@ -140,13 +183,25 @@ export class NodeStatusWriter {
       if (isChanged || clock.monotonic() - reportedMs > REPORT_MS) {
         const wasReady = isReady(this.#written);
         try {
-          this.#node = (await transport.patch({ of: NODES, name: nodeName, subresource: 'status' }, {
-            status: { ...status, addresses: this.#written.addresses ? [...status.addresses!, { $patch: 'replace' }] : status.addresses },
-          }, 'application/strategic-merge-patch+json')) as Node;
+          this.#node = (await transport.patch(
+            { of: NODES, name: nodeName, subresource: 'status' },
+            {
+              status: {
+                ...status,
+                addresses: this.#written.addresses ? [...status.addresses!, { $patch: 'replace' }] : status.addresses,
+              },
+            },
+            'application/strategic-merge-patch+json',
+          )) as Node;
           this.#written = { ...this.#node.status, ...status, conditions: status.conditions! };
           reportedMs = clock.monotonic();
           if (isReady(status) !== wasReady) {
-            events.event({ apiVersion: 'v1', kind: 'Node', metadata: { name: nodeName, uid: nodeName } }, 'Normal', isReady(status) ? 'NodeReady' : 'NodeNotReady', `Node ${nodeName} status is now: ${isReady(status) ? 'NodeReady' : 'NodeNotReady'}`);
+            events.event(
+              { apiVersion: 'v1', kind: 'Node', metadata: { name: nodeName, uid: nodeName } },
+              'Normal',
+              isReady(status) ? 'NodeReady' : 'NodeNotReady',
+              `Node ${nodeName} status is now: ${isReady(status) ? 'NodeReady' : 'NodeNotReady'}`,
+            );
           }
         } catch (error) {
           log.debug('node status not written', { error: messageOf(error) });
@@ -179,11 +234,20 @@ export class NodeStatusWriter {
         }
         const uid = this.#node?.metadata.uid;
         const fresh: Lease = {
-          apiVersion: 'coordination.k8s.io/v1', kind: 'Lease',
-          metadata: lease?.metadata ?? { name: nodeName, namespace: LEASE_NAMESPACE, ...(uid ? { ownerReferences: [{ apiVersion: 'v1', kind: 'Node', name: nodeName, uid }] } : {}) },
+          apiVersion: 'coordination.k8s.io/v1',
+          kind: 'Lease',
+          metadata: lease?.metadata ?? {
+            name: nodeName,
+            namespace: LEASE_NAMESPACE,
+            ...(uid ? { ownerReferences: [{ apiVersion: 'v1', kind: 'Node', name: nodeName, uid }] } : {}),
+          },
           spec: { ...lease?.spec, holderIdentity: nodeName, leaseDurationSeconds: LEASE_SECONDS, renewTime },
         };
-        lease = (lease ? await transport.update(target, fresh) : await transport.create({ of: LEASES, namespace: LEASE_NAMESPACE }, fresh)) as Lease;
+        lease = (
+          lease
+            ? await transport.update(target, fresh)
+            : await transport.create({ of: LEASES, namespace: LEASE_NAMESPACE }, fresh)
+        ) as Lease;
         retryMs = 100;
         await clock.sleep(LEASE_RENEW_MS, signal);
       } catch (error) {
@@ -201,10 +265,27 @@ function isReady(status: NodeStatus): boolean {
 }
 
 // Everything but heartbeats; what others write into the status is not ours to compare.
-function fingerprint({ capacity, allocatable, conditions = [], addresses, daemonEndpoints, nodeInfo, images }: NodeStatus): string {
-  const sorted = (map: Readonly<Record<string, unknown>> = {}) => Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1));
+function fingerprint({
+  capacity,
+  allocatable,
+  conditions = [],
+  addresses,
+  daemonEndpoints,
+  nodeInfo,
+  images,
+}: NodeStatus): string {
+  const sorted = (map: Readonly<Record<string, unknown>> = {}) =>
+    Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1));
   return JSON.stringify([
-    sorted(capacity), sorted(allocatable), addresses?.map(one => [one.type, one.address]), daemonEndpoints?.kubeletEndpoint?.Port, sorted(nodeInfo as never).filter(([, value]) => value !== ''),
-    (images ?? []).map(one => [one.names, one.sizeBytes]), conditions.filter(one => ['MemoryPressure', 'DiskPressure', 'PIDPressure', 'Ready'].includes(one.type)).map(one => [one.type, one.status, one.reason, one.message]).sort(),
+    sorted(capacity),
+    sorted(allocatable),
+    addresses?.map(one => [one.type, one.address]),
+    daemonEndpoints?.kubeletEndpoint?.Port,
+    sorted(nodeInfo as never).filter(([, value]) => value !== ''),
+    (images ?? []).map(one => [one.names, one.sizeBytes]),
+    conditions
+      .filter(one => ['MemoryPressure', 'DiskPressure', 'PIDPressure', 'Ready'].includes(one.type))
+      .map(one => [one.type, one.status, one.reason, one.message])
+      .sort(),
   ]);
 }

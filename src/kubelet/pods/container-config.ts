@@ -39,25 +39,41 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
   const user = processUser(pod, container, image);
   const seccomp = seccompProfile(pod, container, context.paths.seccomp);
   const addresses = { podIps, hostIps: context.nodeIps };
-  const own = await containerEnvironment(pod, container, { references: context.references, node: context.node, addresses, services: context.services });
+  const own = await containerEnvironment(pod, container, {
+    references: context.references,
+    node: context.node,
+    addresses,
+    services: context.services,
+  });
   const names = hostnameOf(pod, context.clusterDomain);
-  const env = new Map<string, string>((image.config.Env ?? []).map(entry => [entry.slice(0, entry.indexOf('=')), entry.slice(entry.indexOf('=') + 1)]));
+  const env = new Map<string, string>(
+    (image.config.Env ?? []).map(entry => [entry.slice(0, entry.indexOf('=')), entry.slice(entry.indexOf('=') + 1)]),
+  );
   if (!env.has('PATH')) env.set('PATH', '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin');
   env.set('HOSTNAME', names.hostname);
   for (const [name, value] of own) env.set(name, value);
-  const valueOf = (name: string) => own.get(name);
+  const lookUp = (name: string) => own.get(name);
   const security = container.securityContext ?? {};
   const { uid } = pod.metadata;
   const podDir = context.paths.pod(uid!);
   return {
-    name: container.name, attempt, imageId: image.id, imageRef: container.image!,
-    command: (container.command ?? []).map(part => expand(part, valueOf)),
-    args: (container.args ?? []).map(part => expand(part, valueOf)),
+    name: container.name,
+    attempt,
+    imageId: image.id,
+    imageRef: container.image!,
+    command: (container.command ?? []).map(part => expand(part, lookUp)),
+    args: (container.args ?? []).map(part => expand(part, lookUp)),
     ...(container.workingDir ? { workingDir: container.workingDir } : {}),
     env: [...env],
-    mounts: [...systemFiles(request, names), ...volumeMounts(request, valueOf)],
-    logPath: join(context.paths.logs({ namespace: pod.metadata.namespace!, name: pod.metadata.name, uid: uid! }), container.name, `${attempt}.log`),
-    stdin: container.stdin ?? false, stdinOnce: container.stdinOnce ?? false, tty: container.tty ?? false,
+    mounts: [...systemFiles(request, names), ...volumeMounts(request, lookUp)],
+    logPath: join(
+      context.paths.logs({ namespace: pod.metadata.namespace!, name: pod.metadata.name, uid: uid! }),
+      container.name,
+      `${attempt}.log`,
+    ),
+    stdin: container.stdin ?? false,
+    stdinOnce: container.stdinOnce ?? false,
+    tty: container.tty ?? false,
     user,
     capabilities: { add: security.capabilities?.add ?? [], drop: security.capabilities?.drop ?? [] },
     privileged: security.privileged ?? false,
@@ -68,7 +84,13 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
     ...(container.lifecycle?.stopSignal ? { stopSignal: container.lifecycle.stopSignal } : {}),
     oomScoreAdj: oomScoreAdj(pod, container, context.node.memoryBytes),
     resources: containerLimits(container),
-    labels: { hash: containerHash(container), 'io.kubernetes.container.name': container.name, 'io.kubernetes.pod.name': pod.metadata.name, 'io.kubernetes.pod.namespace': pod.metadata.namespace!, 'io.kubernetes.pod.uid': uid! },
+    labels: {
+      hash: containerHash(container),
+      'io.kubernetes.container.name': container.name,
+      'io.kubernetes.pod.name': pod.metadata.name,
+      'io.kubernetes.pod.namespace': pod.metadata.namespace!,
+      'io.kubernetes.pod.uid': uid!,
+    },
     terminationMessagePath: terminationFile(podDir, container, attempt),
   };
 }
@@ -78,7 +100,11 @@ export function terminationPath(podDir: string, container: string, attempt: numb
   return join(podDir, 'containers', container, String(attempt));
 }
 
-function terminationFile(podDir: string, container: Container, attempt: number): { hostPath: string; containerPath: string } {
+function terminationFile(
+  podDir: string,
+  container: Container,
+  attempt: number,
+): { hostPath: string; containerPath: string } {
   const hostPath = terminationPath(podDir, container.name, attempt);
   mkdirSync(join(hostPath, '..'), { recursive: true, mode: 0o750 });
   // Any user of the container may write it.
@@ -95,12 +121,20 @@ function processUser(pod: Pod, container: Container, image: Image): NonNullable<
     const where = `(pod: "${pod.metadata.name}_${pod.metadata.namespace}(${pod.metadata.uid})", container: ${container.name})`;
     const imageUser = (image.config.User ?? '').split(':')[0]!;
     if (uid === 0) throw new Error(`container's runAsUser breaks non-root policy ${where}`);
-    if (uid === undefined && (imageUser === '' || /^0+$/.test(imageUser))) throw new Error(`container has runAsNonRoot and image will run as root ${where}`);
-    if (uid === undefined && !/^\d+$/.test(imageUser)) throw new Error(`container has runAsNonRoot and image has non-numeric user (${imageUser}), cannot verify user is non-root ${where}`);
+    if (uid === undefined && (imageUser === '' || /^0+$/.test(imageUser)))
+      throw new Error(`container has runAsNonRoot and image will run as root ${where}`);
+    if (uid === undefined && !/^\d+$/.test(imageUser))
+      throw new Error(
+        `container has runAsNonRoot and image has non-numeric user (${imageUser}), cannot verify user is non-root ${where}`,
+      );
   }
-  if (gid !== undefined && uid === undefined && !image.config.User) return { uid: 0, gid, additionalGids: groupsOf(pod), strictGroups: ofPod.supplementalGroupsPolicy === 'Strict' };
+  if (gid !== undefined && uid === undefined && !image.config.User)
+    return { uid: 0, gid, additionalGids: groupsOf(pod), strictGroups: ofPod.supplementalGroupsPolicy === 'Strict' };
   return {
-    ...(uid !== undefined ? { uid } : {}), ...(gid !== undefined ? { gid } : {}), additionalGids: groupsOf(pod), strictGroups: ofPod.supplementalGroupsPolicy === 'Strict',
+    ...(uid !== undefined ? { uid } : {}),
+    ...(gid !== undefined ? { gid } : {}),
+    additionalGids: groupsOf(pod),
+    strictGroups: ofPod.supplementalGroupsPolicy === 'Strict',
   };
 }
 
@@ -110,7 +144,10 @@ function groupsOf(pod: Pod): number[] {
 }
 
 // Written anew for each container: a pod whose sandbox was made again has another address.
-function systemFiles({ context, pod, container, podIps }: ContainerRequest, names: { hostname: string; domain: string }): MountConfig[] {
+function systemFiles(
+  { context, pod, container, podIps }: ContainerRequest,
+  names: { hostname: string; domain: string },
+): MountConfig[] {
   const podDir = context.paths.pod(pod.metadata.uid!);
   const files = {
     '/etc/hosts': ['etc-hosts', hostsFile(pod, { podIps, ...names })],
@@ -118,37 +155,60 @@ function systemFiles({ context, pod, container, podIps }: ContainerRequest, name
     '/etc/hostname': ['hostname', `${names.hostname}\n`],
   } as const;
   const mounted = new Set(container.volumeMounts?.map(mount => mount.mountPath));
-  return Object.entries(files).filter(([path]) => !mounted.has(path)).map(([containerPath, [file, text]]) => {
-    const hostPath = join(podDir, file);
-    writeFileSync(hostPath, text, { mode: 0o644 });
-    return { hostPath, containerPath, readOnly: container.securityContext?.readOnlyRootFilesystem === true && containerPath !== '/etc/hosts', propagation: 'private' as const };
-  });
+  return Object.entries(files)
+    .filter(([path]) => !mounted.has(path))
+    .map(([containerPath, [file, text]]) => {
+      const hostPath = join(podDir, file);
+      writeFileSync(hostPath, text, { mode: 0o644 });
+      return {
+        hostPath,
+        containerPath,
+        readOnly: container.securityContext?.readOnlyRootFilesystem === true && containerPath !== '/etc/hosts',
+        propagation: 'private' as const,
+      };
+    });
 }
 
-const PROPAGATIONS: Readonly<Record<string, MountConfig['propagation']>> = { HostToContainer: 'slave', Bidirectional: 'shared' };
+const PROPAGATIONS: Readonly<Record<string, MountConfig['propagation']>> = {
+  HostToContainer: 'slave',
+  Bidirectional: 'shared',
+};
 
-function volumeMounts({ context, pod, container, volumes }: ContainerRequest, valueOf: (name: string) => string | undefined): MountConfig[] {
+function volumeMounts(
+  { context, pod, container, volumes }: ContainerRequest,
+  lookUp: (name: string) => string | undefined,
+): MountConfig[] {
   return (container.volumeMounts ?? []).map((mount, i) => {
     const found = volumes.locate(pod, mount.name);
-    if (!found) throw new Error(`cannot find volume ${JSON.stringify(mount.name)} to mount into container ${JSON.stringify(container.name)}`);
+    if (!found)
+      throw new Error(
+        `cannot find volume ${JSON.stringify(mount.name)} to mount into container ${JSON.stringify(container.name)}`,
+      );
     let hostPath = found.path;
-    const subPath = mount.subPathExpr ? expandStrictly(mount.subPathExpr, valueOf) : mount.subPath;
+    const subPath = mount.subPathExpr ? expandStrictly(mount.subPathExpr, lookUp) : mount.subPath;
     if (subPath) {
       const pin = join(context.paths.pod(pod.metadata.uid!), 'volume-subpaths', mount.name, container.name, String(i));
       try {
         hostPath = pinSubPath({ volume: found.path, subPath, pin });
       } catch (error) {
-        throw new Error(`failed to prepare subPath for volumeMount ${JSON.stringify(mount.name)} of container ${JSON.stringify(container.name)}: ${(error as Error).message}`);
+        throw new Error(
+          `failed to prepare subPath for volumeMount ${JSON.stringify(mount.name)} of container ${JSON.stringify(container.name)}: ${(error as Error).message}`,
+        );
       }
     }
     const containerPath = mount.mountPath.startsWith('/') ? mount.mountPath : `/${mount.mountPath}`;
-    return { hostPath, containerPath, readOnly: (mount.readOnly ?? false) || found.isReadOnly, propagation: PROPAGATIONS[mount.mountPropagation ?? ''] ?? 'private' };
+    return {
+      hostPath,
+      containerPath,
+      readOnly: (mount.readOnly ?? false) || found.isReadOnly,
+      propagation: PROPAGATIONS[mount.mountPropagation ?? ''] ?? 'private',
+    };
   });
 }
 
-function expandStrictly(text: string, valueOf: (name: string) => string | undefined): string {
+function expandStrictly(text: string, lookUp: (name: string) => string | undefined): string {
   return expand(text, name => {
-    const value = valueOf(name);
+    const value = lookUp(name);
     if (value === undefined) throw new Error(`missing value for ${JSON.stringify(name)}`);
     return value;
   });

@@ -16,7 +16,7 @@ export interface EnvironmentSources {
 const ENV_NAME = /^[^=\0]+$/;
 
 /** `$(NAME)` becomes its value, `$$(NAME)` stays as `$(NAME)`, an unknown name stays as it is. */
-export function expand(text: string, valueOf: (name: string) => string | undefined): string {
+export function expand(text: string, lookUp: (name: string) => string | undefined): string {
   let out = '';
   for (let at = 0; at < text.length; ) {
     const dollar = text.indexOf('$', at);
@@ -29,7 +29,7 @@ export function expand(text: string, valueOf: (name: string) => string | undefin
       at = dollar + 2;
     } else if (close >= 0) {
       const name = text.slice(dollar + 2, close);
-      out += valueOf(name) ?? `$(${name})`;
+      out += lookUp(name) ?? `$(${name})`;
       at = close + 1;
     } else {
       out += next === '(' ? '$(' : `$${next}`;
@@ -40,7 +40,11 @@ export function expand(text: string, valueOf: (name: string) => string | undefin
 }
 
 /** Variables of the Services a pod is linked to: `<NAME>_SERVICE_HOST` and Docker's old link form. */
-export function serviceVariables(services: Iterable<Service>, namespace: string, isLinked: boolean): Map<string, string> {
+export function serviceVariables(
+  services: Iterable<Service>,
+  namespace: string,
+  isLinked: boolean,
+): Map<string, string> {
   const found = new Map<string, string>();
   const chosen = new Map<string, Service>();
   for (const service of services) {
@@ -53,24 +57,36 @@ export function serviceVariables(services: Iterable<Service>, namespace: string,
   }
   for (const service of [...chosen.values()].sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1))) {
     const prefix = service.metadata.name.toUpperCase().replaceAll('-', '_');
-    const { clusterIP, ports = [] } = service.spec as { clusterIP: string; ports?: { name?: string; port: number; protocol?: string }[] };
+    const { clusterIP, ports = [] } = service.spec as {
+      clusterIP: string;
+      ports?: { name?: string; port: number; protocol?: string }[];
+    };
     const host = clusterIP.includes(':') ? `[${clusterIP}]` : clusterIP;
     found.set(`${prefix}_SERVICE_HOST`, clusterIP);
     if (!ports[0]) continue;
     found.set(`${prefix}_SERVICE_PORT`, String(ports[0].port));
-    for (const { name, port } of ports) if (name) found.set(`${prefix}_SERVICE_PORT_${name.toUpperCase().replaceAll('-', '_')}`, String(port));
+    for (const { name, port } of ports)
+      if (name) found.set(`${prefix}_SERVICE_PORT_${name.toUpperCase().replaceAll('-', '_')}`, String(port));
     ports.forEach(({ port, protocol = 'TCP' }, i) => {
       const url = `${protocol.toLowerCase()}://${host}:${port}`;
       const base = `${prefix}_PORT_${port}_${protocol.toUpperCase()}`;
       if (i === 0) found.set(`${prefix}_PORT`, url);
-      found.set(base, url).set(`${base}_PROTO`, protocol.toLowerCase()).set(`${base}_PORT`, String(port)).set(`${base}_ADDR`, clusterIP);
+      found
+        .set(base, url)
+        .set(`${base}_PROTO`, protocol.toLowerCase())
+        .set(`${base}_PORT`, String(port))
+        .set(`${base}_ADDR`, clusterIP);
     });
   }
   return found;
 }
 
 /** Rejects with what becomes the container's CreateContainerConfigError. */
-export async function containerEnvironment(pod: Pod, container: Container, sources: EnvironmentSources): Promise<Map<string, string>> {
+export async function containerEnvironment(
+  pod: Pod,
+  container: Container,
+  sources: EnvironmentSources,
+): Promise<Map<string, string>> {
   const namespace = pod.metadata.namespace!;
   const result = new Map<string, string>();
   for (const { prefix = '', configMapRef, secretRef } of container.envFrom ?? []) {
@@ -83,7 +99,8 @@ export async function containerEnvironment(pod: Pod, container: Container, sourc
       throw new Error(`${kind} "${reference.name}" not found`);
     }
     for (const [key, value] of Object.entries(object.data ?? {})) {
-      if (ENV_NAME.test(key)) result.set(prefix + key, secretRef ? Buffer.from(value, 'base64').toString('utf8') : value);
+      if (ENV_NAME.test(key))
+        result.set(prefix + key, secretRef ? Buffer.from(value, 'base64').toString('utf8') : value);
     }
   }
   const services = serviceVariables(sources.services(), namespace, pod.spec.enableServiceLinks ?? true);
@@ -100,12 +117,19 @@ export async function containerEnvironment(pod: Pod, container: Container, sourc
   return result;
 }
 
-async function valueFrom(pod: Pod, container: Container, variable: EnvVar, sources: EnvironmentSources): Promise<string | undefined> {
+async function valueFrom(
+  pod: Pod,
+  container: Container,
+  variable: EnvVar,
+  sources: EnvironmentSources,
+): Promise<string | undefined> {
   const namespace = pod.metadata.namespace!;
   const { fieldRef, resourceFieldRef, configMapKeyRef, secretKeyRef } = variable.valueFrom!;
   if (fieldRef) return podField(pod, fieldRef.fieldPath, sources.addresses);
   if (resourceFieldRef) {
-    const of = resourceFieldRef.containerName ? allContainers(pod).find(one => one.name === resourceFieldRef.containerName) : container;
+    const of = resourceFieldRef.containerName
+      ? allContainers(pod).find(one => one.name === resourceFieldRef.containerName)
+      : container;
     if (!of) throw new Error(`container ${resourceFieldRef.containerName} not found`);
     return resourceField(of, resourceFieldRef, sources.node);
   }
@@ -114,7 +138,9 @@ async function valueFrom(pod: Pod, container: Container, variable: EnvVar, sourc
     const object = await sources.references.get<ConfigMap>(CONFIG_MAPS, namespace, name);
     const value = object?.data?.[key];
     if (value !== undefined || optional) return value;
-    throw new Error(object ? `couldn't find key ${key} in ConfigMap ${namespace}/${name}` : `configmap "${name}" not found`);
+    throw new Error(
+      object ? `couldn't find key ${key} in ConfigMap ${namespace}/${name}` : `configmap "${name}" not found`,
+    );
   }
   if (secretKeyRef) {
     const { name = '', key, optional } = secretKeyRef;
@@ -124,5 +150,7 @@ async function valueFrom(pod: Pod, container: Container, variable: EnvVar, sourc
     if (optional) return undefined;
     throw new Error(object ? `couldn't find key ${key} in Secret ${namespace}/${name}` : `secret "${name}" not found`);
   }
-  throw new Error(`env ${variable.name} has a source that this kubelet does not support: it has fieldRef, resourceFieldRef, configMapKeyRef and secretKeyRef`);
+  throw new Error(
+    `env ${variable.name} has a source that this kubelet does not support: it has fieldRef, resourceFieldRef, configMapKeyRef and secretKeyRef`,
+  );
 }

@@ -42,17 +42,22 @@ export function hostnameOf(pod: Pod, clusterDomain: string): { readonly hostname
   return { hostname: spec.setHostnameAsFQDN && domain ? `${short}.${domain}` : short, domain };
 }
 
-export function hostsFile(pod: Pod, options: { readonly podIps: readonly string[]; readonly hostname: string; readonly domain: string }): string {
+export function hostsFile(
+  pod: Pod,
+  options: { readonly podIps: readonly string[]; readonly hostname: string; readonly domain: string },
+): string {
   const { podIps, hostname, domain } = options;
   let text: string;
   if (pod.spec.hostNetwork) {
     text = `# Kubernetes-managed hosts file (host network).\n${readOptional('/etc/hosts')}`;
   } else {
-    text = '# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nfe00::\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n';
+    text =
+      '# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nfe00::\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n';
     for (const ip of podIps) text += domain ? `${ip}\t${hostname}.${domain}\t${hostname}\n` : `${ip}\t${hostname}\n`;
   }
   const aliases = pod.spec.hostAliases ?? [];
-  if (aliases.length) text += `\n# Entries added by HostAliases.\n${aliases.map(({ ip, hostnames = [] }) => `${ip}\t${hostnames.join('\t')}\n`).join('')}`;
+  if (aliases.length)
+    text += `\n# Entries added by HostAliases.\n${aliases.map(({ ip, hostnames = [] }) => `${ip}\t${hostnames.join('\t')}\n`).join('')}`;
   return text;
 }
 
@@ -73,7 +78,10 @@ export function parseResolver(text: string): Resolver {
   return resolver;
 }
 
-export function resolverFile(pod: Pod, options: { readonly clusterDns: readonly string[]; readonly clusterDomain: string; readonly nodeResolver?: string }): string {
+export function resolverFile(
+  pod: Pod,
+  options: { readonly clusterDns: readonly string[]; readonly clusterDomain: string; readonly nodeResolver?: string },
+): string {
   const { clusterDns, clusterDomain } = options;
   const node = parseResolver(options.nodeResolver ?? readOptional('/etc/resolv.conf'));
   const { dnsPolicy = 'ClusterFirst', dnsConfig, hostNetwork } = pod.spec;
@@ -82,7 +90,12 @@ export function resolverFile(pod: Pod, options: { readonly clusterDns: readonly 
   else if (dnsPolicy === 'ClusterFirstWithHostNet' || (dnsPolicy === 'ClusterFirst' && !hostNetwork)) {
     resolver = {
       nameservers: [...clusterDns],
-      searches: [`${pod.metadata.namespace}.svc.${clusterDomain}`, `svc.${clusterDomain}`, clusterDomain, ...node.searches],
+      searches: [
+        `${pod.metadata.namespace}.svc.${clusterDomain}`,
+        `svc.${clusterDomain}`,
+        clusterDomain,
+        ...node.searches,
+      ],
       options: ['ndots:5'],
     };
   } else resolver = node;
@@ -97,7 +110,10 @@ export function resolverFile(pod: Pod, options: { readonly clusterDns: readonly 
   const searches = unique(resolver.searches).slice(0, SEARCHES_MAX);
   return (
     (searches.length ? `search ${searches.join(' ')}\n` : '') +
-    unique(resolver.nameservers).slice(0, NAMESERVERS_MAX).map(ip => `nameserver ${ip}\n`).join('') +
+    unique(resolver.nameservers)
+      .slice(0, NAMESERVERS_MAX)
+      .map(ip => `nameserver ${ip}\n`)
+      .join('') +
     (resolver.options.length ? `options ${resolver.options.join(' ')}\n` : '')
   );
 }

@@ -30,7 +30,8 @@ export class ImagePresence {
 
   ensure(pod: Pod, container: Container, fieldPath: string): Presence {
     const name = container.image ?? '';
-    const tell = (type: 'Normal' | 'Warning', reason: string, message: string) => this.#events.event(pod, type, reason, message, { fieldPath });
+    const tell = (type: 'Normal' | 'Warning', reason: string, message: string) =>
+      this.#events.event(pod, type, reason, message, { fieldPath });
     if (!parseReference(name)) {
       const message = `Failed to apply default image tag "${name}": couldn't parse image name "${name}": invalid reference format`;
       tell('Warning', 'InspectFailed', message);
@@ -57,7 +58,13 @@ export class ImagePresence {
         tell('Normal', 'BackOff', `Back-off pulling image "${name}"`);
         tell('Warning', 'Failed', 'Error: ImagePullBackOff');
       }
-      return { waiting: { reason: 'ImagePullBackOff', message: `Back-off pulling image "${name}": ErrImagePull: ${known.message}` }, retryMs: known.untilMs - nowMs };
+      return {
+        waiting: {
+          reason: 'ImagePullBackOff',
+          message: `Back-off pulling image "${name}": ErrImagePull: ${known.message}`,
+        },
+        retryMs: known.untilMs - nowMs,
+      };
     }
     const message = `image "${name}" is not in this machine's store and pulling from registries is not supported yet; load it with: cox image load FILE`;
     const delayMs = known ? Math.min(known.delayMs * 2, BACKOFF_MS_MAX) : BACKOFF_MS_MIN;

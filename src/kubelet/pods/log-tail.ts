@@ -15,10 +15,13 @@ export function logTail(path: string): string {
       readSync(fd, buffer, 0, buffer.length, size - buffer.length);
       const lines = buffer.toString('utf8').split('\n').filter(Boolean);
       if (size > buffer.length) lines.shift();
-      const text = lines.slice(-LINES_MAX).map(line => {
-        const [, , flag, ...rest] = line.split(' ');
-        return rest.join(' ') + (flag === 'P' ? '' : '\n');
-      }).join('');
+      const text = lines
+        .slice(-LINES_MAX)
+        .map(line => {
+          const [, , flag, ...rest] = line.split(' ');
+          return rest.join(' ') + (flag === 'P' ? '' : '\n');
+        })
+        .join('');
       return text.slice(-BYTES_MAX);
     } finally {
       closeSync(fd);

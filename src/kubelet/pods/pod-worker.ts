@@ -91,7 +91,12 @@ export class PodWorker {
     this.#pod = pod;
     this.#volumesChanged = true;
     // Force deletion overtakes a graceful one under way.
-    if (this.#graceSeconds !== undefined && after !== undefined && after < (before ?? this.#graceSeconds + 1) && after < this.#graceSeconds) {
+    if (
+      this.#graceSeconds !== undefined &&
+      after !== undefined &&
+      after < (before ?? this.#graceSeconds + 1) &&
+      after < this.#graceSeconds
+    ) {
       this.#graceSeconds = after;
       for (const id of this.#stopping.keys()) void this.#context.runtime.stop(id, after).catch(() => {});
     }
@@ -142,7 +147,13 @@ export class PodWorker {
     this.#timer = { timer, atMs };
   }
   #event(type: 'Normal' | 'Warning', reason: string, message: string, container?: Container): void {
-    this.#context.events.event(this.#pod, type, reason, message, container ? { fieldPath: this.#fieldPath(container) } : {});
+    this.#context.events.event(
+      this.#pod,
+      type,
+      reason,
+      message,
+      container ? { fieldPath: this.#fieldPath(container) } : {},
+    );
   }
   #fieldPath(container: Container): string {
     const isInit = this.#pod.spec.initContainers?.some(one => one.name === container.name);
@@ -173,12 +184,18 @@ export class PodWorker {
     const sandbox = readySandbox(state);
     if (sandbox) this.#podIps = this.#pod.spec.hostNetwork ? nodeIps : sandbox.ips;
     const status = podStatus({
-      pod: this.pod, containers: state.containers, isSandboxReady: sandbox !== undefined, podIps: this.#podIps, hostIps: nodeIps, waiting: this.#waiting,
+      pod: this.pod,
+      containers: state.containers,
+      isSandboxReady: sandbox !== undefined,
+      podIps: this.#podIps,
+      hostIps: nodeIps,
+      waiting: this.#waiting,
       isReady: container => this.#probes.get(container.id)?.isReady ?? false,
       isStarted: container => this.#probes.get(container.id)?.isStarted ?? false,
       terminationMessage: container => this.#terminationMessage(container),
       ...(this.#ended ? { ended: this.#ended } : {}),
-      isTerminating, nowMs: clock.now(),
+      isTerminating,
+      nowMs: clock.now(),
     });
     statuses.set(this.#pod, status);
     return status.phase === 'Succeeded' || status.phase === 'Failed';
@@ -193,7 +210,8 @@ export class PodWorker {
     } catch {
       // Never written.
     }
-    if (spec?.terminationMessagePolicy === 'FallbackToLogsOnError' && container.exitCode !== 0) return logTail(container.logPath) || undefined;
+    if (spec?.terminationMessagePolicy === 'FallbackToLogsOnError' && container.exitCode !== 0)
+      return logTail(container.logPath) || undefined;
     return undefined;
   }
 
@@ -203,7 +221,10 @@ export class PodWorker {
     if (activeDeadlineSeconds === undefined || !startTime || this.#ended) return;
     const leftMs = Date.parse(startTime) + activeDeadlineSeconds * 1000 - this.#context.clock.now();
     if (leftMs > 0) return this.#wakeAfter(leftMs);
-    this.#ended = { reason: 'DeadlineExceeded', message: 'Pod was active on the node longer than the specified deadline' };
+    this.#ended = {
+      reason: 'DeadlineExceeded',
+      message: 'Pod was active on the node longer than the specified deadline',
+    };
     this.#event('Normal', 'DeadlineExceeded', this.#ended.message);
   }
 
@@ -211,7 +232,10 @@ export class PodWorker {
   #admit(state: RuntimeState): boolean {
     if (this.#isAdmitted === undefined) {
       const { context } = { context: this.#context };
-      const refusal = state.containers.length || state.sandboxes.length ? undefined : admissionRefusal(this.#pod, context.otherPods(this.#uid), context.node);
+      const refusal =
+        state.containers.length || state.sandboxes.length
+          ? undefined
+          : admissionRefusal(this.#pod, context.otherPods(this.#uid), context.node);
       this.#isAdmitted = refusal === undefined;
       if (refusal) {
         this.#ended = refusal;
@@ -250,7 +274,9 @@ export class PodWorker {
     const pod = this.#pod;
     const namespace = pod.metadata.namespace!;
     return {
-      pod, clock, node,
+      pod,
+      clock,
+      node,
       addresses: () => ({ podIps: this.#podIps, hostIps: nodeIps }),
       read: (of, name) => {
         references.hold(this.#uid, of, namespace, name, () => {
@@ -283,7 +309,8 @@ export class PodWorker {
     if (!this.#pod.spec.volumes?.length || (!this.#volumesChanged && nowMs < this.#nextRefreshMs)) return;
     this.#volumesChanged = false;
     this.#nextRefreshMs = nowMs + RESYNC_MS;
-    for (const error of await this.#volumes.refresh(this.#volumeContext())) this.#event('Warning', 'FailedMount', error.message);
+    for (const error of await this.#volumes.refresh(this.#volumeContext()))
+      this.#event('Warning', 'FailedMount', error.message);
   }
 
   async #ensureSandbox(state: RuntimeState): Promise<SandboxState | undefined> {
@@ -295,12 +322,23 @@ export class PodWorker {
     if (attempt > 0) this.#event('Normal', 'SandboxChanged', 'Pod sandbox changed, it will be killed and re-created.');
     for (const old of state.sandboxes) await runtime.stopSandbox(old.id);
     const cgroup = podCgroup(cgroupRoot, pod);
-    const shared = { hostNetwork: pod.spec.hostNetwork ?? false, hostPid: pod.spec.hostPID ?? false, hostIpc: pod.spec.hostIPC ?? false };
+    const shared = {
+      hostNetwork: pod.spec.hostNetwork ?? false,
+      hostPid: pod.spec.hostPID ?? false,
+      hostIpc: pod.spec.hostIPC ?? false,
+    };
     try {
       cgroups.create(cgroup, podLimits(pod));
       return await runtime.runSandbox({
-        podUid: this.#uid, namespace: pod.metadata.namespace!, name: pod.metadata.name, attempt, hostname: hostnameOf(pod, clusterDomain).hostname, ...shared,
-        sysctls: Object.fromEntries((pod.spec.securityContext?.sysctls ?? []).map(({ name, value }) => [name, value])), cgroupParent: cgroup, labels: {},
+        podUid: this.#uid,
+        namespace: pod.metadata.namespace!,
+        name: pod.metadata.name,
+        attempt,
+        hostname: hostnameOf(pod, clusterDomain).hostname,
+        ...shared,
+        sysctls: Object.fromEntries((pod.spec.securityContext?.sysctls ?? []).map(({ name, value }) => [name, value])),
+        cgroupParent: cgroup,
+        labels: {},
       });
     } catch (error) {
       this.#event('Warning', 'FailedCreatePodSandBox', `Failed to create pod sandbox: ${messageOf(error)}`);
@@ -336,42 +374,69 @@ export class PodWorker {
     for (const spec of this.#pod.spec.containers) await this.#keepRunning(sandbox, spec, containers, false);
   }
 
-  async #keepRunning(sandbox: SandboxState, spec: Container, containers: readonly ContainerState[], isInit: boolean): Promise<void> {
+  async #keepRunning(
+    sandbox: SandboxState,
+    spec: Container,
+    containers: readonly ContainerState[],
+    isInit: boolean,
+  ): Promise<void> {
     const { runtime } = this.#context;
     const latest = latestOf(containers, spec.name);
     if (latest?.state === 'running' && latest.sandboxId === sandbox.id) {
       const doomed = this.#probes.get(latest.id)?.doomedBy;
       const isChanged = latest.labels['hash'] !== undefined && latest.labels['hash'] !== containerHash(spec);
       if (!doomed && !isChanged) return;
-      const why = doomed ? `Container ${spec.name} failed ${doomed} probe, will be restarted` : `Container ${spec.name} definition changed, will be restarted`;
+      const why = doomed
+        ? `Container ${spec.name} failed ${doomed} probe, will be restarted`
+        : `Container ${spec.name} definition changed, will be restarted`;
       const probe = doomed === 'startup' ? spec.startupProbe : spec.livenessProbe;
-      const grace = (doomed ? probe?.terminationGracePeriodSeconds : undefined) ?? this.#pod.spec.terminationGracePeriodSeconds ?? GRACE_SECONDS_DEFAULT;
+      const grace =
+        (doomed ? probe?.terminationGracePeriodSeconds : undefined) ??
+        this.#pod.spec.terminationGracePeriodSeconds ??
+        GRACE_SECONDS_DEFAULT;
       await this.#stopContainer(latest, spec, grace, why);
       return this.wake();
     }
-    if (latest?.state === 'exited' && latest.sandboxId === sandbox.id && !restarts(this.#pod, spec, latest.exitCode, isInit)) return;
+    if (
+      latest?.state === 'exited' &&
+      latest.sandboxId === sandbox.id &&
+      !restarts(this.#pod, spec, latest.exitCode, isInit)
+    )
+      return;
     if (latest?.state === 'exited') {
       const { leftMs, delayMs } = this.#backoff.left(spec.name, latest.finishedMs ?? latest.createdMs);
       const where = `${this.#pod.metadata.name}_${this.#pod.metadata.namespace}(${this.#uid})`;
       if (leftMs > 0) {
-        if (this.#waiting.get(spec.name)?.reason !== 'CrashLoopBackOff') this.#event('Warning', 'BackOff', `Back-off restarting failed container ${spec.name} in pod ${where}`, spec);
-        this.#waiting.set(spec.name, { reason: 'CrashLoopBackOff', message: `back-off ${goDuration(delayMs)} restarting failed container=${spec.name} pod=${where}` });
+        if (this.#waiting.get(spec.name)?.reason !== 'CrashLoopBackOff')
+          this.#event('Warning', 'BackOff', `Back-off restarting failed container ${spec.name} in pod ${where}`, spec);
+        this.#waiting.set(spec.name, {
+          reason: 'CrashLoopBackOff',
+          message: `back-off ${goDuration(delayMs)} restarting failed container=${spec.name} pod=${where}`,
+        });
         return this.#wakeAfter(leftMs + 5);
       }
       // A start that failed on the way has not had its restart yet.
-      if (!['CreateContainerConfigError', 'CreateContainerError', 'ErrImagePull', 'ImagePullBackOff'].includes(this.#waiting.get(spec.name)?.reason ?? '')) {
+      if (
+        !['CreateContainerConfigError', 'CreateContainerError', 'ErrImagePull', 'ImagePullBackOff'].includes(
+          this.#waiting.get(spec.name)?.reason ?? '',
+        )
+      ) {
         this.#backoff.restarted(spec.name, latest.finishedMs ?? latest.createdMs);
       }
     }
     // Of the dead only the last is kept, for its logs.
-    for (const old of containers) if (old.name === spec.name && old !== latest && old.state !== 'running') await runtime.remove(old.id);
+    for (const old of containers)
+      if (old.name === spec.name && old !== latest && old.state !== 'running') await runtime.remove(old.id);
     if (latest?.state === 'created') await runtime.remove(latest.id);
     const attempt = latest ? latest.attempt + (latest.state === 'created' ? 0 : 1) : this.#formerRestarts(spec.name);
     await this.#start(sandbox, spec, attempt);
   }
   // A container that the runtime has forgotten still counts on from its status.
   #formerRestarts(name: string): number {
-    const known = [...(this.#pod.status?.containerStatuses ?? []), ...(this.#pod.status?.initContainerStatuses ?? [])].find(one => one.name === name);
+    const known = [
+      ...(this.#pod.status?.containerStatuses ?? []),
+      ...(this.#pod.status?.initContainerStatuses ?? []),
+    ].find(one => one.name === name);
     return known?.containerID ? known.restartCount + 1 : (known?.restartCount ?? 0);
   }
 
@@ -391,7 +456,15 @@ export class PodWorker {
     };
     let id: string;
     try {
-      const config = await containerConfig({ context: this.#context, pod: { ...this.#pod, status: this.pod.status ?? {} }, container: spec, image: presence.image, attempt, podIps, volumes: this.#volumes });
+      const config = await containerConfig({
+        context: this.#context,
+        pod: { ...this.#pod, status: this.pod.status ?? {} },
+        container: spec,
+        image: presence.image,
+        attempt,
+        podIps,
+        volumes: this.#volumes,
+      });
       try {
         id = await runtime.createContainer(sandbox.id, config);
       } catch (error) {
@@ -412,11 +485,21 @@ export class PodWorker {
     if (hook) {
       const container = latestOf((await runtime.snapshot(this.#uid)).containers, spec.name)!;
       try {
-        await runHook(hook, { container: spec, target: this.#target(container, spec), clock: this.#context.clock, signal: new AbortController().signal });
+        await runHook(hook, {
+          container: spec,
+          target: this.#target(container, spec),
+          clock: this.#context.clock,
+          signal: new AbortController().signal,
+        });
       } catch (error) {
         this.#event('Warning', 'FailedPostStartHook', `PostStartHook failed: ${messageOf(error)}`, spec);
         this.#waiting.set(spec.name, { reason: 'PostStartHookError', message: messageOf(error) });
-        await this.#stopContainer(container, spec, this.#pod.spec.terminationGracePeriodSeconds ?? GRACE_SECONDS_DEFAULT, `FailedPostStartHook`);
+        await this.#stopContainer(
+          container,
+          spec,
+          this.#pod.spec.terminationGracePeriodSeconds ?? GRACE_SECONDS_DEFAULT,
+          `FailedPostStartHook`,
+        );
         this.#wakeAfter(10);
       }
     }
@@ -436,7 +519,13 @@ export class PodWorker {
           if (bytes < EXEC_OUTPUT_BYTES_MAX) parts.push(part.subarray(0, EXEC_OUTPUT_BYTES_MAX - bytes));
           bytes += part.length;
         });
-        const { exitCode } = await this.#context.runtime.exec(container.id, { command, tty: false, stdout: sink, stderr: sink, signal });
+        const { exitCode } = await this.#context.runtime.exec(container.id, {
+          command,
+          tty: false,
+          stdout: sink,
+          stderr: sink,
+          signal,
+        });
         return { exitCode, output: Buffer.concat(parts).toString('utf8') };
       },
     };
@@ -456,25 +545,53 @@ export class PodWorker {
       if (this.#probes.has(container.id)) continue;
       const spec = allContainers(this.#pod).find(one => one.name === container.name);
       if (!spec) continue;
-      const known = [...(this.#pod.status?.containerStatuses ?? []), ...(this.#pod.status?.initContainerStatuses ?? [])].find(one => one.containerID === `cox://${container.id}`);
-      this.#probes.set(container.id, new ContainerProbes({
-        container: spec, startedMs: container.startedMs ?? container.createdMs, target: this.#target(container, spec), clock: this.#context.clock, random: this.#context.random,
-        wasReady: known?.ready ?? false,
-        failed: (kind, output) => this.#event('Warning', 'Unhealthy', `${kind[0]!.toUpperCase()}${kind.slice(1)} probe failed: ${output}`, spec),
-        changed: () => this.wake(),
-      }));
+      const known = [
+        ...(this.#pod.status?.containerStatuses ?? []),
+        ...(this.#pod.status?.initContainerStatuses ?? []),
+      ].find(one => one.containerID === `cox://${container.id}`);
+      this.#probes.set(
+        container.id,
+        new ContainerProbes({
+          container: spec,
+          startedMs: container.startedMs ?? container.createdMs,
+          target: this.#target(container, spec),
+          clock: this.#context.clock,
+          random: this.#context.random,
+          wasReady: known?.ready ?? false,
+          failed: (kind, output) =>
+            this.#event(
+              'Warning',
+              'Unhealthy',
+              `${kind[0]!.toUpperCase()}${kind.slice(1)} probe failed: ${output}`,
+              spec,
+            ),
+          changed: () => this.wake(),
+        }),
+      );
     }
   }
 
   /** preStop, then the stop signal, all within the grace; probes end first. Idempotent. */
-  #stopContainer(container: ContainerState, spec: Container | undefined, graceSeconds: number, message: string): Promise<void> {
+  #stopContainer(
+    container: ContainerState,
+    spec: Container | undefined,
+    graceSeconds: number,
+    message: string,
+  ): Promise<void> {
     const present = this.#stopping.get(container.id);
     if (present) return present;
-    const work = this.#stopOnce(container, spec, graceSeconds, message).finally(() => this.#stopping.delete(container.id));
+    const work = this.#stopOnce(container, spec, graceSeconds, message).finally(() =>
+      this.#stopping.delete(container.id),
+    );
     this.#stopping.set(container.id, work);
     return work;
   }
-  async #stopOnce(container: ContainerState, spec: Container | undefined, graceSeconds: number, message: string): Promise<void> {
+  async #stopOnce(
+    container: ContainerState,
+    spec: Container | undefined,
+    graceSeconds: number,
+    message: string,
+  ): Promise<void> {
     const { clock, runtime } = this.#context;
     this.#probes.get(container.id)?.stop();
     if (spec) this.#event('Normal', 'Killing', message, spec);
@@ -506,10 +623,15 @@ export class PodWorker {
     const sidecars = (this.#pod.spec.initContainers ?? []).filter(isSidecar).map(spec => spec.name);
     const specOf = (name: string) => allContainers(this.#pod).find(one => one.name === name);
     const endMs = clock.monotonic() + graceSeconds * 1000;
-    await Promise.all(running.filter(one => !sidecars.includes(one.name)).map(one => this.#stopContainer(one, specOf(one.name), graceSeconds, `Stopping container ${one.name}`)));
+    await Promise.all(
+      running
+        .filter(one => !sidecars.includes(one.name))
+        .map(one => this.#stopContainer(one, specOf(one.name), graceSeconds, `Stopping container ${one.name}`)),
+    );
     for (const name of sidecars.reverse()) {
       const left = graceSeconds === 0 ? 0 : Math.max(GRACE_SECONDS_MIN, (endMs - clock.monotonic()) / 1000);
-      for (const one of running) if (one.name === name) await this.#stopContainer(one, specOf(name), left, `Stopping container ${name}`);
+      for (const one of running)
+        if (one.name === name) await this.#stopContainer(one, specOf(name), left, `Stopping container ${name}`);
     }
   }
 
@@ -540,7 +662,9 @@ export class PodWorker {
     const { deletionGracePeriodSeconds, namespace, name } = this.#pod.metadata;
     const grace = deletionGracePeriodSeconds ?? this.#pod.spec.terminationGracePeriodSeconds ?? GRACE_SECONDS_DEFAULT;
     // Even a forced end leaves a second, so that a process can see its signal.
-    this.#graceSeconds = this.#isRemoved ? Math.max(1, Math.min(grace, this.#graceSeconds ?? grace)) : Math.max(grace, 0);
+    this.#graceSeconds = this.#isRemoved
+      ? Math.max(1, Math.min(grace, this.#graceSeconds ?? grace))
+      : Math.max(grace, 0);
     if (!this.#isRemoved) this.#publish(state);
     await this.#stopAll(state, this.#graceSeconds);
     for (const sandbox of state.sandboxes) await runtime.stopSandbox(sandbox.id);
@@ -552,7 +676,10 @@ export class PodWorker {
     await this.#releaseVolumes();
     if (!this.#isRemoved) {
       try {
-        await transport.delete({ of: PODS, namespace: namespace!, name }, { gracePeriodSeconds: 0, preconditions: { uid: this.#uid } });
+        await transport.delete(
+          { of: PODS, namespace: namespace!, name },
+          { gracePeriodSeconds: 0, preconditions: { uid: this.#uid } },
+        );
       } catch (error) {
         if (!isReason(error, 'NotFound', 'Conflict')) {
           this.#context.log.debug('pod not deleted yet', { pod: this.#name, error: messageOf(error) });
@@ -593,4 +720,3 @@ export function goDuration(ms: number): string {
   const seconds = Math.round(ms / 1000);
   return seconds < 60 ? `${seconds}s` : `${Math.floor(seconds / 60)}m${seconds % 60}s`;
 }
-

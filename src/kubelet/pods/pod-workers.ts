@@ -57,10 +57,17 @@ export class PodWorkers {
     void (async () => {
       for await (const event of runtime.events(signal)) this.#workers.get(event.podUid)?.wake();
     })().catch(error => log.error('runtime events ended', { error: messageOf(error) }));
-    signal.addEventListener('abort', () => {
-      for (const worker of this.#workers.values()) worker.abandon();
-    }, { once: true });
-    await Promise.race([this.#pods.synced, new Promise<void>(resolve => signal.addEventListener('abort', () => resolve(), { once: true }))]);
+    signal.addEventListener(
+      'abort',
+      () => {
+        for (const worker of this.#workers.values()) worker.abandon();
+      },
+      { once: true },
+    );
+    await Promise.race([
+      this.#pods.synced,
+      new Promise<void>(resolve => signal.addEventListener('abort', () => resolve(), { once: true })),
+    ]);
     if (signal.aborted) return;
     await this.#removeOrphans();
     while (!signal.aborted) {
@@ -104,10 +111,16 @@ export class PodWorkers {
     const { runtime, network, paths, cgroups, cgroupRoot, log } = this.#context;
     const known = new Set([...this.#pods.values()].map(pod => pod.metadata.uid!));
     const state = await runtime.snapshot();
-    const strangers = new Set([...state.sandboxes, ...state.containers].map(one => one.podUid).filter(uid => !known.has(uid)));
+    const strangers = new Set(
+      [...state.sandboxes, ...state.containers].map(one => one.podUid).filter(uid => !known.has(uid)),
+    );
     for (const uid of strangers) log.info('ending a pod that is no longer on this node', { uid });
     for (const one of state.containers) if (strangers.has(one.podUid)) await runtime.stop(one.id, 1).catch(() => {});
-    for (const one of state.sandboxes) if (strangers.has(one.podUid)) await runtime.removeSandbox(one.id).catch(error => log.warn('sandbox not removed', { error: messageOf(error) }));
+    for (const one of state.sandboxes)
+      if (strangers.has(one.podUid))
+        await runtime
+          .removeSandbox(one.id)
+          .catch(error => log.warn('sandbox not removed', { error: messageOf(error) }));
     for (const one of state.containers) if (strangers.has(one.podUid)) await runtime.remove(one.id).catch(() => {});
     await network.retain(known);
     for (const uid of existsSync(paths.pods) ? readdirSync(paths.pods) : []) {
@@ -119,9 +132,13 @@ export class PodWorkers {
         log.warn('volumes of a removed pod not cleaned up', { uid, error: messageOf(error) });
       }
     }
-    for (const name of existsSync(paths.logsRoot) ? readdirSync(paths.logsRoot) : []) if (!known.has(name.slice(name.lastIndexOf('_') + 1))) rmSync(join(paths.logsRoot, name), { recursive: true, force: true });
+    for (const name of existsSync(paths.logsRoot) ? readdirSync(paths.logsRoot) : [])
+      if (!known.has(name.slice(name.lastIndexOf('_') + 1)))
+        rmSync(join(paths.logsRoot, name), { recursive: true, force: true });
     for (const parent of ['', '/burstable', '/besteffort']) {
-      for (const name of cgroups.children(`${cgroupRoot}/kubepods${parent}`)) if (name.startsWith('pod') && !known.has(name.slice(3))) cgroups.remove(`${cgroupRoot}/kubepods${parent}/${name}`);
+      for (const name of cgroups.children(`${cgroupRoot}/kubepods${parent}`))
+        if (name.startsWith('pod') && !known.has(name.slice(3)))
+          cgroups.remove(`${cgroupRoot}/kubepods${parent}/${name}`);
     }
   }
 }

@@ -10,28 +10,90 @@ import { podStatus, restarts, type StatusInput } from './status.ts';
 import { statusPatch } from './status-writer.ts';
 
 const pod = (spec: object = {}, status?: PodStatus): Pod => ({
-  apiVersion: 'v1', kind: 'Pod', metadata: { name: 'p', namespace: 'n', uid: 'u', generation: 2 },
-  spec: { restartPolicy: 'Always', containers: [{ name: 'c', image: 'i' }], ...spec }, ...(status ? { status } : {}),
+  apiVersion: 'v1',
+  kind: 'Pod',
+  metadata: { name: 'p', namespace: 'n', uid: 'u', generation: 2 },
+  spec: { restartPolicy: 'Always', containers: [{ name: 'c', image: 'i' }], ...spec },
+  ...(status ? { status } : {}),
 });
 const state = (extra: Partial<ContainerState> = {}): ContainerState => ({
-  id: 'id', sandboxId: 's', podUid: 'u', name: 'c', attempt: 0, imageRef: 'i', imageId: 'sha256:1', state: 'running', createdMs: 1000, startedMs: 2000, finishedMs: undefined, exitCode: undefined,
-  signal: undefined, oomKilled: false, pid: 1, logPath: '', labels: {}, ...extra,
+  id: 'id',
+  sandboxId: 's',
+  podUid: 'u',
+  name: 'c',
+  attempt: 0,
+  imageRef: 'i',
+  imageId: 'sha256:1',
+  state: 'running',
+  createdMs: 1000,
+  startedMs: 2000,
+  finishedMs: undefined,
+  exitCode: undefined,
+  signal: undefined,
+  oomKilled: false,
+  pid: 1,
+  logPath: '',
+  labels: {},
+  ...extra,
 });
-const exited = (exitCode: number, extra: Partial<ContainerState> = {}) => state({ state: 'exited', exitCode, finishedMs: 3000, ...extra });
+const exited = (exitCode: number, extra: Partial<ContainerState> = {}) =>
+  state({ state: 'exited', exitCode, finishedMs: 3000, ...extra });
 const input = (of: Pod, containers: ContainerState[], extra: Partial<StatusInput> = {}): StatusInput => ({
-  pod: of, containers, isSandboxReady: true, podIps: ['10.0.0.1'], hostIps: ['10.1.0.1'], waiting: new Map(), isReady: () => true, isStarted: () => true, terminationMessage: () => undefined, isTerminating: false, nowMs: 5000, ...extra,
+  pod: of,
+  containers,
+  isSandboxReady: true,
+  podIps: ['10.0.0.1'],
+  hostIps: ['10.1.0.1'],
+  waiting: new Map(),
+  isReady: () => true,
+  isStarted: () => true,
+  terminationMessage: () => undefined,
+  isTerminating: false,
+  nowMs: 5000,
+  ...extra,
 });
 
 test('expansion of $(VAR)', () => {
   const values: Record<string, string> = { A: '1', B: 'two' };
-  for (const [text, expected] of Object.entries({ '$(A)': '1', '$(A)-$(B)': '1-two', '$$(A)': '$(A)', '$(X)': '$(X)', $A: '$A', 'a$': 'a$', '$(A': '$(A', '$$$(A)': '$1' })) assert.equal(expand(text, name => values[name]), expected, text);
+  for (const [text, expected] of Object.entries({
+    '$(A)': '1',
+    '$(A)-$(B)': '1-two',
+    '$$(A)': '$(A)',
+    '$(X)': '$(X)',
+    $A: '$A',
+    a$: 'a$',
+    '$(A': '$(A',
+    '$$$(A)': '$1',
+  }))
+    assert.equal(
+      expand(text, name => values[name]),
+      expected,
+      text,
+    );
 });
 
 test('service variables: own namespace, kubernetes always, headless never', () => {
-  const service = (name: string, namespace: string, clusterIP: string) => ({ apiVersion: 'v1', kind: 'Service', metadata: { name, namespace }, spec: { clusterIP, ports: [{ port: 53, protocol: 'UDP' }] } }) as Service;
-  const all = [service('a-b', 'n', '1.1.1.1'), service('kubernetes', 'default', '2.2.2.2'), service('other', 'm', '3.3.3.3'), service('none', 'n', 'None')];
-  assert.deepEqual([...serviceVariables(all, 'n', true).keys()].filter(key => key.endsWith('HOST')), ['A_B_SERVICE_HOST', 'KUBERNETES_SERVICE_HOST']);
-  assert.deepEqual([...serviceVariables(all, 'n', false).keys()].filter(key => key.endsWith('HOST')), ['KUBERNETES_SERVICE_HOST']);
+  const service = (name: string, namespace: string, clusterIP: string) =>
+    ({
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { name, namespace },
+      spec: { clusterIP, ports: [{ port: 53, protocol: 'UDP' }] },
+    }) as Service;
+  const all = [
+    service('a-b', 'n', '1.1.1.1'),
+    service('kubernetes', 'default', '2.2.2.2'),
+    service('other', 'm', '3.3.3.3'),
+    service('none', 'n', 'None'),
+  ];
+  assert.deepEqual(
+    [...serviceVariables(all, 'n', true).keys()].filter(key => key.endsWith('HOST')),
+    ['A_B_SERVICE_HOST', 'KUBERNETES_SERVICE_HOST'],
+  );
+  assert.deepEqual(
+    [...serviceVariables(all, 'n', false).keys()].filter(key => key.endsWith('HOST')),
+    ['KUBERNETES_SERVICE_HOST'],
+  );
   assert.equal(serviceVariables(all, 'n', true).get('A_B_PORT_53_UDP'), 'udp://1.1.1.1:53');
 });
 
@@ -40,27 +102,56 @@ test('quality of service and what follows from it', () => {
   const guaranteed = of({ limits: { cpu: '500m', memory: '1Gi' }, requests: { cpu: '500m', memory: '1Gi' } });
   const burstable = of({ requests: { memory: '1Gi' } });
   assert.deepEqual([qosOf(guaranteed), qosOf(burstable), qosOf(pod())], ['Guaranteed', 'Burstable', 'BestEffort']);
-  assert.deepEqual([podCgroup('/r', guaranteed), podCgroup('/r', burstable), podCgroup('/r', pod())], ['/r/kubepods/podu', '/r/kubepods/burstable/podu', '/r/kubepods/besteffort/podu']);
+  assert.deepEqual(
+    [podCgroup('/r', guaranteed), podCgroup('/r', burstable), podCgroup('/r', pod())],
+    ['/r/kubepods/podu', '/r/kubepods/burstable/podu', '/r/kubepods/besteffort/podu'],
+  );
   const memory = 4 * 2 ** 30;
-  assert.deepEqual([guaranteed, burstable, pod()].map(one => oomScoreAdj(one, one.spec.containers[0]!, memory)), [-997, 750, 1000]);
-  assert.deepEqual(podLimits(guaranteed), { cpuShares: 512, cpuQuotaMicros: 50_000, cpuPeriodMicros: 100_000, memoryBytesMax: 2 ** 30 });
+  assert.deepEqual(
+    [guaranteed, burstable, pod()].map(one => oomScoreAdj(one, one.spec.containers[0]!, memory)),
+    [-997, 750, 1000],
+  );
+  assert.deepEqual(podLimits(guaranteed), {
+    cpuShares: 512,
+    cpuQuotaMicros: 50_000,
+    cpuPeriodMicros: 100_000,
+    memoryBytesMax: 2 ** 30,
+  });
   assert.deepEqual(podLimits(pod()), { cpuShares: 2 });
   assert.deepEqual([sharesOf(0), sharesOf(1000), quotaOf(1)], [2, 1024, 1000]);
-  const steps = pod({ initContainers: [{ name: 'a', resources: { requests: { cpu: '3' } } }, { name: 'b', restartPolicy: 'Always', resources: { requests: { cpu: '1' } } }], containers: [{ name: 'c', resources: { requests: { cpu: '1' } } }] });
+  const steps = pod({
+    initContainers: [
+      { name: 'a', resources: { requests: { cpu: '3' } } },
+      { name: 'b', restartPolicy: 'Always', resources: { requests: { cpu: '1' } } },
+    ],
+    containers: [{ name: 'c', resources: { requests: { cpu: '1' } } }],
+  });
   assert.equal(podRequest(steps, 'cpu'), 3000);
 });
 
 test('restart decisions', () => {
   const [container] = pod().spec.containers;
-  const rule = { ...container!, restartPolicy: 'Never', restartPolicyRules: [{ action: 'Restart', exitCodes: { operator: 'In', values: [42] } }] };
+  const rule = {
+    ...container!,
+    restartPolicy: 'Never',
+    restartPolicyRules: [{ action: 'Restart', exitCodes: { operator: 'In', values: [42] } }],
+  };
   assert.deepEqual(
-    [restarts(pod(), container!, 0, false), restarts(pod({ restartPolicy: 'OnFailure' }), container!, 0, false), restarts(pod({ restartPolicy: 'Never' }), container!, 1, false), restarts(pod(), container!, 0, true), restarts(pod(), rule, 42, false), restarts(pod(), rule, 1, false)],
+    [
+      restarts(pod(), container!, 0, false),
+      restarts(pod({ restartPolicy: 'OnFailure' }), container!, 0, false),
+      restarts(pod({ restartPolicy: 'Never' }), container!, 1, false),
+      restarts(pod(), container!, 0, true),
+      restarts(pod(), rule, 42, false),
+      restarts(pod(), rule, 1, false),
+    ],
     [true, false, false, false, true, false],
   );
 });
 
 test('phases', () => {
-  const phase = (of: Pod, containers: ContainerState[], extra: Partial<StatusInput> = {}) => podStatus(input(of, containers, extra)).phase;
+  const phase = (of: Pod, containers: ContainerState[], extra: Partial<StatusInput> = {}) =>
+    podStatus(input(of, containers, extra)).phase;
   const never = pod({ restartPolicy: 'Never' });
   assert.equal(phase(pod(), []), 'Pending');
   assert.equal(phase(pod(), [state()]), 'Running');
@@ -77,14 +168,30 @@ test('phases', () => {
 test('conditions and container statuses', () => {
   const unready = podStatus(input(pod(), [state()], { isReady: () => false }));
   const ready = unready.conditions!.find(one => one.type === 'Ready')!;
-  assert.deepEqual([ready.status, ready.reason, ready.message, ready.observedGeneration], ['False', 'ContainersNotReady', 'containers with unready status: [c]', 2]);
+  assert.deepEqual(
+    [ready.status, ready.reason, ready.message, ready.observedGeneration],
+    ['False', 'ContainersNotReady', 'containers with unready status: [c]', 2],
+  );
   const init = podStatus(input(pod({ initContainers: [{ name: 'i' }] }), [state({ name: 'i' })]));
-  assert.equal(init.conditions!.find(one => one.type === 'Initialized')!.message, 'containers with incomplete status: [i]');
+  assert.equal(
+    init.conditions!.find(one => one.type === 'Initialized')!.message,
+    'containers with incomplete status: [i]',
+  );
   assert.deepEqual(init.containerStatuses![0]!.state, { waiting: { reason: 'PodInitializing' } });
   const gated = podStatus(input(pod({ readinessGates: [{ conditionType: 'x/y' }] }), [state()]));
-  assert.deepEqual(gated.conditions!.filter(one => one.status === 'False').map(one => [one.type, one.reason]), [['Ready', 'ReadinessGatesNotReady']]);
-  const crashed = podStatus(input(pod(), [exited(1, { attempt: 0 }), exited(137, { attempt: 1, oomKilled: true, id: 'two' })], { waiting: new Map([['c', { reason: 'CrashLoopBackOff', message: 'm' }]]) })).containerStatuses![0]!;
-  assert.deepEqual([crashed.state, crashed.lastState?.terminated?.reason, crashed.restartCount], [{ waiting: { reason: 'CrashLoopBackOff', message: 'm' } }, 'OOMKilled', 1]);
+  assert.deepEqual(
+    gated.conditions!.filter(one => one.status === 'False').map(one => [one.type, one.reason]),
+    [['Ready', 'ReadinessGatesNotReady']],
+  );
+  const crashed = podStatus(
+    input(pod(), [exited(1, { attempt: 0 }), exited(137, { attempt: 1, oomKilled: true, id: 'two' })], {
+      waiting: new Map([['c', { reason: 'CrashLoopBackOff', message: 'm' }]]),
+    }),
+  ).containerStatuses![0]!;
+  assert.deepEqual(
+    [crashed.state, crashed.lastState?.terminated?.reason, crashed.restartCount],
+    [{ waiting: { reason: 'CrashLoopBackOff', message: 'm' } }, 'OOMKilled', 1],
+  );
 });
 
 test('a status patch holds only what changed', () => {
@@ -93,7 +200,10 @@ test('a status patch holds only what changed', () => {
   const second = podStatus(input(pod({}, first), [state()], { isReady: () => false, podIps: ['10.0.0.2'] }));
   const patch = statusPatch(second, first) as { conditions: { type: string }[]; podIPs: object[] };
   assert.deepEqual(Object.keys(patch).sort(), ['conditions', 'containerStatuses', 'podIP', 'podIPs']);
-  assert.deepEqual(patch.conditions.map(one => one.type), ['Ready', 'ContainersReady']);
+  assert.deepEqual(
+    patch.conditions.map(one => one.type),
+    ['Ready', 'ContainersReady'],
+  );
   assert.deepEqual(patch.podIPs, [{ ip: '10.0.0.2' }, { $patch: 'replace' }]);
   // A condition that another controller wrote is left alone.
   const foreign = { ...first, conditions: [...first.conditions!, { type: 'x/y', status: 'True' }] };
@@ -101,21 +211,47 @@ test('a status patch holds only what changed', () => {
 });
 
 test('hosts and resolver files', () => {
-  const options = { clusterDns: ['10.96.0.10'], clusterDomain: 'c.l', nodeResolver: 'nameserver 9.9.9.9\nsearch home\n' };
-  assert.equal(resolverFile(pod(), options), 'search n.svc.c.l svc.c.l c.l home\nnameserver 10.96.0.10\noptions ndots:5\n');
+  const options = {
+    clusterDns: ['10.96.0.10'],
+    clusterDomain: 'c.l',
+    nodeResolver: 'nameserver 9.9.9.9\nsearch home\n',
+  };
+  assert.equal(
+    resolverFile(pod(), options),
+    'search n.svc.c.l svc.c.l c.l home\nnameserver 10.96.0.10\noptions ndots:5\n',
+  );
   assert.equal(resolverFile(pod({ dnsPolicy: 'Default' }), options), 'search home\nnameserver 9.9.9.9\n');
-  assert.equal(resolverFile(pod({ dnsPolicy: 'None', dnsConfig: { nameservers: ['1.1.1.1'], options: [{ name: 'ndots', value: '2' }] } }), options), 'nameserver 1.1.1.1\noptions ndots:2\n');
-  const text = hostsFile(pod({ hostAliases: [{ ip: '1.2.3.4', hostnames: ['a', 'b'] }] }), { podIps: ['10.0.0.1'], hostname: 'h', domain: '' });
+  assert.equal(
+    resolverFile(
+      pod({ dnsPolicy: 'None', dnsConfig: { nameservers: ['1.1.1.1'], options: [{ name: 'ndots', value: '2' }] } }),
+      options,
+    ),
+    'nameserver 1.1.1.1\noptions ndots:2\n',
+  );
+  const text = hostsFile(pod({ hostAliases: [{ ip: '1.2.3.4', hostnames: ['a', 'b'] }] }), {
+    podIps: ['10.0.0.1'],
+    hostname: 'h',
+    domain: '',
+  });
   assert.ok(text.includes('10.0.0.1\th\n') && text.endsWith('# Entries added by HostAliases.\n1.2.3.4\ta\tb\n'));
 });
 
 test('what is not supported is refused', () => {
   const node = { cpuMilli: 2000, memoryBytes: 1e9, ephemeralBytes: 1e9, podsMax: 2 };
   const wants = (cpu: string) => pod({ containers: [{ name: 'c', resources: { requests: { cpu } } }] });
-  assert.deepEqual(admissionRefusal(wants('1500m'), [wants('1')], node), { reason: 'OutOfcpu', message: "Pod was rejected: Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000" });
+  assert.deepEqual(admissionRefusal(wants('1500m'), [wants('1')], node), {
+    reason: 'OutOfcpu',
+    message: "Pod was rejected: Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000",
+  });
   assert.equal(admissionRefusal(pod(), [pod(), pod()], node)?.reason, 'OutOfpods');
-  assert.equal(admissionRefusal(pod({ securityContext: { sysctls: [{ name: 'kernel.x', value: '1' }] } }), [], node)?.reason, 'SysctlForbidden');
+  assert.equal(
+    admissionRefusal(pod({ securityContext: { sysctls: [{ name: 'kernel.x', value: '1' }] } }), [], node)?.reason,
+    'SysctlForbidden',
+  );
   assert.equal(admissionRefusal(pod({ shareProcessNamespace: true }), [], node)?.reason, 'UnsupportedPodSpec');
   assert.equal(admissionRefusal(pod(), [], node), undefined);
-  assert.match(containerRefusal(pod({ securityContext: { appArmorProfile: { type: 'RuntimeDefault' } } }), { name: 'c' })!, /AppArmor/);
+  assert.match(
+    containerRefusal(pod({ securityContext: { appArmorProfile: { type: 'RuntimeDefault' } } }), { name: 'c' })!,
+    /AppArmor/,
+  );
 });

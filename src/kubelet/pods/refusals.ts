@@ -14,30 +14,59 @@ export interface Refusal {
 }
 
 const SAFE_SYSCTLS = new Set([
-  'kernel.shm_rmid_forced', 'net.ipv4.ip_local_port_range', 'net.ipv4.tcp_syncookies', 'net.ipv4.ping_group_range', 'net.ipv4.ip_unprivileged_port_start', 'net.ipv4.ip_local_reserved_ports',
-  'net.ipv4.tcp_keepalive_time', 'net.ipv4.tcp_fin_timeout', 'net.ipv4.tcp_keepalive_intvl', 'net.ipv4.tcp_keepalive_probes', 'net.ipv4.tcp_rmem', 'net.ipv4.tcp_wmem',
+  'kernel.shm_rmid_forced',
+  'net.ipv4.ip_local_port_range',
+  'net.ipv4.tcp_syncookies',
+  'net.ipv4.ping_group_range',
+  'net.ipv4.ip_unprivileged_port_start',
+  'net.ipv4.ip_local_reserved_ports',
+  'net.ipv4.tcp_keepalive_time',
+  'net.ipv4.tcp_fin_timeout',
+  'net.ipv4.tcp_keepalive_intvl',
+  'net.ipv4.tcp_keepalive_probes',
+  'net.ipv4.tcp_rmem',
+  'net.ipv4.tcp_wmem',
 ]);
 
 /** Why the node cannot take the pod, given those it has; the words of upstream's predicates. */
-export function admissionRefusal(pod: Pod, others: readonly Pod[], node: NodeResources & { readonly podsMax: number }): Refusal | undefined {
+export function admissionRefusal(
+  pod: Pod,
+  others: readonly Pod[],
+  node: NodeResources & { readonly podsMax: number },
+): Refusal | undefined {
   if (others.length + 1 > node.podsMax) return short('pods', 1, others.length, node.podsMax);
-  for (const [name, capacity] of [['cpu', node.cpuMilli], ['memory', node.memoryBytes], ['ephemeral-storage', node.ephemeralBytes]] as const) {
+  for (const [name, capacity] of [
+    ['cpu', node.cpuMilli],
+    ['memory', node.memoryBytes],
+    ['ephemeral-storage', node.ephemeralBytes],
+  ] as const) {
     const requested = podRequest(pod, name);
     if (requested === 0) continue;
     const used = others.reduce((sum, other) => sum + podRequest(other, name), 0);
     if (requested + used > capacity) return short(name, requested, used, capacity);
   }
   for (const { name } of pod.spec.securityContext?.sysctls ?? []) {
-    if (!SAFE_SYSCTLS.has(name)) return { reason: 'SysctlForbidden', message: `forbidden sysctl: ${JSON.stringify(name)} not allowlisted` };
-    if (pod.spec.hostNetwork && name.startsWith('net.')) return { reason: 'SysctlForbidden', message: `forbidden sysctl: ${JSON.stringify(name)} not allowed with host net enabled` };
+    if (!SAFE_SYSCTLS.has(name))
+      return { reason: 'SysctlForbidden', message: `forbidden sysctl: ${JSON.stringify(name)} not allowlisted` };
+    if (pod.spec.hostNetwork && name.startsWith('net.'))
+      return {
+        reason: 'SysctlForbidden',
+        message: `forbidden sysctl: ${JSON.stringify(name)} not allowed with host net enabled`,
+      };
   }
-  if (pod.spec.os && pod.spec.os.name !== 'linux') return { reason: 'PodOSNotSupported', message: "Failed to admit pod as the OS field doesn't match node OS" };
+  if (pod.spec.os && pod.spec.os.name !== 'linux')
+    return { reason: 'PodOSNotSupported', message: "Failed to admit pod as the OS field doesn't match node OS" };
   const unsupported = unsupportedPod(pod);
-  return unsupported === undefined ? undefined : { reason: 'UnsupportedPodSpec', message: `Pod was rejected: ${unsupported} is not supported by this kubelet` };
+  return unsupported === undefined
+    ? undefined
+    : { reason: 'UnsupportedPodSpec', message: `Pod was rejected: ${unsupported} is not supported by this kubelet` };
 }
 
 function short(resource: string, requested: number, used: number, capacity: number): Refusal {
-  return { reason: `OutOf${resource}`, message: `Pod was rejected: Node didn't have enough resource: ${resource}, requested: ${requested}, used: ${used}, capacity: ${capacity}` };
+  return {
+    reason: `OutOf${resource}`,
+    message: `Pod was rejected: Node didn't have enough resource: ${resource}, requested: ${requested}, used: ${used}, capacity: ${capacity}`,
+  };
 }
 
 function unsupportedPod(pod: Pod): string | undefined {
@@ -46,12 +75,17 @@ function unsupportedPod(pod: Pod): string | undefined {
   if (spec.shareProcessNamespace) return 'spec.shareProcessNamespace';
   if (spec.runtimeClassName) return 'spec.runtimeClassName';
   if (spec.resourceClaims?.length) return 'spec.resourceClaims';
-  if (spec.securityContext?.seLinuxOptions && Object.values(spec.securityContext.seLinuxOptions).some(Boolean)) return 'spec.securityContext.seLinuxOptions';
+  if (spec.securityContext?.seLinuxOptions && Object.values(spec.securityContext.seLinuxOptions).some(Boolean))
+    return 'spec.securityContext.seLinuxOptions';
   const devices = allContainers(pod).find(container => container.volumeDevices?.length);
   if (devices) return `volumeDevices of container ${devices.name}`;
   for (const container of allContainers(pod)) {
     for (const name of Object.keys(container.resources?.limits ?? {})) {
-      if (!['cpu', 'memory', 'ephemeral-storage'].includes(name) && quantityValue(container.resources!.limits![name]) > 0) return `resource ${name}`;
+      if (
+        !['cpu', 'memory', 'ephemeral-storage'].includes(name) &&
+        quantityValue(container.resources!.limits![name]) > 0
+      )
+        return `resource ${name}`;
     }
   }
   return undefined;
@@ -61,8 +95,11 @@ function unsupportedPod(pod: Pod): string | undefined {
 export function containerRefusal(pod: Pod, container: Container): string | undefined {
   const own = container.securityContext ?? {};
   const armor = own.appArmorProfile ?? pod.spec.securityContext?.appArmorProfile;
-  if (!own.privileged && armor && armor.type !== 'Unconfined') return 'Cannot enforce AppArmor: this kubelet does not support AppArmor profiles yet';
-  if (own.seLinuxOptions && Object.values(own.seLinuxOptions).some(Boolean)) return 'seLinuxOptions are not supported by this kubelet';
-  if (container.volumeMounts?.some(mount => mount.recursiveReadOnly === 'Enabled')) return 'recursiveReadOnly: Enabled is not supported by this kubelet';
+  if (!own.privileged && armor && armor.type !== 'Unconfined')
+    return 'Cannot enforce AppArmor: this kubelet does not support AppArmor profiles yet';
+  if (own.seLinuxOptions && Object.values(own.seLinuxOptions).some(Boolean))
+    return 'seLinuxOptions are not supported by this kubelet';
+  if (container.volumeMounts?.some(mount => mount.recursiveReadOnly === 'Enabled'))
+    return 'recursiveReadOnly: Enabled is not supported by this kubelet';
   return undefined;
 }

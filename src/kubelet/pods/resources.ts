@@ -60,7 +60,8 @@ export function containerLimits(container: Container): ReturnType<typeof limitsO
 /** What a pod asks of a resource: the larger of its running sum and its greatest init step, sidecars counted in both, with overhead. */
 export function podRequest(pod: Pod, name: string, of: 'requests' | 'limits' = 'requests'): number {
   const measure = name === 'cpu' ? quantityMilli : quantityValue;
-  const amount = (container: Container) => measure(container.resources?.[of]?.[name] ?? (of === 'requests' ? container.resources?.limits?.[name] : undefined));
+  const amount = (container: Container) =>
+    measure(container.resources?.[of]?.[name] ?? (of === 'requests' ? container.resources?.limits?.[name] : undefined));
   let sidecars = 0;
   let greatestInit = 0;
   for (const container of pod.spec.initContainers ?? []) {
@@ -74,8 +75,14 @@ export function podRequest(pod: Pod, name: string, of: 'requests' | 'limits' = '
 
 /** Limits of the pod's own group: a limit only where every container has one. */
 export function podLimits(pod: Pod): CgroupLimits {
-  const everyHas = (name: string) => pod.spec.resources?.limits?.[name] !== undefined || allContainers(pod).every(container => quantityMilli(container.resources?.limits?.[name]) > 0);
-  return limitsOf(podRequest(pod, 'cpu'), everyHas('cpu') ? podRequest(pod, 'cpu', 'limits') : 0, everyHas('memory') ? podRequest(pod, 'memory', 'limits') : 0);
+  const everyHas = (name: string) =>
+    pod.spec.resources?.limits?.[name] !== undefined ||
+    allContainers(pod).every(container => quantityMilli(container.resources?.limits?.[name]) > 0);
+  return limitsOf(
+    podRequest(pod, 'cpu'),
+    everyHas('cpu') ? podRequest(pod, 'cpu', 'limits') : 0,
+    everyHas('memory') ? podRequest(pod, 'memory', 'limits') : 0,
+  );
 }
 
 export function podCgroup(root: string, pod: Pod): string {

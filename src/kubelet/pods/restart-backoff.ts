@@ -21,6 +21,9 @@ export class RestartBackoff {
   restarted(name: string, finishedMs: number): void {
     const entry = this.#entries.get(name);
     const isFresh = !entry || finishedMs - entry.updatedMs > 2 * MAX_MS;
-    this.#entries.set(name, { delayMs: isFresh ? INITIAL_MS : Math.min(entry.delayMs * 2, MAX_MS), updatedMs: this.#clock.now() });
+    this.#entries.set(name, {
+      delayMs: isFresh ? INITIAL_MS : Math.min(entry.delayMs * 2, MAX_MS),
+      updatedMs: this.#clock.now(),
+    });
   }
 }

@@ -45,7 +45,11 @@ export class StatusWriter {
   set(pod: Pod, status: PodStatus): void {
     const uid = pod.metadata.uid!;
     let slot = this.#slots.get(uid);
-    if (!slot) this.#slots.set(uid, (slot = { pod, wanted: status, written: pod.status ?? {}, running: undefined, isGone: false }));
+    if (!slot)
+      this.#slots.set(
+        uid,
+        (slot = { pod, wanted: status, written: pod.status ?? {}, running: undefined, isGone: false }),
+      );
     slot.pod = pod;
     slot.wanted = status;
     this.#kick(slot);
@@ -86,13 +90,18 @@ export class StatusWriter {
       const { namespace, name, uid } = slot.pod.metadata;
       try {
         const reply = await this.#transport.patch(
-          { of: PODS, ...(namespace ? { namespace } : {}), name, subresource: 'status' }, { metadata: { uid }, status: patch }, 'application/strategic-merge-patch+json',
+          { of: PODS, ...(namespace ? { namespace } : {}), name, subresource: 'status' },
+          { metadata: { uid }, status: patch },
+          'application/strategic-merge-patch+json',
         );
         slot.written = (reply as Pod).status ?? {};
         // What the server will not keep would be written for ever: take the answer for the wish.
         const rest = statusPatch(slot.wanted, slot.written);
         if (rest && JSON.stringify(rest) === JSON.stringify(patch)) {
-          this.#log.debug('the API server changed a pod status that was written', { pod: `${namespace}/${name}`, fields: Object.keys(rest) });
+          this.#log.debug('the API server changed a pod status that was written', {
+            pod: `${namespace}/${name}`,
+            fields: Object.keys(rest),
+          });
           slot.written = slot.wanted;
         }
         return;
@@ -101,8 +110,10 @@ export class StatusWriter {
           slot.isGone = true;
           return;
         }
-        if (isReason(error, 'Invalid', 'BadRequest', 'Forbidden')) this.#log.warn('pod status refused', { pod: `${namespace}/${name}`, error: messageOf(error) });
-        else this.#log.debug('pod status not written, retrying', { pod: `${namespace}/${name}`, error: messageOf(error) });
+        if (isReason(error, 'Invalid', 'BadRequest', 'Forbidden'))
+          this.#log.warn('pod status refused', { pod: `${namespace}/${name}`, error: messageOf(error) });
+        else
+          this.#log.debug('pod status not written, retrying', { pod: `${namespace}/${name}`, error: messageOf(error) });
         await this.#clock.sleep(retryMs, this.#signal);
         retryMs = Math.min(retryMs * 2, RETRY_MS_MAX);
       }
@@ -111,7 +122,18 @@ export class StatusWriter {
 }
 
 const OWNED = [
-  'observedGeneration', 'phase', 'message', 'reason', 'hostIP', 'hostIPs', 'podIP', 'podIPs', 'startTime', 'initContainerStatuses', 'containerStatuses', 'qosClass',
+  'observedGeneration',
+  'phase',
+  'message',
+  'reason',
+  'hostIP',
+  'hostIPs',
+  'podIP',
+  'podIPs',
+  'startTime',
+  'initContainerStatuses',
+  'containerStatuses',
+  'qosClass',
 ] as const satisfies readonly (keyof PodStatus)[];
 /** Lists that a strategic merge would merge by key instead of replacing. */
 const MERGED = new Set<string>(['hostIPs', 'podIPs']);
@@ -122,10 +144,22 @@ export function statusPatch(to: PodStatus, from: PodStatus): Record<string, unkn
   for (const field of OWNED) {
     if (same(to[field], from[field])) continue;
     if (to[field] === undefined) patch[field] = null;
-    else patch[field] = MERGED.has(field) && from[field] !== undefined ? [...(to[field] as object[]), { $patch: 'replace' }] : to[field];
+    else
+      patch[field] =
+        MERGED.has(field) && from[field] !== undefined
+          ? [...(to[field] as object[]), { $patch: 'replace' }]
+          : to[field];
   }
-  const conditions = (to.conditions ?? []).filter(one => !same(bare(one), bare(from.conditions?.find(other => other.type === one.type))));
-  if (conditions.length) patch['conditions'] = conditions.map(one => ({ ...one, lastProbeTime: null, ...(one.reason ? {} : { reason: null }), ...(one.message ? {} : { message: null }) }));
+  const conditions = (to.conditions ?? []).filter(
+    one => !same(bare(one), bare(from.conditions?.find(other => other.type === one.type))),
+  );
+  if (conditions.length)
+    patch['conditions'] = conditions.map(one => ({
+      ...one,
+      lastProbeTime: null,
+      ...(one.reason ? {} : { reason: null }),
+      ...(one.message ? {} : { message: null }),
+    }));
   return Object.keys(patch).length ? patch : undefined;
 }
 
@@ -142,7 +176,8 @@ export function same(a: unknown, b: unknown): boolean {
   if (typeof a !== 'object' || typeof b !== 'object' || !a || !b) return false;
   if (Array.isArray(a) !== Array.isArray(b)) return false;
   const keys = new Set([...Object.keys(a), ...Object.keys(b)]);
-  for (const key of keys) if (!same((a as Record<string, unknown>)[key], (b as Record<string, unknown>)[key])) return false;
+  for (const key of keys)
+    if (!same((a as Record<string, unknown>)[key], (b as Record<string, unknown>)[key])) return false;
   return true;
 }
 

@@ -3,7 +3,14 @@
  * and what the worker knows beside (why a container waits, probe results); the output has every field the kubelet owns.
  */
 
-import type { Container, ContainerState as ApiContainerState, ContainerStatus, Pod, PodCondition, PodStatus } from '../../api/core/v1.gen.ts';
+import type {
+  ContainerState as ApiContainerState,
+  Container,
+  ContainerStatus,
+  Pod,
+  PodCondition,
+  PodStatus,
+} from '../../api/core/v1.gen.ts';
 import { formatTime } from '../../base/clock.ts';
 import type { ContainerState } from '../runtime.ts';
 import { allContainers, isSidecar, qosOf } from './resources.ts';
@@ -34,7 +41,12 @@ export interface StatusInput {
 
 export function latestOf(containers: readonly ContainerState[], name: string): ContainerState | undefined {
   let latest: ContainerState | undefined;
-  for (const one of containers) if (one.name === name && (!latest || one.attempt > latest.attempt || (one.attempt === latest.attempt && one.createdMs >= latest.createdMs))) latest = one;
+  for (const one of containers)
+    if (
+      one.name === name &&
+      (!latest || one.attempt > latest.attempt || (one.attempt === latest.attempt && one.createdMs >= latest.createdMs))
+    )
+      latest = one;
   return latest;
 }
 
@@ -59,7 +71,8 @@ export function restarts(pod: Pod, container: Container, exitCode: number | unde
 }
 
 function runtimeState(container: ContainerState, input: StatusInput): ApiContainerState {
-  if (container.state === 'running') return { running: { startedAt: formatTime(container.startedMs ?? container.createdMs) } };
+  if (container.state === 'running')
+    return { running: { startedAt: formatTime(container.startedMs ?? container.createdMs) } };
   if (container.state === 'created') return { waiting: { reason: 'ContainerCreating' } };
   const message = input.terminationMessage(container) ?? container.message;
   return {
@@ -74,33 +87,83 @@ function runtimeState(container: ContainerState, input: StatusInput): ApiContain
   };
 }
 
-function containerStatus(spec: Container, input: StatusInput, isInit: boolean, hasInitialized: boolean): ContainerStatus {
+function containerStatus(
+  spec: Container,
+  input: StatusInput,
+  isInit: boolean,
+  hasInitialized: boolean,
+): ContainerStatus {
   const { pod, containers } = input;
   const latest = latestOf(containers, spec.name);
-  const before = containers.filter(one => one.name === spec.name && one !== latest && one.state === 'exited').sort((a, b) => b.attempt - a.attempt)[0];
+  const before = containers
+    .filter(one => one.name === spec.name && one !== latest && one.state === 'exited')
+    .sort((a, b) => b.attempt - a.attempt)[0];
   const wait = input.waiting.get(spec.name);
-  const known = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])].find(one => one.name === spec.name);
+  const known = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])].find(
+    one => one.name === spec.name,
+  );
   if (!latest) {
-    const reason = wait ?? { reason: isInit || hasInitialized || !(pod.spec.initContainers?.length) ? (pod.spec.initContainers?.length ? 'PodInitializing' : 'ContainerCreating') : 'PodInitializing' };
-    const state: ApiContainerState = { waiting: { reason: reason.reason, ...(reason.message ? { message: reason.message } : {}) } };
+    const reason = wait ?? {
+      reason:
+        isInit || hasInitialized || !pod.spec.initContainers?.length
+          ? pod.spec.initContainers?.length
+            ? 'PodInitializing'
+            : 'ContainerCreating'
+          : 'PodInitializing',
+    };
+    const state: ApiContainerState = {
+      waiting: { reason: reason.reason, ...(reason.message ? { message: reason.message } : {}) },
+    };
     return {
-      name: spec.name, state, lastState: known?.lastState ?? {}, ready: false, restartCount: known?.restartCount ?? 0, image: spec.image ?? '', imageID: '', started: false, ...resourcesOf(spec), ...mountsOf(spec),
+      name: spec.name,
+      state,
+      lastState: known?.lastState ?? {},
+      ready: false,
+      restartCount: known?.restartCount ?? 0,
+      image: spec.image ?? '',
+      imageID: '',
+      started: false,
+      ...resourcesOf(spec),
+      ...mountsOf(spec),
     };
   }
   let state = runtimeState(latest, input);
   let lastState: ApiContainerState = before ? runtimeState(before, input) : {};
-  const willRestart = latest.state === 'exited' && !input.isTerminating && !input.ended && restarts(pod, spec, latest.exitCode, isInit);
+  const willRestart =
+    latest.state === 'exited' && !input.isTerminating && !input.ended && restarts(pod, spec, latest.exitCode, isInit);
   if (wait && (willRestart || latest.state === 'created')) {
     if (latest.state === 'exited') lastState = state;
     state = { waiting: { reason: wait.reason, ...(wait.message ? { message: wait.message } : {}) } };
   }
   const isRunning = latest.state === 'running';
   const isStarted = isRunning && input.isStarted(latest);
-  const isReady = isInit && !isSidecar(spec) ? latest.state === 'exited' && latest.exitCode === 0 : isRunning && isStarted && input.isReady(latest);
+  const isReady =
+    isInit && !isSidecar(spec)
+      ? latest.state === 'exited' && latest.exitCode === 0
+      : isRunning && isStarted && input.isReady(latest);
   return {
-    name: spec.name, state, lastState, ready: isReady, restartCount: latest.attempt, image: latest.imageRef, imageID: latest.imageId, containerID: `cox://${latest.id}`,
-    started: isInit && !isSidecar(spec) ? isRunning : isStarted, ...resourcesOf(spec), ...mountsOf(spec),
-    ...(latest.user ? { user: { linux: { uid: latest.user.uid, gid: latest.user.gid, supplementalGroups: [...new Set([latest.user.gid, ...latest.user.additionalGids])] } } } : {}),
+    name: spec.name,
+    state,
+    lastState,
+    ready: isReady,
+    restartCount: latest.attempt,
+    image: latest.imageRef,
+    imageID: latest.imageId,
+    containerID: `cox://${latest.id}`,
+    started: isInit && !isSidecar(spec) ? isRunning : isStarted,
+    ...resourcesOf(spec),
+    ...mountsOf(spec),
+    ...(latest.user
+      ? {
+          user: {
+            linux: {
+              uid: latest.user.uid,
+              gid: latest.user.gid,
+              supplementalGroups: [...new Set([latest.user.gid, ...latest.user.additionalGids])],
+            },
+          },
+        }
+      : {}),
   };
 }
 
@@ -114,7 +177,13 @@ function resourcesOf(spec: Container): Pick<ContainerStatus, 'resources' | 'allo
 
 function mountsOf(spec: Container): Pick<ContainerStatus, 'volumeMounts'> {
   if (!spec.volumeMounts?.length) return {};
-  return { volumeMounts: spec.volumeMounts.map(({ name, mountPath, readOnly }) => ({ name, mountPath, ...(readOnly ? { readOnly, recursiveReadOnly: 'Disabled' } : {}) })) };
+  return {
+    volumeMounts: spec.volumeMounts.map(({ name, mountPath, readOnly }) => ({
+      name,
+      mountPath,
+      ...(readOnly ? { readOnly, recursiveReadOnly: 'Disabled' } : {}),
+    })),
+  };
 }
 
 /** Whether every init step is behind: ordinary ones ended well, sidecars started. */
@@ -125,7 +194,12 @@ export function isInitialized(pod: Pod, statuses: readonly ContainerStatus[]): b
   });
 }
 
-function phaseOf(pod: Pod, statuses: readonly ContainerStatus[], initStatuses: readonly ContainerStatus[], input: StatusInput): string {
+function phaseOf(
+  pod: Pod,
+  statuses: readonly ContainerStatus[],
+  initStatuses: readonly ContainerStatus[],
+  input: StatusInput,
+): string {
   if (input.ended) return 'Failed';
   const current = pod.status?.phase;
   let pendingInit = 0;
@@ -164,7 +238,8 @@ function phaseOf(pod: Pod, statuses: readonly ContainerStatus[], initStatuses: r
   if (failedInit > 0 && pod.spec.restartPolicy === 'Never') return 'Failed';
   if (failedInit > 0 && input.isTerminating) return 'Failed';
   // Sidecars of a pod whose work is done do not hold its phase back.
-  if (pendingInit > 0 && !(stopped === pod.spec.containers.length)) return current === 'Running' && running > 0 ? 'Running' : 'Pending';
+  if (pendingInit > 0 && !(stopped === pod.spec.containers.length))
+    return current === 'Running' && running > 0 ? 'Running' : 'Pending';
   if (waiting > 0) return 'Pending';
   if (running > 0 && unknown === 0) return 'Running';
   if (running === 0 && stopped > 0 && unknown === 0) {
@@ -184,9 +259,14 @@ function condition(input: StatusInput, type: string, isTrue: boolean, reason?: s
   const before = input.pod.status?.conditions?.find(one => one.type === type);
   const { generation } = input.pod.metadata;
   return {
-    type, ...(generation !== undefined ? { observedGeneration: generation } : {}), status, lastProbeTime: null as unknown as string,
-    lastTransitionTime: before?.status === status && before.lastTransitionTime ? before.lastTransitionTime : formatTime(input.nowMs),
-    ...(reason ? { reason } : {}), ...(message ? { message } : {}),
+    type,
+    ...(generation !== undefined ? { observedGeneration: generation } : {}),
+    status,
+    lastProbeTime: null as unknown as string,
+    lastTransitionTime:
+      before?.status === status && before.lastTransitionTime ? before.lastTransitionTime : formatTime(input.nowMs),
+    ...(reason ? { reason } : {}),
+    ...(message ? { message } : {}),
   };
 }
 
@@ -199,22 +279,51 @@ export function podStatus(input: StatusInput): PodStatus {
   const former = pod.status?.phase;
   const phase = former === 'Failed' || former === 'Succeeded' ? former : phaseOf(pod, statuses, initStatuses, input);
   const isOver = phase === 'Succeeded' || phase === 'Failed';
-  const notInitialized = (pod.spec.initContainers ?? []).filter(spec => !isInitialized({ ...pod, spec: { ...pod.spec, initContainers: [spec] } }, initStatuses));
-  const watched = [...initStatuses.filter(status => isSidecar(allContainers(pod).find(one => one.name === status.name)!)), ...statuses];
+  const notInitialized = (pod.spec.initContainers ?? []).filter(
+    spec => !isInitialized({ ...pod, spec: { ...pod.spec, initContainers: [spec] } }, initStatuses),
+  );
+  const watched = [
+    ...initStatuses.filter(status => isSidecar(allContainers(pod).find(one => one.name === status.name)!)),
+    ...statuses,
+  ];
   const notReady = watched.filter(status => !status.ready).map(status => status.name);
-  const notReadyReason = phase === 'Succeeded' ? 'PodCompleted' : phase === 'Failed' ? 'PodFailed' : notReady.length ? 'ContainersNotReady' : undefined;
-  const notReadyMessage = isOver || !notReady.length ? undefined : `containers with unready status: [${notReady.join(' ')}]`;
+  const notReadyReason =
+    phase === 'Succeeded'
+      ? 'PodCompleted'
+      : phase === 'Failed'
+        ? 'PodFailed'
+        : notReady.length
+          ? 'ContainersNotReady'
+          : undefined;
+  const notReadyMessage =
+    isOver || !notReady.length ? undefined : `containers with unready status: [${notReady.join(' ')}]`;
   const containersReady = notReadyReason === undefined;
-  const gates = (pod.spec.readinessGates ?? []).filter(gate => pod.status?.conditions?.find(one => one.type === gate.conditionType)?.status !== 'True');
+  const gates = (pod.spec.readinessGates ?? []).filter(
+    gate => pod.status?.conditions?.find(one => one.type === gate.conditionType)?.status !== 'True',
+  );
   const gateMessage = gates
-    .map(gate => (pod.status?.conditions?.some(one => one.type === gate.conditionType) ? `the status of pod readiness gate "${gate.conditionType}" is not "True", but False` : `corresponding condition of pod readiness gate "${gate.conditionType}" does not exist.`))
+    .map(gate =>
+      pod.status?.conditions?.some(one => one.type === gate.conditionType)
+        ? `the status of pod readiness gate "${gate.conditionType}" is not "True", but False`
+        : `corresponding condition of pod readiness gate "${gate.conditionType}" does not exist.`,
+    )
     .join(', ');
   const conditions = [
     condition(input, 'PodReadyToStartContainers', input.isSandboxReady && !isOver),
-    phase === 'Succeeded' ? condition(input, 'Initialized', true, 'PodCompleted') : notInitialized.length && !hasInitialized
-      ? condition(input, 'Initialized', false, 'ContainersNotInitialized', `containers with incomplete status: [${notInitialized.map(one => one.name).join(' ')}]`)
-      : condition(input, 'Initialized', true),
-    containersReady && gates.length ? condition(input, 'Ready', false, 'ReadinessGatesNotReady', gateMessage) : condition(input, 'Ready', containersReady, notReadyReason, notReadyMessage),
+    phase === 'Succeeded'
+      ? condition(input, 'Initialized', true, 'PodCompleted')
+      : notInitialized.length && !hasInitialized
+        ? condition(
+            input,
+            'Initialized',
+            false,
+            'ContainersNotInitialized',
+            `containers with incomplete status: [${notInitialized.map(one => one.name).join(' ')}]`,
+          )
+        : condition(input, 'Initialized', true),
+    containersReady && gates.length
+      ? condition(input, 'Ready', false, 'ReadinessGatesNotReady', gateMessage)
+      : condition(input, 'Ready', containersReady, notReadyReason, notReadyMessage),
     condition(input, 'ContainersReady', containersReady, notReadyReason, notReadyMessage),
     condition(input, 'PodScheduled', true),
   ];
@@ -223,7 +332,13 @@ export function podStatus(input: StatusInput): PodStatus {
     ...(generation !== undefined ? { observedGeneration: generation } : {}),
     phase,
     conditions,
-    ...(input.ended ?? (pod.status?.phase === phase && isOver ? { ...(pod.status.reason ? { reason: pod.status.reason } : {}), ...(pod.status.message ? { message: pod.status.message } : {}) } : {})),
+    ...(input.ended ??
+      (pod.status?.phase === phase && isOver
+        ? {
+            ...(pod.status.reason ? { reason: pod.status.reason } : {}),
+            ...(pod.status.message ? { message: pod.status.message } : {}),
+          }
+        : {})),
     ...(input.hostIps[0] ? { hostIP: input.hostIps[0], hostIPs: input.hostIps.map(ip => ({ ip })) } : {}),
     ...(input.podIps[0] ? { podIP: input.podIps[0], podIPs: input.podIps.map(ip => ({ ip })) } : {}),
     startTime: pod.status?.startTime ?? formatTime(input.nowMs),

@@ -19,21 +19,32 @@ export class TokenSource {
   }
 
   /** An old token that still holds is given out when a new one cannot be had. */
-  async get(pod: Pod, request: { readonly audience: string | undefined; readonly expirationSeconds: number }): Promise<string> {
+  async get(
+    pod: Pod,
+    request: { readonly audience: string | undefined; readonly expirationSeconds: number },
+  ): Promise<string> {
     const { uid, name, namespace } = pod.metadata;
     const key = `${uid}\0${request.audience ?? ''}\0${request.expirationSeconds}`;
     const known = this.#known.get(key);
     const nowMs = this.#clock.now();
     if (known && nowMs < known.renewMs) return known.token;
     const body: TokenRequest = {
-      apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest', metadata: { name: '' },
+      apiVersion: 'authentication.k8s.io/v1',
+      kind: 'TokenRequest',
+      metadata: { name: '' },
       spec: {
-        audiences: request.audience ? [request.audience] : [], expirationSeconds: request.expirationSeconds,
+        audiences: request.audience ? [request.audience] : [],
+        expirationSeconds: request.expirationSeconds,
         boundObjectRef: { kind: 'Pod', apiVersion: 'v1', name, ...(uid ? { uid } : {}) },
       },
     };
     try {
-      const target = { of: SERVICE_ACCOUNTS, namespace: namespace!, name: pod.spec.serviceAccountName || 'default', subresource: 'token' };
+      const target = {
+        of: SERVICE_ACCOUNTS,
+        namespace: namespace!,
+        name: pod.spec.serviceAccountName || 'default',
+        subresource: 'token',
+      };
       const reply = (await this.#transport.create(target, body)) as TokenRequest;
       const token = reply.status?.token;
       if (!token) throw new Error('the API server returned no token');

@@ -92,7 +92,13 @@ export class ContainerProbes {
       if (kind !== 'liveness' && !hasSucceeded && !probe.initialDelaySeconds && (probe.successThreshold || 1) === 1) {
         for (; !signal.aborted && clock.monotonic() + eagerMs < nextMs && !hasSucceeded; eagerMs *= 2) {
           await clock.sleep(eagerMs, signal);
-          if (signal.aborted || (kind !== 'startup' && !this.#isStarted) || !(await this.#probe(probe)).isSuccess || signal.aborted) continue;
+          if (
+            signal.aborted ||
+            (kind !== 'startup' && !this.#isStarted) ||
+            !(await this.#probe(probe)).isSuccess ||
+            signal.aborted
+          )
+            continue;
           hasSucceeded = true;
           failures = 0;
           this.#succeed(kind);
@@ -144,7 +150,10 @@ export class ContainerProbes {
     const timer = this.#options.clock.after(timeoutSeconds * 1000, abort);
     this.#stop.signal.addEventListener('abort', abort, { once: true });
     try {
-      return await prober.probe(probe[prober.action] as never, this.#options.target, { signal: late.signal, timeoutSeconds });
+      return await prober.probe(probe[prober.action] as never, this.#options.target, {
+        signal: late.signal,
+        timeoutSeconds,
+      });
     } catch (error) {
       return { isSuccess: false, output: messageOf(error) };
     } finally {

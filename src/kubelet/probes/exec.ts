@@ -9,7 +9,11 @@ export const execProber: Prober<ExecAction> = {
   async probe({ command = [] }, target, { signal, timeoutSeconds }) {
     try {
       const { exitCode, output } = await target.exec(command, signal);
-      if (signal.aborted) return { isSuccess: false, output: `command timed out: ${JSON.stringify(command.join(' '))} timed out after ${timeoutSeconds}s` };
+      if (signal.aborted)
+        return {
+          isSuccess: false,
+          output: `command timed out: ${JSON.stringify(command.join(' '))} timed out after ${timeoutSeconds}s`,
+        };
       return { isSuccess: exitCode === 0, output };
     } catch (error) {
       return { isSuccess: false, output: messageOf(error) };

@@ -38,10 +38,22 @@ export const grpcProber: Prober<GRPCAction> = {
         session.destroy();
         resolve({ isSuccess, output });
       };
-      const late = () => end(false, `timeout: failed to connect service ${JSON.stringify(address)} within ${timeoutSeconds}s: context deadline exceeded`);
+      const late = () =>
+        end(
+          false,
+          `timeout: failed to connect service ${JSON.stringify(address)} within ${timeoutSeconds}s: context deadline exceeded`,
+        );
       signal.addEventListener('abort', late, { once: true });
-      session.on('error', error => end(false, `error: failed to connect service ${JSON.stringify(address)}: ${error.message}`));
-      const stream = session.request({ ':method': 'POST', ':path': '/grpc.health.v1.Health/Check', 'content-type': 'application/grpc', te: 'trailers', 'user-agent': 'kube-probe/1.36' });
+      session.on('error', error =>
+        end(false, `error: failed to connect service ${JSON.stringify(address)}: ${error.message}`),
+      );
+      const stream = session.request({
+        ':method': 'POST',
+        ':path': '/grpc.health.v1.Health/Check',
+        'content-type': 'application/grpc',
+        te: 'trailers',
+        'user-agent': 'kube-probe/1.36',
+      });
       const parts: Buffer[] = [];
       let status = '0';
       let message = '';
@@ -54,10 +66,18 @@ export const grpcProber: Prober<GRPCAction> = {
       stream.on('data', (part: Buffer) => parts.push(part));
       stream.on('error', error => end(false, `error: health rpc probe failed: ${error.message}`));
       stream.on('end', () => {
-        if (status === UNIMPLEMENTED) return end(false, `error: this server does not implement the grpc health protocol (grpc.health.v1.Health): ${message}`);
-        if (status !== '0') return end(false, `error: health rpc probe failed: rpc error: code = ${status} desc = ${message}`);
+        if (status === UNIMPLEMENTED)
+          return end(
+            false,
+            `error: this server does not implement the grpc health protocol (grpc.health.v1.Health): ${message}`,
+          );
+        if (status !== '0')
+          return end(false, `error: health rpc probe failed: rpc error: code = ${status} desc = ${message}`);
         const health = decodeReply(Buffer.concat(parts));
-        end(health === 'SERVING', health === 'SERVING' ? 'service healthy' : `service unhealthy (responded with ${JSON.stringify(health)})`);
+        end(
+          health === 'SERVING',
+          health === 'SERVING' ? 'service healthy' : `service unhealthy (responded with ${JSON.stringify(health)})`,
+        );
       });
       stream.end(encodeRequest(service ?? ''));
     });

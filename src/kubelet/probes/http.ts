@@ -3,7 +3,7 @@
 import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import type { HTTPGetAction } from '../../api/core/v1.gen.ts';
-import { dialError, hostPort, portNumber, type ProbeOutcome, type Prober } from './prober.ts';
+import { dialError, hostPort, type ProbeOutcome, type Prober, portNumber } from './prober.ts';
 
 const BODY_BYTES_MAX = 10 * 1024;
 const REDIRECTS_MAX = 10;
@@ -17,35 +17,59 @@ interface Reply {
 function get(url: URL, headers: Readonly<Record<string, string | string[]>>, signal: AbortSignal): Promise<Reply> {
   return new Promise((resolve, reject) => {
     const make = url.protocol === 'https:' ? httpsRequest : httpRequest;
-    const request = make(url, { method: 'GET', headers, agent: false, signal, ...(url.protocol === 'https:' ? { rejectUnauthorized: false, servername: '' } : {}) }, response => {
-      let body = '';
-      response.on('data', (chunk: Buffer) => {
-        if (body.length < BODY_BYTES_MAX) body += chunk.toString('latin1').slice(0, BODY_BYTES_MAX - body.length);
-      });
-      response.on('end', () => resolve({ status: response.statusCode ?? 0, location: response.headers.location, body }));
-      response.on('error', reject);
-    });
+    const request = make(
+      url,
+      {
+        method: 'GET',
+        headers,
+        agent: false,
+        signal,
+        ...(url.protocol === 'https:' ? { rejectUnauthorized: false, servername: '' } : {}),
+      },
+      response => {
+        let body = '';
+        response.on('data', (chunk: Buffer) => {
+          if (body.length < BODY_BYTES_MAX) body += chunk.toString('latin1').slice(0, BODY_BYTES_MAX - body.length);
+        });
+        response.on('end', () =>
+          resolve({ status: response.statusCode ?? 0, location: response.headers.location, body }),
+        );
+        response.on('error', reject);
+      },
+    );
     request.on('error', reject);
     request.end();
   });
 }
 
 /** Also the request that an httpGet lifecycle hook makes. Rejects when there is no answer. */
-export async function httpGet(action: HTTPGetAction, target: { readonly podIp: string; readonly container: Parameters<typeof portNumber>[1] }, options: { readonly signal: AbortSignal; readonly userAgent: string }): Promise<Reply & { readonly url: string }> {
+export async function httpGet(
+  action: HTTPGetAction,
+  target: { readonly podIp: string; readonly container: Parameters<typeof portNumber>[1] },
+  options: { readonly signal: AbortSignal; readonly userAgent: string },
+): Promise<Reply & { readonly url: string }> {
   const host = action.host || target.podIp;
   const port = portNumber(action.port, target.container);
   const scheme = (action.scheme || 'HTTP').toLowerCase();
   const path = action.path ?? '';
   let url = new URL(`${scheme}://${hostPort(host, port)}${path.startsWith('/') ? '' : '/'}${path}`);
-  const headers: Record<string, string | string[]> = { 'User-Agent': options.userAgent, Accept: '*/*', Connection: 'close' };
+  const headers: Record<string, string | string[]> = {
+    'User-Agent': options.userAgent,
+    Accept: '*/*',
+    Connection: 'close',
+  };
   for (const { name, value } of action.httpHeaders ?? []) {
-    const key = Object.keys(headers).find(known => known.toLowerCase() === name.toLowerCase() && ['user-agent', 'accept'].includes(known.toLowerCase())) ?? name;
+    const key =
+      Object.keys(headers).find(
+        known => known.toLowerCase() === name.toLowerCase() && ['user-agent', 'accept'].includes(known.toLowerCase()),
+      ) ?? name;
     if (value === '' && key !== name) delete headers[key];
     else headers[key] = value;
   }
   for (let hops = 0; ; hops++) {
     const reply = await get(url, headers, options.signal);
-    if (reply.status < 300 || reply.status > 399 || reply.status === 304 || !reply.location) return { ...reply, url: url.href };
+    if (reply.status < 300 || reply.status > 399 || reply.status === 304 || !reply.location)
+      return { ...reply, url: url.href };
     const next = new URL(reply.location, url);
     if (next.hostname !== url.hostname || hops >= REDIRECTS_MAX) return { ...reply, url: url.href };
     url = next;
@@ -71,7 +95,9 @@ export const httpProber: Prober<HTTPGetAction> = {
       const address = hostPort(action.host || target.podIp, port);
       const path = action.path ?? '';
       const url = `${(action.scheme || 'HTTP').toLowerCase()}://${address}${path.startsWith('/') ? '' : '/'}${path}`;
-      const why = signal.aborted ? 'context deadline exceeded (Client.Timeout exceeded while awaiting headers)' : dialError(error, address);
+      const why = signal.aborted
+        ? 'context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
+        : dialError(error, address);
       return { isSuccess: false, output: `Get "${url}": ${why}` };
     }
   },

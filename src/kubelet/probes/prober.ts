@@ -6,7 +6,10 @@ export interface ProbeTarget {
   readonly podIp: string;
   readonly container: Container;
   /** Runs in the container; killed with its children when the signal aborts. `output` holds the first 10 KiB. */
-  exec(command: readonly string[], signal: AbortSignal): Promise<{ readonly exitCode: number; readonly output: string }>;
+  exec(
+    command: readonly string[],
+    signal: AbortSignal,
+  ): Promise<{ readonly exitCode: number; readonly output: string }>;
 }
 
 export interface ProbeOutcome {
@@ -18,13 +21,18 @@ export interface ProbeOutcome {
 export interface Prober<A> {
   readonly action: keyof ProbeHandler;
   /** Never rejects for an unhealthy target. `signal` aborts when the time is over. */
-  probe(action: A, target: ProbeTarget, options: { readonly signal: AbortSignal; readonly timeoutSeconds: number }): Promise<ProbeOutcome>;
+  probe(
+    action: A,
+    target: ProbeTarget,
+    options: { readonly signal: AbortSignal; readonly timeoutSeconds: number },
+  ): Promise<ProbeOutcome>;
 }
 
 /** A port by number or by the name that the container gives it. */
 export function portNumber(port: number | string, container: Container): number {
   if (typeof port === 'number') return port;
-  const named = container.ports?.find(one => one.name === port)?.containerPort ?? (/^\d+$/.test(port) ? Number(port) : undefined);
+  const named =
+    container.ports?.find(one => one.name === port)?.containerPort ?? (/^\d+$/.test(port) ? Number(port) : undefined);
   if (named === undefined) throw new Error(`couldn't find port: ${port}`);
   return named;
 }
@@ -37,7 +45,13 @@ export function hostPort(host: string, port: number): string {
 export function dialError(error: unknown, address: string): string {
   const code = (error as NodeJS.ErrnoException).code;
   const words: Readonly<Record<string, string>> = {
-    ECONNREFUSED: 'connection refused', EHOSTUNREACH: 'no route to host', ENETUNREACH: 'network is unreachable', ECONNRESET: 'connection reset by peer', ETIMEDOUT: 'connection timed out',
+    ECONNREFUSED: 'connection refused',
+    EHOSTUNREACH: 'no route to host',
+    ENETUNREACH: 'network is unreachable',
+    ECONNRESET: 'connection reset by peer',
+    ETIMEDOUT: 'connection timed out',
   };
-  return words[code ?? ''] ? `dial tcp ${address}: connect: ${words[code!]}` : `dial tcp ${address}: ${(error as Error).message}`;
+  return words[code ?? '']
+    ? `dial tcp ${address}: connect: ${words[code!]}`
+    : `dial tcp ${address}: ${(error as Error).message}`;
 }

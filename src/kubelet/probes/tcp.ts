@@ -2,7 +2,7 @@
 
 import { connect } from 'node:net';
 import type { TCPSocketAction } from '../../api/core/v1.gen.ts';
-import { dialError, hostPort, portNumber, type ProbeOutcome, type Prober } from './prober.ts';
+import { dialError, hostPort, type ProbeOutcome, type Prober, portNumber } from './prober.ts';
 
 export const tcpProber: Prober<TCPSocketAction> = {
   action: 'tcpSocket',

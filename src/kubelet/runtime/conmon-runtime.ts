@@ -8,7 +8,21 @@
  */
 
 import { randomBytes } from 'node:crypto';
-import { closeSync, constants, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, watch, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  watch,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { open } from 'node:fs/promises';
 import { Socket, type SocketConstructorOpts } from 'node:net';
 import { availableParallelism } from 'node:os';
@@ -24,7 +38,17 @@ import { type PinnedNamespace, pinNamespaces, tcpSocketInside, unpinNamespaces }
 import { bootIdentity, clampOomScoreAdj, identify, isAlive, sendSignal } from '../../sys/process.ts';
 import { spawnReplying } from '../../sys/spawn.ts';
 import type { ImageStore } from '../images/image-store.ts';
-import type { ContainerConfig, ContainerState, ExecOptions, PodNetwork, Runtime, RuntimeEvent, RuntimeState, SandboxConfig, SandboxState } from '../runtime.ts';
+import type {
+  ContainerConfig,
+  ContainerState,
+  ExecOptions,
+  PodNetwork,
+  Runtime,
+  RuntimeEvent,
+  RuntimeState,
+  SandboxConfig,
+  SandboxState,
+} from '../runtime.ts';
 import { type ContainerRecord, RecordFolder, type SandboxRecord } from './records.ts';
 import { runAttach, runExec } from './session.ts';
 import { ALL_CAPABILITIES, capabilitiesOf, containerSpec } from './spec.ts';
@@ -49,7 +73,18 @@ const EXIT_CODE_START_ERROR = 128;
 const START_WAIT_MS_MAX = 120_000;
 const EXIT_POLL_MS = 1000;
 const REAP_MS = 100;
-const SIGNALS: Readonly<Record<string, number>> = { SIGHUP: 1, SIGINT: 2, SIGQUIT: 3, SIGABRT: 6, SIGKILL: 9, SIGUSR1: 10, SIGUSR2: 12, SIGTERM: 15, SIGWINCH: 28, SIGPWR: 30 };
+const SIGNALS: Readonly<Record<string, number>> = {
+  SIGHUP: 1,
+  SIGINT: 2,
+  SIGQUIT: 3,
+  SIGABRT: 6,
+  SIGKILL: 9,
+  SIGUSR1: 10,
+  SIGUSR2: 12,
+  SIGTERM: 15,
+  SIGWINCH: 28,
+  SIGPWR: 30,
+};
 const EVENTS_MAX = 4096;
 
 export class ConmonRuntime implements Runtime {
@@ -75,7 +110,8 @@ export class ConmonRuntime implements Runtime {
     this.#clock = options.clock ?? systemClock;
     this.#log = options.log;
     const { rootDir, runDir } = options;
-    for (const folder of ['s', 'c', 'exits', 'runc', 'exec']) mkdirSync(join(runDir, folder), { recursive: true, mode: 0o711 });
+    for (const folder of ['s', 'c', 'exits', 'runc', 'exec'])
+      mkdirSync(join(runDir, folder), { recursive: true, mode: 0o711 });
     mkdirSync(join(rootDir, 'layers'), { recursive: true, mode: 0o711 });
     this.#sandboxFiles = new RecordFolder(join(rootDir, 'sandboxes'));
     this.#containerFiles = new RecordFolder(join(rootDir, 'containers'));
@@ -88,7 +124,8 @@ export class ConmonRuntime implements Runtime {
   #clearLeftovers(): void {
     const { runDir, rootDir } = this.#options;
     for (const id of readdirSync(join(runDir, 'c'))) if (!this.#containers.has(id)) this.#removeContainerFolders(id);
-    for (const id of readdirSync(join(rootDir, 'layers'))) if (!this.#containers.has(id)) this.#removeContainerFolders(id);
+    for (const id of readdirSync(join(rootDir, 'layers')))
+      if (!this.#containers.has(id)) this.#removeContainerFolders(id);
     for (const id of readdirSync(join(runDir, 's'))) if (!this.#sandboxes.has(id)) this.#removeSandboxFolder(id);
   }
 
@@ -113,25 +150,52 @@ export class ConmonRuntime implements Runtime {
   }
 
   async runSandbox(config: SandboxConfig): Promise<SandboxState> {
-    const present = [...this.#sandboxes.values()].find(one => one.config.podUid === config.podUid && one.config.attempt === config.attempt);
-    if (present && !present.stopped && present.boot === this.#boot && present.ips.length + Number(config.hostNetwork) > 0) return this.#sandboxState(present);
-    const record: SandboxRecord = present && !present.stopped && present.boot === this.#boot
-      ? present
-      : { id: randomBytes(32).toString('hex'), config, createdMs: this.#clock.now(), boot: this.#boot, stopped: false, ips: [] };
+    const present = [...this.#sandboxes.values()].find(
+      one => one.config.podUid === config.podUid && one.config.attempt === config.attempt,
+    );
+    if (
+      present &&
+      !present.stopped &&
+      present.boot === this.#boot &&
+      present.ips.length + Number(config.hostNetwork) > 0
+    )
+      return this.#sandboxState(present);
+    const record: SandboxRecord =
+      present && !present.stopped && present.boot === this.#boot
+        ? present
+        : {
+            id: randomBytes(32).toString('hex'),
+            config,
+            createdMs: this.#clock.now(),
+            boot: this.#boot,
+            stopped: false,
+            ips: [],
+          };
     this.#sandboxes.set(record.id, record);
     this.#sandboxFiles.save(record);
     try {
-      const kinds: PinnedNamespace[] = [...(config.hostNetwork ? [] : (['net', 'uts'] as const)), ...(config.hostIpc ? [] : (['ipc'] as const))];
+      const kinds: PinnedNamespace[] = [
+        ...(config.hostNetwork ? [] : (['net', 'uts'] as const)),
+        ...(config.hostIpc ? [] : (['ipc'] as const)),
+      ];
       const folder = this.#sandboxDir(record.id);
       if (!existsSync(folder)) {
         mkdirSync(folder, { mode: 0o711 });
         // Ports below 1024 and ping need no privilege in a network namespace that is the pod's own.
-        const open: Record<string, string> = config.hostNetwork ? {} : { 'net.ipv4.ip_unprivileged_port_start': '0', 'net.ipv4.ping_group_range': '0 2147483647' };
-        if (kinds.length) pinNamespaces({ folder, kinds, hostname: config.hostname, sysctls: { ...open, ...config.sysctls } });
+        const open: Record<string, string> = config.hostNetwork
+          ? {}
+          : { 'net.ipv4.ip_unprivileged_port_start': '0', 'net.ipv4.ping_group_range': '0 2147483647' };
+        if (kinds.length)
+          pinNamespaces({ folder, kinds, hostname: config.hostname, sysctls: { ...open, ...config.sysctls } });
         if (!config.hostIpc) mountShm(join(folder, 'shm'), config.shmBytes ?? SHM_BYTES_DEFAULT);
       }
       if (!config.hostNetwork) {
-        const { ips } = await this.#options.network.attach({ uid: config.podUid, namespace: config.namespace, name: config.name, netnsPath: join(folder, 'net') });
+        const { ips } = await this.#options.network.attach({
+          uid: config.podUid,
+          namespace: config.namespace,
+          name: config.name,
+          netnsPath: join(folder, 'net'),
+        });
         record.ips = ips;
         this.#sandboxFiles.save(record);
       }
@@ -145,23 +209,28 @@ export class ConmonRuntime implements Runtime {
   async stopSandbox(id: string): Promise<void> {
     const record = this.#sandboxes.get(id);
     if (!record) return;
-    for (const container of this.#containers.values()) if (container.sandboxId === id && this.#refresh(container) === 'running') await this.stop(container.id, 0);
+    for (const container of this.#containers.values())
+      if (container.sandboxId === id && this.#refresh(container) === 'running') await this.stop(container.id, 0);
     if (!record.stopped) {
       record.stopped = true;
       this.#sandboxFiles.save(record);
     }
-    if (!record.config.hostNetwork && !this.#hasOtherReadySandbox(record)) await this.#options.network.detach(record.config.podUid);
+    if (!record.config.hostNetwork && !this.#hasOtherReadySandbox(record))
+      await this.#options.network.detach(record.config.podUid);
     this.#removeSandboxFolder(id);
   }
 
   #hasOtherReadySandbox(record: SandboxRecord): boolean {
-    return [...this.#sandboxes.values()].some(one => one !== record && one.config.podUid === record.config.podUid && !one.stopped && one.boot === this.#boot);
+    return [...this.#sandboxes.values()].some(
+      one => one !== record && one.config.podUid === record.config.podUid && !one.stopped && one.boot === this.#boot,
+    );
   }
 
   async removeSandbox(id: string): Promise<void> {
     if (!this.#sandboxes.has(id)) return;
     await this.stopSandbox(id);
-    for (const container of [...this.#containers.values()]) if (container.sandboxId === id) await this.remove(container.id);
+    for (const container of [...this.#containers.values()])
+      if (container.sandboxId === id) await this.remove(container.id);
     this.#sandboxes.delete(id);
     this.#sandboxFiles.delete(id);
   }
@@ -176,14 +245,22 @@ export class ConmonRuntime implements Runtime {
 
   async createContainer(sandboxId: string, config: ContainerConfig): Promise<string> {
     const sandbox = this.#sandbox(sandboxId);
-    const present = [...this.#containers.values()].find(one => one.sandboxId === sandboxId && one.config.name === config.name && one.config.attempt === config.attempt);
+    const present = [...this.#containers.values()].find(
+      one => one.sandboxId === sandboxId && one.config.name === config.name && one.config.attempt === config.attempt,
+    );
     if (present) return present.id;
     const image = this.#options.images.find(config.imageId);
     if (!image) throw new Error(`image ${config.imageRef} (${config.imageId}) is not present`);
     const id = randomBytes(32).toString('hex');
     const cgroup = `${sandbox.config.cgroupParent}/${id}`;
     const record: ContainerRecord = {
-      id, sandboxId, podUid: sandbox.config.podUid, config, createdMs: this.#clock.now(), boot: this.#boot, cgroup,
+      id,
+      sandboxId,
+      podUid: sandbox.config.podUid,
+      config,
+      createdMs: this.#clock.now(),
+      boot: this.#boot,
+      cgroup,
       stopSignal: config.stopSignal ?? image.config.StopSignal ?? 'SIGTERM',
     };
     this.#containers.set(id, record);
@@ -192,14 +269,28 @@ export class ConmonRuntime implements Runtime {
       this.#options.images.hold(image.id, id);
       const layer = join(this.#options.rootDir, 'layers', id);
       const rootfs = join(this.#bundle(id), 'rootfs');
-      for (const folder of [join(layer, 'upper'), join(layer, 'work'), rootfs]) mkdirSync(folder, { recursive: true, mode: 0o755 });
-      mountOverlay({ lower: [...image.layers].reverse(), lowerBase: this.#options.images.layersDir, upper: join(layer, 'upper'), work: join(layer, 'work'), target: rootfs });
+      for (const folder of [join(layer, 'upper'), join(layer, 'work'), rootfs])
+        mkdirSync(folder, { recursive: true, mode: 0o755 });
+      mountOverlay({
+        lower: [...image.layers].reverse(),
+        lowerBase: this.#options.images.layersDir,
+        upper: join(layer, 'upper'),
+        work: join(layer, 'work'),
+        target: rootfs,
+      });
       record.user = resolveUser(rootfs, image.config.User ?? '', config.user ?? {});
       const folder = this.#sandboxDir(sandboxId);
       const pin = (kind: PinnedNamespace) => (existsSync(join(folder, kind)) ? { [kind]: join(folder, kind) } : {});
       const spec = containerSpec({
-        config, sandbox: sandbox.config, image, user: record.user, rootfs, cgroupsPath: cgroup, unified: this.#options.cgroups.unified,
-        available: this.#capabilities, oomScoreAdj: clampOomScoreAdj(config.oomScoreAdj),
+        config,
+        sandbox: sandbox.config,
+        image,
+        user: record.user,
+        rootfs,
+        cgroupsPath: cgroup,
+        unified: this.#options.cgroups.unified,
+        available: this.#capabilities,
+        oomScoreAdj: clampOomScoreAdj(config.oomScoreAdj),
         namespaces: { ...pin('net'), ...pin('ipc'), ...pin('uts') },
         shmPath: sandbox.config.hostIpc ? '/dev/shm' : join(folder, 'shm'),
       });
@@ -244,14 +335,43 @@ export class ConmonRuntime implements Runtime {
     const { id, config } = record;
     const bundle = this.#bundle(id);
     const args = [
-      '--api-version', '1', '-c', id, '-u', id, '-n', config.name, '-r', this.#options.runc ?? '/usr/sbin/runc', '-b', bundle, '-p', join(bundle, 'pid'),
-      '-P', join(bundle, 'conmon.pid'), '-l', `k8s-file:${config.logPath}`, '--exit-dir', join(this.#options.runDir, 'exits'), '--persist-dir', bundle,
-      '--full-attach', '--no-sync-log', '--log-level', 'error', '--runtime-arg', '--root', '--runtime-arg', join(this.#options.runDir, 'runc'),
-      ...(config.tty ? ['-t'] : []), ...(config.stdin ? ['-i', ...(config.stdinOnce ? [] : ['--leave-stdin-open'])] : []),
+      '--api-version',
+      '1',
+      '-c',
+      id,
+      '-u',
+      id,
+      '-n',
+      config.name,
+      '-r',
+      this.#options.runc ?? '/usr/sbin/runc',
+      '-b',
+      bundle,
+      '-p',
+      join(bundle, 'pid'),
+      '-P',
+      join(bundle, 'conmon.pid'),
+      '-l',
+      `k8s-file:${config.logPath}`,
+      '--exit-dir',
+      join(this.#options.runDir, 'exits'),
+      '--persist-dir',
+      bundle,
+      '--full-attach',
+      '--no-sync-log',
+      '--log-level',
+      'error',
+      '--runtime-arg',
+      '--root',
+      '--runtime-arg',
+      join(this.#options.runDir, 'runc'),
+      ...(config.tty ? ['-t'] : []),
+      ...(config.stdin ? ['-i', ...(config.stdinOnce ? [] : ['--leave-stdin-open'])] : []),
     ];
     return new Promise((resolve, reject) => {
       const { reply: sync, reap } = spawnReplying(this.#options.conmon ?? '/usr/bin/conmon', args, {
-        PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', _OCI_SYNCPIPE: '3',
+        PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+        _OCI_SYNCPIPE: '3',
       });
       const timer = this.#clock.after(START_WAIT_MS_MAX, () => settle('container creation did not answer in time'));
       let text = '';
@@ -299,7 +419,8 @@ export class ConmonRuntime implements Runtime {
           if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
         }
         if (bytesRead > 0) break;
-        if (record.process && !isAlive(record.process)) throw new Error('container process ended before it could be started');
+        if (record.process && !isAlive(record.process))
+          throw new Error('container process ended before it could be started');
         if (this.#clock.monotonic() > endMs) throw new Error('container process did not start in time');
         await this.#clock.sleep(1);
       }
@@ -335,7 +456,9 @@ export class ConmonRuntime implements Runtime {
     } else {
       return 'running';
     }
-    record.oomKilled = record.exitCode !== 0 && (this.#options.cgroups.oomKills(record.cgroup) > 0 || existsSync(join(this.#bundle(record.id), 'oom')));
+    record.oomKilled =
+      record.exitCode !== 0 &&
+      (this.#options.cgroups.oomKills(record.cgroup) > 0 || existsSync(join(this.#bundle(record.id), 'oom')));
     this.#containerFiles.save(record);
     this.#kill(record);
     for (const wake of this.#exitWaiters.get(record.id) ?? []) wake();
@@ -427,8 +550,13 @@ export class ConmonRuntime implements Runtime {
       oomScoreAdj: clampOomScoreAdj(config.oomScoreAdj),
     };
     return runExec({
-      runc: this.#options.runc ?? '/usr/sbin/runc', runcRoot: join(this.#options.runDir, 'runc'), id, process, options,
-      scratch: join(this.#options.runDir, 'exec'), name: `${globalThis.process.pid}-${this.#execCount++}`,
+      runc: this.#options.runc ?? '/usr/sbin/runc',
+      runcRoot: join(this.#options.runDir, 'runc'),
+      id,
+      process,
+      options,
+      scratch: join(this.#options.runDir, 'exec'),
+      name: `${globalThis.process.pid}-${this.#execCount++}`,
     });
   }
 
@@ -439,7 +567,13 @@ export class ConmonRuntime implements Runtime {
     const link = join(this.#options.runDir, 'exec', `${process.pid}-${this.#execCount++}`);
     symlinkSync(this.#bundle(id), link);
     try {
-      await runAttach({ socketPath: join(link, 'attach'), stdinOnce: record.config.stdinOnce, options, clock: this.#clock, resize: size => this.#control(id, `1 ${size.height} ${size.width}\n`) });
+      await runAttach({
+        socketPath: join(link, 'attach'),
+        stdinOnce: record.config.stdinOnce,
+        options,
+        clock: this.#clock,
+        resize: size => this.#control(id, `1 ${size.height} ${size.width}\n`),
+      });
     } finally {
       rmSync(link, { force: true });
     }
@@ -470,7 +604,11 @@ export class ConmonRuntime implements Runtime {
         // Node makes its socket a turn later, in the thread's own namespace; this one is made inside the pod's.
         const socket = record.config.hostNetwork
           ? new Socket(options)
-          : new Socket({ ...options, manualStart: true, fd: tcpSocketInside(join(this.#sandboxDir(sandboxId), 'net'), host.includes(':') ? 6 : 4) } as SocketConstructorOpts);
+          : new Socket({
+              ...options,
+              manualStart: true,
+              fd: tcpSocketInside(join(this.#sandboxDir(sandboxId), 'net'), host.includes(':') ? 6 : 4),
+            } as SocketConstructorOpts);
         socket.once('error', reject);
         socket.connect({ host, port }, () => resolve(socket));
       });
@@ -490,16 +628,29 @@ export class ConmonRuntime implements Runtime {
   look(podUid?: string): RuntimeState {
     const sandboxes: SandboxState[] = [];
     const containers: ContainerState[] = [];
-    for (const record of this.#sandboxes.values()) if (podUid === undefined || record.config.podUid === podUid) sandboxes.push(this.#sandboxState(record));
-    for (const record of this.#containers.values()) if (podUid === undefined || record.podUid === podUid) containers.push(this.#containerState(record));
+    for (const record of this.#sandboxes.values())
+      if (podUid === undefined || record.config.podUid === podUid) sandboxes.push(this.#sandboxState(record));
+    for (const record of this.#containers.values())
+      if (podUid === undefined || record.podUid === podUid) containers.push(this.#containerState(record));
     return { sandboxes, containers };
   }
 
   #sandboxState(record: SandboxRecord): SandboxState {
     const { id, config, createdMs, ips } = record;
-    const isReady = !record.stopped && record.boot === this.#boot && existsSync(this.#sandboxDir(id)) && (config.hostNetwork || ips.length > 0);
+    const isReady =
+      !record.stopped &&
+      record.boot === this.#boot &&
+      existsSync(this.#sandboxDir(id)) &&
+      (config.hostNetwork || ips.length > 0);
     return {
-      id, podUid: config.podUid, namespace: config.namespace, name: config.name, attempt: config.attempt, ready: isReady, createdMs, ips,
+      id,
+      podUid: config.podUid,
+      namespace: config.namespace,
+      name: config.name,
+      attempt: config.attempt,
+      ready: isReady,
+      createdMs,
+      ips,
       netnsPath: config.hostNetwork ? undefined : join(this.#sandboxDir(id), 'net'),
     };
   }
@@ -508,11 +659,26 @@ export class ConmonRuntime implements Runtime {
     const state = this.#refresh(record);
     const { id, sandboxId, podUid, config } = record;
     return {
-      id, sandboxId, podUid, name: config.name, attempt: config.attempt, imageRef: config.imageRef, imageId: config.imageId, state,
-      createdMs: record.createdMs, startedMs: record.startedMs, finishedMs: record.finishedMs, exitCode: record.exitCode, signal: undefined,
-      oomKilled: record.oomKilled ?? false, pid: state === 'running' ? record.process?.pid : undefined, logPath: config.logPath,
-      ...(record.reason ? { reason: record.reason } : {}), ...(record.message ? { message: record.message } : {}),
-      ...(record.user ? { user: record.user } : {}), labels: config.labels,
+      id,
+      sandboxId,
+      podUid,
+      name: config.name,
+      attempt: config.attempt,
+      imageRef: config.imageRef,
+      imageId: config.imageId,
+      state,
+      createdMs: record.createdMs,
+      startedMs: record.startedMs,
+      finishedMs: record.finishedMs,
+      exitCode: record.exitCode,
+      signal: undefined,
+      oomKilled: record.oomKilled ?? false,
+      pid: state === 'running' ? record.process?.pid : undefined,
+      logPath: config.logPath,
+      ...(record.reason ? { reason: record.reason } : {}),
+      ...(record.message ? { message: record.message } : {}),
+      ...(record.user ? { user: record.user } : {}),
+      labels: config.labels,
     };
   }
 
@@ -574,9 +740,47 @@ function ownCapabilities(): ReadonlySet<string> {
   const bounding = BigInt(`0x${/^CapBnd:\s*([0-9a-f]+)/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '0'}`);
   // The kernel's numbering of capabilities.
   const order = [
-    'CHOWN', 'DAC_OVERRIDE', 'DAC_READ_SEARCH', 'FOWNER', 'FSETID', 'KILL', 'SETGID', 'SETUID', 'SETPCAP', 'LINUX_IMMUTABLE', 'NET_BIND_SERVICE', 'NET_BROADCAST', 'NET_ADMIN', 'NET_RAW',
-    'IPC_LOCK', 'IPC_OWNER', 'SYS_MODULE', 'SYS_RAWIO', 'SYS_CHROOT', 'SYS_PTRACE', 'SYS_PACCT', 'SYS_ADMIN', 'SYS_BOOT', 'SYS_NICE', 'SYS_RESOURCE', 'SYS_TIME', 'SYS_TTY_CONFIG', 'MKNOD',
-    'LEASE', 'AUDIT_WRITE', 'AUDIT_CONTROL', 'SETFCAP', 'MAC_OVERRIDE', 'MAC_ADMIN', 'SYSLOG', 'WAKE_ALARM', 'BLOCK_SUSPEND', 'AUDIT_READ', 'PERFMON', 'BPF', 'CHECKPOINT_RESTORE',
+    'CHOWN',
+    'DAC_OVERRIDE',
+    'DAC_READ_SEARCH',
+    'FOWNER',
+    'FSETID',
+    'KILL',
+    'SETGID',
+    'SETUID',
+    'SETPCAP',
+    'LINUX_IMMUTABLE',
+    'NET_BIND_SERVICE',
+    'NET_BROADCAST',
+    'NET_ADMIN',
+    'NET_RAW',
+    'IPC_LOCK',
+    'IPC_OWNER',
+    'SYS_MODULE',
+    'SYS_RAWIO',
+    'SYS_CHROOT',
+    'SYS_PTRACE',
+    'SYS_PACCT',
+    'SYS_ADMIN',
+    'SYS_BOOT',
+    'SYS_NICE',
+    'SYS_RESOURCE',
+    'SYS_TIME',
+    'SYS_TTY_CONFIG',
+    'MKNOD',
+    'LEASE',
+    'AUDIT_WRITE',
+    'AUDIT_CONTROL',
+    'SETFCAP',
+    'MAC_OVERRIDE',
+    'MAC_ADMIN',
+    'SYSLOG',
+    'WAKE_ALARM',
+    'BLOCK_SUSPEND',
+    'AUDIT_READ',
+    'PERFMON',
+    'BPF',
+    'CHECKPOINT_RESTORE',
   ];
   return new Set(ALL_CAPABILITIES.filter(name => (bounding >> BigInt(order.indexOf(name))) & 1n));
 }
@@ -601,4 +805,3 @@ function readText(path: string): string {
     return '';
   }
 }
-

@@ -6,10 +6,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Writable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import { ReadStream } from 'node:tty';
-import type { Writable } from 'node:stream';
-import type { Clock } from '../../base/clock.ts';
+import { type Clock, systemClock } from '../../base/clock.ts';
 import { PacketSocket } from '../../sys/packet-socket.ts';
 import { descendants } from '../../sys/process.ts';
 import { openTerminal, resizeTerminal } from '../../sys/terminal.ts';
@@ -34,7 +34,17 @@ export async function runExec(request: ExecRequest): Promise<{ readonly exitCode
   const base = join(request.scratch, request.name);
   const pidFile = `${base}.pid`;
   writeFileSync(`${base}.json`, JSON.stringify(request.process), { mode: 0o600 });
-  const args = ['--root', runcRoot, 'exec', '--process', `${base}.json`, '--pid-file', pidFile, ...(tty ? ['--tty'] : []), id];
+  const args = [
+    '--root',
+    runcRoot,
+    'exec',
+    '--process',
+    `${base}.json`,
+    '--pid-file',
+    pidFile,
+    ...(tty ? ['--tty'] : []),
+    id,
+  ];
   const kill = () => {
     const pid = Number(readOptional(pidFile));
     for (const one of pid > 0 ? [pid, ...descendants(pid)] : []) sendKill(one);
@@ -44,7 +54,9 @@ export async function runExec(request: ExecRequest): Promise<{ readonly exitCode
   try {
     if (signal?.aborted) return { exitCode: 137 };
     signal?.addEventListener('abort', kill, { once: true });
-    child = tty ? await runTerminal(runc, args, options, one => (child = one)) : await runPipes(runc, args, options, one => (child = one));
+    child = tty
+      ? await runTerminal(runc, args, options, one => (child = one))
+      : await runPipes(runc, args, options, one => (child = one));
     if (child.exitCode !== null) return { exitCode: child.exitCode };
     return { exitCode: 137 };
   } finally {
@@ -54,9 +66,17 @@ export async function runExec(request: ExecRequest): Promise<{ readonly exitCode
   }
 }
 
-async function runPipes(runc: string, args: readonly string[], options: ExecOptions, started: (child: ChildProcess) => void): Promise<ChildProcess> {
+async function runPipes(
+  runc: string,
+  args: readonly string[],
+  options: ExecOptions,
+  started: (child: ChildProcess) => void,
+): Promise<ChildProcess> {
   const { stdin, stdout, stderr } = options;
-  const child = spawn(runc, args, { stdio: [stdin ? 'pipe' : 'ignore', stdout ? 'pipe' : 'ignore', stderr ? 'pipe' : 'ignore'], cwd: '/' });
+  const child = spawn(runc, args, {
+    stdio: [stdin ? 'pipe' : 'ignore', stdout ? 'pipe' : 'ignore', stderr ? 'pipe' : 'ignore'],
+    cwd: '/',
+  });
   started(child);
   const closed = whenClosed(child);
   if (stdin && child.stdin) {
@@ -84,11 +104,21 @@ function pipeInto(from: NodeJS.ReadableStream, to: Writable): void {
 }
 
 // runc copies between its own terminal and the container's: it gets the peer of a pair made here, and follows its size.
-async function runTerminal(runc: string, args: readonly string[], options: ExecOptions, started: (child: ChildProcess) => void): Promise<ChildProcess> {
+async function runTerminal(
+  runc: string,
+  args: readonly string[],
+  options: ExecOptions,
+  started: (child: ChildProcess) => void,
+): Promise<ChildProcess> {
   const { stdin, stdout, resize } = options;
   const { master, peer } = openTerminal();
   const iterator = resize?.[Symbol.asyncIterator]();
-  const first = iterator && (await Promise.race([iterator.next(), new Promise<undefined>(resolve => setImmediate(() => setImmediate(() => resolve(undefined))))]));
+  const first =
+    iterator &&
+    (await Promise.race([
+      iterator.next(),
+      new Promise<undefined>(resolve => setImmediate(() => setImmediate(() => resolve(undefined)))),
+    ]));
   if (first && !first.done) resizeTerminal(master, first.value);
   const child = spawn(runc, args, { stdio: [peer, peer, peer], detached: true, cwd: '/' });
   started(child);
@@ -120,7 +150,7 @@ async function runTerminal(runc: string, args: readonly string[], options: ExecO
   }
   await closed;
   // The last output may still be in the terminal's buffer.
-  await Promise.race([finished(stream, { writable: false }).catch(() => {}), new Promise(resolve => setTimeout(resolve, 200))]);
+  await Promise.race([finished(stream, { writable: false }).catch(() => {}), systemClock.sleep(LAST_OUTPUT_MS)]);
   stream.destroy();
   void iterator?.return?.();
   return child;
@@ -149,6 +179,7 @@ function readOptional(path: string): string {
   }
 }
 
+const LAST_OUTPUT_MS = 200;
 const ATTACH_POLL_MS_MIN = 2;
 const ATTACH_POLL_MS_MAX = 20;
 const STREAM_STDOUT = 2;
@@ -188,7 +219,12 @@ export async function runAttach(request: AttachRequest): Promise<void> {
         continue;
       }
       waitMs = ATTACH_POLL_MS_MIN;
-      const sink = packet[0] === STREAM_STDERR && !tty ? stderr : packet[0] === STREAM_STDOUT || packet[0] === STREAM_STDERR ? stdout : undefined;
+      const sink =
+        packet[0] === STREAM_STDERR && !tty
+          ? stderr
+          : packet[0] === STREAM_STDOUT || packet[0] === STREAM_STDERR
+            ? stdout
+            : undefined;
       if (sink && !sink.write(packet.subarray(1))) await drained(sink, signal);
     }
   } finally {

@@ -7,19 +7,79 @@ import type { ProcessUser } from './users.ts';
 
 /** What a container may do unless the pod says otherwise; the set that Docker and containerd give. */
 export const DEFAULT_CAPABILITIES = [
-  'CHOWN', 'DAC_OVERRIDE', 'FSETID', 'FOWNER', 'MKNOD', 'NET_RAW', 'SETGID', 'SETUID', 'SETFCAP', 'SETPCAP', 'NET_BIND_SERVICE', 'SYS_CHROOT', 'KILL', 'AUDIT_WRITE',
+  'CHOWN',
+  'DAC_OVERRIDE',
+  'FSETID',
+  'FOWNER',
+  'MKNOD',
+  'NET_RAW',
+  'SETGID',
+  'SETUID',
+  'SETFCAP',
+  'SETPCAP',
+  'NET_BIND_SERVICE',
+  'SYS_CHROOT',
+  'KILL',
+  'AUDIT_WRITE',
 ];
 
 export const ALL_CAPABILITIES = [
-  'CHOWN', 'DAC_OVERRIDE', 'DAC_READ_SEARCH', 'FOWNER', 'FSETID', 'KILL', 'SETGID', 'SETUID', 'SETPCAP', 'LINUX_IMMUTABLE', 'NET_BIND_SERVICE', 'NET_BROADCAST',
-  'NET_ADMIN', 'NET_RAW', 'IPC_LOCK', 'IPC_OWNER', 'SYS_MODULE', 'SYS_RAWIO', 'SYS_CHROOT', 'SYS_PTRACE', 'SYS_PACCT', 'SYS_ADMIN', 'SYS_BOOT', 'SYS_NICE',
-  'SYS_RESOURCE', 'SYS_TIME', 'SYS_TTY_CONFIG', 'MKNOD', 'LEASE', 'AUDIT_WRITE', 'AUDIT_CONTROL', 'SETFCAP', 'MAC_OVERRIDE', 'MAC_ADMIN', 'SYSLOG', 'WAKE_ALARM',
-  'BLOCK_SUSPEND', 'AUDIT_READ', 'PERFMON', 'BPF', 'CHECKPOINT_RESTORE',
+  'CHOWN',
+  'DAC_OVERRIDE',
+  'DAC_READ_SEARCH',
+  'FOWNER',
+  'FSETID',
+  'KILL',
+  'SETGID',
+  'SETUID',
+  'SETPCAP',
+  'LINUX_IMMUTABLE',
+  'NET_BIND_SERVICE',
+  'NET_BROADCAST',
+  'NET_ADMIN',
+  'NET_RAW',
+  'IPC_LOCK',
+  'IPC_OWNER',
+  'SYS_MODULE',
+  'SYS_RAWIO',
+  'SYS_CHROOT',
+  'SYS_PTRACE',
+  'SYS_PACCT',
+  'SYS_ADMIN',
+  'SYS_BOOT',
+  'SYS_NICE',
+  'SYS_RESOURCE',
+  'SYS_TIME',
+  'SYS_TTY_CONFIG',
+  'MKNOD',
+  'LEASE',
+  'AUDIT_WRITE',
+  'AUDIT_CONTROL',
+  'SETFCAP',
+  'MAC_OVERRIDE',
+  'MAC_ADMIN',
+  'SYSLOG',
+  'WAKE_ALARM',
+  'BLOCK_SUSPEND',
+  'AUDIT_READ',
+  'PERFMON',
+  'BPF',
+  'CHECKPOINT_RESTORE',
 ];
 
 const MASKED_PATHS = [
-  '/proc/asound', '/proc/acpi', '/proc/interrupts', '/proc/kcore', '/proc/keys', '/proc/latency_stats', '/proc/timer_list', '/proc/timer_stats', '/proc/sched_debug',
-  '/proc/scsi', '/sys/firmware', '/sys/devices/virtual/powercap',
+  '/proc/asound',
+  '/proc/acpi',
+  '/proc/interrupts',
+  '/proc/kcore',
+  '/proc/keys',
+  '/proc/latency_stats',
+  '/proc/timer_list',
+  '/proc/timer_stats',
+  '/proc/sched_debug',
+  '/proc/scsi',
+  '/sys/firmware',
+  '/sys/devices/virtual/powercap',
 ];
 const READ_ONLY_PATHS = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
 
@@ -45,7 +105,10 @@ export function commandLine(config: Pick<ContainerConfig, 'command' | 'args'>, i
   return [...entrypoint, ...(config.args.length > 0 ? config.args : (image.config.Cmd ?? []))];
 }
 
-export function capabilitiesOf(config: Pick<ContainerConfig, 'capabilities' | 'privileged'>, available: ReadonlySet<string>): string[] {
+export function capabilitiesOf(
+  config: Pick<ContainerConfig, 'capabilities' | 'privileged'>,
+  available: ReadonlySet<string>,
+): string[] {
   if (config.privileged) return ALL_CAPABILITIES.filter(name => available.has(name)).map(name => `CAP_${name}`);
   const plain = (name: string) => name.toUpperCase().replace(/^CAP_/, '');
   const add = config.capabilities.add.map(plain);
@@ -53,7 +116,9 @@ export function capabilitiesOf(config: Pick<ContainerConfig, 'capabilities' | 'p
   let names = add.includes('ALL') ? [...ALL_CAPABILITIES] : [...DEFAULT_CAPABILITIES];
   if (drop.includes('ALL')) names = [];
   for (const name of add) if (name !== 'ALL' && !names.includes(name)) names.push(name);
-  return names.filter(name => available.has(name) && !(drop.includes(name) && !add.includes(name))).map(name => `CAP_${name}`);
+  return names
+    .filter(name => available.has(name) && !(drop.includes(name) && !add.includes(name)))
+    .map(name => `CAP_${name}`);
 }
 
 export function containerSpec(input: SpecInput): object {
@@ -62,14 +127,20 @@ export function containerSpec(input: SpecInput): object {
   const capabilities = capabilitiesOf(config, input.available);
   const { privileged, resources } = config;
   const isUnmasked = privileged || config.unmaskedProc;
-  const propagation = config.mounts.some(mount => mount.propagation === 'shared') ? 'rshared' : config.mounts.some(mount => mount.propagation === 'slave') ? 'rslave' : undefined;
+  const propagation = config.mounts.some(mount => mount.propagation === 'shared')
+    ? 'rshared'
+    : config.mounts.some(mount => mount.propagation === 'slave')
+      ? 'rslave'
+      : undefined;
   return {
     ociVersion: '1.0.2',
     process: {
       terminal: config.tty,
       user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
       args,
-      env: config.env.map(([name, value]) => `${name}=${value}`).concat(config.tty && !config.env.some(([name]) => name === 'TERM') ? ['TERM=xterm'] : []),
+      env: config.env
+        .map(([name, value]) => `${name}=${value}`)
+        .concat(config.tty && !config.env.some(([name]) => name === 'TERM') ? ['TERM=xterm'] : []),
       cwd: config.workingDir || image.config.WorkingDir || '/',
       capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
       oomScoreAdj: input.oomScoreAdj,
@@ -92,9 +163,13 @@ export function containerSpec(input: SpecInput): object {
         devices: [{ allow: privileged, access: 'rwm' }],
         cpu: {
           shares: resources.cpuShares,
-          ...(resources.cpuQuotaMicros !== undefined ? { quota: resources.cpuQuotaMicros, period: resources.cpuPeriodMicros ?? 100_000 } : {}),
+          ...(resources.cpuQuotaMicros !== undefined
+            ? { quota: resources.cpuQuotaMicros, period: resources.cpuPeriodMicros ?? 100_000 }
+            : {}),
         },
-        ...(resources.memoryBytesMax !== undefined ? { memory: { limit: resources.memoryBytesMax, swap: resources.memoryBytesMax } } : {}),
+        ...(resources.memoryBytesMax !== undefined
+          ? { memory: { limit: resources.memoryBytesMax, swap: resources.memoryBytesMax } }
+          : {}),
         ...(resources.pidsMax !== undefined ? { pids: { limit: resources.pidsMax } } : {}),
       },
       ...(privileged ? { devices: hostDevices() } : {}),
@@ -109,28 +184,62 @@ function mountsOf({ config, sandbox, shmPath }: SpecInput): object[] {
   const writable = config.privileged ? 'rw' : 'ro';
   const system = [
     { destination: '/proc', type: 'proc', source: 'proc', options: ['nosuid', 'noexec', 'nodev'] },
-    { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'strictatime', 'mode=755', 'size=65536k'] },
-    { destination: '/dev/pts', type: 'devpts', source: 'devpts', options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5'] },
+    {
+      destination: '/dev',
+      type: 'tmpfs',
+      source: 'tmpfs',
+      options: ['nosuid', 'strictatime', 'mode=755', 'size=65536k'],
+    },
+    {
+      destination: '/dev/pts',
+      type: 'devpts',
+      source: 'devpts',
+      options: ['nosuid', 'noexec', 'newinstance', 'ptmxmode=0666', 'mode=0620', 'gid=5'],
+    },
     ...(sandbox.hostIpc
-      ? [{ destination: '/dev/mqueue', type: 'bind', source: '/dev/mqueue', options: ['rbind', 'nosuid', 'noexec', 'nodev'] }].filter(() => exists('/dev/mqueue'))
+      ? [
+          {
+            destination: '/dev/mqueue',
+            type: 'bind',
+            source: '/dev/mqueue',
+            options: ['rbind', 'nosuid', 'noexec', 'nodev'],
+          },
+        ].filter(() => exists('/dev/mqueue'))
       : [{ destination: '/dev/mqueue', type: 'mqueue', source: 'mqueue', options: ['nosuid', 'noexec', 'nodev'] }]),
     { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['nosuid', 'noexec', 'nodev', writable] },
-    { destination: '/sys/fs/cgroup', type: 'cgroup', source: 'cgroup', options: ['nosuid', 'noexec', 'nodev', 'relatime', writable] },
+    {
+      destination: '/sys/fs/cgroup',
+      type: 'cgroup',
+      source: 'cgroup',
+      options: ['nosuid', 'noexec', 'nodev', 'relatime', writable],
+    },
     { destination: '/dev/shm', type: 'bind', source: shmPath, options: ['rbind', 'nosuid', 'nodev', 'noexec', 'rw'] },
   ];
   const asked = config.mounts.map(mount => ({
     destination: mount.containerPath,
     type: 'bind',
     source: mount.hostPath,
-    options: ['rbind', mount.propagation === 'private' ? 'rprivate' : mount.propagation === 'slave' ? 'rslave' : 'rshared', mount.readOnly ? 'ro' : 'rw'],
+    options: [
+      'rbind',
+      mount.propagation === 'private' ? 'rprivate' : mount.propagation === 'slave' ? 'rslave' : 'rshared',
+      mount.readOnly ? 'ro' : 'rw',
+    ],
   }));
   if (config.terminationMessagePath) {
-    asked.push({ destination: config.terminationMessagePath.containerPath, type: 'bind', source: config.terminationMessagePath.hostPath, options: ['rbind', 'rprivate', 'rw'] });
+    asked.push({
+      destination: config.terminationMessagePath.containerPath,
+      type: 'bind',
+      source: config.terminationMessagePath.hostPath,
+      options: ['rbind', 'rprivate', 'rw'],
+    });
   }
   // A pod's own mount replaces a system one; parents come before what is mounted inside them.
   const taken = new Set(asked.map(mount => mount.destination));
   const depth = (path: string) => path.split('/').filter(Boolean).length;
-  return [...system.filter(mount => !taken.has(mount.destination)), ...asked.sort((a, b) => depth(a.destination) - depth(b.destination))];
+  return [
+    ...system.filter(mount => !taken.has(mount.destination)),
+    ...asked.sort((a, b) => depth(a.destination) - depth(b.destination)),
+  ];
 }
 
 function exists(path: string): boolean {
@@ -149,7 +258,15 @@ function hostDevices(folder = '/dev'): object[] {
       const stat = lstatSync(path);
       const major = (stat.rdev >> 8) & 0xfff;
       const minor = (stat.rdev & 0xff) | ((stat.rdev >> 12) & 0xfff00);
-      found.push({ path, type: entry.isBlockDevice() ? 'b' : 'c', major, minor, fileMode: stat.mode & 0o777, uid: stat.uid, gid: stat.gid });
+      found.push({
+        path,
+        type: entry.isBlockDevice() ? 'b' : 'c',
+        major,
+        minor,
+        fileMode: stat.mode & 0o777,
+        uid: stat.uid,
+        gid: stat.gid,
+      });
     }
   }
   return found;

@@ -48,7 +48,10 @@ function rows(root: string, path: string): string[][] {
   if (!stat.isFile() || stat.size > FILE_BYTES_MAX) return [];
   const fd = openSync(real, constants.O_RDONLY | constants.O_NOFOLLOW);
   try {
-    return readFileSync(fd, 'utf8').split('\n').filter(line => line && !line.startsWith('#')).map(line => line.trim().split(':'));
+    return readFileSync(fd, 'utf8')
+      .split('\n')
+      .filter(line => line && !line.startsWith('#'))
+      .map(line => line.trim().split(':'));
   } finally {
     closeSync(fd);
   }
@@ -57,20 +60,31 @@ function rows(root: string, path: string): string[][] {
 const isNumber = (text: string | undefined): text is string => text !== undefined && /^\d+$/.test(text);
 
 /** Throws when the image names a user or group that its files do not know. */
-export function resolveUser(root: string, imageUser: string, wish: { readonly uid?: number; readonly gid?: number; readonly additionalGids?: readonly number[]; readonly strictGroups?: boolean }): ProcessUser {
+export function resolveUser(
+  root: string,
+  imageUser: string,
+  wish: {
+    readonly uid?: number;
+    readonly gid?: number;
+    readonly additionalGids?: readonly number[];
+    readonly strictGroups?: boolean;
+  },
+): ProcessUser {
   const [userPart = '', groupPart] = wish.uid !== undefined ? [String(wish.uid)] : imageUser.split(':');
   if ((userPart === '' || userPart === '0') && !groupPart && wish.strictGroups) {
     return { uid: 0, gid: wish.gid ?? 0, additionalGids: [...new Set(wish.additionalGids ?? [])] };
   }
   const name = userPart === '' ? '0' : userPart;
   const passwd = rows(root, '/etc/passwd');
-  const entry = passwd.find(row => row[0] === name) ?? (isNumber(name) ? passwd.find(row => row[2] === name) : undefined);
+  const entry =
+    passwd.find(row => row[0] === name) ?? (isNumber(name) ? passwd.find(row => row[2] === name) : undefined);
   if (!entry && !isNumber(name)) throw new Error(`unable to find user ${name}: no matching entries in passwd file`);
   const uid = Number(entry?.[2] ?? name);
   const groups = rows(root, '/etc/group');
   let gid = wish.gid ?? Number(entry?.[3] ?? 0);
   if (wish.gid === undefined && groupPart) {
-    const group = groups.find(row => row[0] === groupPart) ?? (isNumber(groupPart) ? [groupPart, '', groupPart] : undefined);
+    const group =
+      groups.find(row => row[0] === groupPart) ?? (isNumber(groupPart) ? [groupPart, '', groupPart] : undefined);
     if (!group) throw new Error(`unable to find group ${groupPart}: no matching entries in group file`);
     gid = Number(group[2]);
   }

@@ -13,14 +13,20 @@ export const emptyDirVolume: VolumePlugin<EmptyDirVolumeSource> = {
   async mount(source, target, context) {
     if (existsSync(target.path)) return;
     if (source.medium === 'Memory') {
-      const limits = context.pod.spec.containers.map(container => quantityValue(container.resources?.limits?.['memory']));
-      const podBytes = limits.every(bytes => bytes > 0) ? limits.reduce((sum, bytes) => sum + bytes, 0) : context.node.memoryBytes;
+      const limits = context.pod.spec.containers.map(container =>
+        quantityValue(container.resources?.limits?.['memory']),
+      );
+      const podBytes = limits.every(bytes => bytes > 0)
+        ? limits.reduce((sum, bytes) => sum + bytes, 0)
+        : context.node.memoryBytes;
       const wishBytes = quantityValue(source.sizeLimit);
       mountTmpfs(target.path, { mode: 0o777, sizeBytes: wishBytes > 0 ? Math.min(wishBytes, podBytes) : podBytes });
     } else if (!source.medium) {
       mkdirSync(target.path);
     } else {
-      throw new Error(`emptyDir medium ${JSON.stringify(source.medium)} is not supported by this kubelet: it has "" and "Memory"`);
+      throw new Error(
+        `emptyDir medium ${JSON.stringify(source.medium)} is not supported by this kubelet: it has "" and "Memory"`,
+      );
     }
     chmodSync(target.path, 0o777);
   },

@@ -1,15 +1,29 @@
 /** The volumes whose content the kubelet writes: configMap, secret, downwardAPI, projected. All but configMap live in memory. */
 
 import { existsSync, rmSync } from 'node:fs';
-import type { ConfigMapVolumeSource, DownwardAPIVolumeSource, ProjectedVolumeSource, SecretVolumeSource, VolumeSource } from '../../api/core/v1.gen.ts';
+import type {
+  ConfigMapVolumeSource,
+  DownwardAPIVolumeSource,
+  ProjectedVolumeSource,
+  SecretVolumeSource,
+  VolumeSource,
+} from '../../api/core/v1.gen.ts';
 import { mountTmpfs, unmount } from '../../sys/mount.ts';
 import { writePayload } from './payload.ts';
 import { configMapFiles, downwardFiles, FILE_MODE_DEFAULT, type Files, secretFiles, tokenFiles } from './projection.ts';
 import type { VolumeContext, VolumePlugin, VolumeTarget } from './volume.ts';
 
-function fileVolume<S>(source: keyof VolumeSource, folder: string, inMemory: boolean, files: (source: S, context: VolumeContext) => Promise<Files> | Files): VolumePlugin<S> {
+function fileVolume<S>(
+  source: keyof VolumeSource,
+  folder: string,
+  inMemory: boolean,
+  files: (source: S, context: VolumeContext) => Promise<Files> | Files,
+): VolumePlugin<S> {
   return {
-    source, folder, isLive: true, isReadOnly: true,
+    source,
+    folder,
+    isLive: true,
+    isReadOnly: true,
     async mount(from: S, target: VolumeTarget, context: VolumeContext) {
       const content = await files(from, context);
       if (inMemory && !existsSync(target.path)) mountTmpfs(target.path, { mode: 0o755 });
@@ -24,28 +38,53 @@ function fileVolume<S>(source: keyof VolumeSource, folder: string, inMemory: boo
   };
 }
 
-export const configMapVolume = fileVolume<ConfigMapVolumeSource>('configMap', 'kubernetes.io~configmap', false, (source, context) =>
-  configMapFiles(source, source.defaultMode ?? FILE_MODE_DEFAULT, context),
+export const configMapVolume = fileVolume<ConfigMapVolumeSource>(
+  'configMap',
+  'kubernetes.io~configmap',
+  false,
+  (source, context) => configMapFiles(source, source.defaultMode ?? FILE_MODE_DEFAULT, context),
 );
 
-export const secretVolume = fileVolume<SecretVolumeSource>('secret', 'kubernetes.io~secret', true, ({ secretName, items, optional, defaultMode }, context) =>
-  secretFiles({ ...(secretName ? { name: secretName } : {}), ...(items ? { items } : {}), ...(optional !== undefined ? { optional } : {}) }, defaultMode ?? FILE_MODE_DEFAULT, context),
+export const secretVolume = fileVolume<SecretVolumeSource>(
+  'secret',
+  'kubernetes.io~secret',
+  true,
+  ({ secretName, items, optional, defaultMode }, context) =>
+    secretFiles(
+      {
+        ...(secretName ? { name: secretName } : {}),
+        ...(items ? { items } : {}),
+        ...(optional !== undefined ? { optional } : {}),
+      },
+      defaultMode ?? FILE_MODE_DEFAULT,
+      context,
+    ),
 );
 
-export const downwardVolume = fileVolume<DownwardAPIVolumeSource>('downwardAPI', 'kubernetes.io~downward-api', true, (source, context) =>
-  downwardFiles(source, source.defaultMode ?? FILE_MODE_DEFAULT, context),
+export const downwardVolume = fileVolume<DownwardAPIVolumeSource>(
+  'downwardAPI',
+  'kubernetes.io~downward-api',
+  true,
+  (source, context) => downwardFiles(source, source.defaultMode ?? FILE_MODE_DEFAULT, context),
 );
 
-export const projectedVolume = fileVolume<ProjectedVolumeSource>('projected', 'kubernetes.io~projected', true, async (source, context) => {
-  const mode = source.defaultMode ?? FILE_MODE_DEFAULT;
-  const parts = await Promise.all(
-    (source.sources ?? []).map(part => {
-      if (part.configMap) return configMapFiles(part.configMap, mode, context);
-      if (part.secret) return secretFiles(part.secret, mode, context);
-      if (part.downwardAPI) return downwardFiles(part.downwardAPI, mode, context);
-      if (part.serviceAccountToken) return tokenFiles(part.serviceAccountToken, mode, context);
-      throw new Error(`projected source ${Object.keys(part)[0]} is not supported by this kubelet: it has configMap, secret, downwardAPI and serviceAccountToken`);
-    }),
-  );
-  return new Map(parts.flatMap(part => [...part]));
-});
+export const projectedVolume = fileVolume<ProjectedVolumeSource>(
+  'projected',
+  'kubernetes.io~projected',
+  true,
+  async (source, context) => {
+    const mode = source.defaultMode ?? FILE_MODE_DEFAULT;
+    const parts = await Promise.all(
+      (source.sources ?? []).map(part => {
+        if (part.configMap) return configMapFiles(part.configMap, mode, context);
+        if (part.secret) return secretFiles(part.secret, mode, context);
+        if (part.downwardAPI) return downwardFiles(part.downwardAPI, mode, context);
+        if (part.serviceAccountToken) return tokenFiles(part.serviceAccountToken, mode, context);
+        throw new Error(
+          `projected source ${Object.keys(part)[0]} is not supported by this kubelet: it has configMap, secret, downwardAPI and serviceAccountToken`,
+        );
+      }),
+    );
+    return new Map(parts.flatMap(part => [...part]));
+  },
+);

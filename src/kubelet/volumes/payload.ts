@@ -4,7 +4,19 @@
  * Refuses file paths that leave the volume.
  */
 
-import { chmodSync, chownSync, lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 
 export interface PayloadFile {
@@ -20,11 +32,16 @@ const DATA = '..data';
 /** Throws for an absolute path, `..`, or a name that begins with `..`. */
 export function checkPayloadPath(path: string): void {
   const parts = path.split('/');
-  if (path === '' || path.startsWith('/') || parts.includes('..') || parts[0]!.startsWith('..')) throw new Error(`invalid path: ${path}`);
+  if (path === '' || path.startsWith('/') || parts.includes('..') || parts[0]!.startsWith('..'))
+    throw new Error(`invalid path: ${path}`);
 }
 
 /** False when the volume held just this already. `stamp` names the fresh folder. */
-export function writePayload(folder: string, payload: Payload, options: { readonly stamp: string; readonly fsGroup?: number }): boolean {
+export function writePayload(
+  folder: string,
+  payload: Payload,
+  options: { readonly stamp: string; readonly fsGroup?: number },
+): boolean {
   for (const path of payload.keys()) checkPayloadPath(path);
   mkdirSync(folder, { recursive: true, mode: 0o755 });
   const current = readLink(join(folder, DATA));
@@ -39,7 +56,10 @@ export function writePayload(folder: string, payload: Payload, options: { readon
     const target = join(folder, fresh, path);
     for (let parent = dirname(path), made: string[] = []; parent !== '.'; parent = dirname(parent)) {
       made = [parent, ...made];
-      if (dirname(parent) === '.') for (const one of made) if (!lstatSync(join(folder, fresh, one), { throwIfNoEntry: false })) makeFolder(join(folder, fresh, one), options.fsGroup);
+      if (dirname(parent) === '.')
+        for (const one of made)
+          if (!lstatSync(join(folder, fresh, one), { throwIfNoEntry: false }))
+            makeFolder(join(folder, fresh, one), options.fsGroup);
     }
     writeFileSync(target, file.data);
     if (file.uid !== undefined || options.fsGroup !== undefined) chownSync(target, file.uid ?? 0, options.fsGroup ?? 0);
@@ -62,8 +82,10 @@ function makeFolder(path: string, fsGroup: number | undefined): void {
 
 function linkNames(folder: string, payload: Payload): void {
   const names = new Set([...payload.keys()].map(path => path.split('/')[0]!));
-  for (const name of readdirSync(folder)) if (!name.startsWith('..') && !names.has(name)) rmSync(join(folder, name), { recursive: true, force: true });
-  for (const name of names) if (readLink(join(folder, name)) === undefined) symlinkSync(join(DATA, name), join(folder, name));
+  for (const name of readdirSync(folder))
+    if (!name.startsWith('..') && !names.has(name)) rmSync(join(folder, name), { recursive: true, force: true });
+  for (const name of names)
+    if (readLink(join(folder, name)) === undefined) symlinkSync(join(DATA, name), join(folder, name));
 }
 
 function holds(folder: string, payload: Payload): boolean {

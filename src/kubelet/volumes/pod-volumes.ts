@@ -24,7 +24,10 @@ function pluginOf(volume: Volume): VolumePlugin<unknown> {
   const source = sourceOf(volume) ?? 'emptyDir';
   const plugin = VOLUME_PLUGINS.find(one => one.source === source);
   if (!plugin) {
-    throw new VolumeError(volume.name, `MountVolume.SetUp failed for volume "${volume.name}" : volume type ${source} is not supported by this kubelet: it has ${VOLUME_PLUGINS.map(one => one.source).join(', ')}`);
+    throw new VolumeError(
+      volume.name,
+      `MountVolume.SetUp failed for volume "${volume.name}" : volume type ${source} is not supported by this kubelet: it has ${VOLUME_PLUGINS.map(one => one.source).join(', ')}`,
+    );
   }
   return plugin as unknown as VolumePlugin<unknown>;
 }
@@ -38,12 +41,20 @@ export class PodVolumes {
   }
 
   #target(pod: Pod, volume: Volume, plugin: VolumePlugin<unknown>): VolumeTarget {
-    return { path: join(this.#podDir, 'volumes', plugin.folder, volume.name), podUid: pod.metadata.uid!, name: volume.name };
+    return {
+      path: join(this.#podDir, 'volumes', plugin.folder, volume.name),
+      podUid: pod.metadata.uid!,
+      name: volume.name,
+    };
   }
 
   /** Mounts what is not yet. Rejects with the first VolumeError; the others are tried too. */
   async mountAll(context: VolumeContext): Promise<void> {
-    const results = await Promise.allSettled((context.pod.spec.volumes ?? []).map(volume => this.#mounted.has(volume.name) ? undefined : this.#mount(volume, context)));
+    const results = await Promise.allSettled(
+      (context.pod.spec.volumes ?? []).map(volume =>
+        this.#mounted.has(volume.name) ? undefined : this.#mount(volume, context),
+      ),
+    );
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 
@@ -55,16 +66,21 @@ export class PodVolumes {
       const isNew = !existsSync(target.path);
       await plugin.mount(volume[plugin.source] ?? {}, target, context);
       const { fsGroup, fsGroupChangePolicy } = context.pod.spec.securityContext ?? {};
-      if (plugin.ownsFiles && fsGroup !== undefined && (isNew || fsGroupChangePolicy !== 'OnRootMismatch')) giveToGroup(target.path, fsGroup);
+      if (plugin.ownsFiles && fsGroup !== undefined && (isNew || fsGroupChangePolicy !== 'OnRootMismatch'))
+        giveToGroup(target.path, fsGroup);
     } catch (error) {
-      throw error instanceof VolumeError ? error : new VolumeError(volume.name, `MountVolume.SetUp failed for volume "${volume.name}" : ${messageOf(error)}`);
+      throw error instanceof VolumeError
+        ? error
+        : new VolumeError(volume.name, `MountVolume.SetUp failed for volume "${volume.name}" : ${messageOf(error)}`);
     }
     this.#mounted.add(volume.name);
   }
 
   /** Mounts live volumes again; failures leave the old content and are returned. */
   async refresh(context: VolumeContext): Promise<VolumeError[]> {
-    const live = (context.pod.spec.volumes ?? []).filter(volume => this.#mounted.has(volume.name) && pluginOf(volume).isLive);
+    const live = (context.pod.spec.volumes ?? []).filter(
+      volume => this.#mounted.has(volume.name) && pluginOf(volume).isLive,
+    );
     const results = await Promise.allSettled(live.map(volume => this.#mount(volume, context)));
     return results.filter(result => result.status === 'rejected').map(result => result.reason as VolumeError);
   }
@@ -87,7 +103,8 @@ export class PodVolumes {
     const folder = join(this.#podDir, 'volumes');
     for (const kind of existsSync(folder) ? readdirSync(folder) : []) {
       const plugin = VOLUME_PLUGINS.find(one => one.folder === kind);
-      for (const name of readdirSync(join(folder, kind))) await plugin?.unmount({ path: join(folder, kind, name), podUid, name });
+      for (const name of readdirSync(join(folder, kind)))
+        await plugin?.unmount({ path: join(folder, kind, name), podUid, name });
     }
     this.#mounted.clear();
     rmSync(folder, { recursive: true, force: true });

@@ -1,6 +1,15 @@
 /** Contents of configMap, secret, downwardAPI and service-account-token sources as files; shared by the volumes of those kinds. */
 
-import type { ConfigMap, ConfigMapProjection, DownwardAPIProjection, KeyToPath, Pod, Secret, SecretProjection, ServiceAccountTokenProjection } from '../../api/core/v1.gen.ts';
+import type {
+  ConfigMap,
+  ConfigMapProjection,
+  DownwardAPIProjection,
+  KeyToPath,
+  Pod,
+  Secret,
+  SecretProjection,
+  ServiceAccountTokenProjection,
+} from '../../api/core/v1.gen.ts';
 import { CONFIG_MAPS, SECRETS } from '../../client/resources.ts';
 import { podField, resourceField } from '../fields.ts';
 import type { PayloadFile } from './payload.ts';
@@ -10,7 +19,11 @@ export type Files = Map<string, PayloadFile>;
 export const FILE_MODE_DEFAULT = 0o644;
 const TOKEN_SECONDS_DEFAULT = 3607;
 
-export async function configMapFiles(source: ConfigMapProjection, defaultMode: number, context: VolumeContext): Promise<Files> {
+export async function configMapFiles(
+  source: ConfigMapProjection,
+  defaultMode: number,
+  context: VolumeContext,
+): Promise<Files> {
   const object = await context.read<ConfigMap>(CONFIG_MAPS, source.name ?? '');
   if (!object) {
     if (source.optional) return new Map();
@@ -19,20 +32,42 @@ export async function configMapFiles(source: ConfigMapProjection, defaultMode: n
   const data = new Map<string, Buffer>();
   for (const [key, value] of Object.entries(object.data ?? {})) data.set(key, Buffer.from(value));
   for (const [key, value] of Object.entries(object.binaryData ?? {})) data.set(key, Buffer.from(value, 'base64'));
-  return select(data, source.items, defaultMode, source.optional ?? false, key => `configmap references non-existent config key: ${key}`);
+  return select(
+    data,
+    source.items,
+    defaultMode,
+    source.optional ?? false,
+    key => `configmap references non-existent config key: ${key}`,
+  );
 }
 
-export async function secretFiles(source: SecretProjection, defaultMode: number, context: VolumeContext): Promise<Files> {
+export async function secretFiles(
+  source: SecretProjection,
+  defaultMode: number,
+  context: VolumeContext,
+): Promise<Files> {
   const object = await context.read<Secret>(SECRETS, source.name ?? '');
   if (!object) {
     if (source.optional) return new Map();
     throw new Error(`secret "${source.name}" not found`);
   }
   const data = new Map(Object.entries(object.data ?? {}).map(([key, value]) => [key, Buffer.from(value, 'base64')]));
-  return select(data, source.items, defaultMode, source.optional ?? false, key => `references non-existent secret key: ${key}`);
+  return select(
+    data,
+    source.items,
+    defaultMode,
+    source.optional ?? false,
+    key => `references non-existent secret key: ${key}`,
+  );
 }
 
-function select(data: ReadonlyMap<string, Buffer>, items: readonly KeyToPath[] | undefined, defaultMode: number, isOptional: boolean, missing: (key: string) => string): Files {
+function select(
+  data: ReadonlyMap<string, Buffer>,
+  items: readonly KeyToPath[] | undefined,
+  defaultMode: number,
+  isOptional: boolean,
+  missing: (key: string) => string,
+): Files {
   const files: Files = new Map();
   if (!items?.length) {
     for (const [key, value] of data) files.set(key, { data: value, mode: defaultMode });
@@ -53,7 +88,9 @@ export function downwardFiles(source: DownwardAPIProjection, defaultMode: number
     let text = '';
     if (fieldRef) text = podField(pod, fieldRef.fieldPath, context.addresses());
     else if (resourceFieldRef) {
-      const container = [...pod.spec.containers, ...(pod.spec.initContainers ?? [])].find(one => one.name === resourceFieldRef.containerName);
+      const container = [...pod.spec.containers, ...(pod.spec.initContainers ?? [])].find(
+        one => one.name === resourceFieldRef.containerName,
+      );
       if (!container) throw new Error(`container ${resourceFieldRef.containerName} not found`);
       text = resourceField(container, resourceFieldRef, context.node);
     }
@@ -62,15 +99,35 @@ export function downwardFiles(source: DownwardAPIProjection, defaultMode: number
   return files;
 }
 
-export async function tokenFiles(source: ServiceAccountTokenProjection, defaultMode: number, context: VolumeContext): Promise<Files> {
-  const token = await context.token({ audience: source.audience || undefined, expirationSeconds: source.expirationSeconds ?? TOKEN_SECONDS_DEFAULT });
+export async function tokenFiles(
+  source: ServiceAccountTokenProjection,
+  defaultMode: number,
+  context: VolumeContext,
+): Promise<Files> {
+  const token = await context.token({
+    audience: source.audience || undefined,
+    expirationSeconds: source.expirationSeconds ?? TOKEN_SECONDS_DEFAULT,
+  });
   const owner = soleUser(context.pod);
   // A token is for the pod's own user only, where there is just one, or for its group.
   const isPrivate = owner !== undefined || context.pod.spec.securityContext?.fsGroup !== undefined;
-  return new Map([[source.path, { data: Buffer.from(token), mode: isPrivate ? 0o600 : defaultMode, ...(owner !== undefined ? { uid: owner } : {}) }]]);
+  return new Map([
+    [
+      source.path,
+      {
+        data: Buffer.from(token),
+        mode: isPrivate ? 0o600 : defaultMode,
+        ...(owner !== undefined ? { uid: owner } : {}),
+      },
+    ],
+  ]);
 }
 
 function soleUser(pod: Pod): number | undefined {
-  const ids = new Set([...pod.spec.containers, ...(pod.spec.initContainers ?? [])].map(one => one.securityContext?.runAsUser ?? pod.spec.securityContext?.runAsUser));
+  const ids = new Set(
+    [...pod.spec.containers, ...(pod.spec.initContainers ?? [])].map(
+      one => one.securityContext?.runAsUser ?? pod.spec.securityContext?.runAsUser,
+    ),
+  );
   return ids.size === 1 ? [...ids][0] : undefined;
 }

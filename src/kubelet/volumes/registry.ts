@@ -5,4 +5,11 @@ import { configMapVolume, downwardVolume, projectedVolume, secretVolume } from '
 import { hostPathVolume } from './host-path.ts';
 import type { VolumePlugin } from './volume.ts';
 
-export const VOLUME_PLUGINS: readonly VolumePlugin<never>[] = [emptyDirVolume, hostPathVolume, configMapVolume, secretVolume, downwardVolume, projectedVolume];
+export const VOLUME_PLUGINS: readonly VolumePlugin<never>[] = [
+  emptyDirVolume,
+  hostPathVolume,
+  configMapVolume,
+  secretVolume,
+  downwardVolume,
+  projectedVolume,
+];

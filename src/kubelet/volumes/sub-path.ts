@@ -3,22 +3,41 @@
  * pod swaps folders for links meanwhile: the path is opened, the open file's real place checked, and that very file bound.
  */
 
-import { closeSync, constants, existsSync, lstatSync, mkdirSync, openSync, readdirSync, readlinkSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { bindMount, unmount } from '../../sys/mount.ts';
 
 const O_PATH = 0o10000000;
 
 /** Binds `volume/subPath` at `pin` (made here) and returns `pin`. A missing path is made as a folder. */
-export function pinSubPath(options: { readonly volume: string; readonly subPath: string; readonly pin: string }): string {
+export function pinSubPath(options: {
+  readonly volume: string;
+  readonly subPath: string;
+  readonly pin: string;
+}): string {
   const { volume, subPath, pin } = options;
-  if (subPath.startsWith('/') || subPath.split('/').includes('..')) throw new Error(`subPath ${JSON.stringify(subPath)} must be a relative path inside the volume`);
+  if (subPath.startsWith('/') || subPath.split('/').includes('..'))
+    throw new Error(`subPath ${JSON.stringify(subPath)} must be a relative path inside the volume`);
   const base = realpathSync(volume);
   makeMissing(base, subPath);
   const fd = openSync(join(base, subPath), O_PATH | constants.O_RDONLY);
   try {
     const real = readlinkSync(`/proc/self/fd/${fd}`);
-    if (real !== base && !real.startsWith(`${base}/`)) throw new Error(`subPath ${JSON.stringify(subPath)} leads outside of the volume`);
+    if (real !== base && !real.startsWith(`${base}/`))
+      throw new Error(`subPath ${JSON.stringify(subPath)} leads outside of the volume`);
     if (existsSync(pin)) unmount(pin);
     mkdirSync(dirname(pin), { recursive: true, mode: 0o750 });
     if (statSync(`/proc/self/fd/${fd}`).isDirectory()) mkdirSync(pin, { recursive: true });
@@ -38,7 +57,8 @@ function makeMissing(base: string, subPath: string): void {
     const stat = lstatSync(next, { throwIfNoEntry: false });
     if (!stat) mkdirSync(next, { mode: 0o750 });
     at = stat?.isSymbolicLink() ? realpathSync(next) : next;
-    if (at !== base && !at.startsWith(`${base}/`)) throw new Error(`subPath ${JSON.stringify(subPath)} leads outside of the volume`);
+    if (at !== base && !at.startsWith(`${base}/`))
+      throw new Error(`subPath ${JSON.stringify(subPath)} leads outside of the volume`);
   }
 }
 

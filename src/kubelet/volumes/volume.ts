@@ -1,8 +1,8 @@
 /** What a kind of volume must do. One file a kind, one line in `registry.ts`. */
 
 import type { Pod, Volume, VolumeSource } from '../../api/core/v1.gen.ts';
-import type { Clock } from '../../base/clock.ts';
 import type { KubeObject } from '../../api/meta.ts';
+import type { Clock } from '../../base/clock.ts';
 import type { ResourceId } from '../../client/transport.ts';
 import type { NodeResources, PodAddresses } from '../fields.ts';
 
@@ -43,5 +43,7 @@ export interface VolumePlugin<S> {
 
 /** The one source that a volume names. */
 export function sourceOf(volume: Volume): keyof VolumeSource | undefined {
-  return (Object.keys(volume) as (keyof Volume)[]).find((key): key is keyof VolumeSource => key !== 'name' && volume[key] !== undefined && volume[key] !== null);
+  return (Object.keys(volume) as (keyof Volume)[]).find(
+    (key): key is keyof VolumeSource => key !== 'name' && volume[key] !== undefined && volume[key] !== null,
+  );
 }
