@@ -45,6 +45,7 @@ export function localRuntime(): LocalRuntime {
       running.add(child);
       const kill = () => child.kill('SIGKILL');
       options.signal?.addEventListener('abort', kill, { once: true });
+      child.once('error', () => running.delete(child));
       const exitCode = await new Promise<number>((resolve, reject) => {
         child.once('error', reject);
         child.once('close', code => resolve(code ?? 137));

@@ -7,7 +7,10 @@ import { type Clock, systemClock, VirtualClock } from '../../base/clock.ts';
 import { SpdyConnection, type SpdyStream } from './spdy-connection.ts';
 import { type Frame, FrameWriter, headerDictionary, readFrames } from './spdy-frames.ts';
 
-const turn = () => new Promise(resolve => setTimeout(resolve, 5));
+async function until(check: () => boolean): Promise<void> {
+  for (let i = 0; i < 1000 && !check(); i++) await new Promise(resolve => setTimeout(resolve, 2));
+  assert.ok(check());
+}
 
 test('the dictionary is that of the specification', () => {
   let a = 1;
@@ -115,33 +118,27 @@ function connect(clock: Clock = systemClock): Session {
   return { client, writer: new FrameWriter(), connection, streams, frames };
 }
 
+const ids = (frames: readonly Frame[], type: Frame['type']) =>
+  frames.flatMap(frame => (frame.type === type && 'id' in frame ? [frame.id] : []));
+const received = (frames: readonly Frame[]) =>
+  Buffer.concat(frames.flatMap(frame => (frame.type === 'data' ? [frame.data] : [])));
+
 test('streams carry data both ways, half-close, reset and refuse', async () => {
   const { client, writer, streams, frames, connection } = connect();
   client.write(writer.open(1, { streamtype: 'data' }));
   client.write(writer.open(3, { streamtype: 'wrong' }));
   client.write(writer.open(5, { streamtype: 'data' }));
   client.write(writer.data(1, Buffer.from('in'), { fin: true }));
-  await turn();
+  await until(() => streams.length === 2);
   assert.equal((await buffer(streams[0]!)).toString(), 'in');
   streams[0]!.end('out');
-  await turn();
-  assert.deepEqual(
-    frames.filter(frame => frame.type === 'reply').map(frame => frame.id),
-    [1, 5],
-  );
-  assert.deepEqual(
-    frames.filter(frame => frame.type === 'reset').map(frame => frame.id),
-    [3],
-  );
-  const data = frames.filter(frame => frame.type === 'data');
-  assert.equal(Buffer.concat(data.map(frame => frame.data)).toString(), 'out');
-  assert.equal(data.at(-1)!.fin, true);
+  await until(() => frames.some(frame => frame.type === 'data' && frame.fin));
+  assert.deepEqual([ids(frames, 'reply'), ids(frames, 'reset')], [[1, 5], [3]]);
+  assert.equal(received(frames).toString(), 'out');
   client.write(writer.reset(5, 5));
-  await turn();
-  assert.equal(streams[1]!.destroyed, true);
+  await until(() => streams[1]!.destroyed);
   client.write(writer.ping(9));
-  await turn();
-  assert.ok(frames.some(frame => frame.type === 'ping' && frame.id === 9));
+  await until(() => ids(frames, 'ping').includes(9));
   client.destroy();
   connection.close();
 });
@@ -149,45 +146,46 @@ test('streams carry data both ways, half-close, reset and refuse', async () => {
 test('a reader that is slow stops the peer; credit is given as it reads', async () => {
   const { client, writer, streams, frames } = connect();
   client.write(writer.open(1, {}));
+  await until(() => streams.length === 1);
   let sent = 0;
-  while (sent < 8e6 && !client.writableNeedDrain) {
+  for (; sent < 8e6 && !client.writableNeedDrain; sent += 16384) {
     client.write(writer.data(1, Buffer.alloc(16384)));
-    sent += 16384;
     await new Promise(resolve => setImmediate(resolve));
   }
   assert.ok(sent < 1e6, `sent ${sent}`);
-  const before = frames.filter(frame => frame.type === 'window' && frame.id === 1).length;
+  const creditOf = (all: readonly Frame[]) =>
+    all.reduce((sum, frame) => sum + (frame.type === 'window' && frame.id === 1 ? frame.delta : 0), 0);
+  assert.ok(creditOf(frames) < sent);
   streams[0]!.resume();
-  await turn();
-  assert.equal(client.writableNeedDrain, false);
-  assert.ok(frames.filter(frame => frame.type === 'window' && frame.id === 1).length >= before);
+  await until(() => !client.writableNeedDrain && creditOf(frames) > sent - 65536);
   client.destroy();
 });
 
 test('windows are heeded once the peer has shown that it keeps them', async () => {
   const { client, writer, streams, frames } = connect();
-  const received = () => frames.reduce((sum, frame) => sum + (frame.type === 'data' ? frame.data.length : 0), 0);
   client.write(writer.open(1, {}));
   client.write(writer.window(1, 1));
-  await turn();
+  // The answer shows that the credit has been read.
+  client.write(writer.ping(1));
+  await until(() => ids(frames, 'ping').includes(1));
   streams[0]!.write(Buffer.alloc(200_000));
-  await turn();
-  assert.equal(received(), 65_537);
+  client.write(writer.ping(3));
+  await until(() => ids(frames, 'ping').includes(3));
+  assert.equal(received(frames).length, 65_537);
   client.write(writer.window(1, 100_000));
-  await turn();
-  assert.equal(received(), 165_537);
+  await until(() => received(frames).length === 165_537);
   client.destroy();
 });
 
 test('an idle connection is closed, its streams fail', async () => {
   const clock = new VirtualClock();
-  const { client, writer, streams, connection } = connect(clock);
+  const { client, writer, streams, frames, connection } = connect(clock);
   client.write(writer.open(1, {}));
-  await turn();
+  await until(() => streams.length === 1);
   const failed = new Promise(resolve => streams[0]!.once('error', resolve));
   await clock.advance(900);
-  client.write(writer.data(1, Buffer.from('x')));
-  await turn();
+  client.write(writer.ping(1));
+  await until(() => ids(frames, 'ping').includes(1));
   await clock.advance(900);
   assert.equal(streams[0]!.destroyed, false);
   await clock.advance(900);

@@ -121,8 +121,17 @@ class HeaderInflater {
     const inflate = (this.#inflate ??= this.#start());
     this.#output = [];
     this.#bytes = 0;
-    // Output is emitted in ticks before the immediate; after a failure the write ends too.
-    await new Promise<void>(resolve => void inflate.write(block, () => setImmediate(resolve)));
+    await new Promise<void>(resolve => {
+      // A failed stream closes without calling back.
+      inflate.once('close', resolve);
+      // Output is emitted in ticks before the immediate.
+      inflate.write(block, () =>
+        setImmediate(() => {
+          inflate.off('close', resolve);
+          resolve();
+        }),
+      );
+    });
     if (this.#failure) throw this.#failure;
     return parseHeaders(Buffer.concat(this.#output));
   }
