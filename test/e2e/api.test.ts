@@ -15,7 +15,7 @@ const raw = async (path: string): Promise<Json> => JSON.parse(await cluster.kube
 const map = (name: string, data: object, labels = {}): object => ({
   apiVersion: 'v1',
   kind: 'ConfigMap',
-  metadata: { name, labels },
+  metadata: { name, ...(Object.keys(labels).length ? { labels } : {}) },
   data,
 });
 
@@ -68,10 +68,7 @@ it('explain knows every level', cluster, async () => {
 
 it('create, replace, and the errors of both', cluster, async () => {
   await k('create', 'configmap', 'once', '--from-literal=a=1');
-  assert.match(
-    await fails('create', 'configmap', 'once'),
-    /Error from server \(AlreadyExists\): configmaps "once" already exists/,
-  );
+  assert.match(await fails('create', 'configmap', 'once'), /configmaps "once" already exists/);
   const object = await cluster.json('-n', ns, 'get', 'configmap', 'once');
   await k('patch', 'configmap', 'once', '-p', '{"data":{"a":"2"}}');
   const stale = await outcomeOf(cluster.kubectlPath, ['-n', ns, 'replace', '-f', '-'], {
@@ -126,7 +123,6 @@ it('apply keeps what others own; last-applied removes', cluster, async () => {
   await cluster.apply(ns, [map('applied', { a: '3' })]);
   assert.deepEqual((await cluster.json('-n', ns, 'get', 'configmap', 'applied')).data, { a: '3', other: 'x' });
   assert.match(await cluster.apply(ns, [map('applied', { a: '3' })]), /configmap\/applied unchanged/);
-  assert.match((await cluster.tryKubectl('-n', ns, 'diff', '-f', '/dev/null')).stderr, /.*/);
 });
 
 it('server-side apply: ownership, conflict, force', cluster, async () => {
@@ -136,7 +132,8 @@ it('server-side apply: ownership, conflict, force', cluster, async () => {
       ['-n', ns, 'apply', '--server-side', `--field-manager=${manager}`, ...extra, '-f', '-'],
       { input: JSON.stringify(map('shared', data)), env: cluster.env },
     );
-  assert.match((await apply('one', { a: '1', b: '1' })).stdout, /serverside-applied/);
+  const first = await apply('one', { a: '1', b: '1' });
+  assert.match(first.stdout, /serverside-applied/, first.stderr);
   assert.match((await apply('two', { c: '2' })).stdout, /serverside-applied/);
   const conflict = await apply('two', { a: '2', c: '2' });
   assert.match(conflict.stderr, /conflict with "one": \.data\.a/);
@@ -369,7 +366,10 @@ it('cluster IPs and node ports: chosen, kept, refused when taken', cluster, asyn
     (await make('twice', { clusterIP: '10.96.77.77' })).stderr,
     /spec\.clusterIPs: Invalid value: \[?"10\.96\.77\.77"\]?: failed to allocate IP 10\.96\.77\.77: provided IP is already allocated/,
   );
-  assert.match((await make('outside', { clusterIP: '192.0.2.1' })).stderr, /provided IP is not in the valid range/);
+  assert.match(
+    (await make('outside', { clusterIP: '192.0.2.1' })).stderr,
+    /failed to allocate IP 192\.0\.2\.1: the provided network does not match the current range/,
+  );
   assert.equal((await make('port', { type: 'NodePort', ports: [{ port: 80, nodePort: 31777 }] })).code, 0);
   assert.match(
     (await make('port-2', { type: 'NodePort', ports: [{ port: 80, nodePort: 31777 }] })).stderr,

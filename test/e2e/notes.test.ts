@@ -171,7 +171,7 @@ it('an emptyDir is shared and lives as long as its pod', cluster, async () => {
   await eventually('written on', async () => (await seconds()) > first);
   await cluster.exec(ns, 'exchange -c reader', 'sh', '-c', 'echo kept > /tmp/data/kept');
   // A container is replaced, the volume stays; a new pod starts empty.
-  await cluster.tryKubectl('-n', ns, 'exec', 'exchange', '-c', 'reader', '--', 'kill', '1');
+  await cluster.tryKubectl('-n', ns, 'exec', 'exchange', '-c', 'reader', '--', 'touch', '/tmp/crash');
   await eventually('reader restarted', async () =>
     ((await get('pod', 'exchange')).status.containerStatuses as Json[]).some(
       status => status.name === 'reader' && status.restartCount > 0 && status.ready,

@@ -105,9 +105,11 @@ it('exec -it gives a terminal', cluster, async () => {
   ]
     .map(shellQuote)
     .join(' ');
-  const output = await run('script', ['-qec', `stty rows 33 cols 101; ${command}`, '/dev/null'], { env: { ...cluster.env, TERM: 'xterm' } });
+  const output = await run('script', ['-qec', `stty rows 33 cols 101; ${command}`, '/dev/null'], {
+    env: { ...cluster.env, TERM: 'xterm' },
+  });
   assert.match(output, /\/dev\/pts\/\d+|\/dev\/console/);
-  assert.match(output, /^33 101\r?$/m);
+  assert.match(output, /33 101\r?$/m);
 });
 
 it('exec with a tty runs a shell that reads what is typed', cluster, async () => {

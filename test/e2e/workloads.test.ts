@@ -437,7 +437,7 @@ it('security context, limits and working folder reach the process', cluster, asy
   ]);
   const item = await cluster.readyPod(ns, 'limited');
   assert.match(await k('logs', 'limited'), /^1000\n2000\n\/tmp\nNoNewPrivs:\s1\ntouch: \/x: (Read-only|Permission)/);
-  assert.equal(item.status.qosClass, 'Burstable');
+  assert.equal(item.status.qosClass, 'Guaranteed', 'requests default to limits');
   await cluster.apply(ns, [
     pod('hungry', 'busybox:1.35', {
       command: ['sh', '-c', 'x=$(head -c 100000000 /dev/zero | tr "\\0" x); echo ${#x}'],
