@@ -9,9 +9,20 @@ import { dirname, join, relative, resolve, sep } from 'node:path';
 
 const LAYERS: Readonly<Record<string, number>> = {
   base: 0,
-  api: 1, sys: 1,
-  store: 2, client: 2,
-  apiserver: 3, controllers: 3, scheduler: 3, kubelet: 3, proxy: 3, network: 3, dns: 3, ingress: 3, loadbalancer: 3, dashboard: 3,
+  api: 1,
+  sys: 1,
+  store: 2,
+  client: 2,
+  apiserver: 3,
+  controllers: 3,
+  scheduler: 3,
+  kubelet: 3,
+  proxy: 3,
+  network: 3,
+  dns: 3,
+  ingress: 3,
+  loadbalancer: 3,
+  dashboard: 3,
   app: 4,
   cli: 5,
 };
@@ -43,7 +54,10 @@ function checkImports(file: string, text: string, folder: string): void {
     if (other === folder) continue;
     const otherLayer = LAYERS[other];
     if (otherLayer === undefined) findings.push(`${relative(root, file)}: imports unknown folder src/${other}`);
-    else if (otherLayer >= layer) findings.push(`${relative(root, file)}: layer ${layer} (${folder}) may not import layer ${otherLayer} (${other})`);
+    else if (otherLayer >= layer)
+      findings.push(
+        `${relative(root, file)}: layer ${layer} (${folder}) may not import layer ${otherLayer} (${other})`,
+      );
   }
 }
 
@@ -54,7 +68,10 @@ for (const entry of readdirSync(source, { withFileTypes: true })) {
 
 for (const file of filesUnder(source)) {
   const path = relative(root, file);
-  const name = path.split(sep).at(-1)!.replace(/(\.test|\.gen)?\.tsx?$/, '');
+  const name = path
+    .split(sep)
+    .at(-1)!
+    .replace(/(\.test|\.gen)?\.tsx?$/, '');
   if (!/^[a-z0-9]+(-[a-z0-9]+)*$/.test(name)) findings.push(`${path}: file names are kebab-case`);
   if (VAGUE_WORDS.test(name)) findings.push(`${path}: name the noun instead of "${name}"`);
   const text = readFileSync(file, 'utf8');
@@ -62,7 +79,8 @@ for (const file of filesUnder(source)) {
   if (LAYERS[folder] === undefined) continue;
   // Tests may look sideways (a store's contract suite, a fake of another layer); the product may not.
   if (!file.endsWith('.test.ts')) checkImports(file, text, folder);
-  if (!/\.(test|gen)\.tsx?$/.test(file) && !/^(#!.*\n)?\s*\/[*/]/.test(text)) findings.push(`${path}: open with a comment that says what the file owns`);
+  if (!/\.(test|gen)\.tsx?$/.test(file) && !/^(#!.*\n)?\s*\/[*/]/.test(text))
+    findings.push(`${path}: open with a comment that says what the file owns`);
 }
 
 for (const finding of findings) console.log(finding);

@@ -23,7 +23,9 @@ export class SystemError extends Error {
   }
 }
 
-const ERRNO_NAMES: ReadonlyMap<number, string> = new Map(Object.entries(koffi.os.errno as Record<string, number>).map(([name, number]) => [number, name]));
+const ERRNO_NAMES: ReadonlyMap<number, string> = new Map(
+  Object.entries(koffi.os.errno as Record<string, number>).map(([name, number]) => [number, name]),
+);
 
 /**
  * Declares a function by its C prototype: `declare('int setns(int fd, int nstype)')`. The result throws SystemError when
@@ -34,7 +36,8 @@ export function declare<Args extends unknown[]>(prototype: string): (...args: Ar
   const name = /(\w+)\s*\(/.exec(prototype)![1]!;
   return (...args) => {
     const result = Number(fn(...args));
-    if (result === -1) throw new SystemError(name, koffi.errno(), args.filter(arg => typeof arg === 'string').join(' '));
+    if (result === -1)
+      throw new SystemError(name, koffi.errno(), args.filter(arg => typeof arg === 'string').join(' '));
     return result;
   };
 }
