@@ -44,9 +44,10 @@ export interface SupervisorOptions {
 }
 
 function start(command: string, args: readonly string[], environment: Record<string, string>): ProcessIdentity {
+  const log = openSync(environment['COX_LOG_FILE']!, 'a', 0o600);
   const child = spawn(command, args, {
     detached: true,
-    stdio: 'ignore',
+    stdio: ['ignore', log, log],
     cwd: '/',
     env: {
       PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
@@ -55,6 +56,7 @@ function start(command: string, args: readonly string[], environment: Record<str
       ...environment,
     },
   });
+  closeSync(log);
   child.unref();
   return identify(child.pid!);
 }
@@ -66,7 +68,6 @@ function pick(...names: string[]): Record<string, string> {
 }
 
 function environment(role: string, options: SupervisorOptions): Record<string, string> {
-  closeSync(openSync(options.logFile, 'a', 0o600));
   return {
     COX_ROLE: role,
     COX_RUNTIME: options.runtime,
