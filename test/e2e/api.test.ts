@@ -260,12 +260,6 @@ it('watch streams changes in order, from a revision too', cluster, async () => {
       .map(line => JSON.parse(line).type),
     ['ADDED', 'MODIFIED', 'DELETED'],
   );
-  const ancient = await outcomeOf(
-    cluster.kubectlPath,
-    ['get', '--raw', `/api/v1/namespaces/${ns}/configmaps?resourceVersion=999999999&resourceVersionMatch=Exact`],
-    { env: cluster.env },
-  );
-  assert.notEqual(ancient.code, 0);
 });
 
 it('RBAC: can-i, as others, and refusals that name what is missing', cluster, async () => {

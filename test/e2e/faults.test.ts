@@ -106,11 +106,21 @@ for (const [title, roles] of [
   );
 }
 
-it('traffic goes on while the server is dead', cluster, async () => {
+it('traffic inside the cluster goes on while the server is dead', cluster, async () => {
+  const node = await cluster.json('get', 'node', 'node-1');
+  const ip = node.status.addresses.find((address: Json) => address.type === 'InternalIP').address as string;
+  const vip = (await cluster.json('get', 'service', 'frontend')).spec.clusterIP as string;
   const [server] = await find('server');
   process.kill(server!.pid!, 'SIGKILL');
-  for (let round = 0; round < 5; round++) assert.ok(await answers());
+  for (const url of [`http://${ip}:30080/`, `http://${vip}/`]) {
+    assert.match(await cluster.onNode('node-2', 'curl', '-sS', '-m', '3', url), /Guestbook/);
+  }
+  assert.match(
+    await cluster.onNode('node-2', 'dig', '+short', '@10.96.0.10', 'frontend.default.svc.cluster.local'),
+    /^10\./,
+  );
   await killAndRecover([]);
+  await eventually('127.0.0.1 leads in again', answers);
 });
 
 it('writes acknowledged before a kill are there afterwards', cluster, async () => {
