@@ -69,7 +69,13 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     clock,
   });
   ensureDnsAddress(config.clusterDns);
-  const dns = new DnsServer({ informers: networkInformers, clusterDomain: config.clusterDomain, listen: { address: config.clusterDns, port: 53 }, log, clock });
+  const dns = new DnsServer({
+    informers: networkInformers,
+    clusterDomain: config.clusterDomain,
+    listen: { address: config.clusterDns, port: 53 },
+    log,
+    clock,
+  });
   const proxy = new ServiceProxy({
     informers: networkInformers,
     nodeName: config.node,

@@ -27,7 +27,7 @@ import {
   SEGMENT_API_PORT,
   SERVICE_CIDR,
 } from '../base/cluster-defaults.ts';
-import { failure, messageOf } from '../base/errors.ts';
+import { failure } from '../base/errors.ts';
 import {
   createNodeNamespace,
   createSwitch,
@@ -106,7 +106,7 @@ export async function bringUp(options: UpOptions): Promise<UpResult> {
       if (options.foreground) await stayAttached(record, options, interrupt.signal);
       return describe(record, seconds, false);
     } catch (error) {
-      say(`cleaning up: ${messageOf(error)}`);
+      say('cleaning up what was started');
       await tearDown(name);
       if (!before) await forget(name);
       throw error;

@@ -1,7 +1,23 @@
 /** `cox image load`: puts image archives into the cluster's image store, from which all its nodes run containers. */
 
 import { imageStore } from '../../app/image-store.ts';
+import { failure, messageOf } from '../../base/errors.ts';
+import type { ImageStore, ListedImage } from '../../kubelet/images/image-store.ts';
 import { type Command, printJson, usageError } from '../command.ts';
+
+/** What is wrong with a file is the user's to mend: a sentence, not a stack. */
+async function load(store: ImageStore, file: string): Promise<readonly ListedImage[]> {
+  try {
+    return await store.load(file);
+  } catch (error) {
+    const why = (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'no such file' : messageOf(error);
+    throw failure(
+      422,
+      'Invalid',
+      `${file}: ${why}; image load takes docker-archive and OCI tar files, also .tar.gz and .tar.zst`,
+    );
+  }
+}
 
 export const command: Command = {
   name: 'image load',
@@ -13,7 +29,7 @@ export const command: Command = {
     const store = imageStore(cluster);
     const loaded: { file: string; references: readonly string[]; id: string }[] = [];
     for (const file of words) {
-      for (const image of await store.load(file)) {
+      for (const image of await load(store, file)) {
         loaded.push({ file, references: image.references, id: image.id });
         if (!json) process.stdout.write(`${file}: ${image.references.join(', ') || image.id}\n`);
       }
