@@ -6,7 +6,7 @@
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { after, before, type TestContext, test } from 'node:test';
 import type { KubeObject } from '../../src/api/meta.ts';
 import { findClient } from '../../src/app/bundled-clients.ts';
 import { eventually, type Outcome, outcomeOf, type RunOptions, run } from './process.ts';
@@ -246,12 +246,12 @@ export function useNamespace(cluster: Cluster, name: string): string {
 export function it(
   name: string,
   cluster: Cluster,
-  body: () => Promise<void>,
+  body: (t: TestContext) => Promise<void>,
   options: { timeoutMs?: number } = {},
 ): void {
-  test(name, { timeout: options.timeoutMs ?? 90_000 }, async () => {
+  test(name, { timeout: options.timeoutMs ?? 90_000 }, async t => {
     try {
-      await body();
+      await body(t);
     } catch (error) {
       const path = await cluster.diagnose(name);
       if (error instanceof Error) error.message += `\n(state of the cluster: ${path})`;

@@ -149,7 +149,10 @@ it('a container whose monitor dies is noticed and replaced', cluster, async () =
   const id = (item.status.containerStatuses[0].containerID as string).split('//')[1]!;
   const monitors = (await run('pgrep', ['-f', `conmon.*${id}`])).trim().split('\n').map(Number);
   for (const pid of monitors) process.kill(pid, 'SIGKILL');
-  await cluster.tryKubectl('-n', ns, 'exec', 'watched', '--', 'kill', '1');
+  await eventually(
+    'its process told to end',
+    async () => (await cluster.tryKubectl('-n', ns, 'exec', 'watched', '--', 'kill', '1')).code === 0,
+  );
   await eventually('running anew', async () => {
     const now = await cluster.json('-n', ns, 'get', 'pod', 'watched');
     const [status] = now.status.containerStatuses;
