@@ -26,6 +26,8 @@ const result = await build({
   keepNames: true,
   legalComments: 'none',
   external: ['lmdb', 'koffi'],
+  // Its CommonJS build has no named exports when it is loaded on demand from a chunk; this is the same library as a module.
+  alias: { yaml: resolve(root, 'node_modules/yaml/browser/index.js') },
   banner: {
     js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
   },
