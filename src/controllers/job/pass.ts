@@ -4,7 +4,7 @@
  * outcome is lost or counted twice, whatever fails in between.
  */
 
-import type { Job, JobCondition, JobStatus, PodFailurePolicyRule } from '../../api/batch/v1.gen.ts';
+import type { Job, JobCondition, JobStatus } from '../../api/batch/v1.gen.ts';
 import type { Pod } from '../../api/core/v1.gen.ts';
 import { semanticEqual } from '../../api/machinery/equality.ts';
 import { isPodActive, isPodReady, isPodTerminal } from '../../api/machinery/pod.ts';
@@ -15,12 +15,24 @@ import { JOBS, PODS } from '../../client/resources.ts';
 import type { ReconcileContext, Result } from '../runtime/controller.ts';
 import type { Expectations } from '../runtime/expectations.ts';
 import { createPod, deletePod, isNamespaceTerminating, podFromTemplate, slowStart } from '../runtime/pod-control.ts';
+import {
+  awaitingReplacement,
+  backoffMs,
+  failedIndexes,
+  failureAnnotations,
+  finishedAtMs,
+  hasLimitPerIndex,
+  isPodFailed,
+  policyMatch,
+  replaceableAtMs,
+  restartsOf,
+  successPolicyMatch,
+} from './failures.ts';
 import { COMPLETION_INDEX, formatIndexes, indexOf, parseIndexes } from './indexes.ts';
 
 export const TRACKING_FINALIZER = 'batch.kubernetes.io/job-tracking';
 
-const BACKOFF_MS_MIN = 10_000;
-const BACKOFF_MS_MAX = 10 * 60_000;
+const COMPLETIONS_REACHED = 'CompletionsReached';
 
 interface Verdict {
   readonly type: 'Complete' | 'Failed';
@@ -72,12 +84,14 @@ export class JobPass {
     let waitMs: number | undefined;
     if (verdict) {
       this.#announce(verdict);
-      await this.#remove(active);
+      // Pods that a finished Job no longer needs are not counted; those that its end cuts short have failed.
+      if (verdict.reason === COMPLETIONS_REACHED) await this.#remove(active);
+      else await this.#cutShort(active);
       kept = [];
     } else if (mayChange && !job.metadata.deletionTimestamp) ({ kept, waitMs } = await this.#manage(active));
     const terminating = this.#pods.filter(pod => pod.metadata.deletionTimestamp && !isPodTerminal(pod)).length;
     this.#status = { ...this.#status, active: kept.length, ready: kept.filter(isPodReady).length, terminating };
-    if (verdict && terminating + active.length === 0 && !this.#status.uncountedTerminatedPods) this.#finish(verdict);
+    if (verdict && terminating + active.length === 0 && !this.#hasUncounted()) this.#finish(verdict);
     await this.#write();
     if (verdict) return isFinished({ ...job, status: this.#status }) ? this.#releaseAll() : undefined;
     const deadlineMs = this.#msUntilDeadline();
@@ -116,30 +130,38 @@ export class JobPass {
     };
     const byUid = new Map(this.#pods.map(pod => [pod.metadata.uid!, pod]));
     const completed = parseIndexes(this.#status.completedIndexes);
+    const job = this.#job;
+    const completions = job.spec?.completions ?? 0;
+    const awaiting = this.#awaiting();
+    // The end of the Job ends whatever still runs.
+    const isEnding = job.metadata.deletionTimestamp !== undefined || this.#target() !== undefined;
+    const isFailing = condition(this.#status, 'FailureTarget') !== undefined;
     const ending: Pod[] = [];
     for (const pod of this.#pods) {
       const uid = pod.metadata.uid!;
-      // A pod that is being deleted without ever finishing counts as failed once it is gone from its node.
-      const finished = isPodTerminal(pod) || (pod.metadata.deletionTimestamp !== undefined && !pod.spec?.nodeName);
-      if (
-        !finished ||
-        !isTracked(pod) ||
-        this.#released.has(uid) ||
-        uncounted.succeeded.has(uid) ||
-        uncounted.failed.has(uid)
-      )
+      if (!isTracked(pod) || this.#released.has(uid) || uncounted.succeeded.has(uid) || uncounted.failed.has(uid))
         continue;
-      ending.push(pod);
+      const hasSucceeded = pod.status?.phase === 'Succeeded';
+      const hasFailed = isPodFailed(pod, job);
       const index = indexOf(pod);
-      if (pod.status?.phase === 'Succeeded') {
-        if (!isIndexed(this.#job)) uncounted.succeeded.add(uid);
-        else if (index !== undefined && index < (this.#job.spec?.completions ?? 0)) completed.add(index);
-      } else if (!this.#isIgnored(pod)) uncounted.failed.add(uid);
+      if (!isEnding && !hasSucceeded && (!hasFailed || awaiting.get(index ?? -1) === pod)) continue;
+      ending.push(pod);
+      const counts = !isIndexed(job) || (index !== undefined && index < completions);
+      if (hasSucceeded) {
+        if (!isIndexed(job)) uncounted.succeeded.add(uid);
+        else if (counts) completed.add(index!);
+      } else if ((hasFailed || isFailing) && counts && policyMatch(job, pod)?.action !== 'Ignore')
+        uncounted.failed.add(uid);
     }
-    if (isIndexed(this.#job))
+    if (isIndexed(job))
       this.#status = { ...this.#status, completedIndexes: formatIndexes(completed), succeeded: completed.size };
+    if (hasLimitPerIndex(job))
+      this.#status = { ...this.#status, failedIndexes: formatIndexes(failedIndexes(job, this.#pods)) };
     const pending = [...uncounted.succeeded, ...uncounted.failed];
-    if (ending.length === 0 && pending.length === 0) return;
+    if (ending.length === 0 && pending.length === 0) {
+      this.#status = { ...this.#status, uncountedTerminatedPods: {} };
+      return;
+    }
     const onRecord = {
       ...(uncounted.succeeded.size ? { succeeded: [...uncounted.succeeded] } : {}),
       ...(uncounted.failed.size ? { failed: [...uncounted.failed] } : {}),
@@ -154,9 +176,21 @@ export class JobPass {
       ...this.#status,
       failed: (this.#status.failed ?? 0) + uncounted.failed.size,
       ...(isIndexed(this.#job) ? {} : { succeeded: (this.#status.succeeded ?? 0) + uncounted.succeeded.size }),
-      uncountedTerminatedPods: undefined as never,
+      uncountedTerminatedPods: {},
     };
-    delete this.#status.uncountedTerminatedPods;
+  }
+  #hasUncounted(): boolean {
+    const { succeeded = [], failed = [] } = this.#status.uncountedTerminatedPods ?? {};
+    return succeeded.length + failed.length > 0;
+  }
+  /** Failed pods that their index's next pod has still to learn from. */
+  #awaiting(): ReadonlyMap<number, Pod> {
+    const job = this.#job;
+    if (!hasLimitPerIndex(job)) return new Map();
+    const settled = failedIndexes(job, this.#pods);
+    for (const index of parseIndexes(this.#status.completedIndexes)) settled.add(index);
+    for (const pod of this.#pods) if (pod.status?.phase === 'Succeeded') settled.add(indexOf(pod) ?? -1);
+    return awaitingReplacement(job, this.#pods, settled);
   }
 
   async #release(pod: Pod): Promise<void> {
@@ -181,77 +215,65 @@ export class JobPass {
     );
   }
 
-  #ruleFor(pod: Pod): PodFailurePolicyRule | undefined {
-    const statuses = [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])];
-    return this.#job.spec?.podFailurePolicy?.rules?.find(({ onExitCodes, onPodConditions }) => {
-      if (onExitCodes) {
-        const { containerName, operator, values } = onExitCodes;
-        return statuses.some(({ name, state }) => {
-          const code = state?.terminated?.exitCode;
-          if (!code || (containerName && containerName !== name)) return false;
-          return operator === 'In' ? values.includes(code) : !values.includes(code);
-        });
-      }
-      return (
-        onPodConditions?.some(wanted =>
-          pod.status?.conditions?.some(
-            found => found.type === wanted.type && found.status === (wanted.status ?? 'True'),
-          ),
-        ) === true
-      );
-    });
-  }
-  #isIgnored(pod: Pod): boolean {
-    return this.#ruleFor(pod)?.action === 'Ignore';
-  }
-
-  #failures(): number {
-    const restarts =
-      this.#job.spec?.template.spec?.restartPolicy === 'OnFailure'
-        ? this.#pods
-            .filter(isPodActive)
-            .reduce(
-              (sum, pod) =>
-                sum +
-                [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])].reduce(
-                  (total, { restartCount }) => total + restartCount,
-                  0,
-                ),
-              0,
-            )
-        : 0;
-    return (this.#status.failed ?? 0) + restarts;
+  /** The interim condition, by which a verdict outlives this pass. */
+  #target(): Verdict | undefined {
+    const failed = condition(this.#status, 'FailureTarget');
+    if (failed) return { type: 'Failed', reason: failed.reason ?? '', message: failed.message ?? '' };
+    const success = condition(this.#status, 'SuccessCriteriaMet');
+    if (success) return { type: 'Complete', reason: success.reason ?? '', message: success.message ?? '' };
+    return undefined;
   }
 
   #verdict(): Verdict | undefined {
     const job = this.#job;
-    const target = condition(this.#status, 'FailureTarget');
-    if (target) return { type: 'Failed', reason: target.reason ?? '', message: target.message ?? '' };
-    const success = condition(this.#status, 'SuccessCriteriaMet');
-    if (success) return { type: 'Complete', reason: success.reason ?? '', message: success.message ?? '' };
-    const fatal = this.#pods.find(pod => pod.status?.phase === 'Failed' && this.#ruleFor(pod)?.action === 'FailJob');
-    if (fatal) {
-      const index = job.spec!.podFailurePolicy!.rules.indexOf(this.#ruleFor(fatal)!);
-      return {
-        type: 'Failed',
-        reason: 'PodFailurePolicy',
-        message: `Pod ${keyOf(fatal)} matched FailJob rule at index ${index}`,
-      };
+    const target = this.#target();
+    if (target) return target;
+    for (const pod of this.#pods) {
+      const match = isPodFailed(pod, job) ? policyMatch(job, pod) : undefined;
+      if (match?.action === 'FailJob') return { type: 'Failed', reason: 'PodFailurePolicy', message: match.message };
     }
-    const failures = this.#failures();
-    const limit = job.spec?.backoffLimit ?? 6;
-    if (failures > limit)
+    if (this.#isPastBackoffLimit())
       return { type: 'Failed', reason: 'BackoffLimitExceeded', message: 'Job has reached the specified backoff limit' };
     const deadlineMs = this.#msUntilDeadline();
     if (deadlineMs !== undefined && deadlineMs <= 0)
       return { type: 'Failed', reason: 'DeadlineExceeded', message: 'Job was active longer than specified deadline' };
+    return this.#verdictOfIndexes() ?? this.#verdictOfCompletions();
+  }
+  #isPastBackoffLimit(): boolean {
+    const limit = this.#job.spec?.backoffLimit ?? 6;
+    if ((this.#status.failed ?? 0) > limit) return true;
+    if (this.#job.spec?.template.spec?.restartPolicy !== 'OnFailure') return false;
+    const restarts = this.#pods
+      .filter(pod => pod.status?.phase === 'Running' || pod.status?.phase === 'Pending')
+      .reduce((total, pod) => total + restartsOf(pod), 0);
+    return restarts >= Math.max(1, limit);
+  }
+  #verdictOfIndexes(): Verdict | undefined {
+    const job = this.#job;
+    if (!isIndexed(job)) return undefined;
+    const { completions = 0, maxFailedIndexes } = job.spec!;
+    const succeeded = parseIndexes(this.#status.completedIndexes);
+    const failed = parseIndexes(this.#status.failedIndexes).size;
+    if (maxFailedIndexes !== undefined && failed > maxFailedIndexes)
+      return {
+        type: 'Failed',
+        reason: 'MaxFailedIndexesExceeded',
+        message: 'Job has exceeded the specified maximal number of failed indexes',
+      };
+    if (failed > 0 && failed + succeeded.size >= completions)
+      return { type: 'Failed', reason: 'FailedIndexes', message: 'Job has failed indexes' };
+    const message = successPolicyMatch(job, succeeded);
+    return message === undefined ? undefined : { type: 'Complete', reason: 'SuccessPolicy', message };
+  }
+  #verdictOfCompletions(): Verdict | undefined {
+    const { completions, suspend } = this.#job.spec ?? {};
     const succeeded = this.#status.succeeded ?? 0;
-    const complete =
-      job.spec?.completions === undefined
+    const isComplete =
+      completions === undefined
         ? succeeded > 0 && !this.#pods.some(pod => isPodActive(pod))
-        : succeeded >= job.spec.completions && !job.spec.suspend;
-    return complete
-      ? { type: 'Complete', reason: 'CompletionsReached', message: 'Reached expected number of succeeded pods' }
+        : succeeded >= completions && !suspend;
+    return isComplete
+      ? { type: 'Complete', reason: COMPLETIONS_REACHED, message: 'Reached expected number of succeeded pods' }
       : undefined;
   }
 
@@ -302,47 +324,52 @@ export class JobPass {
         : 0;
     const missing = wanted - active.length - holding;
     if (missing <= 0) return { kept: [...active], waitMs: undefined };
+    if (hasLimitPerIndex(job)) return this.#manageIndexes(missing, active);
     const waitMs = this.#backoffMs();
     if (waitMs > 0) return { kept: [...active], waitMs };
     return { kept: [...active, ...(await this.#create(missing, active))], waitMs: undefined };
   }
 
-  /** 10 s after the first failure since the last success, doubled by each further one. */
-  #backoffMs(): number {
-    const finishedAt = (pod: Pod) =>
-      Math.max(
-        0,
-        ...(pod.status?.containerStatuses ?? []).map(
-          ({ state }) => Date.parse(state?.terminated?.finishedAt ?? '') || 0,
-        ),
-      ) ||
-      Date.parse(
-        pod.metadata.deletionTimestamp ??
-          pod.status?.conditions?.find(({ type }) => type === 'Ready')?.lastTransitionTime ??
-          '',
-      ) ||
-      0;
-    const lastSuccessMs = Math.max(0, ...this.#pods.filter(pod => pod.status?.phase === 'Succeeded').map(finishedAt));
-    const failures = this.#pods
-      .filter(pod => pod.status?.phase === 'Failed' && !this.#isIgnored(pod))
-      .map(finishedAt)
-      .filter(atMs => atMs > lastSuccessMs);
-    if (failures.length === 0) return 0;
-    const delayMs = Math.min(BACKOFF_MS_MAX, BACKOFF_MS_MIN * 2 ** Math.min(20, failures.length - 1));
-    return Math.max(...failures) + delayMs - this.#nowMs();
+  /** Each index waits for itself: one that fails again and again does not hold up the others. */
+  async #manageIndexes(count: number, active: readonly Pod[]): Promise<{ kept: Pod[]; waitMs: number | undefined }> {
+    const awaiting = this.#awaiting();
+    const waitOf = (index: number) => {
+      const failed = awaiting.get(index);
+      return failed ? replaceableAtMs(failed) - this.#nowMs() : 0;
+    };
+    const free = this.#freeIndexes(count, active);
+    const ready = free.filter(index => waitOf(index) <= 0);
+    const waits = free.map(waitOf).filter(ms => ms > 0);
+    const made = await this.#create(ready.length, active, { indexes: ready, awaiting });
+    return { kept: [...active, ...made], waitMs: waits.length > 0 ? Math.min(...waits) : undefined };
   }
 
-  async #create(count: number, active: readonly Pod[]): Promise<Pod[]> {
+  /** Time until the next pod may be made, after failures since the last success. */
+  #backoffMs(): number {
+    const succeeded = this.#pods.filter(pod => pod.status?.phase === 'Succeeded').map(finishedAtMs);
+    const lastSuccessMs = Math.max(0, ...succeeded);
+    const failures = this.#pods
+      .filter(pod => pod.status?.phase === 'Failed' && policyMatch(this.#job, pod)?.action !== 'Ignore')
+      .map(finishedAtMs)
+      .filter(atMs => atMs > lastSuccessMs);
+    return failures.length === 0 ? 0 : Math.max(...failures) + backoffMs(failures.length) - this.#nowMs();
+  }
+
+  async #create(
+    count: number,
+    active: readonly Pod[],
+    chosen?: { indexes: readonly number[]; awaiting: ReadonlyMap<number, Pod> },
+  ): Promise<Pod[]> {
     const job = this.#job;
     const key = keyOf(job);
-    const indexes = isIndexed(job) ? this.#freeIndexes(count, active) : undefined;
+    const indexes = chosen?.indexes ?? (isIndexed(job) ? this.#freeIndexes(count, active) : undefined);
     const total = indexes ? indexes.length : count;
     if (total === 0) return [];
     this.#expectations.expectCreations(key, total);
     const created: Pod[] = [];
     const { successes, error } = await slowStart({ count: total, first: 1 }, async i => {
       try {
-        created.push(await createPod(this.#ctx, job, this.#draft(indexes?.[i])));
+        created.push(await createPod(this.#ctx, job, this.#draft(indexes?.[i], chosen?.awaiting)));
       } catch (failed) {
         if (!isNamespaceTerminating(failed)) throw failed;
       }
@@ -354,6 +381,7 @@ export class JobPass {
 
   #freeIndexes(count: number, active: readonly Pod[]): number[] {
     const taken = parseIndexes(this.#status.completedIndexes);
+    for (const index of parseIndexes(this.#status.failedIndexes)) taken.add(index);
     for (const pod of active) taken.add(indexOf(pod) ?? -1);
     const free: number[] = [];
     for (let index = 0; index < (this.#job.spec?.completions ?? 0) && free.length < count; index++)
@@ -361,7 +389,7 @@ export class JobPass {
     return free;
   }
 
-  #draft(index: number | undefined): Pod {
+  #draft(index: number | undefined, awaiting?: ReadonlyMap<number, Pod>): Pod {
     const job = this.#job;
     const pod = podFromTemplate(job.spec!.template, job);
     const finalizers = [...(pod.metadata.finalizers ?? []), TRACKING_FINALIZER];
@@ -381,7 +409,11 @@ export class JobPass {
         finalizers,
         generateName: `${job.metadata.name}-${index}-`,
         labels: { ...pod.metadata.labels, [COMPLETION_INDEX]: String(index) },
-        annotations: { ...pod.metadata.annotations, [COMPLETION_INDEX]: String(index) },
+        annotations: {
+          ...pod.metadata.annotations,
+          [COMPLETION_INDEX]: String(index),
+          ...(awaiting ? failureAnnotations(job, awaiting.get(index)) : {}),
+        },
       },
       spec: {
         ...pod.spec!,
@@ -390,6 +422,17 @@ export class JobPass {
         ...(pod.spec!.initContainers ? { initContainers: pod.spec!.initContainers.map(withVariable) } : {}),
       },
     };
+  }
+
+  /** Deletes pods but leaves their finalizers until they are counted. */
+  async #cutShort(pods: readonly Pod[]): Promise<void> {
+    await Promise.all(
+      pods.map(pod =>
+        deletePod(this.#ctx, this.#job, pod).catch(error => {
+          if (!isReason(error, 'NotFound')) throw error;
+        }),
+      ),
+    );
   }
 
   async #remove(pods: readonly Pod[]): Promise<void> {
