@@ -53,19 +53,10 @@ export function parsePath(method: string, path: string, query: URLSearchParams |
   } else if (verb === 'get' && name === '') verb = 'list';
   if (verb === 'delete' && name === '') verb = 'deletecollection';
   const fieldSelector = query?.get('fieldSelector');
-  return {
-    verb,
-    isResource: true,
-    group,
-    version,
-    resource,
-    subresource,
-    namespace,
-    name,
-    path,
-    rest,
-    ...(fieldSelector && (verb === 'list' || verb === 'watch' || verb === 'deletecollection') ? { fieldSelector } : {}),
-  };
+  const attributes = { verb, isResource: true, group, version, resource, subresource, namespace, name, path, rest };
+  return fieldSelector && (verb === 'list' || verb === 'watch' || verb === 'deletecollection')
+    ? { ...attributes, fieldSelector }
+    : attributes;
 }
 
 function nonResource(method: string, path: string): PathAttributes {
@@ -93,6 +84,7 @@ function decode(part: string): string {
 }
 
 export function withUser(attributes: PathAttributes, user: UserInfo): RequestAttributes {
-  const { rest: _, ...others } = attributes;
-  return { user, ...others };
+  const { verb, isResource, group, version, resource, subresource, namespace, name, path, fieldSelector } = attributes;
+  const request = { user, verb, isResource, group, version, resource, subresource, namespace, name, path };
+  return fieldSelector === undefined ? request : { ...request, fieldSelector };
 }

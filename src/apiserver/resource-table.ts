@@ -23,7 +23,8 @@ export interface Served {
 }
 
 export class ResourceTable {
-  readonly #byResource = new Map<string, Served>();
+  /** By plural, which few groups share: asked many times a request, without making a key for it. */
+  readonly #byResource = new Map<string, Served[]>();
   readonly #byKind = new Map<string, Served>();
   readonly #infos: ResourceInfo[];
 
@@ -37,7 +38,10 @@ export class ResourceTable {
   }
   find(group: string, version: string, resource: string): Served | undefined {
     this.#build();
-    return this.#byResource.get(`${group}/${version}/${resource}`);
+    const found = this.#byResource.get(resource);
+    if (found)
+      for (const served of found) if (served.info.group === group && served.info.version === version) return served;
+    return undefined;
   }
   of(id: ResourceId): Served | undefined {
     return this.find(id.group, id.version, id.resource);
@@ -63,7 +67,9 @@ export class ResourceTable {
         prefix: `/registry/${stored.group || 'core'}/${stored.resource}/`,
         persistent: info.verbs.includes('get') || info.verbs.includes('list'),
       };
-      this.#byResource.set(`${info.group}/${info.version}/${info.resource}`, served);
+      const same = this.#byResource.get(info.resource);
+      if (same) same.push(served);
+      else this.#byResource.set(info.resource, [served]);
       this.#byKind.set(`${info.group}/${info.version}/${info.kind}`, served);
     }
   }

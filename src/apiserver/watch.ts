@@ -81,37 +81,38 @@ export async function* watchEntries(
     if (query.sendInitialEvents) yield { type: 'BOOKMARK', revision: cursor, initialEventsEnd: true };
   }
   let bookmarkAt = clock.monotonic() + BOOKMARK_MS;
-  while (!signal.aborted && !caches.closed) {
-    let events: readonly CacheEvent[] | undefined = cache.recentAfter(cursor);
-    let reached = caches.revision;
-    if (events === undefined) {
-      try {
-        ({ events, reached } = await readHistory(caches, cache, cursor));
-      } catch (error) {
-        yield { type: 'ERROR', status: goneStatus(error, cursor) };
-        return;
+  const alarm = new Alarm(cache, options);
+  try {
+    while (!signal.aborted && !caches.closed) {
+      let events: readonly CacheEvent[] | undefined = cache.recentAfter(cursor);
+      let reached = caches.revision;
+      if (events === undefined) {
+        try {
+          ({ events, reached } = await readHistory(caches, cache, cursor));
+        } catch (error) {
+          yield { type: 'ERROR', status: goneStatus(error, cursor) };
+          return;
+        }
       }
+      for (const event of events) {
+        cursor = event.revision;
+        if (!inScope(event)) continue;
+        const seen = select(event, query.selector);
+        if (!seen) continue;
+        yield seen;
+        if (signal.aborted) return;
+      }
+      cursor = Math.max(cursor, reached);
+      if (cache.changed > cursor) continue;
+      if (query.allowWatchBookmarks && clock.monotonic() >= bookmarkAt) {
+        bookmarkAt = clock.monotonic() + BOOKMARK_MS;
+        yield { type: 'BOOKMARK', revision: cursor, initialEventsEnd: false };
+        continue;
+      }
+      await alarm.next(query.allowWatchBookmarks ? bookmarkAt - clock.monotonic() : undefined);
     }
-    for (const event of events) {
-      cursor = event.revision;
-      if (!inScope(event)) continue;
-      const seen = select(event, query.selector);
-      if (!seen) continue;
-      yield seen;
-      if (signal.aborted) return;
-    }
-    cursor = Math.max(cursor, reached);
-    if (cache.changed > cursor) continue;
-    if (query.allowWatchBookmarks && clock.monotonic() >= bookmarkAt) {
-      bookmarkAt = clock.monotonic() + BOOKMARK_MS;
-      yield { type: 'BOOKMARK', revision: cursor, initialEventsEnd: false };
-      continue;
-    }
-    await nextChange(cache, {
-      signal,
-      clock,
-      waitMs: query.allowWatchBookmarks ? bookmarkAt - clock.monotonic() : undefined,
-    });
+  } finally {
+    alarm.close();
   }
 }
 
@@ -164,23 +165,38 @@ function goneStatus(error: unknown, cursor: number): Status {
   return error instanceof ApiError ? error.status : failure(500, 'InternalError', 'watch of the store failed').status;
 }
 
-function nextChange(
-  cache: ResourceCache,
-  options: { signal: AbortSignal; clock: Clock; waitMs: number | undefined },
-): Promise<void> {
-  const { signal, clock, waitMs } = options;
-  return new Promise(resolve => {
-    const done = () => {
-      withdraw();
-      timer?.cancel();
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const withdraw = cache.onNext(done);
-    const timer = waitMs === undefined ? undefined : clock.after(waitMs, done, { background: true });
-    if (signal.aborted) return done();
-    signal.addEventListener('abort', done);
-  });
+/** Wakes at most once a call of `next`; one listener serves all waits of a watch, since a signal finds its listeners by searching. */
+class Alarm {
+  readonly #cache: ResourceCache;
+  readonly #clock: Clock;
+  readonly #signal: AbortSignal;
+  #ring: (() => void) | undefined;
+  readonly #abort = () => this.#ring?.();
+
+  constructor(cache: ResourceCache, options: { signal: AbortSignal; clock: Clock }) {
+    this.#cache = cache;
+    this.#clock = options.clock;
+    this.#signal = options.signal;
+    this.#signal.addEventListener('abort', this.#abort);
+  }
+  /** Resolves at the next change of the cache, after `waitMs` or at once when the signal aborts. */
+  next(waitMs: number | undefined): Promise<void> {
+    return new Promise(resolve => {
+      const done = () => {
+        this.#ring = undefined;
+        withdraw();
+        timer?.cancel();
+        resolve();
+      };
+      this.#ring = done;
+      const withdraw = this.#cache.onNext(done);
+      const timer = waitMs === undefined ? undefined : this.#clock.after(waitMs, done, { background: true });
+      if (this.#signal.aborted) done();
+    });
+  }
+  close(): void {
+    this.#signal.removeEventListener('abort', this.#abort);
+  }
 }
 
 /** The object of a BOOKMARK event. */

@@ -41,9 +41,11 @@ class LmdbLog implements Log {
     return { compacted: compacted ? compacted.readUIntBE(0, REVISION_BYTES) : 0 };
   }
 
-  // Writes of one turn of the event loop share one transaction: the last to resolve stands for all.
+  // Writes of one turn of the event loop share one transaction, and the promise of it.
   async append(records: readonly LogRecord[]): Promise<void> {
-    await Promise.all(records.map(record => this.#records.put(revisionKey(record.revision), encode(record))));
+    const transactions = new Set<Promise<boolean>>();
+    for (const record of records) transactions.add(this.#records.put(revisionKey(record.revision), encode(record)));
+    await Promise.all(transactions);
   }
 
   read(revision: Revision): LogRecord | undefined {

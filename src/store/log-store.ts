@@ -80,7 +80,7 @@ export class LogStore implements Store {
   #maintenance: Promise<void> = Promise.resolve();
   #idle: (() => void) | undefined;
   #closed = false;
-  readonly #sleepers = new Set<() => void>();
+  #sleepers: (() => void)[] = [];
 
   constructor(log: Log) {
     this.#log = log;
@@ -166,22 +166,28 @@ export class LogStore implements Store {
     if (from < this.#compacted) throw new CompactedError(this.#compacted);
     let cursor = from;
     let reported = -1;
-    while (!signal.aborted && !this.#closed) {
-      while (cursor < this.#revision) {
-        const event = this.#eventAt(cursor + 1);
-        cursor++;
-        const key = event.type === 'put' ? event.entry.key : event.key;
-        if (!key.startsWith(prefix)) continue;
-        reported = cursor;
-        yield event;
-        if (signal.aborted) return;
+    const wake = () => this.#wake();
+    signal.addEventListener('abort', wake);
+    try {
+      while (!signal.aborted && !this.#closed) {
+        while (cursor < this.#revision) {
+          const event = this.#eventAt(cursor + 1);
+          cursor++;
+          const key = event.type === 'put' ? event.entry.key : event.key;
+          if (!key.startsWith(prefix)) continue;
+          reported = cursor;
+          yield event;
+          if (signal.aborted) return;
+        }
+        if (reported < cursor && cursor <= this.#revision) {
+          reported = cursor;
+          yield { type: 'progress', revision: cursor };
+          continue;
+        }
+        await this.#newer(cursor, signal);
       }
-      if (reported < cursor && cursor <= this.#revision) {
-        reported = cursor;
-        yield { type: 'progress', revision: cursor };
-        continue;
-      }
-      await this.#newer(cursor, signal);
+    } finally {
+      signal.removeEventListener('abort', wake);
     }
   }
 
@@ -298,20 +304,15 @@ export class LogStore implements Store {
     if (at < this.#compacted) throw new CompactedError(this.#compacted);
   }
 
-  #newer(than: Revision, signal: AbortSignal): Promise<void> {
-    return new Promise(resolve => {
-      const done = () => {
-        this.#sleepers.delete(done);
-        signal.removeEventListener('abort', done);
-        resolve();
-      };
-      if (this.#revision > than || this.#closed || signal.aborted) return resolve();
-      this.#sleepers.add(done);
-      signal.addEventListener('abort', done);
-    });
+  // Resolves at the latest when the signal aborts: `watch` wakes everyone then, which is rare and harmless.
+  #newer(than: Revision, signal: AbortSignal): Promise<void> | void {
+    if (this.#revision > than || this.#closed || signal.aborted) return;
+    return new Promise(resolve => this.#sleepers.push(resolve));
   }
   #wake(): void {
-    for (const wake of [...this.#sleepers]) wake();
+    const sleepers = this.#sleepers;
+    this.#sleepers = [];
+    for (const wake of sleepers) wake();
   }
 }
 

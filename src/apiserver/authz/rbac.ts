@@ -1,6 +1,7 @@
 /**
  * RBAC. Bindings are indexed by subject and kept current from the Reader, one binding a change, so that a decision looks
- * only at the bindings of the user and its groups; roles are read when needed. Only grants exist: no rule can deny.
+ * only at the bindings of the user and its groups. What they come to is remembered for each user object (a connection's
+ * requests share one) until any RBAC object changes. Only grants exist: no rule can deny.
  */
 
 import type {
@@ -22,32 +23,42 @@ interface Grant {
   readonly namespace: string;
   readonly binding: string;
   readonly subject: Subject;
+  /** What a request that it allows is told; made when first needed. */
+  allows?: Decision;
 }
 
 type Grants = Map<string, Grant[]>;
 
+/** What one user has been granted in one namespace; rules are undefined where the role is missing. */
+type Granted = readonly { readonly grant: Grant; readonly rules: readonly PolicyRule[] | undefined }[];
+
+/** Namespaces remembered for one user; a controller of all namespaces starts over there. */
+const NAMESPACES_MAX = 1000;
 const DENIED: Decision = { allowed: false, reason: '' };
 
 export class RbacAuthorizer implements Authorizer {
   readonly #reader: () => Reader;
   /** Namespace ('' for cluster-wide) → subject key → grants. Built at the first question. */
   #index: Map<string, Grants> | undefined;
+  /** By user and namespace; replaced when anything that it was made from changes. */
+  #granted = new WeakMap<UserInfo, Map<string, Granted>>();
 
   constructor(reader: () => Reader) {
     this.#reader = reader;
   }
 
   authorize(attributes: RequestAttributes): Decision {
+    const granted = this.#grantedTo(attributes.user, attributes.isResource ? attributes.namespace : '');
+    for (const { grant, rules } of granted)
+      if (rules)
+        for (const rule of rules)
+          if (ruleAllows(rule, attributes)) return (grant.allows ??= { allowed: true, reason: allowedBy(grant) });
     const problems: string[] = [];
-    for (const grant of this.#grantsFor(attributes.user, attributes.isResource ? attributes.namespace : '')) {
-      const rules = this.#rulesOf(grant);
-      if (rules === undefined) {
-        const { kind, name } = grant.roleRef;
-        const problem = `${kind.toLowerCase()}.rbac.authorization.k8s.io ${JSON.stringify(name)} not found`;
-        if (!problems.includes(problem)) problems.push(problem);
-        continue;
-      }
-      for (const rule of rules) if (ruleAllows(rule, attributes)) return { allowed: true, reason: allowedBy(grant) };
+    for (const { grant, rules } of granted) {
+      if (rules) continue;
+      const { kind, name } = grant.roleRef;
+      const problem = `${kind.toLowerCase()}.rbac.authorization.k8s.io ${JSON.stringify(name)} not found`;
+      if (!problems.includes(problem)) problems.push(problem);
     }
     if (problems.length === 0) return DENIED;
     return { allowed: false, reason: `RBAC: ${problems.length === 1 ? problems[0] : `[${problems.join(', ')}]`}` };
@@ -55,7 +66,7 @@ export class RbacAuthorizer implements Authorizer {
 
   /** Everything granted to the user in the namespace, cluster-wide grants first. */
   policyRules(user: UserInfo, namespace: string): PolicyRule[] {
-    return [...this.#grantsFor(user, namespace)].flatMap(grant => this.#rulesOf(grant) ?? []);
+    return this.#grantedTo(user, namespace).flatMap(({ rules }) => rules ?? []);
   }
 
   rulesFor(
@@ -88,27 +99,40 @@ export class RbacAuthorizer implements Authorizer {
     return role && (role.rules ?? []);
   }
 
-  #rulesOf(grant: Grant): readonly PolicyRule[] | undefined {
-    return this.rulesOfRole(grant.roleRef, grant.namespace);
-  }
-
-  *#grantsFor(user: UserInfo, namespace: string): Generator<Grant> {
+  // Cluster-wide grants first.
+  #grantedTo(user: UserInfo, namespace: string): Granted {
     this.#index ??= this.#build();
-    for (const scope of namespace ? ['', namespace] : ['']) {
-      const grants = this.#index.get(scope);
-      if (!grants) continue;
-      yield* grants.get(`u:${user.name}`) ?? [];
-      for (const group of user.groups) yield* grants.get(`g:${group}`) ?? [];
+    let ofUser = this.#granted.get(user);
+    if (!ofUser) this.#granted.set(user, (ofUser = new Map()));
+    let granted = ofUser.get(namespace);
+    if (!granted) {
+      const grants: Grant[] = [];
+      for (const scope of namespace ? ['', namespace] : ['']) {
+        const here = this.#index.get(scope);
+        if (!here) continue;
+        grants.push(...(here.get(`u:${user.name}`) ?? []));
+        for (const group of user.groups) grants.push(...(here.get(`g:${group}`) ?? []));
+      }
+      granted = grants.map(grant => ({ grant, rules: this.rulesOfRole(grant.roleRef, grant.namespace) }));
+      if (ofUser.size >= NAMESPACES_MAX) ofUser.clear();
+      ofUser.set(namespace, granted);
     }
+    return granted;
   }
 
   #build(): Map<string, Grants> {
     const reader = this.#reader();
     const index = new Map<string, Grants>();
+    const forget = () => {
+      this.#granted = new WeakMap();
+    };
+    reader.onChange(CLUSTER_ROLES, forget);
+    reader.onChange(ROLES, forget);
     for (const resource of [CLUSTER_ROLE_BINDINGS, ROLE_BINDINGS]) {
       const change = (object: unknown, old: unknown) => {
         if (old) remove(index, old as RoleBinding);
         if (object) add(index, object as RoleBinding);
+        forget();
       };
       for (const binding of reader.list(resource)) change(binding, undefined);
       reader.onChange(resource, change);
