@@ -60,6 +60,8 @@ export interface Kind<T extends KubeObject = KubeObject> {
     readonly statusReplicas: (object: T) => number;
     readonly selector: (object: T) => string;
   };
+  /** Warning sent with every reply about the kind: that it is deprecated, and what comes after it. */
+  readonly deprecation?: string;
   /** Warnings sent in `Warning:` headers on create and update. */
   readonly warnings?: (object: T, old: T | undefined) => readonly string[];
 }

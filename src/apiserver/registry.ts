@@ -258,8 +258,11 @@ export class Registry {
       case 'status':
         if (kind?.validateStatusUpdate) errors.push(...kind.validateStatusUpdate(object, old));
         break;
-      default:
-        if (kind?.validate) errors.push(...kind.validate(object));
+      default: {
+        const rules = kind?.validateSubresourceUpdate?.[attributes.subresource];
+        if (rules) errors.push(...rules(object, old));
+        else if (kind?.validate) errors.push(...kind.validate(object));
+      }
     }
     return errors;
   }

@@ -64,6 +64,7 @@ export class ResourceHandler {
       query,
       operation: operationOf(message => warn(context, message), { attributes, served, query }),
     };
+    if (served.kind?.deprecation) warn(context, served.kind.deprecation);
     const connect = this.connectHandler(attributes);
     if (connect) return this.#connect(connect, request);
     switch (attributes.verb) {

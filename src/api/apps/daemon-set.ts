@@ -98,7 +98,7 @@ function checkSpec(errors: Errors, spec: DaemonSetSpec): void {
   checkLabelSelector(errors, 'spec.selector', spec.selector);
   const { selector, template = {} } = spec;
   const labels = template.metadata?.labels;
-  if (selector && !labelSelectorMatch(selector)(labels))
+  if (!labelSelectorMatch(selector)(labels))
     addInvalid(errors, 'spec.template.metadata.labels', labels, '`selector` does not match template `labels`');
   if (selector && isEmptySelector(selector))
     addInvalid(errors, 'spec.selector', selector, 'empty selector is invalid for daemonset');

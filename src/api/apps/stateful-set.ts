@@ -133,14 +133,10 @@ function checkSpec(errors: Errors, spec: StatefulSetSpec): void {
     checkLabelSelector(errors, 'spec.selector', selector);
     if (isEmptySelector(selector))
       addInvalid(errors, 'spec.selector', selector, 'empty selector is invalid for statefulset');
-    else if (!labelSelectorMatch(selector)(template.metadata?.labels))
-      addInvalid(
-        errors,
-        'spec.template.metadata.labels',
-        template.metadata?.labels,
-        '`selector` does not match template `labels`',
-      );
   }
+  const labels = template.metadata?.labels;
+  if (!labelSelectorMatch(selector)(labels))
+    addInvalid(errors, 'spec.template.metadata.labels', labels, '`selector` does not match template `labels`');
   // As upstream, the pod spec itself is not checked: its mounts may name claims of the set.
   if (template.metadata?.labels) errors.push(...validateLabels(template.metadata.labels, 'spec.template.labels'));
   if (template.metadata?.annotations)

@@ -60,7 +60,12 @@ test('selector and template', () => {
   assert.deepEqual(findings(deployment, make(deployment, { selector: {} })), [
     'spec.selector: Invalid value: {}: empty selector is invalid for deployment',
   ]);
-  assert.deepEqual(findings(replicaSet, make(replicaSet, { selector: undefined })), ['spec.selector: Required value']);
+  // Nothing matches without a selector.
+  const mismatch =
+    'spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`';
+  for (const kind of [deployment, replicaSet, statefulSet])
+    assert.deepEqual(findings(kind, make(kind, { selector: undefined })), ['spec.selector: Required value', mismatch]);
+  assert.deepEqual(findings(daemonSet, make(daemonSet, { selector: undefined })), [mismatch]);
   const never = template();
   Object.assign(never.spec, { restartPolicy: 'Never' });
   assert.deepEqual(findings(deployment, make(deployment, { template: never })), [

@@ -45,7 +45,8 @@ export function checkRestartingTemplate(errors: Errors, path: string, owner: Tem
     return;
   }
   const labels = template.metadata?.labels;
-  if (selector && !isEmptySelector(selector) && !labelSelectorMatch(selector)(labels))
+  // Without a selector nothing matches, with an empty one everything.
+  if (!(selector && isEmptySelector(selector)) && !labelSelectorMatch(selector)(labels))
     addInvalid(errors, `${path}.metadata.labels`, labels, '`selector` does not match template `labels`');
   checkPodTemplate(errors, path, template);
   const policy = template.spec?.restartPolicy;

@@ -1,9 +1,10 @@
 /**
  * The admission plugins, in upstream's order. To add one: a file that exports it and a line here. Not yet served:
- * PodSecurity, the certificate plugins, admission policies and webhooks (they come between DefaultIngressClass and ResourceQuota).
+ * PodSecurity, CertificateSigning, admission policies and webhooks (they come between DefaultIngressClass and ResourceQuota).
  */
 
 import type { AdmissionPlugin } from '../request.ts';
+import { certificateApproval, certificateRequester, certificateSubjectRestriction } from './certificates.ts';
 import type { AdmissionContext } from './context.ts';
 import { limitRanger } from './limit-ranger.ts';
 import { namespaceLifecycle } from './namespace-lifecycle.ts';
@@ -32,6 +33,9 @@ export function admissionPlugins(context: AdmissionContext, quota: ResourceQuota
     storageObjectInUseProtection(),
     persistentVolumeClaimResize(context),
     runtimeClass(context),
+    certificateRequester(context),
+    certificateApproval(context),
+    certificateSubjectRestriction(),
     defaultIngressClass(context),
     rbacEscalation(context),
     quota,

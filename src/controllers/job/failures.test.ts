@@ -21,7 +21,7 @@ const podOf = (index: number, status: PodStatus, annotations: Record<string, str
     metadata: { namespace: 'd', name: `j-${index}`, annotations: { [INDEX]: `${index}`, ...annotations }, ...metadata },
     spec: { nodeName: 'n' },
     status,
-  }) as Pod;
+  }) as unknown as Pod;
 const exited = (exitCode: number): PodStatus =>
   ({
     phase: 'Failed',

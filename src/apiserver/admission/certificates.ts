@@ -1,0 +1,106 @@
+/**
+ * Plugins for certificate signing requests: who asks is the authenticated user, never what the body says; who approves or
+ * denies must have the right to `approve` for the signer; and nobody gets a client certificate of `system:masters`.
+ */
+
+import type { CertificateSigningRequest, CertificateSigningRequestCondition } from '../../api/certificates/v1.gen.ts';
+import { formatTime } from '../../base/clock.ts';
+import type { AdmissionPlugin, AdmissionRequest } from '../request.ts';
+import { type AdmissionContext, isAbout, refusal } from './context.ts';
+
+const GROUP = 'certificates.k8s.io';
+const RESOURCE = 'certificatesigningrequests';
+const CLIENT_SIGNER = 'kubernetes.io/kube-apiserver-client';
+/** The organization's relative distinguished name in DER: 2.5.4.10, then a string. */
+const ORGANIZATION = Buffer.from('060355040a', 'hex');
+const MASTERS = 'system:masters';
+
+const isChange = ({ operation, attributes }: AdmissionRequest, subresource: string): boolean =>
+  operation === 'UPDATE' &&
+  attributes.group === GROUP &&
+  attributes.resource === RESOURCE &&
+  attributes.subresource === subresource;
+
+export function certificateRequester({ clock }: AdmissionContext): AdmissionPlugin {
+  return {
+    name: 'CertificateRequester',
+    mutate(request) {
+      const csr = request.object as CertificateSigningRequest | undefined;
+      if (request.operation === 'CREATE' && isAbout(request, GROUP, RESOURCE) && csr?.spec) {
+        const { name, uid, groups, extra } = request.attributes.user;
+        const { username: _, uid: __, groups: ___, extra: ____, ...asked } = csr.spec;
+        csr.spec = {
+          ...asked,
+          username: name,
+          groups: [...groups],
+          ...(uid ? { uid } : {}),
+          ...(extra ? { extra: structuredClone(extra) as Record<string, string[]> } : {}),
+        };
+      }
+      if (csr?.status?.conditions && (isChange(request, 'approval') || isChange(request, 'status')))
+        csr.status.conditions = stamped(csr, request.oldObject as CertificateSigningRequest, formatTime(clock.now()));
+    },
+  };
+}
+
+function stamped(
+  csr: CertificateSigningRequest,
+  old: CertificateSigningRequest,
+  now: string,
+): CertificateSigningRequestCondition[] {
+  return csr.status!.conditions!.map(condition => {
+    const before = old.status?.conditions?.find(({ type }) => type === condition.type);
+    const since = before?.status === condition.status ? before.lastTransitionTime : undefined;
+    return {
+      ...condition,
+      lastUpdateTime: condition.lastUpdateTime ?? now,
+      lastTransitionTime: condition.lastTransitionTime ?? since ?? now,
+    };
+  });
+}
+
+export function certificateApproval({ authorizer }: AdmissionContext): AdmissionPlugin {
+  return {
+    name: 'CertificateApproval',
+    async validate(request) {
+      if (!isChange(request, 'approval')) return;
+      const { signerName } = (request.oldObject as CertificateSigningRequest).spec;
+      // A right to the whole domain of a signer is a right to `domain/*`.
+      for (const name of [signerName, `${signerName.split('/', 1)[0]}/*`]) {
+        const { allowed } = await authorizer.authorize({
+          ...request.attributes,
+          verb: 'approve',
+          resource: 'signers',
+          subresource: '',
+          namespace: '',
+          version: '*',
+          name,
+        });
+        if (allowed) return;
+      }
+      throw refusal(request, `user not permitted to approve requests with signerName ${JSON.stringify(signerName)}`);
+    },
+  };
+}
+
+export function certificateSubjectRestriction(): AdmissionPlugin {
+  return {
+    name: 'CertificateSubjectRestriction',
+    validate(request) {
+      const csr = request.object as CertificateSigningRequest | undefined;
+      if (request.operation !== 'CREATE' || !isAbout(request, GROUP, RESOURCE)) return;
+      if (csr?.spec?.signerName !== CLIENT_SIGNER || !namesMasters(csr.spec.request)) return;
+      throw refusal(request, `use of ${CLIENT_SIGNER} signer with ${MASTERS} group is not allowed`);
+    },
+  };
+}
+
+function namesMasters(request: string): boolean {
+  const pem = Buffer.from(request, 'base64').toString('latin1');
+  const der = Buffer.from(pem.replace(/-----[^-]+-----/g, ''), 'base64');
+  for (let at = der.indexOf(ORGANIZATION); at >= 0; at = der.indexOf(ORGANIZATION, at + 1)) {
+    const start = at + ORGANIZATION.length + 2;
+    if (der.toString('utf8', start, start + der[start - 1]!) === MASTERS) return true;
+  }
+  return false;
+}
