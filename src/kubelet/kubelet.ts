@@ -4,6 +4,7 @@
  */
 
 import { mkdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { Pod, Service, Taint } from '../api/core/v1.gen.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
@@ -20,7 +21,9 @@ import { NodeStatusWriter } from './node/node-status.ts';
 import { PodBackend } from './pod-backend.ts';
 import type { PodContext } from './pods/context.ts';
 import { PodPaths } from './pods/files.ts';
+import { PatientEvents } from './pods/patient-events.ts';
 import { PodWorkers } from './pods/pod-workers.ts';
+import { StartGate } from './pods/start-gate.ts';
 import { StatusWriter } from './pods/status-writer.ts';
 import { TokenSource } from './pods/tokens.ts';
 import { References } from './references.ts';
@@ -59,6 +62,8 @@ export interface KubeletOptions {
 }
 
 const PORT_DEFAULT = 10250;
+/** Pods that start at a time: one more than there are processors, and one whose requests are under way. */
+const STARTS_EXTRA = 2;
 
 export class Kubelet {
   readonly #options: KubeletOptions;
@@ -98,7 +103,8 @@ export class Kubelet {
     const runtime =
       this.#options.runtime ??
       new ConmonRuntime({ rootDir: join(rootDir, 'runtime'), runDir, images, cgroups, network, log, clock });
-    const events = new ApiEventRecorder({ transport, component: 'kubelet', host: nodeName, log, clock });
+    const starts = new StartGate({ clock, size: availableParallelism() + STARTS_EXTRA });
+    const recorder = new ApiEventRecorder({ transport, component: 'kubelet', host: nodeName, log, clock });
     const references = new References({ transport, log, clock });
     const pods = informers.get<Pod>(PODS, { fieldSelector: `spec.nodeName=${nodeName}` });
     const services = informers.get<Service>(SERVICES);
@@ -114,7 +120,8 @@ export class Kubelet {
       cgroups,
       references,
       transport,
-      events,
+      events: new PatientEvents({ recorder, gate: starts, clock }),
+      starts,
       clock,
       random,
       log,
@@ -133,7 +140,7 @@ export class Kubelet {
       labels: this.#options.labels ?? {},
       taints: this.#options.taints ?? [],
       transport,
-      events,
+      events: recorder,
       network,
       images,
       machine,

@@ -4,7 +4,7 @@
  */
 
 import type { KubeObject } from '../api/meta.ts';
-import type { Clock } from '../base/clock.ts';
+import type { Clock, Timer } from '../base/clock.ts';
 import { isReason } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { Informer } from '../client/informer.ts';
@@ -15,7 +15,12 @@ interface Held {
   readonly stop: AbortController;
   /** By pod uid. */
   readonly holders: Map<string, () => void>;
+  linger: Timer | undefined;
 }
+
+/** The next pod of a namespace mostly wants what the last one had, its root certificate at least. */
+const LINGER_MS = 60_000;
+const SYNC_MS_MAX = 300;
 
 export class References {
   readonly #transport: Transport;
@@ -32,6 +37,9 @@ export class References {
   /** Undefined when it does not exist; rejects when the API server cannot be asked. */
   async get<T extends KubeObject>(of: ResourceId, namespace: string, name: string): Promise<T | undefined> {
     const held = this.#held.get(key(of, namespace, name));
+    // The watch that begins lists the object anyway.
+    if (held && !held.informer.hasSynced)
+      await Promise.race([held.informer.synced, this.#clock.sleep(SYNC_MS_MAX, held.stop.signal)]);
     const known = held?.informer.get(`${namespace}/${name}`);
     if (known) return known as T;
     try {
@@ -55,7 +63,7 @@ export class References {
         log: this.#log,
         clock: this.#clock,
       });
-      held = { informer, stop: new AbortController(), holders: new Map() };
+      held = { informer, stop: new AbortController(), holders: new Map(), linger: undefined };
       this.#held.set(at, held);
       const { holders } = held;
       informer.onChange(change => {
@@ -64,19 +72,31 @@ export class References {
       });
       void informer.run(held.stop.signal);
     }
+    held.linger?.cancel();
+    held.linger = undefined;
     held.holders.set(podUid, changed);
   }
 
   release(podUid: string): void {
     for (const [at, held] of this.#held) {
       if (!held.holders.delete(podUid) || held.holders.size > 0) continue;
-      held.stop.abort();
-      this.#held.delete(at);
+      const last = held;
+      held.linger = this.#clock.after(
+        LINGER_MS,
+        () => {
+          last.stop.abort();
+          this.#held.delete(at);
+        },
+        { background: true },
+      );
     }
   }
 
   stop(): void {
-    for (const held of this.#held.values()) held.stop.abort();
+    for (const held of this.#held.values()) {
+      held.linger?.cancel();
+      held.stop.abort();
+    }
     this.#held.clear();
   }
 }

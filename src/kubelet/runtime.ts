@@ -131,6 +131,8 @@ export interface ExecOptions {
 export interface RuntimeEvent {
   readonly podUid: string;
   readonly containerId?: string;
+  /** Nothing but the start that the caller asked for. */
+  readonly started?: true;
 }
 
 export interface Runtime {

@@ -4,7 +4,17 @@
  * at any point never gives one address to two pods. Addresses are taken in turn: one just freed is the last to be reused.
  */
 
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../base/errors.ts';
 import {
@@ -18,6 +28,8 @@ import {
 } from '../sys/address.ts';
 
 const LAST_FILE = 'last';
+/** Longest IPv6 address in text. */
+const LAST_BYTES = 45;
 
 export class AddressPool {
   readonly #directory: string;
@@ -31,7 +43,7 @@ export class AddressPool {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
     for (const name of readdirSync(directory)) {
       const content = readFileSync(join(directory, name), 'utf8');
-      if (name === LAST_FILE) this.#last = content;
+      if (name === LAST_FILE) this.#last = content.trim() || undefined;
       else if (!tryParseAddress(name) || content === '') rmSync(join(directory, name));
       else this.#remember(name, content);
     }
@@ -59,10 +71,20 @@ export class AddressPool {
     const address = this.#nextFree(prefix);
     if (!address) throw new Error(`no IP addresses available in range ${range}`);
     writeFileSync(join(this.#directory, address), owner, { flag: 'wx' });
-    writeFileSync(join(this.#directory, LAST_FILE), address);
+    this.#saveLast(address);
     this.#last = address;
     this.#remember(address, owner);
     return address;
+  }
+
+  // In place and of one length: a file that is cut to nothing first is flushed to the disk when it is closed.
+  #saveLast(address: string): void {
+    const fd = openSync(join(this.#directory, LAST_FILE), constants.O_WRONLY | constants.O_CREAT, 0o600);
+    try {
+      writeSync(fd, address.padEnd(LAST_BYTES), 0);
+    } finally {
+      closeSync(fd);
+    }
   }
 
   /** Idempotent. */

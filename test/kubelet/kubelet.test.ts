@@ -132,11 +132,7 @@ test('a pod runs: environment, configMap, secret, downward API, logs, status, ev
   assert.match(status.containerID!, /^cox:\/\/[0-9a-f]{64}$/);
   assert.equal(pod.status!.qosClass, 'Guaranteed');
   assert.equal(pod.status!.conditions!.find(one => one.type === 'Ready')!.reason, 'PodCompleted');
-  const events = await node.events('full');
-  assert.deepEqual(
-    events.map(text => text.split(':')[0]),
-    ['Pulled', 'Created', 'Started'],
-  );
+  await node.untilEvents('full', events => events.map(text => text.split(':')[0]).join() === 'Pulled,Created,Started');
 });
 
 test('Ready quickly; deletion is graceful and leaves nothing', async () => {
@@ -157,7 +153,7 @@ test('Ready quickly; deletion is graceful and leaves nothing', async () => {
   await node.untilGone('quick');
   await sleep(50);
   assert.equal(existsSync(join(node.root, 'lib/pods', pod.metadata.uid!)), false);
-  assert.ok((await node.events('quick')).includes('Killing: Stopping container c'));
+  await node.untilEvents('quick', events => events.includes('Killing: Stopping container c'));
 });
 
 test('init containers and sidecars, in order', async () => {
@@ -199,10 +195,8 @@ test('crashes restart with back-off; the last state is kept', async () => {
   );
   assert.equal(status.lastState?.terminated?.exitCode, 3);
   assert.equal(pod.status!.phase, 'Running');
-  assert.ok(
-    (await node.events('crash')).some(
-      text => text === `BackOff: Back-off restarting failed container c in pod crash_default(${pod.metadata.uid})`,
-    ),
+  await node.untilEvents('crash', events =>
+    events.includes(`BackOff: Back-off restarting failed container c in pod crash_default(${pod.metadata.uid})`),
   );
 });
 

@@ -188,6 +188,14 @@ export class TestNode {
       .filter(one => one.involvedObject.name === name)
       .map(one => `${one.reason}: ${one.message}`);
   }
+  /** Events are told after the fact: waits until they are as wanted. */
+  async untilEvents(name: string, what: (events: readonly string[]) => unknown, timeoutMs = 3000): Promise<void> {
+    const end = Date.now() + timeoutMs;
+    for (let events = await this.events(name); !what(events); events = await this.events(name)) {
+      if (Date.now() > end) assert.fail(`timed out; events ${JSON.stringify(events, null, 1)}`);
+      await sleep(10);
+    }
+  }
   async until(name: string, what: (pod: Pod) => unknown, timeoutMs = 10_000): Promise<Pod> {
     const end = Date.now() + timeoutMs;
     for (;;) {

@@ -12,6 +12,7 @@ import type { ImageStore } from '../images/image-store.ts';
 import type { References } from '../references.ts';
 import type { PodNetwork, Runtime } from '../runtime.ts';
 import type { PodPaths } from './files.ts';
+import type { StartGate } from './start-gate.ts';
 import type { StatusWriter } from './status-writer.ts';
 import type { TokenSource } from './tokens.ts';
 
@@ -30,6 +31,7 @@ export interface PodContext {
   readonly transport: Transport;
   readonly events: EventRecorder;
   readonly statuses: StatusWriter;
+  readonly starts: StartGate;
   readonly paths: PodPaths;
   readonly node: NodeResources & { readonly podsMax: number };
   readonly clock: Clock;

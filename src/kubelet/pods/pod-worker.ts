@@ -6,13 +6,14 @@
 
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { PassThrough } from 'node:stream';
-import type { Container, Pod } from '../../api/core/v1.gen.ts';
+import type { Container, Pod, PodCondition, PodStatus } from '../../api/core/v1.gen.ts';
 import type { Timer } from '../../base/clock.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
 import { PODS } from '../../client/resources.ts';
+import type { Image } from '../images/image-store.ts';
 import { ContainerProbes } from '../probes/container-probes.ts';
 import type { ProbeTarget } from '../probes/prober.ts';
-import type { ContainerState, RuntimeState, SandboxState } from '../runtime.ts';
+import type { ContainerConfig, ContainerState, RuntimeState, SandboxState } from '../runtime.ts';
 import { PodVolumes, VolumeError } from '../volumes/pod-volumes.ts';
 import type { VolumeContext } from '../volumes/volume.ts';
 import { containerConfig, containerHash, terminationPath } from './container-config.ts';
@@ -35,6 +36,16 @@ const GRACE_SECONDS_DEFAULT = 30;
 const GRACE_SECONDS_MIN = 2;
 const TERMINATION_MESSAGE_BYTES_MAX = 4096;
 const EXEC_OUTPUT_BYTES_MAX = 10 * 1024;
+
+/** What containers that are to start wait for, and what they give back once they run. */
+interface Beginning {
+  /** Whether the volumes are there. */
+  readonly mounted: Promise<boolean>;
+  leave(): void;
+}
+const MOUNTED: Beginning = { mounted: Promise.resolve(true), leave: () => {} };
+
+type Creation = { readonly id: string } | { readonly reason: string; readonly error: unknown };
 
 export class PodWorker {
   readonly #context: PodContext;
@@ -79,7 +90,9 @@ export class PodWorker {
   /** With the status as last decided here, not as the API server has it. */
   get pod(): Pod {
     const status = this.#context.statuses.latest(this.#uid);
-    return status ? { ...this.#pod, status: { ...this.#pod.status, ...status } } : this.#pod;
+    if (!status) return this.#pod;
+    const conditions = [...(status.conditions ?? []), ...foreignConditions(this.#pod, status)];
+    return { ...this.#pod, status: { ...this.#pod.status, ...status, conditions } };
   }
   get isOver(): boolean {
     return this.#isOver || this.#isAdmitted === false;
@@ -88,7 +101,10 @@ export class PodWorker {
   update(pod: Pod): void {
     const before = this.#pod.metadata.deletionGracePeriodSeconds;
     const after = pod.metadata.deletionGracePeriodSeconds;
+    // The status written here comes back; only what someone else changed is news.
+    const isNews = newsOf(pod) !== newsOf(this.#pod);
     this.#pod = pod;
+    if (!isNews) return;
     this.#volumesChanged = true;
     // Force deletion overtakes a graceful one under way.
     if (
@@ -175,6 +191,7 @@ export class PodWorker {
     state = await runtime.snapshot(this.#uid);
     this.#updateProbes(state);
     this.#publish(state);
+    this.#checkDeadline();
     this.#wakeAfter(RESYNC_MS);
   }
 
@@ -226,6 +243,7 @@ export class PodWorker {
       message: 'Pod was active on the node longer than the specified deadline',
     };
     this.#event('Normal', 'DeadlineExceeded', this.#ended.message);
+    this.wake();
   }
 
   /** Decided once, and never against a pod that runs already. */
@@ -259,10 +277,20 @@ export class PodWorker {
       void this.#mountVolumes().then(isMounted => isMounted && this.wake());
       if (!this.#needsStart(state)) return;
     }
-    const [isMounted, sandbox] = await Promise.all([this.#mountVolumes(), this.#ensureSandbox(state)]);
-    if (!isMounted || !sandbox) return;
-    await this.#refreshVolumes();
-    await this.#runContainers(sandbox);
+    if (this.#volumesReady) await this.#refreshVolumes();
+    const present = readySandbox(state);
+    if (present && !this.#needsStart(state)) return this.#runContainers(present, MOUNTED);
+    const mounted = this.#mountVolumes();
+    const leave = await this.#context.starts.enter();
+    try {
+      // The requests for volumes leave before the work that holds this thread.
+      if (!this.#volumesReady) await new Promise(setImmediate);
+      const sandbox = await this.#ensureSandbox(state);
+      if (sandbox) await this.#runContainers(sandbox, { mounted, leave });
+      else await mounted;
+    } finally {
+      leave();
+    }
   }
   #needsStart(state: RuntimeState): boolean {
     return this.#pod.spec.containers.some(spec => latestOf(state.containers, spec.name)?.state !== 'running');
@@ -288,8 +316,15 @@ export class PodWorker {
       token: request => tokens.get(pod, request),
     };
   }
-  async #mountVolumes(): Promise<boolean> {
-    if (this.#volumesReady) return true;
+  #mounting: Promise<boolean> | undefined;
+  #mountVolumes(): Promise<boolean> {
+    if (this.#volumesReady) return Promise.resolve(true);
+    this.#mounting ??= this.#mountAll().finally(() => {
+      this.#mounting = undefined;
+    });
+    return this.#mounting;
+  }
+  async #mountAll(): Promise<boolean> {
     try {
       await this.#volumes.mountAll(this.#volumeContext());
       this.#volumesReady = true;
@@ -348,7 +383,7 @@ export class PodWorker {
   }
 
   /** Init containers in order, sidecars among them left running, then all others. */
-  async #runContainers(sandbox: SandboxState): Promise<void> {
+  async #runContainers(sandbox: SandboxState, begin: Beginning): Promise<void> {
     const snapshot = async () => (await this.#context.runtime.snapshot(this.#uid)).containers;
     const all = await snapshot();
     const current = (containers: readonly ContainerState[]) => containers.filter(one => one.sandboxId === sandbox.id);
@@ -357,7 +392,7 @@ export class PodWorker {
       const containers = await snapshot();
       const latest = latestOf(current(containers), spec.name);
       if (isSidecar(spec)) {
-        await this.#keepRunning(sandbox, spec, containers, true);
+        await this.#keepRunning(sandbox, spec, { containers, isInit: true, begin });
         const running = latestOf(current(await snapshot()), spec.name);
         this.#updateProbes({ sandboxes: [], containers: await snapshot() });
         if (!hasMainRun && !(running?.state === 'running' && this.#probes.get(running.id)?.isStarted)) return;
@@ -367,18 +402,22 @@ export class PodWorker {
       if (hasMainRun || (latest?.state === 'exited' && latest.exitCode === 0)) continue;
       if (latest?.state === 'running') return;
       if (latest?.state === 'exited' && !restarts(this.#pod, spec, latest.exitCode, true)) return;
-      await this.#keepRunning(sandbox, spec, containers, true);
+      await this.#keepRunning(sandbox, spec, { containers, isInit: true, begin });
       return;
     }
     const containers = await snapshot();
-    for (const spec of this.#pod.spec.containers) await this.#keepRunning(sandbox, spec, containers, false);
+    for (const spec of this.#pod.spec.containers)
+      await this.#keepRunning(sandbox, spec, { containers, isInit: false, begin });
   }
 
   async #keepRunning(
     sandbox: SandboxState,
     spec: Container,
-    containers: readonly ContainerState[],
-    isInit: boolean,
+    {
+      containers,
+      isInit,
+      begin,
+    }: { readonly containers: readonly ContainerState[]; readonly isInit: boolean; readonly begin: Beginning },
   ): Promise<void> {
     const { runtime } = this.#context;
     const latest = latestOf(containers, spec.name);
@@ -429,7 +468,7 @@ export class PodWorker {
       if (old.name === spec.name && old !== latest && old.state !== 'running') await runtime.remove(old.id);
     if (latest?.state === 'created') await runtime.remove(latest.id);
     const attempt = latest ? latest.attempt + (latest.state === 'created' ? 0 : 1) : this.#formerRestarts(spec.name);
-    await this.#start(sandbox, spec, attempt);
+    await this.#start(sandbox, spec, { attempt, begin });
   }
   // A container that the runtime has forgotten still counts on from its status.
   #formerRestarts(name: string): number {
@@ -440,39 +479,35 @@ export class PodWorker {
     return known?.containerID ? known.restartCount + 1 : (known?.restartCount ?? 0);
   }
 
-  async #start(sandbox: SandboxState, spec: Container, attempt: number): Promise<void> {
-    const { runtime } = this.#context;
+  async #start(
+    sandbox: SandboxState,
+    spec: Container,
+    { attempt, begin }: { readonly attempt: number; readonly begin: Beginning },
+  ): Promise<void> {
+    const { runtime, images } = this.#context;
+    // While requests for volumes are under way the container is made; only a subPath must be there before.
+    const image = begin === MOUNTED ? undefined : images.find(spec.image ?? '');
+    const hasSubPath = spec.volumeMounts?.some(mount => mount.subPath || mount.subPathExpr) ?? false;
+    const early = image && !hasSubPath ? this.#create(sandbox, spec, { image, attempt }) : undefined;
+    if (!(await begin.mounted)) {
+      const made = await early;
+      if (made && 'id' in made) await runtime.remove(made.id);
+      return;
+    }
     const presence = this.#images.ensure(this.#pod, spec, this.#fieldPath(spec));
     if ('waiting' in presence) {
       this.#waiting.set(spec.name, presence.waiting);
       return this.#wakeAfter(Math.min(presence.retryMs, 2000));
     }
-    const podIps = this.#pod.spec.hostNetwork ? this.#context.nodeIps : sandbox.ips;
     const fail = (reason: string, error: unknown, retryMs: number) => {
       const message = messageOf(error);
       this.#waiting.set(spec.name, { reason, message });
       this.#event('Warning', 'Failed', `Error: ${message}`, spec);
       this.#wakeAfter(retryMs);
     };
-    let id: string;
-    try {
-      const config = await containerConfig({
-        context: this.#context,
-        pod: { ...this.#pod, status: this.pod.status ?? {} },
-        container: spec,
-        image: presence.image,
-        attempt,
-        podIps,
-        volumes: this.#volumes,
-      });
-      try {
-        id = await runtime.createContainer(sandbox.id, config);
-      } catch (error) {
-        return fail('CreateContainerError', error, 2000);
-      }
-    } catch (error) {
-      return fail('CreateContainerConfigError', error, 2000);
-    }
+    const made = await (early ?? this.#create(sandbox, spec, { image: presence.image, attempt }));
+    if ('error' in made) return fail(made.reason, made.error, 2000);
+    const { id } = made;
     this.#event('Normal', 'Created', 'Container created', spec);
     try {
       await runtime.start(id);
@@ -483,6 +518,7 @@ export class PodWorker {
     this.#waiting.delete(spec.name);
     const hook = spec.lifecycle?.postStart;
     if (hook) {
+      begin.leave();
       const container = latestOf((await runtime.snapshot(this.#uid)).containers, spec.name)!;
       try {
         await runHook(hook, {
@@ -505,6 +541,32 @@ export class PodWorker {
     }
     // The probes begin now and not after the pod's other containers have started.
     this.#updateProbes(await runtime.snapshot(this.#uid));
+  }
+
+  async #create(
+    sandbox: SandboxState,
+    spec: Container,
+    { image, attempt }: { readonly image: Image; readonly attempt: number },
+  ): Promise<Creation> {
+    let config: ContainerConfig;
+    try {
+      config = await containerConfig({
+        context: this.#context,
+        pod: { ...this.#pod, status: this.pod.status ?? {} },
+        container: spec,
+        image,
+        attempt,
+        podIps: this.#pod.spec.hostNetwork ? this.#context.nodeIps : sandbox.ips,
+        volumes: this.#volumes,
+      });
+    } catch (error) {
+      return { reason: 'CreateContainerConfigError', error };
+    }
+    try {
+      return { id: await this.#context.runtime.createContainer(sandbox.id, config) };
+    } catch (error) {
+      return { reason: 'CreateContainerError', error };
+    }
   }
 
   #target(container: ContainerState, spec: Container): ProbeTarget {
@@ -709,6 +771,28 @@ export class PodWorker {
       return isReason(error, 'NotFound');
     }
   }
+}
+
+const OWN_CONDITIONS = new Set([
+  'PodReadyToStartContainers',
+  'Initialized',
+  'Ready',
+  'ContainersReady',
+  'PodScheduled',
+]);
+
+/** Conditions of others, readiness gates among them. */
+function foreignConditions(pod: Pod, own: PodStatus): PodCondition[] {
+  return (pod.status?.conditions ?? []).filter(
+    ({ type }) => !OWN_CONDITIONS.has(type) && !own.conditions?.some(one => one.type === type),
+  );
+}
+
+/** All of a pod that the kubelet does not write itself. */
+function newsOf(pod: Pod): string {
+  const { resourceVersion: _, managedFields: __, ...metadata } = pod.metadata;
+  const foreign = (pod.status?.conditions ?? []).filter(({ type }) => !OWN_CONDITIONS.has(type));
+  return JSON.stringify([metadata, pod.spec, foreign]);
 }
 
 function readySandbox(state: RuntimeState): SandboxState | undefined {

@@ -55,7 +55,7 @@ export class PodWorkers {
       this.#changed(object);
     });
     void (async () => {
-      for await (const event of runtime.events(signal)) this.#workers.get(event.podUid)?.wake();
+      for await (const { podUid, started } of runtime.events(signal)) if (!started) this.#workers.get(podUid)?.wake();
     })().catch(error => log.error('runtime events ended', { error: messageOf(error) }));
     signal.addEventListener(
       'abort',
@@ -91,10 +91,7 @@ export class PodWorkers {
     this.#context.statuses.observe(pod);
     this.#uids.set(keyOf(pod), uid);
     const present = this.#workers.get(uid);
-    if (present) {
-      // Status writes of our own come back; only what someone else changed is news.
-      return present.update(pod);
-    }
+    if (present) return present.update(pod);
     const worker = new PodWorker(this.#context, pod);
     this.#workers.set(uid, worker);
     void worker.done.then(() => {

@@ -4,7 +4,7 @@
  */
 
 import type { Pod, PodCondition, PodStatus } from '../../api/core/v1.gen.ts';
-import type { Clock } from '../../base/clock.ts';
+import type { Clock, Timer } from '../../base/clock.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { PODS } from '../../client/resources.ts';
@@ -12,6 +12,8 @@ import type { Transport } from '../../client/transport.ts';
 
 const RETRY_MS_MIN = 100;
 const RETRY_MS_MAX = 10_000;
+/** That a start is under way is written only when it takes longer than this: the next status mostly says that it is done. */
+const BEGINNING_MS = 500;
 
 interface Slot {
   pod: Pod;
@@ -20,6 +22,8 @@ interface Slot {
   /** What the API server said is there. */
   written: PodStatus;
   running: Promise<void> | undefined;
+  /** Set while a status that says nothing yet waits. */
+  later: Timer | undefined;
   isGone: boolean;
 }
 
@@ -48,10 +52,21 @@ export class StatusWriter {
     if (!slot)
       this.#slots.set(
         uid,
-        (slot = { pod, wanted: status, written: pod.status ?? {}, running: undefined, isGone: false }),
+        (slot = {
+          pod,
+          wanted: status,
+          written: pod.status ?? {},
+          running: undefined,
+          later: undefined,
+          isGone: false,
+        }),
       );
     slot.pod = pod;
     slot.wanted = status;
+    if (isBeginning(status) && slot.written.startTime === undefined) {
+      slot.later ??= this.#clock.after(BEGINNING_MS, () => this.#kick(slot));
+      return;
+    }
     this.#kick(slot);
   }
   /** What the API server now has; a difference to what is wanted is written again. */
@@ -61,20 +76,26 @@ export class StatusWriter {
     slot.pod = pod;
     if (!slot.running) {
       slot.written = pod.status ?? {};
-      this.#kick(slot);
+      if (!slot.later) this.#kick(slot);
     }
   }
   /** Resolves once all that was given for the pod is written, or the pod is gone. */
   async flushed(podUid: string): Promise<void> {
+    const pending = this.#slots.get(podUid);
+    if (pending?.later) this.#kick(pending);
     for (let slot = this.#slots.get(podUid); slot?.running; slot = this.#slots.get(podUid)) await slot.running;
   }
   forget(podUid: string): void {
     const slot = this.#slots.get(podUid);
-    if (slot) slot.isGone = true;
+    if (!slot) return;
+    slot.isGone = true;
+    slot.later?.cancel();
     this.#slots.delete(podUid);
   }
 
   #kick(slot: Slot): void {
+    slot.later?.cancel();
+    slot.later = undefined;
     if (slot.running || slot.isGone || this.#signal.aborted || !statusPatch(slot.wanted, slot.written)) return;
     slot.running = this.#write(slot).finally(() => {
       slot.running = undefined;
@@ -119,6 +140,14 @@ export class StatusWriter {
       }
     }
   }
+}
+
+function isBeginning(status: PodStatus): boolean {
+  const statuses = [...(status.initContainerStatuses ?? []), ...(status.containerStatuses ?? [])];
+  return (
+    status.phase === 'Pending' &&
+    statuses.every(({ state }) => ['ContainerCreating', 'PodInitializing'].includes(state?.waiting?.reason ?? ''))
+  );
 }
 
 const OWNED = [
