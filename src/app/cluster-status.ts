@@ -16,7 +16,8 @@ import {
   type ProcessIdentity,
   stateOf,
 } from './cluster-record.ts';
-import { childrenOf, logPath } from './dev-cluster.ts';
+import { logPath } from './process-configs.ts';
+import { childrenOf } from './teardown.ts';
 
 export interface ProcessStatus {
   readonly role: 'server' | 'agent';

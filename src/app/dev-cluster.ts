@@ -3,67 +3,35 @@
  * crash left, and the promise that a failed or interrupted `up` leaves nothing behind that was not there before.
  */
 
-import {
-  closeSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { systemClock } from '../base/clock.ts';
-import {
-  CLUSTER_CIDR,
-  CLUSTER_DNS,
-  CLUSTER_DOMAIN,
-  KUBELET_PORT,
-  NODE_CIDR_MASK_SIZE,
-  NODE_PORT_RANGE,
-  SEGMENT_API_PORT,
-  SERVICE_CIDR,
-} from '../base/cluster-defaults.ts';
+import { CLUSTER_DNS } from '../base/cluster-defaults.ts';
 import { failure } from '../base/errors.ts';
-import {
-  createNodeNamespace,
-  createSwitch,
-  deleteNodeNamespace,
-  deleteSwitch,
-  nodeAddress,
-  switchAddress,
-} from '../network/segment.ts';
-import { listNetns } from '../sys/netns.ts';
-import type { AgentConfig } from './agent.ts';
-import { cgroupMembers, removeCgroups } from './cgroup-sweep.ts';
+import { createNodeNamespace, createSwitch, nodeAddress } from '../network/segment.ts';
+import { withLock } from './cluster-lock.ts';
 import {
   type ClusterRecord,
-  cgroupPath,
   checkClusterName,
   defaultStateDir,
-  deleteRecord,
   isAlive,
   kubeconfigPath,
   loadRecord,
   type NodeRecord,
-  netnsPath,
   nodeNamespace,
-  type ProcessIdentity,
   runDir,
   saveRecord,
-  startTicksOf,
   stateOf,
   switchNamespace,
 } from './cluster-record.ts';
 import { unmergeKubeconfig, writeKubeconfig } from './kubeconfig.ts';
-import { type AgentCredentials, adminCredentials, agentCredentials, openPki } from './pki.ts';
+import { adminCredentials, agentCredentials, openPki } from './pki.ts';
 import { ensurePrerequisites, requireRoot } from './prerequisites.ts';
+import { agentConfig, logTail, serverConfig, supervised } from './process-configs.ts';
 import { waitForApi, waitForDns, waitForNodes } from './readiness.ts';
-import type { ServerConfig } from './server.ts';
-import { type SupervisorOptions, superviseNode, superviseServer } from './supervisor.ts';
+import { superviseNode, superviseServer } from './supervisor.ts';
+import { forget, tearDown } from './teardown.ts';
 
 export type Say = (line: string) => void;
 
@@ -248,69 +216,6 @@ function stepper(say: Say): (what: string) => void {
   };
 }
 
-function supervised(
-  name: string,
-  part: string,
-  config: ServerConfig | AgentConfig,
-  namespace: string,
-): SupervisorOptions {
-  const path = join(runDir(name), `${part}.json`);
-  writeFileSync(path, JSON.stringify(config, null, 2), { mode: 0o600 });
-  return {
-    runtime: process.execPath,
-    entry: process.argv[1]!,
-    config: path,
-    logFile: logPath(name, part),
-    netnsPath: netnsPath(namespace),
-  };
-}
-
-export const logPath = (name: string, part: string): string => join(runDir(name), `${part}.log`);
-
-function serverConfig(record: ClusterRecord): ServerConfig {
-  return {
-    cluster: record.name,
-    stateDir: record.stateDir,
-    runDir: runDir(record.name),
-    apiPort: record.apiPort,
-    machineNetnsFd: 9,
-    advertise: { address: switchAddress(), port: SEGMENT_API_PORT },
-    serviceCidr: SERVICE_CIDR,
-    clusterCidr: CLUSTER_CIDR,
-    nodeCidrMaskSize: NODE_CIDR_MASK_SIZE,
-    nodePortRange: NODE_PORT_RANGE,
-    clusterDomain: CLUSTER_DOMAIN,
-    clusterDns: CLUSTER_DNS,
-  };
-}
-
-function agentConfig(record: ClusterRecord, node: NodeRecord, credentials: AgentCredentials): AgentConfig {
-  return {
-    cluster: record.name,
-    node: node.name,
-    nodeAddress: node.address,
-    server: `https://${switchAddress()}:${SEGMENT_API_PORT}`,
-    rootDir: join(record.stateDir, node.name),
-    runDir: join(runDir(record.name), node.name),
-    imageDir: join(record.stateDir, 'images'),
-    credentials,
-    kubeletPort: KUBELET_PORT,
-    clusterCidr: CLUSTER_CIDR,
-    serviceCidr: SERVICE_CIDR,
-    clusterDomain: CLUSTER_DOMAIN,
-    clusterDns: CLUSTER_DNS,
-    cgroupRoot: `${cgroupPath(record.name)}/${node.name}`,
-  };
-}
-
-function logTail(name: string, part: string): string {
-  try {
-    return `${logPath(name, part)}:\n${readFileSync(logPath(name, part), 'utf8').split('\n').slice(-15).join('\n')}`;
-  } catch {
-    return logPath(name, part);
-  }
-}
-
 /** 0 picks a free port; a taken one is refused with the way out. */
 function chooseApiPort(asked: number): Promise<number> {
   return new Promise((resolvePort, reject) => {
@@ -368,129 +273,4 @@ export async function bringDown({
       );
     return { name, existed: record !== undefined, dataKept: keepData && record !== undefined };
   });
-}
-
-/**
- * Ends everything of the cluster that runs, whoever left it: processes by the record and by cgroup, then namespaces, cgroups
- * and the run directory. Idempotent; data stays.
- */
-async function tearDown(name: string): Promise<void> {
-  const record = loadRecord(name);
-  const namespaces = listNetns().filter(
-    namespace =>
-      namespace === switchNamespace(name) || new RegExp(`^${switchNamespace(name)}-node-\\d+$`).test(namespace),
-  );
-  const own = [record?.server, ...(record?.nodes ?? []).map(node => node.supervisor)].filter(isAlive);
-  for (const identity of own) killTree(identity);
-  for (const namespace of namespaces) for (const pid of pidsInNetns(namespace)) kill(pid);
-  await until(() => !own.some(isAlive) && namespaces.every(namespace => pidsInNetns(namespace).length === 0));
-  for (const pid of cgroupMembers(cgroupPath(name), file => readFileSync(file, 'utf8'))) kill(pid);
-  await until(() => removeCgroups(cgroupPath(name)));
-  for (const namespace of namespaces)
-    if (namespace !== switchNamespace(name)) deleteNodeNamespace({ switch: switchNamespace(name), name: namespace });
-  deleteSwitch(switchNamespace(name));
-  rmSync(runDir(name), { recursive: true, force: true });
-  if (record)
-    saveRecord({
-      ...record,
-      server: undefined,
-      nodes: record.nodes.map(({ name: node, address }) => ({ name: node, address })),
-    } as ClusterRecord);
-}
-
-/** A supervisor and everything it started that shares no PID namespace with it: children first asked of the kernel, then ended. */
-function killTree(identity: ProcessIdentity): void {
-  if (startTicksOf(identity.pid) !== identity.startTicks) return;
-  const children = childrenOf(identity.pid);
-  kill(identity.pid);
-  for (const child of children) killTree(child);
-}
-
-export function childrenOf(pid: number): ProcessIdentity[] {
-  try {
-    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
-      .split(' ')
-      .filter(Boolean)
-      .map(Number)
-      .flatMap(child => {
-        const startTicks = startTicksOf(child);
-        return startTicks === undefined ? [] : [{ pid: child, startTicks }];
-      });
-  } catch {
-    return [];
-  }
-}
-
-function kill(pid: number): void {
-  try {
-    process.kill(pid, 'SIGKILL');
-  } catch {
-    // Gone already.
-  }
-}
-
-/** Processes whose network namespace is the pinned one, found through /proc so that no tool is needed. */
-function pidsInNetns(namespace: string): number[] {
-  const inode = statSync(netnsPath(namespace), { throwIfNoEntry: false })?.ino;
-  if (inode === undefined) return [];
-  return readdirSync('/proc')
-    .filter(entry => /^\d+$/.test(entry))
-    .map(Number)
-    .filter(pid => {
-      try {
-        return pid !== process.pid && readlinkSync(`/proc/${pid}/ns/net`) === `net:[${inode}]`;
-      } catch {
-        return false;
-      }
-    });
-}
-
-async function until(done: () => boolean): Promise<void> {
-  for (let waitMs = 2; !done() && waitMs < 4000; waitMs *= 1.5) await systemClock.sleep(waitMs);
-}
-
-async function forget(name: string): Promise<void> {
-  const record = loadRecord(name);
-  const stateDir = record?.stateDir ?? defaultStateDir(name);
-  rmSync(stateDir, { recursive: true, force: true, maxRetries: 5 });
-  deleteRecord(name);
-}
-
-/** One `up` or `down` of a cluster at a time; a lock left by a dead process is taken over. */
-async function withLock<T>(name: string, work: () => Promise<T>): Promise<T> {
-  const folder = join(runDir(''), '.locks');
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const path = join(folder, name);
-  for (let attempt = 0; ; attempt++) {
-    try {
-      const fd = openSync(path, 'wx', 0o600);
-      writeFileSync(fd, JSON.stringify({ pid: process.pid, startTicks: startTicksOf(process.pid) }));
-      closeSync(fd);
-      break;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-      const holder = readLock(path);
-      if (holder && isAlive(holder))
-        throw failure(
-          409,
-          'Conflict',
-          `another cox command (pid ${holder.pid}) is working on cluster "${name}"; wait for it to end`,
-        );
-      if (attempt > 3) throw failure(409, 'Conflict', `cannot take the lock ${path}; remove it if no cox command runs`);
-      rmSync(path, { force: true });
-    }
-  }
-  try {
-    return await work();
-  } finally {
-    rmSync(path, { force: true });
-  }
-}
-
-function readLock(path: string): ProcessIdentity | undefined {
-  try {
-    return JSON.parse(readFileSync(path, 'utf8')) as ProcessIdentity;
-  } catch {
-    return undefined;
-  }
 }

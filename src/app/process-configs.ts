@@ -1,0 +1,83 @@
+/** What each process of a dev cluster is told, written where its supervisor finds it; and where its log is. */
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import {
+  CLUSTER_CIDR,
+  CLUSTER_DNS,
+  CLUSTER_DOMAIN,
+  KUBELET_PORT,
+  NODE_CIDR_MASK_SIZE,
+  NODE_PORT_RANGE,
+  SEGMENT_API_PORT,
+  SERVICE_CIDR,
+} from '../base/cluster-defaults.ts';
+import { switchAddress } from '../network/segment.ts';
+import type { AgentConfig } from './agent.ts';
+import { type ClusterRecord, cgroupPath, type NodeRecord, netnsPath, runDir } from './cluster-record.ts';
+import type { AgentCredentials } from './pki.ts';
+import type { ServerConfig } from './server.ts';
+import type { SupervisorOptions } from './supervisor.ts';
+
+export function supervised(
+  name: string,
+  part: string,
+  config: ServerConfig | AgentConfig,
+  namespace: string,
+): SupervisorOptions {
+  const path = join(runDir(name), `${part}.json`);
+  writeFileSync(path, JSON.stringify(config, null, 2), { mode: 0o600 });
+  return {
+    runtime: process.execPath,
+    entry: process.argv[1]!,
+    config: path,
+    logFile: logPath(name, part),
+    netnsPath: netnsPath(namespace),
+  };
+}
+
+export const logPath = (name: string, part: string): string => join(runDir(name), `${part}.log`);
+
+export function serverConfig(record: ClusterRecord): ServerConfig {
+  return {
+    cluster: record.name,
+    stateDir: record.stateDir,
+    runDir: runDir(record.name),
+    apiPort: record.apiPort,
+    machineNetnsFd: 9,
+    advertise: { address: switchAddress(), port: SEGMENT_API_PORT },
+    serviceCidr: SERVICE_CIDR,
+    clusterCidr: CLUSTER_CIDR,
+    nodeCidrMaskSize: NODE_CIDR_MASK_SIZE,
+    nodePortRange: NODE_PORT_RANGE,
+    clusterDomain: CLUSTER_DOMAIN,
+    clusterDns: CLUSTER_DNS,
+  };
+}
+
+export function agentConfig(record: ClusterRecord, node: NodeRecord, credentials: AgentCredentials): AgentConfig {
+  return {
+    cluster: record.name,
+    node: node.name,
+    nodeAddress: node.address,
+    server: `https://${switchAddress()}:${SEGMENT_API_PORT}`,
+    rootDir: join(record.stateDir, node.name),
+    runDir: join(runDir(record.name), node.name),
+    imageDir: join(record.stateDir, 'images'),
+    credentials,
+    kubeletPort: KUBELET_PORT,
+    clusterCidr: CLUSTER_CIDR,
+    serviceCidr: SERVICE_CIDR,
+    clusterDomain: CLUSTER_DOMAIN,
+    clusterDns: CLUSTER_DNS,
+    cgroupRoot: `${cgroupPath(record.name)}/${node.name}`,
+  };
+}
+
+export function logTail(name: string, part: string): string {
+  try {
+    return `${logPath(name, part)}:\n${readFileSync(logPath(name, part), 'utf8').split('\n').slice(-15).join('\n')}`;
+  } catch {
+    return logPath(name, part);
+  }
+}
