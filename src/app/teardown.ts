@@ -34,7 +34,7 @@ export async function tearDown(name: string): Promise<void> {
   for (const identity of own) killTree(identity);
   for (const namespace of namespaces) for (const pid of pidsInNetns(namespace)) kill(pid);
   await until(() => !own.some(isAlive) && namespaces.every(namespace => pidsInNetns(namespace).length === 0));
-  for (const pid of cgroupMembers(cgroupPath(name), file => readFileSync(file, 'utf8'))) kill(pid);
+  for (const pid of cgroupMembers(cgroupPath(name))) kill(pid);
   await until(() => removeCgroups(cgroupPath(name)));
   for (const namespace of namespaces)
     if (namespace !== switchNamespace(name)) deleteNodeNamespace({ switch: switchNamespace(name), name: namespace });
