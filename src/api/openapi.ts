@@ -1,8 +1,7 @@
 /**
  * The documents of `/openapi/v2` and `/openapi/v3`, made on demand from schemas and resource tables. Pure: nothing is
  * cached here and nothing is served; a document is a plain object that the caller serialises and keeps or drops.
- *
- * The protobuf form of v2 is not made: kubectl reads v3 as JSON and asks for it only where a server has no v3.
+ * The protobuf form of v2 is in `openapi-protobuf.ts`.
  */
 import { createHash } from 'node:crypto';
 import {

@@ -3,6 +3,11 @@
 import { createHash } from 'node:crypto';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { type OpenapiDocument, openapiV2Document, openapiV3Documents, openapiV3Index } from '../api/openapi.ts';
+import { openapiV2Protobuf } from '../api/openapi-protobuf.ts';
+
+/** Key of the v2 document's protobuf form beside the paths. */
+export const V2_PROTOBUF = '/openapi/v2+protobuf';
+export const V2_PROTOBUF_TYPE = 'application/com.github.proto-openapi.spec.v2.v1.0+protobuf';
 
 export interface Served {
   readonly gzipped: Buffer;
@@ -21,7 +26,11 @@ export class OpenapiService {
   find(path: string): Served | undefined {
     const known = this.#served.get(path);
     if (known) return known;
-    if (path === '/openapi/v2') return this.#keep(path, openapiV2Document({ release: this.#release }));
+    if (path === '/openapi/v2' || path === V2_PROTOBUF) {
+      const document = openapiV2Document({ release: this.#release });
+      if (path === '/openapi/v2') return this.#keep(path, document);
+      return this.#keepBytes(path, openapiV2Protobuf(document));
+    }
     if (!this.#documents) {
       const all = openapiV3Documents({ release: this.#release });
       this.#documents = new Map(all.map(document => [`/openapi/v3/${document.path}`, document]));
@@ -31,7 +40,9 @@ export class OpenapiService {
     return document && this.#keep(path, document.build(), document.hash);
   }
   #keep(path: string, value: unknown, hash?: string): Served {
-    const bytes = Buffer.from(JSON.stringify(value));
+    return this.#keepBytes(path, Buffer.from(JSON.stringify(value)), hash);
+  }
+  #keepBytes(path: string, bytes: Buffer, hash?: string): Served {
     const etag = hash ?? createHash('sha512').update(bytes).digest('hex').toUpperCase();
     const served = { gzipped: gzipSync(bytes, { level: 6 }), etag: `"${etag}"` };
     this.#served.set(path, served);

@@ -15,7 +15,7 @@ import type { AdmissionContext } from './admission/context.ts';
 import { admissionPlugins } from './admission/registry.ts';
 import { ResourceQuota } from './admission/resource-quota.ts';
 import { ClusterAddresses } from './allocators/cluster-addresses.ts';
-import { ensureKubernetesService } from './allocators/kubernetes-service.ts';
+import { ensureKubernetesService, keepKubernetesService } from './allocators/kubernetes-service.ts';
 import { ServiceAllocator } from './allocators/service-allocator.ts';
 import { RequestAuthenticator } from './authn/authenticator.ts';
 import { ServiceAccountTokens } from './authn/service-account-tokens.ts';
@@ -124,16 +124,10 @@ export function createSecurity(options: SecurityOptions): Security {
     openid: () => tokens.discovery(),
     async bootstrap() {
       await ensureBootstrapObjects(reader(), transport());
-      await Promise.all([
-        policy.bootstrap(),
-        ensureKubernetesService({
-          reader,
-          transport,
-          clock,
-          cidrs: options.serviceCidrs,
-          advertise: options.advertise,
-        }),
-      ]);
+      const { serviceCidrs: cidrs, advertise } = options;
+      const kubernetes = { reader, transport, clock, log, cidrs, advertise };
+      await Promise.all([policy.bootstrap(), ensureKubernetesService(kubernetes)]);
+      keepKubernetesService(kubernetes);
       policy.watchAggregation();
       addresses.repair();
       quota.start();

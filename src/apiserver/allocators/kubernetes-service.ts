@@ -1,6 +1,7 @@
 /**
  * The Service `default/kubernetes`, through which pods reach the API server, with its Endpoints and EndpointSlice, and the
- * ServiceCIDR `kubernetes`. Written at start, and only where they differ from what they should be.
+ * ServiceCIDR `kubernetes`. Written at start and again when somebody deletes one, and only where they differ from what they
+ * should be.
  */
 
 import type { Endpoints, Service } from '../../api/core/v1.gen.ts';
@@ -8,12 +9,15 @@ import type { EndpointSlice } from '../../api/discovery/v1.gen.ts';
 import type { KubeObject } from '../../api/meta.ts';
 import type { ServiceCIDR } from '../../api/networking/v1.gen.ts';
 import { type Clock, formatTime } from '../../base/clock.ts';
-import { isReason } from '../../base/errors.ts';
+import { isReason, messageOf } from '../../base/errors.ts';
+import type { Logger } from '../../base/log.ts';
 import { ENDPOINT_SLICES, ENDPOINTS, SERVICES } from '../../client/resources.ts';
 import type { ResourceId, Transport } from '../../client/transport.ts';
 import type { Reader } from '../request.ts';
 import { AddressRange } from './address-range.ts';
 import { SERVICE_CIDRS } from './cluster-addresses.ts';
+
+const MEND_MS = 1000;
 
 export interface KubernetesServiceOptions {
   readonly reader: () => Reader;
@@ -83,6 +87,25 @@ export async function ensureKubernetesService(options: KubernetesServiceOptions)
       existing => ({ ...existing, endpoints: slice.endpoints, ports: slice.ports }) as KubeObject,
     ),
   ]);
+}
+
+/** Brings back what was deleted, soon after. */
+export function keepKubernetesService(options: KubernetesServiceOptions & { readonly log: Logger }): void {
+  let isDue = false;
+  const mend = (object: KubeObject | undefined, old: KubeObject | undefined) => {
+    const { name, namespace } = old?.metadata ?? {};
+    if (object || name !== 'kubernetes' || (namespace ?? 'default') !== 'default' || isDue) return;
+    isDue = true;
+    const run = () => {
+      isDue = false;
+      void ensureKubernetesService(options).catch(error =>
+        options.log.warn('the Service kubernetes could not be mended', { error: messageOf(error) }),
+      );
+    };
+    options.clock.after(MEND_MS, run, { background: true });
+  };
+  for (const resource of [SERVICES, ENDPOINTS, ENDPOINT_SLICES, SERVICE_CIDRS])
+    options.reader().onChange(resource, mend);
 }
 
 async function ensureServiceCidr(options: KubernetesServiceOptions): Promise<void> {
