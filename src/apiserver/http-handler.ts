@@ -5,7 +5,7 @@
 
 import type { Clock } from '../base/clock.ts';
 import { KUBERNETES_VERSION } from '../base/cluster-defaults.ts';
-import { ApiError, failure, internalError, unauthorized } from '../base/errors.ts';
+import { ApiError, internalError, unauthorized } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { metrics } from '../base/metrics.ts';
 import type { Discovery } from './discovery.ts';
@@ -13,7 +13,7 @@ import type { Exchange } from './exchange.ts';
 import type { Health } from './health.ts';
 import { impersonate, wantsImpersonation } from './impersonation.ts';
 import { encodeBody, negotiate } from './negotiation.ts';
-import { type OpenapiService, plainBytes } from './openapi-service.ts';
+import { type OpenapiService, plainBytes, V2_PROTOBUF, V2_PROTOBUF_TYPE } from './openapi-service.ts';
 import { finish, type ReplyContext, sendStatus, text } from './reply.ts';
 import type { Authenticator, Credentials, RequestAttributes, UserInfo } from './request.ts';
 import { type PathAttributes, parsePath, withUser } from './request-path.ts';
@@ -192,15 +192,14 @@ export class HttpHandler {
 
   #openapi(context: ReplyContext, path: string, query: URLSearchParams | undefined): void {
     const { headers: asked } = context.exchange;
-    // kubectl asks for v2 only as protobuf, and then goes without.
-    if (path === '/openapi/v2' && asked.accept && !/application\/json|\*\/\*|application\/\*/.test(asked.accept))
-      throw failure(406, 'NotAcceptable', 'only the following media types are accepted: application/json');
-    const served = this.#options.openapi.find(path);
+    // kubectl asks for v2 only as protobuf.
+    const isProtobuf = path === '/openapi/v2' && /proto-openapi\.spec\.v2[.@]v1\.0\+protobuf/.test(asked.accept ?? '');
+    const served = this.#options.openapi.find(isProtobuf ? V2_PROTOBUF : path);
     if (!served) return void text(context, 404, '404 page not found\n');
     const headers: Record<string, string> = {
       vary: 'Accept-Encoding, Accept',
       etag: served.etag,
-      'content-type': 'application/json',
+      'content-type': isProtobuf ? V2_PROTOBUF_TYPE : 'application/json',
     };
     const hash = query?.get('hash');
     if (hash) {
