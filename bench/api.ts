@@ -151,7 +151,10 @@ interface Server extends Ready {
 }
 
 async function withServer<T>(mode: 'serve' | 'floor', use: (server: Server) => Promise<T>): Promise<T> {
-  const flags = mode === (process.env['BENCH_FLAGS_OF'] ?? 'serve') && process.env['BENCH_NODE_FLAGS'] ? process.env['BENCH_NODE_FLAGS'].split(' ') : [];
+  const flags =
+    mode === (process.env['BENCH_FLAGS_OF'] ?? 'serve') && process.env['BENCH_NODE_FLAGS']
+      ? process.env['BENCH_NODE_FLAGS'].split(' ')
+      : [];
   const child: ChildProcess = spawn(process.execPath, [...flags, import.meta.filename, mode], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });

@@ -58,7 +58,14 @@ export function prepare(
   path: string,
   options: { headers?: Record<string, string>; body?: Buffer } = {},
 ): PreparedRequest {
-  const all = { ':method': method, ':scheme': 'https', ':path': path, ':authority': '127.0.0.1', ...options.headers };
+  const all = {
+    ':method': method,
+    ':scheme': 'https',
+    ':path': path,
+    ':authority': '127.0.0.1',
+    ...options.headers,
+    ...(options.body ? { 'content-length': String(options.body.length) } : {}),
+  };
   return {
     headers: Buffer.concat(Object.entries(all).map(([name, value]) => literal(name, value))),
     body: options.body,

@@ -7,7 +7,7 @@ import type { Clock } from '../base/clock.ts';
 import { KUBERNETES_VERSION } from '../base/cluster-defaults.ts';
 import { ApiError, internalError, unauthorized } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { metrics } from '../base/metrics.ts';
+import { metrics, type SeriesHandle } from '../base/metrics.ts';
 import type { Discovery } from './discovery.ts';
 import type { Exchange } from './exchange.ts';
 import type { Health } from './health.ts';
@@ -86,7 +86,8 @@ export class HttpHandler {
     const context: ReplyContext = { exchange, code: 0, warnings: undefined };
     this.#inflight++;
     try {
-      const user = await this.authenticate(exchange, certificate);
+      const known = this.authenticate(exchange, certificate);
+      const user = known instanceof Promise ? await known : known;
       const { attributes } = routed;
       const request = withUser(attributes, user);
       const waiting = this.#options.authorize(request);
@@ -97,32 +98,31 @@ export class HttpHandler {
       this.fail(context, error);
     } finally {
       this.#inflight--;
-      const { verb, group, version, resource, subresource } = routed.attributes;
-      const shown = verb === 'watch' ? 'WATCH' : exchange.method;
-      requests.add(1, shown, group, version, resource, subresource, String(context.code));
-      if (verb !== 'watch')
-        durations.observe(
-          (this.#options.clock.monotonic() - startMs) / 1000,
-          shown,
-          group,
-          version,
-          resource,
-          subresource,
-        );
+      count(exchange.method, routed.attributes, context.code, this.#options.clock.monotonic() - startMs);
     }
   }
 
-  /** The user that the request acts as. Throws Unauthorized. */
-  async authenticate(exchange: Pick<Exchange, 'headers'>, certificate: Credentials['certificate']): Promise<UserInfo> {
-    const credentials: Credentials = { headers: exchange.headers, ...(certificate ? { certificate } : {}) };
-    for (const authenticator of this.#options.authenticators) {
-      const found = authenticator.authenticate(credentials);
-      const user = found instanceof Promise ? await found : found;
-      if (!user) continue;
-      if (!wantsImpersonation(exchange.headers)) return user;
-      return impersonate(user, exchange.headers, this.#options.authorize);
+  /** The user that the request acts as. Throws Unauthorized. Answers at once where the authenticators do. */
+  authenticate(
+    { headers }: Pick<Exchange, 'headers'>,
+    certificate: Credentials['certificate'],
+  ): UserInfo | Promise<UserInfo> {
+    const credentials: Credentials = certificate ? { headers, certificate } : { headers };
+    const found = this.#identify(credentials, 0);
+    if (found instanceof Promise) return found.then(user => this.#acting(user, headers));
+    return this.#acting(found, headers);
+  }
+  #identify(credentials: Credentials, from: number): UserInfo | Promise<UserInfo> {
+    const { authenticators } = this.#options;
+    for (let at = from; at < authenticators.length; at++) {
+      const found = authenticators[at]!.authenticate(credentials);
+      if (found instanceof Promise) return found.then(user => user ?? this.#identify(credentials, at + 1));
+      if (found) return found;
     }
     throw unauthorized();
+  }
+  #acting(user: UserInfo, headers: Exchange['headers']): UserInfo | Promise<UserInfo> {
+    return wantsImpersonation(headers) ? impersonate(user, headers, this.#options.authorize) : user;
   }
 
   fail(context: ReplyContext, error: unknown): void {
@@ -217,6 +217,31 @@ export class HttpHandler {
     const others = ['/healthz', '/livez', '/metrics', '/openapi/v2', '/openapi/v3', '/readyz', '/version'];
     return [...this.#options.discovery.paths(), ...others].sort();
   }
+}
+
+interface Counted {
+  readonly requests: Map<number, SeriesHandle>;
+  readonly durations: SeriesHandle;
+}
+
+/** Series by method and what of a resource is asked for, so that a request makes one key, not two of many labels. */
+const counted = new Map<string, Counted>();
+
+function count(method: string, attributes: PathAttributes, code: number, durationMs: number): void {
+  const { verb, group, version, resource, subresource } = attributes;
+  const shown = verb === 'watch' ? 'WATCH' : method;
+  const key = `${shown} ${group}/${version}/${resource}/${subresource}`;
+  let series = counted.get(key);
+  if (!series) {
+    const labels = [shown, group, version, resource, subresource];
+    series = { requests: new Map(), durations: durations.series(...labels) };
+    counted.set(key, series);
+  }
+  let ofCode = series.requests.get(code);
+  if (!ofCode)
+    series.requests.set(code, (ofCode = requests.series(shown, group, version, resource, subresource, String(code))));
+  ofCode.add(1);
+  if (verb !== 'watch') series.durations.observe(durationMs / 1000);
 }
 
 /** Splits a URL; the query is parsed only when there is one. */

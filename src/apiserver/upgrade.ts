@@ -13,7 +13,7 @@ import { withUser } from './request-path.ts';
 import type { ResourceHandler } from './resource-handler.ts';
 
 export interface UpgradeSteps {
-  readonly authenticate: () => Promise<UserInfo>;
+  readonly authenticate: () => UserInfo | Promise<UserInfo>;
   readonly authorize: (attributes: RequestAttributes) => void | Promise<void>;
   readonly resources: ResourceHandler;
   readonly route: (method: string, url: string) => Routed;

@@ -8,8 +8,15 @@ type Kind = 'counter' | 'gauge' | 'histogram';
 interface Series {
   labels: readonly string[];
   value: number;
+  /** Observations by the first bound that holds them, not cumulative. */
   buckets?: number[];
   sum?: number;
+}
+
+/** One series of a metric, for hot paths that would look for it again and again. */
+export interface SeriesHandle {
+  add(amount: number): void;
+  observe(value: number): void;
 }
 
 export class Metric {
@@ -53,10 +60,24 @@ export class Metric {
     this.#at(labels).value = value;
   }
   observe(value: number, ...labels: string[]): void {
+    this.#observe(this.#at(labels), value);
+  }
+  /** The series of these labels. Valid until `remove`. */
+  series(...labels: string[]): SeriesHandle {
     const series = this.#at(labels);
+    return {
+      add: amount => {
+        series.value += amount;
+      },
+      observe: value => this.#observe(series, value),
+    };
+  }
+  #observe(series: Series, value: number): void {
     series.value += 1;
     series.sum! += value;
-    for (let i = 0; i < this.bounds.length; i++) if (value <= this.bounds[i]!) series.buckets![i]! += 1;
+    let at = 0;
+    while (at < this.bounds.length && value > this.bounds[at]!) at++;
+    if (at < this.bounds.length) series.buckets![at]! += 1;
   }
   get(...labels: string[]): number {
     return this.#series.get(labels.join('\0'))?.value ?? 0;
@@ -76,8 +97,10 @@ export class Metric {
         out += `${this.name}${text()} ${series.value}\n`;
         continue;
       }
+      let below = 0;
       this.bounds.forEach((bound, i) => {
-        out += `${this.name}_bucket${text(`le="${bound}"`)} ${series.buckets![i]}\n`;
+        below += series.buckets![i]!;
+        out += `${this.name}_bucket${text(`le="${bound}"`)} ${below}\n`;
       });
       out += `${this.name}_bucket${text('le="+Inf"')} ${series.value}\n${this.name}_sum${text()} ${series.sum}\n${this.name}_count${text()} ${series.value}\n`;
     }
