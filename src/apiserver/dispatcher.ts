@@ -7,13 +7,14 @@ import type { KubeObject } from '../api/meta.ts';
 import type { Clock } from '../base/clock.ts';
 import { badRequest, failure, invalid, methodNotSupported, type Status } from '../base/errors.ts';
 import type { PatchType } from '../client/transport.ts';
+import { applyPatch as serverSideApply } from './apply/apply-patch.ts';
 import { convertObject } from './conversion.ts';
 import { type Deletion, deleteObject } from './deletion.ts';
 import { deepFreeze, Entry } from './entry.ts';
 import { type ListQuery, type ListResult, listEntries } from './list.ts';
 import { jsonPatch, mergePatch, strategicMergePatch } from './patch.ts';
 import type { Operation, Outcome, Registry } from './registry.ts';
-import type { CreateHandler } from './request.ts';
+import type { CreateHandler, RequestAttributes } from './request.ts';
 import { type Served, subresourceOf } from './resource-table.ts';
 import { compileSelector } from './selectors.ts';
 import { applyScale, scaleOf } from './subresources.ts';
@@ -30,11 +31,19 @@ export class Dispatcher {
   readonly registry: Registry;
   readonly #createHandlers: readonly CreateHandler[];
   readonly #clock: Clock;
+  readonly #authorize: (attributes: RequestAttributes) => void | Promise<void>;
 
-  constructor(options: { registry: Registry; createHandlers: readonly CreateHandler[]; clock: Clock }) {
+  constructor(options: {
+    registry: Registry;
+    createHandlers: readonly CreateHandler[];
+    clock: Clock;
+    /** Rejects with Forbidden; asked for what a request does besides its verb. */
+    authorize: (attributes: RequestAttributes) => void | Promise<void>;
+  }) {
     this.registry = options.registry;
     this.#createHandlers = options.createHandlers;
     this.#clock = options.clock;
+    this.#authorize = options.authorize;
   }
 
   get(operation: Operation): Outcome {
@@ -104,12 +113,6 @@ export class Dispatcher {
   async patch(operation: Operation, patch: unknown, type: PatchType): Promise<Outcome> {
     this.#checkVerb(operation, 'patch');
     const { served, attributes } = operation;
-    if (type === 'application/apply-patch+yaml')
-      throw failure(
-        415,
-        'UnsupportedMediaType',
-        'the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json; server-side apply is not served yet',
-      );
     if (attributes.subresource === 'scale')
       return this.#scale(operation, scale =>
         unconditional(applyPatch(scale, patch, type, 'autoscaling.v1.Scale'), scale),
@@ -128,6 +131,22 @@ export class Dispatcher {
         ]);
       return this.registry.decode(operation, unconditional(patched, from));
     });
+  }
+
+  /** Server-side apply; `created` says that the object was not there before. */
+  async apply(
+    operation: Operation,
+    configuration: unknown,
+    { force }: { force: boolean },
+  ): Promise<{ outcome: Outcome; created: boolean }> {
+    this.#checkVerb(operation, 'patch');
+    const { served, attributes } = operation;
+    const { outcome, created } = await serverSideApply(this.registry, operation, configuration, {
+      force,
+      authorizeCreate: () => this.#authorize({ ...attributes, verb: 'create' }),
+    });
+    if (attributes.subresource !== 'scale') return { outcome, created };
+    return { outcome: scaleOf(served, outcome instanceof Entry ? outcome.object : outcome), created };
   }
 
   delete(operation: Operation, options: Deletion): Promise<Outcome | Status> {

@@ -30,6 +30,8 @@ export interface InProcessOptions {
   readonly dispatcher: Dispatcher;
   readonly table: ResourceTable;
   readonly user: UserInfo;
+  /** Manager of fields written without a `fieldManager`. */
+  readonly component: string;
   /** Rejects with Forbidden what the user may not do. */
   readonly authorize: (attributes: RequestAttributes) => void | Promise<void>;
 }
@@ -70,6 +72,13 @@ export class InProcessTransport implements Transport, StoredObjects {
   }
   async patch(target: Target, patch: unknown, type: PatchType, options: WriteOptions = {}): Promise<KubeObject> {
     const operation = await this.#operation('patch', target, undefined, options);
+    if (type === 'application/apply-patch+yaml') {
+      const force = options.force ?? false;
+      return this.#shown(
+        operation.served,
+        (await this.#options.dispatcher.apply(operation, thaw(patch), { force })).outcome,
+      );
+    }
     return this.#shown(
       operation.served,
       await this.#options.dispatcher.patch({ ...operation, trusted: false }, patch, type),
@@ -154,7 +163,15 @@ export class InProcessTransport implements Transport, StoredObjects {
     };
     const waiting = this.#options.authorize(attributes);
     if (waiting) await waiting;
-    return { attributes, served, dryRun: options.dryRun ?? false, fieldValidation: 'Ignore', trusted: true, warn() {} };
+    return {
+      attributes,
+      served,
+      dryRun: options.dryRun ?? false,
+      fieldValidation: 'Ignore',
+      fieldManager: options.fieldManager ?? this.#options.component,
+      trusted: true,
+      warn() {},
+    };
   }
 }
 

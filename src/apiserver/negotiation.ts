@@ -110,6 +110,9 @@ export async function decodeBody(
   if (type === PROTOBUF) return { value: decodeProtobuf(bytes) };
   const text = bytes.toString();
   if (type.endsWith('yaml')) {
+    // Clients send JSON as YAML, which it nearly always is, and reading it as JSON is a hundred times faster.
+    const json = text.startsWith('{') ? jsonOf(text) : undefined;
+    if (json !== undefined) return { value: json };
     const { parse } = await import('yaml');
     try {
       return { value: parse(text, { version: '1.1', maxAliasCount: 100 }) };
@@ -121,6 +124,14 @@ export async function decodeBody(
     return { value: JSON.parse(text), text };
   } catch (error) {
     throw badRequest(`couldn't get version/kind; json parse error: ${messageOf(error)}`);
+  }
+}
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
   }
 }
 

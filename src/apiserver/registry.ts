@@ -12,6 +12,7 @@ import { type Clock, formatTime } from '../base/clock.ts';
 import { alreadyExists, badRequest, conflict, type FieldError, invalid, isReason, notFound } from '../base/errors.ts';
 import { type Random, randomSuffix } from '../base/random.ts';
 import { ConflictError } from '../store/store.ts';
+import { FieldTracker } from './apply/field-tracker.ts';
 import type { Caches, ResourceCache } from './cache.ts';
 import { convertObject } from './conversion.ts';
 import { canonical, Entry, encode, thaw } from './entry.ts';
@@ -29,6 +30,10 @@ export interface Operation {
   readonly trusted?: boolean;
   /** JSON text of the body, for finding duplicate fields. */
   readonly text?: string;
+  /** Who owns the fields that the write changes; absent: nobody is recorded. */
+  readonly fieldManager?: string;
+  /** The object comes with its managedFields: a server-side apply. */
+  readonly applied?: boolean;
   warn(message: string): void;
 }
 
@@ -57,6 +62,7 @@ export class Registry {
   readonly caches: Caches;
   readonly table: ResourceTable;
   readonly clock: Clock;
+  readonly fields: FieldTracker;
   readonly #admission: readonly AdmissionPlugin[];
   readonly #allocators: readonly Allocator[];
   readonly #random: Random;
@@ -65,6 +71,7 @@ export class Registry {
     this.caches = options.caches;
     this.table = options.table;
     this.clock = options.clock;
+    this.fields = new FieldTracker({ resources: options.table, clock: options.clock });
     this.#admission = options.admission;
     this.#allocators = options.allocators;
     this.#random = options.random;
@@ -103,10 +110,16 @@ export class Registry {
     }
   }
 
+  /** As `create`, of a named object in stored form. */
+  createDecoded(operation: Operation, object: KubeObject): Promise<Outcome> {
+    return this.#createOnce(operation, object);
+  }
+
   async #createOnce(operation: Operation, object: KubeObject): Promise<Outcome> {
     const { served } = operation;
     const { kind, stored } = served;
     kind?.defaults?.(object);
+    this.fields.created(operation, object);
     const admission = this.#admissionRequest(operation, 'CREATE', object, undefined);
     await this.#mutate(admission);
     this.#beginMetadata(object);
@@ -216,6 +229,7 @@ export class Registry {
       object = mergeSubresource(served, attributes.subresource, { object, old });
     else if (kind?.prepareUpdate) kind.prepareUpdate(object, old);
     else prepareUpdateGenerically(served, object, old);
+    this.fields.updated(operation, object, old);
     const admission = this.#admissionRequest(operation, 'UPDATE', object, old);
     await this.#mutate(admission);
     const claims = attributes.subresource ? [] : this.#claim(operation, object, old);
@@ -383,7 +397,7 @@ function isOf(allocator: Allocator, { stored }: Served): boolean {
   return allocator.of.resource === stored.resource && allocator.of.group === stored.group;
 }
 
-function nameMismatch(inObject: string, inUrl: string): string {
+export function nameMismatch(inObject: string, inUrl: string): string {
   return `the name of the object (${inObject}) does not match the name on the URL (${inUrl})`;
 }
 

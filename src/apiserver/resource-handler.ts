@@ -6,8 +6,9 @@
 import type { KubeObject, ListMeta } from '../api/meta.ts';
 import type { FieldValidation } from '../api/structural.ts';
 import type { Clock } from '../base/clock.ts';
-import { badRequest, failure, invalid, type Status } from '../base/errors.ts';
+import { badRequest, failure, fieldErrors, invalid, type Status } from '../base/errors.ts';
 import type { PatchType } from '../client/transport.ts';
+import { fieldManagerProblem, managerOf } from './apply/managers.ts';
 import { joinBytes } from './cache.ts';
 import type { Deletion } from './deletion.ts';
 import { type Dispatcher, outcomeObject, type Selectors, shownObject } from './dispatcher.ts';
@@ -62,7 +63,12 @@ export class ResourceHandler {
       context,
       routed,
       query,
-      operation: operationOf(message => warn(context, message), { attributes, served, query }),
+      operation: operationOf(message => warn(context, message), {
+        attributes,
+        served,
+        query,
+        userAgent: context.exchange.headers['user-agent'],
+      }),
     };
     if (served.kind?.deprecation) warn(context, served.kind.deprecation);
     const connect = this.connectHandler(attributes);
@@ -178,7 +184,22 @@ export class ResourceHandler {
     const bytes = await exchange.body();
     const body = await decodeBody(bytes, exchange.headers['content-type'] ?? 'none', PATCH_TYPES);
     const type = exchange.headers['content-type']!.split(';', 1)[0]!.trim() as PatchType;
-    await this.#send(request, 200, await this.#options.dispatcher.patch(request.operation, body.value, type));
+    const { operation, query } = request;
+    if (type !== 'application/apply-patch+yaml') {
+      if (query.has('force'))
+        throw invalid({ group: 'meta.k8s.io', kind: 'PatchOptions' }, '', [
+          fieldErrors.forbidden('force', 'may not be specified for non-apply patch'),
+        ]);
+      return this.#send(request, 200, await this.#options.dispatcher.patch(operation, body.value, type));
+    }
+    const manager = query.get('fieldManager') ?? '';
+    const { outcome, created } = await this.#options.dispatcher.apply(
+      // A User-Agent is not enough to apply.
+      { ...operation, fieldManager: manager },
+      body.value,
+      { force: isTrue(query.get('force')) },
+    );
+    await this.#send(request, created ? 201 : 200, outcome);
   }
 
   async #delete(request: Request): Promise<void> {
@@ -325,11 +346,17 @@ function listValue(
 }
 
 const LIST_END = Buffer.from(']}');
+const OPTIONS: Readonly<Record<string, string>> = { create: 'CreateOptions', patch: 'PatchOptions' };
 const NO_QUERY = new URLSearchParams();
 
 function operationOf(
   warnings: (message: string) => void,
-  request: { attributes: RequestAttributes; served: Served; query: URLSearchParams },
+  request: {
+    attributes: RequestAttributes;
+    served: Served;
+    query: URLSearchParams;
+    userAgent?: string | undefined;
+  },
 ): Operation {
   const { query } = request;
   const dryRun = query.getAll('dryRun');
@@ -350,9 +377,16 @@ function operationOf(
         message: `Unsupported value: ${JSON.stringify(asked)}: supported values: "Ignore", "Strict", "Warn"`,
       },
     ]);
+  const fieldManager = query.get('fieldManager');
+  const problem = fieldManager && fieldManagerProblem(fieldManager);
+  if (problem)
+    throw invalid({ group: 'meta.k8s.io', kind: OPTIONS[request.attributes.verb] ?? 'UpdateOptions' }, '', [
+      { ...problem, field: 'fieldManager' },
+    ]);
   return {
     attributes: request.attributes,
     served: request.served,
+    fieldManager: managerOf(fieldManager, request.userAgent),
     dryRun: dryRun.length > 0,
     fieldValidation: (asked || 'Warn') as FieldValidation,
     warn: warnings,

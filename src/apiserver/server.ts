@@ -82,7 +82,12 @@ export class ApiServer {
       clock: this.#clock,
       random: options.random ?? systemRandom,
     });
-    this.dispatcher = new Dispatcher({ registry, createHandlers: options.createHandlers ?? [], clock: this.#clock });
+    this.dispatcher = new Dispatcher({
+      registry,
+      createHandlers: options.createHandlers ?? [],
+      clock: this.#clock,
+      authorize: attributes => this.authorize(attributes),
+    });
     this.#resources = new ResourceHandler({
       dispatcher: this.dispatcher,
       table: this.table,
@@ -127,12 +132,13 @@ export class ApiServer {
     this.#log.debug('caches loaded', { revision: this.caches.revision });
   }
 
-  /** The in-process door for a user; cheap, one for each component. */
-  transport(user: UserInfo): Transport {
+  /** The in-process door for a user; cheap, one for each component, whose name is the manager of the fields it writes. */
+  transport(user: UserInfo, component = 'kube-apiserver'): Transport {
     return new InProcessTransport({
       dispatcher: this.dispatcher,
       table: this.table,
       user,
+      component,
       authorize: attributes => this.authorize(attributes),
     });
   }
