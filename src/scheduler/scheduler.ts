@@ -271,7 +271,10 @@ export class Scheduler {
       : undefined;
     const message = describe(
       failure,
-      preemption && preemption.node === undefined ? `preemption: ${preemption.message}` : '',
+      // The first half is what upstream's plugin for resource claims says of pods without claims.
+      preemption && preemption.node === undefined
+        ? `no new claims to deallocate, preemption: ${preemption.message}`
+        : '',
     );
     this.#events.event(pod, 'Warning', 'FailedScheduling', message);
     const nominated = preemption?.node ? { node: preemption.node, victims: preemption.victims } : undefined;

@@ -52,7 +52,7 @@ export const configMap = defineKind<ConfigMap>({
       addProblems(errors, `binaryData[${key}]`, key, configKeyProblems(key));
       bytes += decodedLength(object.binaryData[key] ?? '');
     }
-    if (bytes > DATA_BYTES_MAX) errors.push(fieldErrors.tooLong('', DATA_BYTES_MAX));
+    if (bytes > DATA_BYTES_MAX) errors.push(fieldErrors.tooLong('[]', DATA_BYTES_MAX));
     return errors;
   },
   validateUpdate: (object, old) => {

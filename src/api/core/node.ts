@@ -18,8 +18,8 @@ export const node = defineKind<Node>({
   kind: 'Node',
   defaults: object => {
     const spec = (object.spec ??= {});
-    // podCIDR mirrors the first of podCIDRs.
-    if (spec.podCIDR && !spec.podCIDRs?.length) spec.podCIDRs = [spec.podCIDR];
+    // podCIDR mirrors the first of podCIDRs; who changes only it changes both.
+    if (spec.podCIDR && spec.podCIDR !== spec.podCIDRs?.[0]) spec.podCIDRs = [spec.podCIDR];
     else if (spec.podCIDRs?.length) spec.podCIDR = spec.podCIDRs[0]!;
     const status = object.status;
     if (status?.capacity) canonicalList(status.capacity);

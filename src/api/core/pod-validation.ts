@@ -499,7 +499,7 @@ export function describeDifference(before: object, after: object): string {
 /** The `ephemeralcontainers` subresource: existing ones stay as they are. */
 export function validateEphemeralContainersUpdate(pod: Pod, old: Pod): Errors {
   if (old.metadata.annotations?.[MIRROR_ANNOTATION] !== undefined)
-    return [fieldErrors.forbidden('', 'static pods do not support ephemeral containers')];
+    return [fieldErrors.forbidden('[]', 'static pods do not support ephemeral containers')];
   const errors = validatePod(pod);
   for (const container of old.spec?.ephemeralContainers ?? []) {
     const now = pod.spec?.ephemeralContainers?.find(other => other.name === container.name);
@@ -522,8 +522,8 @@ export function validateEphemeralContainersUpdate(pod: Pod, old: Pod): Errors {
 /** The `resize` subresource: CPU and memory of containers and sidecars, without a change of the QoS class. */
 export function validatePodResize(pod: Pod, old: Pod): Errors {
   if (old.metadata.annotations?.[MIRROR_ANNOTATION] !== undefined)
-    return [fieldErrors.forbidden('', 'static pods cannot be resized')];
-  if (old.spec?.os?.name === 'windows') return [fieldErrors.forbidden('', 'windows pods cannot be resized')];
+    return [fieldErrors.forbidden('[]', 'static pods cannot be resized')];
+  if (old.spec?.os?.name === 'windows') return [fieldErrors.forbidden('[]', 'windows pods cannot be resized')];
   const errors = validatePod(pod);
   const spec = pod.spec!;
   const before = old.spec!;

@@ -21,6 +21,15 @@ export const pod = defineKind<Pod>({
   prepareCreate: object => {
     object.metadata.generation = 1;
     object.status = { phase: 'Pending', qosClass: podQosClass(object.spec!) };
+    if (object.spec!.schedulingGates?.length)
+      object.status.conditions = [
+        {
+          type: 'PodScheduled',
+          status: 'False',
+          reason: 'SchedulingGated',
+          message: 'Scheduling is blocked due to non-empty scheduling gates',
+        },
+      ];
     matchLabelKeySelectors(object);
   },
   prepareStatusUpdate: (object, old) => {
