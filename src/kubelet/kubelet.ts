@@ -127,7 +127,7 @@ export class Kubelet {
       log,
       tokens: new TokenSource({ transport, clock }),
       statuses: new StatusWriter({ transport, clock, log, signal }),
-      paths: new PodPaths(rootDir),
+      paths: new PodPaths({ rootDir, runDir }),
       node: machine.resources,
       services: () => services.values(),
       otherPods: uid => workers.activePods().filter(pod => pod.metadata.uid !== uid),

@@ -3,7 +3,7 @@
  * Invariant: every unmount is idempotent and detaches (open files keep working). It refuses to follow a symlink it unmounts.
  */
 
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, statfsSync } from 'node:fs';
 import {
   MNT_DETACH,
   MS_BIND,
@@ -66,6 +66,13 @@ export function mountTmpfs(
   if (options.inodesMax !== undefined) data.push(`nr_inodes=${options.inodesMax}`);
   mkdirSync(target, { recursive: true });
   mount('tmpfs', target, 'tmpfs', MS_NOSUID | MS_NODEV, data.join(','));
+}
+
+const TMPFS_MAGIC = 0x01021994;
+
+/** Whether a path lies on a tmpfs. */
+export function isInMemory(path: string): boolean {
+  return statfsSync(path).type === TMPFS_MAGIC;
 }
 
 export function mountShm(target: string, sizeBytes: number): void {

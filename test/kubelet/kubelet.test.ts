@@ -152,7 +152,8 @@ test('Ready quickly; deletion is graceful and leaves nothing', async () => {
   await node.api.delete({ of: PODS, namespace: 'default', name: 'quick' });
   await node.untilGone('quick');
   await sleep(50);
-  assert.equal(existsSync(join(node.root, 'lib/pods', pod.metadata.uid!)), false);
+  for (const folder of ['lib/pods', 'run/p'])
+    assert.equal(existsSync(join(node.root, folder, pod.metadata.uid!)), false);
   await node.untilEvents('quick', events => events.includes('Killing: Stopping container c'));
 });
 
@@ -302,7 +303,7 @@ test('volumes change while a pod runs', async () => {
     volumes: [{ name: 'v', configMap: { name: 'live' } }],
   });
   await node.until('live', isReady);
-  const file = join(node.root, 'lib/pods', pod.metadata.uid!, 'volumes/kubernetes.io~configmap/v/k');
+  const file = join(node.root, 'run/p', pod.metadata.uid!, 'volumes/kubernetes.io~configmap/v/k');
   assert.equal(readFileSync(file, 'utf8'), 'before');
   await node.api.patch(
     { of: CONFIG_MAPS, namespace: 'default', name: 'live' },
@@ -330,7 +331,7 @@ test('a new kubelet carries on without restarting a pod', async () => {
   await node.stopKubelet();
   await node.api.delete({ of: PODS, namespace: 'default', name: 'live' }, { gracePeriodSeconds: 0 });
   node.startKubelet();
-  for (let i = 0; readdirSync(join(node.root, 'lib/pods')).includes(before.metadata.uid!); i++) {
+  for (let i = 0; readdirSync(join(node.root, 'run/p')).includes(before.metadata.uid!); i++) {
     assert.ok(i < 500);
     await sleep(10);
   }

@@ -1,6 +1,6 @@
 /** From a container's spec to what the runtime is asked for: environment, mounts, security, resources. */
 
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Container, Pod } from '../../api/core/v1.gen.ts';
 import type { Image } from '../images/image-store.ts';
@@ -55,7 +55,7 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
   const lookUp = (name: string) => own.get(name);
   const security = container.securityContext ?? {};
   const { uid } = pod.metadata;
-  const podDir = context.paths.pod(uid!);
+  const memoryDir = context.paths.memory(uid!);
   return {
     name: container.name,
     attempt,
@@ -91,22 +91,24 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
       'io.kubernetes.pod.namespace': pod.metadata.namespace!,
       'io.kubernetes.pod.uid': uid!,
     },
-    terminationMessagePath: terminationFile(podDir, container, attempt),
+    terminationMessagePath: terminationFile(memoryDir, container, attempt),
   };
 }
 
 /** Where a container's termination message is on the node. */
-export function terminationPath(podDir: string, container: string, attempt: number): string {
-  return join(podDir, 'containers', container, String(attempt));
+export function terminationPath(memoryDir: string, container: string, attempt: number): string {
+  return join(memoryDir, 'containers', container, String(attempt));
 }
 
 function terminationFile(
-  podDir: string,
+  memoryDir: string,
   container: Container,
   attempt: number,
 ): { hostPath: string; containerPath: string } {
-  const hostPath = terminationPath(podDir, container.name, attempt);
+  const hostPath = terminationPath(memoryDir, container.name, attempt);
   mkdirSync(join(hostPath, '..'), { recursive: true, mode: 0o750 });
+  // Of those before only the last can still be asked for.
+  rmSync(terminationPath(memoryDir, container.name, attempt - 2), { force: true });
   // Any user of the container may write it.
   writeFileSync(hostPath, '', { mode: 0o666 });
   return { hostPath, containerPath: container.terminationMessagePath || TERMINATION_PATH_DEFAULT };
@@ -148,7 +150,7 @@ function systemFiles(
   { context, pod, container, podIps }: ContainerRequest,
   names: { hostname: string; domain: string },
 ): MountConfig[] {
-  const podDir = context.paths.pod(pod.metadata.uid!);
+  const memoryDir = context.paths.memory(pod.metadata.uid!);
   const files = {
     '/etc/hosts': ['etc-hosts', hostsFile(pod, { podIps, ...names })],
     '/etc/resolv.conf': ['resolv.conf', resolverFile(pod, context)],
@@ -158,7 +160,7 @@ function systemFiles(
   return Object.entries(files)
     .filter(([path]) => !mounted.has(path))
     .map(([containerPath, [file, text]]) => {
-      const hostPath = join(podDir, file);
+      const hostPath = join(memoryDir, file);
       writeFileSync(hostPath, text, { mode: 0o644 });
       return {
         hostPath,

@@ -1,24 +1,48 @@
 /** Files of a pod that the kubelet writes: /etc/hosts, /etc/resolv.conf, /etc/hostname, and where everything of a pod lies. */
 
-import { readFileSync } from 'node:fs';
+import { existsSync, lstatSync, readFileSync, rmSync } from 'node:fs';
 import { hostname as nodeHostname } from 'node:os';
 import { join } from 'node:path';
 import type { Pod } from '../../api/core/v1.gen.ts';
+import { mountTmpfs, unmount } from '../../sys/mount.ts';
 
 const SEARCHES_MAX = 32;
 const NAMESERVERS_MAX = 3;
 const HOSTNAME_MAX = 63;
+/** Some hundred ConfigMaps and Secrets of a megabyte. */
+const MEMORY_BYTES_MAX = 256 * 1024 * 1024;
 
 export class PodPaths {
   readonly #rootDir: string;
-  constructor(rootDir: string) {
-    this.#rootDir = rootDir;
+  readonly #runDir: string;
+  constructor(options: { readonly rootDir: string; readonly runDir: string }) {
+    this.#rootDir = options.rootDir;
+    this.#runDir = options.runDir;
   }
   get pods(): string {
     return join(this.#rootDir, 'pods');
   }
   pod(uid: string): string {
     return join(this.#rootDir, 'pods', uid);
+  }
+  /** What is written anew whenever the pod's containers are: a file system of its own in memory, see `ensureMemory`. */
+  memory(uid: string): string {
+    return join(this.#runDir, 'p', uid);
+  }
+  get memories(): string {
+    return join(this.#runDir, 'p');
+  }
+  /** Mounted once a pod. Of its own, because a container can fill what it may write: its hosts file, its termination message. */
+  ensureMemory(uid: string): void {
+    const folder = this.memory(uid);
+    if (existsSync(folder) && lstatSync(folder).dev !== lstatSync(join(folder, '..')).dev) return;
+    mountTmpfs(folder, { mode: 0o755, sizeBytes: MEMORY_BYTES_MAX });
+  }
+  removeMemory(uid: string): void {
+    const folder = this.memory(uid);
+    if (!existsSync(folder)) return;
+    unmount(folder);
+    rmSync(folder, { recursive: true, force: true });
   }
   logs(pod: { readonly namespace: string; readonly name: string; readonly uid: string }): string {
     return join(this.#rootDir, 'logs', 'pods', `${pod.namespace}_${pod.name}_${pod.uid}`);

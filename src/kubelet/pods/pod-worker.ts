@@ -4,7 +4,7 @@
  * the agent) carries on where the old one was; what it remembers beside is back-off, probes and reasons to wait.
  */
 
-import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { PassThrough } from 'node:stream';
 import type { Container, Pod, PodCondition, PodStatus } from '../../api/core/v1.gen.ts';
 import type { Timer } from '../../base/clock.ts';
@@ -49,7 +49,6 @@ type Creation = { readonly id: string } | { readonly reason: string; readonly er
 
 export class PodWorker {
   readonly #context: PodContext;
-  readonly #podDir: string;
   readonly #volumes: PodVolumes;
   readonly #images: ImagePresence;
   readonly #backoff: RestartBackoff;
@@ -78,8 +77,8 @@ export class PodWorker {
     this.#context = context;
     this.#pod = pod;
     this.#uid = pod.metadata.uid!;
-    this.#podDir = context.paths.pod(this.#uid);
-    this.#volumes = new PodVolumes(this.#podDir);
+    const { paths } = context;
+    this.#volumes = new PodVolumes({ disk: paths.pod(this.#uid), memory: paths.memory(this.#uid) });
     this.#images = new ImagePresence(context);
     this.#backoff = new RestartBackoff(context.clock);
     this.#podIps = pod.status?.podIPs?.map(({ ip }) => ip) ?? [];
@@ -220,12 +219,16 @@ export class PodWorker {
 
   #terminationMessage(container: ContainerState): string | undefined {
     const spec = allContainers(this.#pod).find(one => one.name === container.name);
-    const path = terminationPath(this.#podDir, container.name, container.attempt);
+    const path = terminationPath(this.#context.paths.memory(this.#uid), container.name, container.attempt);
     try {
       const text = readFileSync(path).subarray(0, TERMINATION_MESSAGE_BYTES_MAX).toString('utf8');
       if (text) return text;
     } catch {
-      // Never written.
+      // Gone with a restart of the machine; what was told of it stays.
+      const told = [...(this.#pod.status?.containerStatuses ?? []), ...(this.#pod.status?.initContainerStatuses ?? [])]
+        .flatMap(({ state, lastState }) => [state?.terminated, lastState?.terminated])
+        .find(ended => ended?.containerID === `cox://${container.id}`);
+      if (told) return told.message;
     }
     if (spec?.terminationMessagePolicy === 'FallbackToLogsOnError' && container.exitCode !== 0)
       return logTail(container.logPath) || undefined;
@@ -271,7 +274,7 @@ export class PodWorker {
       this.#event('Warning', 'NetworkNotReady', `network is not ready: ${reason}`);
       return this.#wakeAfter(500);
     }
-    mkdirSync(this.#podDir, { recursive: true, mode: 0o750 });
+    this.#context.paths.ensureMemory(this.#uid);
     if (readySandbox(state) && !this.#volumesReady) {
       // After a restart of the agent: running containers do not wait for their volumes to be looked at again.
       void this.#mountVolumes().then(isMounted => isMounted && this.wake());
@@ -715,7 +718,7 @@ export class PodWorker {
     references.release(this.#uid);
     tokens.forget(this.#uid);
     this.#volumesReady = false;
-    if (existsSync(this.#podDir)) await this.#volumes.unmountAll(this.#uid);
+    await this.#volumes.unmountAll(this.#uid);
     cgroups.remove(podCgroup(cgroupRoot, this.#pod));
   }
 
@@ -754,7 +757,8 @@ export class PodWorker {
     }
     for (const sandbox of after.sandboxes) await runtime.removeSandbox(sandbox.id);
     for (const container of (await runtime.snapshot(this.#uid)).containers) await runtime.remove(container.id);
-    rmSync(this.#podDir, { recursive: true, force: true });
+    rmSync(paths.pod(this.#uid), { recursive: true, force: true });
+    paths.removeMemory(this.#uid);
     rmSync(paths.logs({ namespace: namespace!, name, uid: this.#uid }), { recursive: true, force: true });
     statuses.forget(this.#uid);
     this.#timer?.timer.cancel();

@@ -120,16 +120,17 @@ export class PodWorkers {
           .catch(error => log.warn('sandbox not removed', { error: messageOf(error) }));
     for (const one of state.containers) if (strangers.has(one.podUid)) await runtime.remove(one.id).catch(() => {});
     await network.retain(known);
-    for (const uid of existsSync(paths.pods) ? readdirSync(paths.pods) : []) {
+    for (const uid of new Set([...namesIn(paths.pods), ...namesIn(paths.memories)])) {
       if (known.has(uid)) continue;
       try {
-        await new PodVolumes(paths.pod(uid)).unmountAll(uid);
+        await new PodVolumes({ disk: paths.pod(uid), memory: paths.memory(uid) }).unmountAll(uid);
         rmSync(paths.pod(uid), { recursive: true, force: true });
+        paths.removeMemory(uid);
       } catch (error) {
         log.warn('volumes of a removed pod not cleaned up', { uid, error: messageOf(error) });
       }
     }
-    for (const name of existsSync(paths.logsRoot) ? readdirSync(paths.logsRoot) : [])
+    for (const name of namesIn(paths.logsRoot))
       if (!known.has(name.slice(name.lastIndexOf('_') + 1)))
         rmSync(join(paths.logsRoot, name), { recursive: true, force: true });
     for (const parent of ['', '/burstable', '/besteffort']) {
@@ -138,4 +139,8 @@ export class PodWorkers {
           cgroups.remove(`${cgroupRoot}/kubepods${parent}/${name}`);
     }
   }
+}
+
+function namesIn(folder: string): string[] {
+  return existsSync(folder) ? readdirSync(folder) : [];
 }

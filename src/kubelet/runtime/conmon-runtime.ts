@@ -1,7 +1,7 @@
 /**
  * Containers by runc, each under a conmon of its own that outlives this process; namespaces, mounts and cgroups are made
  * in process. Folders:
- *   <root>/sandboxes/ID.json, <root>/containers/ID.json   records;  <root>/layers/ID/{upper,work}   a container's writable layer
+ *   <root>/sandboxes.log, <root>/containers.log   records;  <root>/layers/ID, <root>/work/ID   a container's writable layer
  *   <run>/s/ID/{net,ipc,uts,shm}   a sandbox's pins;  <run>/c/ID/   bundle, pid, attach socket;  <run>/exits/ID   exit codes
  * Invariants: a record is on disk before the thing it describes exists, so nothing leaks in a crash; every method may be
  * repeated. A container counts as running only while the very process it started lives.
@@ -33,7 +33,7 @@ import { messageOf, notFound } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { BoundedQueue } from '../../base/queue.ts';
 import type { CgroupTree } from '../../sys/cgroup.ts';
-import { mountOverlay, mountShm, unmount, unmountBelow } from '../../sys/mount.ts';
+import { isInMemory, mountOverlay, mountShm, mountTmpfs, unmount, unmountBelow } from '../../sys/mount.ts';
 import { type PinnedNamespace, pinNamespaces, tcpSocketInside, unpinNamespaces } from '../../sys/namespaces.ts';
 import { bootIdentity, clampOomScoreAdj, identify, isAlive, sendSignal } from '../../sys/process.ts';
 import { spawnReplying } from '../../sys/spawn.ts';
@@ -49,7 +49,8 @@ import type {
   SandboxConfig,
   SandboxState,
 } from '../runtime.ts';
-import { type ContainerRecord, RecordFolder, type SandboxRecord } from './records.ts';
+import { MountPoints } from './mount-points.ts';
+import { type ContainerRecord, RecordLog, type SandboxRecord } from './records.ts';
 import { runAttach, runExec } from './session.ts';
 import { ALL_CAPABILITIES, capabilitiesOf, containerSpec } from './spec.ts';
 import { resolveUser } from './users.ts';
@@ -86,6 +87,8 @@ const SIGNALS: Readonly<Record<string, number>> = {
   SIGPWR: 30,
 };
 const EVENTS_MAX = 4096;
+/** Some 60 KB a container, and a thousand of them. */
+const RUN_BYTES_MAX = 64 * 1024 * 1024;
 
 export class ConmonRuntime implements Runtime {
   readonly name = 'cox';
@@ -94,13 +97,14 @@ export class ConmonRuntime implements Runtime {
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #boot = bootIdentity();
-  readonly #sandboxFiles: RecordFolder<SandboxRecord>;
-  readonly #containerFiles: RecordFolder<ContainerRecord>;
+  readonly #sandboxFiles: RecordLog<SandboxRecord>;
+  readonly #containerFiles: RecordLog<ContainerRecord>;
   readonly #sandboxes = new Map<string, SandboxRecord>();
   readonly #containers = new Map<string, ContainerRecord>();
   readonly #exitWaiters = new Map<string, Set<() => void>>();
   readonly #listeners = new Set<BoundedQueue<RuntimeEvent>>();
   readonly #capabilities = ownCapabilities();
+  readonly #mountPoints: MountPoints;
   // runc and conmon use the processor only; more at a time than there are processors just makes all of them late.
   readonly #starts = new Gate(Math.max(2, availableParallelism() + 1));
   #execCount = 0;
@@ -110,11 +114,16 @@ export class ConmonRuntime implements Runtime {
     this.#clock = options.clock ?? systemClock;
     this.#log = options.log;
     const { rootDir, runDir } = options;
+    mkdirSync(runDir, { recursive: true, mode: 0o711 });
+    // What a start writes here is gone soon; on a disk each of its hundred files would look for a free inode.
+    if (!isInMemory(runDir) && readdirSync(runDir).length === 0)
+      mountTmpfs(runDir, { mode: 0o711, sizeBytes: RUN_BYTES_MAX });
     for (const folder of ['s', 'c', 'exits', 'runc', 'exec'])
       mkdirSync(join(runDir, folder), { recursive: true, mode: 0o711 });
-    mkdirSync(join(rootDir, 'layers'), { recursive: true, mode: 0o711 });
-    this.#sandboxFiles = new RecordFolder(join(rootDir, 'sandboxes'));
-    this.#containerFiles = new RecordFolder(join(rootDir, 'containers'));
+    for (const folder of ['layers', 'work']) mkdirSync(join(rootDir, folder), { recursive: true, mode: 0o711 });
+    this.#mountPoints = new MountPoints(join(rootDir, 'mount-points'));
+    this.#sandboxFiles = new RecordLog(join(rootDir, 'sandboxes.log'));
+    this.#containerFiles = new RecordLog(join(rootDir, 'containers.log'));
     for (const record of this.#sandboxFiles.load()) this.#sandboxes.set(record.id, record);
     for (const record of this.#containerFiles.load()) this.#containers.set(record.id, record);
     this.#clearLeftovers();
@@ -124,8 +133,9 @@ export class ConmonRuntime implements Runtime {
   #clearLeftovers(): void {
     const { runDir, rootDir } = this.#options;
     for (const id of readdirSync(join(runDir, 'c'))) if (!this.#containers.has(id)) this.#removeContainerFolders(id);
-    for (const id of readdirSync(join(rootDir, 'layers')))
-      if (!this.#containers.has(id)) this.#removeContainerFolders(id);
+    for (const folder of ['layers', 'work'])
+      for (const id of readdirSync(join(rootDir, folder)))
+        if (!this.#containers.has(id)) this.#removeContainerFolders(id);
     for (const id of readdirSync(join(runDir, 's'))) if (!this.#sandboxes.has(id)) this.#removeSandboxFolder(id);
   }
 
@@ -267,15 +277,16 @@ export class ConmonRuntime implements Runtime {
     this.#containerFiles.save(record);
     try {
       this.#options.images.hold(image.id, id);
-      const layer = join(this.#options.rootDir, 'layers', id);
+      const upper = join(this.#options.rootDir, 'layers', id);
+      const work = join(this.#options.rootDir, 'work', id);
       const rootfs = join(this.#bundle(id), 'rootfs');
-      for (const folder of [join(layer, 'upper'), join(layer, 'work'), rootfs])
-        mkdirSync(folder, { recursive: true, mode: 0o755 });
+      for (const folder of [this.#bundle(id), rootfs, upper, work]) mkdirSync(folder, { mode: 0o755 });
+      const points = ['/proc', '/sys', '/dev', ...config.mounts.map(mount => mount.containerPath)];
       mountOverlay({
-        lower: [...image.layers].reverse(),
+        lower: [...[...image.layers].reverse(), this.#mountPoints.layer(points)],
         lowerBase: this.#options.images.layersDir,
-        upper: join(layer, 'upper'),
-        work: join(layer, 'work'),
+        upper,
+        work,
         target: rootfs,
       });
       record.user = resolveUser(rootfs, image.config.User ?? '', config.user ?? {});
@@ -529,7 +540,7 @@ export class ConmonRuntime implements Runtime {
     const { runDir, rootDir } = this.#options;
     unmount(join(this.#bundle(id), 'rootfs'));
     rmSync(this.#bundle(id), { recursive: true, force: true });
-    rmSync(join(rootDir, 'layers', id), { recursive: true, force: true });
+    for (const folder of ['layers', 'work']) rmSync(join(rootDir, folder, id), { recursive: true, force: true });
     rmSync(join(runDir, 'runc', id), { recursive: true, force: true });
     rmSync(this.#exitFile(id), { force: true });
   }

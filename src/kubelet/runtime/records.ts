@@ -1,11 +1,11 @@
 /**
- * What the runtime must remember across a restart of the agent: one small file a sandbox and a container, a line of JSON for
- * each state it went through. Invariant: the last whole line is the truth, so a kill at any point costs at most the state being
- * written; appending is six times cheaper than replacing a file, which ext4 flushes to the disk. Volatile things (pids, sockets, exit codes) are read from the run folder and /proc instead.
+ * What the runtime must remember across a restart of the agent: a log of all states that its sandboxes and containers went
+ * through, a line of JSON each. Invariant: the last whole line of a record is the truth, so a kill at any point costs at most
+ * the state being written. One file, because a new file or a replaced one costs the disk much more than a line. Volatile
+ * things (pids, sockets, exit codes) are read from the run folder and /proc instead.
  */
 
-import { appendFileSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { appendFileSync, existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import type { ProcessIdentity } from '../../sys/process.ts';
 import type { ContainerConfig, SandboxConfig } from '../runtime.ts';
 import type { ProcessUser } from './users.ts';
@@ -39,40 +39,48 @@ export interface ContainerRecord {
   message?: string;
 }
 
-export class RecordFolder<T extends { readonly id: string }> {
-  readonly #dir: string;
-  constructor(dir: string) {
-    this.#dir = dir;
-    mkdirSync(dir, { recursive: true, mode: 0o700 });
+const LINES_MAX = 4000;
+const LINES_PER_RECORD_MAX = 8;
+
+export class RecordLog<T extends { readonly id: string }> {
+  readonly #path: string;
+  #lines = 0;
+  readonly #live = new Map<string, T>();
+  constructor(path: string) {
+    this.#path = path;
   }
   save(record: T): void {
-    // A line break before as well: the line before may have been cut short.
-    appendFileSync(join(this.#dir, `${record.id}.json`), `\n${JSON.stringify(record)}\n`, { mode: 0o600 });
+    this.#live.set(record.id, record);
+    this.#append(record);
   }
   delete(id: string): void {
-    rmSync(join(this.#dir, `${id}.json`), { force: true });
+    if (this.#live.delete(id)) this.#append({ id, gone: true });
   }
+  // A line break before as well: the line before may have been cut short.
+  #append(line: object): void {
+    appendFileSync(this.#path, `\n${JSON.stringify(line)}\n`, { mode: 0o600 });
+    if (++this.#lines > LINES_MAX && this.#lines > this.#live.size * LINES_PER_RECORD_MAX) this.#compact();
+  }
+  #compact(): void {
+    const text = [...this.#live.values()].map(record => `${JSON.stringify(record)}\n`).join('');
+    writeFileSync(`${this.#path}.new`, text, { mode: 0o600 });
+    renameSync(`${this.#path}.new`, this.#path);
+    this.#lines = this.#live.size;
+  }
+  /** Once, before the first `save`. */
   load(): T[] {
-    const records: T[] = [];
-    for (const name of readdirSync(this.#dir)) {
-      if (!name.endsWith('.json')) continue;
-      const record = lastWhole<T>(readFileSync(join(this.#dir, name), 'utf8'));
-      // A file that the machine lost in a crash describes nothing that still runs.
-      if (record) records.push(record);
-      else rmSync(join(this.#dir, name), { force: true });
+    this.#live.clear();
+    for (const line of existsSync(this.#path) ? readFileSync(this.#path, 'utf8').split('\n') : []) {
+      if (!line) continue;
+      try {
+        const record = JSON.parse(line) as T & { gone?: true };
+        if (record.gone) this.#live.delete(record.id);
+        else this.#live.set(record.id, record);
+      } catch {
+        // Cut short. What the machine lost in a crash describes nothing that still runs.
+      }
     }
-    return records;
+    this.#compact();
+    return [...this.#live.values()];
   }
-}
-
-function lastWhole<T>(text: string): T | undefined {
-  for (const line of text.split('\n').reverse()) {
-    if (!line) continue;
-    try {
-      return JSON.parse(line) as T;
-    } catch {
-      // Cut short.
-    }
-  }
-  return undefined;
 }

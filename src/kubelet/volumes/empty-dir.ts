@@ -3,7 +3,7 @@
 import { chmodSync, existsSync, mkdirSync, rmSync } from 'node:fs';
 import type { EmptyDirVolumeSource } from '../../api/core/v1.gen.ts';
 import { quantityValue } from '../../api/machinery/quantity.ts';
-import { mountTmpfs, unmount } from '../../sys/mount.ts';
+import { isInMemory, mountTmpfs, unmount } from '../../sys/mount.ts';
 import type { VolumePlugin } from './volume.ts';
 
 export const emptyDirVolume: VolumePlugin<EmptyDirVolumeSource> = {
@@ -11,7 +11,8 @@ export const emptyDirVolume: VolumePlugin<EmptyDirVolumeSource> = {
   folder: 'kubernetes.io~empty-dir',
   ownsFiles: true,
   async mount(source, target, context) {
-    if (existsSync(target.path)) return;
+    // After a restart of the machine the folder is there, but no memory under it.
+    if (existsSync(target.path) && (source.medium !== 'Memory' || isInMemory(target.path))) return;
     if (source.medium === 'Memory') {
       const limits = context.pod.spec.containers.map(container =>
         quantityValue(container.resources?.limits?.['memory']),

@@ -1,6 +1,6 @@
-/** The volumes whose content the kubelet writes: configMap, secret, downwardAPI, projected. All but configMap live in memory. */
+/** The volumes whose content the kubelet writes: configMap, secret, downwardAPI, projected. All live in memory. */
 
-import { existsSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import type {
   ConfigMapVolumeSource,
   DownwardAPIVolumeSource,
@@ -8,7 +8,7 @@ import type {
   SecretVolumeSource,
   VolumeSource,
 } from '../../api/core/v1.gen.ts';
-import { mountTmpfs, unmount } from '../../sys/mount.ts';
+import { unmount } from '../../sys/mount.ts';
 import { writePayload } from './payload.ts';
 import { configMapFiles, downwardFiles, FILE_MODE_DEFAULT, type Files, secretFiles, tokenFiles } from './projection.ts';
 import type { VolumeContext, VolumePlugin, VolumeTarget } from './volume.ts';
@@ -16,17 +16,16 @@ import type { VolumeContext, VolumePlugin, VolumeTarget } from './volume.ts';
 function fileVolume<S>(
   source: keyof VolumeSource,
   folder: string,
-  inMemory: boolean,
   files: (source: S, context: VolumeContext) => Promise<Files> | Files,
 ): VolumePlugin<S> {
   return {
     source,
     folder,
     isLive: true,
+    isInMemory: true,
     isReadOnly: true,
     async mount(from: S, target: VolumeTarget, context: VolumeContext) {
       const content = await files(from, context);
-      if (inMemory && !existsSync(target.path)) mountTmpfs(target.path, { mode: 0o755 });
       const { fsGroup } = context.pod.spec.securityContext ?? {};
       const stamp = new Date(context.clock.now()).toISOString().replace(/\D/g, '_');
       writePayload(target.path, content, { stamp, ...(fsGroup !== undefined ? { fsGroup } : {}) });
@@ -41,14 +40,12 @@ function fileVolume<S>(
 export const configMapVolume = fileVolume<ConfigMapVolumeSource>(
   'configMap',
   'kubernetes.io~configmap',
-  false,
   (source, context) => configMapFiles(source, source.defaultMode ?? FILE_MODE_DEFAULT, context),
 );
 
 export const secretVolume = fileVolume<SecretVolumeSource>(
   'secret',
   'kubernetes.io~secret',
-  true,
   ({ secretName, items, optional, defaultMode }, context) =>
     secretFiles(
       {
@@ -64,14 +61,12 @@ export const secretVolume = fileVolume<SecretVolumeSource>(
 export const downwardVolume = fileVolume<DownwardAPIVolumeSource>(
   'downwardAPI',
   'kubernetes.io~downward-api',
-  true,
   (source, context) => downwardFiles(source, source.defaultMode ?? FILE_MODE_DEFAULT, context),
 );
 
 export const projectedVolume = fileVolume<ProjectedVolumeSource>(
   'projected',
   'kubernetes.io~projected',
-  true,
   async (source, context) => {
     const mode = source.defaultMode ?? FILE_MODE_DEFAULT;
     const parts = await Promise.all(

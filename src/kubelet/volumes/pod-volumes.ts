@@ -34,15 +34,21 @@ function pluginOf(volume: Volume): VolumePlugin<unknown> {
 
 export class PodVolumes {
   readonly #podDir: string;
+  readonly #memoryDir: string;
   readonly #mounted = new Set<string>();
 
-  constructor(podDir: string) {
-    this.#podDir = podDir;
+  /** The pod's folders on the disk and in memory. */
+  constructor(folders: { readonly disk: string; readonly memory: string }) {
+    this.#podDir = folders.disk;
+    this.#memoryDir = folders.memory;
+  }
+  #folder(plugin: VolumePlugin<unknown>): string {
+    return join(plugin.isInMemory ? this.#memoryDir : this.#podDir, 'volumes', plugin.folder);
   }
 
   #target(pod: Pod, volume: Volume, plugin: VolumePlugin<unknown>): VolumeTarget {
     return {
-      path: join(this.#podDir, 'volumes', plugin.folder, volume.name),
+      path: join(this.#folder(plugin), volume.name),
       podUid: pod.metadata.uid!,
       name: volume.name,
     };
@@ -61,7 +67,7 @@ export class PodVolumes {
   async #mount(volume: Volume, context: VolumeContext): Promise<void> {
     const plugin = pluginOf(volume);
     const target = this.#target(context.pod, volume, plugin);
-    mkdirSync(join(this.#podDir, 'volumes', plugin.folder), { recursive: true, mode: 0o750 });
+    mkdirSync(this.#folder(plugin), { recursive: true, mode: 0o750 });
     try {
       const isNew = !existsSync(target.path);
       await plugin.mount(volume[plugin.source] ?? {}, target, context);
@@ -100,14 +106,16 @@ export class PodVolumes {
 
   async unmountAll(podUid: string): Promise<void> {
     unpinSubPaths(join(this.#podDir, 'volume-subpaths'));
-    const folder = join(this.#podDir, 'volumes');
-    for (const kind of existsSync(folder) ? readdirSync(folder) : []) {
-      const plugin = VOLUME_PLUGINS.find(one => one.folder === kind);
-      for (const name of readdirSync(join(folder, kind)))
-        await plugin?.unmount({ path: join(folder, kind, name), podUid, name });
+    for (const root of [this.#podDir, this.#memoryDir]) {
+      const folder = join(root, 'volumes');
+      for (const kind of existsSync(folder) ? readdirSync(folder) : []) {
+        const plugin = VOLUME_PLUGINS.find(one => one.folder === kind);
+        for (const name of readdirSync(join(folder, kind)))
+          await plugin?.unmount({ path: join(folder, kind, name), podUid, name });
+      }
+      rmSync(folder, { recursive: true, force: true });
     }
     this.#mounted.clear();
-    rmSync(folder, { recursive: true, force: true });
   }
 }
 

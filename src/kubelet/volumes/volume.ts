@@ -35,6 +35,8 @@ export interface VolumePlugin<S> {
   /** The fsGroup of the pod owns the content once mounted. */
   readonly ownsFiles?: boolean;
   readonly isReadOnly?: boolean;
+  /** The content lies in the pod's memory instead of on the disk, and is written anew after a restart of the machine. */
+  readonly isInMemory?: boolean;
   mount(source: S, target: VolumeTarget, context: VolumeContext): Promise<void>;
   unmount(target: VolumeTarget): Promise<void>;
   /** Where the content is, when it is not at the target. */
