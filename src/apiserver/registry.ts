@@ -119,7 +119,7 @@ export class Registry {
     const { served } = operation;
     const { kind, stored } = served;
     kind?.defaults?.(object);
-    this.fields.created(operation, object);
+    const managedFields = this.fields.created(operation, object);
     const admission = this.#admissionRequest(operation, 'CREATE', object, undefined);
     await this.#mutate(admission);
     this.#beginMetadata(object);
@@ -140,6 +140,7 @@ export class Registry {
       const key = keyFor(served, object);
       if (cache.entries.has(key)) throw alreadyExists(served.info, object.metadata.name);
       const next = canonical(normalize(stored.type, object));
+      if (managedFields?.length) next.metadata.managedFields = managedFields;
       if (operation.dryRun) return withoutRevision(next);
       try {
         const entry = await this.caches.put(cache, key, { value: encode(next), object: next, expect: 'absent' });
@@ -229,7 +230,7 @@ export class Registry {
       object = mergeSubresource(served, attributes.subresource, { object, old });
     else if (kind?.prepareUpdate) kind.prepareUpdate(object, old);
     else prepareUpdateGenerically(served, object, old);
-    this.fields.updated(operation, object, old);
+    const managedFields = this.fields.updated(operation, object, old);
     const admission = this.#admissionRequest(operation, 'UPDATE', object, old);
     await this.#mutate(admission);
     const claims = attributes.subresource ? [] : this.#claim(operation, object, old);
@@ -240,6 +241,7 @@ export class Registry {
       for (const warning of kind?.warnings?.(object, old) ?? []) operation.warn(warning);
       await this.#validate(admission);
       const next = canonical(normalize(stored.type, object));
+      if (managedFields?.length) next.metadata.managedFields = managedFields;
       const value = encode(next);
       if (current.holds(value)) return current;
       if (operation.dryRun) {

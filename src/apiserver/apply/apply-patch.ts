@@ -10,8 +10,8 @@ import { nameMismatch, type Operation, type Outcome, type Registry } from '../re
 import { applyConfiguration } from './apply.ts';
 import { isMap } from './comparison.ts';
 import { configurationProblems } from './configuration.ts';
-import { identityOf, setEntries } from './field-tracker.ts';
-import { decodeManagers, encodeManagers, inOrder, withoutAncient } from './managers.ts';
+import { entriesOf, identityOf } from './field-tracker.ts';
+import { decodeManagers } from './managers.ts';
 
 /** Whether the object is there may change while it is applied. */
 const APPLY_ATTEMPTS = 5;
@@ -173,6 +173,6 @@ function applyTo(
   });
   const { managedFields: _, ...metadata } = object.metadata;
   const next = registry.decode({ ...operation, trusted: false, fieldValidation: 'Ignore' }, { ...object, metadata });
-  setEntries(next, encodeManagers(inOrder([...withoutAncient(managers)])));
+  next.metadata.managedFields = entriesOf(managers);
   return next;
 }

@@ -5,10 +5,12 @@
 
 import type { KubeObject, ManagedFieldsEntry } from '../../api/meta.ts';
 import { type Clock, formatTime } from '../../base/clock.ts';
+import { deepFreeze } from '../entry.ts';
 import type { Operation } from '../registry.ts';
 import type { ResourceTable, Served } from '../resource-table.ts';
 import { comparer } from './apply.ts';
 import { compareObjects, isEqual } from './comparison.ts';
+import type { FieldSet } from './field-set.ts';
 import {
   afterChange,
   decodeManagers,
@@ -23,10 +25,13 @@ import {
 } from './managers.ts';
 import { Versions } from './versions.ts';
 
+type Entries = ManagedFieldsEntry[];
+
 export class FieldTracker {
   readonly #resources: ResourceTable;
   readonly #clock: Clock;
   readonly #versions = new WeakMap<Served, Map<string, Versions>>();
+  readonly #lastCreated = new WeakMap<Served, Entries>();
   #second = -1;
   #time = '';
 
@@ -53,67 +58,82 @@ export class FieldTracker {
     return versions;
   }
 
-  /** Sets the entries of an object that is created. What an apply has set already stays. */
-  created(operation: Operation, object: KubeObject): void {
+  /**
+   * Takes the entries off an object that is created and returns those that it is to be stored with, in canonical form:
+   * they are shared, and nothing between here and the store has to copy them. Those that an apply has set stay as they are.
+   */
+  created(operation: Operation, object: KubeObject): Entries | undefined {
     const { fieldManager } = operation;
-    if (fieldManager === undefined || operation.applied) return;
+    const sent = takeEntries(object);
+    if (fieldManager === undefined || operation.applied) return sent;
     const versions = this.versions(operation);
     const identity = identityOf(operation, versions, 'Update');
-    const sent = object.metadata.managedFields;
+    const [before, after] = [versions.empty, versions.shown(object)];
     const managers = sent?.length && !isReset(sent) ? decodeManagers(sent) : undefined;
-    if (managers?.length) {
-      this.#track(object, { identity, managers, versions, before: versions.empty, after: versions.shown(object) });
-      return;
-    }
+    if (managers?.length) return this.#track({ identity, managers, versions, before, after }) ?? entriesOf(managers);
     // What nearly every create is.
-    const fields = compareObjects(versions.table, versions.empty, versions.shown(object))?.changed;
-    if (fields === undefined) delete object.metadata.managedFields;
-    else object.metadata.managedFields = [encodeManager({ ...identity, fields, time: this.now() })];
+    const fields = compareObjects(versions.table, before, after)?.changed;
+    return fields && this.#single(operation.served, { ...identity, fields, time: this.now() });
   }
 
-  /** Sets the entries of an object that replaces `old`; `object` may hold entries that its client sent. */
-  updated(operation: Operation, object: KubeObject, old: KubeObject): void {
-    const { metadata } = object;
-    if (operation.applied) return keepTimes(object, old);
-    if (operation.fieldManager === undefined) return;
-    const sent = operation.attributes.subresource ? old.metadata.managedFields : metadata.managedFields;
-    if (isReset(sent)) {
-      delete metadata.managedFields;
-      return;
-    }
-    const decoded = sent === old.metadata.managedFields ? undefined : decodeManagers(sent);
-    const managers = decoded?.length ? decoded : decodeManagers(old.metadata.managedFields);
-    // Whoever does not record from the beginning cannot say who owns the rest.
-    if (!managers?.length) {
-      delete metadata.managedFields;
-      return;
-    }
-    if (decoded?.length) setEntries(object, encodeManagers(inOrder([...decoded])));
-    else metadata.managedFields = old.metadata.managedFields!;
+  // Objects made alike share their entries, in memory as well.
+  #single(served: Served, manager: Manager): Entries {
+    const last = this.#lastCreated.get(served);
+    const [entry] = last ?? [];
+    const same = entry && isEqual(entry.fieldsV1, manager.fields);
+    if (same && entry.manager === manager.manager && entry.time === manager.time) return last!;
+    const fields = same ? (entry.fieldsV1 as FieldSet) : manager.fields;
+    const entries = deepFreeze([encodeManager({ ...manager, fields })]);
+    this.#lastCreated.set(served, entries);
+    return entries;
+  }
+
+  /** As `created`, for an object that replaces `old` and may hold entries that its client sent. */
+  updated(operation: Operation, object: KubeObject, old: KubeObject): Entries | undefined {
+    const own = takeEntries(object);
+    if (operation.applied) return isSameBesidesTimes({ object, entries: own }, old) ? old.metadata.managedFields : own;
+    if (operation.fieldManager === undefined) return own;
+    const stored = old.metadata.managedFields;
+    const sent = operation.attributes.subresource ? stored : own;
+    if (isReset(sent)) return undefined;
+    const decoded = sent === stored ? undefined : decodeManagers(sent);
+    const managers = decoded?.length ? decoded : decodeManagers(stored);
+    // Whoever is not recorded from the beginning cannot be told from others.
+    if (!managers?.length) return undefined;
     const versions = this.versions(operation);
     const identity = identityOf(operation, versions, 'Update');
     const [before, after] = [versions.shown(old), versions.shown(object)];
-    this.#track(object, { identity, managers, versions, before, after });
+    const tracked = this.#track({ identity, managers, versions, before, after });
+    return tracked ?? (decoded?.length ? entriesOf(managers) : stored);
   }
 
-  #track(
-    object: KubeObject,
-    change: {
-      identity: Identity;
-      managers: readonly Manager[];
-      versions: Versions;
-      before: KubeObject;
-      after: KubeObject;
-    },
-  ): void {
+  // Undefined when nothing changed that anybody could own.
+  #track(change: {
+    identity: Identity;
+    managers: readonly Manager[];
+    versions: Versions;
+    before: KubeObject;
+    after: KubeObject;
+  }): Entries | undefined {
     const { identity, managers, versions, before, after } = change;
     const compareAt = comparer(versions, before, after);
     const own = compareAt(versions.apiVersion);
-    if (own === undefined || own === 'missing') return;
+    if (own === undefined || own === 'missing') return undefined;
     let next = afterChange(managers, identity, compareAt);
     if (own.changed) next = withFields(next, identity, { fields: own.changed, time: this.now() });
-    setEntries(object, encodeManagers(inOrder([...withoutAncient(next)])));
+    return entriesOf(next);
   }
+}
+
+/** Entries for managers: few enough, in order, in canonical form. */
+export function entriesOf(managers: readonly Manager[]): Entries {
+  return encodeManagers(inOrder([...withoutAncient(managers)]));
+}
+
+function takeEntries({ metadata }: KubeObject): Entries | undefined {
+  const { managedFields } = metadata;
+  if (managedFields !== undefined) delete metadata.managedFields;
+  return managedFields;
 }
 
 export function identityOf(operation: Operation, versions: Versions, kind: Identity['operation']): Identity {
@@ -125,19 +145,12 @@ export function identityOf(operation: Operation, versions: Versions, kind: Ident
   };
 }
 
-export function setEntries({ metadata }: KubeObject, entries: ManagedFieldsEntry[]): void {
-  if (entries.length > 0) metadata.managedFields = entries;
-  else delete metadata.managedFields;
-}
-
 // An apply that changes nothing but times is no change.
-function keepTimes(object: KubeObject, old: KubeObject): void {
-  const { managedFields: entries = [], ...metadata } = object.metadata;
+function isSameBesidesTimes(next: { object: KubeObject; entries: Entries | undefined }, old: KubeObject): boolean {
   const { managedFields: oldEntries = [], resourceVersion: _, ...oldMetadata } = old.metadata;
-  if (!isEqual(withoutTimes(entries), withoutTimes(oldEntries))) return;
-  delete metadata.resourceVersion;
-  if (isEqual({ ...object, metadata }, { ...old, metadata: oldMetadata }) && old.metadata.managedFields)
-    object.metadata.managedFields = old.metadata.managedFields;
+  if (!isEqual(withoutTimes(next.entries ?? []), withoutTimes(oldEntries))) return false;
+  const { resourceVersion: __, ...metadata } = next.object.metadata;
+  return isEqual({ ...next.object, metadata }, { ...old, metadata: oldMetadata });
 }
 
 function withoutTimes(entries: readonly ManagedFieldsEntry[]): unknown[] {

@@ -36,7 +36,14 @@ export function decodeManagers(entries: readonly ManagedFieldsEntry[] | undefine
     const { manager = '', operation, apiVersion = '', time = '', fieldsType, fieldsV1, subresource = '' } = entry;
     if ((operation !== 'Apply' && operation !== 'Update') || fieldsType !== 'FieldsV1') return undefined;
     if (!isFieldSet(fieldsV1 ?? {})) return undefined;
-    managers.push({ manager, operation, apiVersion, time, subresource, fields: rootOf(fieldsV1 as FieldSet) });
+    managers.push({
+      manager,
+      operation,
+      apiVersion,
+      time,
+      subresource,
+      fields: rootOf(fieldsV1 as FieldSet),
+    });
   }
   return managers;
 }
