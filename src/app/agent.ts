@@ -16,8 +16,13 @@ import { Kubelet } from '../kubelet/kubelet.ts';
 import { NodeNetwork } from '../network/node-network.ts';
 import { NftablesBackend } from '../proxy/nftables/nftables-backend.ts';
 import { ServiceProxy } from '../proxy/service-proxy.ts';
+import { keepCompiledCode } from './compile-cache.ts';
 import { ensureDnsAddress } from './dns-address.ts';
 import type { AgentCredentials } from './pki.ts';
+import { untilAccepting } from './port-probe.ts';
+
+/** Without a server for that long the agent goes on: its informers retry for ever. */
+const SERVER_WAIT_MS_MAX = 3000;
 
 export interface AgentConfig {
   readonly cluster: string;
@@ -102,9 +107,13 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     clock,
     random,
   });
+  const parts = [network.run(signal), proxy.run(signal), dns.run(signal), kubelet.run(signal)];
+  // A new cluster's server starts beside this agent: lists that fail meanwhile would come back late.
+  await untilAccepting(server, { atMostMs: SERVER_WAIT_MS_MAX, signal, clock });
   networkInformers.start(signal);
   nodeInformers.start(signal);
-  await Promise.all([network.run(signal), proxy.run(signal), dns.run(signal), kubelet.run(signal)]);
+  keepCompiledCode(clock);
+  await Promise.all(parts);
   nodeTransport.close();
   networkTransport.close();
 }

@@ -156,6 +156,13 @@ async function start(
   saveRecord(record);
 
   const pki = await openPki(stateDir);
+  signal.throwIfAborted();
+  createSwitch({ name: switchNamespace(name) });
+  // It takes longest: the rest is made while it starts.
+  const server = superviseServer(supervised(name, 'server', serverConfig(record), switchNamespace(name)));
+  record = { ...record, server };
+  saveRecord(record);
+
   const admin = await adminCredentials(pki);
   const credentials = await Promise.all(nodes.map(node => agentCredentials(pki, node)));
   writeKubeconfig(kubeconfigPath(record), {
@@ -167,10 +174,6 @@ async function start(
   step('certificates and kubeconfig');
   signal.throwIfAborted();
 
-  createSwitch({ name: switchNamespace(name) });
-  const server = superviseServer(supervised(name, 'server', serverConfig(record), switchNamespace(name)));
-  record = { ...record, server };
-  saveRecord(record);
   const startedNodes = nodes.map((node, at) => {
     createNodeNamespace({ switch: switchNamespace(name), name: nodeNamespace(name, node.name), ip: node.address });
     return {

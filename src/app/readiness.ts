@@ -8,6 +8,7 @@ import { failure, messageOf } from '../base/errors.ts';
 import { HttpsTransport, type HttpsTransportOptions } from '../client/https-transport.ts';
 import { NODES } from '../client/resources.ts';
 import { bindUdp } from '../sys/socket.ts';
+import { accepts } from './port-probe.ts';
 
 export interface ReadinessContext {
   readonly api: HttpsTransportOptions;
@@ -48,11 +49,12 @@ async function poll(
 
 export async function waitForApi(context: ReadinessContext): Promise<void> {
   const transport = new HttpsTransport({ ...context.api, timeoutMs: 2000 });
+  const { hostname: host, port } = new URL(context.api.server);
   try {
     await poll(
       context,
-      { what: 'the API server was not ready', part: 'server', deadlineMs: API_DEADLINE_MS },
-      async () => (await transport.raw('GET', '/readyz')) === 'ok',
+      { what: 'the API server was not ready', part: 'server', deadlineMs: API_DEADLINE_MS, pollMs: 5 },
+      async () => (await accepts({ host, port: Number(port) })) && (await transport.raw('GET', '/readyz')) === 'ok',
     );
   } finally {
     transport.close();

@@ -17,6 +17,7 @@ import { startScheduler } from '../scheduler/scheduler.ts';
 import { LmdbStore } from '../store/lmdb.ts';
 import { listenTcp } from '../sys/socket.ts';
 import { ensureAddons } from './addons.ts';
+import { keepCompiledCode } from './compile-cache.ts';
 import { Gateway } from './gateway.ts';
 import { openPki } from './pki.ts';
 
@@ -91,6 +92,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
     nodeCidrMaskSize: config.nodeCidrMaskSize,
   });
   startScheduler({ transport, informers, log, clock, random, signal: stop.signal });
+  keepCompiledCode(clock);
   const gateway = new Gateway({ informers, machineNetns: config.machineNetnsFd, log }).run(stop.signal);
   await new Promise<void>(resolve => stop.signal.addEventListener('abort', () => resolve(), { once: true }));
   await gateway;

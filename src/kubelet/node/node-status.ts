@@ -37,6 +37,9 @@ const LEASE_NAMESPACE = 'kube-node-lease';
 const REPORT_MS = 300_000;
 const CHECK_MS = 1000;
 const CHECK_MS_UNREADY = 50;
+/** Registration: node and server of a new cluster start together, and no try should come long after the server is there. */
+const RETRY_MS_MIN = 20;
+const RETRY_FACTOR = 1.3;
 const RETRY_MS_MAX = 2000;
 const IMAGES_MAX = 50;
 const IMAGES_CHECK_MS = 10_000;
@@ -77,7 +80,7 @@ export class NodeStatusWriter {
       'kubernetes.io/os': 'linux',
       ...labels,
     };
-    for (let retryMs = 50; !signal.aborted; retryMs = Math.min(retryMs * 2, RETRY_MS_MAX)) {
+    for (let retryMs = RETRY_MS_MIN; !signal.aborted; retryMs = Math.min(retryMs * RETRY_FACTOR, RETRY_MS_MAX)) {
       try {
         const status = this.#status(undefined);
         try {
@@ -210,6 +213,8 @@ export class NodeStatusWriter {
           continue;
         }
       }
+      // The network may have become ready while that was written.
+      if ((network.notReadyReason() === undefined) !== isReady(status)) continue;
       await new Promise<void>(resolve => {
         this.#wake = resolve;
         void clock.sleep(network.notReadyReason() === undefined ? CHECK_MS : CHECK_MS_UNREADY, signal).then(resolve);
