@@ -9,6 +9,7 @@ import type { AdmissionContext } from './context.ts';
 import { limitRanger } from './limit-ranger.ts';
 import { namespaceLifecycle } from './namespace-lifecycle.ts';
 import { nodeRestriction, taintNodesByCondition } from './node-restriction.ts';
+import { notYet } from './not-yet.ts';
 import { defaultTolerationSeconds, priority, runtimeClass } from './pods.ts';
 import { rbacEscalation } from './rbac-escalation.ts';
 import type { ResourceQuota } from './resource-quota.ts';
@@ -38,6 +39,7 @@ export function admissionPlugins(context: AdmissionContext, quota: ResourceQuota
     certificateSubjectRestriction(),
     defaultIngressClass(context),
     rbacEscalation(context),
+    notYet(),
     quota,
   ];
 }

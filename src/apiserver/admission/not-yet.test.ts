@@ -1,0 +1,59 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { resourceByName } from '../../api/resources.ts';
+import type { AdmissionRequest } from '../request.ts';
+import { GAPS, HOST_PORTS, notYet, POD_SECURITY } from './not-yet.ts';
+
+test('every gap is a resource that exists, and is in the documentation', () => {
+  const page = readFileSync(new URL('../../../docs/not-yet.md', import.meta.url), 'utf8');
+  for (const { of, says } of GAPS) {
+    const [name, subresource] = of.split('/') as [string, string?];
+    const [resource, group] = [name.slice(0, name.indexOf('.')), name.slice(name.indexOf('.') + 1)];
+    const info = ['v1', 'v2'].map(version => resourceByName(group, version, resource)).find(Boolean);
+    assert.ok(info, of);
+    if (subresource)
+      assert.ok(
+        info.subresources.some(known => known.name === subresource),
+        of,
+      );
+    assert.ok(page.includes(says), `docs/not-yet.md does not say: ${says}`);
+  }
+});
+
+test('fields that nothing acts on', () => {
+  const warningsOf = (resource: string, object: object) => {
+    const warnings: string[] = [];
+    notYet().validate!({
+      operation: 'CREATE',
+      attributes: { resource, group: '', subresource: '', name: 'x' },
+      object,
+      warn: (text: string) => warnings.push(text),
+    } as unknown as AdmissionRequest);
+    return warnings;
+  };
+  const containers = [{ name: 'a' }, { name: 'b', ports: [{ containerPort: 80, hostPort: 80 }] }];
+  assert.deepEqual(warningsOf('pods', { spec: { containers } }), [`spec.containers[1].ports: ${HOST_PORTS}`]);
+  assert.deepEqual(warningsOf('pods', { spec: { containers, hostNetwork: true } }), []);
+  const labels = { 'pod-security.kubernetes.io/enforce': 'restricted', a: 'b' };
+  assert.deepEqual(warningsOf('namespaces', { metadata: { labels } }), [POD_SECURITY]);
+  assert.deepEqual(warningsOf('namespaces', { metadata: {} }), []);
+  const page = readFileSync(new URL('../../../docs/not-yet.md', import.meta.url), 'utf8');
+  for (const text of [HOST_PORTS, POD_SECURITY]) assert.ok(page.includes(text), text);
+});
+
+test('a gap warns who creates, or refuses', () => {
+  const warnings: string[] = [];
+  const ask = (operation: string, resource: string, group: string, subresource = '') =>
+    notYet().validate!({
+      operation,
+      attributes: { resource, group, subresource, name: 'x' },
+      warn: (text: string) => warnings.push(text),
+    } as unknown as AdmissionRequest);
+  ask('CREATE', 'networkpolicies', 'networking.k8s.io');
+  ask('UPDATE', 'networkpolicies', 'networking.k8s.io');
+  assert.deepEqual(warnings, ['network policies are not enforced yet']);
+  assert.throws(() => ask('UPDATE', 'pods', '', 'ephemeralcontainers'), {
+    message: 'pods "x" is forbidden: ephemeral containers are not started yet',
+  });
+});
