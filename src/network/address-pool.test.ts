@@ -36,11 +36,11 @@ test('a freed address is the last to be reused, also across a restart', () => {
 
 test('a restart keeps owners, drops what was never handed out, and survives debris', () => {
   new AddressPool(directory).assign('a', '10.0.0.0/24');
-  writeFileSync(join(directory, '10.0.0.3'), '');
+  writeFileSync(join(directory, '10.0.0.3~'), '');
   writeFileSync(join(directory, 'debris'), 'x');
   const pool = new AddressPool(directory);
   assert.deepEqual([...pool.owners()], [['a', '10.0.0.2']]);
-  assert.deepEqual(readdirSync(directory).sort(), ['10.0.0.2', 'last']);
+  assert.deepEqual(readdirSync(directory).sort(), ['10.0.0.2~a', 'last']);
   assert.equal(pool.assign('b', '10.0.0.0/24'), '10.0.0.3');
 });
 
