@@ -42,8 +42,8 @@ export const POD_SECURITY = 'pod security standards are not enforced yet';
 /** Fields that nothing acts on, of resources that otherwise work. */
 const FIELD_GAPS: Readonly<Record<string, (request: AdmissionRequest) => readonly string[]>> = {
   'pods.': ({ operation, object }) => {
-    const { spec } = object as Pod;
-    if (operation !== 'CREATE' || spec.hostNetwork) return [];
+    const spec = operation === 'CREATE' ? (object as Pod).spec : undefined;
+    if (!spec || spec.hostNetwork) return [];
     return [...spec.containers.entries()].flatMap(([at, { ports = [] }]) =>
       ports.some(port => port.hostPort) ? [`spec.containers[${at}].ports: ${HOST_PORTS}`] : [],
     );
