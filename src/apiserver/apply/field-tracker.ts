@@ -31,7 +31,7 @@ export class FieldTracker {
   readonly #resources: ResourceTable;
   readonly #clock: Clock;
   readonly #versions = new WeakMap<Served, Map<string, Versions>>();
-  readonly #lastCreated = new WeakMap<Served, Entries>();
+  readonly #lastCreated = new WeakMap<Served, ManagedFieldsEntry>();
   #second = -1;
   #time = '';
 
@@ -67,31 +67,32 @@ export class FieldTracker {
     const sent = takeEntries(object);
     if (fieldManager === undefined || operation.applied) return sent;
     const versions = this.versions(operation);
-    const identity = identityOf(operation, versions, 'Update');
     const [before, after] = [versions.empty, versions.shown(object)];
     const managers = sent?.length && !isReset(sent) ? decodeManagers(sent) : undefined;
-    if (managers?.length) return this.#track({ identity, managers, versions, before, after }) ?? entriesOf(managers);
-    // What nearly every create is.
+    if (managers?.length) {
+      const identity = identityOf(operation, versions, 'Update');
+      return this.#track({ identity, managers, versions, before, after }) ?? entriesOf(managers);
+    }
+    // What nearly every create is: objects made alike share their entry, in memory as well.
     const fields = compareObjects(versions.table, before, after)?.changed;
-    return fields && this.#single(operation.served, { ...identity, fields, time: this.now() });
-  }
-
-  // Objects made alike share their entries, in memory as well.
-  #single(served: Served, manager: Manager): Entries {
-    const last = this.#lastCreated.get(served);
-    const [entry] = last ?? [];
-    const same = entry && isEqual(entry.fieldsV1, manager.fields);
-    if (same && entry.manager === manager.manager && entry.time === manager.time) return last!;
-    const fields = same ? (entry.fieldsV1 as FieldSet) : manager.fields;
-    const entries = deepFreeze([encodeManager({ ...manager, fields })]);
-    this.#lastCreated.set(served, entries);
-    return entries;
+    if (fields === undefined) return undefined;
+    const time = this.now();
+    let entry = this.#lastCreated.get(operation.served);
+    const alike = entry !== undefined && isEqual(entry.fieldsV1, fields);
+    if (!alike || entry!.time !== time || entry!.manager !== fieldManager) {
+      const shared = alike ? (entry!.fieldsV1 as FieldSet) : fields;
+      const identity = identityOf(operation, versions, 'Update');
+      entry = deepFreeze(encodeManager({ ...identity, fields: shared, time }));
+      this.#lastCreated.set(operation.served, entry);
+    }
+    return [entry!];
   }
 
   /** As `created`, for an object that replaces `old` and may hold entries that its client sent. */
   updated(operation: Operation, object: KubeObject, old: KubeObject): Entries | undefined {
     const own = takeEntries(object);
-    if (operation.applied) return isSameBesidesTimes({ object, entries: own }, old) ? old.metadata.managedFields : own;
+    if (operation.applied)
+      return isSameBesidesTimes({ object, entries: own }, old) ? copyOf(old.metadata.managedFields) : own;
     if (operation.fieldManager === undefined) return own;
     const stored = old.metadata.managedFields;
     const sent = operation.attributes.subresource ? stored : own;
@@ -104,7 +105,7 @@ export class FieldTracker {
     const identity = identityOf(operation, versions, 'Update');
     const [before, after] = [versions.shown(old), versions.shown(object)];
     const tracked = this.#track({ identity, managers, versions, before, after });
-    return tracked ?? (decoded?.length ? entriesOf(managers) : stored);
+    return tracked ?? (decoded?.length ? entriesOf(managers) : copyOf(stored));
   }
 
   // Undefined when nothing changed that anybody could own.
@@ -128,6 +129,11 @@ export class FieldTracker {
 /** Entries for managers: few enough, in order, in canonical form. */
 export function entriesOf(managers: readonly Manager[]): Entries {
   return encodeManagers(inOrder([...withoutAncient(managers)]));
+}
+
+// JSON.stringify leaves its fast path at a frozen array, which costs more than the copy; frozen entries cost nothing.
+function copyOf(entries: Entries | undefined): Entries | undefined {
+  return entries && [...entries];
 }
 
 function takeEntries({ metadata }: KubeObject): Entries | undefined {
