@@ -343,3 +343,18 @@ test('HTTP/1.1 requests and upgrades', async () => {
   assert.equal(connections[0]!.attributes.name, 'p');
   assert.equal(await upgrade('/api/v1/namespaces/default/configmaps/first'), 'status 400');
 });
+
+test('deprecated kinds say so', async () => {
+  const { headers } = await ask('GET', '/api/v1/namespaces/default/endpoints');
+  assert.equal(
+    headers['warning'],
+    '299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"',
+  );
+});
+
+test('the protobuf form of OpenAPI v2', async () => {
+  const type = 'application/com.github.proto-openapi.spec.v2.v1.0+protobuf';
+  const document = await ask('GET', '/openapi/v2', { headers: { accept: type } });
+  assert.equal(document.headers['content-type'], type);
+  assert.equal(document.body.subarray(0, 5).toString('latin1'), '\n\x032.0');
+});

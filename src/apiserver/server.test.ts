@@ -320,3 +320,30 @@ test('a namespace goes when its finalizer does', async () => {
   await api.update({ of: NAMESPACES, name: 'n', subresource: 'finalize' }, { ...terminating, spec: {} });
   await assert.rejects(api.get({ of: NAMESPACES, name: 'n' }), status(404));
 });
+
+test('a subresource has rules of its own', async () => {
+  const { api } = await open();
+  const at: Target = { of: PODS, namespace: 'default', name: 'p' };
+  await api.create({ of: PODS, namespace: 'default' }, {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'p' },
+    spec: { containers: [{ name: 'c', image: 'i' }] },
+  } as KubeObject);
+  const debug = (image: string) =>
+    api.patch(
+      { ...at, subresource: 'ephemeralcontainers' },
+      { spec: { ephemeralContainers: [{ name: 'd', image }] } },
+      'application/strategic-merge-patch+json',
+    );
+  await debug('i');
+  await assert.rejects(debug('other'), status(422, /existing ephemeral containers "d" may not be changed/));
+  await assert.rejects(
+    api.patch(
+      { ...at, subresource: 'resize' },
+      { spec: { containers: [{ name: 'c', resources: { requests: { cpu: '1' } } }] } },
+      'application/strategic-merge-patch+json',
+    ),
+    status(422, /Pod QOS Class may not change as a result of resizing/),
+  );
+});
