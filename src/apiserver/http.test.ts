@@ -358,3 +358,34 @@ test('the protobuf form of OpenAPI v2', async () => {
   assert.equal(document.headers['content-type'], type);
   assert.equal(document.body.subarray(0, 5).toString('latin1'), '\n\x032.0');
 });
+
+test('server-side apply: YAML or JSON, 201 then 200; other writes are recorded by their User-Agent', async () => {
+  const apply = (query: string, body: string) =>
+    ask('PATCH', `${maps}/applied${query}`, { body, headers: { 'content-type': 'application/apply-patch+yaml' } });
+  const yaml = 'apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: applied\ndata:\n  mode: "0644"\n';
+  const made = await apply('?fieldManager=helm', yaml);
+  assert.equal(made.status, 201);
+  assert.equal(made.json.data.mode, '0644');
+  const again = await apply('?fieldManager=helm&force=true', JSON.stringify(configMap('applied', { mode: '0644' })));
+  assert.equal(again.status, 200);
+  assert.equal(again.json.metadata.resourceVersion, made.json.metadata.resourceVersion);
+  const updated = await ask('PUT', `${maps}/applied`, {
+    body: configMap('applied', { mode: '1' }),
+    headers: { 'user-agent': 'curl/8.0 (linux)' },
+  });
+  assert.deepEqual(
+    updated.json.metadata.managedFields.map((entry: any) => [entry.manager, entry.operation]),
+    [['curl', 'Update']],
+  );
+  const conflicting = await apply('?fieldManager=helm', yaml);
+  assert.equal(conflicting.status, 409);
+  assert.deepEqual(conflicting.json.details.causes, [
+    { reason: 'FieldManagerConflict', message: 'conflict with "curl" using v1', field: '.data.mode' },
+  ]);
+  assert.equal((await apply('', yaml)).status, 422);
+  const forced = await ask('PATCH', `${maps}/applied?force=true`, {
+    body: {},
+    headers: { 'content-type': 'application/merge-patch+json' },
+  });
+  assert.match(forced.json.message, /force: Forbidden: may not be specified for non-apply patch$/);
+});

@@ -58,7 +58,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
   const { credentials, server } = config;
   const connect = (pair: { certificate: string; key: string }, userAgent: string) =>
     new HttpsTransport({ server, ca: credentials.ca, cert: pair.certificate, key: pair.key, userAgent });
-  const nodeTransport = connect(credentials.kubelet, 'cox-kubelet');
+  const nodeTransport = connect(credentials.kubelet, 'kubelet/v1.36.0');
   const networkTransport = connect(credentials.network, 'cox-network');
   const nodeInformers = new InformerFactory({ transport: nodeTransport, log });
   const networkInformers = new InformerFactory({ transport: networkTransport, log });

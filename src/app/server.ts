@@ -81,7 +81,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
   const informers = new InformerFactory({ transport, log });
   informers.start(stop.signal);
   startControllers({
-    transport,
+    transport: server.transport(LOOPBACK_USER, 'kube-controller-manager'),
     informers,
     log,
     clock,
@@ -91,7 +91,14 @@ export async function runServer(config: ServerConfig): Promise<void> {
     clusterCidr: config.clusterCidr,
     nodeCidrMaskSize: config.nodeCidrMaskSize,
   });
-  startScheduler({ transport, informers, log, clock, random, signal: stop.signal });
+  startScheduler({
+    transport: server.transport(LOOPBACK_USER, 'kube-scheduler'),
+    informers,
+    log,
+    clock,
+    random,
+    signal: stop.signal,
+  });
   keepCompiledCode(clock);
   const gateway = new Gateway({ informers, machineNetns: config.machineNetnsFd, log }).run(stop.signal);
   await new Promise<void>(resolve => stop.signal.addEventListener('abort', () => resolve(), { once: true }));
