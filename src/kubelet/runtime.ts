@@ -139,7 +139,8 @@ export interface Runtime {
   readonly name: string;
   readonly version: string;
   runSandbox(config: SandboxConfig): Promise<SandboxState>;
-  stopSandbox(id: string): Promise<void>;
+  /** With `keepsAddress` the pod's next sandbox has the address of this one. */
+  stopSandbox(id: string, options?: { readonly keepsAddress?: boolean }): Promise<void>;
   removeSandbox(id: string): Promise<void>;
   createContainer(sandboxId: string, config: ContainerConfig): Promise<string>;
   start(id: string): Promise<void>;

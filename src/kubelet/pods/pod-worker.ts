@@ -31,6 +31,8 @@ const RESYNC_MS = 60_000;
 const VOLUME_RETRY_MS_MIN = 500;
 const VOLUME_RETRY_MS_MAX = 122_000;
 const SANDBOX_RETRY_MS = 1000;
+const NETWORK_RETRY_MS = 50;
+const NETWORK_PATIENCE_MS = 1000;
 const GRACE_SECONDS_DEFAULT = 30;
 /** A container gets this long even when its preStop hook took all the time. */
 const GRACE_SECONDS_MIN = 2;
@@ -65,6 +67,7 @@ export class PodWorker {
   #volumeRetryMs = VOLUME_RETRY_MS_MIN;
   #nextRefreshMs = 0;
   #volumesChanged = false;
+  #networkWaitMs = 0;
   #podIps: readonly string[] = [];
   #isDirty = false;
   #isRunning = false;
@@ -271,9 +274,13 @@ export class PodWorker {
     const { network } = this.#context;
     const reason = this.#pod.spec.hostNetwork ? undefined : network.notReadyReason();
     if (reason !== undefined && !readySandbox(state)) {
-      this.#event('Warning', 'NetworkNotReady', `network is not ready: ${reason}`);
-      return this.#wakeAfter(500);
+      // Just after the node's start it is a matter of moments.
+      this.#networkWaitMs += NETWORK_RETRY_MS;
+      if (this.#networkWaitMs > NETWORK_PATIENCE_MS)
+        this.#event('Warning', 'NetworkNotReady', `network is not ready: ${reason}`);
+      return this.#wakeAfter(NETWORK_RETRY_MS);
     }
+    this.#networkWaitMs = 0;
     this.#context.paths.ensureMemory(this.#uid);
     if (readySandbox(state) && !this.#volumesReady) {
       // After a restart of the agent: running containers do not wait for their volumes to be looked at again.
@@ -358,7 +365,7 @@ export class PodWorker {
     const pod = this.#pod;
     const attempt = Math.max(-1, ...state.sandboxes.map(one => one.attempt)) + 1;
     if (attempt > 0) this.#event('Normal', 'SandboxChanged', 'Pod sandbox changed, it will be killed and re-created.');
-    for (const old of state.sandboxes) await runtime.stopSandbox(old.id);
+    for (const old of state.sandboxes) await runtime.stopSandbox(old.id, { keepsAddress: !pod.spec.hostNetwork });
     const cgroup = podCgroup(cgroupRoot, pod);
     const shared = {
       hostNetwork: pod.spec.hostNetwork ?? false,

@@ -52,7 +52,6 @@ export function latestOf(containers: readonly ContainerState[], name: string): C
 
 export function exitReason(container: ContainerState): string {
   if (container.oomKilled) return 'OOMKilled';
-  if (container.reason === 'Unknown') return 'ContainerStatusUnknown';
   return container.reason ?? (container.exitCode === 0 ? 'Completed' : 'Error');
 }
 

@@ -216,7 +216,7 @@ export class ConmonRuntime implements Runtime {
     }
   }
 
-  async stopSandbox(id: string): Promise<void> {
+  async stopSandbox(id: string, options: { readonly keepsAddress?: boolean } = {}): Promise<void> {
     const record = this.#sandboxes.get(id);
     if (!record) return;
     for (const container of this.#containers.values())
@@ -225,7 +225,7 @@ export class ConmonRuntime implements Runtime {
       record.stopped = true;
       this.#sandboxFiles.save(record);
     }
-    if (!record.config.hostNetwork && !this.#hasOtherReadySandbox(record))
+    if (!record.config.hostNetwork && !options.keepsAddress && !this.#hasOtherReadySandbox(record))
       await this.#options.network.detach(record.config.podUid);
     this.#removeSandboxFolder(id);
   }
@@ -446,7 +446,8 @@ export class ConmonRuntime implements Runtime {
   #refresh(record: ContainerRecord): ContainerState['state'] {
     if (record.finishedMs !== undefined) return 'exited';
     if (record.boot !== this.#boot) {
-      record.finishedMs = record.startedMs ?? record.createdMs;
+      // When it really ended nobody saw; as containerd, now.
+      record.finishedMs = this.#clock.now();
       record.exitCode = EXIT_CODE_UNKNOWN;
       record.reason = 'Unknown';
       this.#containerFiles.save(record);
