@@ -9,7 +9,8 @@
 import type { KubeObject, ObjectMeta } from '../api/meta.ts';
 import { assert } from '../base/assert.ts';
 
-const PLACEHOLDER = '"resourceVersion":""';
+// As bytes: a string would be encoded anew for each search.
+const PLACEHOLDER = Buffer.from('"resourceVersion":""');
 
 export class Entry {
   /** `namespace/name`, or `name`. */
@@ -74,9 +75,10 @@ export function encode(object: KubeObject): Buffer {
 }
 
 function replace(source: Buffer, at: number, oldLength: number, text: string): Buffer {
-  const bytes = Buffer.allocUnsafe(source.length - oldLength + text.length);
+  // Out of Node's pool: bytes that stay would keep the whole block alive, with all that was written beside them and is done with.
+  const bytes = Buffer.allocUnsafeSlow(source.length - oldLength + text.length);
   source.copy(bytes, 0, 0, at);
-  bytes.write(text, at, 'latin1');
+  for (let i = 0; i < text.length; i++) bytes[at + i] = text.charCodeAt(i);
   source.copy(bytes, at + text.length, at + oldLength);
   return bytes;
 }

@@ -218,3 +218,30 @@ test("escalation: what is missing, in upstream's words", () => {
     [],
   );
 });
+
+test('what a user has been granted is remembered only until roles or bindings change', () => {
+  const reader = new FakeReader();
+  const authorizer = new AuthorizerChain(() => reader);
+  const { user } = ask('jane', [], {});
+  const allowed = () => authorizer.authorize(ask('', [], { user, resource: 'pods', namespace: 'a' })).allowed;
+  const rules = [{ verbs: ['get'], apiGroups: [''], resources: ['pods'] }];
+  const binding = {
+    ...API,
+    kind: 'RoleBinding',
+    metadata: { name: 'read', namespace: 'a' },
+    roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name: 'reader' },
+    subjects: [{ apiGroup: 'rbac.authorization.k8s.io', kind: 'User', name: 'jane' }],
+  };
+  const role = { ...API, kind: 'Role', metadata: { name: 'reader', namespace: 'a' } };
+  assert.equal(allowed(), false);
+  reader.put(ROLE_BINDINGS, binding);
+  assert.equal(allowed(), false);
+  reader.put(ROLES, { ...role, rules } as never);
+  assert.equal(allowed(), true);
+  reader.put(ROLES, { ...role, rules: [] } as never);
+  assert.equal(allowed(), false);
+  reader.put(ROLES, { ...role, rules } as never);
+  assert.equal(allowed(), true);
+  reader.remove(ROLE_BINDINGS, 'a', 'read');
+  assert.equal(allowed(), false);
+});
