@@ -81,7 +81,8 @@ export class PodWorkers {
   async #poll(): Promise<void> {
     const { containers } = await this.#context.runtime.snapshot();
     for (const { id, state, podUid } of containers) {
-      if (this.#states.get(id) !== undefined && this.#states.get(id) !== state) this.#workers.get(podUid)?.wake();
+      // One seen first when it has ended already may have ended without a trace, its monitor being dead.
+      if ((this.#states.get(id) ?? 'running') !== state) this.#workers.get(podUid)?.wake();
     }
     this.#states = new Map(containers.map(({ id, state }) => [id, state]));
   }
