@@ -130,6 +130,7 @@ export class Kubelet {
       paths: new PodPaths({ rootDir, runDir }),
       node: machine.resources,
       services: () => services.values(),
+      publishPorts: () => workers.publishPorts(),
       otherPods: uid => workers.activePods().filter(pod => pod.metadata.uid !== uid),
     };
     const workers: PodWorkers = new PodWorkers(context, pods);

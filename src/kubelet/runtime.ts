@@ -161,6 +161,16 @@ export interface Runtime {
   events(signal: AbortSignal): AsyncIterable<RuntimeEvent>;
 }
 
+/** A port of the node that leads to a pod. */
+export interface HostPort {
+  readonly protocol: 'TCP' | 'UDP' | 'SCTP';
+  readonly hostPort: number;
+  /** One address of the node; all of them when absent. */
+  readonly hostIp?: string;
+  readonly podIp: string;
+  readonly port: number;
+}
+
 /** Satisfied by `src/network`; wired by `src/app`. */
 export interface PodNetwork {
   /** Connects the namespace at `netnsPath` (exists, only `lo`) to the pod network. Idempotent by pod uid. */
@@ -174,6 +184,8 @@ export interface PodNetwork {
   detach(podUid: string): Promise<void>;
   /** Frees everything of pods not in the set; run at agent start. */
   retain(podUids: ReadonlySet<string>): Promise<void>;
+  /** All host ports of the node's pods; those not given any more are closed. */
+  publish(ports: readonly HostPort[]): Promise<void>;
   /** Undefined when ready, else why not (the node's Ready condition says it). */
   notReadyReason(): string | undefined;
 }

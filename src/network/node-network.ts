@@ -18,6 +18,7 @@ import { closeNetns, openNetns, openOwnNetns } from '../sys/netns.ts';
 import { NFPROTO_IPV4, Nfnetlink } from '../sys/nfnetlink.ts';
 import { Nftables } from '../sys/nftables.ts';
 import { AddressPool } from './address-pool.ts';
+import { type HostPort, HostPorts } from './host-ports.ts';
 import { MASQUERADE_TABLE, Masquerade } from './masquerade.ts';
 import { Overlay, type OverlayMode, type Peer } from './overlay.ts';
 import { PodLinks } from './pod-links.ts';
@@ -57,6 +58,7 @@ export class NodeNetwork {
   readonly #overlay: Overlay;
   readonly #raw: Nfnetlink;
   readonly #masquerade: Masquerade;
+  readonly #hostPorts: HostPorts;
   #podCidr: string | undefined;
   #mac: string | undefined;
   #problem: string | undefined = 'the node has no pod address range yet';
@@ -76,8 +78,10 @@ export class NodeNetwork {
     this.#overlay = new Overlay({ ...kernel, mode: options.mode ?? 'vxlan', nodeIp: options.nodeIp });
     this.#raw = new Nfnetlink(this.#namespace);
     const table = { family: NFPROTO_IPV4, table: MASQUERADE_TABLE };
+    const nftables = new Nftables(this.#namespace);
+    this.#hostPorts = new HostPorts(nftables);
     this.#masquerade = new Masquerade({
-      nftables: new Nftables(this.#namespace),
+      nftables,
       fingerprint: () => this.#raw.fingerprint(table),
     });
   }
@@ -137,6 +141,13 @@ export class NodeNetwork {
   async retain(podUids: ReadonlySet<string>): Promise<void> {
     this.#links.retain(podUids);
     for (const uid of [...this.#pool.owners().keys()]) if (!podUids.has(uid)) await this.detach(uid);
+  }
+
+  /** All host ports of this node's pods: those not given any more are closed. */
+  async publish(ports: readonly HostPort[]): Promise<void> {
+    // What lies on the loopback link is no address of the node: the cluster's DNS address does.
+    const own = this.#routes.addresses().filter(({ index, prefix }) => index !== 1 && !prefix.includes(':'));
+    this.#hostPorts.apply(ports, [...new Set(own.map(({ prefix }) => prefix.split('/')[0]!))].sort());
   }
 
   notReadyReason(): string | undefined {

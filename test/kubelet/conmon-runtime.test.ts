@@ -20,6 +20,7 @@ const network: PodNetwork = {
   attach: async () => ({ ips: ['10.9.9.9'] }),
   detach: async () => {},
   retain: async () => {},
+  publish: async () => {},
   notReadyReason: () => undefined,
 };
 

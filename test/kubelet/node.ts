@@ -63,6 +63,7 @@ class BridgeNetwork implements PodNetwork {
     this.#ips.delete(uid);
   }
   async retain() {}
+  async publish() {}
   notReadyReason() {
     return undefined;
   }
@@ -91,6 +92,7 @@ export class TestNode {
           attach: async () => ({ ips: ['10.77.0.99'] }),
           detach: async () => {},
           retain: async () => {},
+          publish: async () => {},
           notReadyReason: () => undefined,
         }
       : new BridgeNetwork();

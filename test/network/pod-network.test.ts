@@ -57,6 +57,26 @@ for (const mode of ['vxlan', 'routes'] as const) {
       assert.equal(await ask(pods[0]!.namespace, '172.30.0.1', 91), 'world 172.30.0.2');
       assert.equal(await ask(pods[2]!.namespace, '172.30.0.1', 91), 'world 172.30.0.3');
     });
+    test('host ports lead to their pod, from the world, pods and the node, until they are closed', async () => {
+      const [node, other] = [nodes[0]!, nodes[1]!];
+      const [pod, neighbour] = [pods[0]!, pods[1]!];
+      const port = { protocol: 'TCP', hostPort: 8081, podIp: pod.ip, port: 80 } as const;
+      await node.network.publish([
+        port,
+        { ...port, hostPort: 8082, hostIp: node.ip },
+        { ...port, hostPort: 8083, hostIp: '192.0.2.1' },
+      ]);
+      for (const hostPort of [8081, 8082]) {
+        assert.equal(await ask(bed.switch, node.ip, hostPort), `${pod.uid} 172.30.0.1`);
+        assert.match(await ask(node.namespace, node.ip, hostPort), new RegExp(`^${pod.uid} `));
+        assert.match(await ask(other.namespace, node.ip, hostPort), new RegExp(`^${pod.uid} `));
+        for (const from of [neighbour, pod, pods[2]!])
+          assert.match(await ask(from.namespace, node.ip, hostPort), new RegExp(`^${pod.uid} `), from.uid);
+      }
+      assert.match(await ask(bed.switch, node.ip, 8083), /refused/i);
+      await node.network.publish([]);
+      assert.match(await ask(bed.switch, node.ip, 8081), /refused/i);
+    });
     test('large answers over UDP and localhost inside a pod', async () => {
       const server = bed.serveUdp(pods[2]!.namespace, 53, 'x'.repeat(8000));
       assert.equal((await askUdp(pods[0]!.namespace, pods[2]!.ip, 53)).length, 8000 + 1 + pods[0]!.ip.length);

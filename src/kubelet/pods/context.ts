@@ -38,6 +38,8 @@ export interface PodContext {
   readonly random: Random;
   readonly log: Logger;
   services(): Iterable<Service>;
+  /** Opens and closes host ports as the pods' sandboxes want them. */
+  publishPorts(): Promise<void>;
   /** Pods of this node that take up resources, without the given one. */
   otherPods(uid: string): readonly Pod[];
 }

@@ -23,7 +23,7 @@ import { runHook } from './hooks.ts';
 import { ImagePresence } from './image-presence.ts';
 import { logTail } from './log-tail.ts';
 import { admissionRefusal } from './refusals.ts';
-import { allContainers, isSidecar, podCgroup, podLimits } from './resources.ts';
+import { allContainers, hostPorts, isSidecar, podCgroup, podLimits } from './resources.ts';
 import { RestartBackoff } from './restart-backoff.ts';
 import { latestOf, podStatus, restarts, type Waiting } from './status.ts';
 
@@ -296,11 +296,15 @@ export class PodWorker {
       // The requests for volumes leave before the work that holds this thread.
       if (!this.#volumesReady) await new Promise(setImmediate);
       const sandbox = await this.#ensureSandbox(state);
+      if (!present) await this.#publishPorts();
       if (sandbox) await this.#runContainers(sandbox, { mounted, leave });
       else await mounted;
     } finally {
       leave();
     }
+  }
+  async #publishPorts(): Promise<void> {
+    if (!this.#pod.spec.hostNetwork && hostPorts(this.#pod).length > 0) await this.#context.publishPorts();
   }
   #needsStart(state: RuntimeState): boolean {
     return this.#pod.spec.containers.some(spec => latestOf(state.containers, spec.name)?.state !== 'running');
@@ -715,6 +719,7 @@ export class PodWorker {
     }
     await this.#stopAll(state, this.#pod.spec.terminationGracePeriodSeconds ?? GRACE_SECONDS_DEFAULT);
     for (const sandbox of state.sandboxes) await this.#context.runtime.stopSandbox(sandbox.id);
+    await this.#publishPorts();
     this.#publish(await this.#context.runtime.snapshot(this.#uid), true);
     await this.#releaseVolumes();
     this.#isOver = true;
@@ -740,6 +745,7 @@ export class PodWorker {
     if (!this.#isRemoved) this.#publish(state);
     await this.#stopAll(state, this.#graceSeconds);
     for (const sandbox of state.sandboxes) await runtime.stopSandbox(sandbox.id);
+    await this.#publishPorts();
     const after = await runtime.snapshot(this.#uid);
     if (!this.#isRemoved) {
       this.#publish(after, true);

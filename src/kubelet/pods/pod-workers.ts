@@ -10,9 +10,11 @@ import type { KubeObject } from '../../api/meta.ts';
 import { keyOf } from '../../api/meta.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Informer } from '../../client/informer.ts';
+import type { HostPort } from '../runtime.ts';
 import { PodVolumes } from '../volumes/pod-volumes.ts';
 import type { PodContext } from './context.ts';
 import { PodWorker } from './pod-worker.ts';
+import { hostPorts } from './resources.ts';
 
 const POLL_MS = 10_000;
 
@@ -70,6 +72,7 @@ export class PodWorkers {
     ]);
     if (signal.aborted) return;
     await this.#removeOrphans();
+    await this.publishPorts().catch(error => log.warn('host ports not opened', { error: messageOf(error) }));
     while (!signal.aborted) {
       await clock.sleep(POLL_MS, signal);
       if (!signal.aborted) await this.#poll();
@@ -85,6 +88,18 @@ export class PodWorkers {
       if ((this.#states.get(id) ?? 'running') !== state) this.#workers.get(podUid)?.wake();
     }
     this.#states = new Map(containers.map(({ id, state }) => [id, state]));
+  }
+
+  /** From what runs, so it is right at any moment; cheap when nothing changed. */
+  async publishPorts(): Promise<void> {
+    const { runtime, network } = this.#context;
+    const { sandboxes } = await runtime.snapshot();
+    const ports = sandboxes.flatMap(({ ready, podUid, ips: [podIp] }): HostPort[] => {
+      const pod = this.#workers.get(podUid)?.pod;
+      if (!ready || !pod || !podIp || pod.spec.hostNetwork) return [];
+      return hostPorts(pod).map(port => ({ ...port, podIp }));
+    });
+    await network.publish(ports);
   }
 
   #changed(pod: Pod): void {

@@ -6,7 +6,8 @@
 import type { Container, Pod } from '../../api/core/v1.gen.ts';
 import { quantityValue } from '../../api/machinery/quantity.ts';
 import type { NodeResources } from '../fields.ts';
-import { allContainers, podRequest } from './resources.ts';
+import type { HostPort } from '../runtime.ts';
+import { allContainers, hostPorts, podRequest } from './resources.ts';
 
 export interface Refusal {
   readonly reason: string;
@@ -45,6 +46,13 @@ export function admissionRefusal(
     const used = others.reduce((sum, other) => sum + podRequest(other, name), 0);
     if (requested + used > capacity) return short(name, requested, used, capacity);
   }
+  const taken = others.flatMap(hostPorts);
+  if (hostPorts(pod).some(port => taken.some(other => conflicts(port, other))))
+    return {
+      reason: 'NodePorts',
+      message:
+        "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
+    };
   for (const { name } of pod.spec.securityContext?.sysctls ?? []) {
     if (!SAFE_SYSCTLS.has(name))
       return { reason: 'SysctlForbidden', message: `forbidden sysctl: ${JSON.stringify(name)} not allowlisted` };
@@ -89,6 +97,15 @@ function unsupportedPod(pod: Pod): string | undefined {
     }
   }
   return undefined;
+}
+
+function conflicts(a: Omit<HostPort, 'podIp'>, b: Omit<HostPort, 'podIp'>): boolean {
+  const isEverywhere = (ip: string | undefined) => !ip || ip === '0.0.0.0' || ip === '::';
+  return (
+    a.protocol === b.protocol &&
+    a.hostPort === b.hostPort &&
+    (a.hostIp === b.hostIp || isEverywhere(a.hostIp) || isEverywhere(b.hostIp))
+  );
 }
 
 /** What a container asks for that cannot be given, as its CreateContainerConfigError; undefined when all can. */

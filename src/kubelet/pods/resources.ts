@@ -3,6 +3,7 @@
 import type { Container, Pod } from '../../api/core/v1.gen.ts';
 import { quantityMilli, quantityValue } from '../../api/machinery/quantity.ts';
 import type { CgroupLimits } from '../../sys/cgroup.ts';
+import type { HostPort } from '../runtime.ts';
 
 export type QosClass = 'Guaranteed' | 'Burstable' | 'BestEffort';
 
@@ -98,4 +99,22 @@ export function oomScoreAdj(pod: Pod, container: Container, nodeMemoryBytes: num
   const memory = quantityValue(container.resources?.requests?.['memory'] ?? container.resources?.limits?.['memory']);
   const score = Math.floor(1000 - (1000 * memory) / nodeMemoryBytes);
   return Math.min(999, Math.max(3, score));
+}
+
+/** Ports of the node that the pod's containers ask for; those of a pod on the node's own network too. */
+export function hostPorts(pod: Pod): Omit<HostPort, 'podIp'>[] {
+  return allContainers(pod).flatMap(container =>
+    (container.ports ?? []).flatMap(({ hostPort, hostIP, containerPort, protocol }) =>
+      hostPort
+        ? [
+            {
+              hostPort,
+              ...(hostIP ? { hostIp: hostIP } : {}),
+              port: containerPort,
+              protocol: (protocol ?? 'TCP') as HostPort['protocol'],
+            },
+          ]
+        : [],
+    ),
+  );
 }
