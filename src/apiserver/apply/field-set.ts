@@ -113,17 +113,24 @@ const KINDS = '.fkvi';
 
 /** Upstream's order: the node itself, fields, keys, values, indexes; each by its text. */
 export function compareElements(a: string, b: string): number {
-  return KINDS.indexOf(a[0]!) - KINDS.indexOf(b[0]!) || (a < b ? -1 : a > b ? 1 : 0);
+  if (a[0] !== b[0]) return KINDS.indexOf(a[0]!) - KINDS.indexOf(b[0]!);
+  return a < b ? -1 : a > b ? 1 : 0;
 }
 
 /** The same entries in upstream's order; entries below are left as they are. */
 export function sorted(set: Building): FieldSet {
-  const elements = Object.keys(set);
+  let last: string | undefined;
   let inOrder = true;
-  for (let i = 1; i < elements.length && inOrder; i++) inOrder = compareElements(elements[i - 1]!, elements[i]!) < 0;
+  for (const element in set) {
+    if (last !== undefined && compareElements(last, element) > 0) {
+      inOrder = false;
+      break;
+    }
+    last = element;
+  }
   if (inOrder) return set;
   const result: Building = {};
-  for (const element of elements.sort(compareElements)) result[element] = set[element]!;
+  for (const element of Object.keys(set).sort(compareElements)) result[element] = set[element]!;
   return result;
 }
 
