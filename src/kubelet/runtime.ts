@@ -105,6 +105,8 @@ export interface ContainerState {
   readonly oomKilled: boolean;
   readonly pid: number | undefined;
   readonly logPath: string;
+  /** Folder of what the container wrote into its own file system. */
+  readonly layerPath?: string;
   /** `StartError` when it never ran, with `message` saying why. */
   readonly reason?: string;
   readonly message?: string;

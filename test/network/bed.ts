@@ -9,6 +9,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Node } from '../../src/api/core/v1.gen.ts';
 import { createLogger } from '../../src/base/log.ts';
 import { InformerFactory } from '../../src/client/informer.ts';
@@ -136,6 +137,8 @@ export class Bed {
       name: uid,
       netnsPath: netnsPath(namespace),
     });
+    // The bridge forwards a moment after its new port has a carrier; a container takes longer to start than that.
+    await sleep(20);
     return { uid, namespace, ip: ips[0]! };
   }
   /** A namespace with only `lo`. */

@@ -18,6 +18,7 @@ import { PodVolumes, VolumeError } from '../volumes/pod-volumes.ts';
 import type { VolumeContext } from '../volumes/volume.ts';
 import { containerConfig, containerHash, terminationPath } from './container-config.ts';
 import type { PodContext } from './context.ts';
+import { diskExcess, hasDiskLimits } from './disk-limits.ts';
 import { hostnameOf } from './files.ts';
 import { runHook } from './hooks.ts';
 import { ImagePresence } from './image-presence.ts';
@@ -37,6 +38,8 @@ const GRACE_SECONDS_DEFAULT = 30;
 /** A container gets this long even when its preStop hook took all the time. */
 const GRACE_SECONDS_MIN = 2;
 const TERMINATION_MESSAGE_BYTES_MAX = 4096;
+/** Who breaks a limit gets no more time. */
+const EVICTION_SECONDS = 1;
 const EXEC_OUTPUT_BYTES_MAX = 10 * 1024;
 
 /** What containers that are to start wait for, and what they give back once they run. */
@@ -236,6 +239,22 @@ export class PodWorker {
     if (spec?.terminationMessagePolicy === 'FallbackToLogsOnError' && container.exitCode !== 0)
       return logTail(container.logPath) || undefined;
     return undefined;
+  }
+
+  /** Evicts the pod when it uses more of the disk than it may. */
+  async checkDisk(): Promise<void> {
+    const isEnding = () =>
+      this.isOver || this.#ended || this.#isRemoved || this.#pod.metadata.deletionTimestamp !== undefined;
+    if (isEnding() || !hasDiskLimits(this.#pod)) return;
+    const { containers } = await this.#context.runtime.snapshot(this.#uid);
+    const excess = await diskExcess(this.#pod, {
+      containers,
+      volumePath: name => this.#volumes.locate(this.#pod, name)?.path,
+    });
+    if (excess === undefined || isEnding()) return;
+    this.#ended = { reason: 'Evicted', message: excess };
+    this.#event('Warning', 'Evicted', excess);
+    this.wake();
   }
 
   #checkDeadline(): void {
@@ -717,7 +736,8 @@ export class PodWorker {
       this.#publish(state, true);
       return;
     }
-    await this.#stopAll(state, this.#pod.spec.terminationGracePeriodSeconds ?? GRACE_SECONDS_DEFAULT);
+    const grace = this.#pod.spec.terminationGracePeriodSeconds ?? GRACE_SECONDS_DEFAULT;
+    await this.#stopAll(state, this.#ended?.reason === 'Evicted' ? Math.min(EVICTION_SECONDS, grace) : grace);
     for (const sandbox of state.sandboxes) await this.#context.runtime.stopSandbox(sandbox.id);
     await this.#publishPorts();
     this.#publish(await this.#context.runtime.snapshot(this.#uid), true);

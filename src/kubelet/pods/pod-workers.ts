@@ -10,9 +10,10 @@ import type { KubeObject } from '../../api/meta.ts';
 import { keyOf } from '../../api/meta.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Informer } from '../../client/informer.ts';
-import type { HostPort } from '../runtime.ts';
+import type { ContainerState, HostPort } from '../runtime.ts';
 import { PodVolumes } from '../volumes/pod-volumes.ts';
 import type { PodContext } from './context.ts';
+import { LogRotation } from './log-rotation.ts';
 import { PodWorker } from './pod-worker.ts';
 import { hostPorts } from './resources.ts';
 
@@ -22,12 +23,15 @@ export class PodWorkers {
   readonly #context: PodContext;
   readonly #pods: Informer<Pod>;
   readonly #workers = new Map<string, PodWorker>();
+  readonly #rotation: LogRotation;
+  #isLooking = false;
   /** A pod with the name of one that is still ending waits for it. */
   readonly #uids = new Map<string, string>();
 
   constructor(context: PodContext, pods: Informer<Pod>) {
     this.#context = context;
     this.#pods = pods;
+    this.#rotation = new LogRotation(context);
   }
   get size(): number {
     return this.#workers.size;
@@ -83,11 +87,26 @@ export class PodWorkers {
   #states = new Map<string, string>();
   async #poll(): Promise<void> {
     const { containers } = await this.#context.runtime.snapshot();
+    void this.#lookAtDisk(containers);
     for (const { id, state, podUid } of containers) {
       // One seen first when it has ended already may have ended without a trace, its monitor being dead.
       if ((this.#states.get(id) ?? 'running') !== state) this.#workers.get(podUid)?.wake();
     }
     this.#states = new Map(containers.map(({ id, state }) => [id, state]));
+  }
+
+  // Walking large folders may take longer than a beat: the next look then waits for the one after.
+  async #lookAtDisk(containers: readonly ContainerState[]): Promise<void> {
+    if (this.#isLooking) return;
+    this.#isLooking = true;
+    try {
+      await this.#rotation.check(containers);
+      for (const worker of [...this.#workers.values()]) await worker.checkDisk();
+    } catch (error) {
+      this.#context.log.warn('disk usage of pods not looked at', { error: messageOf(error) });
+    } finally {
+      this.#isLooking = false;
+    }
   }
 
   /** From what runs, so it is right at any moment; cheap when nothing changed. */

@@ -325,6 +325,9 @@ export function podStatus(input: StatusInput): PodStatus {
       : condition(input, 'Ready', containersReady, notReadyReason, notReadyMessage),
     condition(input, 'ContainersReady', containersReady, notReadyReason, notReadyMessage),
     condition(input, 'PodScheduled', true),
+    ...(input.ended?.reason === 'Evicted'
+      ? [condition(input, 'DisruptionTarget', true, 'TerminationByKubelet', input.ended.message)]
+      : []),
   ];
   const { generation } = pod.metadata;
   return {

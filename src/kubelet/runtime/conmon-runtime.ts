@@ -26,7 +26,7 @@ import {
 import { open } from 'node:fs/promises';
 import { Socket, type SocketConstructorOpts } from 'node:net';
 import { availableParallelism } from 'node:os';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { type Clock, systemClock } from '../../base/clock.ts';
 import { messageOf, notFound } from '../../base/errors.ts';
@@ -531,6 +531,7 @@ export class ConmonRuntime implements Runtime {
     if (!record) return;
     await this.stop(id, 0);
     this.#removeContainerFolders(id);
+    removeLogs(record.config.logPath);
     this.#options.cgroups.remove(record.cgroup);
     this.#options.images.release(record.config.imageId, id);
     this.#containers.delete(id);
@@ -688,6 +689,7 @@ export class ConmonRuntime implements Runtime {
       oomKilled: record.oomKilled ?? false,
       pid: state === 'running' ? record.process?.pid : undefined,
       logPath: config.logPath,
+      layerPath: join(this.#options.rootDir, 'layers', id),
       ...(record.reason ? { reason: record.reason } : {}),
       ...(record.message ? { message: record.message } : {}),
       ...(record.user ? { user: record.user } : {}),
@@ -809,6 +811,14 @@ function signalNumber(name: string): number {
 function runtimeMessage(text: string): string {
   const message = /msg="((?:[^"\\]|\\.)*)"/.exec(text)?.[1]?.replaceAll('\\"', '"') ?? text.trim();
   return `OCI runtime create failed: ${message}`;
+}
+
+// With the pieces that rotation made of it.
+function removeLogs(path: string): void {
+  const folder = dirname(path);
+  if (!existsSync(folder)) return;
+  for (const name of readdirSync(folder))
+    if (name === basename(path) || name.startsWith(`${basename(path)}.`)) rmSync(join(folder, name), { force: true });
 }
 
 function readText(path: string): string {
