@@ -6,7 +6,7 @@ import { type Clock, formatTime } from '../base/clock.ts';
 import { badRequest, failure, notFound } from '../base/errors.ts';
 import type { CgroupTree, CgroupUsage } from '../sys/cgroup.ts';
 import type { PodWorkers } from './pods/pod-workers.ts';
-import { allContainers, podCgroup } from './pods/resources.ts';
+import { everyContainer, podCgroup } from './pods/resources.ts';
 import { latestOf } from './pods/status.ts';
 import type { ConmonRuntime } from './runtime/conmon-runtime.ts';
 import type { ContainerState, Runtime, SandboxState } from './runtime.ts';
@@ -47,7 +47,7 @@ export class PodBackend implements KubeletBackend {
     purpose: 'exec' | 'attach' | 'logs',
   ): ContainerTarget {
     const pod = this.#pod(namespace, name);
-    const specs = allContainers(pod);
+    const specs = everyContainer(pod);
     const chosen =
       container ||
       pod.metadata.annotations?.[DEFAULT_CONTAINER] ||
@@ -61,9 +61,11 @@ export class PodBackend implements KubeletBackend {
     const states = this.#states(pod.metadata.uid!).filter(one => one.name === chosen);
     const latest = latestOf(states, chosen);
     if (purpose === 'logs' && !latest) {
-      const waiting = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])].find(
-        one => one.name === chosen,
-      )?.state?.waiting;
+      const waiting = [
+        ...(pod.status?.containerStatuses ?? []),
+        ...(pod.status?.initContainerStatuses ?? []),
+        ...(pod.status?.ephemeralContainerStatuses ?? []),
+      ].find(one => one.name === chosen)?.state?.waiting;
       throw badRequest(
         `container "${chosen}" in pod "${name}" is waiting to start: ${waiting?.message || waiting?.reason || 'ContainerCreating'}`,
       );

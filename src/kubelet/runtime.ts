@@ -55,6 +55,8 @@ export interface ContainerConfig {
   readonly env: readonly (readonly [name: string, value: string])[];
   readonly mounts: readonly MountConfig[];
   readonly logPath: string;
+  /** A running container of the sandbox whose processes this one sees; its own only when absent. */
+  readonly processesOf?: string;
   readonly stdin: boolean;
   readonly stdinOnce: boolean;
   readonly tty: boolean;

@@ -375,6 +375,48 @@ test('security: users, read-only root, capabilities, seccomp', async () => {
     assert.ok(lines.includes(expected), `${expected} in\n${lines.join('\n')}`);
 });
 
+test('an ephemeral container joins a running pod, once', async () => {
+  await node.create('debugged', { containers: [sh('exec sleep 12345')] });
+  const before = await node.until('debugged', isReady);
+  const target = { of: PODS, namespace: 'default', name: 'debugged', subresource: 'ephemeralcontainers' };
+  const debug = {
+    name: 'd',
+    image: 'busybox:1',
+    targetContainerName: 'c',
+    command: ['sh', '-c', 'ps -o args; hostname; exit 7'],
+  };
+  await node.api.patch(target, { spec: { ephemeralContainers: [debug] } }, 'application/strategic-merge-patch+json');
+  const pod = await node.until('debugged', one => one.status?.ephemeralContainerStatuses?.[0]?.state?.terminated);
+  assert.equal(pod.status!.ephemeralContainerStatuses![0]!.state!.terminated!.exitCode, 7);
+  const lines = log(pod, 'd');
+  assert.ok(lines.includes('sleep 12345') && lines.includes('debugged'), lines.join('\n'));
+  assert.equal(pod.status!.containerStatuses![0]!.containerID, before.status!.containerStatuses![0]!.containerID);
+  assert.ok(isReady(pod));
+  await sleep(300);
+  const after = await node.pod('debugged');
+  assert.equal(after!.status!.ephemeralContainerStatuses![0]!.restartCount, 0);
+  assert.equal(
+    after!.status!.ephemeralContainerStatuses![0]!.containerID,
+    pod.status!.ephemeralContainerStatuses![0]!.containerID,
+  );
+});
+
+test('a readiness gate is heeded', async () => {
+  await node.create('gated', {
+    readinessGates: [{ conditionType: 'example.com/open' }],
+    containers: [sh('exec sleep 1000')],
+  });
+  await node.until('gated', one => one.status?.containerStatuses?.[0]?.ready);
+  assert.equal(isReady((await node.pod('gated'))!), false);
+  await node.api.patch(
+    { of: PODS, namespace: 'default', name: 'gated', subresource: 'status' },
+    { status: { conditions: [{ type: 'example.com/open', status: 'True' }] } },
+    'application/strategic-merge-patch+json',
+  );
+  const pod = await node.until('gated', isReady);
+  assert.ok(pod.status!.conditions!.some(one => one.type === 'example.com/open'));
+});
+
 test('activeDeadlineSeconds', async () => {
   await node.create('deadline', { activeDeadlineSeconds: 1, containers: [sh('sleep 1000')] });
   const pod = await node.until('deadline', done);

@@ -24,6 +24,8 @@ export interface ContainerRequest {
   readonly attempt: number;
   readonly podIps: readonly string[];
   readonly volumes: PodVolumes;
+  /** A running container whose processes this one is to see. */
+  readonly processesOf?: string;
 }
 
 /** A spec that was changed in place makes another container of it. */
@@ -33,7 +35,7 @@ export function containerHash(container: Container): string {
 
 /** Rejects with what becomes the container's CreateContainerConfigError. */
 export async function containerConfig(request: ContainerRequest): Promise<ContainerConfig> {
-  const { context, pod, container, image, attempt, podIps } = request;
+  const { context, pod, container, image, attempt, podIps, processesOf } = request;
   const refusal = containerRefusal(pod, container);
   if (refusal) throw new Error(refusal);
   const user = processUser(pod, container, image);
@@ -71,6 +73,7 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
       container.name,
       `${attempt}.log`,
     ),
+    ...(processesOf === undefined ? {} : { processesOf }),
     stdin: container.stdin ?? false,
     stdinOnce: container.stdinOnce ?? false,
     tty: container.tty ?? false,

@@ -6,7 +6,7 @@
 
 import { readFileSync, rmSync } from 'node:fs';
 import { PassThrough } from 'node:stream';
-import type { Container, Pod, PodCondition, PodStatus } from '../../api/core/v1.gen.ts';
+import type { Container, EphemeralContainer, Pod, PodCondition, PodStatus } from '../../api/core/v1.gen.ts';
 import type { Timer } from '../../base/clock.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
 import { PODS } from '../../client/resources.ts';
@@ -24,7 +24,7 @@ import { runHook } from './hooks.ts';
 import { ImagePresence } from './image-presence.ts';
 import { logTail } from './log-tail.ts';
 import { admissionRefusal } from './refusals.ts';
-import { allContainers, hostPorts, isSidecar, podCgroup, podLimits } from './resources.ts';
+import { allContainers, everyContainer, hostPorts, isSidecar, podCgroup, podLimits } from './resources.ts';
 import { RestartBackoff } from './restart-backoff.ts';
 import { latestOf, podStatus, restarts, type Waiting } from './status.ts';
 
@@ -178,7 +178,8 @@ export class PodWorker {
   }
   #fieldPath(container: Container): string {
     const isInit = this.#pod.spec.initContainers?.some(one => one.name === container.name);
-    return `spec.${isInit ? 'initContainers' : 'containers'}{${container.name}}`;
+    const isMain = this.#pod.spec.containers.some(one => one.name === container.name);
+    return `spec.${isInit ? 'initContainers' : isMain ? 'containers' : 'ephemeralContainers'}{${container.name}}`;
   }
 
   async #step(): Promise<void> {
@@ -326,7 +327,11 @@ export class PodWorker {
     if (!this.#pod.spec.hostNetwork && hostPorts(this.#pod).length > 0) await this.#context.publishPorts();
   }
   #needsStart(state: RuntimeState): boolean {
-    return this.#pod.spec.containers.some(spec => latestOf(state.containers, spec.name)?.state !== 'running');
+    const isNew = ({ name }: { readonly name: string }) => latestOf(state.containers, name) === undefined;
+    return (
+      this.#pod.spec.containers.some(spec => latestOf(state.containers, spec.name)?.state !== 'running') ||
+      (this.#pod.spec.ephemeralContainers ?? []).some(isNew)
+    );
   }
 
   #volumesReady = false;
@@ -437,6 +442,14 @@ export class PodWorker {
       if (latest?.state === 'exited' && !restarts(this.#pod, spec, latest.exitCode, true)) return;
       await this.#keepRunning(sandbox, spec, { containers, isInit: true, begin });
       return;
+    }
+    for (const spec of this.#pod.spec.ephemeralContainers ?? []) {
+      const latest = latestOf(await snapshot(), spec.name);
+      if (latest && latest.state !== 'created') continue;
+      if (latest) await this.#context.runtime.remove(latest.id);
+      const known = this.#pod.status?.ephemeralContainerStatuses?.find(one => one.name === spec.name);
+      // Once only, also when the runtime has forgotten it.
+      if (!known?.state?.terminated && !known?.containerID) await this.#start(sandbox, spec, { attempt: 0, begin });
     }
     const containers = await snapshot();
     for (const spec of this.#pod.spec.containers)
@@ -582,7 +595,13 @@ export class PodWorker {
     { image, attempt }: { readonly image: Image; readonly attempt: number },
   ): Promise<Creation> {
     let config: ContainerConfig;
+    const { targetContainerName } = spec as EphemeralContainer;
     try {
+      const target = targetContainerName
+        ? latestOf((await this.#context.runtime.snapshot(this.#uid)).containers, targetContainerName)
+        : undefined;
+      if (targetContainerName && target?.state !== 'running')
+        throw new Error(`target container ${JSON.stringify(targetContainerName)} is not running`);
       config = await containerConfig({
         context: this.#context,
         pod: { ...this.#pod, status: this.pod.status ?? {} },
@@ -591,6 +610,7 @@ export class PodWorker {
         attempt,
         podIps: this.#pod.spec.hostNetwork ? this.#context.nodeIps : sandbox.ips,
         volumes: this.#volumes,
+        ...(target ? { processesOf: target.id } : {}),
       });
     } catch (error) {
       return { reason: 'CreateContainerConfigError', error };
@@ -716,7 +736,7 @@ export class PodWorker {
     const { clock } = this.#context;
     const running = state.containers.filter(one => one.state !== 'exited');
     const sidecars = (this.#pod.spec.initContainers ?? []).filter(isSidecar).map(spec => spec.name);
-    const specOf = (name: string) => allContainers(this.#pod).find(one => one.name === name);
+    const specOf = (name: string) => everyContainer(this.#pod).find(one => one.name === name);
     const endMs = clock.monotonic() + graceSeconds * 1000;
     await Promise.all(
       running

@@ -101,6 +101,11 @@ export function oomScoreAdj(pod: Pod, container: Container, nodeMemoryBytes: num
   return Math.min(999, Math.max(3, score));
 }
 
+/** With those that `kubectl debug` added; they have neither probes nor resources, and never run again. */
+export function everyContainer(pod: Pod): Container[] {
+  return [...allContainers(pod), ...(pod.spec.ephemeralContainers ?? [])];
+}
+
 /** Ports of the node that the pod's containers ask for; those of a pod on the node's own network too. */
 export function hostPorts(pod: Pod): Omit<HostPort, 'podIp'>[] {
   return allContainers(pod).flatMap(container =>

@@ -162,6 +162,7 @@ const OWNED = [
   'startTime',
   'initContainerStatuses',
   'containerStatuses',
+  'ephemeralContainerStatuses',
   'qosClass',
 ] as const satisfies readonly (keyof PodStatus)[];
 /** Lists that a strategic merge would merge by key instead of replacing. */

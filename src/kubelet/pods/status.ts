@@ -346,6 +346,13 @@ export function podStatus(input: StatusInput): PodStatus {
     startTime: pod.status?.startTime ?? formatTime(input.nowMs),
     ...(initStatuses.length ? { initContainerStatuses: initStatuses } : {}),
     containerStatuses: statuses,
+    ...(pod.spec.ephemeralContainers?.length
+      ? {
+          ephemeralContainerStatuses: pod.spec.ephemeralContainers.map(spec =>
+            containerStatus(spec, { ...input, isTerminating: true }, false, true),
+          ),
+        }
+      : {}),
     qosClass: qosOf(pod),
   };
 }

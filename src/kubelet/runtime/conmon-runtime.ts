@@ -302,7 +302,7 @@ export class ConmonRuntime implements Runtime {
         unified: this.#options.cgroups.unified,
         available: this.#capabilities,
         oomScoreAdj: clampOomScoreAdj(config.oomScoreAdj),
-        namespaces: { ...pin('net'), ...pin('ipc'), ...pin('uts') },
+        namespaces: { ...pin('net'), ...pin('ipc'), ...pin('uts'), ...this.#processNamespace(config) },
         shmPath: sandbox.config.hostIpc ? '/dev/shm' : join(folder, 'shm'),
       });
       writeFileSync(join(this.#bundle(id), 'config.json'), JSON.stringify(spec));
@@ -312,6 +312,13 @@ export class ConmonRuntime implements Runtime {
       await this.remove(id).catch(() => {});
       throw error;
     }
+  }
+
+  #processNamespace({ processesOf }: ContainerConfig): { pid?: string } {
+    if (processesOf === undefined) return {};
+    const { process } = this.#container(processesOf);
+    if (!process || !isAlive(process)) throw new Error(`container ${processesOf} is not running`);
+    return { pid: `/proc/${process.pid}/ns/pid` };
   }
 
   async start(id: string): Promise<void> {
