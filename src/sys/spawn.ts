@@ -21,6 +21,9 @@ const actionsOpen = declare<[actions: Bytes, fd: number, path: string, flags: nu
 const actionsDup = declare<[actions: Bytes, from: number, to: number]>(
   'int posix_spawn_file_actions_adddup2(_Inout_ void *actions, int fd, int newfd)',
 );
+const actionsChdir = declare<[actions: Bytes, path: string]>(
+  'int posix_spawn_file_actions_addchdir_np(_Inout_ void *actions, const char *path)',
+);
 const actionsDestroy = declare<[actions: Bytes]>('int posix_spawn_file_actions_destroy(_Inout_ void *actions)');
 const attributesInit = declare<[attributes: Bytes]>('int posix_spawnattr_init(_Inout_ void *attributes)');
 const attributesFlags = declare<[attributes: Bytes, flags: number]>(
@@ -56,7 +59,11 @@ export interface Spawned {
 }
 
 /** Throws when the program cannot be executed. Its standard streams are /dev/null. */
-export function spawnReplying(path: string, args: readonly string[], env: Readonly<Record<string, string>>): Spawned {
+export function spawnReplying(
+  path: string,
+  args: readonly string[],
+  { env, cwd }: { readonly env: Readonly<Record<string, string>>; readonly cwd: string },
+): Spawned {
   const fds = new Int32Array(2);
   pipe2(new Uint8Array(fds.buffer), O_CLOEXEC);
   const [readEnd, writeEnd] = fds as unknown as [number, number];
@@ -67,6 +74,7 @@ export function spawnReplying(path: string, args: readonly string[], env: Readon
   try {
     for (const fd of [0, 1, 2]) actionsOpen(actions, fd, '/dev/null', O_RDWR, 0);
     actionsDup(actions, writeEnd, REPLY_FD);
+    actionsChdir(actions, cwd);
     attributesInit(attributes);
     attributesFlags(attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
     attributesDefaults(attributes, Buffer.alloc(SIGSET_BYTES, 0xff));

@@ -187,10 +187,12 @@ test('out of memory is told apart', async () => {
 test('containers survive a new runtime; stop is graceful; remove leaves nothing', async () => {
   const { id, pod } = await run(
     'e',
-    container('e', ['sh', '-c', 'trap "echo bye; exit 5" TERM; while true; do sleep 0.05; done']),
+    container('e', ['sh', '-c', 'trap "echo bye; exit 5" TERM; echo up; while true; do sleep 0.05; done']),
   );
   runtime = make();
   const state = await stateOf(id);
+  // A first process that has no handler yet never hears the signal.
+  for (let i = 0; i < 500 && !readFileSync(state.logPath, 'utf8').includes('up'); i++) await sleep(10);
   assert.equal(state.state, 'running');
   await runtime.stop(id, 5);
   assert.equal((await stateOf(id)).exitCode, 5);

@@ -3,7 +3,6 @@
  * seem to have worked is refused. Whoever makes one of these work removes its line here and in `docs/not-yet.md`.
  */
 
-import type { Pod } from '../../api/core/v1.gen.ts';
 import type { AdmissionPlugin, AdmissionRequest } from '../request.ts';
 import { refusal } from './context.ts';
 
@@ -32,22 +31,13 @@ export const GAPS: readonly Gap[] = [
   { of: 'resourceclaims.resource.k8s.io', says: DEVICES },
   { of: 'resourceclaimtemplates.resource.k8s.io', says: DEVICES },
   { of: 'flowschemas.flowcontrol.apiserver.k8s.io', says: 'requests are not queued by priority yet' },
-  { of: 'pods./ephemeralcontainers', says: 'ephemeral containers are not started yet', refuses: true },
   { of: 'pods./resize', says: 'containers are not resized in place yet', refuses: true },
 ];
 
-export const HOST_PORTS = 'host ports are not forwarded yet';
 export const POD_SECURITY = 'pod security standards are not enforced yet';
 
 /** Fields that nothing acts on, of resources that otherwise work. */
 const FIELD_GAPS: Readonly<Record<string, (request: AdmissionRequest) => readonly string[]>> = {
-  'pods.': ({ operation, object }) => {
-    const spec = operation === 'CREATE' ? (object as Pod).spec : undefined;
-    if (!spec || spec.hostNetwork) return [];
-    return [...spec.containers.entries()].flatMap(([at, { ports = [] }]) =>
-      ports.some(port => port.hostPort) ? [`spec.containers[${at}].ports: ${HOST_PORTS}`] : [],
-    );
-  },
   'namespaces.': ({ object, oldObject }) => {
     const isAsked = (label: string) =>
       label.startsWith('pod-security.kubernetes.io/') &&

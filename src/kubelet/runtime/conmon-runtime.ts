@@ -387,10 +387,14 @@ export class ConmonRuntime implements Runtime {
     ];
     return new Promise((resolve, reject) => {
       const { reply: sync, reap } = spawnReplying(this.#options.conmon ?? '/usr/bin/conmon', args, {
-        PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
-        _OCI_SYNCPIPE: '3',
-        // runc's work has one strand; more processors for its runtime cost a tenth more of them.
-        GOMAXPROCS: '1',
+        // It leaves a file `oom` where it runs.
+        cwd: bundle,
+        env: {
+          PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+          _OCI_SYNCPIPE: '3',
+          // runc's work has one strand; more processors for its runtime cost a tenth more of them.
+          GOMAXPROCS: '1',
+        },
       });
       const timer = this.#clock.after(START_WAIT_MS_MAX, () => settle('container creation did not answer in time'));
       let text = '';
