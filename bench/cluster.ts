@@ -14,6 +14,7 @@ import { silentLogger } from '../src/base/log.ts';
 import { HttpsTransport } from '../src/client/https-transport.ts';
 import { Informer } from '../src/client/informer.ts';
 import { PODS } from '../src/client/resources.ts';
+import { extractBusybox } from '../test/kubelet/busybox-image.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const cox = join(root, 'cox');
@@ -142,7 +143,7 @@ async function podsToReady(
 function runcFloor(): number {
   const bundle = mkdtempSync(join(tmpdir(), 'cox-bench-'));
   mkdirSync(join(bundle, 'rootfs/bin'), { recursive: true });
-  execFileSync('cp', ['/bin/busybox', join(bundle, 'rootfs/bin/sleep')]);
+  extractBusybox(join(bundle, 'rootfs/bin/sleep'));
   execFileSync('runc', ['spec'], { cwd: bundle });
   const spec = JSON.parse(readFileSync(join(bundle, 'config.json'), 'utf8'));
   spec.process = { ...spec.process, terminal: false, args: ['/bin/sleep', '1000'] };

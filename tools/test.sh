@@ -39,12 +39,12 @@ fi
 section 'types, lint, layers, unit tests'
 bash tools/check.sh
 
+section 'images for tests and examples'
+"$node" tools/images/build.ts
+
 section 'real namespaces and containers'
 mapfile -t suites < <(find test -name '*.test.ts' -not -path 'test/e2e/*' | sort)
 if [ ${#suites[@]} -gt 0 ]; then "$node" --test --test-concurrency=1 --test-reporter=spec "${suites[@]}"; fi
-
-section 'images for tests and examples'
-"$node" tools/images/build.ts
 
 section 'end to end, with stock kubectl and Helm'
 "$node" test/e2e/run.ts

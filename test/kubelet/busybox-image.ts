@@ -1,4 +1,4 @@
-/** Builds a docker-archive image of the machine's static busybox, for tests of the kubelet. */
+/** Builds docker-archive images for tests of the kubelet, around the static busybox that `tools/images` made an image of. */
 
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -13,7 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 
 /** Writes an image archive to `file`. */
 export function buildBusyboxImage(
@@ -25,8 +25,8 @@ export function buildBusyboxImage(
     const root = join(work, 'root');
     for (const folder of ['bin', 'etc', 'tmp', 'proc', 'sys', 'dev', 'root', 'var/www'])
       mkdirSync(join(root, folder), { recursive: true });
-    const busybox = ['/usr/bin/busybox', '/bin/busybox'].find(path => existsSync(path))!;
-    copyFileSync(busybox, join(root, 'bin/busybox'));
+    const busybox = join(root, 'bin/busybox');
+    extractBusybox(busybox);
     const applets = execFileSync(busybox, ['--list'], { encoding: 'utf8' }).split('\n').filter(Boolean);
     for (const applet of applets) if (applet !== 'busybox') symlinkSync('busybox', join(root, 'bin', applet));
     writeFileSync(join(root, 'etc/passwd'), 'root:x:0:0:root:/root:/bin/sh\nweb:x:1234:1234::/:/bin/sh\n');
@@ -50,6 +50,27 @@ export function buildBusyboxImage(
       JSON.stringify([{ Config: configName, RepoTags: [options.name ?? 'busybox:1'], Layers: ['layer.tar'] }]),
     );
     execFileSync('tar', ['-C', work, '-cf', file, 'layer.tar', configName, 'manifest.json']);
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+const archive = resolve(import.meta.dirname, '../../.cache/images/busybox-1.35.tar');
+
+/** The program itself, for roots that are not images. Builds the image when it is not there. */
+export function extractBusybox(target: string): void {
+  if (!existsSync(archive))
+    execFileSync(process.execPath, [resolve(import.meta.dirname, '../../tools/images/build.ts'), 'busybox:1.35'], {
+      stdio: 'ignore',
+    });
+  const work = mkdtempSync(join(tmpdir(), 'cox-busybox-'));
+  try {
+    execFileSync('tar', ['-C', work, '-xf', archive]);
+    const [{ Layers: layers }] = JSON.parse(readFileSync(join(work, 'manifest.json'), 'utf8')) as [
+      { Layers: string[] },
+    ];
+    execFileSync('tar', ['-C', work, '-xf', join(work, layers[0]!), 'bin/busybox']);
+    copyFileSync(join(work, 'bin/busybox'), target);
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
