@@ -244,7 +244,7 @@ test('taints keep pods away, tolerations let them in', async () => {
   );
   assert.equal(
     podCondition(refused, 'PodScheduled')?.message,
-    "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't match Pod's node affinity/selector. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.",
+    "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't match Pod's node affinity/selector. no new claims to deallocate, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.",
   );
   await cluster.of(NODES).patch('', 'node-big', { spec: { taints: [] } });
   await cluster.until('then placed', async () => (await pod('intolerant')).spec?.nodeName === 'node-big');
