@@ -110,7 +110,7 @@ it('deleting with orphan keeps the dependents, foreground waits for them', clust
 });
 
 it('init containers run in order before the others', cluster, async () => {
-  const shared = [{ name: 'work', mountPath: '/work' }];
+  const shared = [{ name: 'work', mountPath: '/scratch' }];
   const init = (name: string, script: string) => ({
     name,
     image: 'busybox:1.35',
@@ -120,10 +120,10 @@ it('init containers run in order before the others', cluster, async () => {
   });
   await cluster.apply(ns, [
     pod('init', 'busybox:1.35', {
-      command: ['sh', '-c', 'cat /work/order; sleep 3600'],
+      command: ['sh', '-c', 'cat /scratch/order; sleep 3600'],
       container: { volumeMounts: shared },
       spec: {
-        initContainers: [init('one', 'sleep 1; echo one >> /work/order'), init('two', 'echo two >> /work/order')],
+        initContainers: [init('one', 'sleep 1; echo one >> /scratch/order'), init('two', 'echo two >> /scratch/order')],
         volumes: [{ name: 'work', emptyDir: {} }],
       },
     }),

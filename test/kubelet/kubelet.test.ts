@@ -71,7 +71,7 @@ test('a pod runs: environment, configMap, secret, downward API, logs, status, ev
     subdomain: 'sub',
     containers: [
       sh(
-        'env | sort; cat /cfg/key /sec/word /down/name; echo; hostname; cat /etc/resolv.conf; grep special /etc/hosts; ls -ld /work/x; echo done > /dev/termination-log',
+        'env | sort; cat /cfg/key /sec/word /down/name; echo; hostname; cat /etc/resolv.conf; grep special /etc/hosts; ls -ld /scratch/x; echo done > /dev/termination-log',
         {
           env: [
             { name: 'A', value: 'a' },
@@ -86,7 +86,7 @@ test('a pod runs: environment, configMap, secret, downward API, logs, status, ev
             { name: 'cfg', mountPath: '/cfg' },
             { name: 'sec', mountPath: '/sec' },
             { name: 'down', mountPath: '/down' },
-            { name: 'empty', mountPath: '/work/x', subPath: 'inner' },
+            { name: 'empty', mountPath: '/scratch/x', subPath: 'inner' },
           ],
         },
       ),
