@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
 import { it, type Json, pod, root, useCluster, useNamespace } from './cluster.ts';
-import { eventually, outcomeOf, pause, run } from './process.ts';
+import { eventually, outcomeOf, pause, pidsOf, run } from './process.ts';
 
 const cluster = useCluster();
 const ns = useNamespace(cluster, 'faults');
@@ -147,7 +147,8 @@ it('a container whose monitor dies is noticed and replaced', cluster, async () =
   await cluster.apply(ns, [pod('watched', 'coxswain/echo:1')]);
   const item = await cluster.readyPod(ns, 'watched');
   const id = (item.status.containerStatuses[0].containerID as string).split('//')[1]!;
-  const monitors = (await run('pgrep', ['-f', `conmon.*${id}`])).trim().split('\n').map(Number);
+  const monitors = pidsOf(command => command.includes('conmon') && command.includes(id));
+  assert.ok(monitors.length > 0, 'it has a monitor');
   for (const pid of monitors) process.kill(pid, 'SIGKILL');
   await eventually(
     'its process told to end',

@@ -1,6 +1,7 @@
 /** Programs that tests run: always with a deadline, always with their output in the error when they fail. */
 
 import { type ChildProcess, spawn } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
 
 export interface RunOptions {
   readonly input?: string;
@@ -121,3 +122,17 @@ export async function eventually<T>(
 }
 
 export const pause = (ms: number): Promise<void> => new Promise(resolve => setTimeout(resolve, ms));
+
+/** Processes whose command line satisfies the condition, read from /proc so that no tool is needed. */
+export function pidsOf(condition: (commandLine: string) => boolean): number[] {
+  return readdirSync('/proc')
+    .filter(entry => /^\d+$/.test(entry))
+    .filter(pid => {
+      try {
+        return condition(readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' '));
+      } catch {
+        return false;
+      }
+    })
+    .map(Number);
+}
