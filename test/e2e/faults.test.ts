@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
 import { it, type Json, pod, root, useCluster, useNamespace } from './cluster.ts';
-import { eventually, outcomeOf, pause, pidsOf, run } from './process.ts';
+import { eventually, outcomeOf, pause, pidsOf } from './process.ts';
 
 const cluster = useCluster();
 const ns = useNamespace(cluster, 'faults');
