@@ -1,0 +1,100 @@
+/**
+ * Whether one pod's volumes are there: mounts them once for all containers, tries again with growing pauses, and brings their
+ * contents up to date when an object they come from changes. Invariant: at most one mount is under way, and `isReady` holds only
+ * after all volumes were mounted. It does not say who must wait for them; what a volume is, `volumes` knows.
+ */
+
+import { messageOf } from '../../base/errors.ts';
+import { PodVolumes, VolumeError } from '../volumes/pod-volumes.ts';
+import type { VolumeContext } from '../volumes/volume.ts';
+import type { PodContext } from './context.ts';
+import type { PodSubject } from './pod-subject.ts';
+
+const REFRESH_MS = 60_000;
+const RETRY_MS_MIN = 500;
+const RETRY_MS_MAX = 122_000;
+
+export class PodMounts {
+  readonly volumes: PodVolumes;
+  readonly #context: PodContext;
+  readonly #subject: PodSubject;
+  #isReady = false;
+  #isChanged = false;
+  #retryMs = RETRY_MS_MIN;
+  #nextRefreshMs = 0;
+  #mounting: Promise<boolean> | undefined;
+
+  constructor(subject: PodSubject) {
+    const { context, uid } = subject;
+    this.#context = context;
+    this.#subject = subject;
+    this.volumes = new PodVolumes({ disk: context.paths.pod(uid), memory: context.paths.memory(uid) });
+  }
+  get isReady(): boolean {
+    return this.#isReady;
+  }
+  /** What the pod or an object of its volumes says has changed. */
+  changed(): void {
+    this.#isChanged = true;
+  }
+
+  mount(): Promise<boolean> {
+    if (this.#isReady) return Promise.resolve(true);
+    this.#mounting ??= this.#mountAll().finally(() => {
+      this.#mounting = undefined;
+    });
+    return this.#mounting;
+  }
+  async #mountAll(): Promise<boolean> {
+    try {
+      await this.volumes.mountAll(this.#source());
+      this.#isReady = true;
+      this.#isChanged = false;
+      this.#nextRefreshMs = this.#context.clock.monotonic() + REFRESH_MS;
+      this.#retryMs = RETRY_MS_MIN;
+      return true;
+    } catch (error) {
+      this.#subject.event('Warning', 'FailedMount', error instanceof VolumeError ? error.message : messageOf(error));
+      this.#subject.wakeAfter(this.#retryMs);
+      this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MS_MAX);
+      return false;
+    }
+  }
+  async refresh(): Promise<void> {
+    const nowMs = this.#context.clock.monotonic();
+    if (!this.#subject.pod.spec.volumes?.length || (!this.#isChanged && nowMs < this.#nextRefreshMs)) return;
+    this.#isChanged = false;
+    this.#nextRefreshMs = nowMs + REFRESH_MS;
+    for (const error of await this.volumes.refresh(this.#source()))
+      this.#subject.event('Warning', 'FailedMount', error.message);
+  }
+
+  /** Unmounts all, and lets go of the objects and tokens that the contents came from. */
+  async release(): Promise<void> {
+    const { references, tokens } = this.#context;
+    references.release(this.#subject.uid);
+    tokens.forget(this.#subject.uid);
+    this.#isReady = false;
+    await this.volumes.unmountAll(this.#subject.uid);
+  }
+
+  #source(): VolumeContext {
+    const { clock, node, references, tokens, nodeIps } = this.#context;
+    const pod = this.#subject.pod;
+    const namespace = pod.metadata.namespace!;
+    return {
+      pod,
+      clock,
+      node,
+      addresses: () => ({ podIps: this.#subject.podIps, hostIps: nodeIps }),
+      read: (of, name) => {
+        references.hold(this.#subject.uid, of, namespace, name, () => {
+          this.#isChanged = true;
+          this.#subject.wake();
+        });
+        return references.get(of, namespace, name);
+      },
+      token: request => tokens.get(pod, request),
+    };
+  }
+}
