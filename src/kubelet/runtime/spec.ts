@@ -1,71 +1,13 @@
-/** The OCI runtime configuration of a container: pure, from what the kubelet asked for and where the runtime put things. */
+/**
+ * The OCI runtime configuration of a container and of a process that joins it: from what the kubelet asked for and where the
+ * runtime put things. Invariant: it reads the machine's device nodes and nothing else, and changes nothing.
+ */
 
 import { lstatSync, readdirSync } from 'node:fs';
 import type { Image } from '../images/image-store.ts';
 import type { ContainerConfig, SandboxConfig } from '../runtime.ts';
+import { capabilitiesOf } from './capabilities.ts';
 import type { ProcessUser } from './users.ts';
-
-/** What a container may do unless the pod says otherwise; the set that Docker and containerd give. */
-export const DEFAULT_CAPABILITIES = [
-  'CHOWN',
-  'DAC_OVERRIDE',
-  'FSETID',
-  'FOWNER',
-  'MKNOD',
-  'NET_RAW',
-  'SETGID',
-  'SETUID',
-  'SETFCAP',
-  'SETPCAP',
-  'NET_BIND_SERVICE',
-  'SYS_CHROOT',
-  'KILL',
-  'AUDIT_WRITE',
-];
-
-export const ALL_CAPABILITIES = [
-  'CHOWN',
-  'DAC_OVERRIDE',
-  'DAC_READ_SEARCH',
-  'FOWNER',
-  'FSETID',
-  'KILL',
-  'SETGID',
-  'SETUID',
-  'SETPCAP',
-  'LINUX_IMMUTABLE',
-  'NET_BIND_SERVICE',
-  'NET_BROADCAST',
-  'NET_ADMIN',
-  'NET_RAW',
-  'IPC_LOCK',
-  'IPC_OWNER',
-  'SYS_MODULE',
-  'SYS_RAWIO',
-  'SYS_CHROOT',
-  'SYS_PTRACE',
-  'SYS_PACCT',
-  'SYS_ADMIN',
-  'SYS_BOOT',
-  'SYS_NICE',
-  'SYS_RESOURCE',
-  'SYS_TIME',
-  'SYS_TTY_CONFIG',
-  'MKNOD',
-  'LEASE',
-  'AUDIT_WRITE',
-  'AUDIT_CONTROL',
-  'SETFCAP',
-  'MAC_OVERRIDE',
-  'MAC_ADMIN',
-  'SYSLOG',
-  'WAKE_ALARM',
-  'BLOCK_SUSPEND',
-  'AUDIT_READ',
-  'PERFMON',
-  'BPF',
-  'CHECKPOINT_RESTORE',
-];
 
 const MASKED_PATHS = [
   '/proc/asound',
@@ -103,22 +45,6 @@ export function commandLine(config: Pick<ContainerConfig, 'command' | 'args'>, i
   if (config.command.length > 0) return [...config.command, ...config.args];
   const entrypoint = image.config.Entrypoint ?? [];
   return [...entrypoint, ...(config.args.length > 0 ? config.args : (image.config.Cmd ?? []))];
-}
-
-export function capabilitiesOf(
-  config: Pick<ContainerConfig, 'capabilities' | 'privileged'>,
-  available: ReadonlySet<string>,
-): string[] {
-  if (config.privileged) return ALL_CAPABILITIES.filter(name => available.has(name)).map(name => `CAP_${name}`);
-  const plain = (name: string) => name.toUpperCase().replace(/^CAP_/, '');
-  const add = config.capabilities.add.map(plain);
-  const drop = config.capabilities.drop.map(plain);
-  let names = add.includes('ALL') ? [...ALL_CAPABILITIES] : [...DEFAULT_CAPABILITIES];
-  if (drop.includes('ALL')) names = [];
-  for (const name of add) if (name !== 'ALL' && !names.includes(name)) names.push(name);
-  return names
-    .filter(name => available.has(name) && !(drop.includes(name) && !add.includes(name)))
-    .map(name => `CAP_${name}`);
 }
 
 export function containerSpec(input: SpecInput): object {
@@ -177,6 +103,32 @@ export function containerSpec(input: SpecInput): object {
       maskedPaths: isUnmasked ? [] : MASKED_PATHS,
       readonlyPaths: isUnmasked ? [] : READ_ONLY_PATHS,
     },
+  };
+}
+
+export interface JoiningProcess {
+  readonly config: ContainerConfig;
+  readonly image: Image | undefined;
+  readonly user: ProcessUser | undefined;
+  readonly available: ReadonlySet<string>;
+  readonly oomScoreAdj: number;
+  readonly command: readonly string[];
+  readonly tty: boolean;
+}
+
+/** The OCI `process` of a command that runs in a container beside its own. */
+export function joiningProcess(input: JoiningProcess): object {
+  const { config, image, user, available, oomScoreAdj, command, tty } = input;
+  const capabilities = capabilitiesOf(config, available);
+  return {
+    terminal: tty,
+    user: { uid: user?.uid ?? 0, gid: user?.gid ?? 0, additionalGids: user?.additionalGids ?? [] },
+    args: command,
+    env: config.env.map(([name, value]) => `${name}=${value}`).concat(tty ? ['TERM=xterm'] : []),
+    cwd: config.workingDir || image?.config.WorkingDir || '/',
+    capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
+    noNewPrivileges: config.noNewPrivileges,
+    oomScoreAdj,
   };
 }
 

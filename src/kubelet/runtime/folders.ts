@@ -1,0 +1,95 @@
+/**
+ * Where the runtime's things lie on disk, and how they go:
+ *   <root>/sandboxes.log, <root>/containers.log   records;  <root>/layers/ID, <root>/work/ID   a container's writable layer
+ *   <run>/s/ID/{net,ipc,uts,shm}   a sandbox's pins;  <run>/c/ID/   bundle, pid, attach socket;  <run>/exits/ID   exit codes
+ * Invariant: removal takes mounts down first and may be repeated at any stage of making. It does not know what runs: whoever
+ * removes a folder has ended its processes.
+ */
+
+import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { isInMemory, mountTmpfs, unmount, unmountBelow } from '../../sys/mount.ts';
+import { unpinNamespaces } from '../../sys/namespaces.ts';
+
+/** Some 60 KB a container, and a thousand of them. */
+const RUN_BYTES_MAX = 64 * 1024 * 1024;
+
+export class RuntimeFolders {
+  readonly #root: string;
+  readonly #run: string;
+
+  constructor(rootDir: string, runDir: string) {
+    this.#root = rootDir;
+    this.#run = runDir;
+    mkdirSync(runDir, { recursive: true, mode: 0o711 });
+    // What a start writes here is gone soon; on a disk each of its hundred files would look for a free inode.
+    if (!isInMemory(runDir) && readdirSync(runDir).length === 0)
+      mountTmpfs(runDir, { mode: 0o711, sizeBytes: RUN_BYTES_MAX });
+    for (const folder of ['s', 'c', 'exits', 'runc', 'exec'])
+      mkdirSync(join(runDir, folder), { recursive: true, mode: 0o711 });
+    for (const folder of ['layers', 'work']) mkdirSync(join(rootDir, folder), { recursive: true, mode: 0o711 });
+  }
+
+  get mountPoints(): string {
+    return join(this.#root, 'mount-points');
+  }
+  get sandboxLog(): string {
+    return join(this.#root, 'sandboxes.log');
+  }
+  get containerLog(): string {
+    return join(this.#root, 'containers.log');
+  }
+  /** runc's own state, a folder a container. */
+  get runc(): string {
+    return join(this.#run, 'runc');
+  }
+  get exits(): string {
+    return join(this.#run, 'exits');
+  }
+  get scratch(): string {
+    return join(this.#run, 'exec');
+  }
+  sandbox(id: string): string {
+    return join(this.#run, 's', id);
+  }
+  bundle(id: string): string {
+    return join(this.#run, 'c', id);
+  }
+  exitFile(id: string): string {
+    return join(this.exits, id);
+  }
+  layer(id: string): string {
+    return join(this.#root, 'layers', id);
+  }
+  work(id: string): string {
+    return join(this.#root, 'work', id);
+  }
+
+  /** Folders whose record is gone: removal or creation was cut short. */
+  clearLeftovers(records: { readonly sandboxes: ReadonlySet<string>; readonly containers: ReadonlySet<string> }): void {
+    const { sandboxes, containers } = records;
+    for (const id of readdirSync(join(this.#run, 'c'))) if (!containers.has(id)) this.removeContainer(id);
+    for (const folder of ['layers', 'work'])
+      for (const id of readdirSync(join(this.#root, folder))) if (!containers.has(id)) this.removeContainer(id);
+    for (const id of readdirSync(join(this.#run, 's'))) if (!sandboxes.has(id)) this.removeSandbox(id);
+  }
+
+  removeContainer(id: string): void {
+    unmount(join(this.bundle(id), 'rootfs'));
+    for (const folder of [this.bundle(id), this.layer(id), this.work(id), join(this.runc, id)])
+      rmSync(folder, { recursive: true, force: true });
+    rmSync(this.exitFile(id), { force: true });
+  }
+
+  removeSandbox(id: string): void {
+    const folder = this.sandbox(id);
+    if (!existsSync(folder)) return;
+    unpinNamespaces(folder);
+    unmount(join(folder, 'shm'));
+    rmSync(folder, { recursive: true, force: true });
+  }
+
+  unmountAll(): void {
+    unmountBelow(this.#run);
+  }
+}

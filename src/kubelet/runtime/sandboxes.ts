@@ -1,0 +1,177 @@
+/**
+ * The node's sandboxes: namespaces pinned by files, shared memory, the pod network's address, and connections into them.
+ * Invariant: a record is on disk before the thing it describes exists; a sandbox is ready only in the boot that made it, while
+ * its folder and its address are there. It knows no containers: who stops or removes a sandbox has dealt with them.
+ */
+
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync } from 'node:fs';
+import { Socket, type SocketConstructorOpts } from 'node:net';
+import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
+import type { Clock } from '../../base/clock.ts';
+import { notFound } from '../../base/errors.ts';
+import { mountShm } from '../../sys/mount.ts';
+import { type PinnedNamespace, pinNamespaces, tcpSocketInside } from '../../sys/namespaces.ts';
+import type { PodNetwork, SandboxConfig, SandboxState } from '../runtime.ts';
+import type { RuntimeFolders } from './folders.ts';
+import { RecordLog, type SandboxRecord } from './records.ts';
+
+const SHM_BYTES_DEFAULT = 64 * 1024 * 1024;
+
+interface Surroundings {
+  readonly folders: RuntimeFolders;
+  readonly network: PodNetwork;
+  readonly clock: Clock;
+  /** See `bootIdentity`. */
+  readonly boot: string;
+}
+
+export class Sandboxes {
+  readonly #folders: RuntimeFolders;
+  readonly #network: PodNetwork;
+  readonly #clock: Clock;
+  readonly #boot: string;
+  readonly #log: RecordLog<SandboxRecord>;
+  readonly #records = new Map<string, SandboxRecord>();
+
+  constructor({ folders, network, clock, boot }: Surroundings) {
+    this.#folders = folders;
+    this.#network = network;
+    this.#clock = clock;
+    this.#boot = boot;
+    this.#log = new RecordLog(folders.sandboxLog);
+    for (const record of this.#log.load()) this.#records.set(record.id, record);
+  }
+
+  ids(): ReadonlySet<string> {
+    return new Set(this.#records.keys());
+  }
+  all(): Iterable<SandboxRecord> {
+    return this.#records.values();
+  }
+  find(id: string): SandboxRecord | undefined {
+    return this.#records.get(id);
+  }
+  get(id: string): SandboxRecord {
+    const record = this.#records.get(id);
+    if (!record) throw notFound({ group: '', resource: 'sandboxes' }, id);
+    return record;
+  }
+  /** The one of the same pod and attempt that this boot has made or begun. */
+  like({ podUid, attempt }: SandboxConfig): SandboxRecord | undefined {
+    const present = [...this.#records.values()].find(
+      one => one.config.podUid === podUid && one.config.attempt === attempt,
+    );
+    return present && !present.stopped && present.boot === this.#boot ? present : undefined;
+  }
+  delete(id: string): void {
+    this.#records.delete(id);
+    this.#log.delete(id);
+  }
+
+  /** Only a record so far: `make` does the rest. */
+  begin(config: SandboxConfig): SandboxRecord {
+    const record: SandboxRecord = this.like(config) ?? {
+      id: randomBytes(32).toString('hex'),
+      config,
+      createdMs: this.#clock.now(),
+      boot: this.#boot,
+      stopped: false,
+      ips: [],
+    };
+    this.#records.set(record.id, record);
+    this.#log.save(record);
+    return record;
+  }
+  /** May fail half-way: the caller then stops and deletes it. `config` may be newer than the record's. */
+  async make(record: SandboxRecord, config: SandboxConfig): Promise<void> {
+    const kinds: PinnedNamespace[] = [
+      ...(config.hostNetwork ? [] : (['net', 'uts'] as const)),
+      ...(config.hostIpc ? [] : (['ipc'] as const)),
+    ];
+    const folder = this.#folders.sandbox(record.id);
+    if (!existsSync(folder)) {
+      mkdirSync(folder, { mode: 0o711 });
+      // Ports below 1024 and ping need no privilege in a network namespace that is the pod's own.
+      const open: Record<string, string> = config.hostNetwork
+        ? {}
+        : { 'net.ipv4.ip_unprivileged_port_start': '0', 'net.ipv4.ping_group_range': '0 2147483647' };
+      if (kinds.length)
+        pinNamespaces({ folder, kinds, hostname: config.hostname, sysctls: { ...open, ...config.sysctls } });
+      if (!config.hostIpc) mountShm(join(folder, 'shm'), config.shmBytes ?? SHM_BYTES_DEFAULT);
+    }
+    if (!config.hostNetwork) {
+      const { ips } = await this.#network.attach({
+        uid: config.podUid,
+        namespace: config.namespace,
+        name: config.name,
+        netnsPath: join(folder, 'net'),
+      });
+      record.ips = ips;
+      this.#log.save(record);
+    }
+  }
+
+  async stop(record: SandboxRecord, options: { readonly keepsAddress?: boolean }): Promise<void> {
+    if (!record.stopped) {
+      record.stopped = true;
+      this.#log.save(record);
+    }
+    if (!record.config.hostNetwork && !options.keepsAddress && !this.#hasOtherReady(record))
+      await this.#network.detach(record.config.podUid);
+    this.#folders.removeSandbox(record.id);
+  }
+
+  #hasOtherReady(record: SandboxRecord): boolean {
+    return [...this.#records.values()].some(
+      one => one !== record && one.config.podUid === record.config.podUid && !one.stopped && one.boot === this.#boot,
+    );
+  }
+
+  state(record: SandboxRecord): SandboxState {
+    const { id, config, createdMs, ips } = record;
+    const isReady =
+      !record.stopped &&
+      record.boot === this.#boot &&
+      existsSync(this.#folders.sandbox(id)) &&
+      (config.hostNetwork || ips.length > 0);
+    return {
+      id,
+      podUid: config.podUid,
+      namespace: config.namespace,
+      name: config.name,
+      attempt: config.attempt,
+      ready: isReady,
+      createdMs,
+      ips,
+      netnsPath: config.hostNetwork ? undefined : join(this.#folders.sandbox(id), 'net'),
+    };
+  }
+
+  /** A connection to a port inside, by IPv4 and else by IPv6. */
+  async dial(sandboxId: string, port: number): Promise<Duplex> {
+    const record = this.get(sandboxId);
+    const reach = (host: string) =>
+      new Promise<Duplex>((resolve, reject) => {
+        const options = { allowHalfOpen: true };
+        // Node makes its socket a turn later, in the thread's own namespace; this one is made inside the pod's.
+        const socket = record.config.hostNetwork
+          ? new Socket(options)
+          : new Socket({
+              ...options,
+              manualStart: true,
+              fd: tcpSocketInside(join(this.#folders.sandbox(sandboxId), 'net'), host.includes(':') ? 6 : 4),
+            } as SocketConstructorOpts);
+        socket.once('error', reject);
+        socket.connect({ host, port }, () => resolve(socket));
+      });
+    try {
+      return await reach('127.0.0.1');
+    } catch (error) {
+      return reach('::1').catch(() => {
+        throw error;
+      });
+    }
+  }
+}
