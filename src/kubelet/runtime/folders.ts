@@ -1,6 +1,6 @@
 /**
  * Where the runtime's things lie on disk, and how they go:
- *   <root>/sandboxes.log, <root>/containers.log   records;  <root>/layers/ID, <root>/work/ID   a container's writable layer
+ *   <root>/sandboxes.log, <root>/containers.log   records;  <root>/layers/ID, <root>/overlay-work/ID   a container's writable layer
  *   <run>/s/ID/{net,ipc,uts,shm}   a sandbox's pins;  <run>/c/ID/   bundle, pid, attach socket;  <run>/exits/ID   exit codes
  * Invariant: removal takes mounts down first and may be repeated at any stage of making. It does not know what runs: whoever
  * removes a folder has ended its processes.
@@ -27,7 +27,7 @@ export class RuntimeFolders {
       mountTmpfs(runDir, { mode: 0o711, sizeBytes: RUN_BYTES_MAX });
     for (const folder of ['s', 'c', 'exits', 'runc', 'exec'])
       mkdirSync(join(runDir, folder), { recursive: true, mode: 0o711 });
-    for (const folder of ['layers', 'work']) mkdirSync(join(rootDir, folder), { recursive: true, mode: 0o711 });
+    for (const folder of ['layers', 'overlay-work']) mkdirSync(join(rootDir, folder), { recursive: true, mode: 0o711 });
   }
 
   get mountPoints(): string {
@@ -62,14 +62,14 @@ export class RuntimeFolders {
     return join(this.#root, 'layers', id);
   }
   work(id: string): string {
-    return join(this.#root, 'work', id);
+    return join(this.#root, 'overlay-work', id);
   }
 
   /** Folders whose record is gone: removal or creation was cut short. */
   clearLeftovers(records: { readonly sandboxes: ReadonlySet<string>; readonly containers: ReadonlySet<string> }): void {
     const { sandboxes, containers } = records;
     for (const id of readdirSync(join(this.#run, 'c'))) if (!containers.has(id)) this.removeContainer(id);
-    for (const folder of ['layers', 'work'])
+    for (const folder of ['layers', 'overlay-work'])
       for (const id of readdirSync(join(this.#root, folder))) if (!containers.has(id)) this.removeContainer(id);
     for (const id of readdirSync(join(this.#run, 's'))) if (!sandboxes.has(id)) this.removeSandbox(id);
   }
