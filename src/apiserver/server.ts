@@ -6,11 +6,11 @@
 import type { KubeObject } from '../api/meta.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { KUBERNETES_VERSION } from '../base/cluster-defaults.ts';
-import { forbidden } from '../base/errors.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
 import { type Random, systemRandom } from '../base/random.ts';
 import type { ResourceId, Transport } from '../client/transport.ts';
 import type { Store } from '../store/store.ts';
+import { forbiddenRequest } from './authz/denial.ts';
 import { Caches } from './cache.ts';
 import { Discovery } from './discovery.ts';
 import { Dispatcher, shownObject } from './dispatcher.ts';
@@ -182,25 +182,7 @@ export class ApiServer {
 }
 
 function check(attributes: RequestAttributes, decision: { allowed: boolean; reason: string }): void {
-  if (!decision.allowed) throw forbiddenError(attributes, decision.reason);
-}
-
-export function forbiddenError(attributes: RequestAttributes, reason: string): Error {
-  const { user, verb, group, resource, subresource, namespace, name, path } = attributes;
-  const why = reason ? `: ${reason}` : '';
-  if (!attributes.isResource)
-    return forbidden(
-      { group: '', resource: '' },
-      '',
-      `User ${JSON.stringify(user.name)} cannot ${verb} path ${JSON.stringify(path)}${why}`,
-    );
-  const what = subresource ? `${resource}/${subresource}` : resource;
-  const where = namespace ? ` in the namespace ${JSON.stringify(namespace)}` : ' at the cluster scope';
-  return forbidden(
-    { group, resource },
-    name,
-    `User ${JSON.stringify(user.name)} cannot ${verb} resource ${JSON.stringify(what)} in API group ${JSON.stringify(group)}${where}${why}`,
-  );
+  if (!decision.allowed) throw forbiddenRequest(attributes, decision.reason);
 }
 
 /** Reads of the caches for everything inside the API server that must not wait. */
