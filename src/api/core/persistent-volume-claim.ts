@@ -8,7 +8,7 @@ import { compareQuantity } from '../machinery/quantity.ts';
 import { addForbidden, checkUnchanged, type Errors } from '../machinery/validation.ts';
 import { checkClaimSpec } from './claim-validation.ts';
 import { canonicalList } from './pod-defaults.ts';
-import { describeDifference } from './pod-validation.ts';
+import { describeDifference } from './pod-update-validation.ts';
 import type { PersistentVolumeClaim, PersistentVolumeClaimSpec } from './v1.gen.ts';
 
 export const CLASS_ANNOTATION = 'volume.beta.kubernetes.io/storage-class';

@@ -18,7 +18,7 @@ import {
 import { checkAccessModes, checkPositiveQuantity, VOLUME_MODES } from './claim-validation.ts';
 import { CLASS_ANNOTATION, formatAccessModes } from './persistent-volume-claim.ts';
 import { canonicalList } from './pod-defaults.ts';
-import { describeDifference } from './pod-validation.ts';
+import { describeDifference } from './pod-update-validation.ts';
 import { checkNodeSelector } from './scheduling-validation.ts';
 import type { CSIPersistentVolumeSource, LocalVolumeSource, PersistentVolume, PersistentVolumeSpec } from './v1.gen.ts';
 import { checkDriverName, checkNoBackstep, checkOneSource, SOURCE_CHECKS } from './volume-validation.ts';

@@ -3,7 +3,7 @@ import test from 'node:test';
 import type { FieldError } from '../../base/errors.ts';
 import { pod as kind } from './pod.ts';
 import { pullPolicyOf } from './pod-defaults.ts';
-import { validatePodResize } from './pod-validation.ts';
+import { validatePodResize } from './pod-update-validation.ts';
 import type { Pod } from './v1.gen.ts';
 
 const NOW = Date.parse('2026-01-01T12:00:00Z');

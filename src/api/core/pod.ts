@@ -6,11 +6,11 @@ import { podColumns } from './pod-columns.ts';
 import { podDefaults } from './pod-defaults.ts';
 import {
   validateEphemeralContainersUpdate,
-  validatePod,
   validatePodResize,
   validatePodStatusUpdate,
   validatePodUpdate,
-} from './pod-validation.ts';
+} from './pod-update-validation.ts';
+import { validatePod } from './pod-validation.ts';
 import type { Pod } from './v1.gen.ts';
 
 export const pod = defineKind<Pod>({
