@@ -13,3 +13,6 @@ export const KUBELET_PORT = 10250;
 export const SEGMENT_API_PORT = 6443;
 
 export const KUBERNETES_VERSION = { major: '1', minor: '36', git: 'v1.36.0+cox' } as const;
+
+/** Of Coxswain itself; package.json says the same. */
+export const COXSWAIN_VERSION = '0.1.0';

@@ -8,6 +8,7 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { Pod, Service, Taint } from '../api/core/v1.gen.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
+import { KUBELET_PORT } from '../base/cluster-defaults.ts';
 import { createLogger, type Logger } from '../base/log.ts';
 import { type Random, systemRandom } from '../base/random.ts';
 import { ApiEventRecorder } from '../client/event-recorder.ts';
@@ -61,7 +62,6 @@ export interface KubeletOptions {
   readonly runtime?: Runtime;
 }
 
-const PORT_DEFAULT = 10250;
 /** Pods that start at a time: one more than there are processors, and one whose requests are under way. */
 const STARTS_EXTRA = 2;
 
@@ -91,7 +91,7 @@ export class Kubelet {
       clock = systemClock,
       random = systemRandom,
       log = createLogger('kubelet'),
-      port = PORT_DEFAULT,
+      port = KUBELET_PORT,
     } = this.#options;
     mkdirSync(rootDir, { recursive: true, mode: 0o711 });
     mkdirSync(runDir, { recursive: true, mode: 0o711 });

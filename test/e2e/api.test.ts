@@ -125,7 +125,7 @@ it('apply keeps what others own; last-applied removes', cluster, async () => {
   assert.match(await cluster.apply(ns, [map('applied', { a: '3' })]), /configmap\/applied unchanged/);
 });
 
-it('server-side apply: ownership, conflict, force', cluster, async t => {
+it('server-side apply: ownership, conflict, force', cluster, async () => {
   const apply = (manager: string, data: object, ...extra: string[]) =>
     outcomeOf(
       cluster.kubectlPath,
@@ -133,7 +133,6 @@ it('server-side apply: ownership, conflict, force', cluster, async t => {
       { input: JSON.stringify(map('shared', data)), env: cluster.env },
     );
   const first = await apply('one', { a: '1', b: '1' });
-  if (/server-side apply is not served yet/.test(first.stderr)) return t.skip('not served yet: docs/not-yet.md');
   assert.match(first.stdout, /serverside-applied/, first.stderr);
   assert.match((await apply('two', { c: '2' })).stdout, /serverside-applied/);
   const conflict = await apply('two', { a: '2', c: '2' });

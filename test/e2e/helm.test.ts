@@ -1,31 +1,19 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { before } from 'node:test';
 import { it, type Json, root, useCluster, useNamespace } from './cluster.ts';
-import { eventually, outcomeOf } from './process.ts';
+import { eventually } from './process.ts';
 
 const cluster = useCluster();
 const ns = useNamespace(cluster, 'helm');
 const chart = join(root, 'examples', 'chart');
 const helm = (...args: string[]): Promise<string> => cluster.helm('-n', ns, ...args);
 
-// Helm 4 applies on the server's side unless told otherwise; told so as long as the server does not serve that.
-let applySide: string[] = [];
-before(async () => {
-  const probe = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'probe' } };
-  const served = await outcomeOf(cluster.kubectlPath, ['-n', ns, 'apply', '--server-side', '-f', '-'], {
-    input: JSON.stringify(probe),
-    env: cluster.env,
-  });
-  if (served.code !== 0) applySide = ['--server-side=false'];
-});
-
 it(
   'install with hooks, test, upgrade, roll back, uninstall',
   cluster,
   async () => {
     assert.match(
-      await helm('install', 'hello', chart, ...applySide, '--wait', '--timeout', '60s'),
+      await helm('install', 'hello', chart, '--wait', '--timeout', '60s'),
       /STATUS: deployed[\s\S]*greets with "Hello from Helm"/,
     );
     await cluster.readyPods(ns, 'app.kubernetes.io/instance=hello,app.kubernetes.io/name=greeter', 2);
@@ -40,7 +28,6 @@ it(
       'upgrade',
       'hello',
       chart,
-      ...applySide,
       '--set',
       'greeting=Changed',
       '--set',
@@ -53,7 +40,7 @@ it(
     assert.equal((await cluster.json('-n', ns, 'get', 'deploy', 'hello-greeter')).spec.replicas, 1);
     assert.equal((JSON.parse(await helm('history', 'hello', '-o', 'json')) as Json[]).length, 2);
 
-    await helm('rollback', 'hello', '1', ...applySide, '--wait', '--timeout', '60s');
+    await helm('rollback', 'hello', '1', '--wait', '--timeout', '60s');
     await eventually('first page again', async () => (await page()).includes('Hello from Helm'));
     assert.equal((await cluster.json('-n', ns, 'get', 'deploy', 'hello-greeter')).spec.replicas, 2);
 
@@ -76,21 +63,10 @@ it(
   cluster,
   async () => {
     await assert.rejects(
-      helm('install', 'broken', chart, ...applySide, '--set', 'service.port=99999'),
+      helm('install', 'broken', chart, '--set', 'service.port=99999'),
       /spec\.ports\[0\]\.port.*must be between 1 and 65535/,
     );
-    await helm(
-      'upgrade',
-      '--install',
-      'broken',
-      chart,
-      ...applySide,
-      '--set',
-      'replicas=1',
-      '--wait',
-      '--timeout',
-      '60s',
-    );
+    await helm('upgrade', '--install', 'broken', chart, '--set', 'replicas=1', '--wait', '--timeout', '60s');
     await helm('uninstall', 'broken');
   },
   { timeoutMs: 150_000 },

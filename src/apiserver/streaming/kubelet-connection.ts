@@ -8,13 +8,13 @@ import * as https from 'node:https';
 import type { Duplex } from 'node:stream';
 import * as tls from 'node:tls';
 import type { Node } from '../../api/core/v1.gen.ts';
+import { KUBELET_PORT } from '../../base/cluster-defaults.ts';
 import { ApiError, notFound } from '../../base/errors.ts';
 import { NODES } from '../../client/resources.ts';
 import type { KeyPair } from '../certificates/certificate.ts';
 import type { Reader } from '../request.ts';
 import { connectTcp, dialFailure, type Endpoint } from './dial.ts';
 
-const KUBELET_PORT = 10250;
 const ADDRESS_TYPES = ['InternalIP', 'ExternalIP', 'Hostname'];
 /** Handshakes with nodes that do not answer end after this. */
 const HANDSHAKE_MS_MAX = 10_000;

@@ -1,9 +1,7 @@
 /** `cox version`: which Coxswain, which Kubernetes, which runtime. */
 
-import { KUBERNETES_VERSION } from '../../base/cluster-defaults.ts';
+import { COXSWAIN_VERSION, KUBERNETES_VERSION } from '../../base/cluster-defaults.ts';
 import { type Command, printJson } from '../command.ts';
-
-export const COXSWAIN_VERSION = '0.1.0';
 
 export const command: Command = {
   name: 'version',

@@ -12,6 +12,7 @@ import { availableParallelism } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { type Clock, systemClock } from '../../base/clock.ts';
+import { COXSWAIN_VERSION } from '../../base/cluster-defaults.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { CgroupTree } from '../../sys/cgroup.ts';
@@ -56,7 +57,7 @@ const EXIT_CODE_START_ERROR = 128;
 
 export class ConmonRuntime implements Runtime {
   readonly name = 'cox';
-  readonly version = '0.1.0';
+  readonly version = COXSWAIN_VERSION;
   readonly #images: ImageStore;
   readonly #cgroups: CgroupTree;
   readonly #clock: Clock;
