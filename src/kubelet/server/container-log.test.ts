@@ -107,6 +107,23 @@ test('the last lines', async () => {
   );
 });
 
+test('lines written while the last ones are read are not added to them', async () => {
+  const path = join(folder, 'growing.log');
+  const line = (text: string) => `2026-01-01T00:00:00Z stdout F ${text}\n`;
+  writeFileSync(path, line('a') + line('b') + line('c'));
+  const file = await openLog(path);
+  const { stat } = file;
+  file.stat = (async () => {
+    const seen = await stat.call(file);
+    appendFileSync(path, line('later'));
+    return seen;
+  }) as typeof stat;
+  const out = new PassThrough();
+  const source = { path, isLive: async () => true, onChange: () => () => {} };
+  await copyLog(file, source, { ...ALL, tailLines: 2 }, out, systemClock, new AbortController().signal);
+  assert.equal(String(out.read()), 'b\nc\n');
+});
+
 test('following goes on through growth, torn writes, rotation and truncation, to the last words', async () => {
   const path = join(folder, 'follow.log');
   const line = (text: string) => `2026-01-01T00:00:00Z stdout F ${text}\n`;

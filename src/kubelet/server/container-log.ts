@@ -58,24 +58,27 @@ export async function copyLog(
   const chunk = Buffer.allocUnsafe(CHUNK_BYTES);
   let current = file;
   try {
-    let position = options.tailLines === undefined ? 0 : await tailStart(current, options.tailLines);
+    // Without following, the log is what it was when asked for: the last two lines stay two if a third is written meanwhile.
+    const { size } = await current.stat();
+    const end = options.follow ? Infinity : size;
+    let position = options.tailLines === undefined ? 0 : await tailStart(current, { lines: options.tailLines, size });
     let pieces: Buffer[] = [];
     let isOver = false;
     let successor: FileHandle | undefined;
     while (!signal.aborted) {
-      const { bytesRead } = await current.read(chunk, 0, CHUNK_BYTES, position);
+      const { bytesRead } = await current.read(chunk, 0, Math.min(CHUNK_BYTES, end - position), position);
       if (bytesRead > 0) {
         position += bytesRead;
         const data = chunk.subarray(0, bytesRead);
-        const end = data.lastIndexOf(NEWLINE) + 1;
-        if (end > 0) {
-          const lines = Buffer.concat([...pieces, data.subarray(0, end)]);
+        const whole = data.lastIndexOf(NEWLINE) + 1;
+        if (whole > 0) {
+          const lines = Buffer.concat([...pieces, data.subarray(0, whole)]);
           pieces = [];
           const output = writer.render(lines);
           if (output.length > 0 && !out.write(output)) await drained(out, signal);
           if (writer.isFull) return;
         }
-        if (end < bytesRead) pieces.push(Buffer.from(data.subarray(end)));
+        if (whole < bytesRead) pieces.push(Buffer.from(data.subarray(whole)));
         continue;
       }
       if (successor) {
@@ -204,9 +207,8 @@ async function rotated(file: FileHandle, path: string): Promise<FileHandle | und
   }
 }
 
-/** Offset of the last `lines` whole lines; what follows the last newline is not counted as one. */
-export async function tailStart(file: FileHandle, lines: number): Promise<number> {
-  const { size } = await file.stat();
+/** Offset of the last `lines` whole lines before `size`; what follows the last newline is not counted as one. */
+export async function tailStart(file: FileHandle, { lines, size }: { lines: number; size: number }): Promise<number> {
   const block = Buffer.allocUnsafe(TAIL_BLOCK_BYTES);
   let newlines = 0;
   for (let right = size; right > 0; ) {
