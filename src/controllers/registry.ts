@@ -6,12 +6,16 @@ import { deployment } from './deployment/controller.ts';
 import { disruption } from './disruption/controller.ts';
 import { endpoints } from './endpoints/controller.ts';
 import { endpointSlice } from './endpointslice/controller.ts';
+import { ephemeralVolume } from './ephemeralvolume/controller.ts';
 import { garbageCollector } from './garbagecollector/controller.ts';
 import { job } from './job/controller.ts';
 import { namespace } from './namespace/controller.ts';
 import { nodeIpam } from './nodeipam/controller.ts';
 import { nodeLifecycle } from './nodelifecycle/controller.ts';
+import { persistentVolume } from './persistentvolume/controller.ts';
 import { podGc } from './podgc/controller.ts';
+import { pvcProtection } from './pvcprotection/controller.ts';
+import { pvProtection } from './pvprotection/controller.ts';
 import { replicaSet } from './replicaset/controller.ts';
 import { replicationController } from './replicationcontroller/controller.ts';
 import { rootCa } from './rootca/controller.ts';
@@ -40,5 +44,9 @@ export const controllers: readonly ControllerDefinition[] = [
   garbageCollector,
   podGc,
   disruption,
+  persistentVolume,
+  pvcProtection,
+  pvProtection,
+  ephemeralVolume,
   ttlAfterFinished,
 ];

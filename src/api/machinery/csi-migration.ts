@@ -1,0 +1,17 @@
+/** In-tree volume drivers that are served by a CSI driver now, by the names of their provisioners. Pure. */
+
+/** Name of the in-tree plugin (also of its provisioner) → its CSI driver. */
+export const MIGRATED_DRIVERS: Readonly<Record<string, string>> = {
+  'kubernetes.io/aws-ebs': 'ebs.csi.aws.com',
+  'kubernetes.io/gce-pd': 'pd.csi.storage.gke.io',
+  'kubernetes.io/azure-disk': 'disk.csi.azure.com',
+  'kubernetes.io/azure-file': 'file.csi.azure.com',
+  'kubernetes.io/cinder': 'cinder.csi.openstack.org',
+  'kubernetes.io/vsphere-volume': 'csi.vsphere.vmware.com',
+  'kubernetes.io/portworx-volume': 'pxd.portworx.com',
+};
+
+/** The CSI driver in whose place the provisioner stands; undefined for any other. */
+export function migratedDriver(provisioner: string): string | undefined {
+  return MIGRATED_DRIVERS[provisioner];
+}
