@@ -89,7 +89,7 @@ async function serve(): Promise<void> {
       const informers = new InformerFactory({ transport, log: silentLogger });
       informers.start(stop.signal);
       const control = { ...settings, transport, informers, signal: stop.signal };
-      startControllers({ ...control, caPem: pki.ca, clusterCidr: '10.244.0.0/16', nodeCidrMaskSize: 24 });
+      startControllers({ ...control, caPem: pki.ca });
       startScheduler(control);
     }
     const { port } = await server.listen(

@@ -9,18 +9,14 @@ import { once } from 'node:events';
 import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:http2';
 import { join, resolve } from 'node:path';
-import {
-  CLUSTER_CIDR,
-  CLUSTER_DNS,
-  CLUSTER_DOMAIN,
-  NODE_PORT_RANGE,
-  SERVICE_CIDR,
-} from '../src/base/cluster-defaults.ts';
+import { chooseRanges, dnsAddress } from '../src/app/cluster-ranges.ts';
+import { CLUSTER_DOMAIN, NODE_PORT_RANGE } from '../src/base/cluster-defaults.ts';
 import { inDirectory, median } from './measure.ts';
 
 const ENTRY = resolve(import.meta.dirname, '../dist/cox.mjs');
 const ADDRESS = '172.30.0.1';
 const PORT = 6443;
+const RANGES = chooseRanges({});
 const BUDGET_MS = 300;
 /** Under which number the server expects its namespace of the machine. */
 const NETNS_FD = 9;
@@ -54,13 +50,12 @@ async function start(directory: string): Promise<Start> {
       runDir: directory,
       apiPort: PORT,
       machineNetnsFd: NETNS_FD,
-      advertise: { address: ADDRESS, port: PORT },
-      serviceCidr: SERVICE_CIDR,
-      clusterCidr: CLUSTER_CIDR,
-      nodeCidrMaskSize: 24,
+      addresses: [ADDRESS],
+      port: PORT,
+      ranges: RANGES,
       nodePortRange: NODE_PORT_RANGE,
       clusterDomain: CLUSTER_DOMAIN,
-      clusterDns: CLUSTER_DNS,
+      clusterDns: dnsAddress(RANGES),
     }),
   );
   const netns = openSync('/proc/self/ns/net', 'r');

@@ -16,6 +16,7 @@ import { Kubelet } from '../kubelet/kubelet.ts';
 import { NodeNetwork } from '../network/node-network.ts';
 import { NftablesBackend } from '../proxy/nftables/nftables-backend.ts';
 import { ServiceProxy } from '../proxy/service-proxy.ts';
+import type { ClusterRanges } from './cluster-ranges.ts';
 import { keepCompiledCode } from './compile-cache.ts';
 import { ensureDnsAddress } from './dns-address.ts';
 import type { AgentCredentials } from './pki.ts';
@@ -27,15 +28,15 @@ const SERVER_WAIT_MS_MAX = 3000;
 export interface AgentConfig {
   readonly cluster: string;
   readonly node: string;
-  readonly nodeAddress: string;
+  /** One of each family, the primary one first. */
+  readonly nodeAddresses: readonly string[];
   readonly server: string;
   readonly rootDir: string;
   readonly runDir: string;
   readonly imageDir: string;
   readonly credentials: AgentCredentials;
   readonly kubeletPort: number;
-  readonly clusterCidr: string;
-  readonly serviceCidr: string;
+  readonly ranges: ClusterRanges;
   readonly clusterDomain: string;
   readonly clusterDns: string;
   readonly cgroupRoot: string;
@@ -65,8 +66,8 @@ export async function runAgent(config: AgentConfig): Promise<void> {
 
   const network = new NodeNetwork({
     nodeName: config.node,
-    nodeIp: config.nodeAddress,
-    clusterCidrs: [config.clusterCidr],
+    nodeIps: config.nodeAddresses,
+    clusterCidrs: config.ranges.podCidrs,
     stateDir: join(config.rootDir, 'network'),
     transport: networkTransport,
     informers: networkInformers,
@@ -84,14 +85,14 @@ export async function runAgent(config: AgentConfig): Promise<void> {
   const proxy = new ServiceProxy({
     informers: networkInformers,
     nodeName: config.node,
-    backend: new NftablesBackend({ nodeIps: [config.nodeAddress], clusterCidrs: [config.clusterCidr], log }),
+    backend: new NftablesBackend({ nodeIps: config.nodeAddresses, clusterCidrs: config.ranges.podCidrs, log }),
     localVips: [config.clusterDns],
     log,
     clock,
   });
   const kubelet = new Kubelet({
     nodeName: config.node,
-    nodeIps: [config.nodeAddress],
+    nodeIps: config.nodeAddresses,
     rootDir: config.rootDir,
     runDir: config.runDir,
     imageDir: config.imageDir,

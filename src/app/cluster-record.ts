@@ -6,6 +6,7 @@
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { failure } from '../base/errors.ts';
+import type { ClusterRanges } from './cluster-ranges.ts';
 
 export const DATA_ROOT = '/var/lib/coxswain';
 export const RUN_ROOT = '/run/coxswain';
@@ -20,7 +21,7 @@ export interface ProcessIdentity {
 
 export interface NodeRecord {
   readonly name: string;
-  readonly address: string;
+  readonly addresses: readonly string[];
   /** First process of the node's PID namespace's parent; its end ends the node. */
   readonly supervisor?: ProcessIdentity;
 }
@@ -30,6 +31,7 @@ export interface ClusterRecord {
   readonly stateDir: string;
   readonly apiPort: number;
   readonly createdAt: string;
+  readonly ranges: ClusterRanges;
   readonly nodes: readonly NodeRecord[];
   readonly server?: ProcessIdentity;
 }

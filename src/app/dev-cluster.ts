@@ -7,10 +7,20 @@ import { mkdirSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { resolve } from 'node:path';
 import { systemClock } from '../base/clock.ts';
-import { CLUSTER_DNS } from '../base/cluster-defaults.ts';
 import { failure } from '../base/errors.ts';
-import { createNodeNamespace, createSwitch, nodeAddress } from '../network/segment.ts';
+import { createNodeNamespace, createSwitch } from '../network/segment.ts';
 import { withLock } from './cluster-lock.ts';
+import {
+  apiAddresses,
+  type ClusterRanges,
+  checkCapacity,
+  chooseRanges,
+  dnsAddress,
+  ipFamilyOf,
+  nodeAddresses,
+  type RangeChoice,
+  segmentsOf,
+} from './cluster-ranges.ts';
 import {
   type ClusterRecord,
   checkClusterName,
@@ -40,6 +50,7 @@ export interface UpOptions {
   readonly nodes?: number;
   readonly apiPort?: number;
   readonly stateDir?: string;
+  readonly ranges: RangeChoice;
   readonly foreground: boolean;
   readonly say: Say;
 }
@@ -95,7 +106,8 @@ function describe(record: ClusterRecord, seconds: number, alreadyRunning: boolea
   };
 }
 
-function alreadyRunning(record: ClusterRecord, { nodes, apiPort, stateDir, say }: UpOptions): UpResult {
+function alreadyRunning(record: ClusterRecord, { nodes, apiPort, stateDir, ranges, say }: UpOptions): UpResult {
+  keepRanges(record, ranges);
   const differs = [
     nodes !== undefined && nodes !== record.nodes.length && `--nodes ${nodes} (it has ${record.nodes.length})`,
     apiPort !== undefined &&
@@ -136,6 +148,8 @@ async function start(
       'Conflict',
       `cluster "${name}" has ${before.nodes.length} nodes and its data knows them; resume it with --nodes ${before.nodes.length} or more, or delete it first: cox down --name ${name}`,
     );
+  const ranges = before ? keepRanges(before, options.ranges) : chooseRanges(options.ranges);
+  checkCapacity(ranges, nodeCount);
   await tearDown(name);
 
   const apiPort = await chooseApiPort(options.apiPort ?? before?.apiPort ?? DEFAULT_API_PORT);
@@ -144,20 +158,22 @@ async function start(
   mkdirSync(runDir(name), { recursive: true, mode: 0o700 });
   const nodes: NodeRecord[] = Array.from({ length: nodeCount }, (_, i) => ({
     name: `node-${i + 1}`,
-    address: nodeAddress(i + 1),
+    addresses: nodeAddresses(ranges, i + 1),
   }));
   let record: ClusterRecord = {
     name,
     stateDir,
     apiPort,
     createdAt: before?.createdAt ?? new Date(systemClock.now()).toISOString(),
+    ranges,
     nodes,
   };
   saveRecord(record);
 
-  const pki = await openPki(stateDir);
+  const segments = segmentsOf(ranges);
+  const pki = await openPki(stateDir, { addresses: apiAddresses(ranges), ranges });
   signal.throwIfAborted();
-  createSwitch({ name: switchNamespace(name) });
+  createSwitch({ name: switchNamespace(name), segments });
   // It takes longest: the rest is made while it starts.
   const server = superviseServer(supervised(name, 'server', serverConfig(record), switchNamespace(name)));
   record = { ...record, server };
@@ -175,7 +191,12 @@ async function start(
   signal.throwIfAborted();
 
   const startedNodes = nodes.map((node, at) => {
-    createNodeNamespace({ switch: switchNamespace(name), name: nodeNamespace(name, node.name), ip: node.address });
+    createNodeNamespace({
+      switch: switchNamespace(name),
+      name: nodeNamespace(name, node.name),
+      ips: node.addresses,
+      segments,
+    });
     return {
       ...node,
       supervisor: superviseNode(
@@ -202,12 +223,27 @@ async function start(
     nodes.map(node => node.name),
   );
   step(`${nodes.map(node => node.name).join(', ')} Ready`);
-  await waitForDns(
-    context,
-    nodes.map(node => nodeNamespace(name, node.name)),
-  );
-  step(`DNS answers at ${CLUSTER_DNS}`);
+  const dns = dnsAddress(ranges);
+  await waitForDns(context, { address: dns, namespaces: nodes.map(node => nodeNamespace(name, node.name)) });
+  step(`DNS answers at ${dns}`);
   return record;
+}
+
+/** Its ranges, which it keeps for life; refuses options that ask for others. */
+function keepRanges({ name, ranges }: ClusterRecord, choice: RangeChoice): ClusterRanges {
+  for (const [key, option, kept] of [
+    ['ipFamily', '--ip-family', ipFamilyOf(ranges)],
+    ['podCidr', '--pod-cidr', ranges.podCidrs.join()],
+    ['serviceCidr', '--service-cidr', ranges.serviceCidrs.join()],
+    ['nodeMaskSize', '--node-cidr-mask-size', ranges.nodeMaskSizes.join()],
+  ] as const)
+    if (choice[key] !== undefined && choice[key] !== kept)
+      throw failure(
+        409,
+        'Conflict',
+        `${option} ${choice[key]}: cluster "${name}" was made with ${kept} and keeps it; delete it first: cox down --name ${name}`,
+      );
+  return ranges;
 }
 
 function stepper(say: Say): (what: string) => void {

@@ -3,6 +3,7 @@
  * loopback link of the node's namespace: pods reach it through their gateway, and no kernel module is needed.
  */
 
+import { hostPrefix } from '../network/pod-links.ts';
 import { addAddress, withRoutes } from '../sys/netlink.ts';
 import { closeNetns, openOwnNetns } from '../sys/netns.ts';
 
@@ -12,7 +13,9 @@ const LOOPBACK_INDEX = 1;
 export function ensureDnsAddress(address: string): void {
   const namespace = openOwnNetns();
   try {
-    withRoutes(namespace, routes => routes.request([addAddress({ index: LOOPBACK_INDEX, prefix: `${address}/32` })]));
+    withRoutes(namespace, routes =>
+      routes.request([addAddress({ index: LOOPBACK_INDEX, prefix: hostPrefix(address) })]),
+    );
   } finally {
     closeNetns(namespace);
   }

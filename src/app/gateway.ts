@@ -18,6 +18,13 @@ import { bindUdp, listenTcp } from '../sys/socket.ts';
 const LOOPBACK = '127.0.0.1';
 const UDP_IDLE_MS = 60_000;
 
+interface NodePort {
+  readonly protocol: string;
+  readonly port: number;
+  /** The Service's first family: in the other it may not be reachable. */
+  readonly isV6: boolean;
+}
+
 interface Listener {
   close(): void;
 }
@@ -27,7 +34,7 @@ export class Gateway {
   readonly #nodes: Informer<Node>;
   readonly #machineNetns: number;
   readonly #log: Logger;
-  /** `TCP/30080` → its socket. */
+  /** By protocol, port and family. */
   readonly #listeners = new Map<string, Listener>();
   #turn = 0;
 
@@ -54,21 +61,23 @@ export class Gateway {
   }
 
   #reconcile(): void {
-    const wanted = new Map<string, { protocol: string; port: number }>();
-    for (const service of this.#services.values()) {
-      for (const { nodePort, protocol = 'TCP' } of service.spec.ports ?? [])
-        if (nodePort) wanted.set(`${protocol}/${nodePort}`, { protocol, port: nodePort });
+    const wanted = new Map<string, NodePort>();
+    for (const { spec } of this.#services.values()) {
+      const isV6 = spec.ipFamilies?.[0] === 'IPv6';
+      for (const { nodePort, protocol = 'TCP' } of spec.ports ?? [])
+        if (nodePort) wanted.set(`${protocol}/${nodePort}/${isV6}`, { protocol, port: nodePort, isV6 });
     }
     for (const [key, listener] of this.#listeners) {
       if (wanted.has(key)) continue;
       listener.close();
       this.#listeners.delete(key);
     }
-    for (const [key, { protocol, port }] of wanted) {
+    for (const [key, nodePort] of wanted) {
+      const { protocol, port } = nodePort;
       if (this.#listeners.has(key)) continue;
       try {
-        if (protocol === 'TCP') this.#listeners.set(key, this.#relayTcp(port));
-        else if (protocol === 'UDP') this.#listeners.set(key, this.#relayUdp(port));
+        if (protocol === 'TCP') this.#listeners.set(key, this.#relayTcp(nodePort));
+        else if (protocol === 'UDP') this.#listeners.set(key, this.#relayUdp(nodePort));
       } catch (error) {
         this.#log.warn('node port cannot be opened on 127.0.0.1', { port, protocol, error: messageOf(error) });
       }
@@ -76,19 +85,20 @@ export class Gateway {
   }
 
   /** Ready nodes in turn, so that one broken node does not take a port with it for ever. */
-  #nodeAddress(): string | undefined {
+  #nodeAddress(isV6: boolean): string | undefined {
     const ready = [...this.#nodes.values()].filter(node =>
       node.status?.conditions?.some(condition => condition.type === 'Ready' && condition.status === 'True'),
     );
     const node = ready[this.#turn++ % Math.max(ready.length, 1)];
-    return node?.status?.addresses?.find(address => address.type === 'InternalIP')?.address;
+    return node?.status?.addresses?.find(({ type, address }) => type === 'InternalIP' && address.includes(':') === isV6)
+      ?.address;
   }
 
-  #relayTcp(port: number): Listener {
+  #relayTcp({ port, isV6 }: NodePort): Listener {
     const fd = listenTcp({ namespace: this.#machineNetns, address: LOOPBACK, port });
     const open = new Set<Socket>();
     const server: Server = createServer({ allowHalfOpen: true, noDelay: true }, client => {
-      const address = this.#nodeAddress();
+      const address = this.#nodeAddress(isV6);
       if (!address) return void client.resetAndDestroy();
       const node = connectTcp({ host: address, port, allowHalfOpen: true, noDelay: true });
       for (const [from, to] of [
@@ -112,7 +122,7 @@ export class Gateway {
   }
 
   /** One upstream socket for each client, so that replies find their way back. */
-  #relayUdp(port: number): Listener {
+  #relayUdp({ port, isV6 }: NodePort): Listener {
     const fd = bindUdp({ namespace: this.#machineNetns, address: LOOPBACK, port });
     const front = createSocket('udp4');
     const flows = new Map<string, { socket: UdpSocket; lastMs: number }>();
@@ -120,7 +130,7 @@ export class Gateway {
       const key = `${client.address}:${client.port}`;
       let flow = flows.get(key);
       if (!flow) {
-        const socket = createSocket('udp4');
+        const socket = createSocket(isV6 ? 'udp6' : 'udp4');
         flow = { socket, lastMs: 0 };
         flows.set(key, flow);
         socket.on('message', reply => front.send(reply, client.port, client.address));
@@ -135,7 +145,7 @@ export class Gateway {
       flows.delete(key);
     };
     front.on('message', (message, client) => {
-      const address = this.#nodeAddress();
+      const address = this.#nodeAddress(isV6);
       if (!address) return;
       const { socket } = flowOf(client, address);
       const send = () =>

@@ -3,9 +3,8 @@
 import { join } from 'node:path';
 import type { KeyPair } from '../apiserver/certificates/certificate.ts';
 import { defaultServerNames, ensurePki, type Pki } from '../apiserver/certificates/pki.ts';
-import { SERVICE_CIDR } from '../base/cluster-defaults.ts';
-import { switchAddress } from '../network/segment.ts';
 import { NODE_NETWORK_GROUP } from './addons.ts';
+import { type ClusterRanges, kubernetesAddress } from './cluster-ranges.ts';
 
 export interface AgentCredentials {
   readonly ca: string;
@@ -19,11 +18,12 @@ export interface AgentCredentials {
 
 export const pkiDir = (stateDir: string): string => join(stateDir, 'pki');
 
-/** First address of the service range: the Service `kubernetes`. */
-const KUBERNETES_SERVICE_ADDRESS = SERVICE_CIDR.replace(/\.\d+\/\d+$/, '.1');
-
-export function openPki(stateDir: string): Promise<Pki> {
-  return ensurePki(pkiDir(stateDir), { sans: [...defaultServerNames(), switchAddress(), KUBERNETES_SERVICE_ADDRESS] });
+/** `addresses` are where the API server listens beside localhost. */
+export function openPki(
+  stateDir: string,
+  { addresses, ranges }: { readonly addresses: readonly string[]; readonly ranges: ClusterRanges },
+): Promise<Pki> {
+  return ensurePki(pkiDir(stateDir), { sans: [...defaultServerNames(), ...addresses, kubernetesAddress(ranges)] });
 }
 
 export function adminCredentials(pki: Pki): Promise<KeyPair> {
@@ -32,12 +32,12 @@ export function adminCredentials(pki: Pki): Promise<KeyPair> {
 
 export async function agentCredentials(
   pki: Pki,
-  node: { readonly name: string; readonly address: string },
+  node: { readonly name: string; readonly addresses: readonly string[] },
 ): Promise<AgentCredentials> {
   const subject = { commonName: `system:node:${node.name}`, organizations: ['system:nodes'] };
   const [kubelet, serving, network] = await Promise.all([
     pki.ensureClient(`${node.name}-kubelet`, subject),
-    pki.ensureServer(`${node.name}-serving`, subject, [node.name, node.address]),
+    pki.ensureServer(`${node.name}-serving`, subject, [node.name, ...node.addresses]),
     pki.ensureClient(`${node.name}-network`, {
       commonName: `system:coxswain:network:${node.name}`,
       organizations: [NODE_NETWORK_GROUP],

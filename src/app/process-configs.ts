@@ -2,18 +2,9 @@
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import {
-  CLUSTER_CIDR,
-  CLUSTER_DNS,
-  CLUSTER_DOMAIN,
-  KUBELET_PORT,
-  NODE_CIDR_MASK_SIZE,
-  NODE_PORT_RANGE,
-  SEGMENT_API_PORT,
-  SERVICE_CIDR,
-} from '../base/cluster-defaults.ts';
-import { switchAddress } from '../network/segment.ts';
+import { CLUSTER_DOMAIN, KUBELET_PORT, NODE_PORT_RANGE, SEGMENT_API_PORT } from '../base/cluster-defaults.ts';
 import type { AgentConfig } from './agent.ts';
+import { apiAddresses, dnsAddress } from './cluster-ranges.ts';
 import { type ClusterRecord, cgroupPath, type NodeRecord, netnsPath, runDir } from './cluster-record.ts';
 import type { AgentCredentials } from './pki.ts';
 import type { ServerConfig } from './server.ts';
@@ -45,13 +36,12 @@ export function serverConfig(record: ClusterRecord): ServerConfig {
     runDir: runDir(record.name),
     apiPort: record.apiPort,
     machineNetnsFd: 9,
-    advertise: { address: switchAddress(), port: SEGMENT_API_PORT },
-    serviceCidr: SERVICE_CIDR,
-    clusterCidr: CLUSTER_CIDR,
-    nodeCidrMaskSize: NODE_CIDR_MASK_SIZE,
+    addresses: apiAddresses(record.ranges),
+    port: SEGMENT_API_PORT,
+    ranges: record.ranges,
     nodePortRange: NODE_PORT_RANGE,
     clusterDomain: CLUSTER_DOMAIN,
-    clusterDns: CLUSTER_DNS,
+    clusterDns: dnsAddress(record.ranges),
   };
 }
 
@@ -59,20 +49,21 @@ export function agentConfig(record: ClusterRecord, node: NodeRecord, credentials
   return {
     cluster: record.name,
     node: node.name,
-    nodeAddress: node.address,
-    server: `https://${switchAddress()}:${SEGMENT_API_PORT}`,
+    nodeAddresses: node.addresses,
+    server: `https://${inUrl(apiAddresses(record.ranges)[0]!)}:${SEGMENT_API_PORT}`,
     rootDir: join(record.stateDir, node.name),
     runDir: join(runDir(record.name), node.name),
     imageDir: join(record.stateDir, 'images'),
     credentials,
     kubeletPort: KUBELET_PORT,
-    clusterCidr: CLUSTER_CIDR,
-    serviceCidr: SERVICE_CIDR,
+    ranges: record.ranges,
     clusterDomain: CLUSTER_DOMAIN,
-    clusterDns: CLUSTER_DNS,
+    clusterDns: dnsAddress(record.ranges),
     cgroupRoot: `${cgroupPath(record.name)}/${node.name}`,
   };
 }
+
+const inUrl = (address: string): string => (address.includes(':') ? `[${address}]` : address);
 
 export function logTail(name: string, part: string): string {
   try {

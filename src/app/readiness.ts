@@ -3,11 +3,11 @@
 import { createSocket } from 'node:dgram';
 import type { Node } from '../api/core/v1.gen.ts';
 import { systemClock } from '../base/clock.ts';
-import { CLUSTER_DNS, CLUSTER_DOMAIN } from '../base/cluster-defaults.ts';
+import { CLUSTER_DOMAIN } from '../base/cluster-defaults.ts';
 import { failure, messageOf } from '../base/errors.ts';
 import { HttpsTransport, type HttpsTransportOptions } from '../client/https-transport.ts';
 import { NODES } from '../client/resources.ts';
-import { bindUdp } from '../sys/socket.ts';
+import { openUdp } from '../sys/socket.ts';
 import { accepts } from './port-probe.ts';
 
 export interface ReadinessContext {
@@ -89,8 +89,11 @@ export async function waitForNodes(context: ReadinessContext, names: readonly st
 }
 
 /** Asks each node's own DNS, from inside that node, for the API server's name. */
-export async function waitForDns(context: ReadinessContext, namespaces: readonly string[]): Promise<void> {
-  for (const namespace of namespaces) {
+export async function waitForDns(
+  context: ReadinessContext,
+  dns: { readonly address: string; readonly namespaces: readonly string[] },
+): Promise<void> {
+  for (const namespace of dns.namespaces) {
     await poll(
       context,
       {
@@ -99,27 +102,30 @@ export async function waitForDns(context: ReadinessContext, namespaces: readonly
         deadlineMs: DNS_DEADLINE_MS,
         pollMs: 5,
       },
-      () => resolves(namespace),
+      () => resolves(namespace, dns.address),
     );
   }
 }
 
-/** `kubernetes.default.svc.<domain>` type A, in wire form (RFC 1035 §4). */
-function query(): Buffer {
+const RECORD_TYPE = { IPv4: 1, IPv6: 28 } as const;
+
+/** `kubernetes.default.svc.<domain>` type A or AAAA, in wire form (RFC 1035 §4). */
+function query(type: number): Buffer {
   const labels = ['kubernetes', 'default', 'svc', ...CLUSTER_DOMAIN.split('.')];
   const name = Buffer.concat([
     ...labels.map(label => Buffer.concat([Buffer.from([label.length]), Buffer.from(label)])),
     Buffer.from([0]),
   ]);
-  return Buffer.concat([Buffer.from([0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]), name, Buffer.from([0, 1, 0, 1])]);
+  return Buffer.concat([Buffer.from([0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]), name, Buffer.from([0, type, 0, 1])]);
 }
 
 const REPLY_MS = 300;
 
-function resolves(namespace: string): Promise<boolean> {
-  const fd = bindUdp({ namespace, address: '0.0.0.0', port: 0 });
+function resolves(namespace: string, server: string): Promise<boolean> {
+  const v6 = server.includes(':');
+  const fd = openUdp({ namespace, family: v6 ? 6 : 4 });
   return new Promise(resolve => {
-    const socket = createSocket('udp4');
+    const socket = createSocket(v6 ? 'udp6' : 'udp4');
     const finish = (answered: boolean) => {
       clearTimeout(timer);
       socket.close();
@@ -131,6 +137,8 @@ function resolves(namespace: string): Promise<boolean> {
       finish((reply[2]! & 0x80) !== 0 && (reply[3]! & 0x0f) === 0 && reply.readUInt16BE(6) > 0),
     );
     socket.on('error', () => finish(false));
-    socket.bind({ fd }, () => socket.send(query(), 53, CLUSTER_DNS, error => error && finish(false)));
+    socket.bind({ fd }, () =>
+      socket.send(query(RECORD_TYPE[v6 ? 'IPv6' : 'IPv4']), 53, server, error => error && finish(false)),
+    );
   });
 }

@@ -17,6 +17,7 @@ import { startScheduler } from '../scheduler/scheduler.ts';
 import { LmdbStore } from '../store/lmdb.ts';
 import { listenTcp } from '../sys/socket.ts';
 import { ensureAddons } from './addons.ts';
+import type { ClusterRanges } from './cluster-ranges.ts';
 import { keepCompiledCode } from './compile-cache.ts';
 import { Gateway } from './gateway.ts';
 import { openPki } from './pki.ts';
@@ -28,11 +29,10 @@ export interface ServerConfig {
   readonly apiPort: number;
   /** Descriptor of the machine's network namespace, where the sockets on 127.0.0.1 are made. */
   readonly machineNetnsFd: number;
-  /** Where nodes and pods reach the API server. */
-  readonly advertise: { readonly address: string; readonly port: number };
-  readonly serviceCidr: string;
-  readonly clusterCidr: string;
-  readonly nodeCidrMaskSize: number;
+  /** Where nodes and pods reach the API server; the first is the one that the Service `kubernetes` leads to. */
+  readonly addresses: readonly string[];
+  readonly port: number;
+  readonly ranges: ClusterRanges;
   readonly nodePortRange: { readonly first: number; readonly last: number };
   readonly clusterDomain: string;
   readonly clusterDns: string;
@@ -49,17 +49,18 @@ export async function runServer(config: ServerConfig): Promise<void> {
     log.error('unhandled rejection', { error: error instanceof Error ? error : messageOf(error) }),
   );
 
-  const pki = await openPki(config.stateDir);
+  const { addresses, port, ranges } = config;
+  const pki = await openPki(config.stateDir, { addresses, ranges });
   const store = await LmdbStore.open(join(config.stateDir, 'store'));
   const late: { server?: ApiServer } = {};
   const security = createSecurity({
     reader: () => late.server!.reader,
     transport: () => late.server!.transport(LOOPBACK_USER),
     pki,
-    serviceCidrs: [config.serviceCidr],
+    serviceCidrs: ranges.serviceCidrs,
     nodePortRange: config.nodePortRange,
     clusterDomain: config.clusterDomain,
-    advertise: config.advertise,
+    advertise: { address: addresses[0]!, port },
     clock,
     random,
     log,
@@ -72,11 +73,8 @@ export async function runServer(config: ServerConfig): Promise<void> {
 
   const tls = { key: pki.server.key, cert: pki.server.certificate, ca: pki.ca };
   const fd = listenTcp({ namespace: config.machineNetnsFd, address: '127.0.0.1', port: config.apiPort });
-  await Promise.all([
-    server.listen({ fd }, tls),
-    server.listen({ host: config.advertise.address, port: config.advertise.port }, tls),
-  ]);
-  log.info('serving', { port: config.apiPort, advertise: config.advertise.address });
+  await Promise.all([server.listen({ fd }, tls), ...addresses.map(host => server.listen({ host, port }, tls))]);
+  log.info('serving', { port: config.apiPort, addresses: addresses.join(',') });
 
   const informers = new InformerFactory({ transport, log });
   informers.start(stop.signal);
@@ -88,8 +86,8 @@ export async function runServer(config: ServerConfig): Promise<void> {
     random,
     signal: stop.signal,
     caPem: pki.ca,
-    clusterCidr: config.clusterCidr,
-    nodeCidrMaskSize: config.nodeCidrMaskSize,
+    clusterCidrs: ranges.podCidrs,
+    nodeCidrMaskSizes: ranges.nodeMaskSizes,
   });
   startScheduler({
     transport: server.transport(LOOPBACK_USER, 'kube-scheduler'),

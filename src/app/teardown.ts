@@ -44,7 +44,7 @@ export async function tearDown(name: string): Promise<void> {
     saveRecord({
       ...record,
       server: undefined,
-      nodes: record.nodes.map(({ name: node, address }) => ({ name: node, address })),
+      nodes: record.nodes.map(({ name: node, addresses }) => ({ name: node, addresses })),
     } as ClusterRecord);
 }
 

@@ -1,11 +1,10 @@
 /** The numbers a cluster has unless told otherwise; the address ranges are kubeadm's. */
 
-export const SERVICE_CIDR = '10.96.0.0/12';
-export const CLUSTER_CIDR = '10.244.0.0/16';
-export const NODE_CIDR_MASK_SIZE = 24;
+export const SERVICE_CIDR = { IPv4: '10.96.0.0/12', IPv6: 'fd00:10:96::/112' } as const;
+export const CLUSTER_CIDR = { IPv4: '10.244.0.0/16', IPv6: 'fd00:10:244::/56' } as const;
+/** Prefix length of one node's share of the cluster range. */
+export const NODE_CIDR_MASK_SIZE = { IPv4: 24, IPv6: 64 } as const;
 export const CLUSTER_DOMAIN = 'cluster.local';
-/** Tenth address of the service range. */
-export const CLUSTER_DNS = '10.96.0.10';
 export const NODE_PORT_RANGE = { first: 30000, last: 32767 } as const;
 export const KUBELET_PORT = 10250;
 

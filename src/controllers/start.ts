@@ -1,6 +1,7 @@
 /** The one entry to the controllers: `src/app` calls it with a transport, and everything runs until the signal aborts. */
 
 import { type Clock, systemClock } from '../base/clock.ts';
+import { CLUSTER_CIDR, NODE_CIDR_MASK_SIZE } from '../base/cluster-defaults.ts';
 import type { Logger } from '../base/log.ts';
 import { type Random, systemRandom } from '../base/random.ts';
 import { InformerFactory } from '../client/informer.ts';
@@ -16,11 +17,10 @@ export interface StartControllersOptions {
   readonly caPem: string;
   readonly clock?: Clock;
   readonly random?: Random;
-  /** One range, or two of different families separated by a comma; default 10.244.0.0/16. */
-  readonly clusterCidr?: string;
-  /** Default 24 for IPv4, 64 for IPv6. */
-  readonly nodeCidrMaskSize?: number;
-  readonly nodeCidrMaskSizeIpv6?: number;
+  /** Pod ranges, one or one of each family; default 10.244.0.0/16. */
+  readonly clusterCidrs?: readonly string[];
+  /** Prefix length of a node's share of each; default 24 for IPv4, 64 for IPv6. */
+  readonly nodeCidrMaskSizes?: readonly number[];
   /** Shared with other components of the process; without it, one is made and started. */
   readonly informers?: InformerFactory;
   /** Default: all of them. */
@@ -29,6 +29,7 @@ export interface StartControllersOptions {
 
 export function startControllers(options: StartControllersOptions): ControllerHost {
   const { transport, log, signal, caPem, clock = systemClock, random = systemRandom } = options;
+  const clusterCidrs = options.clusterCidrs ?? [CLUSTER_CIDR.IPv4];
   const informers = options.informers ?? new InformerFactory({ transport, log });
   const host = new ControllerHost({
     transport,
@@ -36,9 +37,10 @@ export function startControllers(options: StartControllersOptions): ControllerHo
     definitions: options.definitions ?? controllers,
     settings: {
       caPem,
-      clusterCidrs: (options.clusterCidr ?? '10.244.0.0/16').split(','),
-      nodeCidrMaskSize: options.nodeCidrMaskSize ?? 24,
-      nodeCidrMaskSizeIpv6: options.nodeCidrMaskSizeIpv6 ?? 64,
+      clusterCidrs,
+      nodeCidrMaskSizes:
+        options.nodeCidrMaskSizes ??
+        clusterCidrs.map(cidr => NODE_CIDR_MASK_SIZE[cidr.includes(':') ? 'IPv6' : 'IPv4']),
     },
     log,
     clock,

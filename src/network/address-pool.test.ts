@@ -53,10 +53,14 @@ test('a node with a new range gives new addresses', () => {
 
 test('masquerade spares pods, nodes and multicast', () => {
   const text = renderMasquerade({
-    podCidr: '10.244.1.0/24',
+    podCidrs: ['10.244.1.0/24', 'fd00:0:0:1::/64'],
     clusterCidrs: ['10.244.0.0/16', 'fd00::/48'],
-    nodeIps: ['172.30.0.3', '172.30.0.2', '172.30.0.2'],
+    nodeIps: ['172.30.0.3', '172.30.0.2', '172.30.0.2', 'fd00:172::2'],
   });
   assert.match(text, /elements = \{ 10\.244\.0\.0\/16, 172\.30\.0\.2, 172\.30\.0\.3, 224\.0\.0\.0\/4 \}/);
-  assert.match(text, /ip saddr 10\.244\.1\.0\/24 ip daddr != @internal masquerade fully-random/);
+  assert.match(text, /\tip saddr 10\.244\.1\.0\/24 ip daddr != @internal masquerade fully-random/);
+  assert.match(text, /elements = \{ fd00:172::2, fd00::\/48, ff00::\/8 \}/);
+  assert.match(text, /\tip6 saddr fd00:0:0:1::\/64 ip6 daddr != @internal masquerade fully-random/);
+  const single = renderMasquerade({ podCidrs: ['10.244.1.0/24'], clusterCidrs: [], nodeIps: [] });
+  assert.doesNotMatch(single, /ip6/);
 });

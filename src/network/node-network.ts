@@ -4,6 +4,7 @@
  * Invariant: pods attached keep working whatever happens to this process or to the API server; only changes wait for them.
  */
 
+import { join } from 'node:path';
 import type { Node } from '../api/core/v1.gen.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
@@ -15,11 +16,11 @@ import { NODES } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { RouteSocket } from '../sys/netlink.ts';
 import { closeNetns, openNetns, openOwnNetns } from '../sys/netns.ts';
-import { NFPROTO_IPV4, Nfnetlink } from '../sys/nfnetlink.ts';
+import { Nfnetlink } from '../sys/nfnetlink.ts';
 import { Nftables } from '../sys/nftables.ts';
 import { AddressPool } from './address-pool.ts';
 import { type HostPort, HostPorts } from './host-ports.ts';
-import { MASQUERADE_TABLE, Masquerade } from './masquerade.ts';
+import { Masquerade } from './masquerade.ts';
 import { Overlay, type OverlayMode, type Peer } from './overlay.ts';
 import { PodLinks } from './pod-links.ts';
 
@@ -32,7 +33,8 @@ const RETRY_MS_MAX = 10_000;
 
 export interface NodeNetworkOptions {
   readonly nodeName: string;
-  readonly nodeIp: string;
+  /** One of each family that the node has; packets between nodes travel by the first one's. */
+  readonly nodeIps: readonly string[];
   /** Ranges that hold all pods of the cluster. */
   readonly clusterCidrs: readonly string[];
   /** Where addresses in use are recorded; survives restarts. */
@@ -53,13 +55,13 @@ export class NodeNetwork {
   readonly #nodes: Informer<Node>;
   readonly #namespace: number;
   readonly #routes: RouteSocket;
-  readonly #pool: AddressPool;
+  readonly #pools: { readonly IPv4: AddressPool; readonly IPv6: AddressPool };
   readonly #links: PodLinks;
   readonly #overlay: Overlay;
   readonly #raw: Nfnetlink;
   readonly #masquerade: Masquerade;
   readonly #hostPorts: HostPorts;
-  #podCidr: string | undefined;
+  #podCidrs: readonly string[] = [];
   #mac: string | undefined;
   #problem: string | undefined = 'the node has no pod address range yet';
   #wake: (() => void) | undefined;
@@ -72,17 +74,19 @@ export class NodeNetwork {
     this.#nodes = options.informers.get<Node>(NODES);
     this.#namespace = options.namespace === undefined ? openOwnNetns() : openNetns(options.namespace);
     this.#routes = new RouteSocket(this.#namespace);
-    this.#pool = new AddressPool(options.stateDir);
+    this.#pools = {
+      IPv4: new AddressPool(join(options.stateDir, 'ipv4')),
+      IPv6: new AddressPool(join(options.stateDir, 'ipv6')),
+    };
     const kernel = { namespace: this.#namespace, routes: this.#routes };
     this.#links = new PodLinks(kernel);
-    this.#overlay = new Overlay({ ...kernel, mode: options.mode ?? 'vxlan', nodeIp: options.nodeIp });
+    this.#overlay = new Overlay({ ...kernel, mode: options.mode ?? 'vxlan', nodeIp: options.nodeIps[0]! });
     this.#raw = new Nfnetlink(this.#namespace);
-    const table = { family: NFPROTO_IPV4, table: MASQUERADE_TABLE };
     const nftables = new Nftables(this.#namespace);
     this.#hostPorts = new HostPorts(nftables);
     this.#masquerade = new Masquerade({
       nftables,
-      fingerprint: () => this.#raw.fingerprint(table),
+      fingerprint: table => this.#raw.fingerprint(table),
     });
   }
 
@@ -105,7 +109,7 @@ export class NodeNetwork {
         retryMs = RETRY_MS_MIN;
       } catch (error) {
         this.#log.warn('pod network not set up, retrying', { error: messageOf(error), retryMs });
-        if (this.#podCidr === undefined) this.#problem = messageOf(error);
+        if (this.#podCidrs.length === 0) this.#problem = messageOf(error);
         await this.#clock.sleep(retryMs, signal);
         retryMs = Math.min(retryMs * 2, RETRY_MS_MAX);
         this.#pending = true;
@@ -116,31 +120,32 @@ export class NodeNetwork {
     closeNetns(this.#namespace);
   }
 
-  /** {@link AddressPool} and links of one pod. Rejects until the node has its range. Takes about 2 ms. */
+  /** Addresses ({@link AddressPool}), one of each of the node's ranges, and links of one pod. Rejects until there are ranges. Takes about 2 ms. */
   async attach(pod: {
     readonly uid: string;
     readonly namespace: string;
     readonly name: string;
     readonly netnsPath: string;
   }): Promise<{ readonly ips: readonly string[] }> {
-    if (this.#problem !== undefined || this.#podCidr === undefined)
-      throw new Error(`pod network not ready: ${this.#problem}`);
+    if (this.#problem !== undefined) throw new Error(`pod network not ready: ${this.#problem}`);
     const startMs = this.#clock.monotonic();
-    const ip = this.#pool.assign(pod.uid, this.#podCidr);
-    this.#links.attach({ uid: pod.uid, ip, netnsPath: pod.netnsPath });
+    const ips = this.#podCidrs.map(range => this.#poolOf(range).assign(pod.uid, range));
+    this.#links.attach({ uid: pod.uid, ips, netnsPath: pod.netnsPath });
     attachSeconds().observe((this.#clock.monotonic() - startMs) / 1000);
-    return { ips: [ip] };
+    return { ips };
   }
 
   async detach(podUid: string): Promise<void> {
-    await this.#links.detach({ uid: podUid, ip: this.#pool.addressOf(podUid) });
+    const pools = Object.values(this.#pools);
+    await this.#links.detach({ uid: podUid, ips: pools.flatMap(pool => pool.addressOf(podUid) ?? []) });
     // Last: an address must not be given again while a link may still have it.
-    this.#pool.release(podUid);
+    for (const pool of pools) pool.release(podUid);
   }
 
   async retain(podUids: ReadonlySet<string>): Promise<void> {
     this.#links.retain(podUids);
-    for (const uid of [...this.#pool.owners().keys()]) if (!podUids.has(uid)) await this.detach(uid);
+    const owners = Object.values(this.#pools).flatMap(pool => [...pool.owners().keys()]);
+    for (const uid of new Set(owners)) if (!podUids.has(uid)) await this.detach(uid);
   }
 
   /** All host ports of this node's pods: those not given any more are closed. */
@@ -148,6 +153,10 @@ export class NodeNetwork {
     // What lies on the loopback link is no address of the node: the cluster's DNS address does.
     const own = this.#routes.addresses().filter(({ index, prefix }) => index !== 1 && !prefix.includes(':'));
     this.#hostPorts.apply(ports, [...new Set(own.map(({ prefix }) => prefix.split('/')[0]!))].sort());
+  }
+
+  #poolOf(range: string): AddressPool {
+    return this.#pools[range.includes(':') ? 'IPv6' : 'IPv4'];
   }
 
   notReadyReason(): string | undefined {
@@ -180,25 +189,26 @@ export class NodeNetwork {
 
   async #reconcile(): Promise<void> {
     const own = this.#nodes.get(this.#options.nodeName);
-    const podCidr = podCidrOf(own);
-    if (!own || !podCidr) return;
-    if (podCidr !== this.#podCidr) {
-      const { mac, mtu } = this.#overlay.configure(podCidr);
-      this.#links.configure({ podCidr, mtu });
+    const podCidrs = podCidrsOf(own);
+    if (!own || podCidrs.length === 0) return;
+    const isNew = podCidrs.join() !== this.#podCidrs.join();
+    if (isNew) {
+      const { mac, mtu } = this.#overlay.configure(podCidrs);
+      this.#links.configure({ podCidrs, mtu });
       this.#mac = mac;
     }
     const nodes = [...this.#nodes.values()];
     if (this.#nodes.hasSynced)
       this.#overlay.apply(nodes.flatMap(node => (node.metadata.name === this.#options.nodeName ? [] : peerOf(node))));
     this.#masquerade.apply({
-      podCidr,
-      clusterCidrs: this.#options.clusterCidrs,
-      nodeIps: [this.#options.nodeIp, ...nodes.flatMap(addressesOf)],
+      podCidrs,
+      clusterCidrs: [...this.#options.clusterCidrs, ...nodes.flatMap(podCidrsOf)],
+      nodeIps: [...this.#options.nodeIps, ...nodes.flatMap(addressesOf)],
     });
-    if (podCidr !== this.#podCidr) {
-      this.#podCidr = podCidr;
+    if (isNew) {
+      this.#podCidrs = podCidrs;
       this.#problem = undefined;
-      this.#log.info('pod network ready', { podCidr });
+      this.#log.info('pod network ready', { podCidrs: podCidrs.join(',') });
     }
     if (this.#mac !== undefined && own.metadata.annotations?.[VTEP_MAC_ANNOTATION] !== this.#mac) {
       const patch = { metadata: { annotations: { [VTEP_MAC_ANNOTATION]: this.#mac } } };
@@ -214,9 +224,8 @@ const attachSeconds = () =>
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5],
   );
 
-function podCidrOf(node: Node | undefined): string | undefined {
-  const ranges = node?.spec?.podCIDRs ?? (node?.spec?.podCIDR ? [node.spec.podCIDR] : []);
-  return ranges.find(range => !range.includes(':'));
+function podCidrsOf(node: Node | undefined): readonly string[] {
+  return node?.spec?.podCIDRs ?? (node?.spec?.podCIDR ? [node.spec.podCIDR] : []);
 }
 
 function addressesOf(node: Node): string[] {
@@ -226,15 +235,13 @@ function addressesOf(node: Node): string[] {
 }
 
 function peerOf(node: Node): Peer[] {
-  const podCidr = podCidrOf(node);
-  const nodeIp = node.status?.addresses?.find(
-    ({ type, address }) => type === 'InternalIP' && !address.includes(':'),
-  )?.address;
-  if (!podCidr || !nodeIp) return [];
-  return [{ node: node.metadata.name, podCidr, nodeIp, mac: node.metadata.annotations?.[VTEP_MAC_ANNOTATION] }];
+  const podCidrs = podCidrsOf(node);
+  const nodeIps = (node.status?.addresses ?? []).flatMap(({ type, address }) => (type === 'InternalIP' ? address : []));
+  if (podCidrs.length === 0 || nodeIps.length === 0) return [];
+  return [{ node: node.metadata.name, podCidrs, nodeIps, mac: node.metadata.annotations?.[VTEP_MAC_ANNOTATION] }];
 }
 
 // Nodes change every few seconds by their heartbeats; only these fields matter here.
 function relevant(node: Node): string {
-  return JSON.stringify([podCidrOf(node), addressesOf(node), node.metadata.annotations?.[VTEP_MAC_ANNOTATION]]);
+  return JSON.stringify([podCidrsOf(node), addressesOf(node), node.metadata.annotations?.[VTEP_MAC_ANNOTATION]]);
 }

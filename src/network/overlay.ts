@@ -19,6 +19,7 @@ import {
   deleteNeighbour,
   deleteRoute,
   type Link,
+  NEIGHBOUR_PERMANENT,
   ROUTE_PROTOCOL_COXSWAIN,
   type RouteSocket,
   setLink,
@@ -27,25 +28,28 @@ import type { NetlinkMessage } from '../sys/netlink-socket.ts';
 import type { NetnsRef } from '../sys/netns.ts';
 import { ensureSysctls, readSysctl } from '../sys/sysctl.ts';
 import { macOf } from './mac.ts';
+import { hostPrefix, NO_LINK_LOCAL } from './pod-links.ts';
 
 export type OverlayMode = 'vxlan' | 'routes';
 
-/** The outer headers: Ethernet 14, IPv4 20, UDP 8, VXLAN 8. */
-const VXLAN_OVERHEAD_BYTES = 50;
+/** The outer headers: Ethernet 14, IPv4 20 or IPv6 40, UDP 8, VXLAN 8. */
+const VXLAN_OVERHEAD_BYTES = { IPv4: 50, IPv6: 70 } as const;
 const VXLAN_LINK = 'cox.vx';
 const VXLAN_ID = 4242;
 const VXLAN_PORT = 8472;
 
 export interface Peer {
   readonly node: string;
-  readonly podCidr: string;
-  readonly nodeIp: string;
+  /** One of each family that its pods have. */
+  readonly podCidrs: readonly string[];
+  readonly nodeIps: readonly string[];
   /** Of the peer's vxlan device; needed in mode `vxlan`. */
   readonly mac: string | undefined;
 }
 
 export class Overlay {
   readonly mode: OverlayMode;
+  /** Its family is that of the outer packets. */
   readonly #nodeIp: string;
   readonly #namespace: NetnsRef;
   readonly #routes: RouteSocket;
@@ -74,7 +78,7 @@ export class Overlay {
   }
 
   /** Makes the device for this node's own range; returns its MAC (to publish) and the MTU for pods. */
-  configure(podCidr: string): { readonly mac: string | undefined; readonly mtu: number } {
+  configure(podCidrs: readonly string[]): { readonly mac: string | undefined; readonly mtu: number } {
     const uplink = this.#uplink();
     // A pod's packet to another node's own address comes in by the uplink and is answered through the overlay: strict
     // reverse-path filtering would drop it.
@@ -90,9 +94,8 @@ export class Overlay {
       this.#routes.request([deleteLink({ name: VXLAN_LINK })]);
       return { mac: undefined, mtu: uplink.mtu };
     }
-    const mtu = uplink.mtu - VXLAN_OVERHEAD_BYTES;
-    const address = vtepAddress(podCidr);
-    const mac = macOf(address);
+    const mtu = uplink.mtu - VXLAN_OVERHEAD_BYTES[this.#nodeIp.includes(':') ? 'IPv6' : 'IPv4'];
+    const mac = macOf(vtepAddress(podCidrs[0]!));
     const existing = this.#routes.link(VXLAN_LINK);
     if (existing && (existing.mac !== mac || existing.mtu !== mtu || existing.kind !== 'vxlan'))
       this.#routes.request([deleteLink(existing)]);
@@ -107,15 +110,18 @@ export class Overlay {
       mac,
       mtu,
     });
-    this.#routes.request([{ ...add, ignore: ['EEXIST'] }, setLink({ name: VXLAN_LINK, up: true })]);
+    this.#routes.request([{ ...add, ignore: ['EEXIST'] }]);
+    ensureSysctls(this.#namespace, { [`ipv6/conf/${VXLAN_LINK}/addr_gen_mode`]: NO_LINK_LOCAL });
+    this.#routes.request([setLink({ name: VXLAN_LINK, up: true })]);
     const vxlan = this.#routes.link(VXLAN_LINK)!;
     this.#vxlan = vxlan;
     // Source of what the node itself sends to pods of other nodes, so that answers come back the same way.
+    const prefixes = podCidrs.map(range => hostPrefix(vtepAddress(range)));
     const others = this.#routes
       .addresses()
-      .filter(({ index, prefix }) => index === vxlan.index && !prefix.includes(':') && prefix !== `${address}/32`);
+      .filter(({ index, prefix }) => index === vxlan.index && !prefixes.includes(prefix));
     this.#routes.request([
-      addAddress({ index: vxlan.index, prefix: `${address}/32` }),
+      ...prefixes.map(prefix => addAddress({ index: vxlan.index, prefix })),
       ...others.map(other => deleteAddress(other)),
     ]);
     ensureSysctls(this.#namespace, { [`ipv4/conf/${VXLAN_LINK}/rp_filter`]: '2' });
@@ -126,13 +132,13 @@ export class Overlay {
 
   /** Reaches exactly these peers. The first call also removes what a former process left. */
   apply(peers: readonly Peer[]): void {
-    const usable = peers.filter(peer => this.mode === 'routes' || peer.mac !== undefined);
+    const usable = peers.filter(peer => this.mode === 'routes' || (peer.mac !== undefined && this.#outer(peer)));
     const next = new Map(usable.map(peer => [peer.node, peer]));
     const messages: NetlinkMessage[] = this.#swept ? [] : this.#sweep(usable);
     for (const [node, peer] of this.#applied) if (!next.has(node)) messages.push(...this.#remove(peer, usable));
     for (const peer of usable) {
       const old = this.#applied.get(peer.node);
-      if (old && old.podCidr === peer.podCidr && old.nodeIp === peer.nodeIp && old.mac === peer.mac) continue;
+      if (old && JSON.stringify(old) === JSON.stringify(peer)) continue;
       if (old) messages.push(...this.#remove(old, usable));
       messages.push(...this.#add(peer));
     }
@@ -141,50 +147,65 @@ export class Overlay {
     this.#applied = next;
   }
 
+  /** The peer's address that outer packets go to. */
+  #outer(peer: Peer): string | undefined {
+    return ofFamily(this.#nodeIp, peer.nodeIps);
+  }
+
   #add(peer: Peer): NetlinkMessage[] {
     const protocol = ROUTE_PROTOCOL_COXSWAIN;
-    if (this.mode === 'routes') return [addRoute({ to: peer.podCidr, via: peer.nodeIp, protocol })];
+    if (this.mode === 'routes')
+      return peer.podCidrs.flatMap(to => {
+        const via = ofFamily(to, peer.nodeIps);
+        return via ? [addRoute({ to, via, protocol })] : [];
+      });
     const { index } = this.#vxlan!;
-    const via = vtepAddress(peer.podCidr);
+    const mac = peer.mac!;
     return [
-      addForwarding({ index, mac: peer.mac!, address: peer.nodeIp }),
-      addNeighbour({ index, address: via, mac: peer.mac! }),
-      addRoute({ to: peer.podCidr, via, link: index, onlink: true, protocol }),
+      addForwarding({ index, mac, address: this.#outer(peer)! }),
+      ...peer.podCidrs.flatMap(to => {
+        const via = vtepAddress(to);
+        return [addNeighbour({ index, address: via, mac }), addRoute({ to, via, link: index, onlink: true, protocol })];
+      }),
     ];
   }
 
   // What another peer now uses (a range given to a new node) stays.
   #remove(peer: Peer, keep: readonly Peer[]): NetlinkMessage[] {
-    const messages = keep.some(({ podCidr }) => podCidr === peer.podCidr)
-      ? []
-      : [deleteRoute({ to: peer.podCidr, protocol: ROUTE_PROTOCOL_COXSWAIN })];
+    const kept = new Set(keep.flatMap(({ podCidrs }) => podCidrs));
+    const ranges = peer.podCidrs.filter(range => !kept.has(range));
+    const messages = ranges.map(to => deleteRoute({ to, protocol: ROUTE_PROTOCOL_COXSWAIN }));
     if (this.mode === 'routes') return messages;
     const { index } = this.#vxlan!;
-    if (!keep.some(({ podCidr }) => podCidr === peer.podCidr))
-      messages.push(deleteNeighbour({ index, address: vtepAddress(peer.podCidr) }));
+    messages.push(...ranges.map(range => deleteNeighbour({ index, address: vtepAddress(range) })));
     if (!keep.some(({ mac }) => mac === peer.mac))
-      messages.push(deleteForwarding({ index, mac: peer.mac!, address: peer.nodeIp }));
+      messages.push(deleteForwarding({ index, mac: peer.mac!, address: this.#outer(peer)! }));
     return messages;
   }
 
   #sweep(peers: readonly Peer[]): NetlinkMessage[] {
     const messages: NetlinkMessage[] = [];
-    const ranges = new Set(peers.map(({ podCidr }) => podCidr));
+    const ranges = peers.flatMap(({ podCidrs }) => podCidrs);
     for (const { to, protocol } of this.#routes.routes({ protocol: ROUTE_PROTOCOL_COXSWAIN }))
-      if (!ranges.has(to)) messages.push(deleteRoute({ to, protocol }));
+      if (!ranges.includes(to)) messages.push(deleteRoute({ to, protocol }));
     const index = this.#vxlan?.index;
     if (index === undefined) return messages;
     const macs = new Set(peers.map(({ mac }) => mac));
     for (const { index: on, mac, address } of this.#routes.forwarding()) {
       if (on === index && mac && address && !macs.has(mac)) messages.push(deleteForwarding({ index, mac, address }));
     }
-    const vteps = new Set(peers.map(({ podCidr }) => vtepAddress(podCidr)));
-    for (const { index: on, address, mac } of this.#routes.neighbours()) {
-      if (on === index && address && mac && !address.includes(':') && !vteps.has(address))
+    const vteps = new Set(ranges.map(vtepAddress));
+    for (const { index: on, address, state } of this.#routes.neighbours()) {
+      if (on === index && address && state === NEIGHBOUR_PERMANENT && !vteps.has(address))
         messages.push(deleteNeighbour({ index, address }));
     }
     return messages;
   }
+}
+
+/** The first of the addresses that is of the same family. */
+function ofFamily(like: string, addresses: readonly string[]): string | undefined {
+  return addresses.find(address => address.includes(':') === like.includes(':'));
 }
 
 /** A node's end of the overlay has the network address of its range, which no pod has. */

@@ -1,6 +1,6 @@
 /**
- * The pods of one node and the bridge that joins them: `cox0` with the range's first address, a veth pair a pod, `eth0`
- * inside with its address, gateway and neighbour.
+ * The pods of one node and the bridge that joins them: `cox0` with the first address of each range, a veth pair a pod, `eth0`
+ * inside with its addresses, gateways and neighbours.
  * Invariant: every packet of a pod, to a neighbour pod too, passes the node's IP layer, because the pod has no route to its
  * range but through the gateway. So Services, masquerade and policies see all traffic, whether or not the kernel filters
  * bridged frames. All calls are idempotent; it refuses to choose addresses.
@@ -13,6 +13,7 @@ import {
   addLink,
   addNeighbour,
   addRoute,
+  defaultRoute,
   deleteAddress,
   deleteLink,
   deleteNeighbour,
@@ -28,6 +29,14 @@ import { macOf } from './mac.ts';
 export const POD_BRIDGE = 'cox0';
 const POD_LINK = 'eth0';
 const HOST_LINK_PREFIX = 'cox';
+/** `addr_gen_mode` none. */
+export const NO_LINK_LOCAL = '1';
+/** A pod's neighbour must not become its router by saying so; and nothing asks whether addresses are free: they are. */
+const QUIET_IPV6 = {
+  'ipv6/conf/default/accept_ra': '0',
+  'ipv6/conf/default/accept_redirects': '0',
+  'ipv6/conf/default/accept_dad': '0',
+};
 
 /** The node's first pod address: the pods' gateway. */
 export function gatewayOf(podCidr: string): string {
@@ -39,12 +48,19 @@ export function hostLinkName(podUid: string): string {
   return `${HOST_LINK_PREFIX}${createHash('sha256').update(podUid).digest('hex').slice(0, 12)}`;
 }
 
+/** The prefix that holds this address only. */
+export function hostPrefix(address: string): string {
+  return `${address}/${address.includes(':') ? 128 : 32}`;
+}
+
+const lengthOf = (range: string): number => parsePrefix(range).length;
+
 export class PodLinks {
   readonly #namespace: NetnsRef;
   readonly #routes: RouteSocket;
   #bridge = 0;
-  #gateway = '';
-  #prefixLength = 24;
+  #podCidrs: readonly string[] = [];
+  #gateways: readonly string[] = [];
   #mtu = 1500;
 
   constructor(options: { readonly namespace: NetnsRef; readonly routes: RouteSocket }) {
@@ -52,25 +68,29 @@ export class PodLinks {
     this.#routes = options.routes;
   }
 
-  /** Makes the bridge right for the range. An address of an earlier range goes. */
-  configure(options: { readonly podCidr: string; readonly mtu: number }): void {
+  /** Makes the bridge right for the ranges, one of each family. Addresses of earlier ranges go. */
+  configure(options: { readonly podCidrs: readonly string[]; readonly mtu: number }): void {
     const routes = this.#routes;
-    this.#gateway = gatewayOf(options.podCidr);
-    this.#prefixLength = parsePrefix(options.podCidr).length;
+    this.#podCidrs = options.podCidrs;
+    this.#gateways = options.podCidrs.map(gatewayOf);
     this.#mtu = options.mtu;
-    const mac = macOf(this.#gateway);
-    routes.request([
-      { ...addLink({ kind: 'bridge', name: POD_BRIDGE, mac, mtu: options.mtu }), ignore: ['EEXIST'] },
-      setLink({ name: POD_BRIDGE, up: true, mac, mtu: options.mtu }),
-    ]);
+    const mac = macOf(this.#gateways[0]!);
+    routes.request([{ ...addLink({ kind: 'bridge', name: POD_BRIDGE, mac, mtu: options.mtu }), ignore: ['EEXIST'] }]);
+    // Without a link-local address a node sends no IPv6 redirects (there is no sysctl for them), see below.
+    ensureSysctls(this.#namespace, { [`ipv6/conf/${POD_BRIDGE}/addr_gen_mode`]: NO_LINK_LOCAL });
+    routes.request([setLink({ name: POD_BRIDGE, up: true, mac, mtu: options.mtu })]);
     this.#bridge = routes.linkIndex(POD_BRIDGE);
-    const prefix = `${this.#gateway}/${this.#prefixLength}`;
+    const prefixes = options.podCidrs.map((range, at) => `${this.#gateways[at]}/${lengthOf(range)}`);
     const others = routes
       .addresses()
-      .filter(address => address.index === this.#bridge && !address.prefix.includes(':') && address.prefix !== prefix);
-    routes.request([addAddress({ index: this.#bridge, prefix }), ...others.map(address => deleteAddress(address))]);
+      .filter(address => address.index === this.#bridge && !prefixes.includes(address.prefix));
+    routes.request([
+      ...prefixes.map(prefix => addAddress({ index: this.#bridge, prefix })),
+      ...others.map(address => deleteAddress(address)),
+    ]);
     ensureSysctls(this.#namespace, {
       'ipv4/ip_forward': '1',
+      ...(options.podCidrs.some(range => range.includes(':')) ? { 'ipv6/conf/all/forwarding': '1' } : {}),
       // A packet between two pods leaves by the link it came in on; telling the pod to send directly would be wrong. The
       // kernel sends redirects when either of the two says so.
       'ipv4/conf/all/send_redirects': '0',
@@ -80,15 +100,17 @@ export class PodLinks {
     });
   }
 
-  attach(pod: { readonly uid: string; readonly ip: string; readonly netnsPath: string }): void {
+  /** The addresses are of the ranges that `configure` was given, in their order. */
+  attach(pod: { readonly uid: string; readonly ips: readonly string[]; readonly netnsPath: string }): void {
     const name = hostLinkName(pod.uid);
-    const mac = macOf(pod.ip);
+    const mac = macOf(pod.ips[0]!);
     const namespace = openNetns(pod.netnsPath);
     try {
       withRoutes(namespace, inside => {
         let eth0 = inside.link(POD_LINK);
-        const host = [addNeighbour({ index: this.#bridge, address: pod.ip, mac })];
+        const host = pod.ips.map(address => addNeighbour({ index: this.#bridge, address, mac }));
         if (!eth0 || eth0.mac !== mac || this.#routes.link(name)?.master !== this.#bridge) {
+          ensureSysctls(namespace, QUIET_IPV6);
           const peer = { name: POD_LINK, namespace, mtu: this.#mtu, mac };
           inside.request([deleteLink({ name: POD_LINK })]);
           host.unshift(
@@ -100,13 +122,19 @@ export class PodLinks {
         this.#routes.request(host);
         eth0 = inside.link(POD_LINK)!;
         const index = eth0.index;
+        const gatewayMac = macOf(this.#gateways[0]!);
         inside.request([
           setLink({ index: 1, up: true }),
           setLink({ index, up: true }),
-          addAddress({ index, prefix: `${pod.ip}/${this.#prefixLength}`, connectedRoute: false }),
-          addNeighbour({ index, address: this.#gateway, mac: macOf(this.#gateway) }),
-          addRoute({ to: `${this.#gateway}/32`, link: index }),
-          addRoute({ to: 'default', via: this.#gateway, link: index }),
+          ...pod.ips.flatMap((ip, at) => {
+            const via = this.#gateways[at]!;
+            return [
+              addAddress({ index, prefix: `${ip}/${lengthOf(this.#podCidrs[at]!)}`, connectedRoute: false }),
+              addNeighbour({ index, address: via, mac: gatewayMac }),
+              addRoute({ to: hostPrefix(via), link: index }),
+              addRoute({ to: defaultRoute(via), via, link: index }),
+            ];
+          }),
         ]);
       });
     } finally {
@@ -115,10 +143,10 @@ export class PodLinks {
   }
 
   /** Needs neither the pod's namespace nor `configure`. Resolves when the link is gone. */
-  async detach(pod: { readonly uid: string; readonly ip: string | undefined }): Promise<void> {
+  async detach(pod: { readonly uid: string; readonly ips: readonly string[] }): Promise<void> {
     const name = hostLinkName(pod.uid);
     const bridge = this.#bridge || this.#routes.link(POD_BRIDGE)?.index;
-    if (pod.ip && bridge) this.#routes.request([deleteNeighbour({ index: bridge, address: pod.ip })]);
+    if (bridge) this.#routes.request(pod.ips.map(address => deleteNeighbour({ index: bridge, address })));
     const link = this.#routes.link(name);
     if (!link) return;
     // By index: should the pod be attached anew meanwhile, its new link has the same name.

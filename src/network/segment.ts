@@ -6,29 +6,39 @@
 
 import { createHash } from 'node:crypto';
 import { addressAfter, formatAddress, networkOf, parsePrefix } from '../sys/address.ts';
-import { addAddress, addLink, addRoute, deleteLink, RouteSocket, setLink, withRoutes } from '../sys/netlink.ts';
+import {
+  addAddress,
+  addLink,
+  addRoute,
+  defaultRoute,
+  deleteLink,
+  RouteSocket,
+  setLink,
+  withRoutes,
+} from '../sys/netlink.ts';
 import { closeNetns, createNetns, deleteNetns, isNetns, openNetns } from '../sys/netns.ts';
 import { ensureSysctls } from '../sys/sysctl.ts';
 import { macOf } from './mac.ts';
 
-export const DEFAULT_SEGMENT = '172.30.0.0/16';
+export const SEGMENT = { IPv4: '172.30.0.0/16', IPv6: 'fd00:172:30::/64' } as const;
 const BRIDGE = 'switch0';
 const NODE_LINK = 'eth0';
 
 /** The segment's first address: the switch itself, and every node's default gateway. */
-export function switchAddress(segment: string = DEFAULT_SEGMENT): string {
+export function switchAddress(segment: string = SEGMENT.IPv4): string {
   return formatAddress(addressAfter(networkOf(parsePrefix(segment)), 1));
 }
 
 /** The address of the n-th node, counted from 1: 172.30.0.2 for node-1. */
-export function nodeAddress(number: number, segment: string = DEFAULT_SEGMENT): string {
+export function nodeAddress(number: number, segment: string = SEGMENT.IPv4): string {
   return formatAddress(addressAfter(networkOf(parsePrefix(segment)), 1 + number));
 }
 
 export interface SwitchOptions {
   /** Name under /run/netns, or an absolute path. */
   readonly name: string;
-  readonly segment?: string;
+  /** One of each family that the nodes have. */
+  readonly segments?: readonly string[];
   readonly mtu?: number;
 }
 
@@ -37,8 +47,9 @@ export interface NodeNamespaceOptions {
   readonly switch: string;
   /** Name under /run/netns, or an absolute path. */
   readonly name: string;
-  readonly ip: string;
-  readonly segment?: string;
+  /** One of each segment, in the same order. */
+  readonly ips: readonly string[];
+  readonly segments?: readonly string[];
   readonly mtu?: number;
 }
 
@@ -49,27 +60,33 @@ const QUIET_BRIDGE = {
   'bridge/bridge-nf-call-arptables': '0',
 };
 
-export function createSwitch({ name, segment = DEFAULT_SEGMENT, mtu = 1500 }: SwitchOptions): void {
+// Addresses here are given by us and unique: nobody has to ask for them, or tell where the routers are.
+const QUIET_IPV6 = { 'ipv6/conf/default/accept_dad': '0', 'ipv6/conf/default/accept_ra': '0' };
+
+export function createSwitch({ name, segments = [SEGMENT.IPv4], mtu = 1500 }: SwitchOptions): void {
   if (!isNetns(name)) createNetns(name);
-  ensureSysctls(name, QUIET_BRIDGE);
+  ensureSysctls(name, { ...QUIET_BRIDGE, ...QUIET_IPV6 });
   withRoutes(name, routes => {
     routes.request([
       setLink({ index: 1, up: true }),
-      { ...addLink({ kind: 'bridge', name: BRIDGE, mtu, mac: macOf(switchAddress(segment)) }), ignore: ['EEXIST'] },
+      { ...addLink({ kind: 'bridge', name: BRIDGE, mtu, mac: macOf(switchAddress(segments[0])) }), ignore: ['EEXIST'] },
     ]);
-    const prefix = `${switchAddress(segment)}/${parsePrefix(segment).length}`;
-    routes.request([setLink({ name: BRIDGE, up: true }), addAddress({ index: routes.linkIndex(BRIDGE), prefix })]);
+    const index = routes.linkIndex(BRIDGE);
+    routes.request([
+      setLink({ index, up: true }),
+      ...segments.map(segment => addAddress({ index, prefix: inSegment(switchAddress(segment), segment) })),
+    ]);
   });
 }
 
 /** Also right for a node that exists: its link is made only when missing. */
 export function createNodeNamespace(options: NodeNamespaceOptions): void {
-  const { name, ip, segment = DEFAULT_SEGMENT, mtu = 1500 } = options;
+  const { name, ips, segments = [SEGMENT.IPv4], mtu = 1500 } = options;
   if (!isNetns(name)) createNetns(name);
   const namespace = openNetns(name);
   const [upstream, node] = [new RouteSocket(options.switch), new RouteSocket(namespace)];
   try {
-    ensureSysctls(namespace, QUIET_BRIDGE);
+    ensureSysctls(namespace, { ...QUIET_BRIDGE, ...QUIET_IPV6 });
     const port = portName(name);
     if (!node.link(NODE_LINK)) {
       upstream.request([
@@ -80,7 +97,7 @@ export function createNodeNamespace(options: NodeNamespaceOptions): void {
           up: true,
           master: upstream.linkIndex(BRIDGE),
           mtu,
-          peer: { name: NODE_LINK, namespace, mtu, mac: macOf(ip) },
+          peer: { name: NODE_LINK, namespace, mtu, mac: macOf(ips[0]!) },
         }),
       ]);
     }
@@ -88,8 +105,10 @@ export function createNodeNamespace(options: NodeNamespaceOptions): void {
     node.request([
       setLink({ index: 1, up: true }),
       setLink({ index, up: true }),
-      addAddress({ index, prefix: `${ip}/${parsePrefix(segment).length}` }),
-      addRoute({ to: 'default', via: switchAddress(segment), link: index }),
+      ...segments.flatMap((segment, at) => [
+        addAddress({ index, prefix: inSegment(ips[at]!, segment) }),
+        addRoute({ to: defaultRoute(segment), via: switchAddress(segment), link: index }),
+      ]),
     ]);
   } finally {
     upstream.close();
@@ -108,6 +127,10 @@ export function deleteNodeNamespace(options: { readonly switch: string; readonly
 /** Idempotent. */
 export function deleteSwitch(name: string): void {
   deleteNetns(name);
+}
+
+function inSegment(ip: string, segment: string): string {
+  return `${ip}/${parsePrefix(segment).length}`;
 }
 
 // Link names hold 15 bytes, node names more.

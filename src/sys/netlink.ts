@@ -39,17 +39,21 @@ const [IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING, IF
   1, 3, 4, 7, 15, 17,
 ];
 const IFLA_BRPORT_MODE = 4;
-const [IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS] = [1, 2, 4, 8];
+const [IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_PROTO] = [1, 2, 4, 8, 11];
 const IFA_F_NODAD = 0x02;
 const IFA_F_NOPREFIXROUTE = 0x200;
 const [RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE] = [1, 4, 5, 6, 7, 15];
 const [NDA_DST, NDA_LLADDR] = [1, 2];
 const NUD_PERMANENT = 0x80;
+/** `state` of the neighbour entries made here. */
+export const NEIGHBOUR_PERMANENT = NUD_PERMANENT;
 const NTF_SELF = 0x02;
 const RTNH_F_ONLINK = 4;
 const [RT_TABLE_MAIN, RTPROT_STATIC] = [254, 4];
 const [RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_HOST, RT_SCOPE_NOWHERE] = [0, 253, 254, 255];
 export const ROUTE_TABLE_MAIN = RT_TABLE_MAIN;
+/** `proto` of the addresses that the load balancer announces. */
+export const ADDRESS_PROTOCOL_LOAD_BALANCER = 112;
 /** `proto` of the routes that the pod network owns, so that it removes only its own. Unassigned in iproute2's rt_protos. */
 export const ROUTE_PROTOCOL_COXSWAIN = 112;
 
@@ -186,6 +190,8 @@ export interface AddressSettings {
   readonly prefix: string;
   /** False: the kernel adds no route for the prefix. Default true. */
   readonly connectedRoute?: boolean;
+  /** Who made it, as for routes; kernels before 5.18 forget it. */
+  readonly protocol?: number;
 }
 
 function addressBody(options: AddressSettings): Buffer {
@@ -199,6 +205,7 @@ function addressBody(options: AddressSettings): Buffer {
   const flags = (v4 ? 0 : IFA_F_NODAD) | (options.connectedRoute === false ? IFA_F_NOPREFIXROUTE : 0);
   const attributes = [attribute(IFA_LOCAL, address), attribute(IFA_ADDRESS, address)];
   if (flags) attributes.push(attributeU32(IFA_FLAGS, flags));
+  if (options.protocol !== undefined) attributes.push(attributeU8(IFA_PROTO, options.protocol));
   if (v4 && length < 31) {
     const broadcast = Buffer.alloc(4);
     broadcast.writeUInt32BE((address.readUInt32BE() | (2 ** (32 - length) - 1)) >>> 0);
@@ -272,6 +279,11 @@ function routeBody(options: RouteSettings): Buffer {
   if (options.metric) attributes.push(attributeU32(RTA_PRIORITY, options.metric));
   if (table >= 256) attributes.push(attributeU32(RTA_TABLE, table));
   return Buffer.concat([header, ...attributes]);
+}
+
+/** The default route's destination in the family of an address or prefix. */
+export function defaultRoute(address: string): string {
+  return address.includes(':') ? '::/0' : 'default';
 }
 
 /** Adds the route, or replaces the one to the same destination. */
@@ -387,6 +399,8 @@ export interface Link {
 export interface Address {
   readonly index: number;
   readonly prefix: string;
+  /** See {@link AddressSettings.protocol}; 0 when nobody said. */
+  readonly protocol: number;
 }
 
 export interface Route {
@@ -479,7 +493,9 @@ export class RouteSocket {
       .flatMap(({ body }) => {
         const attributes = readAttributes(body, 8);
         const address = attributes.get(IFA_LOCAL) ?? attributes.get(IFA_ADDRESS);
-        return address ? [{ index: body.readUInt32LE(4), prefix: `${formatAddress(address)}/${body[1]}` }] : [];
+        if (!address) return [];
+        const prefix = `${formatAddress(address)}/${body[1]}`;
+        return [{ index: body.readUInt32LE(4), prefix, protocol: attributes.get(IFA_PROTO)?.readUInt8() ?? 0 }];
       });
   }
   /** Of all tables, both families, unless one is asked for. */

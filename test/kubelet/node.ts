@@ -12,6 +12,7 @@ import type { Pod } from '../../src/api/core/v1.gen.ts';
 import type { KubeObject } from '../../src/api/meta.ts';
 import { LOOPBACK_USER } from '../../src/apiserver/request.ts';
 import { ApiServer } from '../../src/apiserver/server.ts';
+import { chooseRanges } from '../../src/app/cluster-ranges.ts';
 import { adminCredentials, agentCredentials, openPki } from '../../src/app/pki.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { createLogger } from '../../src/base/log.ts';
@@ -107,8 +108,8 @@ export class TestNode {
     buildBusyboxImage(join(this.root, 'image.tar'));
     this.images = new ImageStore(join(this.root, 'images'));
     await this.images.load(join(this.root, 'image.tar'));
-    const pki = await openPki(this.root);
-    const { ca, serving } = await agentCredentials(pki, { name: 'node-1', address: '10.77.0.1' });
+    const pki = await openPki(this.root, { addresses: [], ranges: chooseRanges({}) });
+    const { ca, serving } = await agentCredentials(pki, { name: 'node-1', addresses: ['10.77.0.1'] });
     const admin = await adminCredentials(pki);
     this.#tls = { key: serving.key, cert: serving.certificate, ca };
     this.admin = { key: admin.key, cert: admin.certificate, ca };

@@ -22,6 +22,7 @@ import {
   deleteNodeNamespace,
   deleteSwitch,
   nodeAddress,
+  SEGMENT,
 } from '../../src/network/segment.ts';
 import { NftablesBackend } from '../../src/proxy/nftables/nftables-backend.ts';
 import { ServiceProxy } from '../../src/proxy/service-proxy.ts';
@@ -31,7 +32,12 @@ import { bindUdp, connectTcp, listenTcp, openUdp } from '../../src/sys/socket.ts
 import { FakeApi } from './fake-api.ts';
 
 export const root = process.getuid?.() === 0;
-export const CLUSTER_CIDR = '10.244.0.0/16';
+export const CLUSTER_CIDR = { IPv4: '10.244.0.0/16', IPv6: 'fd00:10:244::/56' };
+const POD_CIDR = {
+  IPv4: (node: number) => `10.244.${node - 1}.0/24`,
+  IPv6: (node: number) => `fd00:10:244:${node.toString(16)}::/64`,
+};
+export type Family = 'IPv4' | 'IPv6';
 const log = createLogger('test', { level: process.env['COX_LOG'] ? 'debug' : 'error' });
 let beds = 0;
 
@@ -39,11 +45,14 @@ export interface BedPod {
   readonly uid: string;
   readonly namespace: string;
   readonly ip: string;
+  /** One of each family. */
+  readonly ips: readonly string[];
 }
 
 export interface BedNode {
   readonly name: string;
   readonly ip: string;
+  readonly ips: readonly string[];
   readonly namespace: string;
   readonly network: NodeNetwork;
   readonly stateDir: string;
@@ -60,31 +69,40 @@ export class Bed {
   readonly #pods = new Set<string>();
   readonly #servers = new Set<{ close(): unknown }>();
   readonly #running: Promise<void>[] = [];
+  readonly #families: readonly Family[];
   #podCount = 0;
 
-  constructor() {
+  constructor(families: readonly Family[] = ['IPv4']) {
+    this.#families = families;
     this.switch = `${this.#prefix}-switch`;
-    createSwitch({ name: this.switch });
+    createSwitch({ name: this.switch, segments: this.segments });
     this.informers.start(this.stop.signal);
   }
 
+  get segments(): readonly string[] {
+    return this.#families.map(family => SEGMENT[family]);
+  }
+  get clusterCidrs(): readonly string[] {
+    return this.#families.map(family => CLUSTER_CIDR[family]);
+  }
   /** Node-1, node-2 …: a namespace on the switch, a Node object, and a running pod network. */
   async addNode(options: { mode?: OverlayMode } = {}): Promise<BedNode> {
     const number = this.nodes.length + 1;
     const name = `node-${number}`;
     const namespace = `${this.#prefix}-${name}`;
-    const ip = nodeAddress(number);
-    createNodeNamespace({ switch: this.switch, name: namespace, ip });
+    const ips = this.segments.map(segment => nodeAddress(number, segment));
+    createNodeNamespace({ switch: this.switch, name: namespace, ips, segments: this.segments });
+    const podCIDRs = this.#families.map(family => POD_CIDR[family](number));
     const node: Node = {
       apiVersion: 'v1',
       kind: 'Node',
       metadata: { name },
-      spec: { podCIDR: `10.244.${number - 1}.0/24` },
-      status: { addresses: [{ type: 'InternalIP', address: ip }] },
+      spec: { podCIDR: podCIDRs[0]!, podCIDRs },
+      status: { addresses: ips.map(address => ({ type: 'InternalIP', address })) },
     };
     const stateDir = join(this.directory, name);
-    const network = this.startNetwork({ name, ip, namespace, stateDir, ...options });
-    const made = { name, ip, namespace, network, stateDir };
+    const network = this.startNetwork({ name, ips, namespace, stateDir, ...options });
+    const made = { name, ip: ips[0]!, ips, namespace, network, stateDir };
     this.nodes.push(made);
     this.api.put(NODES, node);
     await until(() => network.notReadyReason() === undefined);
@@ -92,7 +110,7 @@ export class Bed {
   }
   makeNetwork(options: {
     name: string;
-    ip: string;
+    ips: readonly string[];
     namespace: string;
     stateDir: string;
     mode?: OverlayMode;
@@ -100,10 +118,10 @@ export class Bed {
   }): NodeNetwork {
     return new NodeNetwork({
       nodeName: options.name,
-      nodeIp: options.ip,
+      nodeIps: options.ips,
       namespace: options.namespace,
       stateDir: options.stateDir,
-      clusterCidrs: [CLUSTER_CIDR],
+      clusterCidrs: this.clusterCidrs,
       transport: this.api,
       informers: options.informers ?? this.informers,
       log,
@@ -118,8 +136,8 @@ export class Bed {
   startProxy(node: BedNode, options: { localVips?: readonly string[] } = {}): ServiceProxy {
     const backend = new NftablesBackend({
       namespace: node.namespace,
-      nodeIps: [node.ip],
-      clusterCidrs: [CLUSTER_CIDR],
+      nodeIps: node.ips,
+      clusterCidrs: this.clusterCidrs,
       log,
     });
     const proxy = new ServiceProxy({ informers: this.informers, nodeName: node.name, backend, log, ...options });
@@ -139,7 +157,7 @@ export class Bed {
     });
     // The bridge forwards a moment after its new port has a carrier; a container takes longer to start than that.
     await sleep(20);
-    return { uid, namespace, ip: ips[0]! };
+    return { uid, namespace, ip: ips[0]!, ips };
   }
   /** A namespace with only `lo`. */
   addNamespace(suffix: string): string {
@@ -156,12 +174,15 @@ export class Bed {
 
   /** Answers each TCP connection with `text` and the caller's address: `text 10.244.0.5`. */
   serve(namespace: string, port: number, text: string): Server {
-    const server = createServer(peer => {
-      peer.on('error', () => {});
-      peer.end(`${text} ${peer.remoteAddress}`);
-    }).listen({ fd: listenTcp({ namespace, address: '0.0.0.0', port }) });
-    this.#servers.add(server);
-    return server;
+    const [first] = this.#families.map(family => {
+      const server = createServer(peer => {
+        peer.on('error', () => {});
+        peer.end(`${text} ${peer.remoteAddress}`);
+      }).listen({ fd: listenTcp({ namespace, address: family === 'IPv4' ? '0.0.0.0' : '::', port }) });
+      this.#servers.add(server);
+      return server;
+    });
+    return first!;
   }
   serveUdp(namespace: string, port: number, text: string): { close(): void } {
     const socket = createSocket('udp4');

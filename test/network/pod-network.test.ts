@@ -8,9 +8,10 @@ import { InformerFactory } from '../../src/client/informer.ts';
 import { NODES } from '../../src/client/resources.ts';
 import { VTEP_MAC_ANNOTATION } from '../../src/network/node-network.ts';
 import { POD_BRIDGE } from '../../src/network/pod-links.ts';
+import { switchAddress } from '../../src/network/segment.ts';
 import { withRoutes } from '../../src/sys/netlink.ts';
 import { netnsPath } from '../../src/sys/netns.ts';
-import { writeSysctls } from '../../src/sys/sysctl.ts';
+import { readSysctl, writeSysctls } from '../../src/sys/sysctl.ts';
 import { ask, askUdp, Bed, type BedNode, type BedPod, root, until } from './bed.ts';
 
 for (const mode of ['vxlan', 'routes'] as const) {
@@ -84,6 +85,65 @@ for (const mode of ['vxlan', 'routes'] as const) {
       server.close();
     });
   });
+}
+
+for (const families of [['IPv4', 'IPv6'], ['IPv6', 'IPv4'], ['IPv6']] as const) {
+  for (const mode of ['vxlan', 'routes'] as const) {
+    describe(`pod network of ${families.join(' and ')}, ${mode}`, { skip: !root }, () => {
+      let bed: Bed;
+      let nodes: BedNode[];
+      let pods: BedPod[];
+      before(async () => {
+        bed = new Bed(families);
+        nodes = [await bed.addNode({ mode }), await bed.addNode({ mode })];
+        pods = [await bed.addPod(nodes[0]!), await bed.addPod(nodes[0]!), await bed.addPod(nodes[1]!)];
+        for (const pod of pods) bed.serve(pod.namespace, 80, pod.uid);
+        await until(() =>
+          nodes.every(
+            node => withRoutes(node.namespace, routes => routes.routes({ protocol: 112 }).length) === families.length,
+          ),
+        );
+      });
+      after(() => bed.close());
+
+      test('pods have an address of each range of their node, in its order', () => {
+        const expected = [
+          { IPv4: '10.244.0.2', IPv6: 'fd00:10:244:1::2' },
+          { IPv4: '10.244.0.3', IPv6: 'fd00:10:244:1::3' },
+          { IPv4: '10.244.1.2', IPv6: 'fd00:10:244:2::2' },
+        ];
+        assert.deepEqual(
+          pods.map(pod => pod.ips),
+          expected.map(each => families.map(family => each[family])),
+        );
+      });
+      test('every pod reaches every pod and itself, without NAT', async () => {
+        for (const from of pods)
+          for (const to of pods)
+            for (const [at, ip] of to.ips.entries())
+              assert.equal(await ask(from.namespace, ip, 80), `${to.uid} ${from.ips[at]}`);
+      });
+      test('nodes reach pods, pods reach nodes, with their own addresses', async () => {
+        for (const node of nodes) {
+          bed.serve(node.namespace, 90, node.name);
+          for (const pod of pods)
+            for (const [at, ip] of pod.ips.entries()) {
+              assert.match(await ask(node.namespace, ip, 80), new RegExp(`^${pod.uid} `));
+              assert.equal(await ask(pod.namespace, node.ips[at]!, 90), `${node.name} ${ip}`);
+            }
+        }
+      });
+      test('the world outside sees the node', async () => {
+        bed.serve(bed.switch, 91, 'world');
+        for (const [at, segment] of bed.segments.entries())
+          assert.equal(await ask(pods[2]!.namespace, switchAddress(segment), 91), `world ${nodes[1]!.ips[at]}`);
+      });
+      test('a pod whose neighbour plays the router does not believe it', () => {
+        for (const key of ['accept_ra', 'accept_redirects'])
+          assert.equal(readSysctl(pods[0]!.namespace, `ipv6/conf/eth0/${key}`), '0');
+      });
+    });
+  }
 }
 
 describe('pod network, life', { skip: !root }, () => {

@@ -15,7 +15,7 @@ export function parseCount(text: string, option: string, range: { min: number; m
 export const command: Command = {
   name: 'up',
   summary: 'start a cluster on this machine, or resume a stopped one',
-  usage: '[--nodes N] [--api-port PORT] [--state-dir DIR] [--foreground]',
+  usage: '[--nodes N] [--api-port PORT] [--state-dir DIR] [--ip-family FAMILY] [--foreground]',
   options: {
     nodes: {
       type: 'string',
@@ -32,12 +32,34 @@ export const command: Command = {
       value: 'DIR',
       help: 'where the cluster keeps its data (default /var/lib/coxswain/data/NAME)',
     },
+    'ip-family': {
+      type: 'string',
+      value: 'FAMILY',
+      help: 'addresses of nodes, pods and Services: ipv4, ipv6 or dual (default ipv4, or as before)',
+    },
+    'pod-cidr': {
+      type: 'string',
+      value: 'CIDRS',
+      help: 'range of pods; with a comma one of each family, the primary one first',
+    },
+    'service-cidr': { type: 'string', value: 'CIDRS', help: 'range of Services, likewise' },
+    'node-cidr-mask-size': {
+      type: 'string',
+      value: 'N',
+      help: "prefix length of a node's share of --pod-cidr, likewise (default 24, IPv6 64)",
+    },
     foreground: { type: 'boolean', help: 'stay attached; Ctrl-C stops the cluster and keeps its data' },
   },
-  examples: ['cox up --nodes 2', 'cox up --name ci --api-port 0', 'export KUBECONFIG=$(cox kubeconfig --path)'],
+  examples: [
+    'cox up --nodes 2',
+    'cox up --name ci --api-port 0',
+    'cox up --ip-family dual',
+    'export KUBECONFIG=$(cox kubeconfig --path)',
+  ],
   async run({ options, cluster, json, words }) {
     if (words.length > 0) usageError(`unexpected "${words[0]}"; see: cox up --help`);
     const text = (name: string) => options[name] as string | undefined;
+    const option = (key: string, name: string) => (text(name) === undefined ? {} : { [key]: text(name)! });
     const nodes = text('nodes');
     const apiPort = text('api-port');
     const result = await bringUp({
@@ -45,6 +67,12 @@ export const command: Command = {
       ...(nodes === undefined ? {} : { nodes: parseCount(nodes, '--nodes', { min: 1, max: NODES_MAX }) }),
       ...(apiPort === undefined ? {} : { apiPort: parseCount(apiPort, '--api-port', { min: 0, max: 65535 }) }),
       ...(text('state-dir') === undefined ? {} : { stateDir: text('state-dir')! }),
+      ranges: {
+        ...option('ipFamily', 'ip-family'),
+        ...option('podCidr', 'pod-cidr'),
+        ...option('serviceCidr', 'service-cidr'),
+        ...option('nodeMaskSize', 'node-cidr-mask-size'),
+      },
       foreground: options['foreground'] === true,
       say: line => void (json ? process.stderr : process.stdout).write(`${line}\n`),
     });

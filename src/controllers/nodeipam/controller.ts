@@ -7,10 +7,8 @@ import { type Controller, type ControllerDefinition, type ReconcileContext, watc
 import { SubnetAllocator } from './ranges.ts';
 
 function create(ctx: ReconcileContext): Controller {
-  const { clusterCidrs, nodeCidrMaskSize, nodeCidrMaskSizeIpv6 } = ctx.settings;
-  const allocators = clusterCidrs.map(
-    range => new SubnetAllocator(range, range.includes(':') ? nodeCidrMaskSizeIpv6 : nodeCidrMaskSize),
-  );
+  const { clusterCidrs, nodeCidrMaskSizes } = ctx.settings;
+  const allocators = clusterCidrs.map((range, at) => new SubnetAllocator(range, nodeCidrMaskSizes[at]!));
   const nodes = ctx.informers.get<Node>(NODES);
   const forAll = (node: Node, act: (allocator: SubnetAllocator, subnet: string) => void) => {
     for (const subnet of node.spec?.podCIDRs ?? []) for (const allocator of allocators) act(allocator, subnet);

@@ -32,9 +32,8 @@ export interface ControllerSettings {
   readonly caPem: string;
   /** Pod ranges, one a family: `10.244.0.0/16`. */
   readonly clusterCidrs: readonly string[];
-  readonly nodeCidrMaskSize: number;
-  /** Mask of a node's IPv6 range. */
-  readonly nodeCidrMaskSizeIpv6: number;
+  /** Prefix length of a node's share of each. */
+  readonly nodeCidrMaskSizes: readonly number[];
 }
 
 export interface ReconcileContext {
