@@ -36,6 +36,8 @@ export interface Kind<T extends KubeObject = KubeObject> {
   readonly validate?: (object: T) => readonly FieldError[];
   /** Additional rules between old and new, e.g. immutable fields. `validate` runs as well. */
   readonly validateUpdate?: (object: T, old: T) => readonly FieldError[];
+  /** `validateUpdate` finds all that `validate` would, and forgives what was wrong before. */
+  readonly ratchets?: true;
   readonly validateStatusUpdate?: (object: T, old: T) => readonly FieldError[];
   /**
    * Rules of an update through a subresource other than status and scale (`ephemeralcontainers`, `resize`), by its name;
@@ -53,6 +55,8 @@ export interface Kind<T extends KubeObject = KubeObject> {
   readonly unconditionalUpdate?: boolean;
   /** Grace period in seconds for a delete (pods); undefined: deleted at once. */
   readonly deletionGraceSeconds?: (object: T, askedSeconds: number | undefined) => number;
+  /** Marks an object whose deletion begins; changes the object given. */
+  readonly prepareDelete?: (object: T, nowMs: number) => void;
   /** Paths of the `scale` subresource; label selector as string is `selector(object)`. */
   readonly scale?: {
     readonly replicas: (object: T) => number;

@@ -4,7 +4,8 @@
  */
 
 import type { KubeObject } from '../api/meta.ts';
-import { apiVersionOf } from './resource-table.ts';
+import { normalize } from '../api/structural.ts';
+import { apiVersionOf, type Served } from './resource-table.ts';
 
 interface Version {
   readonly group: string;
@@ -134,4 +135,14 @@ export function convertObject(object: KubeObject, from: Version, to: Version): K
   const convert = conversions[`${from.group}/${from.version}/${from.kind}>${to.group}/${to.version}`];
   const converted = convert ? convert(object as unknown as Fields) : { ...object };
   return { ...converted, apiVersion: apiVersionOf(to), kind: to.kind } as unknown as KubeObject;
+}
+
+/** The object that is to be stored, without anything that its schema does not have. */
+export function storedForm({ stored, custom }: Served, object: KubeObject): KubeObject {
+  return custom ? custom.store(object) : normalize(stored.type, object);
+}
+
+/** A stored object in the version in which requests are worked on: the stored one, or for custom resources the request's. */
+export function workingForm({ custom }: Served, object: KubeObject): KubeObject {
+  return custom ? custom.show(object) : object;
 }

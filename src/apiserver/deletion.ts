@@ -8,6 +8,7 @@ import { formatTime } from '../base/clock.ts';
 import { badRequest, conflict, notFound, type Status } from '../base/errors.ts';
 import type { DeleteOptions } from '../client/transport.ts';
 import { ConflictError } from '../store/store.ts';
+import { workingForm } from './conversion.ts';
 import { canonical, type Entry, encode, thaw } from './entry.ts';
 import { isFinished, type Operation, type Outcome, type Registry } from './registry.ts';
 import type { Served } from './resource-table.ts';
@@ -59,7 +60,7 @@ export async function deleteObject(
   for (let attempt = 1; ; attempt++) {
     const current = registry.get(operation);
     checkPreconditions(served, current, options);
-    if (!admitted) await registry.admit(operation, 'DELETE', current.object);
+    if (!admitted) await registry.admit(operation, 'DELETE', workingForm(served, current.object));
     admitted = true;
     const step = planDeletion(served, current.object, options, registry.clock.now());
     if (step.next === 'nothing') return current;
@@ -158,6 +159,7 @@ function planDeletion(served: Served, current: KubeObject, options: Deletion, no
     metadata.deletionGracePeriodSeconds = seconds;
     if (metadata.generation) metadata.generation += 1;
     if (resourceName(served) === '/namespaces') setTerminating(object);
+    served.kind?.prepareDelete?.(object, nowMs);
   }
   if (isFinished(served, object)) return { next: 'remove' };
   return terminating && !finalizersChanged ? { next: 'nothing' } : { next: 'store', object };

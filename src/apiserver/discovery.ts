@@ -6,6 +6,7 @@
 import { createHash } from 'node:crypto';
 import { apiGroupOrder } from '../api/resources.ts';
 import type { ResourceInfo, SubresourceInfo } from '../api/schema.ts';
+import { compareVersions } from './customresources/version-order.ts';
 import { apiVersionOf, type ResourceTable } from './resource-table.ts';
 
 export interface Document {
@@ -17,6 +18,8 @@ export interface Document {
 export class Discovery {
   readonly #table: ResourceTable;
   readonly #documents = new Map<string, Document | undefined>();
+  /** Of the table, when the documents were made. */
+  #version = 0;
 
   constructor(table: ResourceTable) {
     this.#table = table;
@@ -24,6 +27,8 @@ export class Discovery {
 
   /** The document of a path without its trailing slash; `aggregated` only matters for /api and /apis. */
   find(path: string, aggregated: boolean): Document | undefined {
+    if (this.#version !== this.#table.version) this.#documents.clear();
+    this.#version = this.#table.version;
     const id = `${path}?${aggregated}`;
     if (!this.#documents.has(id)) {
       const value = aggregated ? this.#aggregated(path) : this.#plain(path);
@@ -51,12 +56,15 @@ export class Discovery {
         versions: versions.filter(version => served.has(`${group}/${version}`)),
       }))
       .filter(({ versions }) => versions.length > 0);
+    const others: typeof groups = [];
     for (const { group, version } of this.#table.infos) {
-      const known = groups.find(other => other.group === group);
-      if (!known) groups.push({ group, versions: [version] });
+      const known = groups.find(other => other.group === group) ?? others.find(other => other.group === group);
+      if (!known) others.push({ group, versions: [version] });
       else if (!known.versions.includes(version)) known.versions.push(version);
     }
-    return groups;
+    // Several definitions may share a group.
+    for (const { versions } of others) versions.sort(compareVersions);
+    return [...groups, ...others.sort((a, b) => (a.group < b.group ? -1 : 1))];
   }
   #infos(group: string, version: string): ResourceInfo[] {
     return this.#table.infos.filter(info => info.group === group && info.version === version);

@@ -78,7 +78,7 @@ export class Dispatcher {
         namespace: served.info.namespaced ? attributes.namespace : '',
         selector: this.#selector(operation, query),
       },
-      { clock: this.#clock, signal },
+      { clock: this.#clock, signal: served.custom ? AbortSignal.any([signal, served.custom.ended]) : signal },
     );
   }
 
@@ -118,6 +118,12 @@ export class Dispatcher {
         unconditional(applyPatch(scale, patch, type, 'autoscaling.v1.Scale'), scale),
       );
     const { info } = served;
+    if (served.custom && type === 'application/strategic-merge-patch+json')
+      throw unsupportedPatch([
+        'application/json-patch+json',
+        'application/merge-patch+json',
+        'application/apply-patch+yaml',
+      ]);
     return this.registry.modify(operation, current => {
       const from = shownObject(served, current);
       const patched = applyPatch(from, patch, type, info.type);
@@ -247,18 +253,27 @@ function applyPatch(object: KubeObject, patch: unknown, type: PatchType, schema:
     case 'application/strategic-merge-patch+json':
       return strategicMergePatch(object, patch, schema);
     default:
-      throw failure(
-        415,
-        'UnsupportedMediaType',
-        `the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json`,
-      );
+      throw unsupportedPatch([
+        'application/json-patch+json',
+        'application/merge-patch+json',
+        'application/strategic-merge-patch+json',
+      ]);
   }
+}
+
+function unsupportedPatch(accepted: readonly PatchType[]): Error {
+  return failure(
+    415,
+    'UnsupportedMediaType',
+    `the body of the request was in an unknown format - accepted media types include: ${accepted.join(', ')}`,
+  );
 }
 
 const converted = new WeakMap<KubeObject, Map<string, KubeObject>>();
 
 /** A stored object as the request's version shows it; frozen, and converted once. */
-export function shownObject({ info, stored }: Served, object: KubeObject): KubeObject {
+export function shownObject({ info, stored, custom }: Served, object: KubeObject): KubeObject {
+  if (custom) return custom.show(object);
   if (info === stored) return object;
   let versions = converted.get(object);
   if (!versions) converted.set(object, (versions = new Map()));

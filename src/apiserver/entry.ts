@@ -127,6 +127,15 @@ export function thaw<T>(value: T): T {
   if (typeof value !== 'object' || value === null) return value;
   if (Array.isArray(value)) return value.map(thaw) as T;
   const copy: Record<string, unknown> = {};
-  for (const key in value) copy[key] = thaw(value[key]);
+  for (const key in value) {
+    if (key !== '__proto__') copy[key] = thaw(value[key]);
+    else
+      Object.defineProperty(copy, key, {
+        value: thaw(value[key]),
+        enumerable: true,
+        configurable: true,
+        writable: true,
+      });
+  }
   return copy as T;
 }

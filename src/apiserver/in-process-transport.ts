@@ -5,7 +5,6 @@
  */
 
 import type { KubeList, KubeObject, WatchEvent } from '../api/meta.ts';
-import { normalize } from '../api/structural.ts';
 import { conflict, failure, notFound, type Status } from '../base/errors.ts';
 import type {
   DeleteOptions,
@@ -18,6 +17,7 @@ import type {
   WriteOptions,
 } from '../client/transport.ts';
 import { ConflictError } from '../store/store.ts';
+import { storedForm } from './conversion.ts';
 import { type Dispatcher, outcomeObject, type Selectors, shownObject, UNKNOWN_RESOURCE } from './dispatcher.ts';
 import { canonical, deepFreeze, Entry, encode, thaw } from './entry.ts';
 import type { ListQuery } from './list.ts';
@@ -210,7 +210,7 @@ async function modifyStored(
     if (!current) throw notFound(of, name);
     const copy = thaw(current.object);
     change(copy);
-    const next = canonical(normalize(served.stored.type, copy));
+    const next = canonical(storedForm(served, copy));
     const value = encode(next);
     if (current.holds(value)) return current.object;
     if (dryRun)

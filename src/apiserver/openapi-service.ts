@@ -2,8 +2,16 @@
 
 import { createHash } from 'node:crypto';
 import { gunzipSync, gzipSync } from 'node:zlib';
-import { type OpenapiDocument, openapiV2Document, openapiV3Documents, openapiV3Index } from '../api/openapi.ts';
+import {
+  type CustomResource,
+  type OpenapiDocument,
+  openapiV2Document,
+  openapiV3Documents,
+  openapiV3Index,
+} from '../api/openapi.ts';
 import { openapiV2Protobuf } from '../api/openapi-protobuf.ts';
+import type { JsonSchema } from '../api/openapi-schema.ts';
+import type { ResourceTable } from './resource-table.ts';
 
 /** Key of the v2 document's protobuf form beside the paths. */
 export const V2_PROTOBUF = '/openapi/v2+protobuf';
@@ -17,27 +25,48 @@ export interface Served {
 export class OpenapiService {
   readonly #release: string;
   readonly #served = new Map<string, Served>();
+  readonly #table: ResourceTable;
   #documents: Map<string, OpenapiDocument> | undefined;
+  /** Of the table, when the documents were made. */
+  #version = 0;
 
-  constructor(release: string) {
+  constructor(release: string, table: ResourceTable) {
     this.#release = release;
+    this.#table = table;
   }
   /** By URL path; undefined for another path. */
   find(path: string): Served | undefined {
+    if (this.#version !== this.#table.version) this.#renew();
     const known = this.#served.get(path);
     if (known) return known;
     if (path === '/openapi/v2' || path === V2_PROTOBUF) {
-      const document = openapiV2Document({ release: this.#release });
+      const document = openapiV2Document({ release: this.#release, custom: this.#custom() });
       if (path === '/openapi/v2') return this.#keep(path, document);
       return this.#keepBytes(path, openapiV2Protobuf(document));
     }
+    if (path === '/openapi/v3') return this.#keep(path, openapiV3Index([...this.#all().values()]));
+    const document = this.#all().get(path);
+    return document && this.#keep(path, document.build(), document.hash);
+  }
+  #custom(): CustomResource[] {
+    return this.#table.custom.map(({ info, custom }) => ({ info, schema: custom!.published as JsonSchema }));
+  }
+  // Documents of group-versions that have not changed keep their hash, and with it their bytes.
+  #renew(): void {
+    const before = this.#documents;
+    this.#version = this.#table.version;
+    this.#documents = undefined;
+    for (const path of [...this.#served.keys()])
+      if (!before?.has(path) || path.startsWith('/openapi/v2')) this.#served.delete(path);
+    const now = this.#all();
+    for (const [path, document] of before ?? []) if (now.get(path)?.hash !== document.hash) this.#served.delete(path);
+  }
+  #all(): Map<string, OpenapiDocument> {
     if (!this.#documents) {
-      const all = openapiV3Documents({ release: this.#release });
+      const all = openapiV3Documents({ release: this.#release, custom: this.#custom() });
       this.#documents = new Map(all.map(document => [`/openapi/v3/${document.path}`, document]));
     }
-    if (path === '/openapi/v3') return this.#keep(path, openapiV3Index([...this.#documents.values()]));
-    const document = this.#documents.get(path);
-    return document && this.#keep(path, document.build(), document.hash);
+    return this.#documents;
   }
   #keep(path: string, value: unknown, hash?: string): Served {
     return this.#keepBytes(path, Buffer.from(JSON.stringify(value)), hash);

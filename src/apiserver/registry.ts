@@ -14,7 +14,7 @@ import { type Random, randomSuffix } from '../base/random.ts';
 import { ConflictError } from '../store/store.ts';
 import { FieldTracker } from './apply/field-tracker.ts';
 import type { Caches, ResourceCache } from './cache.ts';
-import { convertObject } from './conversion.ts';
+import { convertObject, storedForm, workingForm } from './conversion.ts';
 import { canonical, Entry, encode, thaw } from './entry.ts';
 import type { AdmissionPlugin, AdmissionRequest, Allocator, RequestAttributes } from './request.ts';
 import { apiVersionOf, type ResourceTable, type Served, splitApiVersion } from './resource-table.ts';
@@ -131,6 +131,7 @@ export class Registry {
       const errors = validateObjectMeta(object.metadata, {
         namespaced: stored.namespaced,
         ...(kind?.validateName ? { nameRule: kind.validateName } : {}),
+        freeFinalizers: isExtension(served),
       });
       if (kind?.validate) errors.push(...kind.validate(object));
       this.#refuse(served, object, errors);
@@ -139,7 +140,7 @@ export class Registry {
       const cache = this.cacheOf(served);
       const key = keyFor(served, object);
       if (cache.entries.has(key)) throw alreadyExists(served.info, object.metadata.name);
-      const next = canonical(normalize(stored.type, object));
+      const next = canonical(storedForm(served, object));
       if (managedFields?.length) next.metadata.managedFields = managedFields;
       if (operation.dryRun) return withoutRevision(next);
       try {
@@ -184,7 +185,7 @@ export class Registry {
     const key = this.keyOf(operation);
     for (let attempt = 1; ; attempt++) {
       const current = this.get(operation);
-      const next = await produce(current.object);
+      const next = await produce(workingForm(served, current.object));
       const conditional = this.#checkPreconditions(operation, next, current);
       try {
         return await this.#modifyOnce(operation, { cache, key, current, next });
@@ -220,9 +221,9 @@ export class Registry {
     write: { cache: ResourceCache; key: string; current: Entry; next: KubeObject },
   ): Promise<Outcome> {
     const { served, attributes } = operation;
-    const { kind, stored } = served;
+    const { kind } = served;
     const { cache, key, current } = write;
-    const old = current.object;
+    const old = workingForm(served, current.object);
     let object = write.next;
     carryMetadata(object, old);
     kind?.defaults?.(object);
@@ -240,7 +241,7 @@ export class Registry {
       this.#refuse(served, object, this.#updateErrors(operation, object, old));
       for (const warning of kind?.warnings?.(object, old) ?? []) operation.warn(warning);
       await this.#validate(admission);
-      const next = canonical(normalize(stored.type, object));
+      const next = canonical(storedForm(served, object));
       if (managedFields?.length) next.metadata.managedFields = managedFields;
       const value = encode(next);
       if (current.holds(value)) return current;
@@ -264,11 +265,11 @@ export class Registry {
 
   #updateErrors({ served, attributes }: Operation, object: KubeObject, old: KubeObject): FieldError[] {
     const { kind } = served;
-    const errors = validateObjectMetaUpdate(object.metadata, old.metadata);
+    const errors = validateObjectMetaUpdate(object.metadata, old.metadata, { freeFinalizers: isExtension(served) });
     switch (attributes.subresource) {
       case '':
       case 'scale':
-        if (kind?.validate) errors.push(...kind.validate(object));
+        if (kind?.validate && !kind.ratchets) errors.push(...kind.validate(object));
         if (kind?.validateUpdate) errors.push(...kind.validateUpdate(object, old));
         break;
       case 'status':
@@ -314,18 +315,23 @@ export class Registry {
         `${kind} in version "${splitApiVersion(apiVersion).version}" cannot be handled as a ${info.kind}: ${apiVersion === expected ? `converting (${kind}) to (${info.kind}): unknown conversion` : `no kind "${kind}" is registered for version "${expected}"`}`,
       );
     if (!operation.trusted) this.checkBody(operation, info.type, body);
-    const object = normalize(info.type, { ...body, apiVersion, kind });
+    const whole = { ...body, apiVersion, kind };
+    const object = served.custom ? served.custom.decode(thaw(whole)) : normalize(info.type, whole);
     object.metadata ??= { name: '' };
     const { namespace } = object.metadata;
     if (namespace && namespace !== attributes.namespace)
       throw badRequest('the namespace of the provided object does not match the namespace sent on the request');
     if (info.namespaced) object.metadata.namespace = attributes.namespace;
-    return info === stored ? object : convertObject(object, info, stored);
+    return served.custom || info === stored ? object : convertObject(object, info, stored);
   }
   /** Throws for fields of a wrong type, and as `fieldValidation` wants for unknown ones. */
   checkBody(operation: Operation, type: string, body: unknown, text = operation.text): void {
-    const { mismatch, strict } = checkFields(type, body, operation.fieldValidation, text);
-    const { kind, version } = operation.served.info;
+    const { info, custom } = operation.served;
+    const { mismatch, strict } =
+      custom && type === info.type
+        ? custom.check(body, operation.fieldValidation, text)
+        : checkFields(type, body, operation.fieldValidation, text);
+    const { kind, version } = info;
     const name = kind;
     if (mismatch !== undefined)
       throw badRequest(`${name} in version "${version}" cannot be handled as a ${name}: ${mismatch}`);
@@ -357,7 +363,7 @@ export class Registry {
     return {
       operation: kind,
       attributes,
-      info: served.stored,
+      info: served.custom ? served.info : served.stored,
       object,
       oldObject,
       dryRun,
@@ -393,6 +399,10 @@ export class Registry {
   #refuse(served: Served, object: KubeObject, errors: readonly FieldError[]): void {
     if (errors.length > 0) throw invalid(served.stored, object.metadata.name, errors);
   }
+}
+
+function isExtension({ stored, custom }: Served): boolean {
+  return custom !== undefined || stored.group === 'apiextensions.k8s.io';
 }
 
 function isOf(allocator: Allocator, { stored }: Served): boolean {

@@ -12,6 +12,7 @@ import type { ResourceId, Transport } from '../client/transport.ts';
 import type { Store } from '../store/store.ts';
 import { forbiddenRequest } from './authz/denial.ts';
 import { Caches } from './cache.ts';
+import { CustomResources } from './customresources/custom-resources.ts';
 import { Discovery } from './discovery.ts';
 import { Dispatcher, shownObject } from './dispatcher.ts';
 import { Health, type HealthCheck } from './health.ts';
@@ -99,7 +100,7 @@ export class ApiServer {
       authorize: attributes => this.authorize(attributes),
       resources: this.#resources,
       discovery: new Discovery(this.table),
-      openapi: new OpenapiService(KUBERNETES_VERSION.git),
+      openapi: new OpenapiService(KUBERNETES_VERSION.git, this.table),
       health: this.#health,
       openid: options.openid,
       clock: this.#clock,
@@ -127,6 +128,14 @@ export class ApiServer {
   /** Loads the caches; for callers whose plug-ins need `reader` or `transport` before. */
   async open(): Promise<void> {
     await this.caches.open();
+    new CustomResources({
+      table: this.table,
+      reader: this.reader,
+      transport: this.transport(LOOPBACK_USER),
+      clock: this.#clock,
+      log: this.#log,
+      signal: this.#stop.signal,
+    }).open();
     this.#opened = true;
     void new Maintenance({ caches: this.caches, clock: this.#clock, log: this.#log }).run(this.#stop.signal);
     this.#log.debug('caches loaded', { revision: this.caches.revision });
@@ -160,7 +169,7 @@ export class ApiServer {
   /** Serves HTTPS; may be called for several addresses. `fd` is a listening socket made elsewhere. */
   async listen(address: ListenAddress, tls: TlsOptions): Promise<{ port: number }> {
     const listener = await listenTls(address, tls, {
-      request: (exchange, certificate) => void this.#handler.handle(exchange, certificate),
+      request: (exchange, certificate) => this.#handler.handle(exchange, certificate),
       upgrade: (upgrade, certificate) =>
         void handleUpgrade(upgrade, {
           authenticate: () => this.#handler.authenticate({ headers: upgrade.request.headers }, certificate),

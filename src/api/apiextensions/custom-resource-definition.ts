@@ -1,5 +1,6 @@
 /** Custom resource definitions: names and columns of the definition itself. What it defines is served elsewhere. */
 
+import { formatTime } from '../../base/clock.ts';
 import { fieldErrors } from '../../base/errors.ts';
 import { defineKind } from '../kind.ts';
 import { nameColumn } from '../machinery/columns.ts';
@@ -15,6 +16,9 @@ import {
   requireText,
 } from '../machinery/validation.ts';
 import type { CustomResourceDefinition, CustomResourceDefinitionSpec } from './v1.gen.ts';
+
+/** Held until no instance is left. */
+export const CLEANUP = 'customresourcecleanup.apiextensions.k8s.io';
 
 export const customResourceDefinition = defineKind<CustomResourceDefinition>({
   group: 'apiextensions.k8s.io',
@@ -50,6 +54,21 @@ export const customResourceDefinition = defineKind<CustomResourceDefinition>({
     object.status = (
       stored && !before.includes(stored) ? { ...old.status, storedVersions: [...before, stored] } : old.status
     ) as NonNullable<CustomResourceDefinition['status']>;
+  },
+  prepareDelete: (object, nowMs) => {
+    object.metadata.finalizers = [...(object.metadata.finalizers ?? []), CLEANUP];
+    const terminating = {
+      lastTransitionTime: formatTime(nowMs),
+      message: 'CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon',
+      reason: 'InstanceDeletionPending',
+      status: 'True',
+      type: 'Terminating',
+    };
+    const conditions = object.status?.conditions ?? [];
+    object.status = {
+      ...object.status,
+      conditions: [...conditions.filter(({ type }) => type !== 'Terminating'), terminating],
+    };
   },
   validate: object => {
     const errors: Errors = [];

@@ -17,6 +17,8 @@ export interface MetadataRules {
   readonly nameRule?: NameRule;
   /** Default `metadata`. */
   readonly path?: string;
+  /** Finalizers need not name a domain: kinds that upstream does not keep among its core types. */
+  readonly freeFinalizers?: boolean;
 }
 
 /** Findings for the metadata of an object that is about to be created. */
@@ -39,12 +41,16 @@ export function validateObjectMeta(meta: ObjectMeta, rules: MetadataRules): Fiel
       errors.push(fieldErrors.invalid(`${path}.namespace`, meta.namespace, problem));
   if ((meta.generation ?? 0) < 0)
     errors.push(fieldErrors.invalid(`${path}.generation`, meta.generation, 'must be greater than or equal to 0'));
-  validateChangeable(meta, path, errors);
+  validateChangeable(meta, path, errors, rules.freeFinalizers);
   return errors;
 }
 
 /** Findings for metadata that replaces `old`. Run it after the registry carried over what it owns. */
-export function validateObjectMetaUpdate(meta: ObjectMeta, old: ObjectMeta, path = 'metadata'): FieldError[] {
+export function validateObjectMetaUpdate(
+  meta: ObjectMeta,
+  old: ObjectMeta,
+  { path = 'metadata', freeFinalizers }: Pick<MetadataRules, 'path' | 'freeFinalizers'> = {},
+): FieldError[] {
   const errors: FieldError[] = [];
   if (old.deletionTimestamp) {
     const before = new Set(old.finalizers);
@@ -71,15 +77,15 @@ export function validateObjectMetaUpdate(meta: ObjectMeta, old: ObjectMeta, path
   ] as const)
     if ((meta[field] ?? '') !== (old[field] ?? ''))
       errors.push(fieldErrors.invalid(`${path}.${field}`, meta[field] ?? null, 'field is immutable'));
-  validateChangeable(meta, path, errors);
+  validateChangeable(meta, path, errors, freeFinalizers);
   return errors;
 }
 
-function validateChangeable(meta: ObjectMeta, path: string, errors: FieldError[]): void {
+function validateChangeable(meta: ObjectMeta, path: string, errors: FieldError[], freeFinalizers = false): void {
   if (meta.labels) errors.push(...validateLabels(meta.labels, `${path}.labels`));
   if (meta.annotations) errors.push(...validateAnnotations(meta.annotations, `${path}.annotations`));
   if (meta.ownerReferences?.length) validateOwnerReferences(meta.ownerReferences, `${path}.ownerReferences`, errors);
-  if (meta.finalizers?.length) validateFinalizers(meta.finalizers, `${path}.finalizers`, errors);
+  if (meta.finalizers?.length) validateFinalizers(meta.finalizers, `${path}.finalizers`, errors, freeFinalizers);
 }
 
 /** Keys are qualified names whatever their case; all together at most 256 KiB. */
@@ -119,10 +125,10 @@ function validateOwnerReferences(references: readonly OwnerReference[], path: st
   }
 }
 
-function validateFinalizers(finalizers: readonly string[], path: string, errors: FieldError[]): void {
+function validateFinalizers(finalizers: readonly string[], path: string, errors: FieldError[], isFree: boolean): void {
   finalizers.forEach((finalizer, index) => {
     for (const problem of qualifiedNameProblems(finalizer)) errors.push(fieldErrors.invalid(path, finalizer, problem));
-    errors.push(...finalizerNameErrors(finalizer, `${path}[${index}]`));
+    if (!isFree) errors.push(...finalizerNameErrors(finalizer, `${path}[${index}]`));
   });
   if (finalizers.includes('orphan') && finalizers.includes('foregroundDeletion'))
     errors.push(fieldErrors.invalid(path, finalizers, 'finalizer orphan and foregroundDeletion cannot be both set'));

@@ -19,7 +19,6 @@ const DEVICES = 'devices are not allocated yet';
 
 export const GAPS: readonly Gap[] = [
   { of: 'networkpolicies.networking.k8s.io', says: 'network policies are not enforced yet' },
-  { of: 'customresourcedefinitions.apiextensions.k8s.io', says: 'custom resources are not served yet' },
   { of: 'apiservices.apiregistration.k8s.io', says: 'aggregated APIs are not served yet' },
   { of: 'validatingwebhookconfigurations.admissionregistration.k8s.io', says: WEBHOOKS },
   { of: 'mutatingwebhookconfigurations.admissionregistration.k8s.io', says: WEBHOOKS },

@@ -166,9 +166,9 @@ function applyTo(
     force,
     time: fields.now(),
     settle: candidate => {
-      const { info } = operation.served;
+      const { info, custom } = operation.served;
       registry.checkBody({ ...operation, fieldValidation: 'Ignore' }, info.type, candidate);
-      return normalize(info.type, candidate);
+      return custom ? custom.decode(candidate) : normalize(info.type, candidate);
     },
   });
   const { managedFields: _, ...metadata } = object.metadata;

@@ -4,7 +4,7 @@
  */
 
 import { type FieldSet, MEMBER, sorted } from './field-set.ts';
-import { DEDUCED, elementOf, type FieldTable, type ListStructure, type Structure } from './structure.ts';
+import { DEDUCED, elementOf, type FieldTable, fieldsIn, type ListStructure, type Structure } from './structure.ts';
 
 export interface Comparison {
   /** Fields that were added or have another value. */
@@ -42,7 +42,7 @@ class Differences {
 
 function compareStruct(table: FieldTable, before: Fields, after: Fields): Comparison | undefined {
   const differences = new Differences();
-  for (const { name, key, structure, nullable } of table.fields) {
+  for (const { name, key, structure, nullable } of fieldsIn(table, before, after)) {
     let a = before[name];
     let b = after[name];
     if (a === b) continue;
@@ -118,7 +118,7 @@ export function wholeOf(structure: Structure, value: unknown): FieldSet {
     case 'struct': {
       if (structure.atomic || !isMap(value)) return MEMBER;
       let set: Building | undefined;
-      for (const field of structure.table().fields) {
+      for (const field of fieldsIn(structure.table(), value)) {
         const part = value[field.name];
         if (part !== undefined) (set ??= { '.': MEMBER })[field.key] = wholeOf(field.structure, part);
       }

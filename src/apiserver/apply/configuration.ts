@@ -5,7 +5,7 @@
 
 import { isMap, liveElementOf } from './comparison.ts';
 import { elementText, type FieldSet, MEMBER, sorted } from './field-set.ts';
-import { DEDUCED, elementOf, type FieldTable, type ListStructure, type Structure } from './structure.ts';
+import { DEDUCED, elementOf, type FieldTable, fieldsIn, type ListStructure, type Structure } from './structure.ts';
 
 type Fields = Readonly<Record<string, unknown>>;
 type Building = Record<string, FieldSet>;
@@ -17,7 +17,7 @@ export function fieldsNamed(table: FieldTable, object: object): FieldSet | undef
 
 function namedInStruct(table: FieldTable, object: Fields): FieldSet | undefined {
   let set: Building | undefined;
-  for (const { name, key, structure, stays } of table.fields) {
+  for (const { name, key, structure, stays } of fieldsIn(table, object)) {
     const value = object[name];
     if (value === undefined || (stays && !isMap(value))) continue;
     // A struct is owned through its fields, and by itself only when it has none.
@@ -103,7 +103,7 @@ class Checker {
     for (const name in object) {
       const field = table.byName.get(name);
       if (field) this.check(field.structure, object[name], `${path}.${name}`);
-      else this.problems.push(`${path}.${name}: field not declared in schema`);
+      else if (!table.isOpen) this.problems.push(`${path}.${name}: field not declared in schema`);
     }
   }
 

@@ -39,6 +39,20 @@ export interface FieldTable {
   /** Those that can be owned, sorted by name. */
   readonly fields: readonly FieldEntry[];
   readonly byName: ReadonlyMap<string, FieldEntry>;
+  /** An object may have fields that are not here, whose structure is deduced from what they hold. */
+  readonly isOpen?: true;
+}
+
+/** The fields of a table that objects can have, sorted by name: also those that only the objects know. */
+export function fieldsIn(table: FieldTable, ...objects: readonly object[]): readonly FieldEntry[] {
+  if (!table.isOpen) return table.fields;
+  const others = new Map<string, FieldEntry>();
+  for (const object of objects)
+    for (const name of Object.keys(object))
+      if (!table.byName.has(name) && !others.has(name))
+        others.set(name, { name, key: `f:${name}`, structure: DEDUCED, ignored: false, stays: false, nullable: false });
+  if (others.size === 0) return table.fields;
+  return [...table.fields, ...others.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
 /** Fields of an object that a request can own: its own, those of its status, or of its status and metadata. */
@@ -56,7 +70,8 @@ const BOOKKEEPING = new Set([
   'managedFields',
   'resourceVersion',
 ]);
-const IGNORED: Readonly<Record<Scope, readonly string[]>> = {
+/** Top-level fields that a request of the scope cannot own, beside apiVersion and kind. */
+export const IGNORED: Readonly<Record<Scope, readonly string[]>> = {
   all: [],
   withoutStatus: ['status'],
   status: ['metadata', 'spec'],
@@ -101,7 +116,7 @@ function tableOf(
   };
 }
 
-const METADATA: Structure = {
+export const METADATA: Structure = {
   is: 'struct',
   atomic: false,
   table: once(() => tableOf(fieldsOf('meta.v1.ObjectMeta'), BOOKKEEPING)),

@@ -34,16 +34,15 @@ export class Versions {
     this.#resources = resources;
     this.#scope = scopeOf(served, subresource);
     this.apiVersion = apiVersionOf(info);
-    this.table = rootTable(info.type, this.#scope);
-    this.empty = deepFreeze(
-      normalize(info.type, { apiVersion: this.apiVersion, kind: info.kind, metadata: { name: '' } } as KubeObject),
-    );
+    this.table = tableOf(served, this.#scope);
+    const empty: KubeObject = { apiVersion: this.apiVersion, kind: info.kind, metadata: { name: '' } };
+    this.empty = deepFreeze(served.custom ? empty : normalize(info.type, empty));
   }
 
   /** A stored object in the request's version. */
   shown(object: KubeObject): KubeObject {
-    const { info, stored } = this.#served;
-    return info === stored ? object : convertObject(object, stored, info);
+    const { info, stored, custom } = this.#served;
+    return custom || info === stored ? object : convertObject(object, stored, info);
   }
 
   /** Another served version of the kind: its fields and how to get there and back; undefined when there is none. */
@@ -53,8 +52,12 @@ export class Versions {
     const { group, version } = splitApiVersion(apiVersion);
     const other = this.#resources.ofKind(group, version, info.kind);
     if (!other || other.prefix !== this.#served.prefix) return undefined;
-    return between(info, other.info, rootTable(other.info.type, this.#scope));
+    return between(info, other.info, tableOf(other, this.#scope));
   }
+}
+
+function tableOf({ info, custom }: Served, scope: Scope): FieldTable {
+  return custom ? custom.fields(scope) : rootTable(info.type, scope);
 }
 
 export interface Version {
