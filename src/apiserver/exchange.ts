@@ -1,19 +1,12 @@
 /**
- * One HTTP request and its reply, the same for HTTP/2 streams and HTTP/1.1 messages. The reply is either one buffer or a
+ * One HTTP request and its reply, the same for HTTP/2 streams (`http2/exchange.ts`) and HTTP/1.1 messages. The reply is either one buffer or a
  * stream of chunks; a body is read whole, up to the limit.
  */
 
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
-import {
-  Http2ServerRequest as Http2Request,
-  Http2ServerResponse as Http2Response,
-  type Http2ServerRequest,
-  type Http2ServerResponse,
-  type IncomingHttpHeaders as IncomingHttp2Headers,
-  type ServerHttp2Stream,
-} from 'node:http2';
 import type { Writable } from 'node:stream';
-import { failure } from '../base/errors.ts';
+import { type ApiError, failure } from '../base/errors.ts';
+import type { RawRequest, RawResponse } from './http2/raw.ts';
 
 /** Upstream's limit of a request body. */
 export const BODY_BYTES_MAX = 3 * 1024 * 1024;
@@ -49,14 +42,20 @@ export interface Exchange {
   /** Aborted when the client goes away. */
   readonly signal: AbortSignal;
   readonly started: boolean;
-  body(): Promise<Buffer>;
+  /** At once when it is here already. */
+  body(): Buffer | Promise<Buffer>;
   reply(status: number, headers: ReplyHeaders, body: Body | undefined): void;
   begin(status: number, headers: ReplyHeaders): void;
   /** Resolves when more may be written; rejects never. Only between `begin` and `end`. */
   write(chunk: Buffer): void | Promise<void>;
   end(): void;
   /** The objects that connect handlers take over. */
-  raw(): { req: IncomingMessage | Http2ServerRequest; res: ServerResponse | Http2ServerResponse };
+  raw(): RawExchange;
+}
+
+export interface RawExchange {
+  readonly req: IncomingMessage | RawRequest;
+  readonly res: ServerResponse | RawResponse;
 }
 
 interface Readable {
@@ -64,9 +63,15 @@ interface Readable {
   on(event: 'end' | 'close', listener: () => void): unknown;
 }
 
+export function bodyTooLarge(): ApiError {
+  return failure(413, 'RequestEntityTooLarge', `Request entity too large: limit is ${BODY_BYTES_MAX}`);
+}
+export function bodyCutShort(): ApiError {
+  return failure(400, 'BadRequest', 'the request ended before its body');
+}
+
 function readBody(source: Readable, declared: string | undefined): Promise<Buffer> {
-  const tooLarge = () => failure(413, 'RequestEntityTooLarge', `Request entity too large: limit is ${BODY_BYTES_MAX}`);
-  if (declared !== undefined && Number(declared) > BODY_BYTES_MAX) return Promise.reject(tooLarge());
+  if (declared !== undefined && Number(declared) > BODY_BYTES_MAX) return Promise.reject(bodyTooLarge());
   return new Promise((resolve, reject) => {
     let first: Buffer | undefined;
     let more: Buffer[] | undefined;
@@ -74,7 +79,7 @@ function readBody(source: Readable, declared: string | undefined): Promise<Buffe
     let ended = false;
     source.on('data', chunk => {
       size += chunk.length;
-      if (size > BODY_BYTES_MAX) return reject(tooLarge());
+      if (size > BODY_BYTES_MAX) return reject(bodyTooLarge());
       if (!first) first = chunk;
       else (more ??= [first]).push(chunk);
     });
@@ -83,7 +88,7 @@ function readBody(source: Readable, declared: string | undefined): Promise<Buffe
       resolve(more ? Buffer.concat(more, size) : (first ?? Buffer.alloc(0)));
     });
     source.on('close', () => {
-      if (!ended) reject(failure(400, 'BadRequest', 'the request ended before its body'));
+      if (!ended) reject(bodyCutShort());
     });
   });
 }
@@ -124,70 +129,6 @@ class ChunkWriter {
       this.#target.once('drain', done);
       this.#target.once('close', done);
     });
-  }
-}
-
-export class Http2Exchange implements Exchange {
-  readonly method: string;
-  readonly url: string;
-  readonly headers: IncomingHttp2Headers;
-  readonly #stream: ServerHttp2Stream;
-  readonly #rawHeaders: string[];
-  #writer: ChunkWriter | undefined;
-  #abort: AbortController | undefined;
-
-  constructor(stream: ServerHttp2Stream, headers: IncomingHttp2Headers, rawHeaders: string[]) {
-    this.#stream = stream;
-    this.headers = headers;
-    this.#rawHeaders = rawHeaders;
-    this.method = headers[':method'] ?? 'GET';
-    this.url = headers[':path'] ?? '/';
-    // A reset stream is seen by its close; without a listener it would take the process down.
-    stream.on('error', ignoreError);
-  }
-  get signal(): AbortSignal {
-    if (!this.#abort) {
-      const abort = new AbortController();
-      this.#abort = abort;
-      if (this.#stream.closed || this.#stream.destroyed) abort.abort();
-      else this.#stream.once('close', () => abort.abort());
-    }
-    return this.#abort.signal;
-  }
-  get started(): boolean {
-    return this.#stream.headersSent;
-  }
-  body(): Promise<Buffer> {
-    if (this.#stream.endAfterHeaders) return Promise.resolve(Buffer.alloc(0));
-    return readBody(this.#stream, this.headers['content-length']);
-  }
-  reply(status: number, headers: ReplyHeaders, body: Body | undefined): void {
-    const stream = this.#stream;
-    if (stream.destroyed || stream.closed) return;
-    const all = headers as Record<string, string | number>;
-    all[':status'] = status;
-    if (body === undefined || this.method === 'HEAD') stream.respond(all, { endStream: true });
-    else {
-      all['content-length'] = Buffer.isBuffer(body) ? body.length : sizeOf(body);
-      stream.respond(all);
-      endWith(stream, body);
-    }
-  }
-  begin(status: number, headers: ReplyHeaders): void {
-    if (this.#stream.destroyed || this.#stream.closed) return;
-    this.#stream.respond({ ...headers, ':status': status } as Record<string, string | number>);
-  }
-  write(chunk: Buffer): void | Promise<void> {
-    if (this.#stream.destroyed) return;
-    this.#writer ??= new ChunkWriter(this.#stream);
-    return this.#writer.write(chunk);
-  }
-  end(): void {
-    if (!this.#stream.destroyed) this.#stream.end();
-  }
-  raw(): { req: Http2ServerRequest; res: Http2ServerResponse } {
-    const res = new Http2Response(this.#stream);
-    return { req: new Http2Request(this.#stream, this.headers, {}, this.#rawHeaders), res };
   }
 }
 
@@ -237,7 +178,7 @@ export class Http1Exchange implements Exchange {
   end(): void {
     this.#response.end();
   }
-  raw(): { req: IncomingMessage; res: ServerResponse } {
+  raw(): RawExchange {
     return { req: this.#request, res: this.#response };
   }
 }

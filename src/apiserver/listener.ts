@@ -4,11 +4,12 @@
  */
 
 import { createServer as createHttp1Server, type IncomingMessage } from 'node:http';
-import { performServerHandshake, type ServerHttp2Session } from 'node:http2';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
-import { type Exchange, Http1Exchange, Http2Exchange } from './exchange.ts';
+import { type Exchange, Http1Exchange } from './exchange.ts';
+import { ServerConnection } from './http2/connection.ts';
+import { Http2Exchange } from './http2/exchange.ts';
 import type { Credentials } from './request.ts';
 
 export interface TlsOptions {
@@ -21,17 +22,16 @@ export interface TlsOptions {
 export type ListenAddress = { readonly fd: number } | { readonly host: string; readonly port: number };
 
 export interface ListenerHandlers {
-  readonly request: (exchange: Exchange, certificate: Credentials['certificate']) => void;
+  /** Resolves when the request is done with; never rejects. */
+  readonly request: (exchange: Exchange, certificate: Credentials['certificate']) => Promise<void>;
   readonly upgrade: (
     upgrade: { request: IncomingMessage; socket: Duplex; head: Buffer },
     certificate: Credentials['certificate'],
   ) => void;
 }
 
-/** Streams one connection may have open: enough for a kubelet's or controller's watches. */
-const CONCURRENT_STREAMS_MAX = 1000;
-/** Bytes a client may send ahead; a whole body limit would let a few clients hold much memory. */
-const WINDOW_BYTES = 256 * 1024;
+/** A client that vanished without a word is noticed. */
+const KEEP_ALIVE_MS = 30_000;
 
 export interface Listener {
   readonly port: number;
@@ -44,12 +44,13 @@ export async function listenTls(
   handlers: ListenerHandlers,
 ): Promise<Listener> {
   const sockets = new Set<Socket>();
-  const sessions = new Set<ServerHttp2Session>();
+  const connections = new Set<ServerConnection>();
   const certificates = new WeakMap<object, Credentials['certificate']>();
 
   const http1 = createHttp1Server(
     { requestTimeout: 0, headersTimeout: 60_000, keepAliveTimeout: 90_000 },
-    (request, response) => handlers.request(new Http1Exchange(request, response), certificates.get(request.socket)),
+    (request, response) =>
+      void handlers.request(new Http1Exchange(request, response), certificates.get(request.socket)),
   );
   http1.on('upgrade', (request, socket, head) =>
     handlers.upgrade({ request, socket, head }, certificates.get(request.socket)),
@@ -61,6 +62,8 @@ export async function listenTls(
     rejectUnauthorized: false,
     ALPNProtocols: ['h2', 'http/1.1'],
     minVersion: 'TLSv1.2',
+    keepAlive: true,
+    keepAliveInitialDelay: KEEP_ALIVE_MS,
   });
   server.on('tlsClientError', () => {});
   server.on('connection', (socket: Socket) => {
@@ -76,15 +79,11 @@ export async function listenTls(
       http1.emit('connection', socket);
       return;
     }
-    const session = performServerHandshake(socket, {
-      settings: { maxConcurrentStreams: CONCURRENT_STREAMS_MAX, initialWindowSize: WINDOW_BYTES },
+    const connection = new ServerConnection(socket, {
+      handle: stream => handlers.request(new Http2Exchange(stream), certificate),
     });
-    sessions.add(session);
-    session.once('close', () => sessions.delete(session));
-    session.on('error', () => session.destroy());
-    session.on('stream', (stream, headers, _flags, rawHeaders) => {
-      handlers.request(new Http2Exchange(stream, headers, rawHeaders as unknown as string[]), certificate);
-    });
+    connections.add(connection);
+    socket.once('close', () => connections.delete(connection));
   });
 
   await new Promise<void>((resolve, reject) => {
@@ -95,7 +94,7 @@ export async function listenTls(
     port: (server.address() as AddressInfo).port,
     close: async () => {
       const closed = new Promise<void>(resolve => server.close(() => resolve()));
-      for (const session of sessions) session.destroy();
+      for (const connection of connections) connection.close();
       for (const socket of sockets) socket.destroy();
       http1.close();
       await closed;

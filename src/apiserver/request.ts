@@ -4,11 +4,11 @@
  */
 
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
-import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import type { KubeObject } from '../api/meta.ts';
 import type { ResourceInfo } from '../api/schema.ts';
 import type { ResourceId } from '../client/transport.ts';
+import type { RawRequest, RawResponse } from './http2/raw.ts';
 
 export interface UserInfo {
   readonly name: string;
@@ -133,9 +133,9 @@ export interface ConnectContext {
   readonly query: URLSearchParams;
   /** Path behind `/proxy`, with its leading slash; '' for other subresources. */
   readonly rest: string;
-  readonly req: IncomingMessage | Http2ServerRequest;
+  readonly req: IncomingMessage | RawRequest;
   /** Absent on an upgrade: then the handler answers on `socket`. */
-  readonly res?: ServerResponse | Http2ServerResponse;
+  readonly res?: ServerResponse | RawResponse;
   readonly socket?: Duplex;
   /** First bytes behind the upgrade request. */
   readonly head?: Buffer;

@@ -4,7 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import * as http from 'node:http';
 import * as http2 from 'node:http2';
 import * as https from 'node:https';
-import { type AddressInfo, connect, type Server } from 'node:net';
+import { type AddressInfo, connect, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
@@ -15,6 +15,8 @@ import { seededRandom } from '../../base/random.ts';
 import { ENDPOINT_SLICES, NODES, PODS, SERVICES } from '../../client/resources.ts';
 import { ensurePki } from '../certificates/pki.ts';
 import { FakeReader } from '../fake-reader.ts';
+import { ServerConnection } from '../http2/connection.ts';
+import { Http2Exchange } from '../http2/exchange.ts';
 import { type ConnectContext, LOOPBACK_USER } from '../request.ts';
 import { isProxyable } from './dial.ts';
 import { KubeletConnections } from './kubelet-connection.ts';
@@ -28,7 +30,7 @@ const seen: string[] = [];
 let directory: string;
 let kubelet: https.Server;
 let front: http.Server;
-let front2: http2.Http2Server;
+let front2: Server;
 let agent: http.Agent;
 
 async function listening(server: Server): Promise<number> {
@@ -135,7 +137,9 @@ before(async () => {
   };
   front = http.createServer((req, res) => void serve({ req, res }));
   front.on('upgrade', (req, socket, head) => void serve({ req, socket: socket as Duplex, head }));
-  front2 = http2.createServer((req, res) => void serve({ req, res }));
+  front2 = createServer(
+    socket => void new ServerConnection(socket, { handle: stream => serve(new Http2Exchange(stream).raw()) }),
+  );
   await listening(front);
   await listening(front2);
   agent = new http.Agent({ keepAlive: false });

@@ -124,8 +124,7 @@ export function copyBody(from: IncomingMessage, to: Response): Promise<void> {
     from.once('error', error => {
       to.removeListener('close', gone);
       // The reply has begun: cutting it short is the only way to say that it is not whole.
-      (to as Response & { destroy?(error?: Error): void }).destroy?.();
-      if ('stream' in to) (to as { stream?: { close(code: number): void } }).stream?.close(2);
+      to.destroy();
       reject(error);
     });
   });
