@@ -48,6 +48,8 @@ export interface OpenapiDocument {
 
 const mediaTypes = ['application/json', 'application/yaml', 'application/vnd.kubernetes.protobuf'];
 const streamTypes = ['application/json;stream=watch', 'application/vnd.kubernetes.protobuf;stream=watch'];
+/** Forms of custom resources, which have neither protobuf nor a strategic merge. */
+const customTypes = ['application/json', 'application/yaml'];
 const patchTypes = [
   'application/json-patch+json',
   'application/merge-patch+json',
@@ -223,10 +225,10 @@ class DocumentBuilder {
     };
   }
 
-  #addPaths(items: readonly PathItem[], tag: string): void {
+  #addPaths(items: readonly PathItem[], tag: string, isCustom = false): void {
     for (const { path, parameters, operations } of items) {
       const item: JsonSchema = {};
-      for (const operation of operations) item[operation.method] = this.#operation(operation, tag);
+      for (const operation of operations) item[operation.method] = this.#operation(operation, tag, isCustom);
       item['parameters'] = parameters.map(parameter => this.#parameter(parameter));
       this.#paths.set(path, item);
     }
@@ -264,13 +266,14 @@ class DocumentBuilder {
       },
       'x-kubernetes-group-version-kind': extension(listKind),
     });
-    this.#addPaths(resourcePaths(info, true), tag);
+    this.#addPaths(resourcePaths(info, true), tag, true);
   }
 
-  #operation(operation: Operation, tag: string): JsonSchema {
+  #operation(operation: Operation, tag: string, isCustom: boolean): JsonSchema {
     const { id, action, kind, parameters, body, reply, codes } = operation;
-    const consumes = body === 'Patch' ? patchTypes : ['*/*'];
-    const produces = action === 'connect' ? ['*/*'] : this.#produces(operation);
+    const patches = isCustom ? patchTypes.filter(type => !type.includes('strategic')) : patchTypes;
+    const consumes = body === 'Patch' ? patches : isCustom && body !== undefined ? customTypes : ['*/*'];
+    const produces = isCustom ? customTypes : action === 'connect' ? ['*/*'] : this.#produces(operation);
     const list = parameters.map(parameter => this.#parameter(parameter));
     const common = { operationId: id, tags: [tag], 'x-kubernetes-action': action };
     const rest = {
