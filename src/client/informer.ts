@@ -173,11 +173,17 @@ function unindex<T>(entries: Map<string, Map<string, T>>, at: string, key: strin
   if (found?.size === 0) entries.delete(at);
 }
 
+interface Started {
+  readonly informer: Informer<KubeObject>;
+  started: boolean;
+  readonly stop: AbortController;
+}
+
 /** One informer a resource, shared by everything in the process. */
 export class InformerFactory {
   readonly #transport: Transport;
   readonly #log: Logger;
-  readonly #informers = new Map<string, { informer: Informer<KubeObject>; started: boolean }>();
+  readonly #informers = new Map<string, Started>();
   #signal: AbortSignal | undefined;
 
   constructor(options: { transport: Transport; log: Logger }) {
@@ -195,11 +201,18 @@ export class InformerFactory {
       entry = {
         informer: new Informer<KubeObject>({ transport: this.#transport, of, log: this.#log, ...options }),
         started: false,
+        stop: new AbortController(),
       };
       this.#informers.set(id, entry);
       if (this.#signal) this.#start(entry, this.#signal);
     }
     return entry.informer as unknown as Informer<T>;
+  }
+  /** Ends the informer of a resource that is no longer served; `get` makes a new one. */
+  release(of: ResourceId): void {
+    const id = `${of.group}/${of.version}/${of.resource}?&&`;
+    this.#informers.get(id)?.stop.abort();
+    this.#informers.delete(id);
   }
   /** Starts all informers, present and future, until the signal aborts. */
   start(signal: AbortSignal): void {
@@ -209,9 +222,9 @@ export class InformerFactory {
   async allSynced(): Promise<void> {
     await Promise.all([...this.#informers.values()].map(entry => entry.informer.synced));
   }
-  #start(entry: { informer: Informer<KubeObject>; started: boolean }, signal: AbortSignal): void {
+  #start(entry: Started, signal: AbortSignal): void {
     if (entry.started) return;
     entry.started = true;
-    void entry.informer.run(signal);
+    void entry.informer.run(AbortSignal.any([signal, entry.stop.signal]));
   }
 }

@@ -10,6 +10,7 @@ import type { ResourceInfo } from '../../api/schema.ts';
 import { isReason } from '../../base/errors.ts';
 import type { DeleteOptions } from '../../client/transport.ts';
 import { type Controller, type ControllerDefinition, type ReconcileContext, watch } from '../runtime/controller.ts';
+import { followCustomResources } from '../runtime/custom-resources.ts';
 import { deletableResources, idOf } from '../runtime/resources.ts';
 import { awaitsDependents, FOREGROUND, Graph, hasFinalizer, type Item, isDeleting, ORPHAN } from './graph.ts';
 
@@ -23,9 +24,40 @@ interface References {
 class Collector {
   readonly #ctx: ReconcileContext;
   readonly graph = new Graph();
+  /** Custom resources by `group/kind`. */
+  readonly #custom = new Map<string, ResourceInfo>();
 
   constructor(ctx: ReconcileContext) {
     this.#ctx = ctx;
+  }
+
+  /** Follows the objects of custom resources as those of built-in ones. */
+  followCustom(): void {
+    const { informers, enqueue } = this.#ctx;
+    followCustomResources(this.#ctx, {
+      added: info => {
+        this.#custom.set(`${info.group}/${info.kind}`, info);
+        informers.get(idOf(info)).onChange(change => {
+          for (const uid of this.graph.apply(info, change)) enqueue(uid);
+        });
+      },
+      removed: info => {
+        this.#custom.delete(`${info.group}/${info.kind}`);
+        const gone = [...informers.get(idOf(info)).values()];
+        informers.release(idOf(info));
+        for (const old of gone)
+          for (const uid of this.graph.apply(info, { object: undefined, old, deleted: true })) enqueue(uid);
+      },
+    });
+  }
+
+  #ownerInfo({ apiVersion, kind }: OwnerReference): ResourceInfo | undefined {
+    const slash = apiVersion.indexOf('/');
+    const group = slash < 0 ? '' : apiVersion.slice(0, slash);
+    const custom = this.#custom.get(`${group}/${kind}`);
+    if (custom) return custom;
+    const info = resourceByKind(group, apiVersion.slice(slash + 1), kind);
+    return info && FOLLOWED().get(`${info.group}/${info.resource}`);
   }
 
   #object(item: Item): KubeObject | undefined {
@@ -65,7 +97,7 @@ class Collector {
   async #classify(item: Item, object: KubeObject): Promise<References> {
     const references: References = { solid: [], dangling: [], awaited: [] };
     for (const reference of item.owners) {
-      const info = ownerInfo(reference);
+      const info = this.#ownerInfo(reference);
       // An owner of a kind that is not served, or out of reach of a cluster-scoped object, can be neither found nor missed.
       if (!info || (info.namespaced && !object.metadata.namespace)) {
         references.solid.push(reference);
@@ -168,16 +200,6 @@ class Collector {
   }
 }
 
-function ownerInfo(reference: OwnerReference): ResourceInfo | undefined {
-  const slash = reference.apiVersion.indexOf('/');
-  const [group, version] =
-    slash < 0
-      ? ['', reference.apiVersion]
-      : [reference.apiVersion.slice(0, slash), reference.apiVersion.slice(slash + 1)];
-  const info = resourceByKind(group, version, reference.kind);
-  return info && FOLLOWED().get(`${info.group}/${info.resource}`);
-}
-
 // Computed on first use, to keep start-up free of it.
 let followed: Map<string, ResourceInfo> | undefined;
 const FOLLOWED = (): Map<string, ResourceInfo> =>
@@ -189,6 +211,7 @@ function create(ctx: ReconcileContext): Controller {
     name: 'garbagecollector',
     workers: 20,
     watches: [...FOLLOWED().values()].map(info => watch(idOf(info), change => collector.graph.apply(info, change))),
+    started: () => collector.followCustom(),
     reconcile: ({ name }) => collector.collect(name),
   };
 }

@@ -8,7 +8,7 @@ import type { KubeObject } from '../../api/meta.ts';
 import type { ResourceInfo } from '../../api/schema.ts';
 import { formatTime } from '../../base/clock.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
-import { NAMESPACES, PODS } from '../../client/resources.ts';
+import { CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS } from '../../client/resources.ts';
 import {
   type Controller,
   type ControllerDefinition,
@@ -16,6 +16,7 @@ import {
   type Result,
   watch,
 } from '../runtime/controller.ts';
+import { customResources } from '../runtime/custom-resources.ts';
 import { deletableResources, idOf } from '../runtime/resources.ts';
 
 const FINALIZER = 'kubernetes';
@@ -147,8 +148,9 @@ async function finalize(ctx: ReconcileContext, name: string): Promise<void> {
 
 function create(ctx: ReconcileContext): Controller {
   const namespaces = ctx.informers.get<Namespace>(NAMESPACES);
-  const namespaced = deletableResources({ events: true }).filter(info => info.namespaced);
-  const pods = namespaced.filter(info => info.resource === 'pods' && info.group === '');
+  const builtin = deletableResources({ events: true }).filter(info => info.namespaced);
+  const namespaced = () => [...builtin, ...customResources(ctx).filter(info => info.namespaced)];
+  const pods = builtin.filter(info => info.resource === 'pods' && info.group === '');
 
   return {
     name: 'namespace',
@@ -160,6 +162,7 @@ function create(ctx: ReconcileContext): Controller {
         const name = change.deleted ? change.old.metadata.namespace! : '';
         return namespaces.get(name)?.metadata.deletionTimestamp ? [name] : [];
       }),
+      watch(CUSTOM_RESOURCE_DEFINITIONS, () => []),
     ],
     async reconcile({ name }): Promise<Result | void> {
       const namespace = namespaces.get(name);
@@ -167,7 +170,7 @@ function create(ctx: ReconcileContext): Controller {
       try {
         let content = await deleteContent(ctx, name, pods);
         if (content.remaining.size === 0 && content.failures.length === 0)
-          content = await deleteContent(ctx, name, namespaced);
+          content = await deleteContent(ctx, name, namespaced());
         if (content.remaining.size === 0 && content.failures.length === 0) return await finalize(ctx, name);
         await writeConditions(ctx, namespace, content);
         return { requeueAfterMs: REMAINING_RETRY_MS };
