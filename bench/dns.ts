@@ -37,7 +37,7 @@ const nameOf = (index: number): string => `service-${index % names}.default.svc.
 
 async function serve(): Promise<void> {
   const cluster = new ClusterFixture();
-  const server = new DnsServer({ informers: cluster, listen: { address: LOCALHOST, port: 0 }, log: silentLogger });
+  const server = new DnsServer({ informers: cluster, listen: { addresses: [LOCALHOST], port: 0 }, log: silentLogger });
   await cluster.put(namespace('default'));
   for (let index = 0; index < names; index++) {
     const ip = `10.96.${index >> 8}.${index & 255}`;

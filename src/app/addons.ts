@@ -1,9 +1,11 @@
-/** Objects that every Coxswain cluster has beside upstream's own: the DNS Service and the rights of the node network. */
+/** Objects that every Coxswain cluster has beside upstream's own: the DNS Service, its Corefile and the rights of the node network. */
 
 import type { KubeObject } from '../api/meta.ts';
 import { isReason } from '../base/errors.ts';
-import { CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, SERVICES } from '../client/resources.ts';
+import { CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, CONFIG_MAPS, SERVICES } from '../client/resources.ts';
 import type { ResourceId, Transport } from '../client/transport.ts';
+import { COREFILE_CONFIG_MAP } from '../dns/cluster-dns.ts';
+import { defaultCorefile } from '../dns/configuration.ts';
 
 /** Group of the certificates with which nodes' proxy, DNS and overlay read Services, slices and nodes. */
 export const NODE_NETWORK_GROUP = 'system:coxswain:network';
@@ -17,6 +19,7 @@ function dnsService(clusterDns: string): KubeObject {
     metadata: {
       name: 'kube-dns',
       namespace: 'kube-system',
+      annotations: { 'prometheus.io/port': '9153', 'prometheus.io/scrape': 'true' },
       labels: { 'k8s-app': 'kube-dns', 'kubernetes.io/cluster-service': 'true', 'kubernetes.io/name': 'CoreDNS' },
     },
     spec: {
@@ -24,8 +27,19 @@ function dnsService(clusterDns: string): KubeObject {
       ports: [
         { name: 'dns', port: 53, protocol: 'UDP', targetPort: 53 },
         { name: 'dns-tcp', port: 53, protocol: 'TCP', targetPort: 53 },
+        { name: 'metrics', port: 9153, protocol: 'TCP', targetPort: 9153 },
       ],
     },
+  } as KubeObject;
+}
+
+/** Every node's DNS follows it. */
+function corefile(clusterDomain: string): KubeObject {
+  return {
+    apiVersion: 'v1',
+    kind: 'ConfigMap',
+    metadata: { ...COREFILE_CONFIG_MAP },
+    data: { Corefile: defaultCorefile(clusterDomain) },
   } as KubeObject;
 }
 
@@ -59,7 +73,10 @@ const NETWORK_BINDING = {
 } as KubeObject;
 
 /** Creates what is missing; what is there stays as the administrator left it. */
-export async function ensureAddons(transport: Transport, options: { clusterDns: string }): Promise<void> {
+export async function ensureAddons(
+  transport: Transport,
+  options: { clusterDns: string; clusterDomain: string },
+): Promise<void> {
   const ensure = async (of: ResourceId, object: KubeObject) => {
     try {
       await transport.create(
@@ -74,5 +91,6 @@ export async function ensureAddons(transport: Transport, options: { clusterDns: 
     ensure(CLUSTER_ROLES, NETWORK_ROLE),
     ensure(CLUSTER_ROLE_BINDINGS, NETWORK_BINDING),
     ensure(SERVICES, dnsService(options.clusterDns)),
+    ensure(CONFIG_MAPS, corefile(options.clusterDomain)),
   ]);
 }

@@ -9,9 +9,10 @@ import { systemClock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import { createLogger } from '../base/log.ts';
 import { systemRandom } from '../base/random.ts';
+import { ApiEventRecorder } from '../client/event-recorder.ts';
 import { HttpsTransport } from '../client/https-transport.ts';
 import { InformerFactory } from '../client/informer.ts';
-import { DnsServer } from '../dns/server.ts';
+import { ClusterDns } from '../dns/cluster-dns.ts';
 import { Kubelet } from '../kubelet/kubelet.ts';
 import { NodeNetwork } from '../network/node-network.ts';
 import { NftablesBackend } from '../proxy/nftables/nftables-backend.ts';
@@ -75,10 +76,11 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     clock,
   });
   ensureDnsAddress(config.clusterDns);
-  const dns = new DnsServer({
+  const dns = new ClusterDns({
     informers: networkInformers,
+    events: new ApiEventRecorder({ transport: networkTransport, component: 'coredns', host: config.node, log, clock }),
     clusterDomain: config.clusterDomain,
-    listen: { address: config.clusterDns, port: 53 },
+    listen: { addresses: [config.clusterDns], port: 53 },
     log,
     clock,
   });

@@ -14,6 +14,8 @@ const RESOURCE_OF_KIND: Readonly<Record<string, string>> = {
   Service: 'services',
   EndpointSlice: 'endpointslices',
   Namespace: 'namespaces',
+  ConfigMap: 'configmaps',
+  Pod: 'pods',
 };
 
 export class ClusterFixture {
@@ -34,8 +36,8 @@ export class ClusterFixture {
     } as unknown as Transport;
     this.#factory = new InformerFactory({ transport, log: silentLogger });
   }
-  get<T extends KubeObject>(of: ResourceId): Informer<T> {
-    return this.#factory.get<T>(of);
+  get<T extends KubeObject>(of: ResourceId, options: { fieldSelector?: string; namespace?: string } = {}): Informer<T> {
+    return this.#factory.get<T>(of, options);
   }
   /** Starts the informers there are and waits for them. */
   async start(signal: AbortSignal): Promise<void> {

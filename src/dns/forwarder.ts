@@ -1,129 +1,210 @@
 /**
- * Asks upstream servers about names that are not the cluster's. Each exchange has a socket of its own, connected to the
- * upstream, so its source port is unpredictable and the kernel drops packets of strangers; the random id and the question
- * are checked besides. Upstreams are tried in turn. It keeps no cache and never asks about the cluster's own zone: the
- * caller has seen to that.
+ * Asks several upstream servers in turn until one answers, and knows which are down: one that failed is probed every half
+ * second until it answers again, and is passed over meanwhile. When all are known to be down a question fails at once, so that
+ * nobody waits for what cannot come; the probes end that. A question takes less than resolvers are willing to wait (5 s).
  */
 
-import { randomInt } from 'node:crypto';
-import { createSocket } from 'node:dgram';
-import { connect, isIPv6 } from 'node:net';
+import type { Clock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
-import { HEADER_BYTES, TCP_BYTES_MAX } from './message.ts';
-import { endOfPlainName } from './name.ts';
+import type { Logger } from '../base/log.ts';
+import type { MetricsRegistry } from '../base/metrics.ts';
+import type { Random } from '../base/random.ts';
+import { TYPE } from './message.ts';
+import { type ExchangeOptions, exchange, formatUpstream, type Question, type UpstreamAddress } from './upstream.ts';
 
-export interface Upstream {
-  readonly address: string;
-  readonly port: number;
+export interface ForwarderOptions {
+  readonly upstreams: readonly UpstreamAddress[];
+  readonly policy: 'random' | 'round_robin' | 'sequential';
+  readonly forcesTcp: boolean;
+  readonly prefersUdp: boolean;
+  /** Failed probes until a server counts as down; 0: never. */
+  readonly failsMax: number;
+  readonly probeMs: number;
+  readonly probeRecursion: boolean;
+  readonly probeName: string;
+  readonly concurrentMax: number;
+  /** Replies with these codes make the next server be asked. */
+  readonly failover: ReadonlySet<number>;
+  readonly tls?: NonNullable<ExchangeOptions['tls']>;
+  readonly log: Logger;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly metrics: MetricsRegistry;
 }
 
-/** `10.0.0.1`, `10.0.0.1:5353`, `fd00::1`, `[fd00::1]:53`. */
-export function parseUpstream(text: string): Upstream {
-  const [, address, port] = /^\[([0-9a-f:.]+)\](?::(\d+))?$/i.exec(text) ?? /^([\d.]+)(?::(\d+))?$/.exec(text) ?? [];
-  return address === undefined ? { address: text, port: 53 } : { address, port: port ? Number(port) : 53 };
-}
+export const FORWARDER_DEFAULTS = {
+  policy: 'random',
+  forcesTcp: false,
+  prefersUdp: false,
+  failsMax: 2,
+  probeMs: 500,
+  probeRecursion: true,
+  probeName: '.',
+  concurrentMax: 1000,
+  failover: new Set<number>(),
+} as const;
 
 const TIMEOUT_MS = 2000;
-// CoreDNS's `max_concurrent` in kubeadm's Corefile.
-const CONCURRENT_MAX = 1000;
+const PROBE_TIMEOUT_MS = 1000;
+// Resolvers give up after 5 s.
+const TOTAL_MS = 4500;
+const ATTEMPTS_MIN = 2;
+// The plugin's metric names and buckets.
+const SECONDS_BUCKETS = Array.from({ length: 16 }, (_, power) => 0.00025 * 2 ** power);
+
+class Upstream {
+  readonly at: UpstreamAddress;
+  readonly text: string;
+  fails = 0;
+  isProbed = false;
+  constructor(at: UpstreamAddress) {
+    this.at = at;
+    this.text = formatUpstream(at);
+  }
+}
 
 export class Forwarder {
+  readonly #options: ForwarderOptions;
   readonly #upstreams: readonly Upstream[];
+  #signal: AbortSignal = AbortSignal.abort();
   #pending = 0;
+  #turn = 0;
 
-  constructor(upstreams: readonly string[]) {
-    this.#upstreams = upstreams.map(parseUpstream);
-  }
-  get isEmpty(): boolean {
-    return this.#upstreams.length === 0;
+  constructor(options: ForwarderOptions) {
+    this.#options = options;
+    this.#upstreams = options.upstreams.map(at => new Upstream(at));
   }
 
-  /** The upstream's reply to a well-formed query, with the query's own id. Rejects when none answers in time. */
-  async exchange(query: Buffer, via: 'udp' | 'tcp', signal: AbortSignal): Promise<Buffer> {
-    if (this.#pending >= CONCURRENT_MAX) throw new Error('too many queries in flight');
+  /** Before this nothing is asked. Servers are probed once, so that a dead one is known before somebody waits for it. */
+  start(signal: AbortSignal): void {
+    this.#signal = signal;
+    for (const upstream of this.#upstreams) this.#probe(upstream);
+  }
+
+  /** The first good reply, with the server's own id. Rejects when there is none in time. */
+  async exchange(question: Question & { readonly via: 'udp' | 'tcp' }): Promise<Buffer> {
+    const { concurrentMax, clock, forcesTcp, prefersUdp, failover, tls } = this.#options;
+    if (this.#pending >= concurrentMax) {
+      this.#count(
+        'coredns_forward_max_concurrent_rejects_total',
+        'Counter of the number of queries rejected because the concurrent queries were at maximum.',
+      );
+      throw new Error('too many queries in flight');
+    }
     this.#pending++;
     try {
-      let failure: unknown = new Error('no upstream');
-      for (const upstream of this.#upstreams) {
-        const asked = Buffer.from(query);
-        asked.writeUInt16BE(randomInt(0x10000), 0);
+      const via = forcesTcp ? 'tcp' : prefersUdp ? 'udp' : question.via;
+      const endMs = clock.monotonic() + TOTAL_MS;
+      const candidates = this.#inOrder();
+      let failure = 'all upstreams are down';
+      let fallback: Buffer | undefined;
+      for (let attempt = 0; attempt < Math.max(candidates.length, ATTEMPTS_MIN) && candidates.length > 0; attempt++) {
+        const upstream = candidates[attempt % candidates.length]!;
+        const timeoutMs = Math.min(TIMEOUT_MS, endMs - clock.monotonic());
+        if (timeoutMs <= 0 || this.#signal.aborted) break;
+        // The only server is tried again unless it has been found dead meanwhile.
+        if (attempt > 0 && this.#isDown(upstream)) continue;
         try {
-          const reply =
-            via === 'udp' ? await exchangeUdp(upstream, asked, signal) : await exchangeTcp(upstream, asked, signal);
-          query.copy(reply, 0, 0, 2);
-          return reply;
+          const reply = await this.#ask(upstream, question, {
+            via,
+            timeoutMs,
+            signal: this.#signal,
+            clock,
+            ...(tls ? { tls } : {}),
+          });
+          if (!failover.has(reply[3]! & 15)) return reply;
+          fallback = reply;
         } catch (error) {
-          failure = error;
-          if (signal.aborted) break;
+          failure = `${upstream.text}: ${messageOf(error)}`;
+          this.#probe(upstream);
         }
       }
-      throw new Error(`upstreams failed: ${messageOf(failure)}`);
+      if (fallback) return fallback;
+      throw new Error(failure);
     } finally {
       this.#pending--;
     }
   }
-}
 
-function questionOf(message: Buffer): string {
-  const end = endOfPlainName(message, HEADER_BYTES, message.length);
-  return end < 0 ? '' : message.toString('latin1', HEADER_BYTES, end + 4).toLowerCase();
-}
+  async #ask(upstream: Upstream, question: Question, options: ExchangeOptions): Promise<Buffer> {
+    const { clock, metrics } = this.#options;
+    const startMs = clock.monotonic();
+    const reply = await exchange(upstream.at, question, options);
+    upstream.fails = 0;
+    metrics
+      .histogram(
+        'coredns_proxy_request_duration_seconds',
+        'Histogram of the time each request took.',
+        SECONDS_BUCKETS,
+        ['proxy_name', 'to', 'rcode'],
+      )
+      .observe((clock.monotonic() - startMs) / 1000, 'forward', upstream.text, String(reply[3]! & 15));
+    return reply;
+  }
 
-function answers(reply: Buffer, asked: Buffer): boolean {
-  return (
-    reply.length >= HEADER_BYTES &&
-    reply[0] === asked[0] &&
-    reply[1] === asked[1] &&
-    (reply[2]! & 0x80) !== 0 &&
-    questionOf(reply) === questionOf(asked)
-  );
-}
+  #isDown({ fails }: Upstream): boolean {
+    return this.#options.failsMax > 0 && fails >= this.#options.failsMax;
+  }
 
-function exchangeUdp(upstream: Upstream, asked: Buffer, signal: AbortSignal): Promise<Buffer> {
-  return new Promise((resolve, reject) => {
-    const socket = createSocket({ type: isIPv6(upstream.address) ? 'udp6' : 'udp4' });
-    const limit = AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]);
-    const finish = (error: Error | undefined, reply?: Buffer): void => {
-      limit.removeEventListener('abort', onAbort);
-      socket.removeAllListeners();
-      socket.on('error', () => {});
-      socket.close();
-      if (reply) resolve(reply);
-      else reject(error!);
+  #inOrder(): Upstream[] {
+    const up = this.#upstreams.filter(upstream => !this.#isDown(upstream));
+    if (up.length === 0)
+      this.#count(
+        'coredns_forward_healthcheck_broken_total',
+        'Counter of the number of complete failures of the healthchecks.',
+      );
+    const { policy, random } = this.#options;
+    if (policy === 'sequential' || up.length < 2) return up;
+    const from = policy === 'random' ? Math.floor(random.next() * up.length) : this.#turn++ % up.length;
+    return [...up.slice(from), ...up.slice(0, from)];
+  }
+
+  // Until it answers anything at all.
+  #probe(upstream: Upstream): void {
+    const { failsMax, probeMs, probeName, probeRecursion, clock, log, tls } = this.#options;
+    if (failsMax === 0 || upstream.isProbed || this.#signal.aborted) return;
+    upstream.isProbed = true;
+    const question = {
+      name: probeName,
+      type: TYPE.NS,
+      recursionDesired: probeRecursion,
+      checkingDisabled: false,
+      dnssecOk: false,
     };
-    const onAbort = (): void => finish(new Error(`${upstream.address} did not answer`));
-    limit.addEventListener('abort', onAbort, { once: true });
-    socket.on('error', error => finish(error));
-    socket.on('message', reply => {
-      if (answers(reply, asked)) finish(undefined, reply);
+    const run = async (): Promise<void> => {
+      for (; !this.#signal.aborted; await clock.sleep(probeMs, this.#signal)) {
+        try {
+          await exchange(upstream.at, question, {
+            via: this.#options.forcesTcp ? 'tcp' : 'udp',
+            timeoutMs: PROBE_TIMEOUT_MS,
+            signal: this.#signal,
+            clock,
+            ...(tls ? { tls } : {}),
+          });
+          if (this.#isDown(upstream)) log.info('upstream answers again', { upstream: upstream.text });
+          upstream.fails = 0;
+          return;
+        } catch (error) {
+          if (this.#signal.aborted) return;
+          upstream.fails++;
+          this.#count(
+            'coredns_proxy_healthcheck_failures_total',
+            'Counter of the number of failed healthchecks.',
+            upstream.text,
+          );
+          if (upstream.fails === failsMax)
+            log.warn('upstream does not answer', { upstream: upstream.text, error: messageOf(error) });
+        }
+      }
+    };
+    void run().finally(() => {
+      upstream.isProbed = false;
     });
-    socket.on('connect', () => socket.send(asked));
-    socket.connect(upstream.port, upstream.address);
-  });
-}
+  }
 
-function exchangeTcp(upstream: Upstream, asked: Buffer, signal: AbortSignal): Promise<Buffer> {
-  return new Promise((resolve, reject) => {
-    const limit = AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]);
-    const socket = connect({ host: upstream.address, port: upstream.port, signal: limit });
-    let received: Buffer = Buffer.alloc(0);
-    socket.on('error', reject);
-    socket.on('close', () => reject(new Error(`${upstream.address} closed the connection`)));
-    socket.on('connect', () => socket.write(framed(asked)));
-    socket.on('data', (chunk: Buffer) => {
-      received = Buffer.concat([received, chunk]);
-      if (received.length < 2 || received.length < 2 + received.readUInt16BE(0)) return;
-      const reply = Buffer.from(received.subarray(2, 2 + received.readUInt16BE(0)));
-      if (answers(reply, asked)) resolve(reply);
-      socket.destroy();
-    });
-  });
-}
-
-/** A message with its length before it, as over TCP. */
-export function framed(message: Buffer): Buffer {
-  const out = Buffer.allocUnsafe(2 + message.length);
-  out.writeUInt16BE(Math.min(message.length, TCP_BYTES_MAX), 0);
-  message.copy(out, 2);
-  return out;
+  #count(name: string, help: string, to?: string): void {
+    const { metrics } = this.#options;
+    if (to === undefined) metrics.counter(name, help).add();
+    else metrics.counter(name, help, ['proxy_name', 'to']).add(1, 'forward', to);
+  }
 }

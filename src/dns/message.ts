@@ -20,6 +20,9 @@ export const TYPE = {
   SRV: 33,
   DNAME: 39,
   OPT: 41,
+  HINFO: 13,
+  IXFR: 251,
+  AXFR: 252,
   ANY: 255,
 } as const;
 export const CLASS_IN = 1;
@@ -120,6 +123,8 @@ export interface Answer {
   readonly stride: number;
   /** The name outside the zone where a CNAME chain goes on. */
   readonly chase?: string;
+  /** Header flags beyond those that follow from the query: AA, RA, AD, TC. */
+  readonly flags?: number;
 }
 
 /** Writes the reply to `query` (read from `message` at `start`) into `out` at `at`; returns its size. `turn` rotates equal answers. */
@@ -130,13 +135,13 @@ export function writeReply(
   start: number,
   out: Buffer,
   at: number,
-  options: { readonly bytesMax: number; readonly turn: number; readonly flags: number },
+  options: { readonly bytesMax: number; readonly turn: number },
 ): number {
   const { body } = answer;
   const bodyMax = options.bytesMax - query.questionEnd - (query.edns ? OPT_BYTES : 0);
   let { answers, authorities, additionals } = answer;
   let bodyBytes = body.length;
-  let flags = FLAG.QR | options.flags | (query.flags & (FLAG.RD | FLAG.CD)) | (answer.rcode & 15);
+  let flags = FLAG.QR | (answer.flags ?? 0) | (query.flags & (FLAG.RD | FLAG.CD)) | (answer.rcode & 15);
   if (bodyBytes > bodyMax) {
     let kept = 0;
     while (kept < answer.ends.length && answer.ends[kept]! <= bodyMax) kept++;
@@ -222,9 +227,10 @@ export class AnswerWriter {
     type: number,
     ttlSeconds: number,
     data: (writer: AnswerWriter) => void,
+    ofClass: number = CLASS_IN,
   ): this {
     this.#counts[SECTIONS.indexOf(section)]!++;
-    this.name(owner).uint16(type).uint16(CLASS_IN).uint32(ttlSeconds);
+    this.name(owner).uint16(type).uint16(ofClass).uint32(ttlSeconds);
     const lengthAt = this.#size;
     this.uint16(0);
     data(this);
@@ -272,7 +278,7 @@ export class AnswerWriter {
     );
   }
   /** `rotate`: all records are answers owned by the question's name and of one size. */
-  finish(options: { rcode?: number; rotate?: boolean; chase?: string } = {}): Answer {
+  finish(options: { rcode?: number; rotate?: boolean; chase?: string; flags?: number } = {}): Answer {
     const [answers, authorities, additionals] = this.#counts as [number, number, number];
     return {
       rcode: options.rcode ?? RCODE.NOERROR,
@@ -283,6 +289,7 @@ export class AnswerWriter {
       ends: this.#ends,
       stride: options.rotate && answers > 1 ? this.#size / answers : 0,
       ...(options.chase === undefined ? {} : { chase: options.chase }),
+      ...(options.flags ? { flags: options.flags } : {}),
     };
   }
   #reserve(bytes: number): void {
@@ -379,12 +386,15 @@ export function encodeQuery(query: {
   type: number;
   class?: number;
   recursionDesired?: boolean;
+  checkingDisabled?: boolean;
   udpBytesMax?: number;
+  dnssecOk?: boolean;
 }): Buffer {
   const name = encodeName(query.name);
   const out = Buffer.alloc(HEADER_BYTES + name.length + 4 + (query.udpBytesMax === undefined ? 0 : OPT_BYTES));
   out.writeUInt16BE(query.id, 0);
-  out.writeUInt16BE(query.recursionDesired === false ? 0 : FLAG.RD, 2);
+  const flags = (query.recursionDesired === false ? 0 : FLAG.RD) | (query.checkingDisabled ? FLAG.CD : 0);
+  out.writeUInt16BE(flags, 2);
   out.writeUInt16BE(1, 4);
   name.copy(out, HEADER_BYTES);
   out.writeUInt16BE(query.type, HEADER_BYTES + name.length);
@@ -393,6 +403,7 @@ export function encodeQuery(query: {
     out.writeUInt16BE(1, 10);
     out.writeUInt16BE(TYPE.OPT, HEADER_BYTES + name.length + 5);
     out.writeUInt16BE(query.udpBytesMax, HEADER_BYTES + name.length + 7);
+    if (query.dnssecOk) out[HEADER_BYTES + name.length + 11] = 0x80;
   }
   return out;
 }

@@ -5,11 +5,14 @@ import { connect } from 'node:net';
 import { test } from 'node:test';
 import { silentLogger } from '../base/log.ts';
 import { ClusterFixture, namespace, service, slice } from './cluster-fixture.ts';
-import { framed } from './forwarder.ts';
 import { decodeMessage, encodeQuery, FLAG, RCODE, TYPE } from './message.ts';
 import { DnsServer } from './server.ts';
+import { framed } from './upstream.ts';
 
 const LOCALHOST = '127.0.0.1';
+
+const corefile = (upstreams: readonly string[]): string =>
+  `. {\n kubernetes cluster.local in-addr.arpa ip6.arpa {\n pods insecure\n ttl 30\n }\n ${upstreams.length > 0 ? `forward . ${upstreams.join(' ')}` : ''}\n cache\n reload\n}\n`;
 
 async function started(t: { after(fn: () => void): void }, upstreams: string[] = []) {
   const stop = new AbortController();
@@ -17,8 +20,8 @@ async function started(t: { after(fn: () => void): void }, upstreams: string[] =
   const cluster = new ClusterFixture();
   const server = new DnsServer({
     informers: cluster,
-    listen: { address: LOCALHOST, port: 0 },
-    upstreams,
+    listen: { addresses: [LOCALHOST], port: 0 },
+    corefile: corefile(upstreams),
     log: silentLogger,
   });
   await cluster.put(
@@ -156,7 +159,11 @@ test('other names and the ends of CNAMEs come from the upstream, the cluster zon
     ],
   );
   await askUdp(port, encodeQuery({ id: 9, name: 'nope.cluster.local', type: TYPE.A }));
-  assert.deepEqual(asked, ['example.com', 'example.org']);
+  // '' is the look whether the upstream lives.
+  assert.deepEqual(
+    asked.filter(name => name !== ''),
+    ['example.com', 'example.org'],
+  );
 });
 
 test('a silent upstream ends in SERVFAIL', async t => {
@@ -170,7 +177,7 @@ test('an address in use is an error', async t => {
   const { port } = await started(t);
   const second = new DnsServer({
     informers: new ClusterFixture(),
-    listen: { address: LOCALHOST, port },
+    listen: { addresses: [LOCALHOST], port },
     log: silentLogger,
   });
   await assert.rejects(second.run(new AbortController().signal), /EADDRINUSE/);

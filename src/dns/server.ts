@@ -1,27 +1,25 @@
 /**
- * The cluster's DNS server: UDP and TCP on one address. A question about the cluster is answered on the spot from the
- * zone; any other is forwarded, or refused when there is no upstream. It never forwards a name of the cluster, and until
- * the informers have synced it says SERVFAIL, not NXDOMAIN, for a name it does not find.
+ * The cluster's DNS server: UDP and TCP on its addresses, answering as its Corefile says. A question about the cluster is
+ * answered on the spot from the zone; any other goes through the stages of its server block and may take a while. A faulty
+ * Corefile is told and changes nothing. It refuses zone transfers, and classes other than IN.
  */
 
-import { createSocket, type Socket as UdpSocket } from 'node:dgram';
-import { once } from 'node:events';
-import { createServer, isIPv6, type Server, type Socket } from 'node:net';
 import type { Clock } from '../base/clock.ts';
+import { systemClock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { metrics } from '../base/metrics.ts';
-import { parseAddress } from '../sys/address.ts';
-import { DatagramBatch, openDatagramSocket } from '../sys/datagram-batch.ts';
-import { Forwarder, framed } from './forwarder.ts';
+import { MetricsRegistry } from '../base/metrics.ts';
+import { type Random, systemRandom } from '../base/random.ts';
+import { ClusterRecords, type InformerSource } from './cluster-records.ts';
+import { Configuration, defaultCorefile, type ServerBlock } from './configuration.ts';
+import { CorefileError } from './corefile.ts';
+import { HttpEndpoints } from './http-endpoints.ts';
+import { type Listener, listenTcp, listenUdp, type Peer } from './listeners.ts';
 import {
   type Answer,
-  AnswerWriter,
   bareAnswer,
   CLASS_IN,
-  decodeMessage,
   FLAG,
-  HEADER_BYTES,
   OPT_BYTES,
   Query,
   RCODE,
@@ -30,35 +28,29 @@ import {
   UDP_BYTES_MAX,
   writeReply,
 } from './message.ts';
-import { decodeName, encodeName, endOfPlainName } from './name.ts';
-import { type InformerSource, Zone } from './zone.ts';
+import type { Reply } from './plugins/plugin.ts';
+import { RequestStatistics } from './request-statistics.ts';
 
 export interface DnsServerOptions {
   readonly informers: InformerSource;
   /** Default `cluster.local`. */
   readonly clusterDomain?: string;
-  /** Port 0 takes a free one; `run` tells which through `bound`. */
-  readonly listen: { readonly address: string; readonly port: number };
-  /** A bound UDP socket and a listening TCP socket made elsewhere, used instead of `listen`. */
-  readonly udpFd?: number;
-  readonly tcpFd?: number;
-  /** Servers for all other names: `address` or `address:port`. */
-  readonly upstreams?: readonly string[];
-  /** Default 30, as in kubeadm's Corefile. */
-  readonly ttlSeconds?: number;
+  /** Port 0 takes a free one, with one address; `bound` tells which. */
+  readonly listen: { readonly addresses: readonly string[]; readonly port: number };
+  /** What to answer; `configure` changes it. Default: kubeadm's Corefile for the cluster domain. */
+  readonly corefile?: string;
+  /** Content of a file that the Corefile names. Default: there are none. */
+  readonly readFile?: (path: string) => string | undefined;
+  /** Hears what an administrator should know: a Corefile that was refused, a loop. */
+  readonly onWarning?: (reason: string, message: string) => void;
+  /** Whether the end waits as long as `health { lameduck }` says. */
+  readonly drains?: boolean;
   readonly log: Logger;
   readonly clock?: Clock;
+  readonly random?: Random;
 }
 
-const TTL_SECONDS = 30;
-const TCP_CONNECTIONS_MAX = 1000;
-const TCP_IDLE_MS = 10_000;
-/** Queries are small; a longer datagram is malformed. */
-const REQUEST_BYTES_MAX = 1024;
-const BATCH_SLOTS = 32;
-// After so many full batches the event loop gets its turn; the socket stays readable.
-const BATCHES_A_TURN_MAX = 16;
-const SOCKET_BUFFER_BYTES = 1 << 20;
+/** A reply that was given, nothing, or a promise. */
 const ANSWERED_LATER = -1;
 const NO_ANSWER = 0;
 
@@ -67,250 +59,277 @@ const NOTIMP = bareAnswer(RCODE.NOTIMP);
 const REFUSED = bareAnswer(RCODE.REFUSED);
 const SERVFAIL = bareAnswer(RCODE.SERVFAIL);
 const BADVERS = bareAnswer(RCODE.BADVERS);
+// Equal failures are logged once in this time, with their number.
+const ERRORS_EVERY_MS = 5000;
+const ERRORS_MAX = 100;
+
+const NOBODY: Peer = { address: 'test' };
+
+/** Where a reply goes: `out` has room for any at `at`. */
+interface Destination {
+  readonly out: Buffer;
+  readonly at: number;
+  readonly via: 'udp' | 'tcp';
+  readonly peer: Peer;
+}
+
+interface Force {
+  readonly configuration: Configuration;
+  readonly statistics: ReadonlyMap<ServerBlock, RequestStatistics>;
+}
 
 export class DnsServer {
   readonly #options: DnsServerOptions;
-  readonly #zone: Zone;
-  readonly #forwarder: Forwarder;
+  readonly #records: ClusterRecords;
   readonly #log: Logger;
+  readonly #clock: Clock;
   readonly #query = new Query();
-  readonly #stopped = new AbortController();
+  readonly #endpoints: HttpEndpoints;
+  readonly #failures = new Map<string, number>();
+  /** Of this server; the process's other parts have their own. */
+  readonly metrics = new MetricsRegistry();
+  #force: Force;
+  #corefile: string;
+  #isRunning = false;
   #turn = 0;
-  #queries = 0;
+  #later: { readonly reply: Promise<Answer>; readonly block: ServerBlock; readonly via: 'udp' | 'tcp' } | undefined;
   #resolveBound!: (at: { readonly address: string; readonly port: number }) => void;
-  /** Resolves once both sockets listen. */
+  /** Resolves once all sockets listen. */
   readonly bound: Promise<{ readonly address: string; readonly port: number }>;
 
+  /** Throws CorefileError for a faulty `corefile`. */
   constructor(options: DnsServerOptions) {
     this.#options = options;
-    this.#log = options.log;
-    this.#zone = new Zone({
-      informers: options.informers,
-      clusterDomain: options.clusterDomain ?? 'cluster.local',
-      ttlSeconds: options.ttlSeconds ?? TTL_SECONDS,
-      address: options.listen.address,
-      ...(options.clock ? { clock: options.clock } : {}),
+    this.#log = options.log.with({ component: 'dns' });
+    this.#clock = options.clock ?? systemClock;
+    const programming = this.metrics.histogram(
+      'coredns_kubernetes_dns_programming_duration_seconds',
+      'Histogram of the time (in seconds) it took to program a dns instance.',
+      Array.from({ length: 20 }, (_, power) => 0.001 * 2 ** power),
+      ['service_kind'],
+    );
+    this.#records = new ClusterRecords(options.informers, (service, triggeredMs) => {
+      const kind = service?.spec?.clusterIP === 'None' ? 'headless_with_selector' : 'cluster_ip';
+      programming.observe(Math.max(0, this.#clock.now() - triggeredMs) / 1000, kind);
     });
-    this.#forwarder = new Forwarder(options.upstreams ?? []);
+    this.#endpoints = new HttpEndpoints(options.listen.addresses, this.#log);
+    this.#corefile = options.corefile ?? defaultCorefile(options.clusterDomain ?? 'cluster.local');
+    this.#force = this.#compile(this.#corefile);
     this.bound = new Promise(resolve => {
       this.#resolveBound = resolve;
     });
-    const requests = metrics.counter('coredns_dns_requests_total', 'Counter of DNS requests made.');
-    metrics.onCollect(() => requests.set(this.#queries));
   }
 
-  /** Resolves when the zone knows the cluster. */
+  /** Resolves when the cluster is known. */
   synced(): Promise<void> {
-    return this.#zone.synced();
+    return this.#records.synced();
+  }
+
+  /** Answers by this Corefile from now on. A faulty one is told (and returned as the error's message) and changes nothing. */
+  configure(corefile: string): string | undefined {
+    if (!this.#force.configuration.followsChanges) {
+      if (corefile !== this.#corefile)
+        this.#warn('CorefileNotFollowed', "the Corefile in force has no 'reload': changes take effect after a restart");
+      return undefined;
+    }
+    let next: Force;
+    try {
+      next = this.#compile(corefile);
+    } catch (error) {
+      if (!(error instanceof CorefileError)) throw error;
+      this.metrics.counter('coredns_reload_failed_total', 'Counter of the number of failed reload attempts.').add();
+      this.#warn('InvalidCorefile', `${error.message}; the last good configuration stays in force`);
+      return error.message;
+    }
+    const before = this.#force;
+    this.#force = next;
+    this.#corefile = corefile;
+    before.configuration.stop();
+    if (this.#isRunning) this.#begin();
+    this.#log.info('configuration in force', { zones: next.configuration.blocks.map(block => block.zone).join(' ') });
+    return undefined;
+  }
+
+  #compile(corefile: string): Force {
+    const configuration = new Configuration(corefile, {
+      records: this.#records,
+      addresses: this.#options.listen.addresses,
+      readFile: this.#options.readFile ?? (() => undefined),
+      warn: (reason, message) => this.#warn(reason, message),
+      metrics: this.metrics,
+      log: this.#log,
+      clock: this.#clock,
+      random: this.#options.random ?? systemRandom,
+    });
+    const family = this.#options.listen.addresses[0]?.includes(':') ? '2' : '1';
+    const statistics = new Map(
+      configuration.blocks.map(block => [block, new RequestStatistics(this.metrics, { ...block, family })]),
+    );
+    return { configuration, statistics };
+  }
+
+  #begin(): void {
+    const { configuration } = this.#force;
+    configuration.start();
+    this.#endpoints.serve(configuration.blocks.flatMap(block => block.settings.endpoints));
+  }
+
+  #warn(reason: string, message: string): void {
+    this.#log.warn(message, { reason });
+    this.#options.onWarning?.(reason, message);
   }
 
   /** Listens and serves until the signal aborts; rejects when it cannot listen. */
   async run(signal: AbortSignal): Promise<void> {
     if (signal.aborted) return;
-    const udp = await this.#listenUdp();
-    let tcp: Server;
+    const { addresses, port: wantedPort } = this.#options.listen;
+    const listeners: Listener[] = [];
+    let port = wantedPort;
     try {
-      tcp = await this.#listenTcp(udp.address().port);
+      for (const address of addresses) {
+        const answerer = {
+          now: (message: Buffer, start: number, end: number, out: Buffer, at: number, peer: Peer) =>
+            this.#reply(message, start, end, { out, at, via: 'udp', peer }),
+          later: (message: Buffer) => this.#finish(message),
+        };
+        const udp = await listenUdp({ address, port }, answerer, this.#log);
+        listeners.push(udp);
+        port = udp.port;
+        listeners.push(
+          await listenTcp(
+            { address, port },
+            { resolve: (message, remote) => this.resolve(message, 'tcp', remote) },
+            this.#log,
+          ),
+        );
+      }
     } catch (error) {
-      udp.close();
+      for (const listener of listeners) listener.close();
       throw error;
     }
-    const { address, port } = udp.address();
-    this.#resolveBound({ address, port });
-    this.#log.debug('listening', { address, port });
+    this.#isRunning = true;
+    this.#begin();
+    this.#resolveBound({ address: addresses[0]!, port });
+    this.#log.debug('listening', { addresses: addresses.join(' '), port });
+    const failures = setInterval(() => this.#logFailures(), ERRORS_EVERY_MS).unref();
     await new Promise<void>(resolve => {
       if (signal.aborted) resolve();
       else signal.addEventListener('abort', () => resolve(), { once: true });
     });
-    this.#stopped.abort();
-    udp.close();
-    tcp.close();
+    if (this.#options.drains) {
+      const lameDuckMs = Math.max(...this.#force.configuration.blocks.map(block => block.settings.lameDuckMs));
+      this.#endpoints.close();
+      await this.#clock.sleep(lameDuckMs);
+    }
+    clearInterval(failures);
+    this.#isRunning = false;
+    this.#force.configuration.stop();
+    this.#endpoints.close();
+    for (const listener of listeners) listener.close();
   }
 
-  /**
-   * The reply to a query as over UDP, from the zone alone; undefined when there is none or it would take an upstream.
-   * For tests and benchmarks.
-   */
+  /** The reply to a query as over UDP; undefined when there is none or somebody else must be asked. For tests and benchmarks. */
   answer(query: Buffer): Buffer | undefined {
     const out = Buffer.allocUnsafe(Math.max(UDP_BYTES_MAX, query.length + OPT_BYTES));
-    const bytes = this.#reply(query, 0, query.length, out, 0, 'udp');
+    const bytes = this.#reply(query, 0, query.length, { out, at: 0, via: 'udp', peer: NOBODY });
+    this.#later?.reply.catch(() => {});
     return bytes > 0 ? out.subarray(0, bytes) : undefined;
   }
 
-  /** The reply to a query, upstreams asked where needed; undefined when it deserves none. */
-  async resolve(query: Buffer, via: 'udp' | 'tcp'): Promise<Buffer | undefined> {
+  /** The reply to a query, others asked where needed; undefined when it deserves none. Never rejects. */
+  async resolve(query: Buffer, via: 'udp' | 'tcp', remote: string): Promise<Buffer | undefined> {
     const out = Buffer.allocUnsafe(via === 'udp' ? Math.max(UDP_BYTES_MAX, query.length + OPT_BYTES) : TCP_BYTES_MAX);
-    const bytes = this.#reply(query, 0, query.length, out, 0, via);
-    if (bytes === ANSWERED_LATER) return this.#ask(query, via);
+    const bytes = this.#reply(query, 0, query.length, { out, at: 0, via, peer: { address: remote } });
+    if (bytes === ANSWERED_LATER) return this.#finish(query);
     return bytes > 0 ? Buffer.from(out.subarray(0, bytes)) : undefined;
   }
 
-  // The hot path: parse, look up, copy. `out` has room for any reply at `at`.
-  #reply(message: Buffer, start: number, end: number, out: Buffer, at: number, via: 'udp' | 'tcp'): number {
-    this.#queries++;
+  // Never throws. What it hands over to #finish is the promise in #later, which the caller takes at once.
+  #reply(message: Buffer, start: number, end: number, to: Destination): number {
     const query = this.#query;
     const code = query.parse(message, start, end);
     if (code === undefined) return NO_ANSWER;
-    let answer: Answer | undefined;
-    let flags = 0;
+    let answer: Answer;
+    let turn = 0;
     if (code !== RCODE.NOERROR) answer = code === RCODE.NOTIMP ? NOTIMP : code === RCODE.BADVERS ? BADVERS : FORMERR;
-    else if (query.class !== CLASS_IN) answer = REFUSED;
+    else if (query.class !== CLASS_IN || query.type === TYPE.AXFR || query.type === TYPE.IXFR) answer = REFUSED;
     else {
-      answer = this.#zone.lookup(query.name, query.type);
-      if (answer === undefined) {
-        if (!this.#forwarder.isEmpty) return ANSWERED_LATER;
-        answer = this.#zone.denyReverse(query.name) ?? REFUSED;
-      } else if (answer.chase !== undefined && !this.#forwarder.isEmpty) return ANSWERED_LATER;
-      if (answer.rcode === RCODE.NXDOMAIN && !this.#zone.hasSynced) answer = SERVFAIL;
-      if (answer.rcode !== RCODE.REFUSED) flags = FLAG.AA;
+      const block = this.#force.configuration.blockFor(query.name);
+      const found = block ? this.#lookUp(block, query, to) : REFUSED;
+      if (found instanceof Promise) {
+        this.#later = { reply: found, block: block!, via: to.via };
+        return ANSWERED_LATER;
+      }
+      answer = found;
+      if (block?.settings.rotates) turn = this.#turn++;
     }
-    const bytesMax = via === 'tcp' ? TCP_BYTES_MAX : Math.min(query.udpBytesMax, UDP_BYTES_MAX);
-    return writeReply(query, answer, message, start, out, at, { bytesMax, turn: this.#turn++, flags });
+    const bytesMax = to.via === 'tcp' ? TCP_BYTES_MAX : Math.min(query.udpBytesMax, UDP_BYTES_MAX);
+    return writeReply(query, answer, message, start, to.out, to.at, { bytesMax, turn });
   }
 
-  async #ask(message: Buffer, via: 'udp' | 'tcp'): Promise<Buffer> {
+  // The hot path: a zone's ready answer. Anything else goes through the block's stages.
+  #lookUp(block: ServerBlock, query: Query, to: Destination): Reply {
+    const statistics = this.#force.statistics.get(block)!;
+    statistics.request(query.type, to.via);
+    try {
+      const { direct } = block;
+      for (let index = 0; index < direct.length; index++) {
+        const answer = direct[index]!.lookup(query.name, query.type);
+        if (answer === undefined) continue;
+        if (answer.chase !== undefined || (answer.rcode === RCODE.NXDOMAIN && !this.#records.hasSynced)) break;
+        statistics.reply(answer.rcode, 0);
+        return answer;
+      }
+      const reply = block.answer({
+        name: query.name,
+        type: query.type,
+        via: to.via,
+        dnssecOk: query.dnssecOk,
+        checkingDisabled: (query.flags & FLAG.CD) !== 0,
+        recursionDesired: (query.flags & FLAG.RD) !== 0,
+        remote: to.peer.address,
+        depth: 0,
+      });
+      if (!(reply instanceof Promise)) statistics.reply(reply.rcode, 0);
+      return reply;
+    } catch (error) {
+      this.metrics.counter('coredns_panics_total', 'A metrics that counts the number of panics.').add();
+      this.#log.error('query broke the server', { name: query.name, type: query.type, error: error as Error });
+      return SERVFAIL;
+    }
+  }
+
+  // Never rejects.
+  async #finish(message: Buffer): Promise<Buffer> {
+    const { reply, block, via } = this.#later!;
+    this.#later = undefined;
+    const statistics = this.#force.statistics.get(block);
+    const startMs = this.#clock.monotonic();
+    let answer: Answer;
+    try {
+      answer = await reply;
+    } catch (error) {
+      answer = SERVFAIL;
+      if (block.settings.logsErrors) this.#countFailure(messageOf(error));
+    }
+    statistics?.reply(answer.rcode, (this.#clock.monotonic() - startMs) / 1000);
     const query = new Query();
     query.parse(message, 0, message.length);
-    const local = this.#zone.lookup(query.name, query.type);
     const bytesMax = via === 'tcp' ? TCP_BYTES_MAX : Math.min(query.udpBytesMax, UDP_BYTES_MAX);
-    const write = (answer: Answer, flags: number): Buffer => {
-      const out = Buffer.allocUnsafe(Math.max(bytesMax, message.length + OPT_BYTES));
-      return Buffer.from(out.subarray(0, writeReply(query, answer, message, 0, out, 0, { bytesMax, turn: 0, flags })));
-    };
-    try {
-      if (local?.chase === undefined) return await this.#forwarder.exchange(message, via, this.#stopped.signal);
-      return write(await this.#chase(message, query, local, local.chase, via), FLAG.AA | FLAG.RA);
-    } catch (error) {
-      this.#log.debug('query not forwarded', { error: messageOf(error) });
-      // A chain that cannot be followed is still told as far as it goes.
-      return local?.chase === undefined ? write(SERVFAIL, 0) : write(local, FLAG.AA);
-    }
+    const out = Buffer.allocUnsafe(Math.max(bytesMax, message.length + OPT_BYTES));
+    const turn = block.settings.rotates ? this.#turn++ : 0;
+    return Buffer.from(out.subarray(0, writeReply(query, answer, message, 0, out, 0, { bytesMax, turn })));
   }
 
-  // The CNAMEs known here, then what the upstream says of the name they lead to.
-  async #chase(message: Buffer, query: Query, local: Answer, target: string, via: 'udp' | 'tcp'): Promise<Answer> {
-    const name = encodeName(target);
-    const tail = message.subarray(HEADER_BYTES + query.nameBytes);
-    const reply = decodeMessage(
-      await this.#forwarder.exchange(
-        Buffer.concat([message.subarray(0, HEADER_BYTES), name, tail]),
-        via,
-        this.#stopped.signal,
-      ),
-    );
-    const question = message.subarray(0, endOfPlainName(message, HEADER_BYTES, message.length) + 4);
-    const header = Buffer.from(question.subarray(0, HEADER_BYTES));
-    header.writeUInt16BE(local.answers, 6);
-    header.writeUInt32BE(0, 8);
-    const writer = new AnswerWriter(decodeName(message, HEADER_BYTES).name);
-    const known = decodeMessage(Buffer.concat([header, question.subarray(HEADER_BYTES), local.body])).records;
-    const followed = reply.records.filter(record => record.section === 'answer' && record.type !== TYPE.OPT);
-    for (const { name: owner, type, ttlSeconds, data } of [...known, ...followed]) {
-      writer.record('answer', owner, type, ttlSeconds, out => out.bytes(data));
-    }
-    return writer.finish();
+  #countFailure(message: string): void {
+    const count = this.#failures.get(message);
+    if (count === undefined && this.#failures.size >= ERRORS_MAX) return;
+    if (count === undefined) this.#log.warn('query not answered', { error: message });
+    this.#failures.set(message, (count ?? 0) + 1);
   }
-
-  async #listenUdp(): Promise<UdpSocket> {
-    const { listen } = this.#options;
-    const fd = this.#options.udpFd ?? openDatagramSocket({ address: parseAddress(listen.address), port: listen.port });
-    const socket = createSocket({ type: isIPv6(listen.address) ? 'udp6' : 'udp4' });
-    const listening = once(socket, 'listening');
-    socket.bind({ fd });
-    await listening;
-    socket.on('error', error => this.#log.warn('UDP socket failed', { error: messageOf(error) }));
-    this.#serveUdp(socket, fd);
-    return socket;
-  }
-
-  #serveUdp(socket: UdpSocket, fd: number): void {
-    try {
-      socket.setRecvBufferSize(SOCKET_BUFFER_BYTES);
-      socket.setSendBufferSize(SOCKET_BUFFER_BYTES);
-    } catch {
-      // The default sizes serve as well, with more loss under bursts.
-    }
-    const batch = new DatagramBatch(fd, {
-      slots: BATCH_SLOTS,
-      requestBytesMax: REQUEST_BYTES_MAX,
-      replyBytesMax: UDP_BYTES_MAX,
-    });
-    const out = Buffer.allocUnsafe(UDP_BYTES_MAX);
-    const send = (reply: Buffer, port: number, address: string): void => socket.send(reply, port, address, () => {});
-    const later = (message: Buffer, port: number, address: string): void => {
-      void this.#ask(message, 'udp').then(reply => {
-        if (!this.#stopped.signal.aborted) send(reply, port, address);
-      });
-    };
-    // Node hands over one datagram; whatever else has arrived by then is taken in batches, without an event for each.
-    socket.on('message', (message, { address, port }) => {
-      const bytes = this.#reply(message, 0, Math.min(message.length, REQUEST_BYTES_MAX), out, 0, 'udp');
-      if (bytes === ANSWERED_LATER) later(message, port, address);
-      else if (bytes > 0) send(Buffer.from(out.subarray(0, bytes)), port, address);
-      this.#drain(batch, later);
-    });
-  }
-
-  #drain(batch: DatagramBatch, later: (message: Buffer, port: number, address: string) => void): void {
-    for (let round = 0; round < BATCHES_A_TURN_MAX; round++) {
-      const count = batch.receive();
-      for (let slot = 0; slot < count; slot++) {
-        const start = slot * batch.requestBytesMax;
-        const size = batch.requestBytes(slot);
-        if (size < 0) continue;
-        const bytes = this.#reply(batch.input, start, start + size, batch.output, batch.replyAt, 'udp');
-        if (bytes > 0) batch.stage(slot, bytes);
-        else if (bytes === ANSWERED_LATER) {
-          const { address, port } = batch.peer(slot);
-          later(Buffer.from(batch.input.subarray(start, start + size)), port, address);
-        }
-      }
-      batch.flush();
-      if (count < batch.slots) return;
-    }
-  }
-
-  async #listenTcp(port: number): Promise<Server> {
-    const { listen, tcpFd } = this.#options;
-    const server = createServer({ noDelay: true }, socket => this.#serveTcp(socket));
-    server.maxConnections = TCP_CONNECTIONS_MAX;
-    if (tcpFd === undefined) server.listen({ host: listen.address, port });
-    else server.listen({ fd: tcpFd });
-    await once(server, 'listening');
-    server.on('error', error => this.#log.warn('TCP socket failed', { error: messageOf(error) }));
-    return server;
-  }
-
-  #serveTcp(socket: Socket): void {
-    let received: Buffer = Buffer.alloc(0);
-    let inFlight = 0;
-    const close = (): void => void socket.destroy();
-    this.#stopped.signal.addEventListener('abort', close, { once: true });
-    socket.on('close', () => this.#stopped.signal.removeEventListener('abort', close));
-    socket.on('error', close);
-    socket.setTimeout(TCP_IDLE_MS, close);
-    // Replies may overtake each other (RFC 7766 §6.2.1.1); a client that does not read them is not read from either.
-    const next = (): void => {
-      while (received.length >= 2) {
-        const size = received.readUInt16BE(0);
-        if (received.length < 2 + size) break;
-        const message = Buffer.from(received.subarray(2, 2 + size));
-        received = received.subarray(2 + size);
-        inFlight++;
-        void this.resolve(message, 'tcp').then(reply => {
-          inFlight--;
-          if (socket.destroyed) return;
-          if (reply) socket.write(framed(reply));
-          else socket.destroy();
-          if (inFlight === 0 && socket.writableLength < SOCKET_BUFFER_BYTES) socket.resume();
-        });
-      }
-      if (inFlight > BATCH_SLOTS) socket.pause();
-    };
-    socket.on('drain', () => socket.resume());
-    socket.on('data', (chunk: Buffer) => {
-      received = received.length === 0 ? chunk : Buffer.concat([received, chunk]);
-      next();
-    });
+  #logFailures(): void {
+    for (const [message, count] of this.#failures)
+      if (count > 1) this.#log.warn('queries not answered', { error: message, count });
+    this.#failures.clear();
   }
 }

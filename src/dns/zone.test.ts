@@ -11,7 +11,12 @@ const stop = new AbortController();
 let server: DnsServer;
 
 before(async () => {
-  server = new DnsServer({ informers: cluster, listen: { address: '10.96.0.10', port: 53 }, log: silentLogger });
+  server = new DnsServer({
+    informers: cluster,
+    listen: { addresses: ['10.96.0.10'], port: 53 },
+    corefile: '. {\n kubernetes cluster.local in-addr.arpa ip6.arpa {\n pods insecure\n ttl 30\n }\n}\n',
+    log: silentLogger,
+  });
   const http = { name: 'http', protocol: 'TCP', port: 8080 };
   await cluster.put(
     namespace('default'),
@@ -60,8 +65,8 @@ before(async () => {
 });
 after(() => stop.abort());
 
-function ask(name: string, type: number) {
-  const reply = server.answer(encodeQuery({ id: 5, name, type, udpBytesMax: 4096 }));
+async function ask(name: string, type: number) {
+  const reply = await server.resolve(encodeQuery({ id: 5, name, type, udpBytesMax: 4096 }), 'udp', 'test');
   assert.ok(reply, `no answer to ${name}`);
   const message = decodeMessage(reply);
   const show = (section: string) =>
@@ -95,8 +100,8 @@ function text(type: number, data: Buffer): string {
 
 const SOA = 'cluster.local 30 SOA ns.dns.cluster.local hostmaster.cluster.local 7200 1800 86400 30';
 
-function answered(name: string, type: number, answers: string[], additional: string[] = []): void {
-  const reply = ask(name, type);
+async function answered(name: string, type: number, answers: string[], additional: string[] = []): Promise<void> {
+  const reply = await ask(name, type);
   assert.deepEqual(
     { rcode: reply.rcode, answers: reply.answers, additional: reply.additional, authority: reply.authority },
     { rcode: RCODE.NOERROR, answers, additional, authority: [] },
@@ -105,8 +110,8 @@ function answered(name: string, type: number, answers: string[], additional: str
   assert.equal(reply.flags & (FLAG.AA | FLAG.RD | FLAG.RA), FLAG.AA | FLAG.RD);
 }
 
-function denied(name: string, type: number, rcode: number, soa = SOA): void {
-  const reply = ask(name, type);
+async function denied(name: string, type: number, rcode: number, soa = SOA): Promise<void> {
+  const reply = await ask(name, type);
   assert.deepEqual(
     { rcode: reply.rcode, answers: reply.answers, authority: reply.authority },
     { rcode, answers: [], authority: [soa] },
@@ -114,34 +119,34 @@ function denied(name: string, type: number, rcode: number, soa = SOA): void {
   );
 }
 
-test('a Service answers with its cluster IP', () => {
-  answered('web.default.svc.cluster.local', TYPE.A, ['web.default.svc.cluster.local 30 A 10.96.1.1']);
-  answered('dual.default.svc.cluster.local', TYPE.AAAA, [
+test('a Service answers with its cluster IP', async () => {
+  await answered('web.default.svc.cluster.local', TYPE.A, ['web.default.svc.cluster.local 30 A 10.96.1.1']);
+  await answered('dual.default.svc.cluster.local', TYPE.AAAA, [
     'dual.default.svc.cluster.local 30 AAAA fd000010000000000000000000000002',
   ]);
-  denied('web.default.svc.cluster.local', TYPE.AAAA, RCODE.NOERROR);
-  denied('web.default.svc.cluster.local', TYPE.MX, RCODE.NOERROR);
-  denied('web.default.svc.cluster.local', TYPE.ANY, RCODE.NOERROR);
+  await denied('web.default.svc.cluster.local', TYPE.AAAA, RCODE.NOERROR);
+  await denied('web.default.svc.cluster.local', TYPE.MX, RCODE.NOERROR);
+  await denied('web.default.svc.cluster.local', TYPE.ANY, RCODE.NOERROR);
 });
 
-test('SRV records name ports, weights share 100', () => {
+test('SRV records name ports, weights share 100', async () => {
   const target = 'web.default.svc.cluster.local';
-  answered(
+  await answered(
     `_http._tcp.${target}`,
     TYPE.SRV,
     [`_http._tcp.${target} 30 SRV 0 100 80 ${target}`],
     [`${target} 30 A 10.96.1.1`],
   );
-  answered(
+  await answered(
     target,
     TYPE.SRV,
     [`${target} 30 SRV 0 50 53 ${target}`, `${target} 30 SRV 0 50 80 ${target}`],
     [`${target} 30 A 10.96.1.1`],
   );
-  denied(`_http._udp.${target}`, TYPE.SRV, RCODE.NXDOMAIN);
-  denied(`_nope._tcp.${target}`, TYPE.SRV, RCODE.NXDOMAIN);
+  await denied(`_http._udp.${target}`, TYPE.SRV, RCODE.NXDOMAIN);
+  await denied(`_nope._tcp.${target}`, TYPE.SRV, RCODE.NXDOMAIN);
   const headless = 'headless.default.svc.cluster.local';
-  answered(
+  await answered(
     `_http._tcp.${headless}`,
     TYPE.SRV,
     [
@@ -157,41 +162,47 @@ test('SRV records name ports, weights share 100', () => {
   );
 });
 
-test('a headless Service answers with ready endpoints, each under its own name too', () => {
+test('a headless Service answers with ready endpoints, each under its own name too', async () => {
   const name = 'headless.default.svc.cluster.local';
-  answered(name, TYPE.A, [`${name} 30 A 10.1.0.2`, `${name} 30 A 10.1.0.3`]);
-  answered(`db-0.${name}`, TYPE.A, [`db-0.${name} 30 A 10.1.0.2`]);
-  answered(`10-1-0-3.${name}`, TYPE.A, [`10-1-0-3.${name} 30 A 10.1.0.3`]);
-  denied(`10-1-0-4.${name}`, TYPE.A, RCODE.NXDOMAIN);
-  denied(`10-1-0-2.${name}`, TYPE.A, RCODE.NXDOMAIN);
-  answered('portless.default.svc.cluster.local', TYPE.A, ['portless.default.svc.cluster.local 30 A 10.1.0.20']);
-  denied('portless.default.svc.cluster.local', TYPE.SRV, RCODE.NOERROR);
-  denied('hollow.default.svc.cluster.local', TYPE.A, RCODE.NXDOMAIN);
-  answered('10-1-0-9.web.default.svc.cluster.local', TYPE.A, ['10-1-0-9.web.default.svc.cluster.local 30 A 10.1.0.9']);
+  await answered(name, TYPE.A, [`${name} 30 A 10.1.0.2`, `${name} 30 A 10.1.0.3`]);
+  await answered(`db-0.${name}`, TYPE.A, [`db-0.${name} 30 A 10.1.0.2`]);
+  await answered(`10-1-0-3.${name}`, TYPE.A, [`10-1-0-3.${name} 30 A 10.1.0.3`]);
+  await denied(`10-1-0-4.${name}`, TYPE.A, RCODE.NXDOMAIN);
+  await denied(`10-1-0-2.${name}`, TYPE.A, RCODE.NXDOMAIN);
+  await answered('portless.default.svc.cluster.local', TYPE.A, ['portless.default.svc.cluster.local 30 A 10.1.0.20']);
+  await denied('portless.default.svc.cluster.local', TYPE.SRV, RCODE.NOERROR);
+  await denied('hollow.default.svc.cluster.local', TYPE.A, RCODE.NXDOMAIN);
+  await answered('10-1-0-9.web.default.svc.cluster.local', TYPE.A, [
+    '10-1-0-9.web.default.svc.cluster.local 30 A 10.1.0.9',
+  ]);
 });
 
-test('ExternalName is a CNAME, followed inside the zone', () => {
-  answered('outside.default.svc.cluster.local', TYPE.CNAME, ['outside.default.svc.cluster.local 30 CNAME Example.org']);
-  answered('outside.default.svc.cluster.local', TYPE.A, ['outside.default.svc.cluster.local 30 CNAME Example.org']);
-  answered('inside.default.svc.cluster.local', TYPE.A, [
+test('ExternalName is a CNAME, followed inside the zone', async () => {
+  await answered('outside.default.svc.cluster.local', TYPE.CNAME, [
+    'outside.default.svc.cluster.local 30 CNAME Example.org',
+  ]);
+  await answered('outside.default.svc.cluster.local', TYPE.A, [
+    'outside.default.svc.cluster.local 30 CNAME Example.org',
+  ]);
+  await answered('inside.default.svc.cluster.local', TYPE.A, [
     'inside.default.svc.cluster.local 30 CNAME web.default.svc.cluster.local',
     'web.default.svc.cluster.local 30 A 10.96.1.1',
   ]);
-  assert.equal(ask('ring.default.svc.cluster.local', TYPE.A).answers.length, 1);
-  denied('x.outside.default.svc.cluster.local', TYPE.A, RCODE.NXDOMAIN);
+  assert.equal((await ask('ring.default.svc.cluster.local', TYPE.A)).answers.length, 1);
+  await denied('x.outside.default.svc.cluster.local', TYPE.A, RCODE.NXDOMAIN);
 });
 
-test('pods answer by address in namespaces that exist', () => {
-  answered('10-1-0-9.default.pod.cluster.local', TYPE.A, ['10-1-0-9.default.pod.cluster.local 30 A 10.1.0.9']);
-  answered('fd00--1.default.pod.cluster.local', TYPE.AAAA, [
+test('pods answer by address in namespaces that exist', async () => {
+  await answered('10-1-0-9.default.pod.cluster.local', TYPE.A, ['10-1-0-9.default.pod.cluster.local 30 A 10.1.0.9']);
+  await answered('fd00--1.default.pod.cluster.local', TYPE.AAAA, [
     'fd00--1.default.pod.cluster.local 30 AAAA fd000000000000000000000000000001',
   ]);
-  denied('10-1-0-9.nowhere.pod.cluster.local', TYPE.A, RCODE.NXDOMAIN);
-  denied('web.default.pod.cluster.local', TYPE.A, RCODE.NXDOMAIN);
-  denied('10-1-0-999.default.pod.cluster.local', TYPE.A, RCODE.NXDOMAIN);
+  await denied('10-1-0-9.nowhere.pod.cluster.local', TYPE.A, RCODE.NXDOMAIN);
+  await denied('web.default.pod.cluster.local', TYPE.A, RCODE.NXDOMAIN);
+  await denied('10-1-0-999.default.pod.cluster.local', TYPE.A, RCODE.NXDOMAIN);
 });
 
-test('names between exist without records, others do not', () => {
+test('names between exist without records, others do not', async () => {
   for (const name of [
     'cluster.local',
     'svc.cluster.local',
@@ -201,7 +212,7 @@ test('names between exist without records, others do not', () => {
     'empty.pod.cluster.local',
     'dns.cluster.local',
   ]) {
-    denied(name, TYPE.A, RCODE.NOERROR);
+    await denied(name, TYPE.A, RCODE.NOERROR);
   }
   const far = `${'a'.repeat(60)}.${'b'.repeat(60)}.${'c'.repeat(60)}.example.com.default.svc.cluster.local`;
   for (const name of [
@@ -213,34 +224,36 @@ test('names between exist without records, others do not', () => {
     'web\\.default.default.svc.cluster.local',
     far,
   ]) {
-    denied(name, TYPE.A, RCODE.NXDOMAIN);
+    await denied(name, TYPE.A, RCODE.NXDOMAIN);
   }
 });
 
-test('the zone tells its version, its name server and its SOA', () => {
-  answered('dns-version.cluster.local', TYPE.TXT, ['dns-version.cluster.local 28800 TXT 1.1.0']);
-  answered(
+test('the zone tells its version, its name server and its SOA', async () => {
+  await answered('dns-version.cluster.local', TYPE.TXT, ['dns-version.cluster.local 28800 TXT 1.1.0']);
+  await answered(
     'cluster.local',
     TYPE.NS,
     ['cluster.local 30 NS kube-dns.kube-system.svc.cluster.local'],
     ['kube-dns.kube-system.svc.cluster.local 30 A 10.96.0.10'],
   );
-  answered('ns.dns.cluster.local', TYPE.A, ['ns.dns.cluster.local 30 A 10.96.0.10']);
-  answered('cluster.local', TYPE.SOA, [SOA]);
+  await answered('ns.dns.cluster.local', TYPE.A, ['ns.dns.cluster.local 30 A 10.96.0.10']);
+  await answered('cluster.local', TYPE.SOA, [SOA]);
 });
 
-test('addresses lead back to names', () => {
-  answered('1.1.96.10.in-addr.arpa', TYPE.PTR, ['1.1.96.10.in-addr.arpa 30 PTR web.default.svc.cluster.local']);
-  answered('2.0.1.10.in-addr.arpa', TYPE.PTR, ['2.0.1.10.in-addr.arpa 30 PTR db-0.headless.default.svc.cluster.local']);
+test('addresses lead back to names', async () => {
+  await answered('1.1.96.10.in-addr.arpa', TYPE.PTR, ['1.1.96.10.in-addr.arpa 30 PTR web.default.svc.cluster.local']);
+  await answered('2.0.1.10.in-addr.arpa', TYPE.PTR, [
+    '2.0.1.10.in-addr.arpa 30 PTR db-0.headless.default.svc.cluster.local',
+  ]);
   const ip6 = '2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.0.0.0.d.f.ip6.arpa';
-  answered(ip6, TYPE.PTR, [`${ip6} 30 PTR dual.default.svc.cluster.local`]);
-  denied(
+  await answered(ip6, TYPE.PTR, [`${ip6} 30 PTR dual.default.svc.cluster.local`]);
+  await denied(
     '9.9.9.9.in-addr.arpa',
     TYPE.PTR,
     RCODE.NXDOMAIN,
     'in-addr.arpa 30 SOA ns.dns.in-addr.arpa hostmaster.in-addr.arpa 7200 1800 86400 30',
   );
-  denied(
+  await denied(
     '1.1.96.10.in-addr.arpa',
     TYPE.A,
     RCODE.NOERROR,
@@ -248,14 +261,14 @@ test('addresses lead back to names', () => {
   );
 });
 
-test('other names are refused without an upstream', () => {
-  const reply = ask('example.org', TYPE.A);
+test('other names are refused without an upstream', async () => {
+  const reply = await ask('example.org', TYPE.A);
   assert.equal(reply.rcode, RCODE.REFUSED);
   assert.equal(reply.flags & FLAG.AA, 0);
-  assert.equal(ask('xcluster.local', TYPE.A).rcode, RCODE.REFUSED);
+  assert.equal((await ask('xcluster.local', TYPE.A)).rcode, RCODE.REFUSED);
 });
 
-test('the question comes back in the case it was asked', () => {
+test('the question comes back in the case it was asked', async () => {
   const reply = server.answer(encodeQuery({ id: 77, name: 'WEB.Default.svc.CLUSTER.local', type: TYPE.A }))!;
   const message = decodeMessage(reply);
   assert.equal(message.id, 77);
@@ -266,15 +279,15 @@ test('the question comes back in the case it was asked', () => {
 
 test('answers follow changes', async () => {
   const name = 'moving.default.svc.cluster.local';
-  denied(name, TYPE.A, RCODE.NXDOMAIN);
+  await denied(name, TYPE.A, RCODE.NXDOMAIN);
   await cluster.put(service('moving', { clusterIP: '10.96.7.7', ports: [{ port: 80 }] }));
-  answered(name, TYPE.A, [`${name} 30 A 10.96.7.7`]);
+  await answered(name, TYPE.A, [`${name} 30 A 10.96.7.7`]);
   await cluster.put(service('moving', { clusterIP: 'None' }));
-  denied(name, TYPE.A, RCODE.NXDOMAIN);
+  await denied(name, TYPE.A, RCODE.NXDOMAIN);
   await cluster.put(slice('moving-1', 'moving', [{ addresses: ['10.1.7.1'] }], []));
-  answered(name, TYPE.A, [`${name} 30 A 10.1.7.1`]);
+  await answered(name, TYPE.A, [`${name} 30 A 10.1.7.1`]);
   await cluster.put(slice('moving-1', 'moving', [{ addresses: ['10.1.7.2'] }], []));
-  answered(name, TYPE.A, [`${name} 30 A 10.1.7.2`]);
+  await answered(name, TYPE.A, [`${name} 30 A 10.1.7.2`]);
   await cluster.remove(service('moving', {}));
-  denied(name, TYPE.A, RCODE.NXDOMAIN);
+  await denied(name, TYPE.A, RCODE.NXDOMAIN);
 });

@@ -1,35 +1,41 @@
 /**
- * The cluster's zone: what a name of the Kubernetes DNS specification (schema 1.1.0) means now, read from informers on
- * Services, EndpointSlices and Namespaces. Answers are ready-made bytes, made on first use and kept until an object
- * they came from changes, so a repeated question is one map lookup and a change costs only what it touches.
- * Where the specification leaves room it answers as CoreDNS with kubeadm's Corefile does (`pods insecure`: a pod name is
- * its address spelled out, in any namespace that exists). It refuses to answer for names outside its zones.
+ * The cluster's zone: what a name of the Kubernetes DNS specification (schema 1.1.0) means now, read from ClusterRecords.
+ * Answers are ready-made bytes, made on first use and kept until an object they came from changes, so a repeated question
+ * is one map lookup and a change costs only what it touches. Where the specification leaves room it answers as CoreDNS's
+ * `kubernetes` plugin does. It refuses to answer for names outside its zones, and remembers only what objects bound.
  */
 
 import { isIP, isIPv4, isIPv6 } from 'node:net';
 import type { Namespace, Service } from '../api/core/v1.gen.ts';
-import type { EndpointSlice } from '../api/discovery/v1.gen.ts';
-import { type KubeObject, keyOf } from '../api/meta.ts';
+import type { Endpoint } from '../api/discovery/v1.gen.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
-import type { Informer } from '../client/informer.ts';
-import { ENDPOINT_SLICES, NAMESPACES, SERVICES } from '../client/resources.ts';
-import type { ResourceId } from '../client/transport.ts';
-import { formatAddress, parseAddress } from '../sys/address.ts';
-import { type Answer, AnswerWriter, RCODE, TYPE } from './message.ts';
+import { type ClusterRecords, clusterIpsOf, serviceKeysOf } from './cluster-records.ts';
+import { type Answer, AnswerWriter, FLAG, RCODE, TYPE } from './message.ts';
 import { FormatError, labelsOf } from './name.ts';
-
-/** `InformerFactory` satisfies it. */
-export interface InformerSource {
-  get<T extends KubeObject>(of: ResourceId): Informer<T>;
-}
+import { isWithin, wireOf } from './records.ts';
+import { addressOfReverse, canonical } from './reverse-name.ts';
 
 export interface ZoneOptions {
-  readonly informers: InformerSource;
+  readonly records: ClusterRecords;
   /** `cluster.local` */
-  readonly clusterDomain: string;
+  readonly domain: string;
+  /** Reverse zones that it answers for: `in-addr.arpa`. */
+  readonly reverse: readonly string[];
+  /** Where a name that does not exist is left to others: these zones (`.` is everywhere). */
+  readonly fallthrough: readonly string[];
   readonly ttlSeconds: number;
-  /** The name server's own address, while no `kube-dns` Service says it. */
-  readonly address: string;
+  /** Pod names are addresses spelled out: of any pod, of pods that exist, or there are none. */
+  readonly pods: 'insecure' | 'verified' | 'disabled';
+  /** Endpoints without a hostname are named after their pod. */
+  readonly endpointPodNames: boolean;
+  /** Names of headless Services and endpoints. */
+  readonly endpoints: boolean;
+  /** A Service without ready endpoints does not exist. */
+  readonly ignoreEmptyService: boolean;
+  readonly showsNamespace: (namespace: Namespace) => boolean;
+  readonly showsService: (service: Service) => boolean;
+  /** The name server's own addresses, while no `kube-dns` Service says them. */
+  readonly addresses: readonly string[];
   readonly clock?: Clock;
 }
 
@@ -38,9 +44,10 @@ const SCHEMA_TTL_SECONDS = 28_800;
 const SOA = { refreshSeconds: 7200, retrySeconds: 1800, expireSeconds: 86_400 };
 const CNAME_CHAIN_MAX = 8;
 const DNS_SERVICE = 'kube-system/kube-dns';
-const SERVICE_NAME_LABEL = 'kubernetes.io/service-name';
-const BY_SERVICE = 'dns/service';
-const BY_ADDRESS = 'dns/address';
+// What is remembered: other types of a name would be as many entries as a stranger cares to ask for.
+const REMEMBERED_TYPES: ReadonlySet<number> = new Set([TYPE.A, TYPE.AAAA, TYPE.SRV]);
+
+const OURS = { flags: FLAG.AA } as const;
 
 /** One address and port behind a name. */
 interface Target {
@@ -53,44 +60,44 @@ interface Target {
 type Found = { readonly targets: readonly Target[] } | { readonly alias: string } | 'nothing here' | undefined;
 
 export class Zone {
+  readonly #options: ZoneOptions;
+  readonly #records: ClusterRecords;
   readonly #ttlSeconds: number;
-  readonly #address: string;
   readonly #clock: Clock;
   readonly #domain: string;
   readonly #domainLabels: readonly string[];
-  readonly #services: Informer<Service>;
-  readonly #slices: Informer<EndpointSlice>;
-  readonly #namespaces: Informer<Namespace>;
+  readonly #reverseZones: readonly { readonly text: string; readonly wire: string }[];
+  readonly #fallthrough: readonly string[];
   // By the question's name in wire form; a name has few types, so they are searched in turn.
   readonly #answers = new Map<string, { readonly type: number; readonly answer: Answer }[]>();
   readonly #namesByService = new Map<string, Set<string>>();
-  readonly #negatives = new Map<number, Answer>();
+  readonly #negatives = new Map<string, Answer>();
+  readonly #unsubscribe: () => void;
   #serial: number;
 
   constructor(options: ZoneOptions) {
-    this.#domain = options.clusterDomain.replace(/\.$/, '').toLowerCase();
+    this.#options = options;
+    this.#records = options.records;
+    this.#domain = options.domain.replace(/\.$/, '').toLowerCase();
     this.#domainLabels = labelsOf(this.#domain);
+    this.#reverseZones = options.reverse
+      .map(zone => zone.replace(/\.$/, '').toLowerCase())
+      .map(text => ({ text, wire: wireOf(text) }))
+      .sort((a, b) => b.wire.length - a.wire.length);
+    this.#fallthrough = options.fallthrough.map(wireOf);
     this.#ttlSeconds = options.ttlSeconds;
-    this.#address = options.address;
     this.#clock = options.clock ?? systemClock;
     this.#serial = Math.floor(this.#clock.now() / 1000);
-    this.#services = options.informers.get<Service>(SERVICES);
-    this.#slices = options.informers.get<EndpointSlice>(ENDPOINT_SLICES);
-    this.#namespaces = options.informers.get<Namespace>(NAMESPACES);
-    this.#services.addIndex(BY_ADDRESS, clusterIpsOf);
-    this.#slices.addIndex(BY_SERVICE, slice => serviceKeysOf(slice));
-    this.#slices.addIndex(BY_ADDRESS, namedAddressesOf);
-    this.#services.onChange(({ object, old }) => this.#forget(keyOf((object ?? old)!)));
-    this.#slices.onChange(({ object, old }) => {
-      for (const slice of [old, object]) if (slice) for (const key of serviceKeysOf(slice)) this.#forget(key);
-    });
+    if (options.pods === 'verified') this.#records.followPods();
+    this.#unsubscribe = this.#records.subscribe(key => this.#forget(key));
   }
 
   get hasSynced(): boolean {
-    return this.#services.hasSynced && this.#slices.hasSynced && this.#namespaces.hasSynced;
+    return this.#records.hasSynced;
   }
-  async synced(): Promise<void> {
-    await Promise.all([this.#services.synced, this.#slices.synced, this.#namespaces.synced]);
+  /** It is not asked any more. */
+  close(): void {
+    this.#unsubscribe();
   }
 
   /** The answer to a question of class IN, `name` in lower-cased wire form; undefined when the name is not the zone's. */
@@ -98,7 +105,10 @@ export class Zone {
     const known = this.#answers.get(name);
     if (known)
       for (let index = 0; index < known.length; index++) if (known[index]!.type === type) return known[index]!.answer;
-    return this.#resolve(name, type);
+    const answer = this.#resolve(name, type);
+    return answer?.rcode === RCODE.NXDOMAIN && this.#fallthrough.some(zone => isWithin(name, zone))
+      ? undefined
+      : answer;
   }
 
   #resolve(name: string, type: number): Answer | undefined {
@@ -121,7 +131,7 @@ export class Zone {
         .record('answer', text, TYPE.TXT, SCHEMA_TTL_SECONDS, writer =>
           writer.bytes(Buffer.from([version.length])).bytes(version),
         )
-        .finish();
+        .finish(OURS);
     }
     if (kind === 'dns' && (inside.length === 1 || (inside.length === 2 && inside[0] === 'ns'))) {
       const ips = inside.length === 2 ? this.#nameServer().ips : [];
@@ -136,12 +146,12 @@ export class Zone {
   }
 
   #apex(name: string, text: string, type: number): Answer {
-    if (type === TYPE.SOA) return this.#soa(new AnswerWriter(text), 'answer', this.#domain).finish();
+    if (type === TYPE.SOA) return this.#soa(new AnswerWriter(text), 'answer', this.#domain).finish(OURS);
     if (type !== TYPE.NS) return this.#negative(RCODE.NOERROR, name, this.#domain);
     const { host, ips } = this.#nameServer();
     const writer = new AnswerWriter(text).record('answer', text, TYPE.NS, this.#ttlSeconds, out => out.name(host));
     for (const ip of ips) writer.address('additional', host, ip, this.#ttlSeconds);
-    return writer.finish();
+    return writer.finish(OURS);
   }
 
   #service(name: string, text: string, inside: readonly string[], type: number): Answer {
@@ -153,7 +163,7 @@ export class Zone {
     const answer =
       type === TYPE.SRV ? this.#srv(name, text, found.targets) : this.#addresses(name, text, found.targets, type);
     const [service, namespace] = inside.slice(-3) as [string, string];
-    this.#remember(`${namespace}/${service}`, name, type, answer);
+    if (REMEMBERED_TYPES.has(type)) this.#remember(`${namespace}/${service}`, name, type, answer);
     return answer;
   }
 
@@ -161,11 +171,11 @@ export class Zone {
   #findService(inside: readonly string[]): Found {
     const [namespace, service] = [inside.at(-2), inside.at(-3)];
     if (namespace === undefined) return 'nothing here';
-    if (!this.#namespaces.get(namespace)) return undefined;
+    if (!this.#shows(namespace)) return undefined;
     if (service === undefined) return 'nothing here';
-    const object = this.#services.get(`${namespace}/${service}`);
+    const object = this.#records.service(`${namespace}/${service}`);
     const before = inside.slice(0, -3);
-    if (!object || before.length > 2) return undefined;
+    if (!object || before.length > 2 || !this.#options.showsService(object)) return undefined;
     const host = `${service}.${namespace}.svc.${this.#domain}`;
     if (object.spec?.type === 'ExternalName') {
       const target = object.spec.externalName ?? '';
@@ -179,7 +189,9 @@ export class Zone {
       portName === undefined ||
       ((port.name ?? '').toLowerCase() === portName && (port.protocol ?? 'TCP').toLowerCase() === protocol);
     const targets: Target[] = [];
-    if (before.length === 1 || object.spec?.clusterIP === 'None') {
+    const headless = object.spec?.clusterIP === 'None';
+    if ((headless || before.length === 1) && !this.#options.endpoints) return undefined;
+    if (before.length === 1 || headless) {
       this.#eachEndpoint(object, (ip, label, ports) => {
         if (before.length === 1 && label !== before[0]) return;
         const named = `${label}.${host}`;
@@ -189,33 +201,54 @@ export class Zone {
       return targets.length > 0 ? { targets } : undefined;
     }
     const ports = (object.spec?.ports ?? []).filter(fits);
-    if (ports.length === 0) return undefined;
+    if (ports.length === 0 || (this.#options.ignoreEmptyService && !this.#hasReadyEndpoint(object))) return undefined;
     for (const port of ports) for (const ip of clusterIpsOf(object)) targets.push({ ip, port: port.port, host });
     return { targets };
+  }
+
+  #shows(namespace: string): boolean {
+    const object = this.#records.namespace(namespace);
+    return object !== undefined && this.#options.showsNamespace(object);
+  }
+
+  #hasReadyEndpoint(service: Service): boolean {
+    let found = false;
+    this.#eachEndpoint(service, () => {
+      found = true;
+    });
+    return found;
   }
 
   #eachEndpoint(
     service: Service,
     visit: (ip: string, label: string, ports: readonly { name?: string; protocol?: string; port?: number }[]) => void,
   ): void {
-    for (const slice of this.#slices.byIndex(BY_SERVICE, keyOf(service))) {
+    for (const slice of this.#records.slicesOf(service)) {
       if (slice.addressType !== 'IPv4' && slice.addressType !== 'IPv6') continue;
       for (const endpoint of slice.endpoints ?? []) {
         if (endpoint.conditions?.ready === false) continue;
         for (const ip of endpoint.addresses)
-          visit(ip, (endpoint.hostname || dashed(ip)).toLowerCase(), slice.ports ?? []);
+          if (isIP(ip)) visit(ip, this.#labelOf(endpoint, ip).toLowerCase(), slice.ports ?? []);
       }
     }
   }
 
+  #labelOf({ hostname, targetRef }: Endpoint, ip: string): string {
+    if (hostname) return hostname;
+    const pod = targetRef?.kind === 'Pod' ? targetRef.name : undefined;
+    return this.#options.endpointPodNames && pod && /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(pod) ? pod : dashed(ip);
+  }
+
   #pod(name: string, text: string, inside: readonly string[], type: number): Answer {
     const [namespace, label] = [inside.at(-2), inside.at(-3)];
-    if (inside.length > 3 || (namespace !== undefined && !this.#namespaces.get(namespace)))
+    const { pods } = this.#options;
+    if (inside.length > 3 || pods === 'disabled' || (namespace !== undefined && !this.#shows(namespace)))
       return this.#negative(RCODE.NXDOMAIN, name, this.#domain);
     if (label === undefined) return this.#negative(RCODE.NOERROR, name, this.#domain);
     const four = label.replaceAll('-', '.');
     const ip = isIPv4(four) ? four : label.replaceAll('-', ':');
-    if (!isIP(ip)) return this.#negative(RCODE.NXDOMAIN, name, this.#domain);
+    if (!isIP(ip) || (pods === 'verified' && !this.#records.hasPod(namespace!, ip)))
+      return this.#negative(RCODE.NXDOMAIN, name, this.#domain);
     return this.#addresses(name, text, [{ ip, port: undefined, host: text }], type);
   }
 
@@ -225,7 +258,7 @@ export class Zone {
     if (ips.length === 0) return this.#negative(RCODE.NOERROR, name, this.#domain);
     const writer = new AnswerWriter(text);
     for (const ip of ips) writer.address('answer', text, ip, this.#ttlSeconds);
-    return writer.finish({ rotate: true });
+    return writer.finish({ ...OURS, rotate: true });
   }
 
   #srv(name: string, text: string, targets: readonly Target[]): Answer {
@@ -246,7 +279,7 @@ export class Zone {
       written.add(`${host} ${ip}`);
       writer.address('additional', host, ip, this.#ttlSeconds);
     }
-    return writer.finish();
+    return writer.finish(OURS);
   }
 
   // Follows ExternalName Services as long as they stay in the zone; where a chain leaves it, `chase` says where to.
@@ -257,7 +290,7 @@ export class Zone {
     for (;;) {
       passed.add(owner);
       const inside = this.#insideLabels(owner);
-      if (!inside) return writer.finish({ chase: owner });
+      if (!inside) return writer.finish({ ...OURS, chase: owner });
       const found = inside.at(-1) === 'svc' ? this.#findService(inside) : undefined;
       if (found === undefined || found === 'nothing here') break;
       if ('alias' in found) {
@@ -266,7 +299,7 @@ export class Zone {
           return this.#negative(RCODE.NOERROR, name, this.#domain);
         if (passed.has(target) || passed.size > CNAME_CHAIN_MAX) break;
         writer.record('answer', owner, TYPE.CNAME, this.#ttlSeconds, out => out.name(found.alias));
-        if (type === TYPE.CNAME) return writer.finish();
+        if (type === TYPE.CNAME) return writer.finish(OURS);
         owner = target;
         continue;
       }
@@ -275,7 +308,7 @@ export class Zone {
         if (wanted(ip)) writer.address('answer', owner, ip, this.#ttlSeconds);
       break;
     }
-    const answer = writer.finish();
+    const answer = writer.finish(OURS);
     return answer.answers > 0 ? answer : this.#negative(RCODE.NOERROR, name, this.#domain);
   }
 
@@ -287,37 +320,39 @@ export class Zone {
       : undefined;
   }
 
-  // PTR of cluster IPs and of endpoints that have a hostname. Other reverse names are not the cluster's to deny.
+  // PTR of cluster IPs and of endpoints that have a hostname.
   #reverse(name: string, labels: readonly string[], type: number): Answer | undefined {
+    const zone = this.#reverseZones.find(({ wire }) => isWithin(name, wire))?.text;
+    if (zone === undefined) return undefined;
     const ip = addressOfReverse(labels);
-    if (ip === undefined) return undefined;
-    const hosts = this.#hostsOf(ip);
-    if (hosts.length === 0) return undefined;
+    const hosts = ip === undefined ? [] : this.#hostsOf(ip);
     const text = labels.join('.');
-    if (type !== TYPE.PTR) return this.#negative(RCODE.NOERROR, name, labels.slice(-2).join('.'));
+    if (hosts.length === 0) {
+      if (text !== zone) return this.#negative(RCODE.NXDOMAIN, name, zone);
+      return type === TYPE.SOA
+        ? this.#soa(new AnswerWriter(text), 'answer', zone).finish(OURS)
+        : this.#negative(RCODE.NOERROR, name, zone);
+    }
+    if (type !== TYPE.PTR) return this.#negative(RCODE.NOERROR, name, zone);
     const writer = new AnswerWriter(text);
     for (const host of hosts) writer.record('answer', text, TYPE.PTR, this.#ttlSeconds, out => out.name(host));
-    return writer.finish();
-  }
-
-  /** A denial with its SOA, for names outside the zone that nobody else can be asked about. */
-  denyReverse(name: string): Answer | undefined {
-    const labels = wireLabels(name);
-    const zone = labels.slice(-2).join('.');
-    return zone === 'in-addr.arpa' || zone === 'ip6.arpa' ? this.#negative(RCODE.NXDOMAIN, name, zone) : undefined;
+    return writer.finish(OURS);
   }
 
   #hostsOf(ip: string): string[] {
-    const services = this.#services.byIndex(BY_ADDRESS, ip);
+    const services = this.#records
+      .servicesAt(ip)
+      .filter(service => this.#options.showsService(service) && this.#shows(service.metadata.namespace!));
     if (services.length > 0)
       return services.map(({ metadata }) => `${metadata.name}.${metadata.namespace}.svc.${this.#domain}`);
     const hosts = new Set<string>();
-    for (const slice of this.#slices.byIndex(BY_ADDRESS, ip)) {
+    for (const slice of this.#records.slicesAt(ip)) {
+      if (!this.#shows(slice.metadata.namespace!)) continue;
       for (const endpoint of slice.endpoints ?? []) {
         if (
           !endpoint.hostname ||
           endpoint.conditions?.ready === false ||
-          !endpoint.addresses.some(address => canonical(address) === ip)
+          !endpoint.addresses.some(address => isIP(address) !== 0 && canonical(address) === ip)
         )
           continue;
         for (const key of serviceKeysOf(slice)) {
@@ -330,11 +365,11 @@ export class Zone {
   }
 
   #nameServer(): { readonly host: string; readonly ips: readonly string[] } {
-    const service = this.#services.get(DNS_SERVICE);
+    const service = this.#records.service(DNS_SERVICE);
     const ips = service ? clusterIpsOf(service) : [];
     return ips.length > 0
       ? { host: `kube-dns.kube-system.svc.${this.#domain}`, ips }
-      : { host: `ns.dns.${this.#domain}`, ips: [this.#address] };
+      : { host: `ns.dns.${this.#domain}`, ips: this.#options.addresses };
   }
 
   #soa(writer: AnswerWriter, section: 'answer' | 'authority', zone: string): AnswerWriter {
@@ -352,7 +387,7 @@ export class Zone {
 
   // NXDOMAIN or NODATA. Its only reference into the question is the zone's offset, so names of one length share it.
   #negative(rcode: number, name: string, zone: string): Answer {
-    const key = (name.length << 5) | (zone === this.#domain ? 16 : zone === 'ip6.arpa' ? 8 : 0) | rcode;
+    const key = `${name.length} ${rcode} ${zone}`;
     let answer = this.#negatives.get(key);
     if (!answer) {
       const above = name.length - zone.length - 2;
@@ -363,7 +398,7 @@ export class Zone {
         stand += `${'x'.repeat(label)}.`;
         left -= label + 1;
       }
-      answer = this.#soa(new AnswerWriter(stand + zone), 'authority', zone).finish({ rcode });
+      answer = this.#soa(new AnswerWriter(stand + zone), 'authority', zone).finish({ ...OURS, rcode });
       this.#negatives.set(key, answer);
     }
     return answer;
@@ -414,42 +449,4 @@ function isDomainName(text: string): boolean {
     if (error instanceof FormatError) return false;
     throw error;
   }
-}
-
-function clusterIpsOf(service: Service): string[] {
-  const { clusterIP, clusterIPs } = service.spec ?? {};
-  const ips = clusterIPs?.length ? clusterIPs : clusterIP ? [clusterIP] : [];
-  return ips.filter(ip => isIP(ip) !== 0).map(canonical);
-}
-
-function serviceKeysOf(slice: EndpointSlice): readonly string[] {
-  const service = slice.metadata.labels?.[SERVICE_NAME_LABEL];
-  return service ? [`${slice.metadata.namespace}/${service}`] : [];
-}
-
-function namedAddressesOf(slice: EndpointSlice): readonly string[] {
-  return (slice.endpoints ?? [])
-    .filter(endpoint => endpoint.hostname)
-    .flatMap(endpoint => endpoint.addresses.map(canonical));
-}
-
-/** One spelling for each IPv6 address. */
-function canonical(ip: string): string {
-  if (!ip.includes(':')) return ip;
-  return formatAddress(parseAddress(ip));
-}
-
-/** The address that `10.0.96.10.in-addr.arpa` or its IPv6 counterpart asks for; undefined for other names. */
-function addressOfReverse(labels: readonly string[]): string | undefined {
-  const [zone, root] = labels.slice(-2);
-  if (root !== 'arpa') return undefined;
-  const digits = labels.slice(0, -2).reverse();
-  if (zone === 'in-addr' && digits.length === 4) {
-    const ip = digits.join('.');
-    return isIPv4(ip) ? ip : undefined;
-  }
-  if (zone === 'ip6' && digits.length === 32 && digits.every(digit => /^[0-9a-f]$/.test(digit))) {
-    return canonical(digits.join('').match(/.{4}/g)!.join(':'));
-  }
-  return undefined;
 }
