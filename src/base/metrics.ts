@@ -130,9 +130,13 @@ export class MetricsRegistry {
   onCollect(collect: () => void): void {
     this.#collectors.push(collect);
   }
-  render(): string {
+  /** Those whose names begin with `prefix`; all when absent. */
+  render(options: { readonly prefix?: string } = {}): string {
     for (const collect of this.#collectors) collect();
-    return [...this.#metrics.values()].map(metric => metric.render()).join('');
+    return [...this.#metrics.values()]
+      .filter(({ name }) => name.startsWith(options.prefix ?? ''))
+      .map(metric => metric.render())
+      .join('');
   }
 }
 

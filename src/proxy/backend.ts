@@ -11,7 +11,9 @@ export interface ProxyBackend {
   apply(next: ServiceTable, prev?: ServiceTable): Promise<void>;
   /** Removes what is programmed but not in `next`. */
   prune(next: ServiceTable): Promise<void>;
-  /** Whether somebody else has changed what `apply` programmed since; cheap, for polling. */
+  /** Whether somebody else has changed what `apply` programmed since the last call; cheap. The next `apply` without `prev` repairs. */
   damaged(): boolean;
+  /** Calls the listener soon after such a change: ask `damaged` then. One listener. */
+  onDamage(listener: () => void): void;
   close(): void;
 }

@@ -10,6 +10,8 @@ export class MemoryBackend implements ProxyBackend {
   /** Set to make the next calls fail. */
   failing: Error | undefined;
   isDamaged = false;
+  /** What a test calls after it has taken something away. */
+  damage = () => {};
 
   async apply(next: ServiceTable, prev?: ServiceTable): Promise<void> {
     if (this.failing) throw this.failing;
@@ -28,6 +30,12 @@ export class MemoryBackend implements ProxyBackend {
   }
   damaged(): boolean {
     return this.isDamaged;
+  }
+  onDamage(listener: () => void): void {
+    this.damage = () => {
+      this.isDamaged = true;
+      listener();
+    };
   }
   close(): void {}
 }

@@ -159,8 +159,8 @@ test('addresses: external, load balancer (not of proxy mode), none that the node
     frontends.map(({ kind, address, sourceRanges }) => [kind, address, sourceRanges]),
     [
       ['cluster-ip', '10.96.0.1', undefined],
-      ['external-ip', '192.0.2.1', undefined],
       ['load-balancer-ip', '192.0.2.2', ['10.0.0.0/8']],
+      ['external-ip', '192.0.2.1', undefined],
     ],
   );
   assert.deepEqual(entryOf(service({ clusterIP: '10.96.0.10' }), [], view)!.frontends, []);
@@ -171,4 +171,88 @@ test('session affinity has a default time; equal entries are the same', () => {
   assert.equal(entryOf(sticky, [], view)!.frontends[0]!.affinitySeconds, 10800);
   assert.ok(sameEntry(entryOf(sticky, [], view), entryOf(sticky, [], view)));
   assert.ok(!sameEntry(entryOf(sticky, [], view), entryOf(service({}), [], view)));
+});
+
+test('near endpoints only when every ready one has a hint and one is meant for here', () => {
+  const hinted = (zones: (string | undefined)[], nodes: (string | undefined)[] = []) => {
+    const made = slice(zones.map((_, i) => [`10.0.0.${i}`, `n${i}`]));
+    made.endpoints = made.endpoints!.map((endpoint, i) => ({
+      ...endpoint,
+      hints: {
+        ...(zones[i] ? { forZones: [{ name: zones[i] }] } : {}),
+        ...(nodes[i] ? { forNodes: [{ name: nodes[i] }] } : {}),
+      },
+    }));
+    return made;
+  };
+  const near = (made: EndpointSlice) => ips(entryOf(service({}), [made], { ...view, zone: 'a' }));
+  assert.deepEqual(near(hinted(['a', 'b', 'a'])), ['10.0.0.0', '10.0.0.2']);
+  assert.deepEqual(near(hinted(['a', undefined])), ['10.0.0.0', '10.0.0.1']);
+  assert.deepEqual(near(hinted(['b', 'c'])), ['10.0.0.0', '10.0.0.1']);
+  assert.deepEqual(near(hinted(['a', 'a'], ['here', 'there'])), ['10.0.0.0']);
+  assert.deepEqual(near(hinted(['a', 'b'], ['there', 'there'])), ['10.0.0.0']);
+  assert.deepEqual(near(hinted(['a', 'a'], ['here', undefined])), ['10.0.0.0', '10.0.0.1']);
+});
+
+test('endpoints that would mean the node itself are passed over', () => {
+  const bad = ['127.0.0.1', '169.254.169.254', '224.0.0.1', '0.0.0.0'];
+  assert.deepEqual(ips(entryOf(service({}), [slice([...bad, '10.0.0.1'].map(ip => [ip, 'x']))], view)), ['10.0.0.1']);
+});
+
+test('addresses of pods and Services are refused, of nodes only in externalIPs', () => {
+  const owners: Record<string, 'pod' | 'service' | 'node'> = {
+    '10.0.0.1': 'pod',
+    '10.96.0.7': 'service',
+    '172.30.0.2': 'node',
+  };
+  const addresses = [...Object.keys(owners), '192.0.2.1'];
+  const lb = {
+    ...service({ type: 'LoadBalancer', externalIPs: addresses }),
+    status: {
+      loadBalancer: {
+        ingress: [
+          { ip: '172.30.0.3', ipMode: 'VIP' },
+          { ip: '10.96.0.8', ipMode: 'VIP' },
+        ],
+      },
+    },
+  };
+  const entry = entryOf(lb, [], {
+    ...view,
+    ownerOf: address => (({ ...owners, '172.30.0.3': 'node', '10.96.0.8': 'service' }) as typeof owners)[address],
+  })!;
+  assert.deepEqual(
+    entry.frontends.map(({ address }) => address),
+    ['10.96.0.1', '172.30.0.3', '192.0.2.1'],
+  );
+  assert.deepEqual(
+    entry.refused!.map(({ address, because }) => `${address} ${because}`),
+    [
+      '10.96.0.8 an address of a Service',
+      '10.0.0.1 an address of a pod',
+      '10.96.0.7 an address of a Service',
+      '172.30.0.2 an address of a node',
+    ],
+  );
+});
+
+test('a load balancer is told of ready local endpoints, each once', () => {
+  const spec = {
+    type: 'LoadBalancer',
+    externalTrafficPolicy: 'Local',
+    healthCheckNodePort: 31000,
+    ports: [{ port: 80, protocol: 'TCP' }],
+  };
+  const dying = { ready: false, serving: true, terminating: true };
+  const of = (endpoints: Parameters<typeof slice>[0]) => entryOf(service(spec), [slice(endpoints)], view)!.healthCheck;
+  assert.deepEqual(
+    of([
+      ['10.0.0.1', 'here'],
+      ['10.0.0.2', 'here'],
+      ['10.0.0.3', 'x'],
+    ]),
+    { port: 31000, localEndpoints: 2 },
+  );
+  assert.deepEqual(of([['10.0.0.1', 'here', dying]]), { port: 31000, localEndpoints: 0 });
+  assert.equal(entryOf(service({ ...spec, externalTrafficPolicy: 'Cluster' }), [], view)!.healthCheck, undefined);
 });

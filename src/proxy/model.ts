@@ -1,12 +1,12 @@
 /**
  * What one node should do with traffic to Services: a table computed from Services, EndpointSlices and the node's name.
- * Pure. Follows kube-proxy's rules for which endpoints count (KEP-1669 terminating endpoints, KEP-2086 internal traffic
- * policy): ready ones, else those that still serve while terminating.
+ * Pure. `endpoint-choice.ts` decides which endpoints count, `claims.ts` who has an address that several Services ask for.
  * Invariant: entries are frozen values; an unchanged Service keeps its entry, so a difference is found by identity.
  */
 
 import type { Service } from '../api/core/v1.gen.ts';
-import type { EndpointSlice, Endpoint as SliceEndpoint } from '../api/discovery/v1.gen.ts';
+import type { EndpointSlice } from '../api/discovery/v1.gen.ts';
+import { chooseEndpoints } from './endpoint-choice.ts';
 
 export type Protocol = 'TCP' | 'UDP' | 'SCTP';
 
@@ -28,7 +28,7 @@ export interface Frontend {
   readonly family: 4 | 6;
   readonly protocol: Protocol;
   readonly port: number;
-  /** Sorted by address and port. */
+  /** In the order in which the kernel has them, which lets a change move few: see `endpoint-order.ts`. */
   readonly endpoints: readonly Endpoint[];
   /** With external traffic policy Local: what traffic from outside the cluster may use. Undefined with policy Cluster. */
   readonly localEndpoints: readonly Endpoint[] | undefined;
@@ -41,12 +41,31 @@ export interface Frontend {
   readonly sourceRanges: readonly string[] | undefined;
 }
 
+/** What a load balancer asks a node for, to learn whether it has endpoints (external traffic policy Local). */
+export interface HealthCheck {
+  readonly port: number;
+  /** Ready endpoints on this node, of any port. */
+  readonly localEndpoints: number;
+}
+
+/** An address that the Service asks for and does not get, and why. */
+export interface RefusedAddress {
+  readonly field: 'spec.externalIPs' | 'status.loadBalancer.ingress';
+  readonly address: string;
+  /** `an address of a pod`; reads on after "is". */
+  readonly because: string;
+}
+
 export interface ServiceEntry {
   /** `namespace/name`. */
   readonly key: string;
   readonly frontends: readonly Frontend[];
   /** Of the Service, for traffic to ports that it does not have. */
   readonly clusterIps: readonly string[];
+  readonly healthCheck?: HealthCheck | undefined;
+  readonly refused?: readonly RefusedAddress[] | undefined;
+  /** RFC 3339; of two Services that ask for one address the older has it. */
+  readonly createdAt?: string | undefined;
 }
 
 export type ServiceTable = ReadonlyMap<string, ServiceEntry>;
@@ -58,8 +77,12 @@ const AFFINITY_SECONDS_DEFAULT = 10_800;
 
 export interface NodeView {
   readonly nodeName: string;
+  /** The node's label `topology.kubernetes.io/zone`. */
+  readonly zone?: string | undefined;
   /** Service addresses that the node itself serves (cluster DNS): they get no rules. */
   readonly localVips: ReadonlySet<string>;
+  /** Whose an address is that no Service may take for itself: see `cluster-addresses.ts`. Undefined: everything may be taken. */
+  readonly ownerOf?: ((address: string) => 'pod' | 'service' | 'node' | undefined) | undefined;
 }
 
 /** Whether kube-proxy handles the Service at all. */
@@ -86,22 +109,28 @@ export function entryOf(service: Service, slices: readonly EndpointSlice[], view
   const clusterIps = (spec.clusterIPs?.length ? spec.clusterIPs : [spec.clusterIP!]).filter(
     ip => !view.localVips.has(ip),
   );
+  const outer = outerAddresses(service, view);
+  const localIps = new Set<string>();
 
   const families = new Set(clusterIps.map(familyOf));
   for (const servicePort of spec.ports ?? []) {
     const protocol = (servicePort.protocol ?? 'TCP') as Protocol;
     for (const family of families) {
-      const candidates = endpointsOf(slices, {
+      const { cluster, local, localReady } = chooseEndpoints(slices, {
         family,
-        name: servicePort.name ?? '',
+        portName: servicePort.name ?? '',
         protocol,
-        nodeName: view.nodeName,
+        place: view,
       });
-      const all = usable(candidates);
-      const local = usable(candidates.filter(endpoint => endpoint.local));
-      const base = { family, protocol, affinitySeconds, sourceRanges: undefined };
-      // No endpoint anywhere: say so at once. None on this node, which policy demands: stay silent, another node may have one.
-      const whenEmpty = all.length === 0 ? 'reject' : 'drop';
+      for (const { ip } of localReady) localIps.add(ip);
+      const base = {
+        family,
+        protocol,
+        affinitySeconds,
+        sourceRanges: undefined,
+        // No endpoint anywhere: say so at once. None on this node, which policy demands: stay silent, another node may have one.
+        whenEmpty: cluster.length === 0 ? 'reject' : 'drop',
+      } as const;
       for (const address of clusterIps) {
         if (familyOf(address) !== family) continue;
         frontends.push({
@@ -109,107 +138,105 @@ export function entryOf(service: Service, slices: readonly EndpointSlice[], view
           kind: 'cluster-ip',
           address,
           port: servicePort.port,
-          endpoints: internalLocal ? local : all,
+          endpoints: internalLocal ? local : cluster,
           localEndpoints: undefined,
           masquerade: 'off-cluster',
-          whenEmpty,
         });
       }
       const external = {
         ...base,
-        endpoints: all,
+        endpoints: cluster,
         localEndpoints: externalLocal ? local : undefined,
         masquerade: 'always',
-        whenEmpty,
       } as const;
-      for (const address of spec.externalIPs ?? []) {
+      for (const { kind, address, sourceRanges } of outer.taken)
         if (familyOf(address) === family)
-          frontends.push({ ...external, kind: 'external-ip', address, port: servicePort.port });
-      }
-      if (spec.type === 'LoadBalancer') {
-        const ranges = spec.loadBalancerSourceRanges?.filter(range => familyOf(range) === family);
-        for (const { ip, ipMode } of service.status?.loadBalancer?.ingress ?? []) {
-          if (!ip || ipMode === 'Proxy' || familyOf(ip) !== family) continue;
-          frontends.push({
-            ...external,
-            kind: 'load-balancer-ip',
-            address: ip,
-            port: servicePort.port,
-            sourceRanges: ranges?.length ? ranges : undefined,
-          });
-        }
-      }
+          frontends.push({ ...external, kind, address, port: servicePort.port, sourceRanges });
       if (servicePort.nodePort && (spec.type === 'NodePort' || spec.type === 'LoadBalancer')) {
         frontends.push({ ...external, kind: 'node-port', address: undefined, port: servicePort.nodePort });
       }
     }
   }
-  return { key: `${metadata.namespace}/${metadata.name}`, frontends, clusterIps };
+  return {
+    key: `${metadata.namespace}/${metadata.name}`,
+    frontends,
+    clusterIps,
+    ...(spec.type === 'LoadBalancer' && externalLocal && spec.healthCheckNodePort
+      ? { healthCheck: { port: spec.healthCheckNodePort, localEndpoints: localIps.size } }
+      : {}),
+    ...(outer.refused.length > 0 ? { refused: outer.refused } : {}),
+    ...(metadata.creationTimestamp ? { createdAt: metadata.creationTimestamp } : {}),
+  };
+}
+
+interface OuterAddress {
+  readonly kind: 'external-ip' | 'load-balancer-ip';
+  readonly address: string;
+  readonly sourceRanges: readonly string[] | undefined;
+}
+
+/**
+ * Addresses beside the cluster IPs. What is a pod's or a Service's own is refused, wherever it stands, and what is a node's
+ * in `externalIPs`, which whoever may write a Service may write; a node's address in the status was put there by a load balancer.
+ */
+function outerAddresses(service: Service, view: NodeView): { taken: OuterAddress[]; refused: RefusedAddress[] } {
+  const { spec, status } = service;
+  const taken: OuterAddress[] = [];
+  const refused: RefusedAddress[] = [];
+  const seen = new Set<string>();
+  const offer = (address: string, field: RefusedAddress['field'], take: () => OuterAddress) => {
+    if (seen.has(address)) return;
+    seen.add(address);
+    const owner = view.ownerOf?.(address);
+    if (owner === undefined || (owner === 'node' && field === 'status.loadBalancer.ingress')) taken.push(take());
+    else refused.push({ field, address, because: `an address of a ${owner === 'service' ? 'Service' : owner}` });
+  };
+  if (spec.type === 'LoadBalancer') {
+    for (const { ip, ipMode } of status?.loadBalancer?.ingress ?? []) {
+      if (!ip || ipMode === 'Proxy') continue;
+      const ranges = spec.loadBalancerSourceRanges
+        ?.map(range => range.trim())
+        .filter(range => familyOf(range) === familyOf(ip));
+      offer(ip, 'status.loadBalancer.ingress', () => ({
+        kind: 'load-balancer-ip',
+        address: ip,
+        sourceRanges: ranges?.length ? ranges : undefined,
+      }));
+    }
+  }
+  for (const address of spec.externalIPs ?? [])
+    offer(address, 'spec.externalIPs', () => ({ kind: 'external-ip', address, sourceRanges: undefined }));
+  return { taken, refused };
 }
 
 /** Whether two entries ask for the same; then the older one is kept. */
 export function sameEntry(a: ServiceEntry | undefined, b: ServiceEntry | undefined): boolean {
-  return a === b || (a !== undefined && b !== undefined && JSON.stringify(a) === JSON.stringify(b));
+  if (a === b) return true;
+  if (!a || !b || a.frontends.length !== b.frontends.length) return false;
+  return (
+    a.frontends.every((frontend, i) => sameFrontend(frontend, b.frontends[i]!)) &&
+    JSON.stringify({ ...a, frontends: undefined }) === JSON.stringify({ ...b, frontends: undefined })
+  );
+}
+
+function sameFrontend(a: Frontend, b: Frontend): boolean {
+  const rest = (frontend: Frontend) =>
+    JSON.stringify({ ...frontend, endpoints: undefined, localEndpoints: frontend.localEndpoints?.length });
+  return (
+    sameList(a.endpoints, b.endpoints) &&
+    sameList(a.localEndpoints ?? [], b.localEndpoints ?? []) &&
+    rest(a) === rest(b)
+  );
+}
+
+function sameList(a: readonly Endpoint[], b: readonly Endpoint[]): boolean {
+  if (a === b) return true;
+  return (
+    a.length === b.length &&
+    a.every(({ ip, port, local }, i) => ip === b[i]!.ip && port === b[i]!.port && local === b[i]!.local)
+  );
 }
 
 export function familyOf(text: string): 4 | 6 {
   return text.includes(':') ? 6 : 4;
-}
-
-interface Candidate extends Endpoint {
-  readonly ready: boolean;
-  readonly serving: boolean;
-  readonly terminating: boolean;
-}
-
-function usable(candidates: readonly Candidate[]): readonly Endpoint[] {
-  const ready = candidates.filter(candidate => candidate.ready);
-  const chosen = ready.length > 0 ? ready : candidates.filter(candidate => candidate.serving && candidate.terminating);
-  return chosen.map(({ ip, port, local }) => ({ ip, port, local }));
-}
-
-function endpointsOf(
-  slices: readonly EndpointSlice[],
-  wanted: { family: 4 | 6; name: string; protocol: Protocol; nodeName: string },
-): Candidate[] {
-  const found = new Map<string, Candidate>();
-  for (const slice of slices) {
-    if (slice.addressType !== (wanted.family === 4 ? 'IPv4' : 'IPv6')) continue;
-    for (const port of slice.ports ?? []) {
-      if ((port.name ?? '') !== wanted.name || (port.protocol ?? 'TCP') !== wanted.protocol || port.port === undefined)
-        continue;
-      for (const endpoint of slice.endpoints ?? []) {
-        const candidate = candidateOf(endpoint, port.port, wanted.nodeName);
-        if (!candidate) continue;
-        const key = `${candidate.ip}:${candidate.port}`;
-        // While endpoints move between slices one may be in two: the more usable counts.
-        const before = found.get(key);
-        if (!before || rank(candidate) > rank(before)) found.set(key, candidate);
-      }
-    }
-  }
-  return [...found].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, candidate]) => candidate);
-}
-
-function rank({ ready, serving, terminating }: Candidate): number {
-  return ready ? 3 : serving && terminating ? 2 : serving ? 1 : 0;
-}
-
-// Absent conditions: ready and serving are true, terminating false (API doc of EndpointConditions).
-function candidateOf(
-  { addresses, conditions, nodeName }: SliceEndpoint,
-  port: number,
-  here: string,
-): Candidate | undefined {
-  const ip = addresses[0];
-  if (ip === undefined) return undefined;
-  const ready = conditions?.ready ?? true;
-  return {
-    ip,
-    port,
-    local: nodeName === here,
-    ready,
-    serving: conditions?.serving ?? ready,
-    terminating: conditions?.terminating ?? false,
-  };
 }

@@ -6,6 +6,7 @@ import { declare } from './libc.ts';
 export const AF_INET = 2;
 export const AF_INET6 = 10;
 export const AF_NETLINK = 16;
+export const AF_PACKET = 17;
 export const SOCK_STREAM = 1;
 export const SOCK_DGRAM = 2;
 export const SOCK_RAW = 3;
@@ -32,6 +33,9 @@ export const setsockopt = declare<[fd: number, level: number, option: number, va
 );
 export const getsockname = declare<[fd: number, address: Buffer, length: Buffer]>(
   'int getsockname(int fd, void *address, void *length)',
+);
+export const fcntl = declare<[fd: number, command: number, argument: number]>(
+  'int fcntl(int fd, int command, long argument)',
 );
 export const close = declare<[fd: number]>('int close(int fd)');
 

@@ -9,6 +9,7 @@ import {
   AF_NETLINK,
   bind,
   close,
+  getsockname,
   MSG_DONTWAIT,
   recv,
   SOCK_CLOEXEC,
@@ -269,6 +270,15 @@ export class NetlinkSocket {
         return { type: reply.type, flags: reply.flags, body: Buffer.from(reply.body) };
       }
     }
+  }
+
+  /** What the kernel calls this socket in notifications about its requests. */
+  portId(): number {
+    const address = Buffer.alloc(12);
+    const length = Buffer.alloc(4);
+    length.writeUInt32LE(address.length);
+    getsockname(this.#fd, address, length);
+    return address.readUInt32LE(4);
   }
 
   nextSequence(): number {

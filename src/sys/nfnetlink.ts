@@ -1,7 +1,7 @@
 /**
- * nftables' elements, and conntrack's entries, by raw nfnetlink messages: what changes often, without libnftables' look at
- * the whole ruleset. One `change` is one atomic transaction: all of it or nothing.
- * It refuses to make tables, chains, rules or sets: those are text, through `nftables.ts`.
+ * nftables' elements and chains without hooks, and conntrack's entries, by raw nfnetlink messages: what changes often, without
+ * libnftables' look at the whole ruleset. One call is one atomic transaction: all of it or nothing.
+ * It refuses to make tables, base chains or sets: those are text, through `nftables.ts`.
  */
 
 import { SystemError } from './libc.ts';
@@ -31,7 +31,7 @@ const NLM_F_REQUEST = 1;
 const NFNL_SUBSYS_CTNETLINK = 1;
 const NFNL_SUBSYS_NFTABLES = 10;
 const [NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END] = [16, 17];
-const [NFT_MSG_GETTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_GETCHAIN] = [1, 3, 4];
+const [NFT_MSG_GETTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_GETCHAIN, NFT_MSG_DELCHAIN] = [1, 3, 4, 5];
 const [NFT_MSG_NEWRULE, NFT_MSG_GETRULE, NFT_MSG_DELRULE] = [6, 7, 8];
 const [NFT_MSG_NEWSETELEM, NFT_MSG_GETSETELEM, NFT_MSG_DELSETELEM, NFT_MSG_GETGEN] = [12, 13, 14, 16];
 const [NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_LIST_ELEM] = [1, 2, 3, 1];
@@ -58,6 +58,11 @@ export interface Element {
 export interface TableRef {
   readonly family: number;
   readonly table: string;
+}
+
+export interface RawChain {
+  readonly name: string;
+  readonly rules: readonly (readonly Expression[])[];
 }
 
 /** Grows as needed; messages and nested attributes are opened and closed, their lengths filled in afterwards. */
@@ -125,6 +130,7 @@ class Writer {
 
 export interface ConntrackEntry {
   readonly protocol: number;
+  readonly source: Uint8Array;
   /** As the client sent it. */
   readonly destination: Uint8Array;
   readonly destinationPort: number;
@@ -144,6 +150,10 @@ export class Nfnetlink {
       bufferBytes: BUFFER_BYTES,
       ...(namespace === undefined ? {} : { namespace }),
     });
+  }
+  /** Names this socket in the kernel's notifications: see `nft-monitor.ts`. */
+  portId(): number {
+    return this.#socket.portId();
   }
   close(): void {
     this.#socket.close();
@@ -226,18 +236,55 @@ export class Nfnetlink {
     if (!committed) throw new SystemError('netlink', 5, 'nftables transaction without an answer');
   }
 
-  /** Makes a chain without a hook, or replaces the rules of the one there is, in one transaction. */
-  setChain({ family, table }: TableRef, name: string, rules: readonly (readonly Expression[])[]): void {
+  /** Makes chains without hooks, or replaces the rules of those there are, in one transaction. A chain comes after those its rules go to. */
+  setChains({ family, table }: TableRef, chains: readonly RawChain[]): void {
     const at = Buffer.concat([header(family), attributeText(1, table)]);
-    const messages: { type: number; flags: number; body: Buffer }[] = [
-      { type: NFT_MSG_NEWCHAIN, flags: NLM_F_CREATE, body: Buffer.concat([at, attributeText(3, name)]) },
-      { type: NFT_MSG_DELRULE, flags: 0, body: Buffer.concat([at, attributeText(2, name)]) },
-      ...rules.map(rule => ({
-        type: NFT_MSG_NEWRULE,
-        flags: NLM_F_CREATE | NLM_F_APPEND,
-        body: Buffer.concat([at, attributeText(2, name), encodeRule(4, rule)]),
-      })),
-    ];
+    this.#transaction(
+      chains.flatMap(({ name, rules }) => [
+        { type: NFT_MSG_NEWCHAIN, flags: NLM_F_CREATE, body: [at, attributeText(3, name)], what: `add chain ${name}` },
+        { type: NFT_MSG_DELRULE, flags: 0, body: [at, attributeText(2, name)], what: `flush chain ${name}` },
+        ...rules.map(rule => ({
+          type: NFT_MSG_NEWRULE,
+          flags: NLM_F_CREATE | NLM_F_APPEND,
+          body: [at, attributeText(2, name), encodeRule(4, rule)],
+          what: `add rule to chain ${name}`,
+        })),
+      ]),
+    );
+  }
+
+  /** Removes chains with their rules, in one transaction. Throws EBUSY when anything else goes to one of them, ENOENT when one is missing. */
+  deleteChains({ family, table }: TableRef, names: readonly string[]): void {
+    const at = Buffer.concat([header(family), attributeText(1, table)]);
+    const flush = { type: NFT_MSG_DELRULE, flags: 0 };
+    const remove = { type: NFT_MSG_DELCHAIN, flags: 0 };
+    this.#transaction([
+      ...names.map(name => ({ ...flush, body: [at, attributeText(2, name)], what: `flush chain ${name}` })),
+      ...names.map(name => ({ ...remove, body: [at, attributeText(3, name)], what: `delete chain ${name}` })),
+    ]);
+  }
+
+  /** Names of the table's chains. */
+  chains({ family, table }: TableRef): string[] {
+    return this.#dump(
+      NFT_MSG_GETCHAIN,
+      Buffer.concat([header(family), attributeText(1, table)]),
+      `list chains of ${table}`,
+    )
+      .map(reply => readAttributes(reply.body, 4))
+      .filter(attributes => textOf(attributes.get(1)) === table)
+      .map(attributes => textOf(attributes.get(3)));
+  }
+
+  #transaction(
+    messages: readonly {
+      readonly type: number;
+      readonly flags: number;
+      readonly body: readonly Buffer[];
+      readonly what: string;
+    }[],
+  ): void {
+    if (messages.length === 0) return;
     const control = (type: number) =>
       frame({
         type,
@@ -246,19 +293,24 @@ export class Nfnetlink {
         body: Buffer.from([0, 0, 0, NFNL_SUBSYS_NFTABLES]),
       });
     const frames = [control(NFNL_MSG_BATCH_BEGIN)];
-    const what = new Map<number, string>();
+    const names = new Map<number, string>();
     let last = 0;
-    messages.forEach(({ type, flags, body }, i) => {
+    messages.forEach(({ type, flags, body, what }, i) => {
       last = this.#socket.nextSequence();
-      what.set(last, `set chain ${name}`);
+      names.set(last, what);
       const ack = i === messages.length - 1 ? NLM_F_ACK : 0;
       frames.push(
-        frame({ type: (NFNL_SUBSYS_NFTABLES << 8) | type, flags: NLM_F_REQUEST | ack | flags, sequence: last, body }),
+        frame({
+          type: (NFNL_SUBSYS_NFTABLES << 8) | type,
+          flags: NLM_F_REQUEST | ack | flags,
+          sequence: last,
+          body: Buffer.concat(body),
+        }),
       );
     });
     frames.push(control(NFNL_MSG_BATCH_END));
     this.#socket.sendRaw(Buffer.concat(frames));
-    this.#awaitCommit(last, what);
+    this.#awaitCommit(last, names);
   }
 
   /** Elements of one set or map. Throws ENOENT when table or set is missing. */
@@ -341,6 +393,7 @@ export class Nfnetlink {
       if (original.protocol !== options.protocol) continue;
       out.push({
         protocol: original.protocol,
+        source: original.source,
         destination: original.destination,
         destinationPort: original.destinationPort,
         replySource: answer.source,

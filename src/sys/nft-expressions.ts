@@ -4,7 +4,7 @@
  * Registers here are the 32-bit ones: number 0 to 15, each four bytes; longer values fill several.
  */
 
-import { attribute, attributeText, attributeU32BE, nested } from './netlink-socket.ts';
+import { attribute, attributeText, attributeU8, attributeU32BE, nested } from './netlink-socket.ts';
 
 /** One expression, encoded. */
 export type Expression = Buffer;
@@ -12,7 +12,13 @@ export type Expression = Buffer;
 const [NFTA_LIST_ELEM, NFTA_EXPR_NAME, NFTA_EXPR_DATA] = [1, 1, 2];
 const FIRST_REGISTER = 8;
 const META_L4PROTO = 16;
-const [NFT_NG_RANDOM, NFT_HASH_JENKINS] = [1, 0];
+const NFT_NG_RANDOM = 1;
+const VERDICT_REGISTER = 0;
+const VERDICTS = { drop: 0, jump: -3, goto: -4, return: -5 } as const;
+const [IP_CT_DIR_ORIGINAL, NFT_LOOKUP_F_INV] = [0, 1];
+const CT_KEYS = { protocolPort: 12, destination4: 20, destination6: 22 } as const;
+const [NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_SADDR, RTN_LOCAL] = [3, 1, 2];
+const NFT_DYNSET_OP_UPDATE = 1;
 const NFT_NAT_DNAT = 1;
 const [NF_NAT_RANGE_MAP_IPS, NF_NAT_RANGE_PROTO_SPECIFIED] = [1, 2];
 
@@ -59,25 +65,91 @@ export function loadRandom(options: {
   );
 }
 
-/** Loads a number in [offset, offset + modulus) that depends on the bytes from a register on, and on nothing else. */
-export function loadHash(options: {
-  readonly to: number;
+/** Loads the destination address (`family`) or port (`port`) as the sender wrote it, before any rewriting. */
+export function loadOriginal(options: { readonly to: number; readonly what: 4 | 6 | 'port' }): Expression {
+  const { to, what } = options;
+  const key = what === 'port' ? CT_KEYS.protocolPort : what === 4 ? CT_KEYS.destination4 : CT_KEYS.destination6;
+  return expression('ct', register(1, to), number(2, key), attributeU8(3, IP_CT_DIR_ORIGINAL));
+}
+
+/** Goes on only where the sender's address is one of this machine's. */
+export function senderIsLocal(): Expression {
+  const scratch = 0;
+  return Buffer.concat([
+    expression('fib', register(1, scratch), number(2, NFT_FIB_RESULT_ADDRTYPE), number(3, NFTA_FIB_F_SADDR)),
+    expression('cmp', register(1, scratch), number(2, 0), nested(3, attribute(1, littleEndian(RTN_LOCAL)))),
+  ]);
+}
+
+/** Goes on only where the key that starts at a register is in the set, or with `absent` where it is not. */
+export function isIn(options: { readonly set: string; readonly from: number; readonly absent?: boolean }): Expression {
+  const flags = options.absent ? [number(5, NFT_LOOKUP_F_INV)] : [];
+  return expression('lookup', attributeText(1, options.set), register(2, options.from), ...flags);
+}
+
+/** Looks the key up in a verdict map and does what it says; the rule ends here when there is none. */
+export function lookUpVerdict(options: { readonly map: string; readonly from: number }): Expression {
+  return expression('lookup', attributeText(1, options.map), register(2, options.from), number(3, VERDICT_REGISTER));
+}
+
+/** Goes to a chain, for good (`goto`) or to come back (`jump`). */
+export function toChain(how: 'goto' | 'jump', name: string): Expression {
+  return verdict(number(1, VERDICTS[how]), attributeText(2, name));
+}
+
+/** Drops the packet, or goes back to where this chain was jumped to from. */
+export function end(how: 'drop' | 'return'): Expression {
+  return verdict(number(1, VERDICTS[how]));
+}
+
+function verdict(...attributes: readonly Buffer[]): Expression {
+  return expression('immediate', number(1, VERDICT_REGISTER), nested(2, nested(2, ...attributes)));
+}
+
+/** Goes on only where the bytes from a register on, under the mask, are these. */
+export function equals(options: {
   readonly from: number;
-  readonly bytes: number;
-  readonly modulus: number;
-  readonly offset: number;
+  readonly bytes: Uint8Array;
+  readonly mask: Uint8Array;
 }): Expression {
-  // A fixed seed: the same client gets the same number on every node and after every restart.
+  const { from, bytes, mask } = options;
+  const value = (type: number, data: Uint8Array) => nested(type, attribute(1, data));
+  return Buffer.concat([
+    expression(
+      'bitwise',
+      register(1, from),
+      register(2, from),
+      number(3, bytes.length),
+      value(4, mask),
+      value(5, Buffer.alloc(bytes.length)),
+    ),
+    expression('cmp', register(1, from), number(2, 0), value(3, bytes)),
+  ]);
+}
+
+/** Adds the element with this key, or refreshes it, with data and a time to live. */
+export function remember(options: {
+  readonly map: string;
+  readonly key: number;
+  readonly data: number;
+  readonly seconds: number;
+}): Expression {
+  const timeout = Buffer.alloc(8);
+  timeout.writeBigUInt64BE(BigInt(options.seconds) * 1000n);
   return expression(
-    'hash',
-    register(1, options.from),
-    register(2, options.to),
-    number(3, options.bytes),
-    number(4, options.modulus),
-    number(5, 0x636f7873),
-    number(6, options.offset),
-    number(7, NFT_HASH_JENKINS),
+    'dynset',
+    attributeText(1, options.map),
+    number(3, NFT_DYNSET_OP_UPDATE),
+    register(4, options.key),
+    register(5, options.data),
+    attribute(6, timeout),
   );
+}
+
+function littleEndian(value: number): Buffer {
+  const out = Buffer.alloc(4);
+  out.writeUInt32LE(value);
+  return out;
 }
 
 /** Looks the key up that starts at a register and loads the map's data; the rule ends here when there is none. */

@@ -5,16 +5,14 @@ import type { Element, ElementData } from '../../sys/nfnetlink.ts';
 import type { Endpoint, Frontend, Protocol, ServiceEntry } from '../model.ts';
 import {
   type Chain,
-  FAMILIES,
-  type Family,
+  clusterChain,
+  externalChain,
   LOCAL_INDEX,
   localChain,
-  REJECT_CHAIN,
   rememberChain,
-  remembers,
   restrictChain,
-  targetChain,
-} from './rules.ts';
+} from './chains.ts';
+import { type Family, REJECT_CHAIN } from './rules.ts';
 
 export interface Rendered {
   readonly elements: readonly Element[];
@@ -23,24 +21,17 @@ export interface Rendered {
 
 export const PROTOCOL_NUMBERS: Readonly<Record<Protocol, number>> = { TCP: 6, UDP: 17, SCTP: 132 };
 
-/** A frontend's identity in the kernel, for telling who owns it. */
-export function frontendKey({ address, protocol, port }: Frontend): string {
-  return `${address ?? ''} ${protocol} ${port}`;
-}
-
-/** One family's part of the entry, without frontends that `skip` says are another's. */
-export function render(
-  entry: ServiceEntry,
-  options: { family: Family; clusterCidrs: boolean; skip?: (frontend: Frontend) => boolean },
-): Rendered {
-  const { family, clusterCidrs, skip } = options;
+/** One family's part of the entry. */
+export function render(entry: ServiceEntry, options: { family: Family; clusterCidrs: boolean }): Rendered {
+  const { family, clusterCidrs } = options;
   const elements: Element[] = [];
   const chains: Chain[] = [];
   const hairpins = new Set<string>();
   for (const frontend of entry.frontends) {
-    if (frontend.family !== family.number || skip?.(frontend)) continue;
+    if (frontend.family !== family.number) continue;
     renderFrontend(frontend, { family, clusterCidrs, elements, chains });
-    for (const { ip, local } of frontend.endpoints) if (local) hairpins.add(ip);
+    for (const list of [frontend.endpoints, frontend.localEndpoints ?? []])
+      for (const { ip, local } of list) if (local) hairpins.add(ip);
   }
   for (const ip of hairpins) {
     const bytes = parseAddress(ip);
@@ -58,8 +49,8 @@ function renderFrontend(
   into: { family: Family; clusterCidrs: boolean; elements: Element[]; chains: Chain[] },
 ): void {
   const { family, clusterCidrs, elements, chains } = into;
-  const { endpoints, localEndpoints } = frontend;
-  const nodePort = frontend.address === undefined;
+  const { address, endpoints, localEndpoints, affinitySeconds: seconds } = frontend;
+  const nodePort = address === undefined;
   const suffix = nodePort ? '-node-ports' : '';
   const key = serviceKey(frontend);
   const put = (set: string, data: ElementData) => elements.push({ set, key, data });
@@ -69,17 +60,21 @@ function renderFrontend(
   };
   if ((localEndpoints ?? endpoints).length === 0)
     put(`refused${suffix}`, frontend.whenEmpty === 'reject' ? { goto: REJECT_CHAIN } : 'drop');
-  if (frontend.sourceRanges && !nodePort) go('restricted', restrictChain(family, frontend.sourceRanges));
+  // A node that has the address itself sends from it: that sender is let on too.
+  if (frontend.sourceRanges && !nodePort)
+    go('restricted', restrictChain(family, [...frontend.sourceRanges, `${address}/${family.number === 4 ? 32 : 128}`]));
   if (endpoints.length === 0) return;
 
-  const affinity = frontend.affinitySeconds !== undefined;
-  const shape = { family, nodePort, affinity, endpoints: endpoints.length, clusterCidrs };
-  const chain = localEndpoints
-    ? localChain({ ...shape, localEndpoints: localEndpoints.length })
-    : targetChain({ ...shape, kind: frontend.masquerade === 'always' ? 'external' : 'cluster' });
-  go(nodePort ? 'node-ports' : 'services', chain);
-  if (frontend.affinitySeconds !== undefined && remembers(family))
-    go(`remembered${suffix}`, rememberChain(family, frontend.affinitySeconds));
+  const shape = { family, nodePort, affinity: seconds !== undefined, endpoints: endpoints.length, clusterCidrs };
+  go(
+    nodePort ? 'node-ports' : 'services',
+    localEndpoints
+      ? localChain(shape, localEndpoints.length)
+      : frontend.masquerade === 'always'
+        ? externalChain(shape)
+        : clusterChain(shape),
+  );
+  if (seconds !== undefined) go(`remembered${suffix}`, rememberChain(family, seconds));
   const set = nodePort ? 'node-port-endpoints' : 'endpoints';
   const list = (part: readonly Endpoint[], from: number) => {
     part.forEach((endpoint, i) => {
@@ -127,5 +122,3 @@ export function sameData(a: ElementData, b: ElementData): boolean {
   if (typeof a === 'object') return typeof b === 'object' && !(b instanceof Uint8Array) && a.goto === b.goto;
   return a === b;
 }
-
-export const ALL_FAMILIES: readonly Family[] = [FAMILIES[4], FAMILIES[6]];

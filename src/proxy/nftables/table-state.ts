@@ -1,59 +1,56 @@
 /**
  * One family's table in the kernel: makes it, changes it by differences, compares it with what should be.
- * Invariant: elements shared by several Services (hairpins, cluster addresses) are counted, and an address and port claimed
- * by two Services belongs to the first until that one lets go. A failed change leaves the table as it was and this object
- * `stale`: the next `rebuild` reads the kernel again.
+ * Invariant: elements shared by several Services (hairpins, cluster addresses) are counted; of chains it knows who goes to
+ * them, and removes those of no use. It takes for granted that no two Services have one address, protocol and port. A failed
+ * change leaves the table as it was and this object `stale`: the next `rebuild` reads the kernel again.
  */
 
 import type { Logger } from '../../base/log.ts';
+import { SystemError } from '../../sys/libc.ts';
 import { type Element, NFPROTO_IPV4, NFPROTO_IPV6, type Nfnetlink, type TableRef } from '../../sys/nfnetlink.ts';
-import type { Expression } from '../../sys/nft-expressions.ts';
 import { type NftablesDoor, NftablesError } from '../../sys/nftables.ts';
 import type { ServiceEntry, ServiceTable } from '../model.ts';
-import { elementKey, frontendKey, type Rendered, render, sameData } from './elements.ts';
-import {
-  type Chain,
-  ELEMENT_SETS,
-  type Family,
-  isText,
-  renderChain,
-  renderStatic,
-  type StaticOptions,
-  TABLE,
-  withUsed,
-} from './rules.ts';
+import { type Chain, rememberingChain, withUsed } from './chains.ts';
+import { elementKey, type Rendered, render, sameData } from './elements.ts';
+import { ELEMENT_SETS, type Family, renderStatic, STATIC_CHAINS, type StaticOptions, TABLE } from './rules.ts';
 
 // One transaction of a rebuild: some 4 ms, so that a first programming of many Services lets other work in between.
 const REBUILD_ELEMENTS = 4000;
+// Chains are small: they go when there are many of no use.
+const IDLE_CHAINS_MAX = 64;
 
 export interface Change {
   readonly before: ServiceEntry | undefined;
   readonly after: ServiceEntry | undefined;
 }
 
+export interface TableStateOptions {
+  readonly family: Family;
+  readonly clusterCidrs: readonly string[];
+  readonly text: NftablesDoor;
+  readonly raw: Nfnetlink;
+  readonly log: Logger;
+}
+
 export class TableState {
   readonly family: Family;
   readonly ref: TableRef;
-  readonly #options: StaticOptions;
-  readonly #text: NftablesDoor;
+  readonly #options: TableStateOptions;
   readonly #raw: Nfnetlink;
-  readonly #log: Logger;
-  readonly #known = new Set<string>();
+  /** Chains in the kernel by name. */
+  readonly #known = new Map<string, Chain>();
+  /** How many elements go to a chain. */
+  readonly #users = new Map<string, number>();
   readonly #counts = new Map<string, number>();
-  readonly #owners = new Map<string, string>();
-  readonly #contested = new Set<string>();
-  #fingerprint = '';
   /** What the last rebuild found in the kernel and had no use for. */
   #leftover: { readonly table: ServiceTable; readonly elements: readonly Element[] } | undefined;
   stale = true;
 
-  constructor(options: StaticOptions & { readonly text: NftablesDoor; readonly raw: Nfnetlink; readonly log: Logger }) {
+  constructor(options: TableStateOptions) {
     this.family = options.family;
     this.ref = { family: options.family.number === 4 ? NFPROTO_IPV4 : NFPROTO_IPV6, table: TABLE };
     this.#options = options;
-    this.#text = options.text;
     this.#raw = options.raw;
-    this.#log = options.log;
   }
 
   /** One transaction with the difference. Returns false when it must be a rebuild instead. */
@@ -66,7 +63,6 @@ export class TableState {
     // What goes is let go first, so that an address may pass from one Service to another at once.
     for (const { before } of changes)
       if (before) for (const element of this.#release(before)) remove.set(elementKey(element), element);
-    if (changes.some(({ before }) => before && this.#frees(before))) return false;
     const chains = [];
     for (const { after } of changes) {
       if (!after) continue;
@@ -81,23 +77,24 @@ export class TableState {
     }
     this.#makeChains(chains);
     this.#raw.change(this.ref, { remove: [...remove.values()], add: [...add.values()] });
+    if (this.#known.size - this.#users.size > IDLE_CHAINS_MAX) this.#dropIdleChains([...this.#known.keys()]);
     this.stale = false;
     return true;
   }
 
   /** Everything of `table`, over whatever is there, in several transactions that are each whole Services. Removes nothing else. */
-  async rebuild(table: ServiceTable, pause: () => Promise<void>): Promise<void> {
+  async rebuild(
+    table: ServiceTable,
+    options: { nodeIps: readonly string[]; pause: () => Promise<void> },
+  ): Promise<void> {
     this.stale = true;
-    this.#known.clear();
-    this.#counts.clear();
-    this.#owners.clear();
-    this.#contested.clear();
-    this.#makeTable();
+    for (const map of [this.#known, this.#users, this.#counts]) map.clear();
+    this.#makeTable({ ...this.#options, nodeIps: options.nodeIps });
     const present = new Map<string, Element>();
     for (const set of ELEMENT_SETS)
       for (const element of this.#raw.elements(this.ref, set)) present.set(elementKey(element), element);
     let [remove, add]: [Element[], Element[]] = [[], []];
-    let chains: Rendered['chains'][number][] = [];
+    let chains: Chain[] = [];
     const flush = () => {
       this.#makeChains(chains);
       this.#raw.change(this.ref, { remove, add });
@@ -116,7 +113,7 @@ export class TableState {
       }
       if (add.length >= REBUILD_ELEMENTS) {
         flush();
-        await pause();
+        await options.pause();
       }
     }
     flush();
@@ -124,11 +121,13 @@ export class TableState {
     this.stale = false;
   }
 
-  /** Removes elements that no entry of the table has. */
-  prune(table: ServiceTable): void {
+  /** Removes elements that no entry of the table has, and chains that nothing goes to. Returns the elements. */
+  prune(table: ServiceTable): readonly Element[] {
     const remove = this.#leftover?.table === table ? this.#leftover.elements : this.#strangers(table);
     this.#leftover = undefined;
     this.#raw.change(this.ref, { remove, add: [] });
+    this.#dropIdleChains(this.#raw.chains(this.ref));
+    return remove;
   }
 
   #strangers(table: ServiceTable): Element[] {
@@ -140,82 +139,68 @@ export class TableState {
     );
   }
 
-  /** Whether chains or rules are no longer those made here. */
-  damaged(): boolean {
-    return this.#raw.fingerprint(this.ref) !== this.#fingerprint;
-  }
-
-  #makeTable(): void {
-    const text = renderStatic(this.#options);
+  #makeTable(options: StaticOptions): void {
+    const { text, log, family } = this.#options;
+    const rules = renderStatic(options);
     try {
-      this.#text.run(text);
+      text.run(rules);
     } catch (error) {
-      if (!(error instanceof NftablesError) || this.#raw.fingerprint(this.ref) === '') throw error;
+      if (!(error instanceof NftablesError)) throw error;
       // A table of an older version, of another shape: nothing of it can be kept.
-      this.#log.warn('nftables table replaced', { error: error.message });
-      this.#text.run(`delete table ${this.family.word} ${TABLE}\n${text}`);
+      text.run(`add table ${family.word} ${TABLE}\ndelete table ${family.word} ${TABLE}\n${rules}`);
+      log.warn('nftables table replaced', { error: error.message });
     }
-    this.#fingerprint = this.#raw.fingerprint(this.ref);
+    this.#raw.setChains(this.ref, [rememberingChain(family)]);
   }
 
   // New chains are used by nobody yet, so they may come before the transaction with the elements that go to them.
   #makeChains(chains: readonly Chain[]): void {
-    const fresh = withUsed(chains, this.#known);
-    if (fresh.length === 0) return;
-    let text = '';
-    for (const { name, rules } of fresh) {
-      if (isText(rules)) text += renderChain(this.family, name, rules);
-      else this.#raw.setChain(this.ref, name, rules as readonly (readonly Expression[])[]);
+    const fresh = [...withUsed(chains).values()].filter(({ name }) => !this.#known.has(name));
+    this.#raw.setChains(this.ref, fresh);
+    for (const chain of fresh) this.#known.set(chain.name, chain);
+  }
+
+  #dropIdleChains(names: readonly string[]): void {
+    const used = withUsed([...this.#users.keys()].flatMap(name => this.#known.get(name) ?? []));
+    const idle = names.filter(name => !used.has(name) && !STATIC_CHAINS.has(name));
+    for (const name of idle) this.#known.delete(name);
+    try {
+      this.#raw.deleteChains(this.ref, idle);
+    } catch (error) {
+      // Somebody else's rules go there, or it has gone: neither is in our way.
+      if (!(error instanceof SystemError && ['EBUSY', 'ENOENT'].includes(error.code))) throw error;
+      this.#options.log.debug('unused chains not removed', { error: error.message });
     }
-    if (text !== '') this.#text.run(text);
-    for (const { name } of fresh) this.#known.add(name);
-    this.#fingerprint = this.#raw.fingerprint(this.ref);
   }
 
   #render(entry: ServiceEntry): Rendered {
-    return render(entry, {
-      family: this.family,
-      clusterCidrs: this.#options.clusterCidrs.length > 0,
-      skip: frontend => this.#owners.get(frontendKey(frontend)) !== entry.key,
-    });
+    const { clusterCidrs } = this.#options;
+    const own = clusterCidrs.some(range => range.includes(':') === (this.family.number === 6));
+    return render(entry, { family: this.family, clusterCidrs: own });
   }
 
   // Elements that come into being with the entry; shared ones only with their first.
   #claim(entry: ServiceEntry): Rendered {
-    for (const frontend of entry.frontends) {
-      if (frontend.family !== this.family.number) continue;
-      const key = frontendKey(frontend);
-      const owner = this.#owners.get(key);
-      if (owner === undefined) this.#owners.set(key, entry.key);
-      else if (owner !== entry.key) {
-        this.#contested.add(key);
-        this.#log.warn('two Services claim one address and port', { claimed: key, owner, refused: entry.key });
-      }
-    }
     const { elements, chains } = this.#render(entry);
-    return { chains, elements: elements.filter(element => !isShared(element) || this.#count(element, 1) === 1) };
+    for (const { name } of chains) count(this.#users, name, 1);
+    return {
+      chains,
+      elements: elements.filter(element => !isShared(element) || count(this.#counts, elementKey(element), 1) === 1),
+    };
   }
 
   #release(entry: ServiceEntry): Element[] {
-    const { elements } = this.#render(entry);
-    for (const frontend of entry.frontends)
-      if (frontend.family === this.family.number && this.#owners.get(frontendKey(frontend)) === entry.key)
-        this.#owners.delete(frontendKey(frontend));
-    return elements.filter(element => !isShared(element) || this.#count(element, -1) === 0);
+    const { elements, chains } = this.#render(entry);
+    for (const { name } of chains) count(this.#users, name, -1);
+    return elements.filter(element => !isShared(element) || count(this.#counts, elementKey(element), -1) === 0);
   }
+}
 
-  // A contested place that became free belongs to whoever waits for it, which only a rebuild finds.
-  #frees(entry: ServiceEntry): boolean {
-    return this.#contested.size > 0 && entry.frontends.some(frontend => this.#contested.has(frontendKey(frontend)));
-  }
-
-  #count(element: Element, by: 1 | -1): number {
-    const key = elementKey(element);
-    const count = (this.#counts.get(key) ?? 0) + by;
-    if (count === 0) this.#counts.delete(key);
-    else this.#counts.set(key, count);
-    return count;
-  }
+function count(counts: Map<string, number>, key: string, by: 1 | -1): number {
+  const now = (counts.get(key) ?? 0) + by;
+  if (now === 0) counts.delete(key);
+  else counts.set(key, now);
+  return now;
 }
 
 function isShared({ set }: Element): boolean {
