@@ -1,20 +1,9 @@
 /** Custom resource definitions: names and columns of the definition itself. What it defines is served elsewhere. */
 
 import { formatTime } from '../../base/clock.ts';
-import { fieldErrors } from '../../base/errors.ts';
 import { defineKind } from '../kind.ts';
 import { nameColumn } from '../machinery/columns.ts';
-import { dns1035LabelProblems, dnsSubdomainProblems } from '../machinery/names.ts';
-import {
-  addInvalid,
-  addProblems,
-  addRequired,
-  checkUnchanged,
-  type Errors,
-  eachAt,
-  requireOneOf,
-  requireText,
-} from '../machinery/validation.ts';
+import { validateDefinition, validateDefinitionStatus } from './definition-validation.ts';
 import type { CustomResourceDefinition, CustomResourceDefinitionSpec } from './v1.gen.ts';
 
 /** Held until no instance is left. */
@@ -70,56 +59,10 @@ export const customResourceDefinition = defineKind<CustomResourceDefinition>({
       conditions: [...conditions.filter(({ type }) => type !== 'Terminating'), terminating],
     };
   },
-  validate: object => {
-    const errors: Errors = [];
-    const spec = object.spec ?? ({} as CustomResourceDefinitionSpec);
-    const { plural = '', kind = '', singular, listKind, shortNames } = spec.names ?? {};
-    const wanted = `${plural}.${spec.group ?? ''}`;
-    if (object.metadata.name !== wanted)
-      addInvalid(errors, 'metadata.name', object.metadata.name, `must be spec.names.plural+"."+spec.group`);
-    if (requireText(errors, 'spec.group', spec.group)) {
-      addProblems(errors, 'spec.group', spec.group, dnsSubdomainProblems(spec.group));
-      if (!spec.group.includes('.'))
-        addInvalid(errors, 'spec.group', spec.group, 'should be a domain with at least one dot');
-    }
-    requireOneOf(errors, 'spec.scope', spec.scope, ['Cluster', 'Namespaced']);
-    if (requireText(errors, 'spec.names.plural', plural))
-      addProblems(errors, 'spec.names.plural', plural, dns1035LabelProblems(plural));
-    if (singular) addProblems(errors, 'spec.names.singular', singular, dns1035LabelProblems(singular));
-    if (requireText(errors, 'spec.names.kind', kind))
-      for (const problem of dns1035LabelProblems(kind.toLowerCase()))
-        addInvalid(errors, 'spec.names.kind', kind, `may have mixed case, but should otherwise match: ${problem}`);
-    if (listKind && listKind === kind)
-      addInvalid(errors, 'spec.names.listKind', listKind, 'kind and listKind may not be the same');
-    eachAt(shortNames, 'spec.names.shortNames', (name, at) =>
-      addProblems(errors, at, name, dns1035LabelProblems(name)),
-    );
-    const versions = spec.versions ?? [];
-    const storage = versions.filter(version => version.storage).length;
-    if (versions.length === 0 || storage !== 1)
-      addInvalid(errors, 'spec.versions', versions, 'must have exactly one version marked as storage version');
-    const seen = new Set<string>();
-    eachAt(versions, 'spec.versions', (version, at) => {
-      addProblems(errors, `${at}.name`, version.name ?? '', dns1035LabelProblems(version.name ?? ''));
-      if (seen.has(version.name))
-        errors.push(fieldErrors.invalid('spec.versions', version.name, 'must contain unique version names'));
-      seen.add(version.name);
-      if (!version.schema?.openAPIV3Schema) addRequired(errors, `${at}.schema.openAPIV3Schema`, 'schemas are required');
-    });
-    return errors;
-  },
-  validateUpdate: (object, old) => {
-    const errors: Errors = [];
-    checkUnchanged(errors, 'spec.group', object.spec?.group, old.spec?.group);
-    const established = old.status?.conditions?.some(
-      condition => condition.type === 'Established' && condition.status === 'True',
-    );
-    if (!established) return errors;
-    checkUnchanged(errors, 'spec.scope', object.spec?.scope, old.spec?.scope);
-    checkUnchanged(errors, 'spec.names.kind', object.spec?.names?.kind, old.spec?.names?.kind);
-    checkUnchanged(errors, 'spec.names.plural', object.spec?.names?.plural, old.spec?.names?.plural);
-    return errors;
-  },
+  ratchets: true,
+  validate: object => validateDefinition(object),
+  validateUpdate: (object, old) => validateDefinition(object, old),
+  validateStatusUpdate: object => validateDefinitionStatus(object),
   columns: [
     nameColumn,
     { name: 'Created At', type: 'date', cell: object => object.metadata.creationTimestamp ?? null },

@@ -3,6 +3,7 @@
  * it defines is served. Pure, as upstream's naming and establishing controllers together.
  */
 
+import { isProtectedGroup } from '../../api/apiextensions/definition-validation.ts';
 import type {
   CustomResourceDefinition,
   CustomResourceDefinitionCondition,
@@ -128,11 +129,6 @@ function acceptedNames(definition: CustomResourceDefinition, others: readonly Cu
     ...(asked.categories?.length ? { categories: asked.categories } : {}),
   };
   return { names, ...(refused ? { refused } : {}) };
-}
-
-/** Whether a group belongs to the Kubernetes community, whose definitions name the pull request that approved them. */
-export function isProtectedGroup(group: string): boolean {
-  return ['k8s.io', 'kubernetes.io'].some(domain => group === domain || group.endsWith(`.${domain}`));
 }
 
 function approvalCondition({ metadata, spec }: CustomResourceDefinition): Condition | undefined {
