@@ -13,6 +13,7 @@ const LAYERS: Readonly<Record<string, number>> = {
   sys: 1,
   store: 2,
   client: 2,
+  csi: 2,
   apiserver: 3,
   controllers: 3,
   scheduler: 3,

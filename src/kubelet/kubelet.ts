@@ -31,6 +31,8 @@ import { References } from './references.ts';
 import { ConmonRuntime } from './runtime/conmon-runtime.ts';
 import type { PodNetwork, Runtime } from './runtime.ts';
 import { KubeletServer } from './server/kubelet-server.ts';
+import { CsiDrivers } from './volumes/csi/drivers.ts';
+import { Staging } from './volumes/csi/staging.ts';
 
 export interface KubeletOptions {
   readonly nodeName: string;
@@ -106,6 +108,8 @@ export class Kubelet {
     const starts = new StartGate({ clock, size: availableParallelism() + STARTS_EXTRA });
     const recorder = new ApiEventRecorder({ transport, component: 'kubelet', host: nodeName, log, clock });
     const references = new References({ transport, log, clock });
+    const csi = new CsiDrivers({ nodeName, rootDir, transport, informers, clock, log });
+    const staging = new Staging({ rootDir, drivers: csi, clock, log });
     const pods = informers.get<Pod>(PODS, { fieldSelector: `spec.nodeName=${nodeName}` });
     const services = informers.get<Service>(SERVICES);
     const context: PodContext = {
@@ -128,6 +132,7 @@ export class Kubelet {
       tokens: new TokenSource({ transport, clock }),
       statuses: new StatusWriter({ transport, clock, log, signal }),
       paths: new PodPaths({ rootDir, runDir }),
+      volumes: { name: nodeName, rootDir, csi, staging, clock, log },
       node: machine.resources,
       services: () => services.values(),
       publishPorts: () => workers.publishPorts(),
@@ -145,6 +150,7 @@ export class Kubelet {
       network,
       images,
       machine,
+      volumesInUse: () => staging.inUse,
       runtimeVersion: `${runtime.name}://${runtime.version}`,
       clock,
       log,
@@ -161,6 +167,7 @@ export class Kubelet {
       await Promise.all([
         server.run(signal),
         node.run(signal),
+        csi.run(signal),
         // A container's environment names the Services there are: none may start before they are known.
         Promise.race([services.synced, aborted(signal)]).then(() => workers.run(signal)),
       ]);

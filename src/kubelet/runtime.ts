@@ -43,6 +43,13 @@ export interface MountConfig {
   readonly propagation: 'private' | 'slave' | 'shared';
 }
 
+/** A device node of the container, for one of the machine's. */
+export interface DeviceConfig {
+  readonly hostPath: string;
+  readonly containerPath: string;
+  readonly isReadOnly: boolean;
+}
+
 export interface ContainerConfig {
   readonly name: string;
   readonly attempt: number;
@@ -54,6 +61,7 @@ export interface ContainerConfig {
   /** Final environment, image's own included, in order. */
   readonly env: readonly (readonly [name: string, value: string])[];
   readonly mounts: readonly MountConfig[];
+  readonly devices?: readonly DeviceConfig[];
   readonly logPath: string;
   /** A running container of the sandbox whose processes this one sees; its own only when absent. */
   readonly processesOf?: string;

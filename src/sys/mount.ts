@@ -3,7 +3,7 @@
  * Invariant: every unmount is idempotent and detaches (open files keep working). It refuses to follow a symlink it unmounts.
  */
 
-import { mkdirSync, readFileSync, statfsSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, statfsSync } from 'node:fs';
 import {
   MNT_DETACH,
   MS_BIND,
@@ -112,6 +112,10 @@ export function unmount(target: string): boolean {
 }
 
 export interface MountEntry {
+  /** `major:minor` of the file system. */
+  readonly device: string;
+  /** What was mounted: `/dev/loop0`, `server:/share`. */
+  readonly source: string;
   readonly mountPoint: string;
   readonly fsType: string;
   readonly root: string;
@@ -130,6 +134,8 @@ export function mountTable(text = readFileSync('/proc/self/mountinfo', 'utf8')):
     const fields = left.split(' ');
     const tail = right.split(' ');
     entries.push({
+      device: fields[2]!,
+      source: unescapeOctal(tail[1] ?? ''),
       root: unescapeOctal(fields[3]!),
       mountPoint: unescapeOctal(fields[4]!),
       fsType: tail[0]!,
@@ -145,4 +151,16 @@ export function unmountBelow(folder: string): void {
     .map(entry => entry.mountPoint)
     .filter(point => point === folder || point.startsWith(`${folder}/`));
   for (const point of points.reverse()) unmount(point);
+}
+
+/** Whether something is mounted at just this path, a bind of the same file system too. It touches only the mount table. */
+export function isMountPoint(path: string): boolean {
+  return mountTable().some(entry => entry.mountPoint === path);
+}
+
+/** Removes a folder and all in it, but refuses, removing nothing, when something is mounted at or below it. */
+export function removeUnmounted(folder: string): void {
+  const mounted = mountTable().find(({ mountPoint }) => mountPoint === folder || mountPoint.startsWith(`${folder}/`));
+  if (mounted) throw new Error(`${folder} is not removed: ${mounted.mountPoint} is still mounted`);
+  rmSync(folder, { recursive: true, force: true });
 }

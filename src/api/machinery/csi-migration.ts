@@ -1,5 +1,7 @@
 /** In-tree volume drivers that are served by a CSI driver now, by the names of their provisioners. Pure. */
 
+import type { PersistentVolume, Volume } from '../core/v1.gen.ts';
+
 /** Name of the in-tree plugin (also of its provisioner) → its CSI driver. */
 export const MIGRATED_DRIVERS: Readonly<Record<string, string>> = {
   'kubernetes.io/aws-ebs': 'ebs.csi.aws.com',
@@ -14,4 +16,13 @@ export const MIGRATED_DRIVERS: Readonly<Record<string, string>> = {
 /** The CSI driver in whose place the provisioner stands; undefined for any other. */
 export function migratedDriver(provisioner: string): string | undefined {
   return MIGRATED_DRIVERS[provisioner];
+}
+
+/** The CSI volume in the place of an in-tree one; undefined for any other. */
+export function translateVolume(_volume: PersistentVolume): PersistentVolume | undefined {
+  return undefined;
+}
+/** The persistent CSI volume in the place of a pod's own in-tree one; undefined for any other. */
+export function translateInline(_volume: Volume, _namespace: string): PersistentVolume | undefined {
+  return undefined;
 }

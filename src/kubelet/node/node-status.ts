@@ -27,6 +27,8 @@ export interface NodeStatusOptions {
   readonly images: ImageStore;
   readonly machine: MachineCapacity;
   readonly runtimeVersion: string;
+  /** Attachable volumes that are mounted, or about to be: nobody may detach them. */
+  volumesInUse(): readonly string[];
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -161,6 +163,7 @@ export class NodeStatusWriter {
       daemonEndpoints: { kubeletEndpoint: { Port: port } },
       nodeInfo: readSystemInfo(runtimeVersion),
       images: this.#listImages(),
+      volumesInUse: [...this.#options.volumesInUse()],
     };
   }
 
@@ -278,6 +281,7 @@ function fingerprint({
   daemonEndpoints,
   nodeInfo,
   images,
+  volumesInUse,
 }: NodeStatus): string {
   const sorted = (map: Readonly<Record<string, unknown>> = {}) =>
     Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1));
@@ -288,6 +292,7 @@ function fingerprint({
     daemonEndpoints?.kubeletEndpoint?.Port,
     sorted(nodeInfo as never).filter(([, value]) => value !== ''),
     (images ?? []).map(one => [one.names, one.sizeBytes]),
+    volumesInUse ?? [],
     conditions
       .filter(one => ['MemoryPressure', 'DiskPressure', 'PIDPressure', 'Ready'].includes(one.type))
       .map(one => [one.type, one.status, one.reason, one.message])

@@ -68,6 +68,7 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
     ...(container.workingDir ? { workingDir: container.workingDir } : {}),
     env: [...env],
     mounts: [...systemFiles(request, names), ...volumeMounts(request, lookUp)],
+    ...volumeDevices(request),
     logPath: join(
       context.paths.logs({ namespace: pod.metadata.namespace!, name: pod.metadata.name, uid: uid! }),
       container.name,
@@ -209,6 +210,21 @@ function volumeMounts(
       propagation: PROPAGATIONS[mount.mountPropagation ?? ''] ?? 'private',
     };
   });
+}
+
+/** Claims in block mode, as device nodes of the container. */
+function volumeDevices({ container, volumes }: ContainerRequest): Pick<ContainerConfig, 'devices'> {
+  if (!container.volumeDevices?.length) return {};
+  return {
+    devices: container.volumeDevices.map(({ name, devicePath }) => {
+      const device = volumes.device(name);
+      if (!device)
+        throw new Error(
+          `cannot find volume ${JSON.stringify(name)} to pass into container ${JSON.stringify(container.name)}`,
+        );
+      return { hostPath: device.path, containerPath: devicePath, isReadOnly: device.isReadOnly };
+    }),
+  };
 }
 
 function expandStrictly(text: string, lookUp: (name: string) => string | undefined): string {

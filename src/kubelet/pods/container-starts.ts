@@ -175,7 +175,8 @@ export class ContainerStarts {
     // While requests for volumes are under way the container is made; only a subPath must be there before.
     const image = begin === MOUNTED ? undefined : images.find(spec.image ?? '');
     const hasSubPath = spec.volumeMounts?.some(mount => mount.subPath || mount.subPathExpr) ?? false;
-    const early = image && !hasSubPath ? this.#create(sandbox, spec, { image, attempt }) : undefined;
+    const isPlaced = this.#mounts.volumes.isLocatable(this.#subject.pod);
+    const early = image && !hasSubPath && isPlaced ? this.#create(sandbox, spec, { image, attempt }) : undefined;
     if (!(await begin.mounted)) {
       const made = await early;
       if (made && 'id' in made) await runtime.remove(made.id);

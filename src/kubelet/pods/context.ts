@@ -11,6 +11,7 @@ import type { NodeResources } from '../fields.ts';
 import type { ImageStore } from '../images/image-store.ts';
 import type { References } from '../references.ts';
 import type { PodNetwork, Runtime } from '../runtime.ts';
+import type { VolumeNode } from '../volumes/volume-node.ts';
 import type { PodPaths } from './files.ts';
 import type { StartGate } from './start-gate.ts';
 import type { StatusWriter } from './status-writer.ts';
@@ -33,6 +34,7 @@ export interface PodContext {
   readonly statuses: StatusWriter;
   readonly starts: StartGate;
   readonly paths: PodPaths;
+  readonly volumes: VolumeNode;
   readonly node: NodeResources & { readonly podsMax: number };
   readonly clock: Clock;
   readonly random: Random;

@@ -4,13 +4,18 @@
  * after all volumes were mounted. It does not say who must wait for them; what a volume is, `volumes` knows.
  */
 
-import { messageOf } from '../../base/errors.ts';
-import { PodVolumes, VolumeError } from '../volumes/pod-volumes.ts';
-import type { VolumeContext } from '../volumes/volume.ts';
+import type { PersistentVolumeClaim } from '../../api/core/v1.gen.ts';
+import type { KubeObject } from '../../api/meta.ts';
+import { isReason, messageOf } from '../../base/errors.ts';
+import { PERSISTENT_VOLUME_CLAIMS } from '../../client/resources.ts';
+import type { ResourceId } from '../../client/transport.ts';
+import { type PodVolumeContext, PodVolumes, VolumeError } from '../volumes/pod-volumes.ts';
 import type { PodContext } from './context.ts';
 import type { PodSubject } from './pod-subject.ts';
 
 const REFRESH_MS = 60_000;
+/** Claims may be asked to grow, which a node is not told. */
+const CLAIM_REFRESH_MS = 15_000;
 const RETRY_MS_MIN = 500;
 const RETRY_MS_MAX = 122_000;
 
@@ -23,12 +28,25 @@ export class PodMounts {
   #retryMs = RETRY_MS_MIN;
   #nextRefreshMs = 0;
   #mounting: Promise<boolean> | undefined;
+  readonly #end = new AbortController();
 
   constructor(subject: PodSubject) {
     const { context, uid } = subject;
     this.#context = context;
     this.#subject = subject;
-    this.volumes = new PodVolumes({ disk: context.paths.pod(uid), memory: context.paths.memory(uid) });
+    this.volumes = new PodVolumes({
+      disk: context.paths.pod(uid),
+      memory: context.paths.memory(uid),
+      node: context.volumes,
+    });
+  }
+  /** Nothing to wait for but requests to the API server. */
+  get isQuick(): boolean {
+    return this.volumes.isLocatable(this.#subject.pod);
+  }
+  /** The pod ends: a mount under way is given up. */
+  abort(): void {
+    this.#end.abort();
   }
   get isReady(): boolean {
     return this.#isReady;
@@ -50,10 +68,11 @@ export class PodMounts {
       await this.volumes.mountAll(this.#source());
       this.#isReady = true;
       this.#isChanged = false;
-      this.#nextRefreshMs = this.#context.clock.monotonic() + REFRESH_MS;
+      this.#nextRefreshMs = this.#context.clock.monotonic() + this.#refreshMs;
       this.#retryMs = RETRY_MS_MIN;
       return true;
     } catch (error) {
+      if (this.#end.signal.aborted) return false;
       this.#subject.event('Warning', 'FailedMount', error instanceof VolumeError ? error.message : messageOf(error));
       this.#subject.wakeAfter(this.#retryMs);
       this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MS_MAX);
@@ -64,7 +83,7 @@ export class PodMounts {
     const nowMs = this.#context.clock.monotonic();
     if (!this.#subject.pod.spec.volumes?.length || (!this.#isChanged && nowMs < this.#nextRefreshMs)) return;
     this.#isChanged = false;
-    this.#nextRefreshMs = nowMs + REFRESH_MS;
+    this.#nextRefreshMs = nowMs + this.#refreshMs;
     for (const error of await this.volumes.refresh(this.#source()))
       this.#subject.event('Warning', 'FailedMount', error.message);
   }
@@ -75,11 +94,17 @@ export class PodMounts {
     references.release(this.#subject.uid);
     tokens.forget(this.#subject.uid);
     this.#isReady = false;
+    this.abort();
+    await this.#mounting;
     await this.volumes.unmountAll(this.#subject.uid);
   }
 
-  #source(): VolumeContext {
-    const { clock, node, references, tokens, nodeIps } = this.#context;
+  get #refreshMs(): number {
+    const isClaim = [...this.volumes.mounted.values()].some(({ use }) => use.persistent?.claim !== undefined);
+    return isClaim ? CLAIM_REFRESH_MS : REFRESH_MS;
+  }
+  #source(): PodVolumeContext {
+    const { clock, node, references, tokens, nodeIps, transport, volumes } = this.#context;
     const pod = this.#subject.pod;
     const namespace = pod.metadata.namespace!;
     return {
@@ -94,7 +119,26 @@ export class PodMounts {
         });
         return references.get(of, namespace, name);
       },
+      fetch: async <T extends KubeObject>(
+        of: ResourceId,
+        key: { readonly namespace?: string; readonly name: string },
+      ) => {
+        try {
+          return (await transport.get({ of, ...key })) as T;
+        } catch (error) {
+          if (isReason(error, 'NotFound')) return undefined;
+          throw error;
+        }
+      },
       token: request => tokens.get(pod, request),
+      volumes,
+      event: (type, reason, message) => this.#subject.event(type, reason, message),
+      updateClaimStatus: async (claim, status) => {
+        const { namespace: of = '', name } = claim.metadata;
+        const target = { of: PERSISTENT_VOLUME_CLAIMS, namespace: of, name, subresource: 'status' };
+        await transport.update(target, { ...claim, status } as PersistentVolumeClaim);
+      },
+      signal: this.#end.signal,
     };
   }
 }

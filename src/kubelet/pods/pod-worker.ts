@@ -10,6 +10,7 @@ import type { Pod } from '../../api/core/v1.gen.ts';
 import type { Timer } from '../../base/clock.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
 import { PODS } from '../../client/resources.ts';
+import { removeUnmounted } from '../../sys/mount.ts';
 import type { RuntimeState, SandboxState } from '../runtime.ts';
 import { ContainerStarts, MOUNTED } from './container-starts.ts';
 import { ContainerStops, graceSecondsOf } from './container-stops.ts';
@@ -83,12 +84,14 @@ export class PodWorker {
     // The status written here comes back; only what someone else changed is news.
     if (newsOf(pod) === newsOf(former)) return;
     this.#mounts.changed();
+    if (this.#subject.isEnding) this.#mounts.abort();
     this.#stops.shorten(former.metadata.deletionGracePeriodSeconds, pod.metadata.deletionGracePeriodSeconds);
     this.wake();
   }
   /** The object is gone: end and clean up, write nothing. */
   remove(): void {
     this.#subject.isRemoved = true;
+    this.#mounts.abort();
     this.#context.statuses.forget(this.#uid);
     this.wake();
   }
@@ -236,6 +239,8 @@ export class PodWorker {
     const present = readySandbox(state);
     if (present && !this.#needsStart(state)) return this.#starts.run(present, MOUNTED);
     const mounted = this.#mounts.mount();
+    // What may take long (a claim's disk, a server far away) holds no place among the pods that start.
+    if (!this.#mounts.isQuick && !(await mounted)) return;
     const leave = await this.#context.starts.enter();
     try {
       // The requests for volumes leave before the work that holds this thread.
@@ -353,7 +358,7 @@ export class PodWorker {
     }
     for (const sandbox of after.sandboxes) await runtime.removeSandbox(sandbox.id);
     for (const container of (await runtime.snapshot(this.#uid)).containers) await runtime.remove(container.id);
-    rmSync(paths.pod(this.#uid), { recursive: true, force: true });
+    removeUnmounted(paths.pod(this.#uid));
     paths.removeMemory(this.#uid);
     rmSync(paths.logs({ namespace: namespace!, name, uid: this.#uid }), { recursive: true, force: true });
     statuses.forget(this.#uid);

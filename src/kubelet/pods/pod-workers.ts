@@ -10,6 +10,7 @@ import type { KubeObject } from '../../api/meta.ts';
 import { keyOf } from '../../api/meta.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Informer } from '../../client/informer.ts';
+import { removeUnmounted } from '../../sys/mount.ts';
 import type { ContainerState, HostPort } from '../runtime.ts';
 import { PodVolumes } from '../volumes/pod-volumes.ts';
 import type { PodContext } from './context.ts';
@@ -158,8 +159,12 @@ export class PodWorkers {
     for (const uid of new Set([...namesIn(paths.pods), ...namesIn(paths.memories)])) {
       if (known.has(uid)) continue;
       try {
-        await new PodVolumes({ disk: paths.pod(uid), memory: paths.memory(uid) }).unmountAll(uid);
-        rmSync(paths.pod(uid), { recursive: true, force: true });
+        await new PodVolumes({
+          disk: paths.pod(uid),
+          memory: paths.memory(uid),
+          node: this.#context.volumes,
+        }).unmountAll(uid);
+        removeUnmounted(paths.pod(uid));
         paths.removeMemory(uid);
       } catch (error) {
         log.warn('volumes of a removed pod not cleaned up', { uid, error: messageOf(error) });

@@ -85,8 +85,6 @@ function unsupportedPod(pod: Pod): string | undefined {
   if (spec.resourceClaims?.length) return 'spec.resourceClaims';
   if (spec.securityContext?.seLinuxOptions && Object.values(spec.securityContext.seLinuxOptions).some(Boolean))
     return 'spec.securityContext.seLinuxOptions';
-  const devices = allContainers(pod).find(container => container.volumeDevices?.length);
-  if (devices) return `volumeDevices of container ${devices.name}`;
   for (const container of allContainers(pod)) {
     for (const name of Object.keys(container.resources?.limits ?? {})) {
       if (

@@ -3,9 +3,9 @@
  * runtime put things. Invariant: it reads the machine's device nodes and nothing else, and changes nothing.
  */
 
-import { lstatSync, readdirSync } from 'node:fs';
+import { lstatSync, readdirSync, statSync } from 'node:fs';
 import type { Image } from '../images/image-store.ts';
-import type { ContainerConfig, SandboxConfig } from '../runtime.ts';
+import type { ContainerConfig, DeviceConfig, SandboxConfig } from '../runtime.ts';
 import { capabilitiesOf } from './capabilities.ts';
 import type { ProcessUser } from './users.ts';
 
@@ -53,6 +53,7 @@ export function containerSpec(input: SpecInput): object {
   const capabilities = capabilitiesOf(config, input.available);
   const { privileged, resources } = config;
   const isUnmasked = privileged || config.unmaskedProc;
+  const devices = (config.devices ?? []).map(ociDevice);
   const propagation = config.mounts.some(mount => mount.propagation === 'shared')
     ? 'rshared'
     : config.mounts.some(mount => mount.propagation === 'slave')
@@ -86,7 +87,7 @@ export function containerSpec(input: SpecInput): object {
         ...(input.unified && !privileged ? [{ type: 'cgroup' }] : []),
       ],
       resources: {
-        devices: [{ allow: privileged, access: 'rwm' }],
+        devices: [{ allow: privileged, access: 'rwm' }, ...devices.map(({ rule }) => rule)],
         cpu: {
           shares: resources.cpuShares,
           ...(resources.cpuQuotaMicros !== undefined
@@ -98,7 +99,9 @@ export function containerSpec(input: SpecInput): object {
           : {}),
         ...(resources.pidsMax !== undefined ? { pids: { limit: resources.pidsMax } } : {}),
       },
-      ...(privileged ? { devices: hostDevices() } : {}),
+      ...(privileged || devices.length
+        ? { devices: [...(privileged ? hostDevices() : []), ...devices.map(({ node }) => node)] }
+        : {}),
       ...(config.seccomp && !privileged ? { seccomp: config.seccomp } : {}),
       maskedPaths: isUnmasked ? [] : MASKED_PATHS,
       readonlyPaths: isUnmasked ? [] : READ_ONLY_PATHS,
@@ -198,6 +201,22 @@ function exists(path: string): boolean {
   return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
 }
 
+/** What `path` leads to must be a device: the device itself is given, so a link that changes later changes nothing. */
+function ociDevice({ hostPath, containerPath, isReadOnly }: DeviceConfig): { node: object; rule: object } {
+  const stat = statSync(hostPath);
+  if (!stat.isBlockDevice() && !stat.isCharacterDevice()) throw new Error(`${hostPath} is not a device`);
+  const type = stat.isBlockDevice() ? 'b' : 'c';
+  const { major, minor } = deviceNumbers(stat.rdev);
+  return {
+    node: { path: containerPath, type, major, minor, fileMode: isReadOnly ? 0o440 : 0o660, uid: 0, gid: 0 },
+    rule: { allow: true, type, major, minor, access: isReadOnly ? 'rm' : 'rwm' },
+  };
+}
+
+function deviceNumbers(rdev: number): { major: number; minor: number } {
+  return { major: (rdev >> 8) & 0xfff, minor: (rdev & 0xff) | ((rdev >> 12) & 0xfff00) };
+}
+
 const SKIPPED_DEVICES = new Set(['pts', 'shm', 'fd', 'mqueue', 'console', 'ptmx', 'stdin', 'stdout', 'stderr']);
 
 function hostDevices(folder = '/dev'): object[] {
@@ -208,13 +227,10 @@ function hostDevices(folder = '/dev'): object[] {
     if (entry.isDirectory()) found.push(...hostDevices(path));
     else if (entry.isCharacterDevice() || entry.isBlockDevice()) {
       const stat = lstatSync(path);
-      const major = (stat.rdev >> 8) & 0xfff;
-      const minor = (stat.rdev & 0xff) | ((stat.rdev >> 12) & 0xfff00);
       found.push({
         path,
         type: entry.isBlockDevice() ? 'b' : 'c',
-        major,
-        minor,
+        ...deviceNumbers(stat.rdev),
         fileMode: stat.mode & 0o777,
         uid: stat.uid,
         gid: stat.gid,

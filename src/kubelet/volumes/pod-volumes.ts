@@ -1,15 +1,21 @@
 /**
- * All volumes of one pod: mounts them, keeps live ones current, takes them away. Invariant: `unmountAll` needs nothing but
- * the folders on disk, so a pod that nobody remembers is cleaned up all the same.
+ * All volumes of one pod: mounts them, keeps live ones current, takes them away. Invariants: `unmountAll` needs nothing but the
+ * folders on disk, so a pod that nobody remembers is cleaned up all the same; and nothing is ever deleted through a mount: what
+ * could not be unmounted stays, and is tried again.
  */
 
-import { chmodSync, chownSync, existsSync, lchownSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Pod, Volume } from '../../api/core/v1.gen.ts';
 import { messageOf } from '../../base/errors.ts';
+import { removeUnmounted } from '../../sys/mount.ts';
+import { type ClaimStatusWriter, growIfAsked } from './expansion.ts';
+import { giveToGroup } from './ownership.ts';
 import { VOLUME_PLUGINS } from './registry.ts';
+import { hasStarted, modeConflict, needsClaim, type ResolvedVolume, resolveVolume } from './resolution.ts';
 import { unpinSubPaths } from './sub-path.ts';
-import { sourceOf, type VolumeContext, type VolumePlugin, type VolumeTarget } from './volume.ts';
+import { type SourceName, sourceOf, type VolumeContext, type VolumePlugin, type VolumeTarget } from './volume.ts';
+import type { VolumeNode } from './volume-node.ts';
 
 export class VolumeError extends Error {
   override name = 'VolumeError';
@@ -20,42 +26,54 @@ export class VolumeError extends Error {
   }
 }
 
-function pluginOf(volume: Volume): VolumePlugin<unknown> {
-  const source = sourceOf(volume) ?? 'emptyDir';
+type AnyPlugin = VolumePlugin<unknown>;
+
+function pluginFor(source: SourceName, volume: string): AnyPlugin {
   const plugin = VOLUME_PLUGINS.find(one => one.source === source);
   if (!plugin) {
     throw new VolumeError(
-      volume.name,
-      `MountVolume.SetUp failed for volume "${volume.name}" : volume type ${source} is not supported by this kubelet: it has ${VOLUME_PLUGINS.map(one => one.source).join(', ')}`,
+      volume,
+      `MountVolume.SetUp failed for volume "${volume}" : volume type ${source} is not supported by this kubelet: it has ${VOLUME_PLUGINS.map(one => one.source).join(', ')}`,
     );
   }
-  return plugin as unknown as VolumePlugin<unknown>;
+  return plugin as unknown as AnyPlugin;
 }
+
+interface Mounted extends ResolvedVolume {
+  readonly plugin: AnyPlugin;
+  readonly target: VolumeTarget;
+  /** Block mode: the device. */
+  readonly device?: string;
+}
+
+/** What the caller knows; the volume's own part is added here. */
+export type PodVolumeContext = Omit<VolumeContext, 'use'> & ClaimStatusWriter;
+
+const BLOCK_FOLDER = 'volumeDevices';
+const FILES_FOLDER = 'volumes';
 
 export class PodVolumes {
   readonly #podDir: string;
   readonly #memoryDir: string;
-  readonly #mounted = new Set<string>();
+  readonly #node: VolumeNode;
+  readonly #mounted = new Map<string, Mounted>();
 
   /** The pod's folders on the disk and in memory. */
-  constructor(folders: { readonly disk: string; readonly memory: string }) {
-    this.#podDir = folders.disk;
-    this.#memoryDir = folders.memory;
+  constructor(options: { readonly disk: string; readonly memory: string; readonly node: VolumeNode }) {
+    this.#podDir = options.disk;
+    this.#memoryDir = options.memory;
+    this.#node = options.node;
   }
-  #folder(plugin: VolumePlugin<unknown>): string {
-    return join(plugin.isInMemory ? this.#memoryDir : this.#podDir, 'volumes', plugin.folder);
-  }
-
-  #target(pod: Pod, volume: Volume, plugin: VolumePlugin<unknown>): VolumeTarget {
-    return {
-      path: join(this.#folder(plugin), volume.name),
-      podUid: pod.metadata.uid!,
-      name: volume.name,
-    };
+  #folder(plugin: AnyPlugin, mode: 'Filesystem' | 'Block'): string {
+    return join(
+      plugin.isInMemory ? this.#memoryDir : this.#podDir,
+      mode === 'Block' ? BLOCK_FOLDER : FILES_FOLDER,
+      plugin.folder,
+    );
   }
 
   /** Mounts what is not yet. Rejects with the first VolumeError; the others are tried too. */
-  async mountAll(context: VolumeContext): Promise<void> {
+  async mountAll(context: PodVolumeContext): Promise<void> {
     const results = await Promise.allSettled(
       (context.pod.spec.volumes ?? []).map(volume =>
         this.#mounted.has(volume.name) ? undefined : this.#mount(volume, context),
@@ -64,72 +82,145 @@ export class PodVolumes {
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 
-  async #mount(volume: Volume, context: VolumeContext): Promise<void> {
-    const plugin = pluginOf(volume);
-    const target = this.#target(context.pod, volume, plugin);
-    mkdirSync(this.#folder(plugin), { recursive: true, mode: 0o750 });
+  async #mount(volume: Volume, context: PodVolumeContext): Promise<void> {
+    let resolved: ResolvedVolume;
     try {
-      const isNew = !existsSync(target.path);
-      await plugin.mount(volume[plugin.source] ?? {}, target, context);
-      const { fsGroup, fsGroupChangePolicy } = context.pod.spec.securityContext ?? {};
-      if (plugin.ownsFiles && fsGroup !== undefined && (isNew || fsGroupChangePolicy !== 'OnRootMismatch'))
-        giveToGroup(target.path, fsGroup);
+      resolved = await resolveVolume(volume, context);
+      const conflict = modeConflict(context.pod, resolved);
+      if (conflict) throw new Error(conflict);
     } catch (error) {
-      throw error instanceof VolumeError
-        ? error
-        : new VolumeError(volume.name, `MountVolume.SetUp failed for volume "${volume.name}" : ${messageOf(error)}`);
+      const { name } = volume;
+      throw new VolumeError(
+        name,
+        `Unable to attach or mount volumes: unmounted volumes=[${name}], unattached volumes=[], failed to process volumes=[${name}]: ${messageOf(error)}`,
+      );
     }
-    this.#mounted.add(volume.name);
+    const plugin = pluginFor(resolved.source, volume.name);
+    const { mode } = resolved.use;
+    const target = {
+      path: join(this.#folder(plugin, mode), resolved.name),
+      podUid: context.pod.metadata.uid!,
+      name: resolved.name,
+    };
+    mkdirSync(this.#folder(plugin, mode), { recursive: true, mode: 0o750 });
+    const full: VolumeContext & ClaimStatusWriter = {
+      ...context,
+      use: resolved.use,
+      isRefresh: this.#mounted.has(volume.name),
+    };
+    try {
+      const device = await this.#bring(plugin, resolved, target, full);
+      context.signal.throwIfAborted();
+      this.#mounted.set(volume.name, { ...resolved, plugin, target, ...(device === undefined ? {} : { device }) });
+    } catch (error) {
+      if (error instanceof VolumeError) throw error;
+      const step = mode === 'Block' ? 'MapVolume.SetUpDevice' : 'MountVolume.SetUp';
+      throw new VolumeError(volume.name, `${step} failed for volume "${resolved.name}" : ${messageOf(error)}`);
+    }
+  }
+
+  async #bring(
+    plugin: AnyPlugin,
+    { spec, use }: ResolvedVolume,
+    target: VolumeTarget,
+    context: VolumeContext & ClaimStatusWriter,
+  ): Promise<string | undefined> {
+    if (use.mode === 'Block') {
+      if (!plugin.map) throw new Error(`volume type ${plugin.source} has no block mode`);
+      const device = await plugin.map(spec, target, context);
+      await growIfAsked(plugin, { spec, target }, context);
+      return device;
+    }
+    await plugin.mount(spec, target, context);
+    await growIfAsked(plugin, { spec, target }, context);
+    const { fsGroup, fsGroupChangePolicy } = context.pod.spec.securityContext ?? {};
+    const isOwner = typeof plugin.ownsFiles === 'function' ? plugin.ownsFiles(spec, context) : plugin.ownsFiles;
+    // Containers that run already (the agent was started again) have their files.
+    if (isOwner && fsGroup !== undefined && !context.isRefresh && !hasStarted(context.pod))
+      await giveToGroup(plugin.contentPath?.(spec, target) ?? target.path, {
+        fsGroup,
+        changePolicy: fsGroupChangePolicy,
+        isReadOnly: use.isReadOnly,
+      });
+    return undefined;
   }
 
   /** Mounts live volumes again; failures leave the old content and are returned. */
-  async refresh(context: VolumeContext): Promise<VolumeError[]> {
-    const live = (context.pod.spec.volumes ?? []).filter(
-      volume => this.#mounted.has(volume.name) && pluginOf(volume).isLive,
-    );
+  async refresh(context: PodVolumeContext): Promise<VolumeError[]> {
+    const live = (context.pod.spec.volumes ?? []).filter(volume => this.#mounted.get(volume.name)?.plugin.isLive);
     const results = await Promise.allSettled(live.map(volume => this.#mount(volume, context)));
     return results.filter(result => result.status === 'rejected').map(result => result.reason as VolumeError);
   }
 
-  get hasLive(): boolean {
-    return this.#mounted.size > 0;
+  /** Volumes that are there, with what they were made of. */
+  get mounted(): ReadonlyMap<string, Mounted> {
+    return this.#mounted;
+  }
+
+  /** Whether every volume's place is known although not all are mounted yet. */
+  isLocatable(pod: Pod): boolean {
+    return (pod.spec.volumes ?? []).every(
+      volume => this.#mounted.has(volume.name) || (!needsClaim(volume) && this.locate(pod, volume.name) !== undefined),
+    );
   }
 
   /** Where the content of a volume lies, and whether it can be written at all. */
-  locate(pod: Pod, name: string): { readonly path: string; readonly isReadOnly: boolean } | undefined {
+  locate(
+    pod: Pod,
+    name: string,
+  ): { readonly path: string; readonly isReadOnly: boolean; readonly isRemote: boolean } | undefined {
     const volume = pod.spec.volumes?.find(one => one.name === name);
     if (!volume) return undefined;
-    const plugin = pluginOf(volume);
-    const path = plugin.contentPath?.(volume[plugin.source]) ?? this.#target(pod, volume, plugin).path;
-    return { path, isReadOnly: plugin.isReadOnly ?? false };
+    const mounted = this.#mounted.get(name);
+    const source = mounted?.source ?? sourceOf(volume) ?? 'emptyDir';
+    const plugin = mounted?.plugin ?? VOLUME_PLUGINS.find(one => one.source === source);
+    if (!plugin) return undefined;
+    const of = plugin as unknown as AnyPlugin;
+    const target = mounted?.target ?? {
+      path: join(this.#folder(of, 'Filesystem'), name),
+      podUid: pod.metadata.uid!,
+      name,
+    };
+    const spec = mounted?.spec ?? (volume as unknown as Record<string, unknown>)[source];
+    return {
+      path: of.contentPath?.(spec, target) ?? target.path,
+      isReadOnly: (of.isReadOnly ?? false) || (mounted?.use.isReadOnly ?? false),
+      isRemote: of.isRemote ?? false,
+    };
+  }
+  /** The device of a volume in block mode. */
+  device(name: string): { readonly path: string; readonly isReadOnly: boolean } | undefined {
+    const mounted = this.#mounted.get(name);
+    return mounted?.device === undefined ? undefined : { path: mounted.device, isReadOnly: mounted.use.isReadOnly };
   }
 
+  /** Tries them all; rejects with the first failure, and then what is left stays as it is. */
   async unmountAll(podUid: string): Promise<void> {
     unpinSubPaths(join(this.#podDir, 'volume-subpaths'));
+    const failures: unknown[] = [];
     for (const root of [this.#podDir, this.#memoryDir]) {
-      const folder = join(root, 'volumes');
-      for (const kind of existsSync(folder) ? readdirSync(folder) : []) {
-        const plugin = VOLUME_PLUGINS.find(one => one.folder === kind);
-        for (const name of readdirSync(join(folder, kind)))
-          await plugin?.unmount({ path: join(folder, kind, name), podUid, name });
+      for (const area of [FILES_FOLDER, BLOCK_FOLDER]) {
+        const folder = join(root, area);
+        if (!existsSync(folder)) continue;
+        await Promise.all(
+          readdirSync(folder).flatMap(kind => {
+            const plugin = VOLUME_PLUGINS.find(one => one.folder === kind);
+            return readdirSync(join(folder, kind)).map(async name => {
+              const target = { path: join(folder, kind, name), podUid, name };
+              try {
+                await (area === BLOCK_FOLDER ? plugin?.unmap : plugin?.unmount)?.(target, this.#node);
+              } catch (error) {
+                failures.push(
+                  new VolumeError(name, `UnmountVolume.TearDown failed for volume "${name}" : ${messageOf(error)}`),
+                );
+              }
+            });
+          }),
+        );
+        if (failures.length === 0) removeUnmounted(folder);
       }
-      rmSync(folder, { recursive: true, force: true });
     }
+    if (failures.length) throw failures[0];
     this.#mounted.clear();
-  }
-}
-
-function giveToGroup(path: string, gid: number): void {
-  const stat = statSync(path);
-  chownSync(path, stat.uid, gid);
-  chmodSync(path, stat.mode | 0o2070);
-  for (const entry of readdirSync(path, { withFileTypes: true })) {
-    const at = join(path, entry.name);
-    if (entry.isDirectory()) giveToGroup(at, gid);
-    else if (entry.isFile()) {
-      const file = statSync(at);
-      chownSync(at, file.uid, gid);
-      chmodSync(at, file.mode | 0o060);
-    } else lchownSync(at, 0, gid);
   }
 }

@@ -1,8 +1,13 @@
-/** Every kind of volume this kubelet has. A volume of another kind is refused with an event that lists these. */
+/**
+ * Every kind of volume this kubelet has, of pods and of persistent volumes. To add one: a file (or folder) that exports a
+ * VolumePlugin and a line here. A volume of another kind is refused with an event that lists these.
+ */
 
+import { csiVolume } from './csi/csi-volume.ts';
 import { emptyDirVolume } from './empty-dir.ts';
 import { configMapVolume, downwardVolume, projectedVolume, secretVolume } from './file-volumes.ts';
 import { hostPathVolume } from './host-path.ts';
+import { localVolume } from './local.ts';
 import type { VolumePlugin } from './volume.ts';
 
 export const VOLUME_PLUGINS: readonly VolumePlugin<never>[] = [
@@ -12,4 +17,6 @@ export const VOLUME_PLUGINS: readonly VolumePlugin<never>[] = [
   secretVolume,
   downwardVolume,
   projectedVolume,
+  localVolume,
+  csiVolume,
 ];

@@ -1,17 +1,50 @@
-/** What a kind of volume must do. One file a kind, one line in `registry.ts`. */
+/**
+ * What a kind of volume must do: the contract between the kubelet and its volume plugins. One file (or folder) a kind, one line
+ * in `registry.ts`. The kubelet resolves claims to persistent volumes, translates in-tree cloud disks to CSI, applies fsGroup and
+ * subPath, and removes empty folders; a plugin only brings one content to one place and takes it away again.
+ *
+ * Rules for every plugin:
+ * - Each method is idempotent and may be repeated after a crash at any point of the one before.
+ * - `unmount` works after a restart, with nothing but the target: whatever it needs to know, `mount` has written to the disk
+ *   (beside the target, never into the mounted content).
+ * - Nothing it does may block the thread for longer than a few milliseconds: what can hang (network, slow disks) runs in another
+ *   process, see `src/sys/command.ts`, and honours `context.signal`.
+ * - A plugin never deletes below a mount point. `rmdir` is all that a mounted volume's folder may need.
+ */
 
-import type { Pod, Volume, VolumeSource } from '../../api/core/v1.gen.ts';
+import type {
+  PersistentVolume,
+  PersistentVolumeClaim,
+  PersistentVolumeSource,
+  Pod,
+  Volume,
+  VolumeSource,
+} from '../../api/core/v1.gen.ts';
 import type { KubeObject } from '../../api/meta.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { ResourceId } from '../../client/transport.ts';
 import type { NodeResources, PodAddresses } from '../fields.ts';
+import type { VolumeNode } from './volume-node.ts';
 
 export interface VolumeTarget {
-  /** Folder of the volume; its parent exists. */
+  /** Folder of the volume, `pods/UID/volumes/FOLDER/NAME`; its parent exists. In block mode below `volumeDevices`, and not made. */
   readonly path: string;
   readonly podUid: string;
-  /** The volume's name in the pod. */
+  /** Of the persistent volume, or of the pod's volume when it has none. */
   readonly name: string;
+}
+
+/** How the pod uses the volume. */
+export interface VolumeUse {
+  /** Its name in the pod. */
+  readonly volume: string;
+  /** When the source stands in a persistent volume; the claim is absent when the kubelet made up the persistent volume itself. */
+  readonly persistent?: { readonly volume: PersistentVolume; readonly claim?: PersistentVolumeClaim };
+  /** The claim reference or the source says so. Mounts of containers are made read-only in any case. */
+  readonly isReadOnly: boolean;
+  /** Of the persistent volume: words for `mount -o`. */
+  readonly mountOptions: readonly string[];
+  readonly mode: 'Filesystem' | 'Block';
 }
 
 export interface VolumeContext {
@@ -19,28 +52,65 @@ export interface VolumeContext {
   readonly clock: Clock;
   readonly node: NodeResources;
   addresses(): PodAddresses;
-  /** A watched read; undefined when the object does not exist. */
+  /** A watched read of a ConfigMap or Secret of the pod's namespace; undefined when the object does not exist. */
   read<T extends KubeObject>(of: ResourceId, name: string): Promise<T | undefined>;
+  /** A plain read of anything, for what a node may not watch; undefined when the object does not exist. */
+  fetch<T extends KubeObject>(
+    of: ResourceId,
+    key: { readonly namespace?: string; readonly name: string },
+  ): Promise<T | undefined>;
   /** A token for the pod's service account, renewed in time by mounting again. */
   token(request: { readonly audience: string | undefined; readonly expirationSeconds: number }): Promise<string>;
+  readonly use: VolumeUse;
+  /** The volume is mounted; only its content may have changed. */
+  readonly isRefresh?: boolean;
+  /** What all pods of the node share: CSI drivers, who uses which disk. */
+  readonly volumes: VolumeNode;
+  event(type: 'Normal' | 'Warning', reason: string, message: string): void;
+  /** Aborts when the pod ends while it is being mounted. */
+  readonly signal: AbortSignal;
 }
 
-/** Every method is idempotent. `mount` again brings the content up to date; `unmount` works after a restart, without the spec. */
+export type SourceName = keyof VolumeSource | keyof PersistentVolumeSource;
+
 export interface VolumePlugin<S> {
-  readonly source: keyof VolumeSource;
+  /** Of pods' volumes and of persistent volumes alike. */
+  readonly source: SourceName;
   /** Name of the folder under a pod's `volumes`, as upstream: `kubernetes.io~empty-dir`. */
   readonly folder: string;
   /** Content that changes while pods run is mounted again on changes and about once a minute. */
   readonly isLive?: boolean;
   /** The fsGroup of the pod owns the content once mounted. */
-  readonly ownsFiles?: boolean;
+  readonly ownsFiles?: boolean | ((source: S, context: VolumeContext) => boolean);
   readonly isReadOnly?: boolean;
   /** The content lies in the pod's memory instead of on the disk, and is written anew after a restart of the machine. */
   readonly isInMemory?: boolean;
+  /** The content may hang when its server dies: the kubelet never looks into it from its own process. */
+  readonly isRemote?: boolean;
   mount(source: S, target: VolumeTarget, context: VolumeContext): Promise<void>;
-  unmount(target: VolumeTarget): Promise<void>;
-  /** Where the content is, when it is not at the target. */
-  contentPath?(source: S): string;
+  /** Afterwards nothing is mounted at or below the target, and the target is gone. */
+  unmount(target: VolumeTarget, volumes: VolumeNode): Promise<void>;
+  /** Block mode: makes the device reachable and returns its path; absent in plugins that have none. */
+  map?(source: S, target: VolumeTarget, context: VolumeContext): Promise<string>;
+  /** Undoes `map`, like `unmount`. */
+  unmap?(target: VolumeTarget, volumes: VolumeNode): Promise<void>;
+  /** Where the content is, when it is not at the target. Pure: it is asked before `mount`. */
+  contentPath?(source: S, target: VolumeTarget): string;
+  /** The claim's volume is to be larger than its file system: grow it. True when all of it is done. */
+  expand?(source: S, target: VolumeTarget, context: VolumeContext & { readonly bytes: number }): Promise<boolean>;
+  /** Bytes and inodes; default: those of the file system at the content's place, when the plugin mounts one. */
+  usage?(target: VolumeTarget, volumes: VolumeNode): Promise<VolumeUsage | undefined>;
+}
+
+export interface VolumeUsage {
+  readonly capacityBytes: number;
+  readonly usedBytes: number;
+  readonly availableBytes: number;
+  readonly inodes: number;
+  readonly inodesUsed: number;
+  readonly inodesFree: number;
+  /** What a driver says of its volume's health. */
+  readonly abnormal?: string;
 }
 
 /** The one source that a volume names. */

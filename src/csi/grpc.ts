@@ -1,0 +1,231 @@
+/**
+ * gRPC over HTTP/2 on unix sockets, unary calls only, which is all that CSI has: the client of one socket and a server. By
+ * `node:http2`, which the process has loaded anyway. Invariant: every call ends, by its reply, a GrpcError, or its deadline.
+ */
+
+import { rmSync } from 'node:fs';
+import { type ClientHttp2Session, connect, createServer, type Http2Server, type ServerHttp2Stream } from 'node:http2';
+import { createConnection } from 'node:net';
+import { CALLS, type Call, type CallName, type Reply, type Request } from './calls.ts';
+import { decode, encode } from './protobuf.ts';
+
+export const GRPC = {
+  CANCELLED: 1,
+  UNKNOWN: 2,
+  INVALID_ARGUMENT: 3,
+  DEADLINE_EXCEEDED: 4,
+  NOT_FOUND: 5,
+  ALREADY_EXISTS: 6,
+  RESOURCE_EXHAUSTED: 8,
+  FAILED_PRECONDITION: 9,
+  ABORTED: 10,
+  OUT_OF_RANGE: 11,
+  UNIMPLEMENTED: 12,
+  INTERNAL: 13,
+  UNAVAILABLE: 14,
+} as const;
+
+export class GrpcError extends Error {
+  override name = 'GrpcError';
+  readonly code: number;
+  constructor(code: number, description: string) {
+    const [name = 'UNKNOWN'] = Object.entries(GRPC).find(([, number]) => number === code) ?? [];
+    const words = name.split('_').map(word => word[0] + word.slice(1).toLowerCase());
+    super(`rpc error: code = ${words.join('')} desc = ${description}`);
+    this.code = code;
+    this.description = description;
+  }
+  readonly description: string;
+}
+
+/** The caller cannot know whether the other side acted: it must ask again, not give up. */
+export function isUncertain(error: unknown): boolean {
+  return (
+    !(error instanceof GrpcError) ||
+    (
+      [GRPC.CANCELLED, GRPC.DEADLINE_EXCEEDED, GRPC.UNAVAILABLE, GRPC.ABORTED, GRPC.RESOURCE_EXHAUSTED] as number[]
+    ).includes(error.code)
+  );
+}
+
+const HEAD_BYTES = 5;
+const MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
+/** Upstream's csiTimeout. */
+const DEADLINE_MS = 120_000;
+
+function frame(message: Buffer): Buffer {
+  const head = Buffer.alloc(HEAD_BYTES);
+  head.writeUInt32BE(message.length, 1);
+  return Buffer.concat([head, message]);
+}
+function unframe(parts: readonly Buffer[]): Buffer {
+  const all = Buffer.concat(parts);
+  if (all.length < HEAD_BYTES) throw new GrpcError(GRPC.INTERNAL, 'reply without a message');
+  if (all[0] !== 0) throw new GrpcError(GRPC.UNIMPLEMENTED, 'compressed messages are not supported');
+  return all.subarray(HEAD_BYTES, HEAD_BYTES + all.readUInt32BE(1));
+}
+
+export interface CallOptions {
+  readonly signal?: AbortSignal;
+  readonly deadlineMs?: number;
+}
+
+export class GrpcClient {
+  readonly #socket: string;
+  #session: ClientHttp2Session | undefined;
+
+  constructor(socket: string) {
+    this.#socket = socket;
+  }
+  get socket(): string {
+    return this.#socket;
+  }
+
+  call<N extends CallName>(
+    name: N,
+    request: Partial<Request<(typeof CALLS)[N]>>,
+    options: CallOptions = {},
+  ): Promise<Reply<(typeof CALLS)[N]>> {
+    const { path, request: asked, reply } = CALLS[name] as Call<object, object>;
+    const { signal, deadlineMs = DEADLINE_MS } = options;
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) return reject(new GrpcError(GRPC.CANCELLED, 'context canceled'));
+      const stream = this.#open().request({
+        ':method': 'POST',
+        ':path': path,
+        'content-type': 'application/grpc',
+        'grpc-timeout': `${deadlineMs}m`,
+        te: 'trailers',
+      });
+      const parts: Buffer[] = [];
+      let status: string | undefined;
+      let description = '';
+      const note = (headers: Readonly<Record<string, unknown>>) => {
+        if (headers['grpc-status'] !== undefined) status = String(headers['grpc-status']);
+        if (headers['grpc-message'] !== undefined) description = decodeURIComponent(String(headers['grpc-message']));
+      };
+      const end = (error?: GrpcError) => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', aborted);
+        if (!error) return;
+        stream.close();
+        reject(error);
+      };
+      const aborted = () => end(new GrpcError(GRPC.CANCELLED, 'context canceled'));
+      const timer = setTimeout(
+        () => end(new GrpcError(GRPC.DEADLINE_EXCEEDED, 'context deadline exceeded')),
+        deadlineMs,
+      );
+      signal?.addEventListener('abort', aborted, { once: true });
+      stream.on('response', note);
+      stream.on('trailers', note);
+      stream.on('data', (part: Buffer) => parts.push(part));
+      stream.on('error', error => end(new GrpcError(GRPC.UNAVAILABLE, `${this.#socket}: ${error.message}`)));
+      stream.on('close', () => {
+        if (status === undefined) return end(new GrpcError(GRPC.UNAVAILABLE, `${this.#socket}: connection closed`));
+        if (status !== '0') return end(new GrpcError(Number(status), description));
+        end();
+        try {
+          resolve(decode(reply, unframe(parts)) as Reply<(typeof CALLS)[N]>);
+        } catch (error) {
+          reject(error);
+        }
+      });
+      stream.end(frame(encode(asked, request)));
+    });
+  }
+
+  #open(): ClientHttp2Session {
+    if (this.#session && !this.#session.closed && !this.#session.destroyed) return this.#session;
+    const session = connect('http://localhost', { createConnection: () => createConnection(this.#socket) });
+    this.#session = session;
+    // Streams tell of it.
+    session.on('error', () => {});
+    session.on('close', () => {
+      if (this.#session === session) this.#session = undefined;
+    });
+    // An idle connection keeps no process alive.
+    session.unref();
+    return session;
+  }
+  close(): void {
+    this.#session?.destroy();
+    this.#session = undefined;
+  }
+}
+
+export type Handlers = {
+  readonly [N in CallName]?: (
+    request: Request<(typeof CALLS)[N]>,
+  ) => Promise<Partial<Reply<(typeof CALLS)[N]>>> | Partial<Reply<(typeof CALLS)[N]>>;
+};
+
+export interface GrpcServer {
+  close(): Promise<void>;
+}
+
+/** Listens on the socket, taking the place of one that a dead process left. Calls without a handler are Unimplemented. */
+export async function serveGrpc(socket: string, handlers: Handlers): Promise<GrpcServer> {
+  const byPath = new Map(
+    (Object.keys(handlers) as CallName[]).map(name => [
+      CALLS[name].path,
+      { call: CALLS[name] as Call<object, object>, handle: handlers[name] as (request: object) => Promise<object> },
+    ]),
+  );
+  const server: Http2Server = createServer();
+  const sessions = new Set<{ destroy(): void }>();
+  server.on('session', session => {
+    sessions.add(session);
+    session.on('close', () => sessions.delete(session));
+    session.on('error', () => {});
+  });
+  server.on('stream', (stream: ServerHttp2Stream, headers) => {
+    const parts: Buffer[] = [];
+    let bytes = 0;
+    stream.on('error', () => {});
+    stream.on('data', (part: Buffer) => {
+      bytes += part.length;
+      if (bytes > MESSAGE_BYTES_MAX) stream.close();
+      else parts.push(part);
+    });
+    stream.on('end', () => void answer(stream, byPath.get(String(headers[':path'])), parts));
+  });
+  rmSync(socket, { force: true });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(socket, () => resolve());
+  });
+  return {
+    async close() {
+      const closed = new Promise<void>(resolve => server.close(() => resolve()));
+      for (const session of sessions) session.destroy();
+      await closed;
+    },
+  };
+}
+
+async function answer(
+  stream: ServerHttp2Stream,
+  found: { readonly call: Call<object, object>; readonly handle: (request: object) => Promise<object> } | undefined,
+  parts: readonly Buffer[],
+): Promise<void> {
+  const head = { ':status': 200, 'content-type': 'application/grpc' };
+  let message: Buffer | undefined;
+  let trailers: Record<string, string> = { 'grpc-status': '0' };
+  try {
+    if (!found) throw new GrpcError(GRPC.UNIMPLEMENTED, 'unknown method');
+    message = encode(found.call.reply, await found.handle(decode(found.call.request, unframe(parts))));
+  } catch (error) {
+    const code = error instanceof GrpcError ? error.code : GRPC.INTERNAL;
+    const description = error instanceof GrpcError ? error.description : (error as Error).message;
+    trailers = { 'grpc-status': String(code), 'grpc-message': encodeURIComponent(description) };
+  }
+  if (stream.destroyed || stream.closed) return;
+  if (!message) {
+    stream.respond({ ...head, ...trailers }, { endStream: true });
+    return;
+  }
+  stream.respond(head, { waitForTrailers: true });
+  stream.on('wantTrailers', () => stream.sendTrailers(trailers));
+  stream.end(frame(message));
+}

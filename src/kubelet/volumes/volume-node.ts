@@ -1,0 +1,17 @@
+/** What the volume plugins of all pods of a node share. */
+
+import type { Clock } from '../../base/clock.ts';
+import type { Logger } from '../../base/log.ts';
+import type { CsiDrivers } from './csi/drivers.ts';
+import type { Staging } from './csi/staging.ts';
+
+export interface VolumeNode {
+  /** The node's name. */
+  readonly name: string;
+  /** The kubelet's folder, with `pods` and `plugins`. */
+  readonly rootDir: string;
+  readonly csi: CsiDrivers;
+  readonly staging: Staging;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
