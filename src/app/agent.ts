@@ -15,6 +15,7 @@ import { InformerFactory } from '../client/informer.ts';
 import { ClusterDns } from '../dns/cluster-dns.ts';
 import { Kubelet } from '../kubelet/kubelet.ts';
 import { NodeNetwork } from '../network/node-network.ts';
+import { HealthServer } from '../proxy/health-server.ts';
 import { NftablesBackend } from '../proxy/nftables/nftables-backend.ts';
 import { ServiceProxy } from '../proxy/service-proxy.ts';
 import type { ClusterRanges } from './cluster-ranges.ts';
@@ -89,6 +90,21 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     nodeName: config.node,
     backend: new NftablesBackend({ nodeIps: config.nodeAddresses, clusterCidrs: config.ranges.podCidrs, log }),
     localVips: [config.clusterDns],
+    podRanges: config.ranges.podCidrs,
+    serviceRanges: config.ranges.serviceCidrs,
+    events: new ApiEventRecorder({
+      transport: networkTransport,
+      component: 'kube-proxy',
+      host: config.node,
+      log,
+      clock,
+    }),
+    log,
+    clock,
+  });
+  const proxyHealth = new HealthServer({
+    proxy,
+    families: config.nodeAddresses.map(address => (address.includes(':') ? 'IPv6' : 'IPv4')),
     log,
     clock,
   });
@@ -110,7 +126,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     clock,
     random,
   });
-  const parts = [network.run(signal), proxy.run(signal), dns.run(signal), kubelet.run(signal)];
+  const parts = [network.run(signal), proxy.run(signal), proxyHealth.run(signal), dns.run(signal), kubelet.run(signal)];
   // A new cluster's server starts beside this agent: lists that fail meanwhile would come back late.
   await untilAccepting(server, { atMostMs: SERVER_WAIT_MS_MAX, signal, clock });
   networkInformers.start(signal);

@@ -24,8 +24,9 @@ import {
   nodeAddress,
   SEGMENT,
 } from '../../src/network/segment.ts';
+import { HealthServer } from '../../src/proxy/health-server.ts';
 import { NftablesBackend } from '../../src/proxy/nftables/nftables-backend.ts';
-import { ServiceProxy } from '../../src/proxy/service-proxy.ts';
+import { ServiceProxy, type ServiceProxyOptions } from '../../src/proxy/service-proxy.ts';
 import { loopbackUp } from '../../src/sys/netlink.ts';
 import { createNetns, deleteNetns, netnsPath } from '../../src/sys/netns.ts';
 import { bindUdp, connectTcp, listenTcp, openUdp } from '../../src/sys/socket.ts';
@@ -133,15 +134,20 @@ export class Bed {
     this.#running.push(network.run(this.stop.signal));
     return network;
   }
-  startProxy(node: BedNode, options: { localVips?: readonly string[] } = {}): ServiceProxy {
+  startProxy(
+    node: BedNode,
+    { nodePortAddresses, ...options }: Partial<ServiceProxyOptions> & { nodePortAddresses?: readonly string[] } = {},
+  ): ServiceProxy {
     const backend = new NftablesBackend({
       namespace: node.namespace,
       nodeIps: node.ips,
       clusterCidrs: this.clusterCidrs,
       log,
+      ...(nodePortAddresses ? { nodePortAddresses } : {}),
     });
     const proxy = new ServiceProxy({ informers: this.informers, nodeName: node.name, backend, log, ...options });
-    this.#running.push(proxy.run(this.stop.signal));
+    const health = new HealthServer({ proxy, namespace: node.namespace, log });
+    this.#running.push(proxy.run(this.stop.signal), health.run(this.stop.signal));
     return proxy;
   }
   async addPod(node: BedNode): Promise<BedPod> {
@@ -185,12 +191,19 @@ export class Bed {
     return first!;
   }
   serveUdp(namespace: string, port: number, text: string): { close(): void } {
-    const socket = createSocket('udp4');
-    socket.on('message', (_, from) => socket.send(`${text} ${from.address}`, from.port, from.address));
-    socket.bind({ fd: bindUdp({ namespace, address: '0.0.0.0', port }) });
-    const closeable = { close: () => this.#servers.delete(closeable) && socket.close() };
+    const sockets = this.#families.map(family => {
+      const socket = createSocket(family === 'IPv4' ? 'udp4' : 'udp6');
+      socket.on('message', (_, from) => socket.send(`${text} ${from.address}`, from.port, from.address));
+      socket.bind({ fd: bindUdp({ namespace, address: family === 'IPv4' ? '0.0.0.0' : '::', port }) });
+      return socket;
+    });
+    const closeable = {
+      close: () => {
+        if (this.#servers.delete(closeable)) for (const socket of sockets) socket.close();
+      },
+    };
     this.#servers.add(closeable);
-    return closeable as { close(): void };
+    return closeable;
   }
 
   async close(): Promise<void> {
@@ -227,7 +240,7 @@ export async function askUdp(
   port: number,
   options: { timeoutMs?: number; socket?: ReturnType<typeof createSocket> } = {},
 ): Promise<string> {
-  const socket = options.socket ?? openUdpClient(namespace);
+  const socket = options.socket ?? openUdpClient(namespace, address.includes(':') ? 6 : 4);
   try {
     return await new Promise<string>(resolve => {
       const timer = setTimeout(() => resolve('timeout'), options.timeoutMs ?? 500);
@@ -243,9 +256,9 @@ export async function askUdp(
   }
 }
 
-export function openUdpClient(namespace: string): ReturnType<typeof createSocket> {
-  const socket = createSocket('udp4');
-  socket.bind({ fd: openUdp({ namespace }) });
+export function openUdpClient(namespace: string, family: 4 | 6 = 4): ReturnType<typeof createSocket> {
+  const socket = createSocket(`udp${family}`);
+  socket.bind({ fd: openUdp({ namespace, family }) });
   return socket;
 }
 

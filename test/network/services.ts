@@ -11,17 +11,11 @@ export interface ShortPort {
   readonly nodePort?: number;
 }
 
-export interface ShortService {
+export interface ShortService extends Omit<NonNullable<Service['spec']>, 'ports'> {
   readonly name: string;
-  readonly type?: string;
   readonly clusterIP: string;
   readonly ports: readonly ShortPort[];
-  readonly ingress?: readonly string[];
-  readonly externalIPs?: string[];
-  readonly loadBalancerSourceRanges?: string[];
-  readonly externalTrafficPolicy?: string;
-  readonly internalTrafficPolicy?: string;
-  readonly sessionAffinity?: string;
+  readonly ingress?: readonly (string | { ip: string; ipMode: string })[];
 }
 
 export function service({ name, ingress, ports, ...spec }: ShortService): Service {
@@ -31,14 +25,21 @@ export function service({ name, ingress, ports, ...spec }: ShortService): Servic
     metadata: { name, namespace: 'default' },
     spec: {
       type: 'ClusterIP',
-      ...spec,
       clusterIPs: [spec.clusterIP],
+      ...spec,
       ports: ports.map(port => ({ protocol: 'TCP', ...port })),
     },
-    ...(ingress ? { status: { loadBalancer: { ingress: ingress.map(ip => ({ ip, ipMode: 'VIP' })) } } } : {}),
+    ...(ingress
+      ? {
+          status: {
+            loadBalancer: { ingress: ingress.map(ip => (typeof ip === 'string' ? { ip, ipMode: 'VIP' } : ip)) },
+          },
+        }
+      : {}),
   };
 }
 
+/** Endpoints of one family. */
 export function slice(options: {
   service: string;
   endpoints: readonly Endpoint[];
@@ -48,7 +49,7 @@ export function slice(options: {
   return {
     apiVersion: 'discovery.k8s.io/v1',
     kind: 'EndpointSlice',
-    addressType: 'IPv4',
+    addressType: options.endpoints[0]?.addresses[0]?.includes(':') ? 'IPv6' : 'IPv4',
     metadata: {
       name: options.name ?? options.service,
       namespace: 'default',
@@ -63,10 +64,20 @@ export function slice(options: {
   };
 }
 
-export function endpoint(ip: string, options: { nodeName?: string; ready?: boolean } = {}): Endpoint {
+export function endpoint(
+  ip: string,
+  options: {
+    nodeName?: string;
+    ready?: boolean;
+    conditions?: Endpoint['conditions'];
+    hints?: Endpoint['hints'];
+  } = {},
+): Endpoint {
+  const { ready = true, conditions = { ready }, nodeName, hints } = options;
   return {
     addresses: [ip],
-    conditions: { ready: options.ready ?? true },
-    ...(options.nodeName ? { nodeName: options.nodeName } : {}),
+    conditions,
+    ...(nodeName ? { nodeName } : {}),
+    ...(hints ? { hints } : {}),
   };
 }
