@@ -1,0 +1,342 @@
+/**
+ * The annotations of an Ingress: those of ingress-nginx that people bring along, by the same names and meanings, as one table. What
+ * is not known, not possible or malformed becomes a finding that names annotation, value and rule. Invariant: a refused annotation
+ * that was to keep somebody out closes the route instead of leaving it open.
+ */
+
+import type { Ingress } from '../api/networking/v1.gen.ts';
+import {
+  boolean,
+  checkPattern,
+  cidr,
+  headerName,
+  hostName,
+  httpUrl,
+  integer,
+  list,
+  matching,
+  oneOf,
+  path,
+  type Reader,
+  Refused,
+  reference,
+  seconds,
+  size,
+  templated,
+  token,
+} from './annotation-values.ts';
+import type {
+  Affinity,
+  Balance,
+  BasicAuth,
+  CanaryRule,
+  Cors,
+  ExternalAuth,
+  HashSource,
+  Limits,
+  RetryReason,
+  Settings,
+} from './settings.ts';
+import { DEFAULT_SETTINGS } from './settings.ts';
+
+export const PREFIX = 'nginx.ingress.kubernetes.io/';
+/** Our own prefix means the same; it wins over nginx's. */
+export const OWN_PREFIX = 'ingress.coxswain.dev/';
+const COUNT_MAX = 1_000_000;
+
+/** Annotations that people set only to ask for what happens here anyway: any other value is refused. */
+const AS_IS: Readonly<Record<string, string>> = {
+  'proxy-buffering': 'off',
+  'proxy-request-buffering': 'off',
+  'proxy-http-version': '1.1',
+  'proxy-ssl-verify': 'off',
+  'proxy-ssl-server-name': 'on',
+  'affinity-canary-behavior': 'sticky',
+  'session-cookie-change-on-failure': 'true',
+  'service-upstream': 'false',
+  'ssl-passthrough': 'false',
+  'enable-modsecurity': 'false',
+  'enable-opentelemetry': 'false',
+  satisfy: 'all',
+  'cors-allow-private-network': 'false',
+};
+
+/** Refused, and what they were to protect stays shut. */
+const GUARDS =
+  /^(auth-|whitelist-source-range|allowlist-source-range|denylist-source-range|enable-modsecurity|modsecurity-|satisfy$|ssl-passthrough$|enable-global-auth)/;
+
+const RETRY_REASONS: Readonly<Record<string, readonly RetryReason[]>> = {
+  error: ['connect', 'empty'],
+  timeout: ['connect', 'timeout'],
+  invalid_header: ['empty'],
+  http_500: [500],
+  http_502: [502],
+  http_503: [503],
+  http_504: [504],
+  http_403: [403],
+  http_404: [404],
+  non_idempotent: ['any'],
+  off: [],
+};
+
+export interface AnnotationFinding {
+  readonly annotation: string;
+  readonly value: string;
+  readonly rule: string;
+  readonly closes: boolean;
+}
+
+/** Reads annotations one by one and remembers which were asked for, so that the rest is known to be unknown. */
+class Annotations {
+  readonly values = new Map<string, { key: string; value: string }>();
+  readonly findings: AnnotationFinding[] = [];
+  readonly #known = new Set<string>();
+
+  constructor(annotations: Readonly<Record<string, string>>, defaults: Readonly<Record<string, string>>) {
+    for (const [name, value] of Object.entries(defaults)) this.values.set(name, { key: `class's ${name}`, value });
+    for (const prefix of [PREFIX, OWN_PREFIX])
+      for (const [key, value] of Object.entries(annotations))
+        if (key.startsWith(prefix)) this.values.set(key.slice(prefix.length), { key, value });
+  }
+  get<V>(name: string, read: Reader<V>): V | undefined {
+    this.#known.add(name);
+    const found = this.values.get(name);
+    if (!found) return undefined;
+    try {
+      return read(found.value.trim());
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      this.refuse(name, error.message);
+      return undefined;
+    }
+  }
+  has(name: string): boolean {
+    return this.values.has(name);
+  }
+  refuse(name: string, rule: string): void {
+    const { key, value } = this.values.get(name)!;
+    this.findings.push({ annotation: key, value: value.slice(0, 120), rule, closes: GUARDS.test(name) });
+  }
+  refuseUnknown(): void {
+    for (const [name, { value }] of this.values) {
+      if (this.#known.has(name)) continue;
+      const asIs = AS_IS[name];
+      if (asIs === undefined)
+        this.refuse(
+          name,
+          name.endsWith('-snippet') ? 'snippets would let an Ingress rewrite the proxy' : 'is not supported',
+        );
+      else if (value.trim() !== asIs) this.refuse(name, `only "${asIs}" is supported`);
+    }
+  }
+}
+
+export interface ReadSettings {
+  readonly settings: Settings;
+  readonly findings: readonly AnnotationFinding[];
+}
+
+/** `defaults` are the class's: annotation names without prefix. */
+export function readAnnotations(ingress: Ingress, defaults: Readonly<Record<string, string>> = {}): ReadSettings {
+  const { annotations = {}, namespace = '' } = ingress.metadata;
+  const from = new Annotations(annotations, defaults);
+  const rewriteTarget = from.get('rewrite-target', rewrite);
+  const settings = compact<Settings>({
+    ...DEFAULT_SETTINGS,
+    tlsRedirect: tlsRedirect(from),
+    usesRegex: (from.get('use-regex', boolean) ?? false) || rewriteTarget !== undefined,
+    rewriteTarget,
+    appRoot: from.get('app-root', path),
+    redirect: redirect(from),
+    protocol: from.get('backend-protocol', protocol) ?? 'http',
+    serverName: from.get('proxy-ssl-name', hostName),
+    connectSeconds: from.get('proxy-connect-timeout', seconds),
+    readSeconds: from.get('proxy-read-timeout', seconds),
+    sendSeconds: from.get('proxy-send-timeout', seconds),
+    retry: retry(from),
+    bodyBytesMax: from.get('proxy-body-size', size) || undefined, // 0 is without limit
+    limits: limits(from),
+    allow: from.get('allowlist-source-range', list(cidr)) ?? from.get('whitelist-source-range', list(cidr)),
+    deny: from.get('denylist-source-range', list(cidr)),
+    balance: balance(from),
+    affinity: affinity(from),
+    basicAuth: basicAuth(from, namespace),
+    externalAuth: externalAuth(from),
+    cors: cors(from),
+    upstreamHost: from.get('upstream-vhost', templated),
+    forwardedPrefix: from.get('x-forwarded-prefix', path),
+    defaultBackend: from.get('default-backend', text => reference(namespace)(text).name),
+    canary: canary(from),
+    aliases: from.get('server-alias', list(hostName)) ?? [],
+    responseHeaders: from.get('custom-headers', reference(namespace)),
+    isLogged: from.get('enable-access-log', boolean) ?? true,
+  });
+  from.get('whitelist-source-range', list(cidr));
+  from.refuseUnknown();
+  return { settings: { ...settings, isClosed: from.findings.some(({ closes }) => closes) }, findings: from.findings };
+}
+
+function compact<T extends object>(object: { [K in keyof T]: T[K] | undefined }): T {
+  return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined)) as T;
+}
+
+const rewrite: Reader<string> = text => {
+  if (!/^\/[A-Za-z0-9._~!&'()*+,;=:@%/$-]*$/.test(text) && !/^(\$\d)[A-Za-z0-9._~/$-]*$/.test(text))
+    throw new Refused('must be a path, with $1 to $9 for captures');
+  if (/\$(?![1-9](?!\d))/.test(text)) throw new Refused('"$" is followed by the number of a capture, 1 to 9');
+  return text;
+};
+
+function tlsRedirect(from: Annotations): Settings['tlsRedirect'] {
+  const forced = from.get('force-ssl-redirect', boolean);
+  const wanted = from.get('ssl-redirect', boolean);
+  if (forced) return 'always';
+  return wanted === false ? 'never' : 'withTls';
+}
+
+function redirect(from: Annotations): Settings['redirect'] {
+  const permanent = from.get('permanent-redirect', templated);
+  const permanentStatus = from.get('permanent-redirect-code', oneOf('301', '302', '303', '307', '308')) ?? '301';
+  const temporal = from.get('temporal-redirect', templated);
+  const temporalStatus = from.get('temporal-redirect-code', oneOf('301', '302', '303', '307', '308')) ?? '302';
+  if (temporal) return { to: temporal, status: Number(temporalStatus) };
+  return permanent && { to: permanent, status: Number(permanentStatus) };
+}
+
+const PROTOCOLS = { HTTP: 'http', AUTO_HTTP: 'http', HTTPS: 'https', GRPC: 'h2c', GRPCS: 'h2', H2C: 'h2c' } as const;
+const protocol: Reader<Settings['protocol']> = text =>
+  PROTOCOLS[oneOf('HTTP', 'AUTO_HTTP', 'HTTPS', 'GRPC', 'GRPCS', 'H2C')(text.toUpperCase() as 'HTTP')];
+
+function retry(from: Annotations): Settings['retry'] {
+  const on = from.get('proxy-next-upstream', (text): readonly RetryReason[] => {
+    const words = text.split(/\s+/);
+    const unknown = words.find(word => !Object.hasOwn(RETRY_REASONS, word));
+    if (unknown !== undefined) throw new Refused(`must be of ${Object.keys(RETRY_REASONS).join(', ')}`);
+    return words.flatMap(word => RETRY_REASONS[word]!);
+  });
+  const tries = from.get('proxy-next-upstream-tries', integer(0, 20));
+  if (on === undefined && tries === undefined) return undefined;
+  // nginx counts the first try, and 0 is without limit.
+  return { on: [...new Set(on ?? ['connect'])] as RetryReason[], tries: tries === undefined ? 3 : tries || 20 };
+}
+
+function limits(from: Annotations): Limits | undefined {
+  const rates = compact<Partial<Limits>>({
+    requestsPerSecond: from.get('limit-rps', integer(1, COUNT_MAX)),
+    requestsPerMinute: from.get('limit-rpm', integer(1, COUNT_MAX)),
+    connections: from.get('limit-connections', integer(1, COUNT_MAX)),
+  });
+  const burst = from.get('limit-burst-multiplier', integer(1, 1000)) ?? 5;
+  const exempt = from.get('limit-allowlist', list(cidr)) ?? from.get('limit-whitelist', list(cidr)) ?? [];
+  from.get('limit-whitelist', list(cidr));
+  return Object.keys(rates).length > 0 ? { ...rates, burst, exempt } : undefined;
+}
+
+function balance(from: Annotations): Balance | undefined {
+  const hash = from.get('upstream-hash-by', hashSource);
+  const by = from.get('load-balance', oneOf('round_robin', 'least_conn', 'leastconn', 'random', 'ip_hash'));
+  if (hash) return { by: 'hash', of: hash };
+  if (by === 'ip_hash') return { by: 'hash', of: { from: 'source' } };
+  if (by === 'random') return { by };
+  return by === 'least_conn' || by === 'leastconn' ? { by: 'leastconn' } : undefined;
+}
+
+const HASHES: Readonly<Record<string, HashSource>> = {
+  $request_uri: { from: 'uri' },
+  $uri: { from: 'path' },
+  $remote_addr: { from: 'source' },
+  $binary_remote_addr: { from: 'source' },
+  $host: { from: 'host' },
+  $http_host: { from: 'host' },
+};
+const hashSource: Reader<HashSource> = text => {
+  const known = HASHES[text];
+  if (known) return known;
+  const match = /^\$(http|cookie|arg)_([a-z0-9_]{1,64})$/.exec(text);
+  if (!match)
+    throw new Refused('must be one of $request_uri, $uri, $remote_addr, $host, $http_NAME, $cookie_NAME, $arg_NAME');
+  if (match[1] === 'http') return { from: 'header', name: match[2]!.replaceAll('_', '-') };
+  return { from: match[1] === 'cookie' ? 'cookie' : 'argument', name: match[2]! };
+};
+
+function affinity(from: Annotations): Affinity | undefined {
+  const kind = from.get('affinity', oneOf('cookie'));
+  from.get('affinity-mode', oneOf('balanced', 'persistent'));
+  const rest = compact<Omit<Affinity, 'cookie' | 'secure'>>({
+    path: from.get('session-cookie-path', path),
+    domain: from.get('session-cookie-domain', hostName),
+    maxAgeSeconds:
+      from.get('session-cookie-max-age', integer(0, 1e9)) ?? from.get('session-cookie-expires', integer(0, 1e9)),
+    sameSite: from.get('session-cookie-samesite', oneOf('None', 'Lax', 'Strict')),
+  });
+  from.get('session-cookie-expires', integer(0, 1e9));
+  const cookie = from.get('session-cookie-name', token) ?? 'INGRESSCOOKIE';
+  const secure = from.get('session-cookie-secure', boolean) ?? false;
+  return kind && { cookie, secure, ...rest };
+}
+
+function basicAuth(from: Annotations, namespace: string): BasicAuth | undefined {
+  const type = from.get('auth-type', oneOf('basic'));
+  const secret = from.get('auth-secret', reference(namespace));
+  const format = from.get('auth-secret-type', oneOf('auth-file', 'auth-map'));
+  const realm = from.get('auth-realm', matching(/^[\x20-\x7e]{1,128}$/, 'must be visible ASCII characters'));
+  if (!type) return undefined;
+  if (!secret) {
+    if (!from.has('auth-secret')) from.refuse('auth-type', 'needs the annotation auth-secret');
+    return undefined;
+  }
+  return { secret, format: format === 'auth-map' ? 'map' : 'file', realm: realm ?? 'Authentication Required' };
+}
+
+function externalAuth(from: Annotations): ExternalAuth | undefined {
+  const url = from.get('auth-url', httpUrl);
+  const method = from.get('auth-method', oneOf('GET', 'HEAD', 'POST')) ?? 'GET';
+  const signIn = from.get('auth-signin', templated);
+  const responseHeaders = from.get('auth-response-headers', list(headerName)) ?? [];
+  return url === undefined ? undefined : { url, method, responseHeaders, ...(signIn ? { signIn } : {}) };
+}
+
+const CORS_HEADERS =
+  'DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization';
+const origin = matching(
+  /^(\*|https?:\/\/(\*\.)?[A-Za-z0-9.-]+(:\d{1,5})?)$/,
+  'must be "*" or an origin such as https://example.com or https://*.example.com',
+);
+
+function cors(from: Annotations): Cors | undefined {
+  const isEnabled = from.get('enable-cors', boolean);
+  const names = matching(/^[A-Za-z0-9_*, -]{1,1024}$/, 'must be names separated by commas');
+  const exposeHeaders = from.get('cors-expose-headers', names);
+  const made: Cors = {
+    origins: from.get('cors-allow-origin', list(origin)) ?? ['*'],
+    methods: from.get('cors-allow-methods', names) ?? 'GET, PUT, POST, DELETE, PATCH, OPTIONS',
+    headers: from.get('cors-allow-headers', names) ?? CORS_HEADERS,
+    credentials: from.get('cors-allow-credentials', boolean) ?? true,
+    maxAgeSeconds: from.get('cors-max-age', integer(0, 1e9)) ?? 1_728_000,
+    ...(exposeHeaders ? { exposeHeaders } : {}),
+  };
+  return isEnabled ? made : undefined;
+}
+
+const headerValue = matching(/^[A-Za-z0-9_.=:/+,@-]{1,256}$/, 'must be letters, digits or "_.=:/+,@-"');
+const expression: Reader<string> = text => {
+  checkPattern(text);
+  return text;
+};
+
+function canary(from: Annotations): CanaryRule | undefined {
+  const isCanary = from.get('canary', boolean);
+  const name = from.get('canary-by-header', headerName);
+  const value = from.get('canary-by-header-value', headerValue);
+  const pattern = from.get('canary-by-header-pattern', expression);
+  const cookie = from.get('canary-by-cookie', token);
+  const total = from.get('canary-weight-total', integer(1, COUNT_MAX)) ?? 100;
+  const weight = from.get('canary-weight', integer(0, COUNT_MAX)) ?? 0;
+  if (!isCanary) return undefined;
+  return {
+    weight,
+    total,
+    ...(cookie ? { cookie } : {}),
+    ...(name ? { header: { name, ...(value ? { value } : {}), ...(pattern ? { pattern } : {}) } } : {}),
+  };
+}

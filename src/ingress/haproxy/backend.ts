@@ -1,0 +1,308 @@
+/**
+ * The backend section that a route needs, without its servers. Two routes whose sections are alike may take each other's
+ * place, which is what lets a new route be served without a reload. It puts no text of a tenant into a word that HAProxy
+ * evaluates, except in forms that `annotation-values.ts` has checked.
+ */
+
+import type { Route } from '../route-table.ts';
+import type { Affinity, Balance, Cors, Limits, SecretRef, Settings, Text, Variable } from '../settings.ts';
+import { type Line, literal } from './configuration.ts';
+
+/** Secrets and ConfigMaps that settings refer to; undefined while there is none such. */
+export interface Resources {
+  secret(ref: SecretRef): Readonly<Record<string, string>> | undefined;
+  configMap(ref: SecretRef): Readonly<Record<string, string>> | undefined;
+}
+
+/** HAProxy refuses lines of more than 64 words. */
+const WORDS_MAX = 40;
+
+const words = (line: string): Line => line.split(' ');
+const when = (condition: string): Line => ['if', ...words(`{ ${condition} }`)];
+
+export function backendLines(route: Route, resources: Resources): readonly Line[] {
+  const { settings } = route;
+  if (settings.isClosed || !route.service) return [refusal(503)];
+  const lines: Line[] = [];
+  if (!settings.isLogged) lines.push(words('http-request set-log-level silent'));
+  lines.push(...addressRules(settings));
+  if (settings.limits) lines.push(...limitRules(settings.limits));
+  if (settings.cors) lines.push(...corsPreflight(settings.cors));
+  if (settings.bodyBytesMax !== undefined) lines.push(...bodyRules(settings.bodyBytesMax, settings));
+  lines.push(...basicAuthRules(settings), ...externalAuthRules(settings));
+  lines.push(...redirectRules(settings));
+  if (settings.rewriteTarget !== undefined) lines.push(rewriteRule(route));
+  if (settings.upstreamHost) lines.push(['http-request', 'set-header', 'Host', format(settings.upstreamHost)]);
+  if (settings.forwardedPrefix !== undefined)
+    lines.push(['http-request', 'set-header', 'X-Forwarded-Prefix', literal(settings.forwardedPrefix)]);
+  if (settings.cors) lines.push(...corsHeaders(settings.cors));
+  if (settings.responseHeaders) lines.push(...responseHeaders(settings.responseHeaders, resources));
+  if (settings.balance) lines.push(...balanceLines(settings.balance));
+  if (settings.affinity) lines.push(...affinityLines(settings.affinity, route.id));
+  lines.push(...timeoutLines(settings), ...retryLines(settings));
+  return lines;
+}
+
+/** Words after a server's name and address; the same in the configuration and in `add server`. */
+export function serverWords({ protocol, serverName }: Settings): Line {
+  if (protocol === 'http') return [];
+  if (protocol === 'h2c') return words('proto h2');
+  const name = serverName === undefined ? 'req.hdr(host),host_only' : `str(${serverName})`;
+  return [...words('ssl verify none sni'), name, 'alpn', protocol === 'h2' ? 'h2' : 'http/1.1'];
+}
+
+/** The key with which cookies of servers are made; servers that are added later need it said again. */
+export function cookieKey(route: Route): string | undefined {
+  return route.settings.affinity && !route.settings.isClosed ? stableName(route.id) : undefined;
+}
+
+function refusal(status: number): Line {
+  return ['http-request', 'deny', 'deny_status', String(status)];
+}
+
+function addressRules({ allow, deny }: Settings): Line[] {
+  return [
+    ...(deny ? [...aclLines('denied', deny), [...refusal(403), 'if', 'denied']] : []),
+    ...(allow ? [...aclLines('allowed', allow), [...refusal(403), 'unless', 'allowed']] : []),
+  ];
+}
+
+function aclLines(name: string, addresses: readonly string[]): Line[] {
+  const lines: Line[] = [];
+  for (let at = 0; at < addresses.length; at += WORDS_MAX)
+    lines.push(['acl', name, 'src', ...addresses.slice(at, at + WORDS_MAX)]);
+  return lines;
+}
+
+// A rate over the seconds of the burst factor: so many at once are let through, but not more on average.
+function limitRules({ requestsPerSecond, requestsPerMinute, connections, burst, exempt }: Limits): Line[] {
+  const second = `http_req_rate(${burst}s)`;
+  const lines: Line[] = [
+    words(`stick-table type ipv6 size 100k expire 120s store ${second},gpc0,gpc0_rate(60s),conn_cur`),
+    words('http-request track-sc0 src'),
+    words('http-request sc-inc-gpc0(0)'),
+  ];
+  if (exempt.length > 0) lines.push(...aclLines('exempt', exempt));
+  const over = (count: string, limit: number) =>
+    lines.push([...refusal(503), ...when(`${count} gt ${limit}`), ...(exempt.length > 0 ? ['!exempt'] : [])]);
+  if (requestsPerSecond) over('sc_http_req_rate(0)', requestsPerSecond * burst);
+  if (requestsPerMinute) over('sc_gpc0_rate(0)', requestsPerMinute * burst);
+  if (connections) over('sc_conn_cur(0)', connections);
+  return lines;
+}
+
+// The length of a body without Content-Length is not known before it has passed.
+function bodyRules(bytes: number, { protocol }: Settings): Line[] {
+  const isStream = protocol === 'h2c' || protocol === 'h2';
+  return [
+    [...refusal(413), ...when(`req.hdr_val(content-length) gt ${bytes}`)],
+    ...(isStream
+      ? []
+      : [
+          [
+            ...words('http-request return status 411 content-type text/plain string'),
+            'the length of the body must be told',
+            ...when('method POST PUT PATCH'),
+            ...words('!{ req.hdr(content-length) -m found }'),
+          ],
+        ]),
+  ];
+}
+
+function basicAuthRules({ basicAuth }: Settings): Line[] {
+  if (!basicAuth) return [];
+  const list = userList(basicAuth.secret);
+  return [
+    ['http-request', 'set-var(txn.user)', 'http_auth_user'],
+    ['http-request', 'set-var(txn.password)', 'http_auth_pass'],
+    ['http-request', 'set-var(txn.login)', `str(${list}),concat(/,txn.user,)`],
+    ['http-request', 'set-var(txn.hash)', 'var(txn.login),map_str(passwords.map)'],
+    ['http-request', 'lua.check-password', ...when('var(txn.hash) -m found')],
+    [
+      ...words('http-request auth realm'),
+      literal(basicAuth.realm),
+      ...words(`if !{ var(txn.admitted) -m bool } !{ http_auth(${list}) }`),
+    ],
+  ];
+}
+
+/** Name of the list of a Secret's users: names of objects have no underscore. */
+export function userList({ namespace, name }: SecretRef): string {
+  return `${namespace}_${name}`;
+}
+
+function externalAuthRules({ externalAuth }: Settings): Line[] {
+  if (!externalAuth) return [];
+  const { url, method, signIn, responseHeaders } = externalAuth;
+  return [
+    ['http-request', 'lua.external-auth', url, method, responseHeaders.join(',') || '-'],
+    ...(signIn
+      ? [['http-request', 'redirect', 'location', format(signIn), 'code', '302', ...when('var(txn.auth_status) 401')]]
+      : []),
+    ['http-request', 'deny', 'deny_status', '401', ...when('var(txn.auth_status) 401')],
+    ['http-request', 'deny', 'deny_status', '403', ...when('var(txn.auth_status) 403')],
+    ['http-request', 'deny', 'deny_status', '503', 'unless', '{', 'var(txn.auth_status)', '200', '}'],
+  ];
+}
+
+function redirectRules({ appRoot, redirect }: Settings): Line[] {
+  return [
+    ...(appRoot === undefined
+      ? []
+      : [['http-request', 'redirect', 'location', literal(appRoot), 'code', '302', ...when('path /')]]),
+    ...(redirect
+      ? [['http-request', 'redirect', 'location', format(redirect.to), 'code', String(redirect.status)]]
+      : []),
+  ];
+}
+
+function rewriteRule({ settings, rewritePattern }: Route): Line {
+  const target = literal(settings.rewriteTarget!).replace(/\$(\d)/g, '\\$1');
+  // Without an expression the whole path gives way, as nginx's rewrite does.
+  const from = rewritePattern === undefined ? '.*' : `(?i)^${rewritePattern}`;
+  return ['http-request', 'replace-path', from, target.startsWith('/') ? target : `/${target}`];
+}
+
+const EXPRESSIONS: Readonly<Record<Variable, string>> = {
+  uri: '%[pathq]',
+  escapedUri: '%[pathq,url_enc]',
+  path: '%[path]',
+  query: '%[query]',
+  host: '%[req.hdr(host),host_only]',
+  scheme: '%[ssl_fc,iif(https,http)]',
+  source: '%[src]',
+  method: '%[method]',
+};
+
+/** A text as HAProxy's log format. */
+function format(text: Text): string {
+  return text.map(part => (typeof part === 'string' ? literal(part) : EXPRESSIONS[part.variable])).join('');
+}
+
+function corsPreflight({ origins, methods, headers, maxAgeSeconds, credentials, exposeHeaders }: Cors): Line[] {
+  const isOpen = origins.includes('*');
+  const header = (name: string, value: string): Line => ['hdr', name, value];
+  return [
+    ['http-request', 'set-var(txn.origin)', 'req.hdr(origin)'],
+    ['http-request', 'set-var(txn.cors)', 'bool(true)', ...when(`var(txn.origin) -m reg ${originPattern(origins)}`)],
+    [
+      ...words('http-request return status 204'),
+      ...header('Access-Control-Allow-Origin', isOpen && !credentials ? '*' : '%[var(txn.origin)]'),
+      ...header('Access-Control-Allow-Methods', literal(methods)),
+      ...header('Access-Control-Allow-Headers', literal(headers)),
+      ...header('Access-Control-Max-Age', String(maxAgeSeconds)),
+      ...(credentials ? header('Access-Control-Allow-Credentials', 'true') : []),
+      ...(exposeHeaders ? header('Access-Control-Expose-Headers', literal(exposeHeaders)) : []),
+      ...header('Vary', 'Origin'),
+      ...words('if { method OPTIONS } { var(txn.cors) -m bool }'),
+    ],
+  ];
+}
+
+function corsHeaders({ origins, credentials, exposeHeaders }: Cors): Line[] {
+  const allowed = when('var(txn.cors) -m bool');
+  const set = (name: string, value: string): Line => ['http-response', 'set-header', name, value, ...allowed];
+  return [
+    set('Access-Control-Allow-Origin', origins.includes('*') && !credentials ? '*' : '%[var(txn.origin)]'),
+    ...(credentials ? [set('Access-Control-Allow-Credentials', 'true')] : []),
+    ...(exposeHeaders ? [set('Access-Control-Expose-Headers', literal(exposeHeaders))] : []),
+    ['http-response', 'add-header', 'Vary', 'Origin', ...allowed],
+  ];
+}
+
+function originPattern(origins: readonly string[]): string {
+  if (origins.includes('*')) return '^[^\\s]+$';
+  const pattern = (origin: string) => origin.replaceAll('.', '\\.').replace('*', '[A-Za-z0-9.-]+');
+  return `^(?:${origins.map(pattern).join('|')})$`;
+}
+
+function responseHeaders(ref: SecretRef, resources: Resources): Line[] {
+  return Object.entries(resources.configMap(ref) ?? {})
+    .filter(([name, value]) => /^[A-Za-z0-9-]{1,128}$/.test(name) && /^[\x20-\x7e]{1,1024}$/.test(value.trim()))
+    .map(([name, value]) => ['http-response', 'set-header', name, literal(value.trim())]);
+}
+
+function balanceLines(balance: Balance): Line[] {
+  if (balance.by === 'random') return [['balance', 'random']];
+  if (balance.by !== 'hash') return [['balance', balance.by]];
+  return [['balance', 'hash', hashExpression(balance.of)], words('hash-type consistent')];
+}
+
+function hashExpression(of: (Balance & { by: 'hash' })['of']): string {
+  switch (of.from) {
+    case 'source':
+      return 'src';
+    case 'host':
+      return 'req.hdr(host)';
+    case 'uri':
+      return 'pathq';
+    case 'path':
+      return 'path';
+    case 'header':
+      return `req.hdr(${of.name})`;
+    case 'cookie':
+      return `req.cook(${of.name})`;
+    case 'argument':
+      return `url_param(${of.name})`;
+  }
+}
+
+function affinityLines({ cookie, path, domain, maxAgeSeconds, sameSite, secure }: Affinity, id: string): Line[] {
+  const attribute = (text: string) => ['attr', text];
+  return [
+    [
+      'cookie',
+      cookie,
+      ...words('insert indirect nocache httponly dynamic'),
+      ...(secure ? ['secure'] : []),
+      ...(domain === undefined ? [] : ['domain', domain]),
+      ...(path === undefined ? [] : attribute(`Path=${path}`)),
+      ...(maxAgeSeconds === undefined ? [] : attribute(`Max-Age=${maxAgeSeconds}`)),
+      ...(sameSite === undefined ? [] : attribute(`SameSite=${sameSite}`)),
+    ],
+    ['dynamic-cookie-key', stableName(id)],
+  ];
+}
+
+function timeoutLines({ connectSeconds, readSeconds, sendSeconds }: Settings): Line[] {
+  const milliseconds = (value: number) => `${Math.max(1, Math.round(value * 1000))}ms`;
+  const lines: Line[] = [];
+  if (connectSeconds !== undefined) lines.push(['timeout', 'connect', milliseconds(connectSeconds)]);
+  const server = Math.max(readSeconds ?? 0, sendSeconds ?? 0);
+  if (server > 0) {
+    lines.push(['timeout', 'server', milliseconds(readSeconds ?? server)]);
+    lines.push(['timeout', 'tunnel', milliseconds(server)]);
+  }
+  return lines;
+}
+
+function retryLines({ retry }: Settings): Line[] {
+  if (!retry) return [];
+  const names: Readonly<Record<string, readonly string[]>> = {
+    connect: ['conn-failure'],
+    empty: ['empty-response', 'junk-response'],
+    timeout: ['response-timeout'],
+  };
+  const on = [
+    ...new Set(retry.on.filter(reason => reason !== 'any').flatMap(reason => names[reason] ?? [String(reason)])),
+  ];
+  return [
+    ['retries', String(Math.max(0, retry.tries - 1))],
+    ['retry-on', ...(on.length > 0 && retry.tries !== 1 ? on : ['none'])],
+    // What is not idempotent is sent once only, unless asked for.
+    ...(retry.on.includes('any') || on.every(reason => reason === 'conn-failure')
+      ? []
+      : [[...words('http-request disable-l7-retry'), ...when('method POST LOCK PATCH')]]),
+  ];
+}
+
+/** A short name that says nothing and cannot collide by accident (FNV-1a, 64 bits in two halves). */
+function stableName(text: string): string {
+  let [a, b] = [0x811c9dc5, 0x1b873593];
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    a = Math.imul(a ^ code, 0x01000193);
+    b = Math.imul(b ^ (code + at), 0x85ebca6b);
+  }
+  return ((a >>> 0).toString(16) + (b >>> 0).toString(16)).padStart(9, '0');
+}

@@ -1,0 +1,351 @@
+/**
+ * Keeps a HAProxy at what is desired. It knows what the process holds, and brings it to what it is to hold by the runtime API:
+ * endpoints, hosts, paths, certificates. Only what the runtime API cannot say is a reload: a backend of a shape that is not at hand, the
+ * listeners, users. Invariants: calls are made one at a time; after an error the state is taken as unknown and the next call reloads.
+ */
+
+import { readFileSync } from 'node:fs';
+import type { Clock } from '../../base/clock.ts';
+import { messageOf } from '../../base/errors.ts';
+import type { Logger } from '../../base/log.ts';
+import type { Route } from '../route-table.ts';
+import { quote, renderConfiguration, type Section } from './configuration.ts';
+import { type BackendShape, type Desired, desiredMaps, shapeOf, userSections } from './desired-state.ts';
+import type { HaproxyProcess } from './haproxy-process.ts';
+import { FILES, listeningSections, MAPS } from './listening.ts';
+import { LUA_SOURCE } from './lua.ts';
+import { RuntimeApi } from './runtime-api.ts';
+
+export interface DataPlaneOptions {
+  readonly process: HaproxyProcess;
+  readonly httpPort: number;
+  readonly httpsPort: number;
+  readonly bindsIpv6: boolean;
+  readonly nameservers: readonly string[];
+  /** PEM shown to clients that ask for a host without a certificate. */
+  readonly defaultCertificate: string;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+interface Backend {
+  readonly shape: BackendShape;
+  /** Undefined: at hand for a new route, or waiting for the next reload to go. */
+  route: string | undefined;
+  isSpare: boolean;
+  readonly servers: Set<string>;
+  /** Taken out, but connections to them may not be over. */
+  readonly leaving: Set<string>;
+}
+
+interface Live {
+  readonly listening: string;
+  readonly backends: Map<string, Backend>;
+  readonly backendOfRoute: Map<string, string>;
+  maps: Map<string, Map<string, string>>;
+  readonly certificates: Map<string, string>;
+}
+
+/** 16 KB each. A quarter more than there are, so that many Ingresses at once cost few reloads. */
+const SPARES_MIN = 64;
+const SPARE_SHARE = 0.25;
+/** Beyond this many changes a map is written anew, at one moment. */
+const MAP_CHANGES_MAX = 200;
+/** Commands split at these; other keys go as the payload of a whole map. */
+const PLAIN_WORD = /^[A-Za-z0-9._~$:@%/*=+-]+$/;
+const CERTIFICATE_BYTES_MAX = 14_000;
+const CONNECTIONS_MAX = 10_000;
+const CLIENT_SECONDS = 60;
+
+export class DataPlane {
+  readonly #options: DataPlaneOptions;
+  readonly #api: RuntimeApi;
+  readonly #log: Logger;
+  #live: Live | undefined;
+  #count = 0;
+  #reloads = 0;
+
+  constructor(options: DataPlaneOptions) {
+    this.#options = options;
+    this.#log = options.log;
+    this.#api = new RuntimeApi(options.process.path(FILES.runtimeSocket));
+  }
+  get api(): RuntimeApi {
+    return this.#api;
+  }
+  get reloads(): number {
+    return this.#reloads;
+  }
+  /** The route that a backend serves now. */
+  routeOf(backend: string): string | undefined {
+    return this.#live?.backends.get(backend)?.route;
+  }
+
+  /** Brings the process to what is desired, starting it if need be. */
+  async apply(desired: Desired): Promise<void> {
+    const { process } = this.#options;
+    if (this.#live && process.isRunning) {
+      const live = this.#live;
+      try {
+        if (await this.#adapt(live, desired)) return;
+      } catch (error) {
+        this.#log.warn('HAProxy is reloaded after a failed change', { error: messageOf(error) });
+      }
+    }
+    this.#live = undefined;
+    this.#live = await this.#reload(desired);
+  }
+
+  /** Endpoints alone, of some routes: the quick way. Routes that are not served yet are left to `apply`. */
+  async applyServers(routes: Iterable<Route>, servers: ReadonlyMap<string, readonly string[]>): Promise<void> {
+    const live = this.#live;
+    if (!live) return;
+    try {
+      const changes = [...routes].flatMap(route => {
+        const name = live.backendOfRoute.get(route.id);
+        return name === undefined
+          ? []
+          : [{ name, backend: live.backends.get(name)!, wanted: servers.get(route.id) ?? [] }];
+      });
+      await this.#addServers(changes);
+      await this.#removeServers(changes);
+    } catch (error) {
+      this.#live = undefined;
+      throw error;
+    }
+  }
+
+  /** Forgets servers whose connections are over. True when some are left. */
+  async sweep(): Promise<boolean> {
+    let isLeft = false;
+    for (const [name, backend] of this.#live?.backends ?? [])
+      for (const server of backend.leaving) {
+        const answer = await this.#api.ask(`del server ${name}/${serverName(server)}`);
+        if (/deleted|No such server/.test(answer)) backend.leaving.delete(server);
+        else isLeft = true;
+      }
+    return isLeft;
+  }
+
+  stop(): void {
+    this.#live = undefined;
+    this.#options.process.stop();
+  }
+
+  /** False when it takes a reload. */
+  async #adapt(live: Live, desired: Desired): Promise<boolean> {
+    const taken = this.#assign(live, desired);
+    if (!taken) return false;
+    const backendOf = (route: string) => taken.get(route)!;
+    if (this.#listeningText(desired, backendOf) !== live.listening) return false;
+    for (const pem of desired.certificates.values()) if (pem.length > CERTIFICATE_BYTES_MAX) return false;
+    for (const [route, name] of taken) {
+      const backend = live.backends.get(name)!;
+      backend.route = route;
+      backend.isSpare = false;
+    }
+    live.backendOfRoute.clear();
+    for (const [route, name] of taken) live.backendOfRoute.set(route, name);
+    await this.#putCertificates(live, desired.certificates);
+    const changes = [...live.backends].map(([name, backend]) => {
+      if (backend.route !== undefined && taken.get(backend.route) !== name) backend.route = undefined;
+      return { name, backend, wanted: backend.route === undefined ? [] : (desired.servers.get(backend.route) ?? []) };
+    });
+    await this.#addServers(changes);
+    await this.#putMaps(live, desiredMaps(desired, backendOf));
+    await this.#removeServers(changes);
+    await this.#removeCertificates(live, desired.certificates);
+    return true;
+  }
+
+  /** A backend for each route, or undefined when a shape is not at hand. A backend that had a route is not given to another. */
+  #assign(live: Live, { table, resources }: Desired): Map<string, string> | undefined {
+    const taken = new Map<string, string>();
+    const missing: { route: string; shape: BackendShape }[] = [];
+    for (const route of table.routes.values()) {
+      const shape = shapeOf(route, resources);
+      const name = live.backendOfRoute.get(route.id);
+      if (name !== undefined && live.backends.get(name)!.shape.key === shape.key) taken.set(route.id, name);
+      else missing.push({ route: route.id, shape });
+    }
+    if (missing.length === 0) return taken;
+    const spares = [...live.backends].filter(([, backend]) => backend.isSpare).map(([name]) => name);
+    for (const { route, shape } of missing) {
+      const name = shape.key === '' ? spares.shift() : undefined;
+      if (name === undefined) return undefined;
+      taken.set(route, name);
+    }
+    return taken;
+  }
+
+  async #reload(desired: Desired): Promise<Live> {
+    const { process, defaultCertificate, clock } = this.#options;
+    const started = clock.monotonic();
+    const backends = new Map<string, Backend>();
+    const backendOfRoute = new Map<string, string>();
+    const add = (route: string | undefined, shape: BackendShape, servers: readonly string[]) => {
+      const name = `b${this.#count++}`;
+      backends.set(name, { shape, route, isSpare: route === undefined, servers: new Set(servers), leaving: new Set() });
+      if (route !== undefined) backendOfRoute.set(route, name);
+    };
+    for (const route of desired.table.routes.values())
+      add(route.id, shapeOf(route, desired.resources), desired.servers.get(route.id) ?? []);
+    const spares = Math.max(SPARES_MIN, Math.ceil(backends.size * SPARE_SHARE));
+    for (let i = 0; i < spares; i++) add(undefined, shapeOf(undefined, desired.resources), []);
+    const backendOf = (route: string) => backendOfRoute.get(route)!;
+    const listening = this.#listeningText(desired, backendOf);
+    const maps = desiredMaps(desired, backendOf);
+    for (const map of MAPS) process.write(map, [...maps.get(map)!].map(([key, value]) => `${key} ${value}\n`).join(''));
+    for (const [host, pem] of desired.certificates) process.write(certificateFile(host), `${pem}\n`);
+    process.write(FILES.defaultCertificate, defaultCertificate);
+    process.write(
+      FILES.certificateList,
+      [...desired.certificates.keys()].map(host => `${certificateFile(host)} ${host}\n`).join(''),
+    );
+    process.write(FILES.lua, LUA_SOURCE);
+    process.write(
+      FILES.configuration,
+      listening + renderConfiguration([...backends].map(([n, b]) => backendSection(n, b))),
+    );
+    await process.apply();
+    this.#reloads++;
+    this.#log.info('HAProxy took its configuration', {
+      routes: desired.table.routes.size,
+      milliseconds: Math.round(clock.monotonic() - started),
+    });
+    return { listening, backends, backendOfRoute, maps, certificates: new Map(desired.certificates) };
+  }
+
+  #listeningText(desired: Desired, backendOf: (route: string) => string): string {
+    const { httpPort, httpsPort, bindsIpv6, nameservers } = this.#options;
+    const routes = [...desired.table.routes.values()];
+    const settings = routes.map(route => route.settings);
+    const seconds = settings.map(({ readSeconds = 0, sendSeconds = 0 }) =>
+      Math.ceil(Math.max(readSeconds, sendSeconds)),
+    );
+    return renderConfiguration([
+      ...listeningSections({
+        ...desired.listening,
+        httpPort,
+        httpsPort,
+        bindsIpv6,
+        nameservers,
+        connectionsMax: Math.min(CONNECTIONS_MAX, Math.floor((openFilesMax() - 500) / 2.2)),
+        usesLua: settings.some(({ basicAuth, externalAuth }) => basicAuth || externalAuth),
+        usesFallbacks: routes.some(route => route.fallback !== undefined),
+        clientSeconds: seconds.reduce((a, b) => Math.max(a, b), CLIENT_SECONDS),
+        canaries: routes.flatMap(route =>
+          route.canaries.map(({ rule, route: to }) => ({ of: backendOf(route.id), to: backendOf(to), rule })),
+        ),
+      }),
+      ...userSections(desired),
+    ]);
+  }
+
+  async #addServers(changes: readonly { name: string; backend: Backend; wanted: readonly string[] }[]): Promise<void> {
+    const commands: string[] = [];
+    for (const { name, backend, wanted } of changes) {
+      const before = commands.length;
+      for (const server of wanted) {
+        if (backend.servers.has(server)) continue;
+        const at = `${name}/${serverName(server)}`;
+        if (backend.leaving.delete(server)) commands.push(`set server ${at} state ready`);
+        else {
+          commands.push(['add server', at, server, ...backend.shape.serverWords.map(quote)].join(' '));
+          commands.push(`enable server ${at}`);
+        }
+        backend.servers.add(server);
+      }
+      if (commands.length > before && backend.shape.cookieKey !== undefined)
+        commands.push(`set dynamic-cookie-key backend ${name} ${backend.shape.cookieKey}`);
+    }
+    await this.#api.run(commands, /^New server registered\.$/);
+  }
+
+  async #removeServers(
+    changes: readonly { name: string; backend: Backend; wanted: readonly string[] }[],
+  ): Promise<void> {
+    const commands: string[] = [];
+    for (const { name, backend, wanted } of changes) {
+      if (backend.servers.size === 0) continue;
+      const kept = new Set(wanted);
+      for (const server of backend.servers) {
+        if (kept.has(server)) continue;
+        commands.push(`set server ${name}/${serverName(server)} state maint`);
+        backend.servers.delete(server);
+        backend.leaving.add(server);
+      }
+    }
+    await this.#api.run(commands);
+  }
+
+  async #putMaps(live: Live, wanted: Map<string, Map<string, string>>): Promise<void> {
+    for (const map of MAPS) {
+      const [before, after] = [live.maps.get(map)!, wanted.get(map)!];
+      const put = [...after].filter(([key, value]) => before.get(key) !== value);
+      const gone = [...before.keys()].filter(key => !after.has(key));
+      if (put.length + gone.length === 0) continue;
+      const isPlain =
+        map !== FILES.pattern &&
+        put.length + gone.length <= MAP_CHANGES_MAX &&
+        put.every(([key, value]) => PLAIN_WORD.test(key) && PLAIN_WORD.test(value)) &&
+        gone.every(key => PLAIN_WORD.test(key));
+      if (!isPlain) await this.#api.replaceMap(map, after);
+      else
+        await this.#api.run([
+          ...put.map(([key, value]) => `${before.has(key) ? 'set' : 'add'} map ${map} ${key} ${value}`),
+          ...gone.map(key => `del map ${map} ${key}`),
+        ]);
+    }
+    live.maps = wanted;
+  }
+
+  async #putCertificates(live: Live, wanted: ReadonlyMap<string, string>): Promise<void> {
+    for (const [host, pem] of wanted) {
+      const known = live.certificates.get(host);
+      if (known === pem) continue;
+      const file = certificateFile(host);
+      if (known === undefined) await this.#api.run([`new ssl cert ${file}`], /^New empty certificate store/);
+      await this.#expect(`set ssl cert ${file} <<\n${pem}\n`, /^Transaction (created|updated) for certificate/m);
+      await this.#expect(`commit ssl cert ${file}`, /Success!/);
+      if (known === undefined)
+        await this.#expect(`add ssl crt-list ${FILES.certificateList} <<\n${file} ${host}\n`, /Success!/);
+      live.certificates.set(host, pem);
+    }
+  }
+
+  async #removeCertificates(live: Live, wanted: ReadonlyMap<string, string>): Promise<void> {
+    for (const host of live.certificates.keys()) {
+      if (wanted.has(host)) continue;
+      const file = certificateFile(host);
+      await this.#expect(`del ssl crt-list ${FILES.certificateList} ${file}`, /deleted/);
+      await this.#expect(`del ssl cert ${file}`, /deleted/);
+      live.certificates.delete(host);
+    }
+  }
+
+  async #expect(request: string, fine: RegExp): Promise<void> {
+    const answer = await this.#api.ask(request);
+    if (!fine.test(answer)) throw new Error(`HAProxy: ${answer.trim().slice(0, 300)}`);
+  }
+}
+
+/** HAProxy's name of an endpoint: the endpoint itself, in characters that names may have. */
+function serverName(server: string): string {
+  return server.replaceAll('[', '').replaceAll(']', '');
+}
+
+function certificateFile(host: string): string {
+  return `certificates/${host.replace('*', '_')}.pem`;
+}
+
+function backendSection(name: string, { shape, servers }: Backend): Section {
+  const lines = [...servers].map(server => ['server', serverName(server), server, ...shape.serverWords]);
+  return { type: 'backend', name, lines: [...shape.lines, ...lines] };
+}
+
+/** The hard limit, which HAProxy may raise its own to. */
+function openFilesMax(): number {
+  const match = /^Max open files\s+\d+\s+(\d+|unlimited)/m.exec(readFileSync('/proc/self/limits', 'utf8'));
+  return match?.[1] && match[1] !== 'unlimited' ? Number(match[1]) : 1_048_576;
+}

@@ -1,0 +1,155 @@
+/**
+ * The HAProxy process of a node: a master and its worker, without any privilege, living in one folder that is theirs. It outlives the
+ * agent, which finds it again by the record in that folder. A reload hands the listening sockets from the old worker to the new one.
+ */
+
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { chownSync, closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Clock } from '../../base/clock.ts';
+import { failure } from '../../base/errors.ts';
+import { identify, isAlive, type ProcessIdentity, sendSignal } from '../../sys/process.ts';
+import { FILES } from './listening.ts';
+import { ask } from './runtime-api.ts';
+
+export const HAPROXY = '/usr/sbin/haproxy';
+const RECORD = 'process.json';
+const READY_MS_MAX = 15_000;
+const POLL_MS = 5;
+
+export interface HaproxyProcessOptions {
+  /** Is made, and handed to the user. */
+  readonly folder: string;
+  readonly user: { readonly uid: number; readonly gid: number };
+  readonly clock: Clock;
+}
+
+/** The user that HAProxy's package makes, or nobody. */
+export function haproxyUser(): { readonly uid: number; readonly gid: number } {
+  const fields = readFileSync('/etc/passwd', 'utf8')
+    .split('\n')
+    .map(line => line.split(':'))
+    .find(([name]) => name === 'haproxy');
+  return fields ? { uid: Number(fields[2]), gid: Number(fields[3]) } : { uid: 65534, gid: 65534 };
+}
+
+export class HaproxyProcess {
+  readonly #options: HaproxyProcessOptions;
+  #identity: ProcessIdentity | undefined;
+
+  constructor(options: HaproxyProcessOptions) {
+    this.#options = options;
+    const { folder, user } = options;
+    mkdirSync(join(folder, 'certificates'), { recursive: true, mode: 0o700 });
+    for (const path of [folder, join(folder, 'certificates')]) chownSync(path, user.uid, user.gid);
+    if (existsSync(this.path(RECORD))) {
+      const known = JSON.parse(readFileSync(this.path(RECORD), 'utf8')) as ProcessIdentity;
+      if (isAlive(known)) this.#identity = known;
+    }
+  }
+  static isInstalled(): boolean {
+    return existsSync(HAPROXY);
+  }
+  get isRunning(): boolean {
+    return this.#identity !== undefined && isAlive(this.#identity);
+  }
+  path(file: string): string {
+    return join(this.#options.folder, file);
+  }
+
+  /** Readable by HAProxy's user alone. */
+  write(file: string, text: string): void {
+    writeFileSync(this.path(file), text, { mode: 0o600 });
+    chownSync(this.path(file), this.#options.user.uid, this.#options.user.gid);
+  }
+
+  /** Starts the process, or makes the running one take the configuration that was written. Resolves once a worker serves it. */
+  async apply(): Promise<void> {
+    await this.#check();
+    const before = await this.#workerPid();
+    if (this.isRunning) await ask(this.path(FILES.masterSocket), 'reload').catch(() => {});
+    else this.#start();
+    const { clock } = this.#options;
+    const deadline = clock.monotonic() + READY_MS_MAX;
+    for (;;) {
+      const pid = await this.#workerPid();
+      if (pid !== undefined && pid !== before) return;
+      if (!this.isRunning) throw failure(500, 'InternalError', `HAProxy ended; its messages: ${this.#messages()}`);
+      if (clock.monotonic() > deadline)
+        throw failure(
+          500,
+          'InternalError',
+          `HAProxy did not take its configuration; its messages: ${this.#messages()}`,
+        );
+      await clock.sleep(POLL_MS);
+    }
+  }
+
+  /** Connections that are open may finish. */
+  stop(): void {
+    if (this.#identity) sendSignal(this.#identity, 'SIGUSR1');
+    this.#identity = undefined;
+    rmSync(this.path(RECORD), { force: true });
+  }
+
+  #start(): void {
+    for (const socket of [FILES.runtimeSocket, FILES.masterSocket]) rmSync(this.path(socket), { force: true });
+    const access = openSync(this.path('access.log'), 'a', 0o600);
+    const messages = openSync(this.path('haproxy.log'), 'w', 0o600);
+    const { uid, gid } = this.#options.user;
+    // Paths are relative to the folder, because what lies above it is closed to this user.
+    const child: ChildProcess = spawn(
+      '/usr/bin/setpriv',
+      [
+        ...['--reuid', String(uid), '--regid', String(gid), '--clear-groups', '--no-new-privs'],
+        ...['--inh-caps=-all', HAPROXY, '-W', '-f', FILES.configuration],
+        ...['-S', `unix@${FILES.masterSocket},mode,600`],
+      ],
+      {
+        cwd: this.#options.folder,
+        detached: true,
+        stdio: ['ignore', access, messages],
+        env: { PATH: '/usr/sbin:/usr/bin', LANG: 'C.UTF-8' },
+      },
+    );
+    closeSync(access);
+    closeSync(messages);
+    child.on('error', () => {});
+    child.unref();
+    this.#identity = child.pid === undefined ? undefined : identify(child.pid);
+    if (this.#identity) writeFileSync(this.path(RECORD), JSON.stringify(this.#identity), { mode: 0o600 });
+  }
+
+  /** A master given a broken configuration would go on without a new worker: better not to give it one. */
+  #check(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      execFile(
+        HAPROXY,
+        ['-c', '-f', FILES.configuration],
+        { cwd: this.#options.folder, timeout: READY_MS_MAX },
+        (error, _out, messages) =>
+          error
+            ? reject(failure(500, 'InternalError', `HAProxy refuses its configuration: ${messages.slice(0, 2000)}`))
+            : resolve(),
+      );
+    });
+  }
+
+  async #workerPid(): Promise<number | undefined> {
+    if (!this.isRunning) return undefined;
+    try {
+      const pid = /^Pid: (\d+)$/m.exec(await ask(this.path(FILES.runtimeSocket), 'show info'))?.[1];
+      return pid === undefined ? undefined : Number(pid);
+    } catch {
+      return undefined;
+    }
+  }
+
+  #messages(): string {
+    try {
+      return readFileSync(this.path('haproxy.log'), 'utf8').slice(-1500);
+    } catch {
+      return 'none';
+    }
+  }
+}

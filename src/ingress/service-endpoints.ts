@@ -1,0 +1,68 @@
+/**
+ * Endpoints of Service ports as addresses, from Services and EndpointSlices: the ready ones, or those that still serve while they end
+ * when none is ready. A port is found by its number or its name in the Service, and by name in the slices.
+ */
+
+import type { Service } from '../api/core/v1.gen.ts';
+import type { EndpointSlice } from '../api/discovery/v1.gen.ts';
+import { keyOf } from '../api/meta.ts';
+import type { Informer, InformerFactory } from '../client/informer.ts';
+import { ENDPOINT_SLICES, SERVICES } from '../client/resources.ts';
+import type { ServiceRef } from './route-table.ts';
+
+const SERVICE_NAME = 'kubernetes.io/service-name';
+const BY_SERVICE = 'by-service';
+
+export interface Endpoints {
+  /** `10.244.0.5:8080`, `[fd00::5]:8080`; sorted. */
+  readonly addresses: readonly string[];
+  readonly problem?: string;
+}
+
+export class ServiceEndpoints {
+  readonly #services: Informer<Service>;
+  readonly #slices: Informer<EndpointSlice>;
+
+  constructor(informers: InformerFactory) {
+    this.#services = informers.get<Service>(SERVICES);
+    this.#slices = informers.get<EndpointSlice>(ENDPOINT_SLICES);
+    this.#slices.addIndex(BY_SERVICE, slice => [serviceKeyOf(slice)]);
+  }
+  get hasSynced(): boolean {
+    return this.#services.hasSynced && this.#slices.hasSynced;
+  }
+  /** Called with `namespace/name` of the Service whose endpoints may have changed. */
+  onChange(handler: (service: string) => void): void {
+    this.#services.onChange(({ object, old }) => {
+      if (object?.spec !== old?.spec) handler(keyOf((object ?? old)!));
+    });
+    this.#slices.onChange(({ object, old }) => handler(serviceKeyOf((object ?? old)!)));
+    void Promise.all([this.#services.synced, this.#slices.synced]).then(() => handler(''));
+  }
+
+  of({ namespace, name, port }: ServiceRef): Endpoints {
+    const service = this.#services.get(`${namespace}/${name}`);
+    if (!service) return { addresses: [], problem: `Service ${name} does not exist` };
+    if (service.spec?.type === 'ExternalName')
+      return { addresses: [], problem: `Service ${name} is of type ExternalName, which is not supported` };
+    const ports = (service.spec?.ports ?? []).filter(({ protocol = 'TCP' }) => protocol === 'TCP');
+    const wanted = port === undefined ? ports[0] : ports.find(each => each.name === port || each.port === port);
+    if (!wanted) return { addresses: [], problem: `Service ${name} has no TCP port ${port ?? ''}` };
+    const ready = new Set<string>();
+    const ending = new Set<string>();
+    for (const slice of this.#slices.byIndex(BY_SERVICE, `${namespace}/${name}`)) {
+      const number = slice.ports?.find(each => (each.name ?? '') === (wanted.name ?? ''))?.port;
+      if (!number || slice.addressType === 'FQDN') continue;
+      for (const { addresses, conditions } of slice.endpoints ?? []) {
+        const into = conditions?.ready !== false ? ready : conditions.serving ? ending : undefined;
+        if (addresses[0])
+          into?.add(addresses[0].includes(':') ? `[${addresses[0]}]:${number}` : `${addresses[0]}:${number}`);
+      }
+    }
+    return { addresses: [...(ready.size > 0 ? ready : ending)].sort() };
+  }
+}
+
+function serviceKeyOf(slice: EndpointSlice): string {
+  return `${slice.metadata.namespace}/${slice.metadata.labels?.[SERVICE_NAME] ?? ''}`;
+}

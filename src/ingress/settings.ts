@@ -1,0 +1,122 @@
+/**
+ * What a route does beside choosing endpoints, free of any proxy's language. Made from annotations; read by whatever
+ * renders a data plane. Values in here are checked: numbers are in range, names and addresses have their form.
+ */
+
+export type BackendProtocol = 'http' | 'https' | 'h2c' | 'h2';
+
+export type Balance =
+  | { readonly by: 'roundrobin' | 'leastconn' | 'random' }
+  | { readonly by: 'hash'; readonly of: HashSource };
+
+/** What a request is hashed by. */
+export type HashSource =
+  | { readonly from: 'source' | 'host' | 'uri' | 'path' }
+  | { readonly from: 'header' | 'cookie' | 'argument'; readonly name: string };
+
+export interface Affinity {
+  readonly cookie: string;
+  readonly path?: string;
+  readonly domain?: string;
+  readonly maxAgeSeconds?: number;
+  readonly sameSite?: 'None' | 'Lax' | 'Strict';
+  readonly secure: boolean;
+}
+
+export interface Limits {
+  readonly requestsPerSecond?: number;
+  readonly requestsPerMinute?: number;
+  readonly connections?: number;
+  /** A client may go over its rate by this factor for a moment. */
+  readonly burst: number;
+  /** CIDRs that no limit applies to. */
+  readonly exempt: readonly string[];
+}
+
+export interface SecretRef {
+  readonly namespace: string;
+  readonly name: string;
+}
+
+export interface BasicAuth {
+  readonly secret: SecretRef;
+  /** `file`: one key `auth` holding an htpasswd file; `map`: keys are users, values hashes. */
+  readonly format: 'file' | 'map';
+  readonly realm: string;
+}
+
+export interface ExternalAuth {
+  readonly url: string;
+  readonly method: string;
+  /** Where a client that is not signed in is sent. */
+  readonly signIn?: Text;
+  readonly responseHeaders: readonly string[];
+}
+
+export interface Cors {
+  /** Origins as given: `*`, `https://example.com`, `https://*.example.com`. */
+  readonly origins: readonly string[];
+  readonly methods: string;
+  readonly headers: string;
+  readonly exposeHeaders?: string;
+  readonly credentials: boolean;
+  readonly maxAgeSeconds: number;
+}
+
+export interface CanaryRule {
+  readonly header?: { readonly name: string; readonly value?: string; readonly pattern?: string };
+  readonly cookie?: string;
+  /** Of `total`. */
+  readonly weight: number;
+  readonly total: number;
+}
+
+/** Literal text with variables of the request in it. */
+export type Text = readonly (string | { readonly variable: Variable })[];
+export type Variable = 'uri' | 'escapedUri' | 'path' | 'query' | 'host' | 'scheme' | 'source' | 'method';
+
+export interface Settings {
+  readonly tlsRedirect: 'withTls' | 'always' | 'never';
+  readonly usesRegex: boolean;
+  /** With `$1` … for captures of the path. */
+  readonly rewriteTarget?: string;
+  readonly appRoot?: string;
+  readonly redirect?: { readonly to: Text; readonly status: number };
+  readonly protocol: BackendProtocol;
+  /** Name asked of an HTTPS backend. */
+  readonly serverName?: string;
+  readonly connectSeconds?: number;
+  readonly readSeconds?: number;
+  readonly sendSeconds?: number;
+  readonly retry?: { readonly tries: number; readonly on: readonly RetryReason[] };
+  readonly bodyBytesMax?: number;
+  readonly limits?: Limits;
+  readonly allow?: readonly string[];
+  readonly deny?: readonly string[];
+  readonly balance?: Balance;
+  readonly affinity?: Affinity;
+  readonly basicAuth?: BasicAuth;
+  readonly externalAuth?: ExternalAuth;
+  readonly cors?: Cors;
+  readonly upstreamHost?: Text;
+  readonly forwardedPrefix?: string;
+  readonly defaultBackend?: string;
+  readonly canary?: CanaryRule;
+  readonly aliases: readonly string[];
+  /** A ConfigMap of response headers. */
+  readonly responseHeaders?: SecretRef;
+  readonly isLogged: boolean;
+  /** A setting that protects could not be honoured: nothing is let through. */
+  readonly isClosed: boolean;
+}
+
+export type RetryReason = 'connect' | 'empty' | 'timeout' | 500 | 502 | 503 | 504 | 403 | 404 | 'any';
+
+export const DEFAULT_SETTINGS: Settings = {
+  tlsRedirect: 'withTls',
+  usesRegex: false,
+  protocol: 'http',
+  aliases: [],
+  isLogged: true,
+  isClosed: false,
+};
