@@ -2,13 +2,16 @@
 
 import type { KubeObject } from '../api/meta.ts';
 import { isReason } from '../base/errors.ts';
-import { CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, CONFIG_MAPS, SERVICES } from '../client/resources.ts';
+import { CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, CONFIG_MAPS, INGRESS_CLASSES, SERVICES } from '../client/resources.ts';
 import type { ResourceId, Transport } from '../client/transport.ts';
 import { COREFILE_CONFIG_MAP } from '../dns/cluster-dns.ts';
 import { defaultCorefile } from '../dns/configuration.ts';
+import { CLASS_NAME, CONTROLLER } from '../ingress/ingress-class.ts';
 
 /** Group of the certificates with which nodes' proxy, DNS and overlay read Services, slices and nodes. */
 export const NODE_NETWORK_GROUP = 'system:coxswain:network';
+/** Group of the certificates with which nodes' ingress reads Ingresses and the Secrets they mention. */
+export const INGRESS_GROUP = 'system:coxswain:ingress';
 
 const RBAC = 'rbac.authorization.k8s.io';
 
@@ -55,6 +58,7 @@ const NETWORK_ROLE = {
     },
     { apiGroups: [''], resources: ['nodes'], verbs: ['patch'] },
     { apiGroups: ['discovery.k8s.io'], resources: ['endpointslices'], verbs: ['get', 'list', 'watch'] },
+    { apiGroups: ['loadbalancer.coxswain.dev'], resources: ['*'], verbs: ['get', 'list', 'watch'] },
     {
       apiGroups: ['networking.k8s.io'],
       resources: ['networkpolicies', 'servicecidrs'],
@@ -64,12 +68,36 @@ const NETWORK_ROLE = {
   ],
 } as KubeObject;
 
-const NETWORK_BINDING = {
+const INGRESS_ROLE = {
   apiVersion: `${RBAC}/v1`,
-  kind: 'ClusterRoleBinding',
-  metadata: { name: NODE_NETWORK_GROUP },
-  roleRef: { apiGroup: RBAC, kind: 'ClusterRole', name: NODE_NETWORK_GROUP },
-  subjects: [{ apiGroup: RBAC, kind: 'Group', name: NODE_NETWORK_GROUP }],
+  kind: 'ClusterRole',
+  metadata: { name: INGRESS_GROUP },
+  rules: [
+    { apiGroups: [''], resources: ['secrets', 'configmaps'], verbs: ['get', 'list', 'watch'] },
+    {
+      apiGroups: ['networking.k8s.io'],
+      resources: ['ingresses', 'ingressclasses'],
+      verbs: ['get', 'list', 'watch'],
+    },
+  ],
+} as KubeObject;
+
+/** The role of a group's own name. */
+function binding(group: string): KubeObject {
+  return {
+    apiVersion: `${RBAC}/v1`,
+    kind: 'ClusterRoleBinding',
+    metadata: { name: group },
+    roleRef: { apiGroup: RBAC, kind: 'ClusterRole', name: group },
+    subjects: [{ apiGroup: RBAC, kind: 'Group', name: group }],
+  } as KubeObject;
+}
+
+const INGRESS_CLASS = {
+  apiVersion: 'networking.k8s.io/v1',
+  kind: 'IngressClass',
+  metadata: { name: CLASS_NAME, annotations: { 'ingressclass.kubernetes.io/is-default-class': 'true' } },
+  spec: { controller: CONTROLLER },
 } as KubeObject;
 
 /** Creates what is missing; what is there stays as the administrator left it. */
@@ -89,7 +117,10 @@ export async function ensureAddons(
   };
   await Promise.all([
     ensure(CLUSTER_ROLES, NETWORK_ROLE),
-    ensure(CLUSTER_ROLE_BINDINGS, NETWORK_BINDING),
+    ensure(CLUSTER_ROLE_BINDINGS, binding(NODE_NETWORK_GROUP)),
+    ensure(CLUSTER_ROLES, INGRESS_ROLE),
+    ensure(CLUSTER_ROLE_BINDINGS, binding(INGRESS_GROUP)),
+    ensure(INGRESS_CLASSES, INGRESS_CLASS),
     ensure(SERVICES, dnsService(options.clusterDns)),
     ensure(CONFIG_MAPS, corefile(options.clusterDomain)),
   ]);

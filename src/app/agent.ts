@@ -13,6 +13,7 @@ import { ApiEventRecorder } from '../client/event-recorder.ts';
 import { HttpsTransport } from '../client/https-transport.ts';
 import { InformerFactory } from '../client/informer.ts';
 import { ClusterDns } from '../dns/cluster-dns.ts';
+import { IngressAgent } from '../ingress/ingress-agent.ts';
 import { Kubelet } from '../kubelet/kubelet.ts';
 import { NodeNetwork } from '../network/node-network.ts';
 import { HealthServer } from '../proxy/health-server.ts';
@@ -63,8 +64,10 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     new HttpsTransport({ server, ca: credentials.ca, cert: pair.certificate, key: pair.key, userAgent });
   const nodeTransport = connect(credentials.kubelet, 'kubelet/v1.36.0');
   const networkTransport = connect(credentials.network, 'cox-network');
+  const ingressTransport = connect(credentials.ingress, 'cox-ingress');
   const nodeInformers = new InformerFactory({ transport: nodeTransport, log });
   const networkInformers = new InformerFactory({ transport: networkTransport, log });
+  const ingressInformers = new InformerFactory({ transport: ingressTransport, log });
 
   const network = new NodeNetwork({
     nodeName: config.node,
@@ -108,6 +111,19 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     log,
     clock,
   });
+  const ingress = new IngressAgent({
+    nodeName: config.node,
+    nodeIps: config.nodeAddresses,
+    runDir: config.runDir,
+    transport: ingressTransport,
+    ingressInformers,
+    informers: networkInformers,
+    nodeTransport: networkTransport,
+    nameservers: [config.clusterDns],
+    defaultCertificate: `${credentials.ingressServing.certificate}\n${credentials.ingressServing.key}`,
+    log,
+    clock,
+  });
   const kubelet = new Kubelet({
     nodeName: config.node,
     nodeIps: config.nodeAddresses,
@@ -126,13 +142,15 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     clock,
     random,
   });
-  const parts = [network.run(signal), proxy.run(signal), proxyHealth.run(signal), dns.run(signal), kubelet.run(signal)];
+  const parts = [network, proxy, proxyHealth, dns, ingress, kubelet].map(part => part.run(signal));
   // A new cluster's server starts beside this agent: lists that fail meanwhile would come back late.
   await untilAccepting(server, { atMostMs: SERVER_WAIT_MS_MAX, signal, clock });
   networkInformers.start(signal);
+  ingressInformers.start(signal);
   nodeInformers.start(signal);
   keepCompiledCode(clock);
   await Promise.all(parts);
   nodeTransport.close();
   networkTransport.close();
+  ingressTransport.close();
 }

@@ -3,7 +3,7 @@
 import { join } from 'node:path';
 import type { KeyPair } from '../apiserver/certificates/certificate.ts';
 import { defaultServerNames, ensurePki, type Pki } from '../apiserver/certificates/pki.ts';
-import { NODE_NETWORK_GROUP } from './addons.ts';
+import { INGRESS_GROUP, NODE_NETWORK_GROUP } from './addons.ts';
 import { type ClusterRanges, kubernetesAddress } from './cluster-ranges.ts';
 
 export interface AgentCredentials {
@@ -14,6 +14,10 @@ export interface AgentCredentials {
   readonly serving: KeyPair;
   /** Proxy, DNS and overlay. */
   readonly network: KeyPair;
+  /** Reads Ingresses and the Secrets they mention. */
+  readonly ingress: KeyPair;
+  /** Shown to clients that ask for a host without a certificate. */
+  readonly ingressServing: KeyPair;
 }
 
 export const pkiDir = (stateDir: string): string => join(stateDir, 'pki');
@@ -35,13 +39,20 @@ export async function agentCredentials(
   node: { readonly name: string; readonly addresses: readonly string[] },
 ): Promise<AgentCredentials> {
   const subject = { commonName: `system:node:${node.name}`, organizations: ['system:nodes'] };
-  const [kubelet, serving, network] = await Promise.all([
+  const [kubelet, serving, network, ingress, ingressServing] = await Promise.all([
     pki.ensureClient(`${node.name}-kubelet`, subject),
     pki.ensureServer(`${node.name}-serving`, subject, [node.name, ...node.addresses]),
     pki.ensureClient(`${node.name}-network`, {
       commonName: `system:coxswain:network:${node.name}`,
       organizations: [NODE_NETWORK_GROUP],
     }),
+    pki.ensureClient(`${node.name}-ingress`, {
+      commonName: `system:coxswain:ingress:${node.name}`,
+      organizations: [INGRESS_GROUP],
+    }),
+    pki.ensureServer('ingress-default', { commonName: 'Coxswain ingress default certificate', organizations: [] }, [
+      'ingress.local',
+    ]),
   ]);
-  return { ca: pki.ca, kubelet, serving, network };
+  return { ca: pki.ca, kubelet, serving, network, ingress, ingressServing };
 }

@@ -3,7 +3,7 @@
  * installed with apt after saying which and why; anything else is one clear message with the command that mends it.
  */
 
-import { spawnSync } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { failure } from '../base/errors.ts';
 
@@ -86,4 +86,38 @@ export function ensurePrerequisites(say: (line: string) => void): void {
     stop(
       `could not install ${names.join(', ')}: ${(result.stderr || result.stdout).trim().split('\n').slice(-3).join(' ')}; run: apt-get update && ${command}`,
     );
+}
+
+const HAPROXY_PACKAGE = { package: 'haproxy', file: '/usr/sbin/haproxy' };
+// Installing must not start Debian's own HAProxy service on the machine.
+const INSTALL_HAPROXY = `
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+  printf '#!/bin/sh\\nexit 101\\n' >$policy && chmod 755 $policy
+  trap 'rm -f $policy' EXIT
+fi
+apt-get install -y --no-install-recommends ${HAPROXY_PACKAGE.package} || { apt-get update && apt-get install -y --no-install-recommends ${HAPROXY_PACKAGE.package}; }
+`;
+const INSTALL_MS_MAX = 300_000;
+
+/**
+ * What a node's ingress data plane needs, installed when the first Ingress comes. Called inside the segment; the package comes through the
+ * machine's network.
+ */
+export function ensureIngressPrerequisites({ machineNetnsFd }: { readonly machineNetnsFd: number }): Promise<void> {
+  if (existsSync(HAPROXY_PACKAGE.file)) return Promise.resolve();
+  const advice =
+    'Ingress needs HAProxy; install it with: apt-get update && apt-get install --no-install-recommends haproxy';
+  if (!existsSync('/usr/bin/apt-get')) return Promise.reject(failure(500, 'InternalError', advice));
+  return new Promise((resolve, reject) => {
+    execFile(
+      '/usr/bin/nsenter',
+      [`--net=/proc/${process.pid}/fd/${machineNetnsFd}`, '/bin/sh', '-c', INSTALL_HAPROXY],
+      { env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }, timeout: INSTALL_MS_MAX },
+      (error, _out, messages) =>
+        error
+          ? reject(failure(500, 'InternalError', `${advice} (${messages.trim().split('\n').at(-1) ?? ''})`))
+          : resolve(),
+    );
+  });
 }

@@ -11,8 +11,10 @@ import { systemClock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import { createLogger } from '../base/log.ts';
 import { systemRandom } from '../base/random.ts';
+import { ApiEventRecorder } from '../client/event-recorder.ts';
 import { InformerFactory } from '../client/informer.ts';
 import { startControllers } from '../controllers/start.ts';
+import { IngressController } from '../ingress/ingress-controller.ts';
 import { startScheduler } from '../scheduler/scheduler.ts';
 import { LmdbStore } from '../store/lmdb.ts';
 import { listenTcp } from '../sys/socket.ts';
@@ -21,6 +23,7 @@ import type { ClusterRanges } from './cluster-ranges.ts';
 import { keepCompiledCode } from './compile-cache.ts';
 import { Gateway } from './gateway.ts';
 import { openPki } from './pki.ts';
+import { ensureIngressPrerequisites } from './prerequisites.ts';
 
 export interface ServerConfig {
   readonly cluster: string;
@@ -34,6 +37,8 @@ export interface ServerConfig {
   readonly port: number;
   readonly ranges: ClusterRanges;
   readonly nodePortRange: { readonly first: number; readonly last: number };
+  /** The first address pool of the cluster. */
+  readonly loadBalancerAddresses: readonly string[];
   readonly clusterDomain: string;
   readonly clusterDns: string;
 }
@@ -88,6 +93,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
     caPem: pki.ca,
     clusterCidrs: ranges.podCidrs,
     nodeCidrMaskSizes: ranges.nodeMaskSizes,
+    loadBalancerAddresses: config.loadBalancerAddresses,
   });
   startScheduler({
     transport: server.transport(LOOPBACK_USER, 'kube-scheduler'),
@@ -97,10 +103,19 @@ export async function runServer(config: ServerConfig): Promise<void> {
     random,
     signal: stop.signal,
   });
+  const ingressTransport = server.transport(LOOPBACK_USER, 'ingress-controller');
+  const ingress = new IngressController({
+    transport: ingressTransport,
+    informers,
+    events: new ApiEventRecorder({ transport: ingressTransport, component: 'ingress-controller', log, clock }),
+    prepare: () => ensureIngressPrerequisites({ machineNetnsFd: config.machineNetnsFd }),
+    log,
+    clock,
+  }).run(stop.signal);
   keepCompiledCode(clock);
   const gateway = new Gateway({ informers, machineNetns: config.machineNetnsFd, log }).run(stop.signal);
   await new Promise<void>(resolve => stop.signal.addEventListener('abort', () => resolve(), { once: true }));
-  await gateway;
+  await Promise.all([gateway, ingress]);
   await server.close();
   await store.close();
 }
