@@ -10,6 +10,7 @@ import { silentLogger } from '../base/log.ts';
 import { systemRandom } from '../base/random.ts';
 import {
   ENDPOINT_SLICES,
+  IP_ADDRESSES,
   NAMESPACES,
   NODES,
   POD_DISRUPTION_BUDGETS,
@@ -18,7 +19,6 @@ import {
   SERVICES,
 } from '../client/resources.ts';
 import { openMemoryStore } from '../store/memory.ts';
-import { IP_ADDRESSES } from './allocators/cluster-addresses.ts';
 import { ensurePki, type Pki } from './certificates/pki.ts';
 import { LOOPBACK_USER } from './request.ts';
 import { createSecurity, type Security } from './security.ts';

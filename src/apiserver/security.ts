@@ -14,8 +14,10 @@ import { ensureBootstrapObjects } from './admission/bootstrap-objects.ts';
 import type { AdmissionContext } from './admission/context.ts';
 import { admissionPlugins } from './admission/registry.ts';
 import { ResourceQuota } from './admission/resource-quota.ts';
+import { AllocationRepair } from './allocators/allocation-repair.ts';
 import { ClusterAddresses } from './allocators/cluster-addresses.ts';
 import { ensureKubernetesService, keepKubernetesService } from './allocators/kubernetes-service.ts';
+import { NodePorts } from './allocators/node-ports.ts';
 import { ServiceAllocator } from './allocators/service-allocator.ts';
 import { RequestAuthenticator } from './authn/authenticator.ts';
 import { ServiceAccountTokens } from './authn/service-account-tokens.ts';
@@ -101,7 +103,8 @@ export function createSecurity(options: SecurityOptions): Security {
   const admission = admissionPlugins(context, quota).filter(plugin => !disabled.includes(plugin.name));
 
   const addresses = new ClusterAddresses({ reader, transport, random, log, cidrs: options.serviceCidrs });
-  const services = new ServiceAllocator({ addresses, reader, random, log, nodePortRange: options.nodePortRange });
+  const ports = new NodePorts({ reader, random, range: options.nodePortRange });
+  const services = new ServiceAllocator({ addresses, ports });
   const stored = options.stored ?? (() => transport() as Transport & StoredObjects);
   const kubelets = new KubeletConnections({
     reader,
@@ -129,7 +132,7 @@ export function createSecurity(options: SecurityOptions): Security {
       await Promise.all([policy.bootstrap(), ensureKubernetesService(kubernetes)]);
       keepKubernetesService(kubernetes);
       policy.watchAggregation();
-      addresses.repair();
+      new AllocationRepair({ addresses, ports, reader, transport, clock, log }).start();
       quota.start();
     },
   };

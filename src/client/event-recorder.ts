@@ -37,6 +37,9 @@ export interface EventRecorder {
   ): void;
 }
 
+/** By all recorders of the process: two may write about one object in the same millisecond. */
+let written = 0;
+
 export class ApiEventRecorder implements EventRecorder {
   readonly #transport: Transport;
   readonly #component: string;
@@ -94,7 +97,8 @@ export class ApiEventRecorder implements EventRecorder {
         // The event has expired meanwhile: write it anew below.
       }
     }
-    const name = `${metadata.name}.${BigInt(Math.floor(nowMs * 1e6)).toString(16)}${(this.#seen.size & 0xff).toString(16).padStart(2, '0')}`;
+    // An IPAddress may be named `fd00::1`.
+    const name = `${metadata.name.replaceAll(':', '-')}.${BigInt(Math.floor(nowMs * 1e6)).toString(16)}${(written++ & 0xff).toString(16).padStart(2, '0')}`;
     const event: RecordedEvent = {
       apiVersion: 'v1',
       kind: 'Event',

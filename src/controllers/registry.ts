@@ -21,6 +21,7 @@ import { replicationController } from './replicationcontroller/controller.ts';
 import { rootCa } from './rootca/controller.ts';
 import type { ControllerDefinition } from './runtime/controller.ts';
 import { serviceAccount } from './serviceaccount/controller.ts';
+import { serviceCidr } from './servicecidr/controller.ts';
 import { statefulSet } from './statefulset/controller.ts';
 import { taintEviction } from './tainteviction/controller.ts';
 import { ttlAfterFinished } from './ttlafterfinished/controller.ts';
@@ -29,6 +30,7 @@ export const controllers: readonly ControllerDefinition[] = [
   serviceAccount,
   rootCa,
   nodeIpam,
+  serviceCidr,
   nodeLifecycle,
   taintEviction,
   deployment,

@@ -3,7 +3,7 @@
  * returns what is wrong with the value, empty when nothing is. Keys and values of labels are in `labels.ts`.
  */
 
-import { isIP } from 'node:net';
+import { isIP, SocketAddress } from 'node:net';
 
 const NONE: readonly string[] = Object.freeze([]);
 
@@ -208,6 +208,12 @@ export function percentProblems(value: string): Problems {
 /** 4, 6 or 0. Leading zeros in octets are refused, as upstream does for new values. */
 export function ipFamily(value: string): 0 | 4 | 6 {
   return isIP(value.includes('%') ? '' : value) as 0 | 4 | 6;
+}
+
+/** The one spelling of an address (RFC 5952); undefined when it is none. */
+export function canonicalIp(value: string): string | undefined {
+  const family = ipFamily(value);
+  return family === 6 ? new SocketAddress({ address: value, family: 'ipv6' }).address : family ? value : undefined;
 }
 
 export function ipProblems(value: string): Problems {

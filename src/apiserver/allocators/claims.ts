@@ -6,7 +6,11 @@
 
 import type { Random } from '../../base/random.ts';
 
+/** `namespace/name` of a Service. */
 export type Owner = string;
+
+export const ownerOf = ({ metadata }: { metadata: { namespace?: string; name: string } }): Owner =>
+  `${metadata.namespace}/${metadata.name}`;
 
 export interface Band {
   readonly first: number;

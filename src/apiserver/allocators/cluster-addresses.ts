@@ -5,21 +5,25 @@
  */
 
 import type { Service } from '../../api/core/v1.gen.ts';
+import { canonicalIp } from '../../api/machinery/names.ts';
 import type { IPAddress, ServiceCIDR } from '../../api/networking/v1.gen.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
-import { SERVICES } from '../../client/resources.ts';
+import { IP_ADDRESSES, SERVICE_CIDRS, SERVICES } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
 import type { Reader } from '../request.ts';
-import { AddressRange, canonicalAddress, type Family, familyOf } from './address-range.ts';
-import { findFree, type Owner } from './claims.ts';
+import { AddressRange, type Family, familyOf } from './address-range.ts';
+import { findFree, type Owner, ownerOf } from './claims.ts';
+import { clusterIpsOf } from './service-fields.ts';
 
-export const IP_ADDRESSES = { group: 'networking.k8s.io', version: 'v1', resource: 'ipaddresses' };
-export const SERVICE_CIDRS = { group: 'networking.k8s.io', version: 'v1', resource: 'servicecidrs' };
+/** The ServiceCIDR of the cluster's own ranges. */
+export const DEFAULT_SERVICE_CIDR = 'kubernetes';
 const MANAGER = 'ipallocator.k8s.io';
+const MANAGED_BY = 'ipaddress.kubernetes.io/managed-by';
+const IP_FAMILY = 'ipaddress.kubernetes.io/ip-family';
 /** Owner of an address whose IPAddress object a user made. */
-const RESERVED = '(IPAddress)';
+export const RESERVED = '(IPAddress)';
 /** IPAddress writes under way at once; few, so that requests of clients come first. */
 const RECORD_WORKERS = 4;
 
@@ -36,32 +40,48 @@ export class ClusterAddresses {
   readonly #options: ClusterAddressesOptions;
   readonly #owners = new Map<string, Owner>();
   readonly #defaults: readonly AddressRange[];
+  /** Those that addresses are given from. */
   #ranges: readonly AddressRange[];
+  /** Also those of ServiceCIDRs that are on their way out. */
+  #allRanges: readonly AddressRange[];
   #loaded = false;
   readonly #pending = new Set<string>();
+  readonly #writing = new Set<string>();
   #workers = 0;
 
   constructor(options: ClusterAddressesOptions) {
     this.#options = options;
     this.#defaults = options.cidrs.map(cidr => new AddressRange(cidr));
     this.#ranges = this.#defaults;
+    this.#allRanges = this.#defaults;
   }
 
   get defaultFamily(): Family {
     return this.#defaults[0]!.family;
   }
+  /** As the server was told: a ServiceCIDR of another family adds none. */
   hasFamily(family: Family): boolean {
-    return this.#ranges.some(range => range.family === family);
+    return this.#defaults.some(range => range.family === family);
+  }
+  /** Within the range of some ServiceCIDR, be it ready or not. */
+  isInRange(address: string): boolean {
+    this.#load();
+    return this.#allRanges.some(range => range.offsetOf(address) !== undefined);
+  }
+  /** What is taken, by address. */
+  owners(): ReadonlyMap<string, Owner> {
+    this.#load();
+    return this.#owners;
   }
   ownerOf(address: string): Owner | undefined {
     this.#load();
-    return this.#owners.get(canonicalAddress(address) ?? address);
+    return this.#owners.get(canonicalIp(address) ?? address);
   }
 
   /** Takes an address. Returns what is wrong with it, in upstream's words, or undefined when it is now the owner's. */
   take(address: string, owner: Owner): string | undefined {
     this.#load();
-    const canonical = canonicalAddress(address);
+    const canonical = canonicalIp(address);
     if (canonical === undefined) return 'the provided network does not match the current range';
     const range = this.#ranges.find(candidate => candidate.offsetOf(canonical) !== undefined);
     if (!range) return 'the provided network does not match the current range';
@@ -90,28 +110,22 @@ export class ClusterAddresses {
 
   /** Frees the address if it is the owner's. */
   free(address: string, owner: Owner): void {
-    const canonical = canonicalAddress(address) ?? address;
+    const canonical = canonicalIp(address) ?? address;
     if (this.#owners.get(canonical) === owner) this.#owners.delete(canonical);
   }
 
   /** Brings the IPAddress object of the address in line with its owner, soon. */
   record(address: string): void {
-    this.#pending.add(canonicalAddress(address) ?? address);
+    this.#pending.add(canonicalIp(address) ?? address);
     while (this.#workers < RECORD_WORKERS && this.#workers < this.#pending.size) {
       this.#workers++;
       void this.#work();
     }
   }
 
-  /** Rebuilds ownership and repairs IPAddress objects: missing ones are made, those without a Service removed. */
-  repair(): void {
-    this.#load();
-    const recorded = new Set<string>();
-    for (const object of this.#options.reader().list(IP_ADDRESSES) as readonly IPAddress[]) {
-      recorded.add(object.metadata.name);
-      if (!this.#owners.has(object.metadata.name)) this.record(object.metadata.name);
-    }
-    for (const [address, owner] of this.#owners) if (owner !== RESERVED && !recorded.has(address)) this.record(address);
+  /** Its IPAddress object is about to be written. */
+  isPending(address: string): boolean {
+    return this.#pending.has(address) || this.#writing.has(address);
   }
 
   #load(): void {
@@ -119,20 +133,15 @@ export class ClusterAddresses {
     this.#loaded = true;
     const reader = this.#options.reader();
     for (const service of reader.list(SERVICES) as readonly Service[]) {
-      for (const address of service.spec?.clusterIPs ?? []) {
-        const canonical = canonicalAddress(address);
-        if (canonical === undefined) continue;
-        const [owner, other] = [ownerOf(service), this.#owners.get(canonical)];
-        if (other !== undefined) this.#options.log.error('two Services have one cluster IP', { address, owner, other });
-        else this.#owners.set(canonical, owner);
+      for (const address of clusterIpsOf(service)) {
+        const canonical = canonicalIp(address);
+        if (canonical !== undefined && !this.#owners.has(canonical)) this.#owners.set(canonical, ownerOf(service));
       }
     }
     const changed = (object: IPAddress | undefined, old: IPAddress | undefined) => {
       const name = (object ?? old)!.metadata.name;
       if (object && !isOurs(object) && !this.#owners.has(name)) this.#owners.set(name, RESERVED);
       if (!object && this.#owners.get(name) === RESERVED) this.#owners.delete(name);
-      // Somebody removed the record of an address that is in use.
-      else if (!object && this.#owners.has(name)) this.record(name);
     };
     for (const object of reader.list(IP_ADDRESSES) as readonly IPAddress[]) changed(object, undefined);
     reader.onChange(IP_ADDRESSES, (object, old) =>
@@ -144,24 +153,32 @@ export class ClusterAddresses {
   }
 
   #readRanges(objects: readonly ServiceCIDR[]): void {
-    const ranges = new Map(this.#defaults.map(range => [range.cidr, range]));
+    const ready = new Map<string, AddressRange>();
+    const all = new Map<string, AddressRange>();
+    const add = (range: AddressRange, isReady: boolean) => {
+      all.set(range.cidr, range);
+      if (isReady) ready.set(range.cidr, range);
+    };
+    // Until the object says otherwise, or while somebody has removed it, the server goes by what it was told.
+    if (!objects.some(({ metadata }) => metadata.name === DEFAULT_SERVICE_CIDR))
+      for (const range of this.#defaults) add(range, true);
     for (const { metadata, spec, status } of objects) {
-      if (
-        metadata.deletionTimestamp ||
-        status?.conditions?.some(condition => condition.type === 'Ready' && condition.status === 'False')
-      )
-        continue;
-      for (const cidr of spec?.cidrs ?? []) if (!ranges.has(cidr)) ranges.set(cidr, new AddressRange(cidr));
+      const condition = status?.conditions?.find(({ type }) => type === 'Ready');
+      const isReady = !metadata.deletionTimestamp && condition?.status !== 'False';
+      for (const cidr of spec?.cidrs ?? []) add(new AddressRange(cidr), isReady);
     }
-    this.#ranges = [...ranges.values()];
+    this.#ranges = [...ready.values()];
+    this.#allRanges = [...all.values()];
   }
 
   async #work(): Promise<void> {
     for (const address of this.#pending) {
       this.#pending.delete(address);
+      this.#writing.add(address);
       await this.#reconcile(address).catch(error =>
         this.#options.log.warn('IPAddress could not be written', { address, error: messageOf(error) }),
       );
+      this.#writing.delete(address);
     }
     this.#workers--;
   }
@@ -171,9 +188,9 @@ export class ClusterAddresses {
     const target = { of: IP_ADDRESSES, name: address };
     const existing = this.#options.reader().get(IP_ADDRESSES, '', address) as IPAddress | undefined;
     const owner = this.#owners.get(address);
-    if (owner === RESERVED || (existing && !isOurs(existing))) return;
+    if (owner === RESERVED || (owner === undefined && existing && !isOurs(existing))) return;
     try {
-      if (existing && (owner === undefined || parentOf(existing) !== owner))
+      if (existing && (owner === undefined || !isRightRecord(existing, owner)))
         await this.#options.transport().delete(target, { preconditions: { uid: existing.metadata.uid! } });
       else if (existing) return;
       if (this.#owners.get(address) === owner && owner !== undefined)
@@ -186,11 +203,20 @@ export class ClusterAddresses {
   }
 }
 
-export const ownerOf = (service: { metadata: { namespace?: string; name: string } }): Owner =>
-  `${service.metadata.namespace}/${service.metadata.name}`;
-const isOurs = (object: IPAddress): boolean =>
-  object.metadata.labels?.['ipaddress.kubernetes.io/managed-by'] === MANAGER;
-const parentOf = ({ spec }: IPAddress): Owner => `${spec?.parentRef?.namespace}/${spec?.parentRef?.name}`;
+/** Written by the allocator, as its label says. */
+export const isOurs = (object: IPAddress): boolean => object.metadata.labels?.[MANAGED_BY] === MANAGER;
+/** With the labels and the reference that the allocator writes. */
+export function isRightRecord(object: IPAddress, owner: Owner): boolean {
+  const { group, resource } = object.spec?.parentRef ?? {};
+  return (
+    isOurs(object) &&
+    object.metadata.labels?.[IP_FAMILY] === familyOf(object.metadata.name) &&
+    !group &&
+    resource === 'services' &&
+    parentOf(object) === owner
+  );
+}
+export const parentOf = ({ spec }: IPAddress): Owner => `${spec?.parentRef?.namespace}/${spec?.parentRef?.name}`;
 
 function ipAddress(address: string, owner: Owner): IPAddress {
   const [namespace, name] = owner.split('/') as [string, string];
@@ -199,7 +225,7 @@ function ipAddress(address: string, owner: Owner): IPAddress {
     kind: 'IPAddress',
     metadata: {
       name: address,
-      labels: { 'ipaddress.kubernetes.io/ip-family': familyOf(address), 'ipaddress.kubernetes.io/managed-by': MANAGER },
+      labels: { [IP_FAMILY]: familyOf(address), [MANAGED_BY]: MANAGER },
     },
     spec: { parentRef: { group: '', resource: 'services', namespace, name } },
   };

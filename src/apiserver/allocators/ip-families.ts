@@ -1,5 +1,6 @@
 /** Fills ipFamilyPolicy and ipFamilies of a Service from what it asks for and what the cluster has; upstream's `initIPFamilyFields`. */
 
+import { clusterAddressErrors } from '../../api/core/service-validation.ts';
 import type { Service, ServiceSpec } from '../../api/core/v1.gen.ts';
 import { type FieldError, fieldErrors, invalid } from '../../base/errors.ts';
 import { type Family, familyOf } from './address-range.ts';
@@ -20,12 +21,11 @@ export function fillIpFamilies(service: Service, old: Service | undefined, clust
   };
   // A PreferDualStack service is not up- or downgraded because the cluster changed around it.
   if (
-    before &&
+    before?.type === spec.type &&
     spec.ipFamilyPolicy === 'PreferDualStack' &&
-    before.ipFamilyPolicy === 'PreferDualStack' &&
-    same(spec.ipFamilies, before.ipFamilies) &&
-    same(spec.clusterIPs, before.clusterIPs) &&
-    before.ipFamilies?.length
+    (before?.ipFamilyPolicy ?? 'PreferDualStack') === 'PreferDualStack' &&
+    same(spec.ipFamilies, before?.ipFamilies) &&
+    same(spec.clusterIPs, before?.clusterIPs)
   )
     return;
 
@@ -33,6 +33,7 @@ export function fillIpFamilies(service: Service, old: Service | undefined, clust
   const headless = spec.clusterIP === 'None';
   spec.ipFamilyPolicy ??= before?.ipFamilyPolicy ?? (headless && selectorless ? 'RequireDualStack' : 'SingleStack');
   const policy = spec.ipFamilyPolicy;
+  refuse(clusterAddressErrors(spec));
   const errors: FieldError[] = [];
   const policyError = (detail: string) => errors.push(fieldErrors.invalid('spec.ipFamilyPolicy', policy, detail));
 
@@ -95,5 +96,5 @@ const same = (a: readonly string[] | undefined, b: readonly string[] | undefined
   (a ?? []).join() === (b ?? []).join();
 
 function reduced(after: readonly string[] | undefined, before: readonly string[] | undefined): boolean {
-  return after?.length === 1 && before?.length === 2 && after[0] === before[0];
+  return (after?.length ?? 0) > 0 && after!.length < (before?.length ?? 0);
 }

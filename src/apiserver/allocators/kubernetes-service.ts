@@ -11,11 +11,12 @@ import type { ServiceCIDR } from '../../api/networking/v1.gen.ts';
 import { type Clock, formatTime } from '../../base/clock.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
-import { ENDPOINT_SLICES, ENDPOINTS, SERVICES } from '../../client/resources.ts';
+import { ApiEventRecorder } from '../../client/event-recorder.ts';
+import { ENDPOINT_SLICES, ENDPOINTS, SERVICE_CIDRS, SERVICES } from '../../client/resources.ts';
 import type { ResourceId, Transport } from '../../client/transport.ts';
 import type { Reader } from '../request.ts';
 import { AddressRange } from './address-range.ts';
-import { SERVICE_CIDRS } from './cluster-addresses.ts';
+import { DEFAULT_SERVICE_CIDR } from './cluster-addresses.ts';
 
 const MEND_MS = 1000;
 
@@ -23,6 +24,7 @@ export interface KubernetesServiceOptions {
   readonly reader: () => Reader;
   readonly transport: () => Transport;
   readonly clock: Clock;
+  readonly log: Logger;
   readonly cidrs: readonly string[];
   /** Where pods and nodes reach this API server; not a loopback address. */
   readonly advertise: { readonly address: string; readonly port: number };
@@ -90,7 +92,7 @@ export async function ensureKubernetesService(options: KubernetesServiceOptions)
 }
 
 /** Brings back what was deleted, soon after. */
-export function keepKubernetesService(options: KubernetesServiceOptions & { readonly log: Logger }): void {
+export function keepKubernetesService(options: KubernetesServiceOptions): void {
   let isDue = false;
   const mend = (object: KubeObject | undefined, old: KubeObject | undefined) => {
     const { name, namespace } = old?.metadata ?? {};
@@ -108,25 +110,42 @@ export function keepKubernetesService(options: KubernetesServiceOptions & { read
     options.reader().onChange(resource, mend);
 }
 
+// A range of the other family may be added to it, nothing else: what Services have must stay within.
 async function ensureServiceCidr(options: KubernetesServiceOptions): Promise<void> {
-  const { reader, transport, clock, cidrs } = options;
-  let existing = reader().get(SERVICE_CIDRS, '', 'kubernetes') as ServiceCIDR | undefined;
-  existing ??= (await transport().create({ of: SERVICE_CIDRS, name: 'kubernetes' }, {
+  const { reader, transport, clock, log, cidrs } = options;
+  const target = { of: SERVICE_CIDRS, name: DEFAULT_SERVICE_CIDR };
+  let object = reader().get(SERVICE_CIDRS, '', DEFAULT_SERVICE_CIDR) as ServiceCIDR | undefined;
+  object ??= (await transport().create(target, {
     apiVersion: 'networking.k8s.io/v1',
     kind: 'ServiceCIDR',
-    metadata: { name: 'kubernetes' },
+    metadata: { name: DEFAULT_SERVICE_CIDR },
     spec: { cidrs: [...cidrs] },
   } as KubeObject)) as ServiceCIDR;
-  if (existing.status?.conditions?.some(condition => condition.type === 'Ready' && condition.status === 'True')) return;
+  if (object.metadata.deletionTimestamp) return;
+  const stored = object.spec?.cidrs ?? [];
+  if (stored.length === 1 && cidrs.length === 2 && stored[0] === cidrs[0])
+    object = (await transport().update(target, {
+      ...object,
+      spec: { cidrs: [...cidrs] },
+    } as KubeObject)) as ServiceCIDR;
+  else if (!same(stored, cidrs)) {
+    const message = `The default ServiceCIDR [${stored.join(' ')}] does not match the controller flag configurations [${cidrs.join(' ')}]`;
+    log.warn(message);
+    const component = 'kubernetes-service-cidr-controller';
+    const events = new ApiEventRecorder({ transport: transport(), component, clock, log });
+    events.event(object, 'Warning', 'KubernetesDefaultServiceCIDRInconsistent', message);
+    return;
+  }
+  if (object.status?.conditions?.some(({ type }) => type === 'Ready')) return;
   const ready = {
     type: 'Ready',
     status: 'True',
     reason: '',
-    message: 'Kubernetes Service CIDR is ready',
+    message: 'Kubernetes default Service CIDR is ready',
     lastTransitionTime: formatTime(clock.now()),
   };
-  await transport().update({ of: SERVICE_CIDRS, name: 'kubernetes', subresource: 'status' }, {
-    ...existing,
+  await transport().update({ ...target, subresource: 'status' }, {
+    ...object,
     status: { conditions: [ready] },
   } as KubeObject);
 }

@@ -3,9 +3,10 @@ import { test } from 'node:test';
 import type { Service, ServiceSpec } from '../../api/core/v1.gen.ts';
 import { silentLogger } from '../../base/log.ts';
 import { seededRandom } from '../../base/random.ts';
-import { SERVICES } from '../../client/resources.ts';
+import { IP_ADDRESSES, SERVICE_CIDRS, SERVICES } from '../../client/resources.ts';
 import { FakeReader } from '../fake-reader.ts';
-import { ClusterAddresses, IP_ADDRESSES } from './cluster-addresses.ts';
+import { ClusterAddresses } from './cluster-addresses.ts';
+import { NodePorts } from './node-ports.ts';
 import { ServiceAllocator } from './service-allocator.ts';
 
 function setup(cidrs = ['10.96.0.0/12'], reader = new FakeReader()) {
@@ -17,13 +18,8 @@ function setup(cidrs = ['10.96.0.0/12'], reader = new FakeReader()) {
     log: silentLogger,
     cidrs,
   });
-  const allocator = new ServiceAllocator({
-    addresses,
-    reader: () => reader,
-    random,
-    log: silentLogger,
-    nodePortRange: { first: 30000, last: 32767 },
-  });
+  const ports = new NodePorts({ reader: () => reader, random, range: { first: 30000, last: 32767 } });
+  const allocator = new ServiceAllocator({ addresses, ports });
   const write = (name: string, spec: ServiceSpec, old?: Service): Service => {
     const service: Service = {
       apiVersion: 'v1',
@@ -36,7 +32,7 @@ function setup(cidrs = ['10.96.0.0/12'], reader = new FakeReader()) {
     committed();
     return service;
   };
-  return { reader, addresses, allocator, write };
+  return { reader, addresses, ports, allocator, write };
 }
 const settle = async () => {
   for (let i = 0; i < 8; i++) await new Promise(resolve => setImmediate(resolve));
@@ -193,4 +189,187 @@ test('a full range says so, and no address is given twice', () => {
   for (let i = 0; i < 14; i++) given.add(write(`s${i}`, {}).spec!.clusterIP!);
   assert.equal(given.size, 14);
   assert.throws(() => write('more', {}), /Internal error occurred: failed to allocate a serviceIP: range is full/);
+});
+
+const DUAL = ['10.96.0.0/16', 'fd00:10:96::/108'];
+/** Families, addresses by family, and policy, in short: `IPv4,IPv6 4,6 RequireDualStack`. */
+const shape = ({ spec }: Service): string =>
+  `${spec!.ipFamilies} ${(spec!.clusterIPs ?? []).map(ip => (ip === 'None' ? ip : ip.includes(':') ? 6 : 4))} ${spec!.ipFamilyPolicy}`;
+
+test('each policy and family order, on each kind of cluster', () => {
+  const four = ['10.96.0.0/16'];
+  const six = ['fd00:10:96::/108'];
+  const reversed = [...DUAL].reverse();
+  const dualError = /this cluster is not configured for dual-stack services/;
+  const cases: [cidrs: string[], spec: ServiceSpec, expected: string | RegExp][] = [
+    [four, {}, 'IPv4 4 SingleStack'],
+    [six, {}, 'IPv6 6 SingleStack'],
+    [DUAL, {}, 'IPv4 4 SingleStack'],
+    [reversed, {}, 'IPv6 6 SingleStack'],
+    [DUAL, { ipFamilyPolicy: 'SingleStack', ipFamilies: ['IPv6'] }, 'IPv6 6 SingleStack'],
+    [four, { ipFamilyPolicy: 'PreferDualStack' }, 'IPv4 4 PreferDualStack'],
+    [DUAL, { ipFamilyPolicy: 'PreferDualStack' }, 'IPv4,IPv6 4,6 PreferDualStack'],
+    [reversed, { ipFamilyPolicy: 'PreferDualStack' }, 'IPv6,IPv4 6,4 PreferDualStack'],
+    [DUAL, { ipFamilyPolicy: 'PreferDualStack', ipFamilies: ['IPv6'] }, 'IPv6,IPv4 6,4 PreferDualStack'],
+    [DUAL, { ipFamilyPolicy: 'RequireDualStack', ipFamilies: ['IPv6', 'IPv4'] }, 'IPv6,IPv4 6,4 RequireDualStack'],
+    [DUAL, { ipFamilyPolicy: 'RequireDualStack', clusterIP: 'fd00:10:96::7' }, 'IPv6,IPv4 6,4 RequireDualStack'],
+    [four, { ipFamilyPolicy: 'RequireDualStack' }, dualError],
+    [four, { ipFamilies: ['IPv6'] }, /spec\.ipFamilies\[0\]: Invalid value: "IPv6": not configured on this cluster/],
+    [DUAL, { ipFamilies: ['IPv4', 'IPv6'] }, /when multiple IP families are specified/],
+    [
+      DUAL,
+      { clusterIP: '10.96.0.9', clusterIPs: ['10.96.0.9', 'fd00:10:96::9'] },
+      /spec\.ipFamilyPolicy: Invalid value: "SingleStack": must be 'RequireDualStack' or 'PreferDualStack' when multiple cluster IPs are specified/,
+    ],
+    [four, { clusterIP: 'fd00::1' }, /spec\.clusterIPs\[0\]: .*IPv6 is not configured on this cluster/],
+    [
+      DUAL,
+      { clusterIP: '10.96.0.9', ipFamilies: ['IPv6'] },
+      /expected an IPv6 value as indicated by `ipFamilies\[0\]`/,
+    ],
+    [
+      DUAL,
+      { clusterIP: 'None', selector: { a: 'b' }, ipFamilyPolicy: 'PreferDualStack' },
+      'IPv4,IPv6 None PreferDualStack',
+    ],
+    [four, { clusterIP: 'None', selector: { a: 'b' }, ipFamilyPolicy: 'RequireDualStack' }, dualError],
+    [four, { clusterIP: 'None' }, 'IPv4,IPv6 None RequireDualStack'],
+    [six, { clusterIP: 'None' }, 'IPv6,IPv4 None RequireDualStack'],
+    [four, { clusterIP: 'None', ipFamilyPolicy: 'SingleStack', ipFamilies: ['IPv6'] }, 'IPv6 None SingleStack'],
+  ];
+  for (const [cidrs, spec, expected] of cases) {
+    const { write } = setup(cidrs);
+    if (typeof expected === 'string') assert.equal(shape(write('a', spec)), expected);
+    else assert.throws(() => write('a', spec), expected, JSON.stringify(spec));
+  }
+});
+
+test('upgrade and downgrade: the second address comes and goes, the first stays', () => {
+  const { addresses, write } = setup(DUAL);
+  const one = write('a', {});
+  const first = one.spec!.clusterIP!;
+  const two = write('a', { ...one.spec, ipFamilyPolicy: 'RequireDualStack' }, one);
+  assert.equal(shape(two), 'IPv4,IPv6 4,6 RequireDualStack');
+  assert.equal(two.spec!.clusterIP, first);
+  const second = two.spec!.clusterIPs![1]!;
+  assert.equal(addresses.ownerOf(second), 'default/a');
+  // Asked for by leaving out the second address, without a policy that allows it.
+  assert.throws(
+    () => write('a', { ...two.spec, clusterIPs: [first], ipFamilies: ['IPv4'] }, two),
+    /must be 'SingleStack' to release the secondary cluster IP/,
+  );
+  assert.equal(addresses.ownerOf(second), 'default/a');
+  const three = write('a', { ...two.spec, ipFamilyPolicy: 'SingleStack' }, two);
+  assert.equal(shape(three), 'IPv4 4 SingleStack');
+  assert.deepEqual([addresses.ownerOf(first), addresses.ownerOf(second)], ['default/a', undefined]);
+  const named = write(
+    'a',
+    { ...three.spec, ipFamilyPolicy: 'PreferDualStack', clusterIPs: [first, 'fd00:10:96::77'] },
+    three,
+  );
+  assert.deepEqual(named.spec!.clusterIPs, [first, 'fd00:10:96::77']);
+  // A PUT that knows only clusterIP keeps both.
+  const { clusterIPs: _, ipFamilies: __, ...old } = named.spec!;
+  assert.deepEqual(write('a', old, named).spec!.clusterIPs, named.spec!.clusterIPs);
+});
+
+test('an update that would change an address claims nothing, for validation refuses it', () => {
+  const { addresses, allocator, write } = setup();
+  const one = write('a', { clusterIP: '10.96.0.10' });
+  write('b', { clusterIP: '10.96.0.11' });
+  for (const clusterIP of ['10.96.0.11', '10.96.0.12']) {
+    const next = { ...one, spec: { ...one.spec, clusterIP, clusterIPs: ['10.96.0.10'] } };
+    allocator.claim(next, one, { dryRun: false }).failed();
+    assert.deepEqual(next.spec.clusterIPs, [clusterIP]);
+  }
+  assert.equal(addresses.ownerOf('10.96.0.12'), undefined);
+  assert.equal(addresses.ownerOf('10.96.0.10'), 'default/a');
+});
+
+test('every change of type frees what the new one has not and claims what it needs', () => {
+  const types = ['ClusterIP', 'NodePort', 'LoadBalancer', 'ExternalName'] as const;
+  for (const from of types)
+    for (const to of types) {
+      const { addresses, ports, write } = setup(DUAL);
+      const extra = (type: string): ServiceSpec => ({
+        type,
+        ports: [{ port: 80 }],
+        ...(type === 'LoadBalancer' ? { externalTrafficPolicy: 'Local' } : {}),
+        ...(type === 'ExternalName' ? { externalName: 'x.example' } : { ipFamilyPolicy: 'RequireDualStack' }),
+      });
+      const one = write('a', extra(from));
+      // As `kubectl patch` sends it: all that was there, and the type.
+      const two = write('a', { ...structuredClone(one.spec), ...extra(to), ports: one.spec!.ports! }, one);
+      const isAddressed = to !== 'ExternalName';
+      assert.equal(two.spec!.clusterIPs?.length ?? 0, isAddressed ? 2 : 0, `${from} to ${to}`);
+      assert.equal(addresses.owners().size, isAddressed ? 2 : 0, `${from} to ${to}`);
+      const expectedPorts = to === 'NodePort' ? 1 : to === 'LoadBalancer' ? 2 : 0;
+      assert.equal(ports.owners().size, expectedPorts, `${from} to ${to}`);
+      assert.equal(two.spec!.healthCheckNodePort !== undefined, to === 'LoadBalancer', `${from} to ${to}`);
+      if (from !== 'ExternalName' && isAddressed) assert.deepEqual(two.spec!.clusterIPs, one.spec!.clusterIPs);
+    }
+});
+
+test('the health check port comes and goes with the policy, and is freed', () => {
+  const { ports, write } = setup();
+  const spec: ServiceSpec = { type: 'LoadBalancer', ports: [{ port: 80 }] };
+  const one = write('lb', { ...spec, externalTrafficPolicy: 'Cluster' });
+  assert.equal(one.spec!.healthCheckNodePort, undefined);
+  const two = write('lb', { ...one.spec, externalTrafficPolicy: 'Local', healthCheckNodePort: 30555 }, one);
+  assert.equal(ports.owners().get(30555), 'default/lb');
+  assert.throws(
+    () => write('other', { ...spec, externalTrafficPolicy: 'Local', healthCheckNodePort: 30555 }),
+    /failed to allocate requested HealthCheck NodePort 30555: provided port is already allocated/,
+  );
+  const three = write('lb', { ...two.spec, externalTrafficPolicy: 'Cluster' }, two);
+  assert.equal(three.spec!.healthCheckNodePort, undefined);
+  assert.equal(ports.owners().has(30555), false);
+});
+
+test('a new port of an updated Service has a number of its own; asked-for numbers of two ports may be one', () => {
+  const { ports, write } = setup();
+  const one = write('a', { type: 'NodePort', ports: [{ name: 'u', port: 53, protocol: 'UDP' }] });
+  const number = one.spec!.ports![0]!.nodePort!;
+  const two = write('a', { type: 'NodePort', ports: [...one.spec!.ports!, { name: 't', port: 53 }] }, one);
+  assert.notEqual(two.spec!.ports![1]!.nodePort, number);
+  const [udp, tcp] = two.spec!.ports!;
+  write('a', { type: 'NodePort', ports: [udp!, { ...tcp!, nodePort: number }] }, two);
+  assert.deepEqual([...ports.owners().keys()], [number]);
+  assert.throws(
+    () =>
+      write('b', {
+        type: 'NodePort',
+        ports: [
+          { name: 'a', port: 1, nodePort: 31000 },
+          { name: 'b', port: 2, protocol: 'UDP', nodePort: 31000 },
+        ],
+      }),
+    /spec\.ports\[1\]\.nodePort: Invalid value: 31000: provided port is already allocated/,
+  );
+});
+
+test('a ServiceCIDR adds addresses, and gives none while it goes', () => {
+  const { reader, write } = setup(['10.1.0.0/28']);
+  for (let i = 0; i < 14; i++) write(`s${i}`, {});
+  assert.throws(() => write('more', {}), /range is full/);
+  const range = (metadata: object, cidrs: string[]) =>
+    reader.put(SERVICE_CIDRS, {
+      apiVersion: 'networking.k8s.io/v1',
+      kind: 'ServiceCIDR',
+      metadata: { name: 'extra', ...metadata },
+      spec: { cidrs },
+    } as never);
+  reader.put(SERVICE_CIDRS, {
+    apiVersion: 'networking.k8s.io/v1',
+    kind: 'ServiceCIDR',
+    metadata: { name: 'kubernetes' },
+    spec: { cidrs: ['10.1.0.0/28'] },
+  } as never);
+  range({}, ['10.2.0.0/24', 'fd00:2::/112']);
+  assert.match(write('more', {}).spec!.clusterIP!, /^10\.2\.0\./);
+  // A range of another family makes no dual-stack cluster.
+  assert.throws(() => write('six', { ipFamilies: ['IPv6'] }), /not configured on this cluster/);
+  range({ deletionTimestamp: '2026-01-01T00:00:00Z' }, ['10.2.0.0/24']);
+  assert.throws(() => write('late', {}), /range is full/);
+  assert.throws(() => write('late', { clusterIP: '10.2.0.9' }), /does not match the current range/);
 });

@@ -9,10 +9,17 @@ import type { Service, ServiceSpec } from '../../api/core/v1.gen.ts';
 export const hasClusterIp = (spec: ServiceSpec): boolean => spec.type !== 'ExternalName';
 export const hasNodePorts = (spec: ServiceSpec): boolean =>
   spec.type === 'NodePort' || (spec.type === 'LoadBalancer' && spec.allocateLoadBalancerNodePorts !== false);
-const mayHaveNodePorts = (spec: ServiceSpec): boolean => spec.type === 'NodePort' || spec.type === 'LoadBalancer';
+export const mayHaveNodePorts = (spec: ServiceSpec): boolean =>
+  spec.type === 'NodePort' || spec.type === 'LoadBalancer';
 export const hasHealthCheckPort = (spec: ServiceSpec): boolean =>
   spec.type === 'LoadBalancer' && spec.externalTrafficPolicy === 'Local';
 export const isHeadless = (spec: ServiceSpec): boolean => spec.clusterIP === 'None' || spec.clusterIPs?.[0] === 'None';
+
+/** Its cluster IPs; none of a headless one. */
+export function clusterIpsOf({ spec }: Service): string[] {
+  if (!spec || !hasClusterIp(spec) || isHeadless(spec)) return [];
+  return (spec.clusterIPs ?? (spec.clusterIP ? [spec.clusterIP] : [])).filter(Boolean);
+}
 
 const same = (a: readonly unknown[] | undefined, b: readonly unknown[] | undefined): boolean =>
   JSON.stringify(a ?? []) === JSON.stringify(b ?? []);
@@ -30,8 +37,7 @@ export function settleServiceFields(service: Service, old: Service | undefined):
 function carryOver(spec: ServiceSpec, before: ServiceSpec): void {
   if (hasClusterIp(before) && hasClusterIp(spec)) {
     if (!spec.clusterIP && before.clusterIP) spec.clusterIP = before.clusterIP;
-    if (!spec.clusterIPs?.length && spec.clusterIP === before.clusterIP && before.clusterIPs)
-      spec.clusterIPs = [...before.clusterIPs];
+    if (!spec.clusterIPs?.length && before.clusterIPs) spec.clusterIPs = [...before.clusterIPs];
   }
   if (mayHaveNodePorts(before) && mayHaveNodePorts(spec)) {
     const numbers = (ports: ServiceSpec['ports']) => new Set((ports ?? []).map(port => port.nodePort ?? 0));
