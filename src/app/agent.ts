@@ -15,6 +15,7 @@ import { InformerFactory } from '../client/informer.ts';
 import { ClusterDns } from '../dns/cluster-dns.ts';
 import { IngressAgent } from '../ingress/ingress-agent.ts';
 import { Kubelet } from '../kubelet/kubelet.ts';
+import { Announcer } from '../loadbalancer/announcer.ts';
 import { NodeNetwork } from '../network/node-network.ts';
 import { HealthServer } from '../proxy/health-server.ts';
 import { NftablesBackend } from '../proxy/nftables/nftables-backend.ts';
@@ -142,7 +143,17 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     clock,
     random,
   });
-  const parts = [network, proxy, proxyHealth, dns, ingress, kubelet].map(part => part.run(signal));
+  const announcer = new Announcer({
+    nodeName: config.node,
+    nodeAddress: config.nodeAddresses[0]!,
+    probePort: config.kubeletPort,
+    runDir: join(config.runDir, 'bgp'),
+    informers: networkInformers,
+    transport: networkTransport,
+    log,
+    clock,
+  });
+  const parts = [network, proxy, proxyHealth, dns, announcer, ingress, kubelet].map(part => part.run(signal));
   // A new cluster's server starts beside this agent: lists that fail meanwhile would come back late.
   await untilAccepting(server, { atMostMs: SERVER_WAIT_MS_MAX, signal, clock });
   networkInformers.start(signal);

@@ -8,7 +8,7 @@ import { existsSync } from 'node:fs';
 import { AddressRange } from '../apiserver/allocators/address-range.ts';
 import { CLUSTER_CIDR, NODE_CIDR_MASK_SIZE, SERVICE_CIDR } from '../base/cluster-defaults.ts';
 import { failure } from '../base/errors.ts';
-import { nodeAddress, SEGMENT, switchAddress } from '../network/segment.ts';
+import { loadBalancerRange, nodeAddress, SEGMENT, switchAddress } from '../network/segment.ts';
 import { formatAddress, networkOf, type Prefix, parsePrefix, prefixContains } from '../sys/address.ts';
 
 /** Lists hold one entry, or one of each family, the cluster's primary one first; they are in the same order. */
@@ -172,6 +172,11 @@ export function nodeAddresses(ranges: ClusterRanges, number: number): readonly s
 /** The API server's on the nodes' networks; the first is the one it is known by. */
 export function apiAddresses(ranges: ClusterRanges): readonly string[] {
   return segmentsOf(ranges).map(segment => switchAddress(segment));
+}
+
+/** For Services of type LoadBalancer: one of each family. */
+export function loadBalancerRanges({ podCidrs }: ClusterRanges): readonly string[] {
+  return podCidrs.map(cidr => loadBalancerRange(familyOf(cidr)));
 }
 
 /** Of the Service `kubernetes`. */

@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { CLUSTER_DOMAIN, KUBELET_PORT, NODE_PORT_RANGE, SEGMENT_API_PORT } from '../base/cluster-defaults.ts';
 import type { AgentConfig } from './agent.ts';
-import { apiAddresses, dnsAddress } from './cluster-ranges.ts';
+import { apiAddresses, dnsAddress, loadBalancerRanges } from './cluster-ranges.ts';
 import { type ClusterRecord, cgroupPath, type NodeRecord, netnsPath, runDir } from './cluster-record.ts';
 import type { AgentCredentials } from './pki.ts';
 import type { ServerConfig } from './server.ts';
@@ -40,6 +40,7 @@ export function serverConfig(record: ClusterRecord): ServerConfig {
     port: SEGMENT_API_PORT,
     ranges: record.ranges,
     nodePortRange: NODE_PORT_RANGE,
+    loadBalancerAddresses: loadBalancerRanges(record.ranges),
     clusterDomain: CLUSTER_DOMAIN,
     clusterDns: dnsAddress(record.ranges),
   };

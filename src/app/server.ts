@@ -113,7 +113,12 @@ export async function runServer(config: ServerConfig): Promise<void> {
     clock,
   }).run(stop.signal);
   keepCompiledCode(clock);
-  const gateway = new Gateway({ informers, machineNetns: config.machineNetnsFd, log }).run(stop.signal);
+  const gateway = new Gateway({
+    informers,
+    machineNetns: config.machineNetnsFd,
+    events: new ApiEventRecorder({ transport, component: 'coxswain-gateway', log, clock }),
+    log,
+  }).run(stop.signal);
   await new Promise<void>(resolve => stop.signal.addEventListener('abort', () => resolve(), { once: true }));
   await Promise.all([gateway, ingress]);
   await server.close();

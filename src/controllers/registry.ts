@@ -9,6 +9,7 @@ import { endpointSlice } from './endpointslice/controller.ts';
 import { ephemeralVolume } from './ephemeralvolume/controller.ts';
 import { garbageCollector } from './garbagecollector/controller.ts';
 import { job } from './job/controller.ts';
+import { loadBalancer } from './loadbalancer/controller.ts';
 import { namespace } from './namespace/controller.ts';
 import { nodeIpam } from './nodeipam/controller.ts';
 import { nodeLifecycle } from './nodelifecycle/controller.ts';
@@ -42,6 +43,7 @@ export const controllers: readonly ControllerDefinition[] = [
   cronJob,
   endpointSlice,
   endpoints,
+  loadBalancer,
   namespace,
   garbageCollector,
   podGc,

@@ -21,6 +21,8 @@ export interface StartControllersOptions {
   readonly clusterCidrs?: readonly string[];
   /** Prefix length of a node's share of each; default 24 for IPv4, 64 for IPv6. */
   readonly nodeCidrMaskSizes?: readonly number[];
+  /** Addresses for Services of type LoadBalancer, as a pool names them; default none. */
+  readonly loadBalancerAddresses?: readonly string[];
   /** Shared with other components of the process; without it, one is made and started. */
   readonly informers?: InformerFactory;
   /** Default: all of them. */
@@ -41,6 +43,7 @@ export function startControllers(options: StartControllersOptions): ControllerHo
       nodeCidrMaskSizes:
         options.nodeCidrMaskSizes ??
         clusterCidrs.map(cidr => NODE_CIDR_MASK_SIZE[cidr.includes(':') ? 'IPv6' : 'IPv4']),
+      loadBalancerAddresses: options.loadBalancerAddresses ?? [],
     },
     log,
     clock,

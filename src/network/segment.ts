@@ -34,6 +34,11 @@ export function nodeAddress(number: number, segment: string = SEGMENT.IPv4): str
   return formatAddress(addressAfter(networkOf(parsePrefix(segment)), 1 + number));
 }
 
+/** The segment's addresses that no node ever has, for Services of type LoadBalancer. */
+export function loadBalancerRange(family: keyof typeof SEGMENT): string {
+  return family === 'IPv4' ? '172.30.255.1-172.30.255.254' : 'fd00:172:30::ff00:0/112';
+}
+
 export interface SwitchOptions {
   /** Name under /run/netns, or an absolute path. */
   readonly name: string;

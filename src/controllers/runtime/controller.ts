@@ -34,6 +34,8 @@ export interface ControllerSettings {
   readonly clusterCidrs: readonly string[];
   /** Prefix length of a node's share of each. */
   readonly nodeCidrMaskSizes: readonly number[];
+  /** Prefixes and ranges of the address pool that a new cluster has; none when empty. */
+  readonly loadBalancerAddresses: readonly string[];
 }
 
 export interface ReconcileContext {

@@ -1,0 +1,208 @@
+/** The CustomResourceDefinitions of the load balancer's kinds (`v1beta1.ts`). Every cluster has them from its start. */
+
+import type { CustomResourceDefinition } from '../apiextensions/v1.gen.ts';
+import { GROUP, VERSION } from './v1beta1.ts';
+
+type Schema = Readonly<Record<string, unknown>>;
+
+const string = { type: 'string' } as const;
+const boolean = { type: 'boolean' } as const;
+const integer = (minimum: number, maximum: number) => ({ type: 'integer', minimum, maximum }) as const;
+const array = (items: Schema, more: Schema = {}) => ({ type: 'array', items, ...more }) as const;
+const object = (properties: Readonly<Record<string, Schema>>, more: Schema = {}) =>
+  ({ type: 'object', properties, ...more }) as const;
+
+const UINT32_MAX = 2 ** 32 - 1;
+const DURATION = { type: 'string', pattern: '^([0-9]+(\\.[0-9]+)?(ms|s|m|h))+$' } as const;
+const ADDRESSES = '^[0-9a-fA-F.:]+(/[0-9]{1,3}|\\s*-\\s*[0-9a-fA-F.:]+)$';
+const ADDRESS = { type: 'string', pattern: '^[0-9a-fA-F.:]+$' } as const;
+const COMMUNITY = { type: 'string', pattern: '^[0-9]+:[0-9]+$|^large:[0-9]+:[0-9]+:[0-9]+$' } as const;
+
+const SELECTOR = object(
+  {
+    matchLabels: { type: 'object', additionalProperties: string },
+    matchExpressions: array(
+      object(
+        {
+          key: string,
+          operator: { type: 'string', enum: ['In', 'NotIn', 'Exists', 'DoesNotExist'] },
+          values: array(string, { 'x-kubernetes-list-type': 'atomic' }),
+        },
+        { required: ['key', 'operator'] },
+      ),
+      { 'x-kubernetes-list-type': 'atomic' },
+    ),
+  },
+  { 'x-kubernetes-map-type': 'atomic' },
+);
+
+const CHOICE = {
+  ipAddressPools: array(string),
+  ipAddressPoolSelectors: array(SELECTOR),
+  nodeSelectors: array(SELECTOR),
+};
+
+const POOL = object(
+  {
+    addresses: array({ type: 'string', pattern: ADDRESSES }, { minItems: 1 }),
+    autoAssign: { ...boolean, default: true },
+    avoidBuggyIPs: { ...boolean, default: false },
+    loadBalancerClass: { ...string, minLength: 1 },
+    serviceAllocation: object({
+      priority: integer(0, 2 ** 31 - 1),
+      namespaces: array(string),
+      namespaceSelectors: array(SELECTOR),
+      serviceSelectors: array(SELECTOR),
+    }),
+  },
+  { required: ['addresses'] },
+);
+
+const COUNT = { type: 'integer', format: 'int64' } as const;
+const POOL_STATUS = object({
+  assignedIPv4: COUNT,
+  assignedIPv6: COUNT,
+  availableIPv4: COUNT,
+  availableIPv6: COUNT,
+});
+
+const BGP_ADVERTISEMENT = object({
+  ...CHOICE,
+  aggregationLength: { ...integer(1, 32), default: 32 },
+  aggregationLengthV6: { ...integer(1, 128), default: 128 },
+  localPref: { ...integer(0, UINT32_MAX), format: 'int64' },
+  communities: array({ ...string, minLength: 1 }),
+  peers: array(string),
+});
+
+const BGP_PEER = object(
+  {
+    myASN: { ...integer(1, UINT32_MAX), format: 'int64' },
+    peerASN: { ...integer(1, UINT32_MAX), format: 'int64' },
+    peerAddress: ADDRESS,
+    peerPort: { ...integer(1, 65535), default: 179 },
+    sourceAddress: ADDRESS,
+    routerID: { type: 'string', pattern: '^[0-9]+\\.[0-9]+\\.[0-9]+\\.[0-9]+$' },
+    holdTime: DURATION,
+    keepaliveTime: DURATION,
+    connectTime: DURATION,
+    ebgpMultiHop: boolean,
+    enableGracefulRestart: boolean,
+    password: { ...string, maxLength: 80 },
+    nodeSelectors: array(SELECTOR),
+  },
+  { required: ['myASN', 'peerASN', 'peerAddress'] },
+);
+
+const COMMUNITIES = object({
+  communities: array(object({ name: { ...string, minLength: 1 }, value: COMMUNITY }, { required: ['name', 'value'] }), {
+    'x-kubernetes-list-type': 'map',
+    'x-kubernetes-list-map-keys': ['name'],
+  }),
+});
+
+interface Kind {
+  readonly kind: string;
+  readonly plural: string;
+  readonly shortNames?: readonly string[];
+  readonly spec: Schema;
+  readonly isSpecRequired?: boolean;
+  readonly status?: Schema;
+  /** Header and JSON path of what `kubectl get` shows. */
+  readonly columns: readonly (readonly [name: string, jsonPath: string, type?: string])[];
+}
+
+const KINDS: readonly Kind[] = [
+  {
+    kind: 'IPAddressPool',
+    plural: 'ipaddresspools',
+    shortNames: ['ippool', 'ippools'],
+    spec: POOL,
+    isSpecRequired: true,
+    status: POOL_STATUS,
+    columns: [
+      ['Auto Assign', '.spec.autoAssign', 'boolean'],
+      ['Avoid Buggy IPs', '.spec.avoidBuggyIPs', 'boolean'],
+      ['Addresses', '.spec.addresses'],
+      ['Assigned', '.status.assignedIPv4', 'integer'],
+      ['Available', '.status.availableIPv4', 'integer'],
+    ],
+  },
+  {
+    kind: 'L2Advertisement',
+    plural: 'l2advertisements',
+    spec: object({ ...CHOICE, interfaces: array({ ...string, minLength: 1, maxLength: 15 }) }),
+    columns: [
+      ['IPAddressPools', '.spec.ipAddressPools'],
+      ['Interfaces', '.spec.interfaces'],
+    ],
+  },
+  {
+    kind: 'BGPAdvertisement',
+    plural: 'bgpadvertisements',
+    spec: BGP_ADVERTISEMENT,
+    columns: [
+      ['IPAddressPools', '.spec.ipAddressPools'],
+      ['Peers', '.spec.peers'],
+    ],
+  },
+  {
+    kind: 'BGPPeer',
+    plural: 'bgppeers',
+    spec: BGP_PEER,
+    isSpecRequired: true,
+    columns: [
+      ['Address', '.spec.peerAddress'],
+      ['ASN', '.spec.peerASN', 'integer'],
+      ['Multi Hops', '.spec.ebgpMultiHop'],
+    ],
+  },
+  { kind: 'Community', plural: 'communities', spec: COMMUNITIES, columns: [] },
+];
+
+export const LOAD_BALANCER_DEFINITIONS: readonly CustomResourceDefinition[] = KINDS.map(definition);
+
+function definition({
+  kind,
+  plural,
+  shortNames,
+  spec,
+  isSpecRequired,
+  status,
+  columns,
+}: Kind): CustomResourceDefinition {
+  const schema = {
+    type: 'object',
+    properties: { spec, ...(status ? { status } : {}) },
+    ...(isSpecRequired ? { required: ['spec'] } : {}),
+  };
+  return {
+    apiVersion: 'apiextensions.k8s.io/v1',
+    kind: 'CustomResourceDefinition',
+    metadata: { name: `${plural}.${GROUP}` },
+    spec: {
+      group: GROUP,
+      scope: 'Cluster',
+      names: {
+        kind,
+        listKind: `${kind}List`,
+        plural,
+        singular: kind.toLowerCase(),
+        ...(shortNames ? { shortNames: [...shortNames] } : {}),
+      },
+      versions: [
+        {
+          name: VERSION,
+          served: true,
+          storage: true,
+          schema: { openAPIV3Schema: schema },
+          ...(status ? { subresources: { status: {} } } : {}),
+          additionalPrinterColumns: [
+            ...columns.map(([name, jsonPath, type = 'string']) => ({ name, jsonPath, type })),
+            { name: 'Age', jsonPath: '.metadata.creationTimestamp', type: 'date' },
+          ],
+        },
+      ],
+    },
+  } as CustomResourceDefinition;
+}

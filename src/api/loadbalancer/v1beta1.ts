@@ -1,0 +1,94 @@
+/**
+ * The kinds that configure on-premises load balancing: which addresses there are, and how they are announced. They have the
+ * shapes and field names of MetalLB's `metallb.io` kinds, so that a manifest moves over by changing its apiVersion; the
+ * group is our own, so that MetalLB itself can be installed beside us. Served as CustomResourceDefinitions (`definitions.ts`).
+ */
+
+import type { KubeObject, LabelSelector } from '../meta.ts';
+
+export const GROUP = 'loadbalancer.coxswain.dev';
+export const VERSION = 'v1beta1';
+export const API_VERSION = `${GROUP}/${VERSION}`;
+
+/** `spec.loadBalancerClass` of Services that are always ours; Services without a class are too. */
+export const LOAD_BALANCER_CLASS = 'coxswain.dev/loadbalancer';
+
+export interface IPAddressPool extends KubeObject {
+  readonly spec: {
+    /** Prefixes (`192.0.2.0/24`) and ranges (`192.0.2.10-192.0.2.20`). */
+    readonly addresses: readonly string[];
+    /** False: only for Services that ask for the pool or for one of its addresses. Default true. */
+    readonly autoAssign?: boolean;
+    /** True: addresses that end in .0 and .255 are not given out. */
+    readonly avoidBuggyIPs?: boolean;
+    /** Serves Services of this class only; without it, those without a class. */
+    readonly loadBalancerClass?: string;
+    readonly serviceAllocation?: {
+      /** Lower comes first; pools without one come last. */
+      readonly priority?: number;
+      readonly namespaces?: readonly string[];
+      readonly namespaceSelectors?: readonly LabelSelector[];
+      readonly serviceSelectors?: readonly LabelSelector[];
+    };
+  };
+  readonly status?: PoolStatus;
+}
+
+export interface PoolStatus {
+  readonly assignedIPv4: number;
+  readonly assignedIPv6: number;
+  readonly availableIPv4: number;
+  readonly availableIPv6: number;
+}
+
+/** Which pools an advertisement is for: all, unless names or selectors are given. */
+export interface PoolChoice {
+  readonly ipAddressPools?: readonly string[];
+  readonly ipAddressPoolSelectors?: readonly LabelSelector[];
+  /** Nodes that may announce; all, unless given. */
+  readonly nodeSelectors?: readonly LabelSelector[];
+}
+
+export interface L2Advertisement extends KubeObject {
+  readonly spec?: PoolChoice & {
+    /** Links to announce on; the one with the node's address, unless given. */
+    readonly interfaces?: readonly string[];
+  };
+}
+
+export interface BGPAdvertisement extends KubeObject {
+  readonly spec?: PoolChoice & {
+    /** Announces the prefix of this length that holds the address. Default 32. */
+    readonly aggregationLength?: number;
+    /** The same for IPv6. Default 128. */
+    readonly aggregationLengthV6?: number;
+    readonly localPref?: number;
+    /** `64512:100`, `large:64512:1:2`, or the name of an alias of a Community. */
+    readonly communities?: readonly string[];
+    /** Names of BGPPeers; all, unless given. */
+    readonly peers?: readonly string[];
+  };
+}
+
+export interface BGPPeer extends KubeObject {
+  readonly spec: {
+    readonly myASN: number;
+    readonly peerASN: number;
+    readonly peerAddress: string;
+    readonly peerPort?: number;
+    readonly sourceAddress?: string;
+    readonly routerID?: string;
+    /** Durations: `90s`, `1m30s`. */
+    readonly holdTime?: string;
+    readonly keepaliveTime?: string;
+    readonly connectTime?: string;
+    readonly ebgpMultiHop?: boolean;
+    readonly enableGracefulRestart?: boolean;
+    readonly password?: string;
+    readonly nodeSelectors?: readonly LabelSelector[];
+  };
+}
+
+export interface Community extends KubeObject {
+  readonly spec?: { readonly communities?: readonly { readonly name: string; readonly value: string }[] };
+}

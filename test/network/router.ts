@@ -1,0 +1,87 @@
+/** A real router for tests: bird in a namespace on the nodes' segment, speaking BGP and routing by what it learns. */
+
+import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { createNodeNamespace, deleteNodeNamespace } from '../../src/network/segment.ts';
+import { netnsPath } from '../../src/sys/netns.ts';
+
+export class Router {
+  readonly namespace: string;
+  readonly ip: string;
+  readonly #switch: string;
+  readonly #directory: string;
+  #daemon: ChildProcess | undefined;
+
+  constructor(options: { switch: string; name: string; ip: string; directory: string }) {
+    this.namespace = options.name;
+    this.ip = options.ip;
+    this.#switch = options.switch;
+    this.#directory = options.directory;
+    createNodeNamespace({ switch: options.switch, name: options.name, ips: [options.ip] });
+  }
+
+  async start(options: {
+    asn: number;
+    neighbours: readonly { ip: string; asn: number; password?: string }[];
+  }): Promise<void> {
+    const sessions = options.neighbours.map(
+      ({ ip, asn, password }, at) => `protocol bgp node${at} {
+  local ${this.ip} as ${options.asn};
+  neighbor ${ip} as ${asn};
+  ${password ? `password "${password}";` : ''}
+  connect retry time 1; connect delay time 1; error wait time 1, 2;
+  graceful restart on;
+  ipv4 { import all; export none; };
+}`,
+    );
+    const path = join(this.#directory, 'router.conf');
+    writeFileSync(
+      path,
+      `log stderr all;
+router id ${this.ip};
+protocol device {}
+protocol kernel { merge paths on; ipv4 { export all; }; }
+${sessions.join('\n')}
+`,
+    );
+    this.#daemon = spawn(
+      'nsenter',
+      [`--net=${netnsPath(this.namespace)}`, '--', '/usr/sbin/bird', '-f', '-c', path, '-s', this.#control],
+      { stdio: ['ignore', 'ignore', 'ignore'] },
+    );
+    for (let tries = 0; tries < 100; tries++) {
+      if ((await this.show('status').catch(() => '')).includes('Router ID')) return;
+      await new Promise(resolve => setTimeout(resolve, 20));
+    }
+    throw new Error('the router does not answer');
+  }
+
+  /** `birdc show …`. */
+  async show(what: string): Promise<string> {
+    const { stdout } = await promisify(execFile)('birdc', ['-s', this.#control, 'show', ...what.split(' ')]);
+    return stdout;
+  }
+
+  /** Where the kernel sends packets to the prefix. */
+  nextHops(prefix: string): string[] {
+    const routes = execFileSync('ip', ['-n', this.namespace, '-j', 'route', 'show', prefix], { encoding: 'utf8' });
+    return (JSON.parse(routes || '[]') as { gateway?: string; nexthops?: { gateway: string }[] }[]).flatMap(
+      ({ gateway, nexthops = [] }) => [...(gateway ? [gateway] : []), ...nexthops.map(hop => hop.gateway)],
+    );
+  }
+
+  async close(): Promise<void> {
+    if (this.#daemon && this.#daemon.exitCode === null) {
+      this.#daemon.kill('SIGKILL');
+      await once(this.#daemon, 'exit');
+    }
+    deleteNodeNamespace({ switch: this.#switch, name: this.namespace });
+  }
+
+  get #control(): string {
+    return join(this.#directory, 'router.ctl');
+  }
+}
