@@ -50,9 +50,11 @@ export async function agentCredentials(
       commonName: `system:coxswain:ingress:${node.name}`,
       organizations: [INGRESS_GROUP],
     }),
-    pki.ensureServer('ingress-default', { commonName: 'Coxswain ingress default certificate', organizations: [] }, [
-      'ingress.local',
-    ]),
+    pki.ensureServer(
+      `${node.name}-ingress-serving`,
+      { commonName: 'Coxswain ingress default certificate', organizations: [] },
+      ['ingress.local'],
+    ),
   ]);
   return { ca: pki.ca, kubelet, serving, network, ingress, ingressServing };
 }
