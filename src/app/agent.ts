@@ -16,6 +16,7 @@ import { ClusterDns } from '../dns/cluster-dns.ts';
 import { IngressAgent } from '../ingress/ingress-agent.ts';
 import { Kubelet } from '../kubelet/kubelet.ts';
 import { Announcer } from '../loadbalancer/announcer.ts';
+import { LocalStorage } from '../localdriver/local-storage.ts';
 import { NodeNetwork } from '../network/node-network.ts';
 import { HealthServer } from '../proxy/health-server.ts';
 import { NftablesBackend } from '../proxy/nftables/nftables-backend.ts';
@@ -66,6 +67,8 @@ export async function runAgent(config: AgentConfig): Promise<void> {
   const nodeTransport = connect(credentials.kubelet, 'kubelet/v1.36.0');
   const networkTransport = connect(credentials.network, 'cox-network');
   const ingressTransport = connect(credentials.ingress, 'cox-ingress');
+  const storageTransport = connect(credentials.storage, 'cox-local');
+  const storageInformers = new InformerFactory({ transport: storageTransport, log });
   const nodeInformers = new InformerFactory({ transport: nodeTransport, log });
   const networkInformers = new InformerFactory({ transport: networkTransport, log });
   const ingressInformers = new InformerFactory({ transport: ingressTransport, log });
@@ -116,6 +119,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     nodeName: config.node,
     nodeIps: config.nodeAddresses,
     runDir: config.runDir,
+    accessLog: `${config.runDir}-ingress.log`,
     transport: ingressTransport,
     ingressInformers,
     informers: networkInformers,
@@ -153,15 +157,26 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     log,
     clock,
   });
-  const parts = [network, proxy, proxyHealth, dns, announcer, ingress, kubelet].map(part => part.run(signal));
+  const volumes = new LocalStorage({
+    nodeName: config.node,
+    rootDir: config.rootDir,
+    folder: join(config.rootDir, 'local-volumes'),
+    transport: storageTransport,
+    informers: storageInformers,
+    log,
+    clock,
+  });
+  const parts = [network, proxy, proxyHealth, dns, announcer, ingress, volumes, kubelet].map(part => part.run(signal));
   // A new cluster's server starts beside this agent: lists that fail meanwhile would come back late.
   await untilAccepting(server, { atMostMs: SERVER_WAIT_MS_MAX, signal, clock });
   networkInformers.start(signal);
   ingressInformers.start(signal);
   nodeInformers.start(signal);
+  storageInformers.start(signal);
   keepCompiledCode(clock);
   await Promise.all(parts);
   nodeTransport.close();
+  storageTransport.close();
   networkTransport.close();
   ingressTransport.close();
 }

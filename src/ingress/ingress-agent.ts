@@ -23,8 +23,10 @@ import { ServiceEndpoints } from './service-endpoints.ts';
 export interface IngressAgentOptions {
   readonly nodeName: string;
   readonly nodeIps: readonly string[];
-  /** HAProxy lives in `runDir/ingress`, with its access log. */
+  /** HAProxy lives in `runDir/ingress`. */
   readonly runDir: string;
+  /** A line of JSON for each request; beside it `.1`, the one before. */
+  readonly accessLog: string;
   /** Acts as system:coxswain:ingress: reads Ingresses and Secrets. */
   readonly transport: Transport;
   /** Services, slices and nodes, shared with the node's proxy. */
@@ -181,9 +183,9 @@ export class IngressAgent {
 
   #start(): DataPlane {
     if (this.#plane) return this.#plane;
-    const { runDir, clock, nodeIps, nameservers, defaultCertificate } = this.#options;
+    const { runDir, accessLog, clock, nodeIps, nameservers, defaultCertificate } = this.#options;
     const { httpPort = HTTP_PORT, httpsPort = HTTPS_PORT } = this.#options;
-    this.#process = new HaproxyProcess({ folder: join(runDir, 'ingress'), user: haproxyUser(), clock });
+    this.#process = new HaproxyProcess({ folder: join(runDir, 'ingress'), accessLog, user: haproxyUser(), clock });
     this.#plane = new DataPlane({
       process: this.#process,
       httpPort,
@@ -205,9 +207,10 @@ export class IngressAgent {
     this.#state = undefined;
     this.#routesByService.clear();
     await this.#announce(false);
-    const folder = join(this.#options.runDir, 'ingress');
+    const { runDir, accessLog, clock } = this.#options;
+    const folder = join(runDir, 'ingress');
     if (!this.#plane && existsSync(folder))
-      this.#process ??= new HaproxyProcess({ folder, user: haproxyUser(), clock: this.#options.clock });
+      this.#process ??= new HaproxyProcess({ folder, accessLog, user: haproxyUser(), clock });
     (this.#plane ?? this.#process)?.stop();
     this.#plane = undefined;
     this.#process = undefined;
@@ -227,8 +230,8 @@ export class IngressAgent {
 
   /** HAProxy writes to the file it was given, so it is copied and emptied. */
   #boundAccessLog(): void {
-    const path = this.#process?.path('access.log');
-    if (!path || !existsSync(path) || statSync(path).size < ACCESS_LOG_BYTES_MAX) return;
+    const path = this.#options.accessLog;
+    if (!existsSync(path) || statSync(path).size < ACCESS_LOG_BYTES_MAX) return;
     copyFileSync(path, `${path}.1`);
     truncateSync(path);
   }

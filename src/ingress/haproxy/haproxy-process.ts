@@ -16,10 +16,19 @@ export const HAPROXY = '/usr/sbin/haproxy';
 const RECORD = 'process.json';
 const READY_MS_MAX = 15_000;
 const POLL_MS = 5;
+// What lies above the folder is closed to HAProxy's user, and HAProxy wants to come back to where it started: so it sees the folder, in
+// a mount namespace of its own, at a place that is open.
+const START = `
+mount --bind . /var/lib/haproxy && cd /var/lib/haproxy &&
+exec setpriv --reuid "$1" --regid "$2" --clear-groups --no-new-privs --inh-caps=-all \\
+  ${HAPROXY} -W -f ${FILES.configuration} -S unix@${FILES.masterSocket},mode,600
+`;
 
 export interface HaproxyProcessOptions {
   /** Is made, and handed to the user. */
   readonly folder: string;
+  /** Where its standard output goes: a line a request. */
+  readonly accessLog: string;
   readonly user: { readonly uid: number; readonly gid: number };
   readonly clock: Clock;
 }
@@ -94,17 +103,12 @@ export class HaproxyProcess {
 
   #start(): void {
     for (const socket of [FILES.runtimeSocket, FILES.masterSocket]) rmSync(this.path(socket), { force: true });
-    const access = openSync(this.path('access.log'), 'a', 0o600);
+    const access = openSync(this.#options.accessLog, 'a', 0o600);
     const messages = openSync(this.path('haproxy.log'), 'w', 0o600);
     const { uid, gid } = this.#options.user;
-    // Paths are relative to the folder, because what lies above it is closed to this user.
     const child: ChildProcess = spawn(
-      '/usr/bin/setpriv',
-      [
-        ...['--reuid', String(uid), '--regid', String(gid), '--clear-groups', '--no-new-privs'],
-        ...['--inh-caps=-all', HAPROXY, '-W', '-f', FILES.configuration],
-        ...['-S', `unix@${FILES.masterSocket},mode,600`],
-      ],
+      '/usr/bin/unshare',
+      ['--mount', '--propagation', 'private', '/bin/sh', '-c', START, 'haproxy', String(uid), String(gid)],
       {
         cwd: this.#options.folder,
         detached: true,
