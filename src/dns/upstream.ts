@@ -75,7 +75,11 @@ export async function exchange(to: UpstreamAddress, question: Question, options:
 function once(to: UpstreamAddress, asked: Buffer, options: ExchangeOptions): Promise<Buffer> {
   const { timeoutMs, signal, clock = systemClock } = options;
   return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(new Error('stopped'));
+    let done = false;
     const finish = (error: Error | undefined, reply?: Buffer): void => {
+      if (done) return;
+      done = true;
       timer.cancel();
       signal.removeEventListener('abort', onAbort);
       end();
@@ -94,15 +98,17 @@ type Finish = (error: Error | undefined, reply?: Buffer) => void;
 
 function overDatagrams(to: UpstreamAddress, asked: Buffer, finish: Finish): () => void {
   const socket = createSocket({ type: isIPv6(to.address) ? 'udp6' : 'udp4' });
+  let open = true;
   socket.on('error', error => finish(error));
   socket.on('message', reply => {
     if (answers(reply, asked)) finish(undefined, reply);
   });
-  socket.on('connect', () => socket.send(asked));
+  socket.on('connect', () => {
+    if (open) socket.send(asked, error => error && finish(error));
+  });
   socket.connect(to.port, to.address);
   return () => {
-    socket.removeAllListeners();
-    socket.on('error', () => {});
+    open = false;
     socket.close();
   };
 }
@@ -123,11 +129,7 @@ function overStream(to: UpstreamAddress, asked: Buffer, { tls = {} }: ExchangeOp
       answers(reply, asked) ? reply : undefined,
     );
   });
-  return () => {
-    socket.removeAllListeners();
-    socket.on('error', () => {});
-    socket.destroy();
-  };
+  return () => void socket.destroy();
 }
 
 function questionOf(message: Buffer): string {
