@@ -26,6 +26,8 @@ export interface InformerOptions {
   readonly namespace?: string;
   readonly labelSelector?: string;
   readonly fieldSelector?: string;
+  /** What is kept of each object: metadata that names it must stay. */
+  readonly transform?: (object: never) => KubeObject;
   readonly log: Logger;
   readonly clock?: Clock;
 }
@@ -142,7 +144,9 @@ export class Informer<T extends KubeObject> {
     }
     for (const key of [...this.#objects.keys()]) if (!present.has(key)) this.#remove(key);
   }
-  #put(object: T): void {
+  #put(received: T): void {
+    const { transform } = this.#options;
+    const object = transform ? (transform(received as never) as T) : received;
     const key = keyOf(object);
     const old = this.#objects.get(key);
     this.#objects.set(key, object);

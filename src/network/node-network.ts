@@ -22,7 +22,8 @@ import { AddressPool } from './address-pool.ts';
 import { type HostPort, HostPorts } from './host-ports.ts';
 import { Masquerade } from './masquerade.ts';
 import { Overlay, type OverlayMode, type Peer } from './overlay.ts';
-import { PodLinks } from './pod-links.ts';
+import { POD_BRIDGE, PodLinks } from './pod-links.ts';
+import { NetworkPolicies } from './policy/network-policies.ts';
 
 /** On every Node: the MAC of its overlay device. */
 export const VTEP_MAC_ANNOTATION = 'network.coxswain.dev/vtep-mac';
@@ -61,6 +62,7 @@ export class NodeNetwork {
   readonly #raw: Nfnetlink;
   readonly #masquerade: Masquerade;
   readonly #hostPorts: HostPorts;
+  readonly #policies: NetworkPolicies;
   #podCidrs: readonly string[] = [];
   #mac: string | undefined;
   #problem: string | undefined = 'the node has no pod address range yet';
@@ -88,6 +90,12 @@ export class NodeNetwork {
       nftables,
       fingerprint: table => this.#raw.fingerprint(table),
     });
+    this.#policies = new NetworkPolicies({
+      ...options,
+      namespace: this.#namespace,
+      bridge: POD_BRIDGE,
+      addressesOf: podUid => this.#addressesOf(podUid),
+    });
   }
 
   /** Follows the Node objects until the signal aborts. What it made stays. */
@@ -96,6 +104,7 @@ export class NodeNetwork {
       if (!change.old || !change.object || relevant(change.old) !== relevant(change.object)) this.#trigger();
     });
     void this.#nodes.synced.then(() => this.#trigger());
+    const policies = this.#policies.run(signal);
     signal.addEventListener('abort', () => this.#trigger(), { once: true });
     // A node that does not know its peers yet must not cut them off, but it can serve its own pods as soon as it knows its range.
     let retryMs = RETRY_MS_MIN;
@@ -115,6 +124,7 @@ export class NodeNetwork {
         this.#pending = true;
       }
     }
+    await policies;
     this.#routes.close();
     this.#raw.close();
     closeNetns(this.#namespace);
@@ -130,16 +140,18 @@ export class NodeNetwork {
     if (this.#problem !== undefined) throw new Error(`pod network not ready: ${this.#problem}`);
     const startMs = this.#clock.monotonic();
     const ips = this.#podCidrs.map(range => this.#poolOf(range).assign(pod.uid, range));
+    // Before there is a link: no packet may pass that policies forbid.
+    await this.#policies.admit(pod);
     this.#links.attach({ uid: pod.uid, ips, netnsPath: pod.netnsPath });
     attachSeconds().observe((this.#clock.monotonic() - startMs) / 1000);
     return { ips };
   }
 
   async detach(podUid: string): Promise<void> {
-    const pools = Object.values(this.#pools);
-    await this.#links.detach({ uid: podUid, ips: pools.flatMap(pool => pool.addressOf(podUid) ?? []) });
+    await this.#links.detach({ uid: podUid, ips: this.#addressesOf(podUid) });
     // Last: an address must not be given again while a link may still have it.
-    for (const pool of pools) pool.release(podUid);
+    for (const pool of Object.values(this.#pools)) pool.release(podUid);
+    this.#policies.release(podUid);
   }
 
   async retain(podUids: ReadonlySet<string>): Promise<void> {
@@ -153,6 +165,10 @@ export class NodeNetwork {
     // What lies on the loopback link is no address of the node: the cluster's DNS address does.
     const own = this.#routes.addresses().filter(({ index, prefix }) => index !== 1 && !prefix.includes(':'));
     this.#hostPorts.apply(ports, [...new Set(own.map(({ prefix }) => prefix.split('/')[0]!))].sort());
+  }
+
+  #addressesOf(podUid: string): string[] {
+    return Object.values(this.#pools).flatMap(pool => pool.addressOf(podUid) ?? []);
   }
 
   #poolOf(range: string): AddressPool {
@@ -207,6 +223,7 @@ export class NodeNetwork {
     });
     if (isNew) {
       this.#podCidrs = podCidrs;
+      this.#policies.setRanges(podCidrs);
       this.#problem = undefined;
       this.#log.info('pod network ready', { podCidrs: podCidrs.join(',') });
     }

@@ -3,7 +3,8 @@
  * inside with its addresses, gateways and neighbours.
  * Invariant: every packet of a pod, to a neighbour pod too, passes the node's IP layer, because the pod has no route to its
  * range but through the gateway. So Services, masquerade and policies see all traffic, whether or not the kernel filters
- * bridged frames. All calls are idempotent; it refuses to choose addresses.
+ * bridged frames; and a pod that makes frames of its own reaches no other, because the bridge keeps its ports apart.
+ * All calls are idempotent; it refuses to choose addresses.
  */
 
 import { createHash } from 'node:crypto';
@@ -19,6 +20,7 @@ import {
   deleteNeighbour,
   RouteSocket,
   setHairpin,
+  setIsolated,
   setLink,
   withRoutes,
 } from '../sys/netlink.ts';
@@ -117,6 +119,7 @@ export class PodLinks {
             deleteLink({ name }),
             addLink({ kind: 'veth', name, up: true, master: this.#bridge, mtu: this.#mtu, peer }),
             setHairpin({ name, on: true }),
+            setIsolated({ name, on: true }),
           );
         }
         this.#routes.request(host);

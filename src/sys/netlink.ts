@@ -38,7 +38,7 @@ const VETH_INFO_PEER = 1;
 const [IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6] = [
   1, 3, 4, 7, 15, 17,
 ];
-const IFLA_BRPORT_MODE = 4;
+const [IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED] = [4, 33];
 const [IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_PROTO] = [1, 2, 4, 8, 11];
 const IFA_F_NODAD = 0x02;
 const IFA_F_NOPREFIXROUTE = 0x200;
@@ -156,6 +156,15 @@ export function setLink(
 
 /** Lets a bridge send a frame back out of the port it came from: a pod that reaches itself through a Service. */
 export function setHairpin(options: { readonly name: string; readonly on: boolean }): NetlinkMessage {
+  return setPort('hairpin', IFLA_BRPORT_MODE, options);
+}
+
+/** Keeps a bridge from passing frames between this port and others so set; each still reaches the machine itself. */
+export function setIsolated(options: { readonly name: string; readonly on: boolean }): NetlinkMessage {
+  return setPort('isolated', IFLA_BRPORT_ISOLATED, options);
+}
+
+function setPort(what: string, attributeType: number, options: { name: string; on: boolean }): NetlinkMessage {
   return {
     type: RTM_NEWLINK,
     flags: 0,
@@ -165,10 +174,10 @@ export function setHairpin(options: { readonly name: string; readonly on: boolea
       nested(
         IFLA_LINKINFO,
         attributeText(IFLA_INFO_SLAVE_KIND, 'bridge'),
-        nested(IFLA_INFO_SLAVE_DATA, attributeU8(IFLA_BRPORT_MODE, options.on ? 1 : 0)),
+        nested(IFLA_INFO_SLAVE_DATA, attributeU8(attributeType, options.on ? 1 : 0)),
       ),
     ]),
-    what: `set hairpin ${options.name}`,
+    what: `set ${what} ${options.name}`,
   };
 }
 

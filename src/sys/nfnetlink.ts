@@ -35,6 +35,7 @@ const [NFT_MSG_GETTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_GETCHAIN, NFT_MSG_DELCHAIN] =
 const [NFT_MSG_NEWRULE, NFT_MSG_GETRULE, NFT_MSG_DELRULE] = [6, 7, 8];
 const [NFT_MSG_NEWSETELEM, NFT_MSG_GETSETELEM, NFT_MSG_DELSETELEM, NFT_MSG_GETGEN] = [12, 13, 14, 16];
 const [NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_LIST_ELEM] = [1, 2, 3, 1];
+const NFTA_SET_ELEM_KEY_END = 10;
 const [NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_DATA_VALUE, NFTA_DATA_VERDICT] = [1, 2, 1, 2];
 const [NFTA_VERDICT_CODE, NFTA_VERDICT_CHAIN] = [1, 2];
 const NFT_GOTO = -4;
@@ -52,6 +53,8 @@ export interface Element {
   readonly set: string;
   /** Concatenated components, each padded to four bytes. */
   readonly key: Uint8Array;
+  /** Last key of a range that begins at `key`, in sets of concatenated intervals. */
+  readonly end?: Uint8Array;
   readonly data: ElementData;
 }
 
@@ -329,7 +332,13 @@ export class Nfnetlink {
         const key = attributes.get(NFTA_SET_ELEM_KEY);
         if (!key) continue;
         const data = attributes.get(NFTA_SET_ELEM_DATA);
-        out.push({ set, key: readAttributes(key).get(NFTA_DATA_VALUE)!, data: data && dataOf(data) });
+        const end = attributes.get(NFTA_SET_ELEM_KEY_END);
+        out.push({
+          set,
+          key: readAttributes(key).get(NFTA_DATA_VALUE)!,
+          ...(end ? { end: readAttributes(end).get(NFTA_DATA_VALUE)! } : {}),
+          data: data && dataOf(data),
+        });
       }
     }
     return out;
@@ -431,6 +440,11 @@ function writeElement(writer: Writer, element: Element, withData: boolean): void
   const key = writer.begin(NFTA_SET_ELEM_KEY);
   writer.put(NFTA_DATA_VALUE, element.key);
   writer.end(key);
+  if (element.end) {
+    const end = writer.begin(NFTA_SET_ELEM_KEY_END);
+    writer.put(NFTA_DATA_VALUE, element.end);
+    writer.end(end);
+  }
   const { data } = element;
   if (withData && data !== undefined) {
     const start = writer.begin(NFTA_SET_ELEM_DATA);

@@ -40,7 +40,9 @@ export class FakeApi implements Transport {
       apiVersion: 'v1',
       kind: 'List',
       metadata: { resourceVersion: String(this.#revision) },
-      items: [...this.#of(target.of).values()],
+      items: [...this.#of(target.of).values()].filter(
+        ({ metadata }) => !target.namespace || metadata.namespace === target.namespace,
+      ),
     };
   }
   async *watch(target: Target, options: WatchOptions, signal: AbortSignal): AsyncIterable<WatchEvent> {
@@ -63,13 +65,16 @@ export class FakeApi implements Transport {
     if (!object) throw notFound(target.of, key);
     return this.put(target.of, merge(object, patch) as KubeObject);
   }
-  get(): never {
-    throw new Error('not in this fake');
+  async get(target: Target): Promise<KubeObject> {
+    const key = target.namespace ? `${target.namespace}/${target.name}` : target.name!;
+    const object = this.#of(target.of).get(key);
+    if (!object) throw notFound(target.of, key);
+    return object;
   }
-  create = this.get;
-  update = this.get;
-  delete = this.get;
-  deleteCollection = this.get;
+  create = absent;
+  update = absent;
+  delete = absent;
+  deleteCollection = absent;
 
   #of(of: ResourceId): Map<string, KubeObject> {
     let objects = this.#objects.get(of.resource);
@@ -80,6 +85,10 @@ export class FakeApi implements Transport {
     this.#history.push({ of: of.resource, revision: this.#revision, event });
     for (const queue of this.#watchers.get(of.resource) ?? []) queue.push(event);
   }
+}
+
+function absent(): never {
+  throw new Error('not in this fake');
 }
 
 function merge(base: unknown, patch: unknown): unknown {

@@ -1,0 +1,68 @@
+/**
+ * What statements decide about one peer: which ports are allowed. Tiers are asked in their order; within the namespace tier
+ * policies only add up, in the others the first statement that speaks of a port decides. Pure.
+ */
+
+import { ALL_PORTS, intersect, NO_PORTS, type PortSet, portRange, subtract, union } from './port-set.ts';
+import type { PortSpec, Protocol, Statement, Tier } from './statement.ts';
+
+/** Numbers of a pod's named ports, by `TCP/http`. */
+export type NamedPorts = ReadonlyMap<string, number>;
+export const NO_NAMES: NamedPorts = new Map();
+const PROTOCOLS: readonly Protocol[] = ['TCP', 'UDP', 'SCTP'];
+
+export interface Ranked {
+  readonly tier: Tier;
+  readonly statement: Statement;
+}
+
+/** Keys under which a pod may have this named port. */
+export function nameKeys({
+  protocol,
+  name,
+}: {
+  readonly protocol: Protocol | undefined;
+  readonly name: string;
+}): string[] {
+  return (protocol ? [protocol] : PROTOCOLS).map(one => `${one}/${name}`);
+}
+
+export function portsOf(specs: readonly PortSpec[] | 'all', names: NamedPorts): PortSet {
+  if (specs === 'all') return ALL_PORTS;
+  let out: PortSet = NO_PORTS;
+  for (const spec of specs) {
+    if (!('name' in spec)) out = union(out, portRange(spec.protocol, spec.from, spec.to));
+    else
+      for (const key of nameKeys(spec)) {
+        const number = names.get(key);
+        if (number !== undefined) out = union(out, portRange(key.split('/')[0] as Protocol, number, number));
+      }
+  }
+  return out;
+}
+
+/**
+ * `matching`: the statements that speak of the peer, in the order in which they are asked. `isolated`: whether a policy of
+ * the namespace tier selects the pod in this direction. `names`: the destination pod's.
+ */
+export function decide(matching: readonly Ranked[], options: { isolated: boolean; names: NamedPorts }): PortSet {
+  let [undecided, allowed, passed]: [PortSet, PortSet, PortSet] = [ALL_PORTS, NO_PORTS, NO_PORTS];
+  const ask = (tier: Tier) => {
+    for (const { tier: own, statement } of matching) {
+      if (own !== tier) continue;
+      const hit = intersect(undecided, portsOf(statement.ports, options.names));
+      if (hit.length === 0) continue;
+      undecided = subtract(undecided, hit);
+      if (statement.action === 'allow') allowed = union(allowed, hit);
+      else if (statement.action === 'pass') passed = union(passed, hit);
+    }
+  };
+  ask('admin');
+  undecided = union(undecided, passed);
+  if (options.isolated) {
+    ask('namespace');
+    return allowed;
+  }
+  ask('baseline');
+  return union(allowed, undecided);
+}

@@ -1,0 +1,212 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { isAllowed, type PlainEnd, type PlainPod, type PlainWorld } from './plain-model.ts';
+import { modelPod, namespaceLabels, PORTS, passes, podShapes, policies, policy } from './policy-fixture.ts';
+import { PolicyModel } from './policy-model.ts';
+import { idOf, readNetworkPolicy } from './statement.ts';
+
+const BLOCKS = [
+  { cidr: '0.0.0.0/0', except: ['10.244.0.0/16'] },
+  { cidr: '10.244.0.0/16', except: ['10.244.0.4/30', '10.244.0.9/32'] },
+  { cidr: '10.244.0.2/32' },
+  { cidr: '192.0.2.0/24', except: ['192.0.2.128/25'] },
+  { cidr: 'fd00::/64', except: ['fd00::8/125'] },
+  { cidr: '::/0' },
+];
+const OUTSIDERS: PlainEnd[] = ['192.0.2.1', '192.0.2.200', '10.244.0.250', 'fd00::ffff', '2001:db8::1'].map(ip => ({
+  ip,
+}));
+const COUNT = 10;
+/** The first of them are on the node. */
+const LOCAL = 6;
+
+const withAddresses = (shapes: Omit<PlainPod, 'ips'>[]): PlainPod[] =>
+  shapes.map((shape, i) => ({ ...shape, ips: [`10.244.0.${i + 2}`, `fd00::${(i + 2).toString(16)}`] }));
+
+function compare(model: PolicyModel, world: PlainWorld): void {
+  model.settle();
+  const ends = [...world.pods.flatMap(pod => pod.ips.map(ip => ({ ip, pod }))), ...OUTSIDERS];
+  const local = new Set(world.pods.slice(0, LOCAL));
+  for (const from of ends)
+    for (const to of ends) {
+      if (from.ip.includes(':') !== to.ip.includes(':')) continue;
+      for (const protocol of ['TCP', 'UDP', 'SCTP', 'ICMP'])
+        for (const port of [...PORTS, 9999]) {
+          // The node answers for its own pods only; what is far away is the other node's.
+          const known = (end: PlainEnd) => (end.pod && local.has(end.pod) ? end.pod : undefined);
+          const expected = oneSided(world, { from, to, protocol, port }, known(from), known(to));
+          assert.equal(
+            passes(model.table, { from, to, protocol, port }),
+            expected,
+            `${from.ip} to ${to.ip} ${protocol} ${port}`,
+          );
+        }
+    }
+}
+
+/** As `isAllowed`, but a side that is not on the node is nobody's to ask. */
+function oneSided(
+  world: PlainWorld,
+  question: Parameters<typeof isAllowed>[1],
+  from: PlainPod | undefined,
+  to: PlainPod | undefined,
+): boolean {
+  const of = (type: 'Ingress' | 'Egress', side: PlainPod | undefined) =>
+    !side ||
+    isAllowed(
+      {
+        ...world,
+        policies: world.policies.map(one => ({
+          ...one,
+          spec: {
+            ...one.spec,
+            policyTypes: typesOf(one)
+              .filter(own => own === type)
+              .concat('None'),
+          },
+        })),
+      },
+      question,
+    );
+  return of('Egress', from) && of('Ingress', to);
+}
+
+function typesOf({ spec }: PlainWorld['policies'][number]): string[] {
+  return spec.policyTypes?.length ? spec.policyTypes : spec.egress?.length ? ['Ingress', 'Egress'] : ['Ingress'];
+}
+
+const fill = (model: PolicyModel, world: PlainWorld) => {
+  for (const [name, labels] of Object.entries(world.namespaces)) model.setNamespace(name, labels);
+  world.pods.forEach((pod, i) => void model.setPod(modelPod(pod), { local: i < LOCAL }));
+  for (const one of world.policies) model.setPolicy(readNetworkPolicy(one));
+};
+
+test('the table says of every pair what the plain model says', () => {
+  fc.assert(
+    fc.property(
+      namespaceLabels,
+      podShapes(COUNT),
+      policies(BLOCKS, { minLength: 1, maxLength: 8 }),
+      (namespaces, shapes, all) => {
+        const world = { namespaces, pods: withAddresses(shapes), policies: all };
+        const model = new PolicyModel();
+        fill(model, world);
+        compare(model, world);
+      },
+    ),
+    { numRuns: 25 },
+  );
+});
+
+test('changes lead to the same as a fresh start, and what is told is all that has changed', () => {
+  fc.assert(
+    fc.property(
+      namespaceLabels,
+      namespaceLabels,
+      podShapes(COUNT),
+      podShapes(COUNT),
+      policies(BLOCKS, { minLength: 1, maxLength: 6 }),
+      policies(BLOCKS, { minLength: 0, maxLength: 6 }),
+      (namespaces, nextNamespaces, shapes, nextShapes, first, second) => {
+        const before: PlainWorld = { namespaces, pods: withAddresses(shapes), policies: first };
+        const after: PlainWorld = { namespaces: nextNamespaces, pods: withAddresses(nextShapes), policies: second };
+        const model = new PolicyModel();
+        const kernel = new Map<string, number>();
+        const follow = () => {
+          model.settle();
+          for (const { map, key, before: was, after: is } of model.table.takeChanges()) {
+            assert.equal(kernel.get(`${map} ${key}`), was);
+            if (is === undefined) kernel.delete(`${map} ${key}`);
+            else kernel.set(`${map} ${key}`, is);
+          }
+        };
+        fill(model, before);
+        follow();
+        // One thing after the other, settled in between.
+        for (const [name, labels] of Object.entries(after.namespaces)) {
+          model.setNamespace(name, labels);
+          follow();
+        }
+        before.pods.forEach((old, i) => {
+          const pod = after.pods[i]!;
+          if (pod.namespace !== old.namespace) model.removePod(modelPod(old).key);
+          model.setPod(modelPod(pod), { local: i < LOCAL });
+          follow();
+        });
+        for (const old of before.policies)
+          if (
+            !after.policies.some(one => idOf('NetworkPolicy', one.metadata) === idOf('NetworkPolicy', old.metadata))
+          ) {
+            model.removePolicy(idOf('NetworkPolicy', old.metadata));
+            follow();
+          }
+        for (const one of after.policies) {
+          model.setPolicy(readNetworkPolicy(one));
+          follow();
+        }
+        compare(model, after);
+        const entries = [...kernel].length;
+        let own = 0;
+        for (const map of [
+          'peers',
+          'ports',
+          'selves',
+          'ingress-class',
+          'ingress-block',
+          'ingress-default',
+          'egress-class',
+          'egress-block',
+          'egress-default',
+        ] as const)
+          own += model.table.entries(map).size;
+        assert.equal(entries, own);
+      },
+    ),
+    { numRuns: 25 },
+  );
+});
+
+test('a change of labels is a change of the address only', () => {
+  const model = new PolicyModel();
+  model.setNamespace('x', { ns: 'x' });
+  const pod = (i: number, app: string): PlainPod => ({
+    namespace: 'x',
+    name: `p${i}`,
+    labels: { app, role: 'none' },
+    ips: [`10.244.0.${i}`],
+    ports: [],
+  });
+  for (let i = 2; i < 100; i++) model.setPod(modelPod(pod(i, i % 2 ? 'a' : 'b')), { local: i < 10 });
+  model.setPolicy(
+    readNetworkPolicy(
+      policy('p', 'x', {
+        podSelector: { matchLabels: { app: 'a' } },
+        ingress: [{ from: [{ podSelector: { matchLabels: { app: 'b' } } }] }],
+      }),
+    ),
+  );
+  model.settle();
+  model.table.takeChanges();
+  model.setPod(modelPod(pod(51, 'b')), { local: false });
+  model.settle();
+  const changes = model.table.takeChanges();
+  assert.deepEqual(
+    changes.map(({ map, key }) => `${map} ${key}`),
+    ['peers 10.244.0.51'],
+  );
+});
+
+test('a pod that leaves takes everything of its own with it', () => {
+  const model = new PolicyModel();
+  const pod: PlainPod = { namespace: 'x', name: 'p', labels: {}, ips: ['10.244.0.2'], ports: [] };
+  model.setPod(modelPod(pod), { local: true });
+  model.setPolicy(readNetworkPolicy(policy('p', 'x', { podSelector: {}, ingress: [{ from: [{ podSelector: {} }] }] })));
+  model.settle();
+  assert.equal(model.isolates(), true);
+  model.removePod('x/p');
+  model.settle();
+  assert.equal(model.isolates(), false);
+  assert.equal(model.table.entries('ports').size, 0);
+  assert.equal(model.table.entries('peers').size, 0);
+});

@@ -1,0 +1,407 @@
+/**
+ * Policies, namespaces and pods in; the table that the kernel needs for the pods of one node out (`policy-table.ts`). Pure
+ * and incremental: `settle` does work in proportion to what has changed.
+ * Pods of this node that are under the same policies share a profile, one for each direction; addresses that the same peers
+ * take in share a class (`peer-classes.ts`). For each profile and class there is one list of allowed ports, computed from
+ * all policies at once: however many there are, a packet costs the same few lookups.
+ */
+
+import { formatAddress } from '../../sys/address.ts';
+import { cutBlocks } from './address-blocks.ts';
+import { decide, type NamedPorts, NO_NAMES, nameKeys, type Ranked } from './decision.ts';
+import { type Group, type PeerClass, PeerClasses, type Pod } from './peer-classes.ts';
+import { keyOf, type MapName, PolicyTable, PortLists } from './policy-table.ts';
+import { type PortSet, rectanglesOf } from './port-set.ts';
+import { type BlockPeer, DIRECTIONS, type Direction, type Policy } from './statement.ts';
+
+type NamespaceLabels = Readonly<Record<string, string>> | undefined;
+
+interface LocalPod {
+  readonly pod: Pod;
+  readonly policies: Map<string, Policy>;
+  readonly profiles: Record<Direction, Profile | undefined>;
+}
+
+interface Profile {
+  readonly key: string;
+  readonly direction: Direction;
+  readonly policies: readonly string[];
+  readonly names: NamedPorts;
+  isolated: boolean;
+  statements: readonly Ranked[];
+  /** Statements (by index) that speak of a group's members. */
+  groups: ReadonlyMap<Group, readonly number[]>;
+  everyone: readonly number[];
+  blocks: readonly { readonly block: BlockPeer; readonly at: number }[];
+  namesUsed: readonly string[];
+  fallback: PortSet;
+  /** Addresses of its pods. */
+  readonly members: Set<string>;
+  /** Where it differs from `fallback`: by class, and by `first last` (addresses). */
+  readonly byClass: Map<number, PortSet>;
+  byBlock: ReadonlyMap<string, PortSet>;
+}
+
+const TIER_ORDER = { admin: 0, namespace: 1, baseline: 2 } as const;
+
+export class PolicyModel {
+  readonly table = new PolicyTable();
+  readonly #lists = new PortLists(this.table, renderPorts);
+  readonly #classes: PeerClasses;
+  readonly #namespaces = new Map<string, NamespaceLabels>();
+  readonly #policies = new Map<string, Policy>();
+  readonly #pods = new Map<string, Pod>();
+  readonly #local = new Map<string, LocalPod>();
+  readonly #profiles = new Map<string, Profile>();
+  readonly #dirtyPolicies = new Set<string>();
+  readonly #dirtyLocal = new Set<string>();
+  readonly #dirtyProfiles = new Set<Profile>();
+
+  constructor() {
+    this.#classes = new PeerClasses({
+      assign: (ip, number) => this.table.set('peers', ip, number),
+      labelsOf: namespace => this.#namespaces.get(namespace),
+      gone: ({ number }) => {
+        for (const profile of this.#profiles.values()) this.#allow(profile, number, undefined);
+      },
+    });
+  }
+
+  /** Adds a policy, or replaces the one of its id. */
+  setPolicy(policy: Policy): void {
+    this.#policies.set(policy.id, policy);
+    this.#dirtyPolicies.add(policy.id);
+  }
+  removePolicy(id: string): void {
+    if (this.#policies.delete(id)) this.#dirtyPolicies.add(id);
+  }
+  policies(): ReadonlyMap<string, Policy> {
+    return this.#policies;
+  }
+
+  /** `labels` undefined: the namespace is gone. */
+  setNamespace(name: string, labels: NamespaceLabels): void {
+    if (labels) this.#namespaces.set(name, labels);
+    else this.#namespaces.delete(name);
+    for (const pod of this.#pods.values()) {
+      if (pod.namespace !== name) continue;
+      this.#classes.put(pod);
+      if (this.#local.has(pod.key)) this.#dirtyLocal.add(pod.key);
+    }
+  }
+
+  /** A pod that runs and has addresses of its own. `local`: on this node. */
+  setPod(pod: Pod, options: { readonly local: boolean }): void {
+    const former = this.#local.get(pod.key);
+    if (former && (!options.local || former.pod.ips.join() !== pod.ips.join())) this.#leaveNode(former);
+    this.#pods.set(pod.key, pod);
+    this.#classes.put(pod);
+    if (!options.local) return;
+    const { policies, profiles } = this.#local.get(pod.key) ?? {
+      policies: new Map<string, Policy>(),
+      profiles: { ingress: undefined, egress: undefined },
+    };
+    this.#local.set(pod.key, { pod, policies, profiles });
+    this.#dirtyLocal.add(pod.key);
+  }
+  removePod(key: string): void {
+    const local = this.#local.get(key);
+    if (local) this.#leaveNode(local);
+    this.#pods.delete(key);
+    this.#classes.remove(key);
+  }
+  pod(key: string): Pod | undefined {
+    return this.#pods.get(key);
+  }
+
+  /** Whether any pod of this node is under a policy, as of the last `settle`. */
+  isolates(): boolean {
+    for (const { members, policies } of this.#profiles.values())
+      if (members.size > 0 && policies.length > 0) return true;
+    return false;
+  }
+
+  /** Makes the table right for all that was told since. */
+  settle(): void {
+    this.#selectPolicies();
+    for (const key of this.#dirtyLocal) {
+      const local = this.#local.get(key);
+      if (local) for (const direction of DIRECTIONS) this.#chooseProfile(local, direction);
+    }
+    this.#dirtyLocal.clear();
+    for (const profile of this.#profiles.values()) if (profile.members.size === 0) this.#dropProfile(profile);
+    for (const profile of this.#dirtyProfiles) this.#readStatements(profile);
+    const classes = this.#classes.settle();
+    for (const profile of this.#dirtyProfiles) this.#decideAll(profile);
+    for (const profile of this.#profiles.values())
+      if (!this.#dirtyProfiles.has(profile))
+        for (const one of classes)
+          if (profile.byClass.has(one.number) || one.groups.some(group => profile.groups.has(group)))
+            this.#decideOne(profile, one);
+    this.#dirtyProfiles.clear();
+  }
+
+  // --- which policies a pod of this node is under ---
+
+  #selectPolicies(): void {
+    for (const id of this.#dirtyPolicies) {
+      const policy = this.#policies.get(id);
+      for (const local of this.#local.values()) {
+        const was = local.policies.has(id);
+        const is = policy !== undefined && this.#selects(policy, local.pod);
+        if (!was && !is) continue;
+        if (is) local.policies.set(id, policy);
+        else local.policies.delete(id);
+        this.#dirtyLocal.add(local.pod.key);
+      }
+      for (const profile of this.#profiles.values())
+        if (profile.policies.includes(id)) this.#dirtyProfiles.add(profile);
+    }
+    this.#dirtyPolicies.clear();
+    for (const key of this.#dirtyLocal) {
+      const local = this.#local.get(key);
+      if (!local) continue;
+      local.policies.clear();
+      for (const policy of this.#policies.values())
+        if (this.#selects(policy, local.pod)) local.policies.set(policy.id, policy);
+    }
+  }
+
+  #selects(policy: Policy, pod: Pod): boolean {
+    if (policy.namespace !== undefined && policy.namespace !== pod.namespace) return false;
+    return policy.selects(pod, this.#namespaces.get(pod.namespace));
+  }
+
+  #chooseProfile(local: LocalPod, direction: Direction): void {
+    const policies = [...local.policies.values()].filter(({ statements }) => statements[direction]);
+    // The numbers of named ports are the receiver's: on the way in, those of this very pod.
+    const names =
+      direction === 'ingress'
+        ? new Map([...namesOf(policies, direction)].flatMap(name => numberOf(name, local.pod.names)))
+        : NO_NAMES;
+    const ids = policies.map(({ id }) => id).sort();
+    const key = [
+      direction,
+      [...names]
+        .map(pair => pair.join('='))
+        .sort()
+        .join(),
+      ...ids,
+    ].join('\n');
+    let profile = this.#profiles.get(key);
+    if (!profile) {
+      profile = {
+        key,
+        direction,
+        policies: ids,
+        names,
+        isolated: false,
+        statements: [],
+        groups: new Map(),
+        everyone: [],
+        blocks: [],
+        namesUsed: [],
+        fallback: [],
+        members: new Set(),
+        byClass: new Map(),
+        byBlock: new Map(),
+      };
+      this.#profiles.set(key, profile);
+      this.#dirtyProfiles.add(profile);
+    }
+    const former = local.profiles[direction];
+    if (former === profile) return;
+    if (former) for (const ip of local.pod.ips) this.#leave(former, ip);
+    local.profiles[direction] = profile;
+    for (const ip of local.pod.ips) {
+      this.#join(profile, ip);
+      this.table.set('selves', ip, 1);
+    }
+  }
+
+  #leaveNode(local: LocalPod): void {
+    for (const direction of DIRECTIONS) {
+      const profile = local.profiles[direction];
+      if (profile) for (const ip of local.pod.ips) this.#leave(profile, ip);
+    }
+    for (const ip of local.pod.ips) this.table.set('selves', ip, undefined);
+    this.#local.delete(local.pod.key);
+  }
+
+  // --- what a profile allows ---
+
+  #readStatements(profile: Profile): void {
+    const { direction } = profile;
+    const policies = profile.policies.flatMap(id => this.#policies.get(id) ?? []);
+    policies.sort(
+      (a, b) => TIER_ORDER[a.tier] - TIER_ORDER[b.tier] || a.priority - b.priority || (a.id < b.id ? -1 : 1),
+    );
+    const statements = policies.flatMap(({ tier, statements }) =>
+      (statements[direction] ?? []).map(statement => ({ tier, statement })),
+    );
+    const groups = new Map<Group, number[]>();
+    const blocks: { block: BlockPeer; at: number }[] = [];
+    const everyone: number[] = [];
+    statements.forEach(({ statement }, at) => {
+      if (statement.peers === 'all') everyone.push(at);
+      else
+        for (const peer of statement.peers) {
+          const group = this.#classes.useGroup(peer);
+          const known = groups.get(group);
+          if (known) {
+            known.push(at);
+            this.#classes.dropGroup(group);
+          } else groups.set(group, [at]);
+          if (peer.kind === 'block') blocks.push({ block: peer, at });
+        }
+    });
+    const namesUsed = direction === 'egress' ? [...namesOf(policies, direction)] : [];
+    for (const name of namesUsed) this.#classes.useName(name);
+    this.#letGo(profile);
+    profile.isolated = policies.some(({ tier }) => tier === 'namespace');
+    profile.statements = statements;
+    profile.groups = groups;
+    profile.everyone = everyone;
+    profile.blocks = blocks;
+    profile.namesUsed = namesUsed;
+  }
+
+  #letGo(profile: Profile): void {
+    for (const group of profile.groups.keys()) this.#classes.dropGroup(group);
+    for (const name of profile.namesUsed) this.#classes.dropName(name);
+  }
+
+  #dropProfile(profile: Profile): void {
+    this.#letGo(profile);
+    this.#profiles.delete(profile.key);
+    this.#dirtyProfiles.delete(profile);
+  }
+
+  #decideAll(profile: Profile): void {
+    const memo = new Map<string, PortSet>();
+    profile.fallback = this.#decide(profile, profile.everyone, NO_NAMES, memo);
+    for (const ip of profile.members) this.#setList(`${profile.direction}-default`, ip, profile.fallback);
+    const classes = new Set([...profile.groups.keys()].flatMap(({ classes }) => [...classes]));
+    const known = new Set([...classes].map(({ number }) => number));
+    for (const number of [...profile.byClass.keys()]) if (!known.has(number)) this.#allow(profile, number, undefined);
+    for (const one of classes) this.#decideOne(profile, one, memo);
+    this.#decideBlocks(profile, memo);
+  }
+
+  #decideOne(profile: Profile, one: PeerClass, memo = new Map<string, PortSet>()): void {
+    const matching = new Set(profile.everyone);
+    for (const group of one.groups) for (const at of profile.groups.get(group) ?? []) matching.add(at);
+    const sorted = matching.size > profile.everyone.length ? [...matching].sort((a, b) => a - b) : profile.everyone;
+    const names = profile.direction === 'egress' ? one.names : NO_NAMES;
+    const ports = this.#decide(profile, sorted, names, memo);
+    this.#allow(profile, one.number, keyOf(ports) === keyOf(profile.fallback) ? undefined : ports);
+  }
+
+  #decideBlocks(profile: Profile, memo: Map<string, PortSet>): void {
+    const byBlock = new Map<string, PortSet>();
+    for (const family of profile.blocks.length > 0 ? ([4, 6] as const) : []) {
+      let last: { from: string; to: Buffer; ports: PortSet } | undefined;
+      const flush = () => {
+        if (last) byBlock.set(`${last.from} ${formatAddress(last.to)}`, last.ports);
+        last = undefined;
+      };
+      for (const range of cutBlocks(
+        profile.blocks.map(({ block }) => block),
+        family,
+      )) {
+        const matching = new Set([...profile.everyone, ...range.blocks.map(i => profile.blocks[i]!.at)]);
+        const ports = this.#decide(
+          profile,
+          [...matching].sort((a, b) => a - b),
+          NO_NAMES,
+          memo,
+        );
+        if (keyOf(ports) === keyOf(profile.fallback)) continue;
+        if (last && last.ports === ports && follows(last.to, range.first)) last.to = range.last;
+        else {
+          flush();
+          last = { from: formatAddress(range.first), to: range.last, ports };
+        }
+      }
+      flush();
+    }
+    for (const ip of profile.members) {
+      for (const range of profile.byBlock.keys())
+        if (!byBlock.has(range)) this.#setBlock(profile, ip, range, undefined);
+      for (const [range, ports] of byBlock) this.#setBlock(profile, ip, range, ports);
+    }
+    profile.byBlock = byBlock;
+  }
+
+  #decide(profile: Profile, matching: readonly number[], names: NamedPorts, memo: Map<string, PortSet>): PortSet {
+    const key = `${matching.join()} ${[...names].map(pair => pair.join('=')).join()}`;
+    let ports = memo.get(key);
+    if (!ports) {
+      const { isolated, statements } = profile;
+      ports = decide(
+        matching.map(at => statements[at]!),
+        { isolated, names: profile.direction === 'ingress' ? profile.names : names },
+      );
+      memo.set(key, ports);
+    }
+    return ports;
+  }
+
+  #allow(profile: Profile, number: number, ports: PortSet | undefined): void {
+    const before = profile.byClass.get(number);
+    if (ports === before || (ports && before && keyOf(ports) === keyOf(before))) return;
+    if (ports) profile.byClass.set(number, ports);
+    else profile.byClass.delete(number);
+    for (const ip of profile.members) this.#setList(`${profile.direction}-class`, `${ip} ${number}`, ports);
+  }
+
+  // --- entries of one address ---
+
+  #join(profile: Profile, ip: string): void {
+    profile.members.add(ip);
+    this.#setList(`${profile.direction}-default`, ip, profile.fallback);
+    for (const [number, ports] of profile.byClass)
+      this.#setList(`${profile.direction}-class`, `${ip} ${number}`, ports);
+    for (const [range, ports] of profile.byBlock) this.#setBlock(profile, ip, range, ports);
+  }
+
+  #leave(profile: Profile, ip: string): void {
+    profile.members.delete(ip);
+    this.#setList(`${profile.direction}-default`, ip, undefined);
+    for (const number of profile.byClass.keys())
+      this.#setList(`${profile.direction}-class`, `${ip} ${number}`, undefined);
+    for (const range of profile.byBlock.keys()) this.#setBlock(profile, ip, range, undefined);
+  }
+
+  #setBlock(profile: Profile, ip: string, range: string, ports: PortSet | undefined): void {
+    if (ip.includes(':') === range.includes(':')) this.#setList(`${profile.direction}-block`, `${ip} ${range}`, ports);
+  }
+
+  #setList(map: MapName, key: string, ports: PortSet | undefined): void {
+    const before = this.table.get(map, key);
+    this.table.set(map, key, ports && this.#lists.retain(ports));
+    if (before !== undefined) this.#lists.release(before);
+  }
+}
+
+function renderPorts(list: number, set: PortSet): string[] {
+  return rectanglesOf(set).map(({ protocols, ports }) => `${list} ${protocols.join('-')} ${ports.join('-')}`);
+}
+
+function namesOf(policies: readonly Policy[], direction: Direction): Set<string> {
+  const names = new Set<string>();
+  for (const { statements } of policies)
+    for (const { ports } of statements[direction] ?? [])
+      for (const port of ports === 'all' ? [] : ports)
+        if ('name' in port) for (const key of nameKeys(port)) names.add(key);
+  return names;
+}
+
+function numberOf(name: string, names: NamedPorts): [string, number][] {
+  const number = names.get(name);
+  return number === undefined ? [] : [[name, number]];
+}
+
+function follows(last: Buffer, next: Buffer): boolean {
+  return BigInt(`0x${last.toString('hex')}`) + 1n === BigInt(`0x${next.toString('hex')}`);
+}
