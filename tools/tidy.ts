@@ -18,6 +18,7 @@ const LAYERS: Readonly<Record<string, number>> = {
   controllers: 3,
   scheduler: 3,
   kubelet: 3,
+  localdriver: 3,
   proxy: 3,
   network: 3,
   dns: 3,

@@ -7,6 +7,7 @@ import type { ResourceId, Transport } from '../client/transport.ts';
 import { COREFILE_CONFIG_MAP } from '../dns/cluster-dns.ts';
 import { defaultCorefile } from '../dns/configuration.ts';
 import { CLASS_NAME, CONTROLLER } from '../ingress/ingress-class.ts';
+import { LOCAL_VOLUME_OBJECTS } from './local-volumes.ts';
 
 /** Group of the certificates with which nodes' proxy, DNS and overlay read Services, slices and nodes. */
 export const NODE_NETWORK_GROUP = 'system:coxswain:network';
@@ -123,5 +124,6 @@ export async function ensureAddons(
     ensure(INGRESS_CLASSES, INGRESS_CLASS),
     ensure(SERVICES, dnsService(options.clusterDns)),
     ensure(CONFIG_MAPS, corefile(options.clusterDomain)),
+    ...LOCAL_VOLUME_OBJECTS.map(([of, object]) => ensure(of, object)),
   ]);
 }

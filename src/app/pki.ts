@@ -5,6 +5,7 @@ import type { KeyPair } from '../apiserver/certificates/certificate.ts';
 import { defaultServerNames, ensurePki, type Pki } from '../apiserver/certificates/pki.ts';
 import { INGRESS_GROUP, NODE_NETWORK_GROUP } from './addons.ts';
 import { type ClusterRanges, kubernetesAddress } from './cluster-ranges.ts';
+import { NODE_STORAGE_GROUP } from './local-volumes.ts';
 
 export interface AgentCredentials {
   readonly ca: string;
@@ -14,6 +15,8 @@ export interface AgentCredentials {
   readonly serving: KeyPair;
   /** Proxy, DNS and overlay. */
   readonly network: KeyPair;
+  /** The sidecars of cox-local. */
+  readonly storage: KeyPair;
   /** Reads Ingresses and the Secrets they mention. */
   readonly ingress: KeyPair;
   /** Shown to clients that ask for a host without a certificate. */
@@ -39,12 +42,16 @@ export async function agentCredentials(
   node: { readonly name: string; readonly addresses: readonly string[] },
 ): Promise<AgentCredentials> {
   const subject = { commonName: `system:node:${node.name}`, organizations: ['system:nodes'] };
-  const [kubelet, serving, network, ingress, ingressServing] = await Promise.all([
+  const [kubelet, serving, network, storage, ingress, ingressServing] = await Promise.all([
     pki.ensureClient(`${node.name}-kubelet`, subject),
     pki.ensureServer(`${node.name}-serving`, subject, [node.name, ...node.addresses]),
     pki.ensureClient(`${node.name}-network`, {
       commonName: `system:coxswain:network:${node.name}`,
       organizations: [NODE_NETWORK_GROUP],
+    }),
+    pki.ensureClient(`${node.name}-storage`, {
+      commonName: `system:coxswain:storage:${node.name}`,
+      organizations: [NODE_STORAGE_GROUP],
     }),
     pki.ensureClient(`${node.name}-ingress`, {
       commonName: `system:coxswain:ingress:${node.name}`,
@@ -56,5 +63,5 @@ export async function agentCredentials(
       ['ingress.local'],
     ),
   ]);
-  return { ca: pki.ca, kubelet, serving, network, ingress, ingressServing };
+  return { ca: pki.ca, kubelet, serving, network, storage, ingress, ingressServing };
 }

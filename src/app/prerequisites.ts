@@ -31,6 +31,8 @@ const PACKAGES: readonly Prerequisite[] = [
     why: 'programs Services in the kernel',
   },
   { package: 'util-linux', files: ['/usr/bin/nsenter'], why: 'enters namespaces' },
+  { package: 'mount', files: ['/usr/sbin/losetup', '/sbin/losetup'], why: 'files as disks, for local volumes' },
+  { package: 'e2fsprogs', files: ['/usr/sbin/mkfs.ext4', '/sbin/mkfs.ext4'], why: 'file systems of local volumes' },
 ];
 
 const FILE_SYSTEMS: readonly { name: string; why: string; module: string }[] = [

@@ -6,6 +6,7 @@
 import { readdirSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs';
 import { systemClock } from '../base/clock.ts';
 import { deleteNodeNamespace, deleteSwitch } from '../network/segment.ts';
+import { detachLoopsBelow } from '../sys/block-device.ts';
 import { listNetns } from '../sys/netns.ts';
 import { cgroupMembers, removeCgroups } from './cgroup-sweep.ts';
 import {
@@ -39,6 +40,7 @@ export async function tearDown(name: string): Promise<void> {
   for (const namespace of namespaces)
     if (namespace !== switchNamespace(name)) deleteNodeNamespace({ switch: switchNamespace(name), name: namespace });
   deleteSwitch(switchNamespace(name));
+  await detachLoopsBelow(record?.stateDir ?? defaultStateDir(name));
   rmSync(runDir(name), { recursive: true, force: true });
   if (record)
     saveRecord({

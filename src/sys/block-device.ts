@@ -4,7 +4,7 @@
  * overwritten. Programs do the work (util-linux, e2fsprogs, xfsprogs), so nothing here blocks the thread.
  */
 
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { CommandError, runCommand } from './command.ts';
 import { isMountPoint, mountTable } from './mount.ts';
 
@@ -136,4 +136,31 @@ export async function resizeLoop(device: string): Promise<void> {
 export async function detachLoop(file: string): Promise<void> {
   const device = await loopOf(file);
   if (device) await runCommand('losetup', ['--detach', device]);
+}
+
+/** Size of a disk; undefined for anything else. */
+export function blockBytes(path: string): number | undefined {
+  const stat = statSync(path);
+  if (!stat.isBlockDevice()) return undefined;
+  const [major, minor] = [(stat.rdev >> 8) & 0xfff, (stat.rdev & 0xff) | ((stat.rdev >> 12) & 0xfff00)];
+  return Number(readFileSync(`/sys/dev/block/${major}:${minor}/size`, 'utf8')) * 512;
+}
+
+/** Loop devices whose files lie below the folder, by what the kernel tells. */
+export function loopsBelow(folder: string): string[] {
+  return readdirSync('/sys/block')
+    .filter(name => name.startsWith('loop'))
+    .filter(name => {
+      try {
+        return readFileSync(`/sys/block/${name}/loop/backing_file`, 'utf8').startsWith(`${folder}/`);
+      } catch {
+        return false;
+      }
+    })
+    .map(name => `/dev/${name}`);
+}
+
+/** For folders that are about to be deleted. */
+export async function detachLoopsBelow(folder: string): Promise<void> {
+  for (const device of loopsBelow(folder)) await runCommand('losetup', ['--detach', device]).catch(() => undefined);
 }

@@ -1,6 +1,7 @@
 /** In-tree volume drivers that are served by a CSI driver now, by the names of their provisioners. Pure. */
 
 import type { PersistentVolume, Volume } from '../core/v1.gen.ts';
+import type { StorageClass } from '../storage/v1.gen.ts';
 
 /** Name of the in-tree plugin (also of its provisioner) → its CSI driver. */
 export const MIGRATED_DRIVERS: Readonly<Record<string, string>> = {
@@ -25,4 +26,8 @@ export function translateVolume(_volume: PersistentVolume): PersistentVolume | u
 /** The persistent CSI volume in the place of a pod's own in-tree one; undefined for any other. */
 export function translateInline(_volume: Volume, _namespace: string): PersistentVolume | undefined {
   return undefined;
+}
+/** The class as the CSI driver is to see it. */
+export function migratedParameters(storageClass: StorageClass): StorageClass {
+  return storageClass;
 }

@@ -26,7 +26,6 @@ export const GAPS: readonly Gap[] = [
   { of: 'mutatingadmissionpolicybindings.admissionregistration.k8s.io', says: POLICIES },
   { of: 'horizontalpodautoscalers.autoscaling', says: 'nothing is scaled automatically yet' },
   { of: 'certificatesigningrequests.certificates.k8s.io', says: 'no signer issues certificates yet' },
-  { of: 'persistentvolumeclaims.', says: 'claims are not bound to volumes yet' },
   { of: 'resourceclaims.resource.k8s.io', says: DEVICES },
   { of: 'resourceclaimtemplates.resource.k8s.io', says: DEVICES },
   { of: 'flowschemas.flowcontrol.apiserver.k8s.io', says: 'requests are not queued by priority yet' },

@@ -3,7 +3,7 @@
  * pod; inline ones are published only. Everything is repeatable: the driver is asked again for whatever it may have done before.
  */
 
-import { existsSync, mkdirSync, rmdirSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, rmdirSync, unlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { CSIPersistentVolumeSource, CSIVolumeSource, PersistentVolume, Secret } from '../../../api/core/v1.gen.ts';
 import type { CSIDriver } from '../../../api/storage/v1.gen.ts';
@@ -163,7 +163,7 @@ async function takeAway(folder: string, fallback: string, { csi, staging }: Volu
       if (!(error instanceof GrpcError) || error.code !== GRPC.NOT_FOUND) throw error;
     }
     if (isMountPoint(path)) throw new Error(`driver ${driver.name} left ${path} mounted`);
-    if (existsSync(path) && path === fallback) rmdirSync(path);
+    if (existsSync(path)) removeTarget(path);
     staging.users.remove(record, folder);
     try {
       if (record.volumeLifecycleMode === 'Persistent') await staging.release(record, driver);
@@ -175,6 +175,12 @@ async function takeAway(folder: string, fallback: string, { csi, staging }: Volu
     removeRecord(folder);
     rmdirSync(folder);
   });
+}
+
+/** Not followed, and never more than an empty folder or the file on which a device was mounted. */
+function removeTarget(path: string): void {
+  if (lstatSync(path).isDirectory()) rmdirSync(path);
+  else unlinkSync(path);
 }
 
 /** Beside the staging folders, as upstream: drivers make files here, not in a pod's folder. */
