@@ -1,13 +1,13 @@
 /**
- * Everything in the store, in memory: one cache a stored resource, fed by one watch of the whole store, so that what
+ * Everything in the store, in memory: one cache a stored resource, fed by following the whole store, so that what
  * readers see moves forward in revision order for all resources at once. Each cache keeps its objects in key order and
- * its recent events for watchers. It refuses to be written to: only the store's watch changes it.
+ * its recent events for watchers. It refuses to be written to: only what the store says changes it.
  */
 
 import type { KubeObject } from '../api/meta.ts';
 import { serviceUnavailable } from '../base/errors.ts';
 import { SortedMap } from '../store/sorted-map.ts';
-import type { Store, StoreEvent } from '../store/store.ts';
+import type { Change, Store, StoreEvent } from '../store/store.ts';
 import { Entry } from './entry.ts';
 
 /** Events a cache keeps for watchers; a watcher that fell further behind reads them from the store. */
@@ -121,13 +121,20 @@ export class ResourceCache {
   }
 }
 
+/** A write that its own event completes. */
+interface Writing {
+  /** The parsed value, which need not be parsed again. */
+  readonly object: KubeObject;
+  entry: Entry | undefined;
+}
+
 export class Caches {
   readonly store: Store;
   readonly #byPrefix = new Map<string, ResourceCache>();
   readonly #stop = new AbortController();
   readonly #waiters: { revision: number; resolve: () => void }[] = [];
-  /** Parsed objects of values on their way through the store, so that they need not be parsed again. */
-  readonly #written = new Map<Uint8Array, KubeObject>();
+  /** Values on their way through the store. */
+  readonly #written = new Map<Uint8Array, Writing>();
   #revision = 0;
   #loadedAt = 0;
   #failure: unknown;
@@ -178,12 +185,12 @@ export class Caches {
     options: { value: Uint8Array; object: KubeObject; expect: number | 'absent' },
   ): Promise<Entry> {
     const { value, object, expect } = options;
-    this.#written.set(value, object);
+    const writing: Writing = { object, entry: undefined };
+    this.#written.set(value, writing);
     try {
       const revision = await this.store.commit({ type: 'put', key: cache.prefix + key, value, expect });
       if (this.#revision < revision) await this.reached(revision);
-      const entry = cache.entries.get(key);
-      return entry?.revision === revision ? entry : new Entry({ key, revision, value });
+      return writing.entry ?? new Entry({ key, revision, value });
     } finally {
       this.#written.delete(value);
     }
@@ -203,28 +210,28 @@ export class Caches {
 
   async #follow(): Promise<void> {
     try {
-      for await (const event of this.store.watch('/registry/', this.#revision, this.#stop.signal)) {
-        if (event.type === 'progress') this.#revision = Math.max(this.#revision, event.revision);
-        else this.#apply(event);
-        this.#resolveWaiters();
-      }
+      await this.store.follow(this.#revision, change => this.#apply(change), this.#stop.signal);
     } catch (error) {
       this.#failure = error;
     }
   }
-  #apply(event: StoreEvent): void {
-    const [prefix, key] = splitStoreKey(event.type === 'put' ? event.entry.key : event.key);
+  #apply(change: Change): void {
+    const [prefix, key] = splitStoreKey(change.type === 'put' ? change.entry.key : change.key);
     const cache = this.of(prefix);
-    const previous = cache.entries.get(key);
-    if (event.type === 'put') {
-      const { value, modRevision } = event.entry;
-      this.#revision = modRevision;
-      const entry = new Entry({ key, revision: modRevision, value, object: this.#written.get(value) });
-      cache.apply(new CacheEvent({ type: previous ? 'MODIFIED' : 'ADDED', revision: modRevision, entry, previous }));
+    if (change.type === 'put') {
+      const { value, createRevision, modRevision: revision } = change.entry;
+      this.#revision = revision;
+      const previous = createRevision === revision ? undefined : cache.entries.get(key);
+      const writing = this.#written.get(value);
+      const entry = new Entry({ key, revision, value, object: writing?.object });
+      if (writing) writing.entry = entry;
+      cache.apply(new CacheEvent({ type: previous ? 'MODIFIED' : 'ADDED', revision, entry, previous }));
     } else {
-      this.#revision = event.revision;
-      if (previous) cache.apply(new CacheEvent({ type: 'DELETED', revision: event.revision, previous }));
+      this.#revision = change.revision;
+      const previous = cache.entries.get(key);
+      if (previous) cache.apply(new CacheEvent({ type: 'DELETED', revision: change.revision, previous }));
     }
+    if (this.#waiters.length > 0) this.#resolveWaiters();
   }
   #resolveWaiters(): void {
     for (let i = 0; i < this.#waiters.length; ) {

@@ -36,12 +36,17 @@ export class Entry {
   }
   get bytes(): Buffer {
     if (this.#digitsAt < 0) {
-      const at = this.#source.indexOf(PLACEHOLDER);
-      assert(at > 0, 'a stored object has no place for its resourceVersion');
-      this.#digitsAt = at + PLACEHOLDER.length - 1;
+      this.#digitsAt = placeIn(this.#source);
       this.#source = replace(this.#source, this.#digitsAt, 0, String(this.revision));
     }
     return this.#source;
+  }
+  /** The bytes in pieces, for a reader that copies them anyway: most objects are sent once, when they are written. */
+  get parts(): readonly Buffer[] {
+    const source = this.#source;
+    if (this.#digitsAt >= 0) return [source];
+    const at = placeIn(source);
+    return [source.subarray(0, at), Buffer.from(String(this.revision)), source.subarray(at)];
   }
   get object(): KubeObject {
     this.#object ??= JSON.parse(this.bytes.toString()) as KubeObject;
@@ -69,13 +74,22 @@ export class Entry {
   }
 }
 
+function placeIn(source: Buffer): number {
+  const at = source.indexOf(PLACEHOLDER);
+  assert(at > 0, 'a stored object has no place for its resourceVersion');
+  return at + PLACEHOLDER.length - 1;
+}
+
 /** Bytes of an object for the store; `object` must be canonical with resourceVersion ''. */
 export function encode(object: KubeObject): Buffer {
-  return Buffer.from(JSON.stringify(object));
+  const json = JSON.stringify(object);
+  // Out of Node's pool: bytes that stay would keep the whole block alive, with all that was written beside them and is done with.
+  const bytes = Buffer.allocUnsafeSlow(Buffer.byteLength(json));
+  bytes.write(json);
+  return bytes;
 }
 
 function replace(source: Buffer, at: number, oldLength: number, text: string): Buffer {
-  // Out of Node's pool: bytes that stay would keep the whole block alive, with all that was written beside them and is done with.
   const bytes = Buffer.allocUnsafeSlow(source.length - oldLength + text.length);
   source.copy(bytes, 0, 0, at);
   for (let i = 0; i < text.length; i++) bytes[at + i] = text.charCodeAt(i);
@@ -85,7 +99,7 @@ function replace(source: Buffer, at: number, oldLength: number, text: string): B
 
 /**
  * Top-level and metadata fields in the order in which upstream writes them, so that the placeholder comes before any text a
- * user controls; resourceVersion is ''. The parts below are shared with the object given.
+ * user controls; resourceVersion is ''. The parts below are shared with the object given, which is the caller's no more.
  */
 export function canonical(object: KubeObject): KubeObject {
   const from = object.metadata;
@@ -104,6 +118,11 @@ export function canonical(object: KubeObject): KubeObject {
   if (from.ownerReferences?.length) metadata.ownerReferences = from.ownerReferences;
   if (from.finalizers?.length) metadata.finalizers = from.finalizers;
   if (from.managedFields?.length) metadata.managedFields = from.managedFields;
+  const [first, second, third] = Object.keys(object);
+  if (first === 'kind' && second === 'apiVersion' && third === 'metadata') {
+    object.metadata = metadata;
+    return object;
+  }
   const { kind, apiVersion, metadata: _, ...rest } = object;
   return { kind, apiVersion, metadata, ...rest };
 }

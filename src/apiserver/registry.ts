@@ -55,6 +55,15 @@ export interface RegistryOptions {
   readonly random: Random;
 }
 
+/** What an object does not bring along when it is created. */
+const SERVER_OWNED = [
+  'deletionTimestamp',
+  'deletionGracePeriodSeconds',
+  'selfLink',
+  'resourceVersion',
+  'generation',
+] as const;
+
 /** Makes the next object from the current one; what it returns may be changed by the registry. */
 export type Produce = (current: KubeObject) => KubeObject | Promise<KubeObject>;
 
@@ -63,7 +72,8 @@ export class Registry {
   readonly table: ResourceTable;
   readonly clock: Clock;
   readonly fields: FieldTracker;
-  readonly #admission: readonly AdmissionPlugin[];
+  readonly #mutating: readonly AdmissionPlugin[];
+  readonly #validating: readonly AdmissionPlugin[];
   readonly #allocators: readonly Allocator[];
   readonly #random: Random;
 
@@ -72,7 +82,8 @@ export class Registry {
     this.table = options.table;
     this.clock = options.clock;
     this.fields = new FieldTracker({ resources: options.table, clock: options.clock });
-    this.#admission = options.admission;
+    this.#mutating = options.admission.filter(plugin => plugin.mutate);
+    this.#validating = options.admission.filter(plugin => plugin.validate);
     this.#allocators = options.allocators;
     this.#random = options.random;
   }
@@ -121,7 +132,8 @@ export class Registry {
     kind?.defaults?.(object);
     const managedFields = this.fields.created(operation, object);
     const admission = this.#admissionRequest(operation, 'CREATE', object, undefined);
-    await this.#mutate(admission);
+    const mutating = this.#mutate(admission);
+    if (mutating) await mutating;
     this.#beginMetadata(object);
     if (kind?.prepareCreate) kind.prepareCreate(object);
     else prepareCreateGenerically(served, object);
@@ -136,13 +148,16 @@ export class Registry {
       if (kind?.validate) errors.push(...kind.validate(object));
       this.#refuse(served, object, errors);
       for (const warning of kind?.warnings?.(object, undefined) ?? []) operation.warn(warning);
-      await this.#validate(admission);
+      const validating = this.#validate(admission);
+      if (validating) await validating;
       const cache = this.cacheOf(served);
       const key = keyFor(served, object);
-      if (cache.entries.has(key)) throw alreadyExists(served.info, object.metadata.name);
       const next = canonical(storedForm(served, object));
       if (managedFields?.length) next.metadata.managedFields = managedFields;
-      if (operation.dryRun) return withoutRevision(next);
+      if (operation.dryRun) {
+        if (cache.entries.has(key)) throw alreadyExists(served.info, object.metadata.name);
+        return withoutRevision(next);
+      }
       try {
         const entry = await this.caches.put(cache, key, { value: encode(next), object: next, expect: 'absent' });
         kept = true;
@@ -233,14 +248,16 @@ export class Registry {
     else prepareUpdateGenerically(served, object, old);
     const managedFields = this.fields.updated(operation, object, old);
     const admission = this.#admissionRequest(operation, 'UPDATE', object, old);
-    await this.#mutate(admission);
+    const mutating = this.#mutate(admission);
+    if (mutating) await mutating;
     const claims = attributes.subresource ? [] : this.#claim(operation, object, old);
     let kept = false;
     try {
       object.metadata.resourceVersion = String(current.revision);
       this.#refuse(served, object, this.#updateErrors(operation, object, old));
       for (const warning of kind?.warnings?.(object, old) ?? []) operation.warn(warning);
-      await this.#validate(admission);
+      const validating = this.#validate(admission);
+      if (validating) await validating;
       const next = canonical(storedForm(served, object));
       if (managedFields?.length) next.metadata.managedFields = managedFields;
       const value = encode(next);
@@ -347,11 +364,8 @@ export class Registry {
     const { metadata } = object;
     metadata.uid = this.#random.uuid();
     metadata.creationTimestamp = formatTime(this.clock.now());
-    delete metadata.deletionTimestamp;
-    delete metadata.deletionGracePeriodSeconds;
-    delete metadata.selfLink;
-    delete metadata.resourceVersion;
-    delete metadata.generation;
+    // Deleting what is not there costs as much as deleting what is.
+    for (const name of SERVER_OWNED) if (metadata[name] !== undefined) delete metadata[name];
   }
   #admissionRequest(
     operation: Operation,
@@ -370,17 +384,17 @@ export class Registry {
       warn: message => operation.warn(message),
     };
   }
-  // Plugins that answer at once must not cost a turn each.
-  async #mutate(request: AdmissionRequest): Promise<void> {
-    for (const plugin of this.#admission) {
-      const waiting = plugin.mutate?.(request);
-      if (waiting) await waiting;
+  // Plugins that answer at once must not cost a turn each, nor all of them together.
+  #mutate(request: AdmissionRequest, from = 0): void | Promise<void> {
+    for (let at = from; at < this.#mutating.length; at++) {
+      const waiting = this.#mutating[at]!.mutate!(request);
+      if (waiting) return waiting.then(() => this.#mutate(request, at + 1));
     }
   }
-  async #validate(request: AdmissionRequest): Promise<void> {
-    for (const plugin of this.#admission) {
-      const waiting = plugin.validate?.(request);
-      if (waiting) await waiting;
+  #validate(request: AdmissionRequest, from = 0): void | Promise<void> {
+    for (let at = from; at < this.#validating.length; at++) {
+      const waiting = this.#validating[at]!.validate!(request);
+      if (waiting) return waiting.then(() => this.#validate(request, at + 1));
     }
   }
   #claim(operation: Operation, object: KubeObject, old: KubeObject | undefined): ReturnType<Allocator['claim']>[] {
@@ -438,7 +452,7 @@ function hasStatus({ stored }: Served): boolean {
 
 function prepareCreateGenerically(served: Served, object: Shaped): void {
   if (!hasStatus(served)) return;
-  delete object.status;
+  if (object.status !== undefined) delete object.status;
   if (object.spec !== undefined) object.metadata.generation = 1;
 }
 

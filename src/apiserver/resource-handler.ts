@@ -248,7 +248,7 @@ export class ResourceHandler {
     const { served } = operation;
     const wanted = negotiate(context.exchange.headers.accept);
     if (!wanted.as && wanted.format === 'json' && outcome instanceof Entry && served.info === served.stored)
-      return finish(context, status, { ...JSON_HEADERS }, outcome.bytes);
+      return finish(context, status, { 'content-type': 'application/json' }, outcome.parts);
     const object = outcomeObject(served, outcome);
     const isOwn = object.kind === served.info.kind;
     if (!wanted.as || !isOwn) return this.#sendValue(request, status, object);

@@ -188,6 +188,42 @@ export function storeContract(name: string, open: () => Promise<Store>): void {
     assert.deepEqual(seen, [{ type: 'progress', revision: at }]);
   });
 
+  check('followers see every commit before it resolves, from a revision on, until they leave', async store => {
+    const start = await put(store, '/a', '1');
+    await put(store, '/b', '1');
+    const stop = new AbortController();
+    const seen: string[] = [];
+    const done = store.follow(
+      start,
+      change => {
+        seen.push(change.type === 'put' ? `${change.entry.key} ${text(change.entry.value)}` : `${change.key} gone`);
+      },
+      stop.signal,
+    );
+    assert.deepEqual(seen, ['/b 1']);
+    const committed = put(store, '/a', '2').then(() => assert.equal(seen.at(-1), '/a 2'));
+    await committed;
+    await store.commit({ type: 'delete', key: '/b' });
+    assert.deepEqual(seen, ['/b 1', '/a 2', '/b gone']);
+    stop.abort();
+    await done;
+    await put(store, '/a', '3');
+    assert.equal(seen.length, 3);
+    await store.compact(store.revision());
+    await assert.rejects(
+      store.follow(start, () => {}, new AbortController().signal),
+      CompactedError,
+    );
+    const failing = store.follow(
+      store.revision(),
+      () => {
+        throw new Error('enough');
+      },
+      new AbortController().signal,
+    );
+    await Promise.all([put(store, '/a', '4'), assert.rejects(failing, /enough/)]);
+  });
+
   check('compaction forgets the past and keeps the present', async store => {
     const first = await put(store, '/a', '1');
     await put(store, '/b', '1');

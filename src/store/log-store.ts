@@ -9,6 +9,7 @@
 import { assert } from '../base/assert.ts';
 import { SortedMap } from './sorted-map.ts';
 import {
+  type Change,
   CompactedError,
   ConflictError,
   type Delete,
@@ -52,14 +53,16 @@ interface Version {
 
 interface Waiting {
   readonly record: LogRecord;
+  /** No version of the key was known, nor was one on its way. */
+  readonly isNew: boolean;
   readonly resolve: (revision: Revision) => void;
   readonly reject: (error: unknown) => void;
 }
 
 /** Records that one append may carry; more wait for the next, so that no flush takes long. */
 const APPEND_RECORDS_MAX = 1024;
-/** Recent events kept for watchers; older ones are read from the log. */
-const RECENT_EVENTS_MAX = 2048;
+/** Recent records kept for watchers; older ones are read from the log. */
+const RECENT_RECORDS_MAX = 2048;
 /** Records removed by one compaction step before other work gets its turn. */
 const COMPACT_RECORDS_STEP = 500;
 
@@ -71,7 +74,10 @@ export class LogStore implements Store {
   readonly #pending = new Map<Key, LogRecord>();
   /** Revisions that supersede or delete something, in order: what compaction has to look at. */
   #superseding: Revision[] = [];
-  #recent: StoreEvent[] = [];
+  #recent: LogRecord[] = [];
+  readonly #followers = new Set<(record: LogRecord) => void>();
+  /** What ends each of them. */
+  readonly #ends = new Set<() => void>();
   #queue: Waiting[] = [];
   #flushing = false;
   #revision: Revision = 0;
@@ -86,7 +92,7 @@ export class LogStore implements Store {
     this.#log = log;
     const { compacted } = log.load(record => {
       this.#revision = record.revision;
-      this.#apply(record);
+      this.#apply(record, { isNew: false });
     });
     this.#compacted = compacted;
     this.#revision = Math.max(this.#revision, compacted);
@@ -127,10 +133,13 @@ export class LogStore implements Store {
     const pending = this.#pending.get(key);
     let currentRevision = 0;
     let createRevision = 0;
+    let isNew = false;
     if (pending) {
       if (pending.value) [currentRevision, createRevision] = [pending.revision, pending.createRevision];
     } else {
-      const version = this.#index.get(key)?.at(-1);
+      const versions = this.#index.get(key);
+      isNew = versions === undefined;
+      const version = versions && versions[versions.length - 1];
       if (version && !version.deleted) [currentRevision, createRevision] = [version.revision, version.createRevision];
     }
     const holds =
@@ -153,7 +162,7 @@ export class LogStore implements Store {
     };
     this.#pending.set(key, record);
     return new Promise((resolve, reject) => {
-      this.#queue.push({ record, resolve, reject });
+      this.#queue.push({ record, isNew, resolve, reject });
       if (!this.#flushing) {
         this.#flushing = true;
         // Everything that commits in this turn of the event loop shares the flush.
@@ -191,6 +200,30 @@ export class LogStore implements Store {
     }
   }
 
+  async follow(from: Revision, apply: (change: Change) => void, signal: AbortSignal): Promise<void> {
+    for (let cursor = from; cursor < this.#revision; cursor++) apply(changeOf(this.#recordAt(cursor + 1)));
+    if (signal.aborted || this.#closed) return;
+    await new Promise<void>((resolve, reject) => {
+      const end = () => {
+        this.#followers.delete(follower);
+        this.#ends.delete(end);
+        signal.removeEventListener('abort', end);
+        resolve();
+      };
+      const follower = (record: LogRecord) => {
+        try {
+          apply(changeOf(record));
+        } catch (error) {
+          reject(error);
+          end();
+        }
+      };
+      this.#followers.add(follower);
+      this.#ends.add(end);
+      signal.addEventListener('abort', end);
+    });
+  }
+
   compact(before: Revision): Promise<void> {
     const step = this.#maintenance.then(() => this.#compact(Math.min(before, this.#revision)));
     this.#maintenance = step.catch(() => {});
@@ -206,6 +239,7 @@ export class LogStore implements Store {
         this.#idle = resolve;
       });
     this.#wake();
+    for (const end of this.#ends) end();
     await this.#log.close();
   }
 
@@ -222,14 +256,14 @@ export class LogStore implements Store {
         this.#assigned = this.#revision;
         break;
       }
-      for (const { record } of batch) {
-        const previous = record.previous === 0 ? undefined : this.#entry(record.previous);
+      for (const { record, isNew } of batch) {
         this.#revision = record.revision;
-        this.#apply(record);
-        this.#recent.push(eventOf(record, previous));
+        this.#apply(record, { isNew });
+        this.#recent.push(record);
         if (this.#pending.get(record.key) === record) this.#pending.delete(record.key);
+        for (const follower of this.#followers) follower(record);
       }
-      if (this.#recent.length > 2 * RECENT_EVENTS_MAX) this.#recent = this.#recent.slice(-RECENT_EVENTS_MAX);
+      if (this.#recent.length > 2 * RECENT_RECORDS_MAX) this.#recent = this.#recent.slice(-RECENT_RECORDS_MAX);
       this.#wake();
       for (const { record, resolve } of batch) resolve(record.revision);
       // Lets the callers that just woke commit again and share the next flush.
@@ -239,13 +273,13 @@ export class LogStore implements Store {
     this.#idle?.();
   }
 
-  #apply(record: LogRecord): void {
+  #apply(record: LogRecord, { isNew }: { isNew: boolean }): void {
     const version: Version = {
       revision: record.revision,
       createRevision: record.createRevision,
       deleted: record.value === undefined,
     };
-    const versions = this.#index.get(record.key);
+    const versions = isNew ? undefined : this.#index.get(record.key);
     if (versions) versions.push(version);
     else this.#index.set(record.key, [version]);
     if (record.previous > 0) this.#superseding.push(record.revision);
@@ -285,12 +319,17 @@ export class LogStore implements Store {
   }
 
   #eventAt(revision: Revision): StoreEvent {
+    const record = this.#recordAt(revision);
+    return eventOf(record, record.previous === 0 ? undefined : this.#entry(record.previous));
+  }
+
+  #recordAt(revision: Revision): LogRecord {
+    if (revision <= this.#compacted) throw new CompactedError(this.#compacted);
     const oldest = this.#revision - this.#recent.length + 1;
     if (revision >= oldest) return this.#recent[revision - oldest]!;
-    if (revision <= this.#compacted) throw new CompactedError(this.#compacted);
     const record = this.#log.read(revision);
     assert(record, `record ${revision} is missing from the log`);
-    return eventOf(record, record.previous === 0 ? undefined : this.#entry(record.previous));
+    return record;
   }
 
   #entry(revision: Revision): Entry {
@@ -331,6 +370,12 @@ function entryOf(record: LogRecord): Entry {
     createRevision: record.createRevision,
     modRevision: record.revision,
   };
+}
+
+function changeOf(record: LogRecord): Change {
+  return record.value
+    ? { type: 'put', entry: entryOf(record) }
+    : { type: 'delete', key: record.key, revision: record.revision };
 }
 
 function eventOf(record: LogRecord, previous: Entry | undefined): StoreEvent {

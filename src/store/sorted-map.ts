@@ -23,8 +23,9 @@ export class SortedMap<V> {
     return this.#values.values();
   }
   set(key: string, value: V): void {
-    if (!this.#values.has(key)) this.#insert(key);
+    const { size } = this.#values;
     this.#values.set(key, value);
+    if (this.#values.size > size) this.#insert(key);
   }
   delete(key: string): boolean {
     if (!this.#values.delete(key)) return false;

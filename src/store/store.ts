@@ -45,6 +45,11 @@ export interface Progress {
   readonly revision: Revision;
 }
 
+/** A commit without what it superseded. */
+export type Change =
+  | { readonly type: 'put'; readonly entry: Entry }
+  | { readonly type: 'delete'; readonly key: Key; readonly revision: Revision };
+
 /** The compare failed; `current` is what is there now (undefined: absent). */
 export class ConflictError extends Error {
   override name = 'ConflictError';
@@ -88,6 +93,12 @@ export interface Store {
   commit(op: Put | Delete): Promise<Revision>;
   /** Events under the prefix with revision > `from`, in order, without gaps, then live. Throws CompactedError. */
   watch(prefix: Key, from: Revision, signal: AbortSignal): AsyncIterable<StoreEvent | Progress>;
+  /**
+   * Calls `apply` for each commit of any key with revision > `from`, in order, without gaps: at once for those that are
+   * there, later ones in the turn in which they become durable, before their `commit` resolves. Resolves when the signal
+   * aborts or the store is closed. Throws CompactedError, and what `apply` throws, after which it is not called again.
+   */
+  follow(from: Revision, apply: (change: Change) => void, signal: AbortSignal): Promise<void>;
   /** Forgets history up to and including `before`; current values stay. */
   compact(before: Revision): Promise<void>;
   close(): Promise<void>;
