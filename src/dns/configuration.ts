@@ -63,7 +63,8 @@ export class Configuration {
   }
 
   start(): void {
-    for (const part of this.#parts) part.start?.(this.#stop.signal);
+    // What others ask through comes first.
+    for (const part of this.#parts.toReversed()) part.start?.(this.#stop.signal);
   }
   stop(): void {
     this.#stop.abort();

@@ -155,9 +155,11 @@ function systemFiles(
   names: { hostname: string; domain: string },
 ): MountConfig[] {
   const memoryDir = context.paths.memory(pod.metadata.uid!);
+  const resolver = resolverFile(pod, context);
+  for (const { reason, message } of resolver.warnings) context.events.event(pod, 'Warning', reason, message);
   const files = {
     '/etc/hosts': ['etc-hosts', hostsFile(pod, { podIps, ...names })],
-    '/etc/resolv.conf': ['resolv.conf', resolverFile(pod, context)],
+    '/etc/resolv.conf': ['resolv.conf', resolver.text],
     '/etc/hostname': ['hostname', `${names.hostname}\n`],
   } as const;
   const mounted = new Set(container.volumeMounts?.map(mount => mount.mountPath));

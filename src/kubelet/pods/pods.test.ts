@@ -217,15 +217,15 @@ test('hosts and resolver files', () => {
     nodeResolver: 'nameserver 9.9.9.9\nsearch home\n',
   };
   assert.equal(
-    resolverFile(pod(), options),
+    resolverFile(pod(), options).text,
     'search n.svc.c.l svc.c.l c.l home\nnameserver 10.96.0.10\noptions ndots:5\n',
   );
-  assert.equal(resolverFile(pod({ dnsPolicy: 'Default' }), options), 'search home\nnameserver 9.9.9.9\n');
+  assert.equal(resolverFile(pod({ dnsPolicy: 'Default' }), options).text, 'search home\nnameserver 9.9.9.9\n');
   assert.equal(
     resolverFile(
       pod({ dnsPolicy: 'None', dnsConfig: { nameservers: ['1.1.1.1'], options: [{ name: 'ndots', value: '2' }] } }),
       options,
-    ),
+    ).text,
     'nameserver 1.1.1.1\noptions ndots:2\n',
   );
   const text = hostsFile(pod({ hostAliases: [{ ip: '1.2.3.4', hostnames: ['a', 'b'] }] }), {
