@@ -71,10 +71,10 @@ export class Gateway {
   }
 
   #enter(key: string, entrance: Entrance): void {
-    const { protocol, port, service } = entrance;
+    const { protocol, port } = entrance;
     const target = () => {
-      const { address } = this.#open.get(key)?.entrance ?? entrance;
-      return address ?? this.#nodeAddress();
+      const { address, service } = this.#open.get(key)?.entrance ?? entrance;
+      return address ?? this.#nodeAddress(service);
     };
     const relay = { TCP: relayTcp, UDP: relayUdp }[protocol];
     if (!relay) return;
@@ -89,7 +89,7 @@ export class Gateway {
       this.#refused.add(key);
       this.#log.warn('port cannot be opened on 127.0.0.1', { port, protocol, error: messageOf(error) });
       this.#events.event(
-        service,
+        entrance.service,
         'Warning',
         'PortNotOpen',
         `127.0.0.1:${port} of the machine cannot be opened for ${protocol} (${messageOf(error)}); inside the cluster nothing is amiss`,
@@ -97,13 +97,15 @@ export class Gateway {
     }
   }
 
-  /** Ready nodes in turn, so that one broken node does not take a port with it for ever. */
-  #nodeAddress(): string | undefined {
+  /** Ready nodes in turn, so that one broken node does not take a port with it for ever; of the Service's first family. */
+  #nodeAddress({ spec }: Service): string | undefined {
+    const isV6 = spec.ipFamilies?.[0] === 'IPv6';
     const ready = [...this.#nodes.values()].filter(node =>
       node.status?.conditions?.some(condition => condition.type === 'Ready' && condition.status === 'True'),
     );
     const node = ready[this.#turn++ % Math.max(ready.length, 1)];
-    return node?.status?.addresses?.find(address => address.type === 'InternalIP')?.address;
+    return node?.status?.addresses?.find(({ type, address }) => type === 'InternalIP' && address.includes(':') === isV6)
+      ?.address;
   }
 }
 

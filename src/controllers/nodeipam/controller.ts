@@ -6,6 +6,8 @@ import { NODES } from '../../client/resources.ts';
 import { type Controller, type ControllerDefinition, type ReconcileContext, watch } from '../runtime/controller.ts';
 import { SubnetAllocator } from './ranges.ts';
 
+const lacksRange = ({ spec }: Node): boolean => !spec?.podCIDRs?.length;
+
 function create(ctx: ReconcileContext): Controller {
   const { clusterCidrs, nodeCidrMaskSizes } = ctx.settings;
   const allocators = clusterCidrs.map((range, at) => new SubnetAllocator(range, nodeCidrMaskSizes[at]!));
@@ -21,15 +23,16 @@ function create(ctx: ReconcileContext): Controller {
       watch<Node>(NODES, change => {
         if (change.deleted) {
           forAll(change.old, (allocator, subnet) => allocator.release(subnet));
-          return [];
+          // What it had may be what others wait for.
+          return [...nodes.values()].filter(lacksRange).map(({ metadata }) => metadata.name);
         }
         forAll(change.object, (allocator, subnet) => allocator.occupy(subnet));
-        return change.object.spec?.podCIDRs?.length ? [] : [change.object.metadata.name];
+        return lacksRange(change.object) ? [change.object.metadata.name] : [];
       }),
     ],
     async reconcile({ name }) {
       const node = nodes.get(name);
-      if (!node || node.spec?.podCIDRs?.length || node.metadata.deletionTimestamp) return;
+      if (!node || !lacksRange(node) || node.metadata.deletionTimestamp) return;
       const podCIDRs: string[] = [];
       const giveBack = () => {
         for (const [i, subnet] of podCIDRs.entries()) allocators[i]!.release(subnet);
@@ -39,7 +42,8 @@ function create(ctx: ReconcileContext): Controller {
         if (!subnet) {
           giveBack();
           ctx.events.event(node, 'Normal', 'CIDRNotAvailable', `Node ${name} status is now: CIDRNotAvailable`);
-          throw new Error(`no pod range is free for node ${name}`);
+          ctx.log.warn('no pod range is free for the node', { node: name });
+          return;
         }
         podCIDRs.push(subnet);
       }
