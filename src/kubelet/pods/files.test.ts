@@ -86,7 +86,7 @@ test('host names: subdomain, FQDN, and what the kernel cannot take', () => {
   assert.equal(of({ hostname: 'h', subdomain: 's', setHostnameAsFQDN: true }).hostname, 'h.s.n.svc.cluster.local');
   assert.throws(
     () => of({ hostname: 'h'.repeat(50), subdomain: 's', setHostnameAsFQDN: true }),
-    /64 characters is the max, 73/,
+    /64 characters is the max, 72/,
   );
   const names = of({ hostname: 'h', subdomain: 's', setHostnameAsFQDN: true });
   const text = hostsFile(pod({ hostAliases: [{ ip: '192.0.2.1', hostnames: ['a', 'b'] }] }), {
