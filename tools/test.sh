@@ -21,6 +21,7 @@ needed='
 /usr/bin/ping:iputils-ping:reachability in tests
 /usr/bin/script:bsdutils:a terminal for kubectl exec -it
 /usr/bin/dig:dnsutils:asks the cluster DNS in tests
+/usr/sbin/bird:bird2:announces addresses by BGP in tests
 /usr/bin/curl:curl:asks node ports in tests
 /usr/bin/zstd:zstd:unpacks images in tests
 '

@@ -130,6 +130,7 @@ ${set(
   addresses.filter(address => address.includes(':')),
 )}\tchain input {
 \t\ttype filter hook input priority filter; policy accept;
+\t\tct state established,related accept comment "answers to the node's own connections, which leave from the address"
 \t\tip daddr @announced4 goto unserved
 \t\tip6 daddr @announced6 goto unserved
 \t}

@@ -147,6 +147,8 @@ test('one node answers for an address, and a client on the segment is served', o
   await answered(client, VIP);
   assert.equal(holders(VIP).length, 1);
   assert.equal(await ask(client, VIP, 81), 'ECONNREFUSED');
+  // Also the nodes themselves, whether the address is theirs or another's.
+  for (const node of bed.nodes) await answered(node.namespace, VIP);
 });
 
 test('what a node listens on is not open at the address', options, async () => {
