@@ -60,10 +60,7 @@ export interface SecurityOptions {
   readonly log: Logger;
   /** Bearer tokens given on the command line. */
   readonly staticTokens?: ReadonlyMap<string, UserInfo>;
-  /**
-   * Admission plugins left out, by name. Default: StorageObjectInUseProtection, whose finalizers only the protection
-   * controllers of the volume issue take away again.
-   */
+  /** Admission plugins left out, by name. */
   readonly disabledAdmission?: readonly string[];
   /** False: kubelets' serving certificates are not checked, for nodes that sign their own. Default true: the cluster's CA. */
   readonly verifyKubelets?: boolean;
@@ -99,7 +96,7 @@ export function createSecurity(options: SecurityOptions): Security {
 
   const context: AdmissionContext = { reader, transport, authorizer, clock, random, log };
   const quota = new ResourceQuota(context);
-  const disabled = options.disabledAdmission ?? ['StorageObjectInUseProtection'];
+  const disabled = options.disabledAdmission ?? [];
   const admission = admissionPlugins(context, quota).filter(plugin => !disabled.includes(plugin.name));
 
   const addresses = new ClusterAddresses({ reader, transport, random, log, cidrs: options.serviceCidrs });
