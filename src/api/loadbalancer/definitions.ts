@@ -9,6 +9,7 @@ const string = { type: 'string' } as const;
 const boolean = { type: 'boolean' } as const;
 const integer = (minimum: number, maximum: number) => ({ type: 'integer', minimum, maximum }) as const;
 const array = (items: Schema, more: Schema = {}) => ({ type: 'array', items, ...more }) as const;
+const about = (description: string, schema: Schema): Schema => ({ ...schema, description });
 const object = (properties: Readonly<Record<string, Schema>>, more: Schema = {}) =>
   ({ type: 'object', properties, ...more }) as const;
 
@@ -37,19 +38,28 @@ const SELECTOR = object(
 );
 
 const CHOICE = {
-  ipAddressPools: array(string),
+  ipAddressPools: about('Names of pools; all, when neither these nor selectors are given.', array(string)),
   ipAddressPoolSelectors: array(SELECTOR),
-  nodeSelectors: array(SELECTOR),
+  nodeSelectors: about('Nodes that may announce; all, when none is given.', array(SELECTOR)),
 };
 
 const POOL = object(
   {
-    addresses: array({ type: 'string', pattern: ADDRESSES }, { minItems: 1 }),
-    autoAssign: { ...boolean, default: true },
-    avoidBuggyIPs: { ...boolean, default: false },
-    loadBalancerClass: { ...string, minLength: 1 },
+    addresses: about(
+      'Prefixes (192.0.2.0/24) and ranges (192.0.2.10-192.0.2.20) to give out.',
+      array({ type: 'string', pattern: ADDRESSES }, { minItems: 1 }),
+    ),
+    autoAssign: about('False: only for Services that ask for the pool or an address of it.', {
+      ...boolean,
+      default: true,
+    }),
+    avoidBuggyIPs: about('True: addresses that end in .0 and .255 are not given out.', { ...boolean, default: false }),
+    loadBalancerClass: about('Serves Services of this class only; without it, those without a class.', {
+      ...string,
+      minLength: 1,
+    }),
     serviceAllocation: object({
-      priority: integer(0, 2 ** 31 - 1),
+      priority: about('Pools of a lower one are tried first; 0 comes last.', integer(0, 2 ** 31 - 1)),
       namespaces: array(string),
       namespaceSelectors: array(SELECTOR),
       serviceSelectors: array(SELECTOR),
@@ -71,8 +81,11 @@ const BGP_ADVERTISEMENT = object({
   aggregationLength: { ...integer(1, 32), default: 32 },
   aggregationLengthV6: { ...integer(1, 128), default: 128 },
   localPref: { ...integer(0, UINT32_MAX), format: 'int64' },
-  communities: array({ ...string, minLength: 1 }),
-  peers: array(string),
+  communities: about(
+    '64512:100, large:64512:1:2, or the name of an alias of a Community.',
+    array({ ...string, minLength: 1 }),
+  ),
+  peers: about('Names of BGPPeers; all, when none is given.', array(string)),
 });
 
 const BGP_PEER = object(
@@ -131,7 +144,13 @@ const KINDS: readonly Kind[] = [
   {
     kind: 'L2Advertisement',
     plural: 'l2advertisements',
-    spec: object({ ...CHOICE, interfaces: array({ ...string, minLength: 1, maxLength: 15 }) }),
+    spec: object({
+      ...CHOICE,
+      interfaces: about(
+        'Links to announce on; the one with the address of the node, when none is given.',
+        array({ ...string, minLength: 1, maxLength: 15 }),
+      ),
+    }),
     columns: [
       ['IPAddressPools', '.spec.ipAddressPools'],
       ['Interfaces', '.spec.interfaces'],
