@@ -157,6 +157,7 @@ export function checkPattern(text: string): number {
     } else if ((character === '*' || character === '+' || character === '{') && here) here.repeats = true;
   }
   if (open.length > 0) refuse('a group is not closed');
+  if (/\{\d{4}|,\d{4}/.test(text)) refuse('a repetition is at most 999 times');
   try {
     new RegExp(text);
   } catch {

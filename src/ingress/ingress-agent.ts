@@ -37,6 +37,8 @@ export interface IngressAgentOptions {
   readonly nodeTransport: Transport;
   readonly nameservers: readonly string[];
   readonly defaultCertificate: string;
+  /** Default: every address of the node. */
+  readonly bindAddress?: string;
   readonly httpPort?: number;
   readonly httpsPort?: number;
   readonly log: Logger;
@@ -183,14 +185,14 @@ export class IngressAgent {
 
   #start(): DataPlane {
     if (this.#plane) return this.#plane;
-    const { runDir, accessLog, clock, nodeIps, nameservers, defaultCertificate } = this.#options;
+    const { runDir, accessLog, clock, nodeIps, bindAddress, nameservers, defaultCertificate } = this.#options;
     const { httpPort = HTTP_PORT, httpsPort = HTTPS_PORT } = this.#options;
     this.#process = new HaproxyProcess({ folder: join(runDir, 'ingress'), accessLog, user: haproxyUser(), clock });
     this.#plane = new DataPlane({
       process: this.#process,
       httpPort,
       httpsPort,
-      bindsIpv6: nodeIps.some(address => address.includes(':')),
+      bindAddress: bindAddress ?? (nodeIps.some(address => address.includes(':')) ? '::' : ''),
       nameservers,
       defaultCertificate,
       clock,

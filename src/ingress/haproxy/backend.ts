@@ -137,11 +137,21 @@ function externalAuthRules({ externalAuth }: Settings): Line[] {
   return [
     ['http-request', 'lua.external-auth', url, method, responseHeaders.join(',') || '-'],
     ...(signIn
-      ? [['http-request', 'redirect', 'location', format(signIn), 'code', '302', ...when('var(txn.auth_status) 401')]]
+      ? [
+          [
+            'http-request',
+            'redirect',
+            'location',
+            format(signIn),
+            'code',
+            '302',
+            ...when('var(txn.auth_status) -m int 401'),
+          ],
+        ]
       : []),
-    ['http-request', 'deny', 'deny_status', '401', ...when('var(txn.auth_status) 401')],
-    ['http-request', 'deny', 'deny_status', '403', ...when('var(txn.auth_status) 403')],
-    ['http-request', 'deny', 'deny_status', '503', 'unless', '{', 'var(txn.auth_status)', '200', '}'],
+    ['http-request', 'deny', 'deny_status', '401', ...when('var(txn.auth_status) -m int 401')],
+    ['http-request', 'deny', 'deny_status', '403', ...when('var(txn.auth_status) -m int 403')],
+    ['http-request', 'deny', 'deny_status', '503', 'unless', ...words('{ var(txn.auth_status) -m int 200 }')],
   ];
 }
 

@@ -9,9 +9,10 @@ import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { Route } from '../route-table.ts';
+import type { Resources } from './backend.ts';
 import { quote, renderConfiguration, type Section } from './configuration.ts';
 import { type BackendShape, type Desired, desiredMaps, shapeOf, userSections } from './desired-state.ts';
-import type { HaproxyProcess } from './haproxy-process.ts';
+import { ConfigurationRefused, type HaproxyProcess } from './haproxy-process.ts';
 import { FILES, listeningSections, MAPS } from './listening.ts';
 import { LUA_SOURCE } from './lua.ts';
 import { RuntimeApi } from './runtime-api.ts';
@@ -20,7 +21,7 @@ export interface DataPlaneOptions {
   readonly process: HaproxyProcess;
   readonly httpPort: number;
   readonly httpsPort: number;
-  readonly bindsIpv6: boolean;
+  readonly bindAddress: string;
   readonly nameservers: readonly string[];
   /** PEM shown to clients that ask for a host without a certificate. */
   readonly defaultCertificate: string;
@@ -56,12 +57,21 @@ const PLAIN_WORD = /^[A-Za-z0-9._~$:@%/*=+-]+$/;
 const CERTIFICATE_BYTES_MAX = 14_000;
 const CONNECTIONS_MAX = 10_000;
 const CLIENT_SECONDS = 60;
+const SHUT: BackendShape = {
+  key: 'shut',
+  lines: [['http-request', 'deny', 'deny_status', '503']],
+  serverWords: [],
+  cookieKey: undefined,
+};
 
 export class DataPlane {
   readonly #options: DataPlaneOptions;
   readonly #api: RuntimeApi;
   readonly #log: Logger;
   #live: Live | undefined;
+  /** Shapes that HAProxy did not take. */
+  readonly #refused = new Set<string>();
+  #rendered: { readonly fromLine: number; readonly backend: Backend }[] = [];
   #count = 0;
   #reloads = 0;
 
@@ -93,7 +103,31 @@ export class DataPlane {
       }
     }
     this.#live = undefined;
-    this.#live = await this.#reload(desired);
+    for (;;) {
+      try {
+        this.#live = await this.#reload(desired);
+        return;
+      } catch (error) {
+        if (!(error instanceof ConfigurationRefused) || !this.#shut(error)) throw error;
+      }
+    }
+  }
+
+  /** What HAProxy refuses of one route must not stand in the way of the others: that route is shut. False when it is no route's. */
+  #shut(error: ConfigurationRefused): boolean {
+    const backend = this.#rendered.findLast(({ fromLine }) => fromLine <= (error.line ?? 0))?.backend;
+    if (!backend || this.#refused.has(backend.shape.key)) return false;
+    this.#refused.add(backend.shape.key);
+    this.#log.error('a route is shut, because HAProxy refuses its settings', {
+      route: backend.route ?? '',
+      error: error.message,
+    });
+    return true;
+  }
+
+  #shapeOf(route: Route | undefined, resources: Resources): BackendShape {
+    const shape = shapeOf(route, resources);
+    return this.#refused.has(shape.key) ? SHUT : shape;
   }
 
   /** Endpoints alone, of some routes: the quick way. Routes that are not served yet are left to `apply`. */
@@ -163,7 +197,7 @@ export class DataPlane {
     const taken = new Map<string, string>();
     const missing: { route: string; shape: BackendShape }[] = [];
     for (const route of table.routes.values()) {
-      const shape = shapeOf(route, resources);
+      const shape = this.#shapeOf(route, resources);
       const name = live.backendOfRoute.get(route.id);
       if (name !== undefined && live.backends.get(name)!.shape.key === shape.key) taken.set(route.id, name);
       else missing.push({ route: route.id, shape });
@@ -189,7 +223,7 @@ export class DataPlane {
       if (route !== undefined) backendOfRoute.set(route, name);
     };
     for (const route of desired.table.routes.values())
-      add(route.id, shapeOf(route, desired.resources), desired.servers.get(route.id) ?? []);
+      add(route.id, this.#shapeOf(route, desired.resources), desired.servers.get(route.id) ?? []);
     const spares = Math.max(SPARES_MIN, Math.ceil(backends.size * SPARE_SHARE));
     for (let i = 0; i < spares; i++) add(undefined, shapeOf(undefined, desired.resources), []);
     const backendOf = (route: string) => backendOfRoute.get(route)!;
@@ -203,6 +237,12 @@ export class DataPlane {
       [...desired.certificates.keys()].map(host => `${certificateFile(host)} ${host}\n`).join(''),
     );
     process.write(FILES.lua, LUA_SOURCE);
+    this.#rendered = [];
+    let line = listening.split('\n').length;
+    for (const [name, backend] of backends) {
+      this.#rendered.push({ fromLine: line, backend });
+      line += backendSection(name, backend).lines.length + 2;
+    }
     process.write(
       FILES.configuration,
       listening + renderConfiguration([...backends].map(([n, b]) => backendSection(n, b))),
@@ -217,7 +257,7 @@ export class DataPlane {
   }
 
   #listeningText(desired: Desired, backendOf: (route: string) => string): string {
-    const { httpPort, httpsPort, bindsIpv6, nameservers } = this.#options;
+    const { httpPort, httpsPort, bindAddress, nameservers } = this.#options;
     const routes = [...desired.table.routes.values()];
     const settings = routes.map(route => route.settings);
     const seconds = settings.map(({ readSeconds = 0, sendSeconds = 0 }) =>
@@ -228,7 +268,7 @@ export class DataPlane {
         ...desired.listening,
         httpPort,
         httpsPort,
-        bindsIpv6,
+        bindAddress,
         nameservers,
         connectionsMax: Math.min(CONNECTIONS_MAX, Math.floor((openFilesMax() - 500) / 2.2)),
         usesLua: settings.some(({ basicAuth, externalAuth }) => basicAuth || externalAuth),

@@ -42,6 +42,16 @@ export function haproxyUser(): { readonly uid: number; readonly gid: number } {
   return fields ? { uid: Number(fields[2]), gid: Number(fields[3]) } : { uid: 65534, gid: 65534 };
 }
 
+/** HAProxy does not take the configuration, because of that line of it if it said which. */
+export class ConfigurationRefused extends Error {
+  readonly line: number | undefined;
+  constructor(messages: string) {
+    super(`HAProxy refuses its configuration: ${messages.slice(0, 2000)}`);
+    const line = new RegExp(`${FILES.configuration}:(\\d+)\\]`).exec(messages)?.[1];
+    this.line = line === undefined ? undefined : Number(line);
+  }
+}
+
 export class HaproxyProcess {
   readonly #options: HaproxyProcessOptions;
   #identity: ProcessIdentity | undefined;
@@ -131,10 +141,7 @@ export class HaproxyProcess {
         HAPROXY,
         ['-c', '-f', FILES.configuration],
         { cwd: this.#options.folder, timeout: READY_MS_MAX },
-        (error, _out, messages) =>
-          error
-            ? reject(failure(500, 'InternalError', `HAProxy refuses its configuration: ${messages.slice(0, 2000)}`))
-            : resolve(),
+        (error, _out, messages) => (error ? reject(new ConfigurationRefused(messages)) : resolve()),
       );
     });
   }

@@ -43,7 +43,8 @@ export interface ListeningOptions extends Listening {
   readonly httpPort: number;
   readonly httpsPort: number;
   readonly connectionsMax: number;
-  readonly bindsIpv6: boolean;
+  /** `` for all of IPv4, `::` for both families. */
+  readonly bindAddress: string;
   /** Where names of authentication servers are asked. */
   readonly nameservers: readonly string[];
   readonly usesLua: boolean;
@@ -109,7 +110,6 @@ function defaultsSection({ clientSeconds }: ListeningOptions): Section {
     type: 'defaults',
     lines: [
       words('mode http'),
-      words('log global'),
       words('option dontlognull'),
       words('option redispatch 1'),
       words('retries 3'),
@@ -139,15 +139,15 @@ const LOG_FORMAT = [
   '"backendMilliseconds":%Tr',
   '"route":"%[var(txn.to),map_str(routes.map),json(utf8s)]"',
   '"endpoint":"%s"',
-  '"retries":%rc',
+  '"retries":"%rc"',
   '"end":"%ts"',
   '"request":"%[var(txn.request),bytes(0,64),json(utf8s)]"}',
 ].join(',');
 
 function frontend(options: ListeningOptions): Section {
-  const { httpPort, httpsPort, bindsIpv6, proxyProtocol } = options;
-  const at = (port: number) => (bindsIpv6 ? `:::${port}` : `:${port}`);
-  const how = [...(bindsIpv6 ? ['v4v6'] : []), ...(proxyProtocol ? ['accept-proxy'] : [])];
+  const { httpPort, httpsPort, bindAddress, proxyProtocol } = options;
+  const at = (port: number) => `${bindAddress}:${port}`;
+  const how = [...(bindAddress === '::' ? ['v4v6'] : []), ...(proxyProtocol ? ['accept-proxy'] : [])];
   return {
     type: 'frontend',
     name: 'ingress',
@@ -159,6 +159,7 @@ function frontend(options: ListeningOptions): Section {
         ...how,
         ...words(`ssl crt ${FILES.defaultCertificate} crt-list ${FILES.certificateList} alpn h2,http/1.1`),
       ],
+      words('log global'),
       ['log-format', LOG_FORMAT],
       ...normalising(),
       ...headers(options),
@@ -177,7 +178,7 @@ const words2 = (...lines: string[]): Line[] => lines.map(words);
 // What rules decide on must be what the backend sees: no `/public/../admin`.
 function normalising(): Line[] {
   return words2(
-    'http-request normalize-uri percent-decode-unreserved if { path -m sub % }',
+    'http-request normalize-uri percent-decode-unreserved',
     'http-request normalize-uri path-strip-dot if { path -m sub /. }',
     'http-request normalize-uri path-strip-dotdot full if { path -m sub /. }',
   );
