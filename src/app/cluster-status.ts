@@ -149,8 +149,10 @@ async function nodesOf(record: ClusterRecord): Promise<ClusterStatus['nodes']> {
     return (items as Node[]).map(node => ({
       name: node.metadata.name,
       ready: node.status?.conditions?.find(condition => condition.type === 'Ready')?.status ?? 'Unknown',
-      address: node.status?.addresses?.find(address => address.type === 'InternalIP')?.address ?? '',
-      ...(node.spec.podCIDR ? { podCidr: node.spec.podCIDR } : {}),
+      address: (node.status?.addresses ?? [])
+        .flatMap(({ type, address }) => (type === 'InternalIP' ? address : []))
+        .join(','),
+      ...(node.spec.podCIDRs?.length ? { podCidr: node.spec.podCIDRs.join(',') } : {}),
     }));
   } finally {
     transport.close();

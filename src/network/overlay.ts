@@ -90,6 +90,10 @@ export class Overlay {
     ) {
       ensureSysctls(this.#namespace, { [`ipv4/conf/${uplink.name}/rp_filter`]: '2' });
     }
+    // A machine that forwards IPv6 takes no default route from its router any more, unless it is told to.
+    const acceptRa = `ipv6/conf/${uplink.name}/accept_ra`;
+    if (podCidrs.some(range => range.includes(':')) && readSysctl(this.#namespace, acceptRa) === '1')
+      ensureSysctls(this.#namespace, { [acceptRa]: '2' });
     if (this.mode === 'routes') {
       this.#routes.request([deleteLink({ name: VXLAN_LINK })]);
       return { mac: undefined, mtu: uplink.mtu };

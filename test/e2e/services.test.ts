@@ -310,7 +310,16 @@ it('a cluster of IPv6 alone: pods, Services, names; and nodes and pods when rang
   // Shares of two nodes, each of five pods.
   await start(six, '--ip-family', 'ipv6', '--pod-cidr', 'fd00:10:244::/124', '--node-cidr-mask-size', '125');
   await six.apply(ns, [
-    ...['a', 'b'].map(name => pod(name, 'busybox:1.35', { command: WEB, labels: { app: name } })),
+    ...[
+      { name: 'a', probe: { tcpSocket: { port: 80 } } },
+      { name: 'b', probe: { httpGet: { path: '/hostname', port: 80 } } },
+    ].map(({ name, probe }) =>
+      pod(name, 'busybox:1.35', {
+        command: WEB,
+        labels: { app: name },
+        container: { readinessProbe: { ...probe, periodSeconds: 1 } },
+      }),
+    ),
     service('b', 'b', { type: 'NodePort', ports: [{ port: 80 }] }),
   ]);
   const [, b] = [await six.readyPod(ns, 'a'), await six.readyPod(ns, 'b')];
@@ -322,6 +331,8 @@ it('a cluster of IPv6 alone: pods, Services, names; and nodes and pods when rang
   assert.deepEqual([spec.ipFamilies, family(spec.clusterIP)], [['IPv6'], 6]);
   for (const host of [`[${b.status.podIP}]`, `[${spec.clusterIP}]`, 'b', 'b.default.svc.cluster.local'])
     assert.equal(await six.get(ns, 'a', `http://${host}/hostname`), 'b\n');
+  for (const path of ['pods/b:80', 'services/b:80'])
+    assert.equal(await six.kubectl('get', '--raw', `/api/v1/namespaces/${ns}/${path}/proxy/hostname`), 'b\n');
   await eventually(
     'on 127.0.0.1',
     async () =>
