@@ -85,7 +85,7 @@ export class NodeNetwork {
     this.#overlay = new Overlay({ ...kernel, mode: options.mode ?? 'vxlan', nodeIp: options.nodeIps[0]! });
     this.#raw = new Nfnetlink(this.#namespace);
     const nftables = new Nftables(this.#namespace);
-    this.#hostPorts = new HostPorts(nftables);
+    this.#hostPorts = new HostPorts({ namespace: this.#namespace, log: this.#log });
     this.#masquerade = new Masquerade({
       nftables,
       fingerprint: table => this.#raw.fingerprint(table),
@@ -125,6 +125,7 @@ export class NodeNetwork {
       }
     }
     await policies;
+    this.#hostPorts.close();
     this.#routes.close();
     this.#raw.close();
     closeNetns(this.#namespace);
@@ -163,7 +164,7 @@ export class NodeNetwork {
   /** All host ports of this node's pods: those not given any more are closed. */
   async publish(ports: readonly HostPort[]): Promise<void> {
     // What lies on the loopback link is no address of the node: the cluster's DNS address does.
-    const own = this.#routes.addresses().filter(({ index, prefix }) => index !== 1 && !prefix.includes(':'));
+    const own = this.#routes.addresses().filter(({ index }) => index !== 1);
     this.#hostPorts.apply(ports, [...new Set(own.map(({ prefix }) => prefix.split('/')[0]!))].sort());
   }
 

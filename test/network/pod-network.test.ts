@@ -11,8 +11,9 @@ import { POD_BRIDGE } from '../../src/network/pod-links.ts';
 import { switchAddress } from '../../src/network/segment.ts';
 import { withRoutes } from '../../src/sys/netlink.ts';
 import { netnsPath } from '../../src/sys/netns.ts';
+import { Nftables } from '../../src/sys/nftables.ts';
 import { readSysctl, writeSysctls } from '../../src/sys/sysctl.ts';
-import { ask, askUdp, Bed, type BedNode, type BedPod, root, until } from './bed.ts';
+import { ask, askUdp, Bed, type BedNode, type BedPod, openUdpClient, root, until } from './bed.ts';
 
 for (const mode of ['vxlan', 'routes'] as const) {
   describe(`pod network, ${mode}`, { skip: !root }, () => {
@@ -75,8 +76,31 @@ for (const mode of ['vxlan', 'routes'] as const) {
           assert.match(await ask(from.namespace, node.ip, hostPort), new RegExp(`^${pod.uid} `), from.uid);
       }
       assert.match(await ask(bed.switch, node.ip, 8083), /refused/i);
+      assert.match(await ask(node.namespace, '127.0.0.1', 8081), new RegExp(`^${pod.uid} `));
+      assert.match(await ask(node.namespace, '127.0.0.1', 8082), /refused/i);
+      // Somebody removes it: it comes back.
+      new Nftables(node.namespace).run('delete table ip coxswain-host-ports');
+      const deadline = performance.now() + 3000;
+      while (!(await ask(bed.switch, node.ip, 8081)).startsWith(pod.uid)) assert.ok(performance.now() < deadline);
       await node.network.publish([]);
+      assert.match(await ask(node.namespace, '127.0.0.1', 8081), /refused/i);
       assert.match(await ask(bed.switch, node.ip, 8081), /refused/i);
+    });
+    test('a UDP host port, at its protocol only; a flow follows the port to its next pod', async () => {
+      const [node, [first, second]] = [nodes[0]!, pods];
+      const servers = [first!, second!].map(pod => bed.serveUdp(pod.namespace, 5300, pod.uid));
+      const to = (podIp: string) => node.network.publish([{ protocol: 'UDP', hostPort: 5301, podIp, port: 5300 }]);
+      await to(first!.ip);
+      const socket = openUdpClient(bed.switch);
+      const local = openUdpClient(node.namespace);
+      assert.match(await askUdp(bed.switch, node.ip, 5301, { socket }), new RegExp(`^${first!.uid} `));
+      assert.match(await askUdp(node.namespace, '127.0.0.1', 5301, { socket: local }), new RegExp(`^${first!.uid} `));
+      assert.match(await ask(bed.switch, node.ip, 5301), /refused/i);
+      await to(second!.ip);
+      assert.match(await askUdp(bed.switch, node.ip, 5301, { socket }), new RegExp(`^${second!.uid} `));
+      assert.match(await askUdp(node.namespace, '127.0.0.1', 5301, { socket: local }), new RegExp(`^${second!.uid} `));
+      await node.network.publish([]);
+      for (const each of [socket, local, ...servers]) each.close();
     });
     test('large answers over UDP and localhost inside a pod', async () => {
       const server = bed.serveUdp(pods[2]!.namespace, 53, 'x'.repeat(8000));

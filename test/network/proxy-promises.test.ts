@@ -347,6 +347,32 @@ test('node ports only where nodePortAddresses say, and there as soon as the node
   }
 });
 
+test('host ports of IPv6, bound and not', { skip: !root }, async () => {
+  const bed = new Bed(['IPv4', 'IPv6']);
+  try {
+    const node = await bed.addNode();
+    const pod = await bed.addPod(node);
+    bed.serve(pod.namespace, 80, 'pod');
+    const port = { protocol: 'TCP', port: 80 } as const;
+    await node.network.publish(
+      pod.ips.flatMap(podIp => [
+        { ...port, podIp, hostPort: 8081 },
+        { ...port, podIp, hostPort: 8082, hostIp: node.ips[1]! },
+        { ...port, podIp, hostPort: 8083, hostIp: '0.0.0.0' },
+      ]),
+    );
+    const answers = await Promise.all(
+      [8081, 8082, 8083].flatMap(hostPort => node.ips.map(ip => ask(bed.switch, ip, hostPort))),
+    );
+    assert.deepEqual(
+      answers.map(text => text.split(' ')[0]),
+      ['pod', 'pod', 'ECONNREFUSED', 'pod', 'pod', 'ECONNREFUSED'],
+    );
+  } finally {
+    await bed.close();
+  }
+});
+
 test('a proxy killed at any moment leaves no gap and no broken connection', { skip: !root }, async () => {
   const bed = new Bed();
   const running = new Set<ChildProcess>();

@@ -114,10 +114,10 @@ export class PodWorkers {
   async publishPorts(): Promise<void> {
     const { runtime, network } = this.#context;
     const { sandboxes } = await runtime.snapshot();
-    const ports = sandboxes.flatMap(({ ready, podUid, ips: [podIp] }): HostPort[] => {
+    const ports = sandboxes.flatMap(({ ready, podUid, ips }): HostPort[] => {
       const pod = this.#workers.get(podUid)?.pod;
-      if (!ready || !pod || !podIp || pod.spec.hostNetwork) return [];
-      return hostPorts(pod).map(port => ({ ...port, podIp }));
+      if (!ready || !pod || pod.spec.hostNetwork) return [];
+      return hostPorts(pod).flatMap(port => ips.map(podIp => ({ ...port, podIp })));
     });
     await network.publish(ports);
   }
