@@ -4,7 +4,7 @@
  */
 
 import type { Namespace, PersistentVolume, PersistentVolumeClaim } from '../api/core/v1.gen.ts';
-import type { StorageClass } from '../api/storage/v1.gen.ts';
+import type { CSIDriver, CSINode, CSIStorageCapacity, StorageClass } from '../api/storage/v1.gen.ts';
 import type { NodeInfo, PodInfo } from './node-info.ts';
 
 /** What changed in the cluster, in the terms by which plugins say what could help a pod they refused. */
@@ -50,6 +50,11 @@ export interface Lookup {
   claim(namespace: string, name: string): PersistentVolumeClaim | undefined;
   volume(name: string): PersistentVolume | undefined;
   storageClass(name: string): StorageClass | undefined;
+  /** Of a storage class, '' for none. */
+  volumesOf(storageClass: string): Iterable<PersistentVolume>;
+  csiDriver(name: string): CSIDriver | undefined;
+  csiNode(name: string): CSINode | undefined;
+  capacities(): Iterable<CSIStorageCapacity>;
 }
 
 export interface Plugin {

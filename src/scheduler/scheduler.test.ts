@@ -69,6 +69,10 @@ function setUp(...nodes: Node[]) {
     claim: () => undefined,
     volume: () => undefined,
     storageClass: () => undefined,
+    volumesOf: () => [],
+    csiDriver: () => undefined,
+    csiNode: () => undefined,
+    capacities: () => [],
   };
   const cluster: Cluster = { nodes: cache.nodes, lookup };
   const framework = new Framework({ plugins, random: seededRandom(1) });

@@ -16,8 +16,9 @@ import type {
 import { semanticEqual } from '../api/machinery/equality.ts';
 import { labelSelectorMatch } from '../api/machinery/labels.ts';
 import { podCondition } from '../api/machinery/pod.ts';
+import { volumeClass } from '../api/machinery/volume.ts';
 import type { PodDisruptionBudget } from '../api/policy/v1.gen.ts';
-import type { StorageClass } from '../api/storage/v1.gen.ts';
+import type { CSIDriver, CSINode, CSIStorageCapacity, StorageClass } from '../api/storage/v1.gen.ts';
 import { type Clock, formatTime } from '../base/clock.ts';
 import { isReason, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -27,6 +28,9 @@ import { Client, type ResourceClient } from '../client/client.ts';
 import { ApiEventRecorder, type EventRecorder } from '../client/event-recorder.ts';
 import type { Informer, InformerFactory } from '../client/informer.ts';
 import {
+  CSI_DRIVERS,
+  CSI_NODES,
+  CSI_STORAGE_CAPACITIES,
   NAMESPACES,
   NODES,
   PERSISTENT_VOLUME_CLAIMS,
@@ -38,15 +42,16 @@ import {
 import type { Transport } from '../client/transport.ts';
 import { SchedulerCache } from './cache.ts';
 import { describe, Framework, type Infeasible } from './framework.ts';
-import { podInfo } from './node-info.ts';
+import { type NodeInfo, podInfo } from './node-info.ts';
 import type { Cluster, ClusterEvent } from './plugin.ts';
 import { plugins } from './plugins/registry.ts';
 import { preempt } from './preemption.ts';
 import { SchedulingQueue } from './queue.ts';
-import { VolumeWaiter } from './volume-waiter.ts';
+import { VolumeBinder } from './volume-binder.ts';
 
 export const SCHEDULER_NAME = 'default-scheduler';
 
+const CLASS_INDEX = 'class';
 /** Bindings under way at once; beyond it the scheduler waits for one to end. */
 const BINDINGS_MAX = 128;
 /** Decisions between two turns of the event loop, so that watch events and other requests are served in a burst. */
@@ -73,7 +78,7 @@ export class Scheduler {
   readonly #cache = new SchedulerCache();
   readonly #queue: SchedulingQueue;
   readonly #cluster: Cluster;
-  readonly #volumes: VolumeWaiter;
+  readonly #volumes: VolumeBinder;
   /** Pods that evicted others and wait for the room: node and pod by uid. */
   readonly #nominated = new Map<string, { pod: Pod; node: string }>();
   readonly #duration = metrics.histogram(
@@ -103,19 +108,30 @@ export class Scheduler {
     const claims = informers.get<PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIMS);
     const volumes = informers.get<PersistentVolume>(PERSISTENT_VOLUMES);
     const classes = informers.get<StorageClass>(STORAGE_CLASSES);
+    const csiDrivers = informers.get<CSIDriver>(CSI_DRIVERS);
+    const csiNodes = informers.get<CSINode>(CSI_NODES);
+    const capacities = informers.get<CSIStorageCapacity>(CSI_STORAGE_CAPACITIES);
+    volumes.addIndex(CLASS_INDEX, volume => [volumeClass(volume)]);
     this.#budgets = informers.get<PodDisruptionBudget>(POD_DISRUPTION_BUDGETS);
     this.#cluster = {
       nodes: this.#cache.nodes,
       lookup: {
         namespace: name => namespaces.get(name),
         claim: (namespace, name) => claims.get(`${namespace}/${name}`),
-        volume: name => volumes.get(name),
+        volume: name => this.#volumes.volume(name),
         storageClass: name => classes.get(name),
+        volumesOf: name =>
+          volumes.byIndex(CLASS_INDEX, name).map(({ metadata }) => this.#volumes.volume(metadata.name)!),
+        csiDriver: name => csiDrivers.get(name),
+        csiNode: name => csiNodes.get(name),
+        capacities: () => capacities.values(),
       },
     };
-    this.#volumes = new VolumeWaiter({
+    this.#volumes = new VolumeBinder({
       claims,
-      client: client.of<PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIMS),
+      volumes,
+      claimClient: client.of<PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIMS),
+      volumeClient: client.of<PersistentVolume>(PERSISTENT_VOLUMES),
       clock,
     });
     nodes.onChange(change => this.#nodeChanged(change.object, change.old));
@@ -123,10 +139,21 @@ export class Scheduler {
     namespaces.onChange(({ object, old }) => {
       if (old && object && !semanticEqual(old.metadata.labels, object.metadata.labels)) this.#queue.event('namespace');
     });
-    for (const informer of [claims, volumes, classes] as Informer<PersistentVolume>[])
+    for (const informer of [claims, volumes, classes, csiDrivers, csiNodes, capacities] as Informer<PersistentVolume>[])
       informer.onChange(() => this.#queue.event('volume'));
     this.ready = Promise.all(
-      [nodes, this.#podInformer, namespaces, claims, volumes, classes, this.#budgets].map(informer => informer.synced),
+      [
+        nodes,
+        this.#podInformer,
+        namespaces,
+        claims,
+        volumes,
+        classes,
+        csiDrivers,
+        csiNodes,
+        capacities,
+        this.#budgets,
+      ].map(informer => informer.synced),
     ).then(() => {
       this.#started = true;
       this.#wake();
@@ -198,7 +225,7 @@ export class Scheduler {
       if (outcome.node) {
         result = 'scheduled';
         this.#cache.assume(pod, outcome.node.name);
-        void this.#bind(pod, outcome.node.name);
+        void this.#bind(pod, outcome.node);
       } else {
         result = 'unschedulable';
         this.#refuse(pod, outcome);
@@ -228,11 +255,12 @@ export class Scheduler {
     return { ...this.#cluster, nodes };
   }
 
-  async #bind(pod: Pod, node: string): Promise<void> {
+  async #bind(pod: Pod, info: NodeInfo): Promise<void> {
+    const node = info.name;
     const { namespace = '', name, uid } = pod.metadata;
     this.#bindings++;
     try {
-      await this.#volumes.bindClaims(podInfo(pod), { node, lookup: this.#cluster.lookup, signal: this.#signal });
+      await this.#volumes.bindClaims(podInfo(pod), { node: info, lookup: this.#cluster.lookup, signal: this.#signal });
       const binding: Binding = {
         apiVersion: 'v1',
         kind: 'Binding',

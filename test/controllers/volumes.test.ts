@@ -2,9 +2,16 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { PersistentVolume, PersistentVolumeClaim, Pod } from '../../src/api/core/v1.gen.ts';
 import { isReason } from '../../src/base/errors.ts';
-import { PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, STORAGE_CLASSES } from '../../src/client/resources.ts';
+import {
+  CSI_NODES,
+  PERSISTENT_VOLUME_CLAIMS,
+  PERSISTENT_VOLUMES,
+  PODS,
+  STORAGE_CLASSES,
+} from '../../src/client/resources.ts';
 import { openCluster, type TestCluster } from './cluster.ts';
 
 let cluster: TestCluster;
@@ -49,6 +56,15 @@ const event = (reason: string, text: string | RegExp) =>
       one => one.reason === reason && (typeof text === 'string' ? one.message.includes(text) : text.test(one.message)),
     ),
   );
+/** For what takes long on a busy machine. */
+const eventually = async <T>(check: () => T | undefined): Promise<T> => {
+  for (let tries = 0; tries < 1200; tries++) {
+    const found = check();
+    if (found) return found;
+    await sleep(50);
+  }
+  throw new Error('not within a minute');
+};
 const phase = (name: string, wanted: string) =>
   cluster.until(`volume ${name} ${wanted}`, async () => {
     const found = await volumes().get('', name);
@@ -275,6 +291,117 @@ test('ephemeral volumes: the claim is made and belongs to the pod', async () => 
   );
 });
 
+const user = (name: string, claimName: string, spec: object = {}): Pod => ({
+  apiVersion: 'v1',
+  kind: 'Pod',
+  metadata: { name, namespace: 'default' },
+  spec: {
+    containers: [{ name: 'main', image: 'a:1' }],
+    volumes: [{ name: 'data', persistentVolumeClaim: { claimName } }],
+    ...spec,
+  },
+});
+const unschedulable = (name: string, text: string) =>
+  cluster.until(`${name}: ${text}`, async () => {
+    const pod = await cluster.of<Pod>(PODS).get('default', name);
+    const message = pod.status?.conditions?.find(one => one.type === 'PodScheduled')?.message;
+    return message?.includes(text) ? message : undefined;
+  });
+const placed = (name: string) =>
+  cluster.until(`${name} placed`, async () => (await cluster.of<Pod>(PODS).get('default', name)).spec.nodeName);
+const onNode = (disk: string) => ({
+  nodeAffinity: {
+    required: { nodeSelectorTerms: [{ matchExpressions: [{ key: 'disk', operator: 'In', values: [disk] }] }] },
+  },
+});
+
+test('local volumes wait for the pod, and lead it to their node', async () => {
+  await makeClass('local', { provisioner: 'kubernetes.io/no-provisioner', volumeBindingMode: 'WaitForFirstConsumer' });
+  await makeVolume('on-b', '5Gi', {
+    storageClassName: 'local',
+    hostPath: undefined,
+    local: { path: '/b' },
+    ...onNode('b'),
+  });
+  await makeClaim('local-1', '1Gi', { storageClassName: 'local' });
+  await makeClaim('local-2', '1Gi', { storageClassName: 'local' });
+  await event('WaitForFirstConsumer', 'waiting for first consumer');
+  assert.equal((await claim('local-1')).spec.volumeName, undefined);
+  await cluster.of<Pod>(PODS).create(user('wants-local', 'local-1'));
+  assert.equal(await placed('wants-local'), 'node-2');
+  assert.equal((await bound('local-1')).spec.volumeName, 'on-b');
+  // One volume, one claim: the other waits, and says for what.
+  await cluster.of<Pod>(PODS).create(user('comes-late', 'local-2'));
+  await unschedulable('comes-late', "2 node(s) didn't find available persistent volumes to bind");
+  await makeVolume('on-a', '5Gi', {
+    storageClassName: 'local',
+    hostPath: undefined,
+    local: { path: '/a' },
+    ...onNode('a'),
+  });
+  assert.equal(await placed('comes-late'), 'node-1');
+});
+
+test('a burst of pods gets a volume each', async () => {
+  for (let i = 0; i < 6; i++) {
+    await makeVolume(`burst-${i}`, '1Gi', {
+      storageClassName: 'burst',
+      hostPath: undefined,
+      local: { path: `/d${i}` },
+      ...onNode(i % 2 ? 'a' : 'b'),
+    });
+    await makeClaim(`burst-${i}`, '1Gi', { storageClassName: 'burst' });
+  }
+  await makeClass('burst', { provisioner: 'kubernetes.io/no-provisioner', volumeBindingMode: 'WaitForFirstConsumer' });
+  await Promise.all([0, 1, 2, 3, 4, 5].map(i => cluster.of<Pod>(PODS).create(user(`burst-${i}`, `burst-${i}`))));
+  const names = await Promise.all([0, 1, 2, 3, 4, 5].map(async i => (await bound(`burst-${i}`)).spec.volumeName));
+  assert.equal(new Set(names).size, 6);
+  for (let i = 0; i < 6; i++) {
+    const node = await placed(`burst-${i}`);
+    const volume = await volumes().get('', names[i]!);
+    const disk = volume.spec!.nodeAffinity!.required!.nodeSelectorTerms[0]!.matchExpressions![0]!.values![0];
+    assert.equal(node, disk === 'a' ? 'node-1' : 'node-2');
+  }
+});
+
+test('ReadWriteOncePod: one pod in the cluster', async () => {
+  await makeVolume('single', '1Gi', { storageClassName: 'single', accessModes: ['ReadWriteOncePod'] });
+  await makeClaim('single', '1Gi', { storageClassName: 'single', accessModes: ['ReadWriteOncePod'] });
+  await bound('single');
+  await cluster.of<Pod>(PODS).create(user('first', 'single'));
+  await placed('first');
+  await cluster.of<Pod>(PODS).create(user('second', 'single'));
+  await unschedulable(
+    'second',
+    'node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode',
+  );
+  await cluster.of<Pod>(PODS).delete('default', 'first', { gracePeriodSeconds: 0 });
+  await placed('second');
+});
+
+test('a node takes no more volumes of a driver than it said', async () => {
+  await cluster.of(CSI_NODES).create({
+    apiVersion: 'storage.k8s.io/v1',
+    kind: 'CSINode',
+    metadata: { name: 'node-1' },
+    spec: { drivers: [{ name: 'limited', nodeID: 'n1', allocatable: { count: 1 } }] },
+  } as never);
+  for (const name of ['lim-1', 'lim-2']) {
+    await makeVolume(name, '1Gi', {
+      storageClassName: 'lim',
+      hostPath: undefined,
+      csi: { driver: 'limited', volumeHandle: name },
+      ...onNode('a'),
+    });
+    await makeClaim(name, '1Gi', { storageClassName: 'lim', volumeName: name });
+    await bound(name);
+  }
+  await cluster.of<Pod>(PODS).create(user('lim-1', 'lim-1'));
+  assert.equal(await placed('lim-1'), 'node-1');
+  await cluster.of<Pod>(PODS).create(user('lim-2', 'lim-2'));
+  await unschedulable('lim-2', '1 node(s) exceed max volume count');
+});
+
 test('1 000 claims each get a volume of their own', async () => {
   await Promise.all(
     Array.from({ length: 1000 }, (_, i) => makeVolume(`bulk-${i}`, '1Gi', { storageClassName: 'bulk' })),
@@ -283,9 +410,10 @@ test('1 000 claims each get a volume of their own', async () => {
   await Promise.all(
     Array.from({ length: 1000 }, (_, i) => makeClaim(`bulk-${i}`, '1Gi', { storageClassName: 'bulk' })),
   );
-  const all = await cluster.until('all bound', async () => {
-    const { items } = await claims().list('default');
-    const mine = items.filter(one => one.spec.storageClassName === 'bulk' && one.status?.phase === 'Bound');
+  const informer = cluster.informers.get<PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIMS);
+  const isBound = (one: PersistentVolumeClaim) => one.spec.storageClassName === 'bulk' && one.status?.phase === 'Bound';
+  const all = await eventually(() => {
+    const mine = [...informer.values()].filter(isBound);
     return mine.length === 1000 ? mine : undefined;
   });
   console.log(`1000 claims created and bound in ${(performance.now() - startMs).toFixed(0)} ms`);

@@ -26,7 +26,11 @@ import type { ReconcileContext } from '../runtime/controller.ts';
 import type { Bindings } from './binding.ts';
 
 const DEFAULT_CLASS = 'storageclass.kubernetes.io/is-default-class';
-export const CLASS_INDEX = 'class';
+/** Claims without a volume, by class. */
+export const CLASS_INDEX = 'unbound-of-class';
+/** Volumes that name no claim, by class; and the others by the claim. */
+export const FREE_INDEX = 'free-of-class';
+export const CLAIMED_INDEX = 'claimed-by';
 export const CLAIM_INDEX = 'claim';
 
 /** `namespace/name` of the claims a pod's volumes use. */
@@ -57,7 +61,7 @@ async function findOne(ctx: ReconcileContext, bindings: Bindings, claim: Persist
   const className = claimClass(claim);
   const storageClass = className ? informers.get<StorageClass>(STORAGE_CLASSES).get(className) : undefined;
   const isWaiting = isDelayed(storageClass) && !claim.metadata.annotations?.[SELECTED_NODE];
-  const volume = findVolume(claim, candidates(ctx, bindings, className), {
+  const volume = findVolume(claim, candidates(ctx, bindings, claim), {
     isDelayed: isWaiting,
     excluded: bindings.reserved,
   });
@@ -91,9 +95,14 @@ async function findOne(ctx: ReconcileContext, bindings: Bindings, claim: Persist
   await bindings.setClaimPhase(bindings.claims.fresh(claim), 'Pending');
 }
 
-function* candidates(ctx: ReconcileContext, bindings: Bindings, className: string): Generator<PersistentVolume> {
+function* candidates(
+  ctx: ReconcileContext,
+  bindings: Bindings,
+  claim: PersistentVolumeClaim,
+): Generator<PersistentVolume> {
   const volumes = ctx.informers.get<PersistentVolume>(PERSISTENT_VOLUMES);
-  for (const volume of volumes.byIndex(CLASS_INDEX, className)) yield bindings.volumes.fresh(volume);
+  for (const volume of volumes.byIndex(CLAIMED_INDEX, keyOf(claim))) yield bindings.volumes.fresh(volume);
+  for (const volume of volumes.byIndex(FREE_INDEX, claimClass(claim))) yield bindings.volumes.fresh(volume);
 }
 
 /** Asks the class's provisioner, which watches claims, by annotations. */

@@ -16,7 +16,7 @@ import {
   watch,
 } from '../runtime/controller.ts';
 import { Bindings } from './binding.ts';
-import { CLAIM_INDEX, CLASS_INDEX, claimsOf, reconcileClaim } from './claim-pass.ts';
+import { CLAIM_INDEX, CLAIMED_INDEX, CLASS_INDEX, claimsOf, FREE_INDEX, reconcileClaim } from './claim-pass.ts';
 import { recycledBy } from './recycling.ts';
 import { reconcileVolume } from './volume-pass.ts';
 
@@ -29,7 +29,10 @@ function create(ctx: ReconcileContext): Controller {
   const volumes = ctx.informers.get<PersistentVolume>(PERSISTENT_VOLUMES);
   const pods = ctx.informers.get<Pod>(PODS);
   pods.addIndex(CLAIM_INDEX, claimsOf);
-  volumes.addIndex(CLASS_INDEX, volume => [volumeClass(volume)]);
+  volumes.addIndex(FREE_INDEX, volume => (volume.spec?.claimRef ? [] : [volumeClass(volume)]));
+  volumes.addIndex(CLAIMED_INDEX, ({ spec }) =>
+    spec?.claimRef ? [`${spec.claimRef.namespace}/${spec.claimRef.name}`] : [],
+  );
   const isUnbound = (claim: PersistentVolumeClaim) => !claim.spec?.volumeName;
   claims.addIndex(CLASS_INDEX, claim => (isUnbound(claim) ? [claimClass(claim)] : []));
 

@@ -1,67 +1,31 @@
 /**
- * Persistent volumes: claims must exist, be bound or be allowed to wait for the pod's node, and a bound volume must be
- * reachable from the node.
+ * Persistent volumes: claims must exist and be bound, or be such that wait for the pod's node and can be served on it; and the
+ * node must reach every bound volume.
  */
 
 import { nodeSelectorMatch } from '../../api/machinery/node-selector.ts';
-import type { PodInfo } from '../node-info.ts';
-import { type Cluster, type Plugin, refuseForGood } from '../plugin.ts';
-
-/** Names of the claims a pod uses; an ephemeral volume's claim is named after pod and volume. */
-export function claimNames({ pod }: PodInfo): string[] {
-  return (pod.spec?.volumes ?? []).flatMap(volume =>
-    volume.persistentVolumeClaim
-      ? [volume.persistentVolumeClaim.claimName]
-      : volume.ephemeral
-        ? [`${pod.metadata.name}-${volume.name}`]
-        : [],
-  );
-}
-
-/** Claims that are bound only once the scheduler has picked a node. */
-export function waitingClaims(pod: PodInfo, cluster: Pick<Cluster, 'lookup'>): string[] {
-  const namespace = pod.pod.metadata.namespace ?? '';
-  return claimNames(pod).filter(name => {
-    const claim = cluster.lookup.claim(namespace, name);
-    return (
-      claim &&
-      !claim.spec?.volumeName &&
-      cluster.lookup.storageClass(claim.spec?.storageClassName ?? '')?.volumeBindingMode === 'WaitForFirstConsumer'
-    );
-  });
-}
+import { type Plugin, refuse, refuseForGood } from '../plugin.ts';
+import { claimNames, decide, NO_SPACE, podClaims } from '../pod-volumes.ts';
 
 export const volumeBinding: Plugin = {
   name: 'VolumeBinding',
   weight: 0,
   wakesOn: ['node-added', 'node-labels', 'volume'],
-  filter: (pod, cluster) => {
-    const names = claimNames(pod);
-    if (names.length === 0) return undefined;
-    const namespace = pod.pod.metadata.namespace ?? '';
-    const waiting = new Set(waitingClaims(pod, cluster));
-    const reachable: ReturnType<typeof nodeSelectorMatch>[] = [];
-    for (const name of names) {
-      const claim = cluster.lookup.claim(namespace, name);
-      if (!claim) return { rejection: `persistentvolumeclaim "${name}" not found` };
-      if (claim.metadata.deletionTimestamp) return { rejection: `persistentvolumeclaim "${name}" is being deleted` };
-      if (claim.status?.phase === 'Lost')
-        return {
-          rejection: `persistentvolumeclaim "${name}" bound to non-existent persistentvolume "${claim.spec?.volumeName ?? ''}"`,
-        };
-      if (!claim.spec?.volumeName) {
-        if (!waiting.has(name)) return { rejection: 'pod has unbound immediate PersistentVolumeClaims' };
-        continue;
-      }
-      const volume = cluster.lookup.volume(claim.spec.volumeName);
-      const required = volume?.spec?.nodeAffinity?.required;
-      if (!volume) return { rejection: `persistentvolume "${claim.spec.volumeName}" not found` };
-      if (required) reachable.push(nodeSelectorMatch(required));
-    }
-    if (reachable.length === 0) return undefined;
-    return ({ node }) =>
-      reachable.every(matches => matches(node))
-        ? undefined
-        : refuseForGood("node(s) didn't match PersistentVolume's node affinity");
+  filter: (pod, { lookup }) => {
+    if (claimNames(pod).length === 0) return undefined;
+    const claims = podClaims(pod, lookup);
+    if ('rejection' in claims) return claims;
+    const reaches = claims.bound.flatMap(({ volume }) => {
+      const required = volume.spec?.nodeAffinity?.required;
+      return required ? [nodeSelectorMatch(required)] : [];
+    });
+    if (reaches.length === 0 && claims.waiting.length === 0) return undefined;
+    return ({ node }) => {
+      if (!reaches.every(matches => matches(node)))
+        return refuseForGood("node(s) didn't match PersistentVolume's node affinity");
+      const decision = decide(claims.waiting, { node, lookup });
+      if (!('reason' in decision)) return undefined;
+      return decision.reason === NO_SPACE ? refuse(decision.reason) : refuseForGood(decision.reason);
+    };
   },
 };
