@@ -15,6 +15,7 @@ import { ApiEventRecorder } from '../client/event-recorder.ts';
 import { InformerFactory } from '../client/informer.ts';
 import { startControllers } from '../controllers/start.ts';
 import { IngressController } from '../ingress/ingress-controller.ts';
+import { SegmentRoutes } from '../network/segment-routes.ts';
 import { startScheduler } from '../scheduler/scheduler.ts';
 import { LmdbStore } from '../store/lmdb.ts';
 import { listenTcp } from '../sys/socket.ts';
@@ -119,8 +120,9 @@ export async function runServer(config: ServerConfig): Promise<void> {
     events: new ApiEventRecorder({ transport, component: 'coxswain-gateway', log, clock }),
     log,
   }).run(stop.signal);
+  const routes = new SegmentRoutes({ informers, log, clock }).run(stop.signal);
   await new Promise<void>(resolve => stop.signal.addEventListener('abort', () => resolve(), { once: true }));
-  await Promise.all([gateway, ingress]);
+  await Promise.all([gateway, ingress, routes]);
   await server.close();
   await store.close();
 }

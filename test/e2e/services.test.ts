@@ -135,6 +135,8 @@ it('a Service of both families answers at both addresses, on node ports and by n
         );
     assert.match(await dual.get(ns, 'a', `http://${name}/hostname`), /^[bc]$/m);
   }
+  for (const path of ['pods/c:80', 'services/both:80', 'services/six:80'])
+    assert.match(await dual.kubectl('get', '--raw', `/api/v1/namespaces/${ns}/${path}/proxy/hostname`), /^[bc]$/m);
   for (const name of ['both', 'six']) {
     const { ports, ipFamilies } = await specOf(name);
     const [{ nodePort }] = ports;
