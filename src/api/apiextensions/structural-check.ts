@@ -8,6 +8,7 @@ import { semanticEqual } from '../machinery/equality.ts';
 import { addForbidden, addInvalid, addRequired, type Errors, eachAt } from '../machinery/validation.ts';
 import { compilePattern } from './patterns.ts';
 import { pruneUnknown, withDefaults } from './schema-fields.ts';
+import { ruleDefinitionProblems } from './schema-rules.ts';
 import { validateSchema } from './schema-validation.ts';
 import { compileSchema, isObject } from './structural-schema.ts';
 import type { JSONSchemaProps } from './v1.gen.ts';
@@ -55,7 +56,10 @@ export function structuralProblems(schema: JSONSchemaProps, path: string): Field
   }
   checkNode(schema, 'root', path, errors);
   checkComplete(schema, schema, path, path, errors);
-  if (errors.length === 0) checkDefaults(schema, path, 'root', errors);
+  if (errors.length === 0) {
+    checkDefaults(schema, path, 'root', errors);
+    errors.push(...ruleDefinitionProblems(schema, path));
+  }
   return errors;
 }
 

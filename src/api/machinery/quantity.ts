@@ -24,6 +24,8 @@ const SUFFIX_NANO: Readonly<Record<string, bigint>> = {
 
 const PATTERN = /^([+-]?)(\d*)(?:\.(\d*))?(?:(Ki|Mi|Gi|Ti|Pi|Ei|[numkMGTPE])|[eE]([+-]?\d+))?$/;
 
+const EXPONENT_MAX = 64;
+
 /** Thrown message of upstream's parser. */
 export const QUANTITY_ERROR =
   "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
@@ -38,7 +40,8 @@ export function parseNano(text: string | number): bigint | undefined {
   let scale = SUFFIX_NANO[suffix ?? '']!;
   let divisor = 10n ** BigInt(fraction.length);
   if (exponent !== undefined) {
-    const power = Number(exponent);
+    // Nothing that anybody means is beyond; 1e999999999 would fill memory with zeros.
+    const power = Math.max(-EXPONENT_MAX, Math.min(EXPONENT_MAX, Number(exponent)));
     if (power >= 0) scale *= 10n ** BigInt(power);
     else divisor *= 10n ** BigInt(-power);
   }

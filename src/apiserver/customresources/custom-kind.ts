@@ -4,6 +4,7 @@
  */
 
 import { isDeepStrictEqual } from 'node:util';
+import { hasRules, ruleProblems } from '../../api/apiextensions/schema-rules.ts';
 import { blocksRules, duplicateItems, validateSchema } from '../../api/apiextensions/schema-validation.ts';
 import { compilePath, fieldsOfPath, type Read } from '../../api/apiextensions/simple-path.ts';
 import { isObject, type JsonObject, type SchemaNode, setField } from '../../api/apiextensions/structural-schema.ts';
@@ -54,9 +55,10 @@ export function customKind({ definition, version, schema, show }: CustomKindOpti
       const { metadata: __, ...then } = before;
       if (!isDeepStrictEqual(now, then)) object.metadata.generation = (old.metadata.generation ?? 0) + 1;
     },
-    validate: object => problemsOf(schema, object),
-    validateUpdate: (object, old) => ratcheted(schema, { object, old }, problemsOf),
-    validateStatusUpdate: (object, old) => ratcheted(schema, { object, old }, problemsOf),
+    validate: object => withRules(schema, problemsOf(schema, object), object),
+    validateUpdate: (object, old) => withRules(schema, ratcheted(schema, { object, old }, problemsOf), object, old),
+    validateStatusUpdate: (object, old) =>
+      withRules(schema, ratcheted(schema, { object, old }, problemsOf), object, old),
     columns: columnsOf(version, show),
     selectableFields: Object.fromEntries(
       (version.selectableFields ?? []).flatMap(({ jsonPath }) => {
@@ -76,8 +78,13 @@ export function customKind({ definition, version, schema, show }: CustomKindOpti
 function problemsOf(schema: SchemaNode, object: KubeObject): FieldError[] {
   const errors = validateSchema(schema.source, object);
   errors.push(...duplicateItems(schema, object));
-  if (schema.rules.length > 0 && blocksRules(errors)) errors.push(NOT_CHECKED);
   return errors;
+}
+
+/** Rules are run only on what is sound enough for them. */
+function withRules(schema: SchemaNode, errors: FieldError[], object: KubeObject, old?: KubeObject): FieldError[] {
+  if (!hasRules(schema)) return errors;
+  return blocksRules(errors) ? [...errors, NOT_CHECKED] : [...errors, ...ruleProblems(schema, object, old)];
 }
 
 const NOT_CHECKED = fieldErrors.invalid(

@@ -338,3 +338,56 @@ test('a field called __proto__ is a field like any other', async () => {
   assert.deepEqual(Object.keys(made.spec.free).sort(), ['__proto__', 'x']);
   await server.close();
 });
+
+test('rules in CEL', async () => {
+  const { api, server } = await open();
+  const bad = definition(object => {
+    const { spec } = object.spec.versions[0].schema.openAPIV3Schema.properties;
+    spec['x-kubernetes-validations'] = [{ rule: 'self.size <' }];
+  });
+  await assert.rejects(
+    api.create({ of: CUSTOM_RESOURCE_DEFINITIONS }, bad),
+    status(
+      422,
+      /x-kubernetes-validations\[0\]\.rule: Invalid value: .*compilation failed: ERROR: <input>:1:12: Syntax error/,
+    ),
+  );
+  await define(
+    api,
+    definition(object => {
+      const { spec } = object.spec.versions[0].schema.openAPIV3Schema.properties;
+      spec['x-kubernetes-validations'] = [
+        { rule: '!has(self.replicas) || self.replicas <= self.size', message: 'no more replicas than size' },
+        {
+          rule: 'self.parts.all(p, p.weight < 10)',
+          messageExpression: "'too heavy: ' + string(self.size)",
+          fieldPath: '.parts',
+        },
+        { rule: '!oldSelf.hasValue() || self.color == oldSelf.value().color || self.size > 5', optionalOldSelf: true },
+      ];
+      spec.required = ['size', 'parts'];
+      spec.properties.size['x-kubernetes-validations'] = [
+        { rule: 'self >= oldSelf', message: 'may only grow', reason: 'FieldValueForbidden' },
+      ];
+    }),
+  );
+  const good = { size: 2, replicas: 2, parts: [{ name: 'x' }] };
+  await api.create(at(), widget('a', good));
+  await assert.rejects(
+    api.create(at(), widget('b', { ...good, replicas: 3 })),
+    status(422, /spec: Invalid value: "object": no more replicas than size$/),
+  );
+  await assert.rejects(
+    api.create(at(), widget('b', { ...good, parts: [{ name: 'x', weight: 11 }] })),
+    status(422, /spec\.parts: Invalid value: "object": too heavy: 2$/),
+  );
+  const change = (spec: object) => api.patch(at('a'), { spec }, 'application/merge-patch+json');
+  await assert.rejects(change({ size: 1, replicas: 1 }), status(422, /spec\.size: Forbidden: may only grow$/));
+  await assert.rejects(change({ color: 'blue' }), status(422, /failed rule: !oldSelf.hasValue/));
+  await change({ size: 6, color: 'blue' });
+  await assert.rejects(
+    api.create(at(), widget('b', { size: 'x', parts: [] })),
+    status(422, /some validation rules were not checked because the object was invalid/),
+  );
+  await server.close();
+});
