@@ -2,8 +2,8 @@
  * One HTTP/2 connection (RFC 9113) over a socket, server side: frames in, frames out, windows, and a bound for everything a
  * client can make it keep. It knows nothing of what requests mean.
  *
- * Bounds: a header block of {@link HEADER_BLOCK_BYTES_MAX}; {@link STREAMS_MAX} requests at work, those that the client gave up
- * and that still run among them; bodies that nobody read yet within one window of the connection; a socket that does not drain
+ * Bounds: a header block of {@link HEADER_BLOCK_BYTES_MAX}; {@link STREAMS_MAX} streams, and twice as many requests at work with
+ * those that the client gave up; bodies that nobody read yet within one window of the connection; a socket that does not drain
  * is neither written to nor read from. What a well-behaved client seldom does (resets before a reply, empty frames, refused
  * streams) is counted against finished requests, and too much of it ends the connection.
  */
@@ -34,6 +34,8 @@ import { ServerStream, type StreamHost } from './stream.ts';
 
 /** Streams one connection may have at work: enough for a kubelet's or controller's watches. */
 export const STREAMS_MAX = 1000;
+/** With those that the client gave up and whose handlers still run: they need a moment. */
+const WORK_MAX = 2 * STREAMS_MAX;
 /** Bytes of a body that a client may send ahead; a whole body limit would let a few clients hold much memory. */
 const STREAM_WINDOW_BYTES = 256 * 1024;
 const CONNECTION_WINDOW_BYTES = 1024 * 1024;
@@ -245,7 +247,7 @@ export class ServerConnection implements StreamHost {
     const { fields, tooLarge } = this.#decoder.decode(block);
     if (id <= this.#lastStream) return this.#trailers(flags, id);
     this.#lastStream = id;
-    if (this.#atWork >= STREAMS_MAX) {
+    if (this.#streams.size >= STREAMS_MAX || this.#atWork >= WORK_MAX) {
       this.#glitch();
       return this.#write(numbersFrame({ ...RESET_HEAD, stream: id }, CODE.refusedStream));
     }
