@@ -56,7 +56,6 @@ const TEXT_LENGTH_MAX = 1024;
 
 export const token = matching(/^[A-Za-z0-9_.-]{1,128}$/, 'must be letters, digits, "-", "_" or "."');
 export const headerName = matching(/^[A-Za-z0-9_-]{1,128}$/, 'must be the name of a header');
-export const visible = matching(/^[\x20-\x7e]*$/, 'must be visible ASCII characters');
 /** A path as it may stand in a request, without query. */
 export const path = matching(/^\/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*$/, 'must be a path beginning with "/"');
 
@@ -113,9 +112,18 @@ const VARIABLES: Readonly<Record<string, Variable>> = {
   request_method: 'method',
 };
 
-/** Text with nginx's variables: `https://new.example.com$request_uri`. */
-export const templated: Reader<Text> = text => {
-  visible(text);
+/** A place to be sent to, with nginx's variables: `https://new.example.com$request_uri`. */
+export const location: Reader<Text> = text =>
+  /^(https?:\/\/|\/|\$)[\x21-\x7e]*$/.test(text)
+    ? templated(text)
+    : refuse('must be a URL, or a path beginning with "/", without blanks');
+
+/** A host name with nginx's variables. */
+export const templatedHost: Reader<Text> = text =>
+  /^[A-Za-z0-9.:_${}-]+$/.test(text) ? templated(text) : refuse('must be a host name');
+
+const templated: Reader<Text> = text => {
+  if (text.length > TEXT_LENGTH_MAX) refuse(`has at most ${TEXT_LENGTH_MAX} characters`);
   return text.split(/(\$\{?[a-z_]+\}?)/i).flatMap((part, at): Text => {
     if (at % 2 === 0) return part.includes('$') ? refuse('"$" begins a variable') : part ? [part] : [];
     const name = part.replace(/[${}]/g, '');

@@ -14,6 +14,7 @@ import {
   httpUrl,
   integer,
   list,
+  location,
   matching,
   oneOf,
   path,
@@ -22,7 +23,7 @@ import {
   reference,
   seconds,
   size,
-  templated,
+  templatedHost,
   token,
 } from './annotation-values.ts';
 import type {
@@ -163,7 +164,7 @@ export function readAnnotations(ingress: Ingress, defaults: Readonly<Record<stri
     basicAuth: basicAuth(from, namespace),
     externalAuth: externalAuth(from),
     cors: cors(from),
-    upstreamHost: from.get('upstream-vhost', templated),
+    upstreamHost: from.get('upstream-vhost', templatedHost),
     forwardedPrefix: from.get('x-forwarded-prefix', path),
     defaultBackend: from.get('default-backend', text => reference(namespace)(text).name),
     canary: canary(from),
@@ -195,9 +196,9 @@ function tlsRedirect(from: Annotations): Settings['tlsRedirect'] {
 }
 
 function redirect(from: Annotations): Settings['redirect'] {
-  const permanent = from.get('permanent-redirect', templated);
+  const permanent = from.get('permanent-redirect', location);
   const permanentStatus = from.get('permanent-redirect-code', oneOf('301', '302', '303', '307', '308')) ?? '301';
-  const temporal = from.get('temporal-redirect', templated);
+  const temporal = from.get('temporal-redirect', location);
   const temporalStatus = from.get('temporal-redirect-code', oneOf('301', '302', '303', '307', '308')) ?? '302';
   if (temporal) return { to: temporal, status: Number(temporalStatus) };
   return permanent && { to: permanent, status: Number(permanentStatus) };
@@ -291,7 +292,7 @@ function basicAuth(from: Annotations, namespace: string): BasicAuth | undefined 
 function externalAuth(from: Annotations): ExternalAuth | undefined {
   const url = from.get('auth-url', httpUrl);
   const method = from.get('auth-method', oneOf('GET', 'HEAD', 'POST')) ?? 'GET';
-  const signIn = from.get('auth-signin', templated);
+  const signIn = from.get('auth-signin', location);
   const responseHeaders = from.get('auth-response-headers', list(headerName)) ?? [];
   return url === undefined ? undefined : { url, method, responseHeaders, ...(signIn ? { signIn } : {}) };
 }

@@ -303,8 +303,13 @@ describe('ingress', { skip: !can }, () => {
     bed.putIngress('open', { '/': 'web' }, { annotations: { 'whitelist-source-range': '10.0.0.0/8,127.0.0.0/8' } });
     bed.putIngress('denied', { '/': 'web' }, { annotations: { 'denylist-source-range': '127.0.0.1' } });
     bed.putIngress('broken', { '/': 'web' }, { annotations: { 'whitelist-source-range': 'not-an-address' } });
-    // apr1 and SHA by htpasswd, crypt by mkpasswd: all of the password "secret".
-    const users = ['anna:$apr1$abcdefgh$' + 'xxxxxxxxxxxxxxxxxxxxxx', 'sha:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ='];
+    // By htpasswd's methods and by crypt(3); the password is "secret" but for one.
+    const users = [
+      'anna:$apr1$abcdefgh$h9FWgUz3n9YxylKLlR5SQ/',
+      'long:$apr1$xy$KWmjAYxMqmqTjytotPjDu.',
+      'sha:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=',
+      'crypt:$6$abcdefgh$ltjgWl6579NluT/Vi1nwEvcil.G5Nbc4NiXZaNGStk8PSwGfQv72N2CKPPrVACtLtip/cZ/1GM/O6IND4WQhG.',
+    ];
     bed.putSecret('users', { auth: users.join('\n') });
     bed.putIngress(
       'basic',
@@ -348,7 +353,13 @@ describe('ingress', { skip: !can }, () => {
     const refused = await bed.get('basic.test');
     assert.equal(refused.status, 401);
     assert.match(refused.headers['www-authenticate']!, /realm="Say/);
-    assert.equal((await bed.get('basic.test', '/', basic('sha', 'secret'))).status, 200);
+    for (const user of ['anna', 'sha', 'crypt'])
+      assert.equal((await bed.get('basic.test', '/', basic(user, 'secret'))).status, 200, user);
+    const long = 'a much longer password than sixteen bytes';
+    for (const status of [200, 200])
+      assert.equal((await bed.get('basic.test', '/', basic('long', long))).status, status);
+    assert.equal((await bed.get('basic.test', '/', basic('anna', 'Secret'))).status, 401);
+    assert.equal((await bed.get('basic.test', '/', basic('crypt', 'Secret'))).status, 401);
     assert.equal((await bed.get('basic.test', '/', basic('sha', 'Secret'))).status, 401);
     assert.equal((await bed.get('nosecret.test', '/', basic('sha', 'secret'))).status, 401);
     const signIn = await bed.get('signin.test', '/a?b=c');

@@ -1,0 +1,201 @@
+/**
+ * Nothing that a tenant may write gets into the configuration as anything but a word of it: hostile annotations, hosts, paths, users
+ * and header values are rendered, read back by HAProxy's own rules, and must give the same tree, of the same shape as harmless ones.
+ */
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { checkPattern, Refused } from './annotation-values.ts';
+import { PREFIX, readAnnotations } from './annotations.ts';
+import { readUsers } from './credentials.ts';
+import { backendLines } from './haproxy/backend.ts';
+import { parseConfiguration, quote, renderConfiguration, type Section, splitWords } from './haproxy/configuration.ts';
+import { desiredMaps, shapeOf, userSections } from './haproxy/desired-state.ts';
+import { listeningSections } from './haproxy/listening.ts';
+import { annotations, hostile, ingressOf } from './hostile-fixture.ts';
+import { buildRouteTable, type Route } from './route-table.ts';
+import { DEFAULT_SETTINGS } from './settings.ts';
+
+const TYPES = new Set([
+  'global',
+  'defaults',
+  'frontend',
+  'backend',
+  'userlist',
+  'resolvers',
+  'listen',
+  'program',
+  'ring',
+  'peers',
+  'cache',
+  'mailers',
+]);
+
+function render(route: Route, headers: Record<string, string>): Section[] {
+  return [
+    { type: 'backend', name: 'b0', lines: backendLines(route, { secret: () => undefined, configMap: () => headers }) },
+  ];
+}
+
+const sameTree = (sections: readonly Section[]) =>
+  assert.deepEqual(parseConfiguration(renderConfiguration(sections), TYPES), sections);
+
+test('any words come back as they were', () => {
+  const word = fc.string({
+    minLength: 1,
+    maxLength: 30,
+    unit: fc.integer({ min: 0x20, max: 0x7e }).map(code => String.fromCharCode(code)),
+  });
+  fc.assert(
+    fc.property(fc.array(word, { minLength: 1, maxLength: 8 }), words => {
+      assert.deepEqual(splitWords(words.map(quote).join(' ')), words);
+    }),
+    { numRuns: 2000 },
+  );
+  for (const control of ['\n', '\r', '\0', '\x1b', '\x7f']) assert.throws(() => quote(`a${control}b`));
+});
+
+test('annotations, hosts and paths give the same tree back, and only directives of ours', () => {
+  const headers = fc.dictionary(hostile, hostile, { maxKeys: 3 });
+  fc.assert(
+    fc.property(
+      annotations,
+      fc.array(
+        hostile.map(text => `/${text}`),
+        { maxLength: 3 },
+      ),
+      headers,
+      (given, paths, values) => {
+        const ingress = ingressOf(given, 'a.test', paths.length > 0 ? paths : ['/']);
+        const table = buildRouteTable([{ ingress }]);
+        for (const route of table.routes.values()) {
+          const sections = render(route, values);
+          sameTree(sections);
+          for (const [keyword, action] of sections[0]!.lines as string[][]) {
+            assert.ok(
+              /^(http-request|http-response|acl|stick-table|balance|hash-type|cookie|dynamic-cookie-key|timeout|retries|retry-on)$/.test(
+                keyword!,
+              ),
+              keyword,
+            );
+            if (action?.startsWith('lua.'))
+              assert.ok(action === 'lua.check-password' || action === 'lua.external-auth');
+          }
+          // What HAProxy evaluates is ours: every %[…] stands in the list of what we ever write.
+          // The expression of a rewrite is matched, not evaluated.
+          for (const word of sections[0]!.lines.flatMap(line => (line[1] === 'replace-path' ? line.slice(3) : line)))
+            for (const [, expression] of word.replaceAll('%%', '').matchAll(/%\[([^\]]*)\]?/g))
+              assert.ok(
+                /^(var\(txn\.origin\)|pathq|pathq,url_enc|path|query|src|method|req\.hdr\(host\),host_only|ssl_fc,iif\(https,http\))$/.test(
+                  expression!,
+                ),
+                word,
+              );
+        }
+        for (const map of desiredMaps(
+          {
+            table,
+            listening: { proxyProtocol: false, trustsForwarded: false },
+            resources: { secret: () => undefined, configMap: () => undefined },
+            servers: new Map(),
+            certificates: new Map(),
+            users: new Map(),
+          },
+          () => 'b0',
+        ).values())
+          for (const [key, value] of map) {
+            assert.ok(/^[\x21-\x7e]+$/.test(key), 'a key is one word of visible characters');
+            assert.ok(/^[\x20-\x7e]+$/.test(value));
+          }
+      },
+    ),
+    { numRuns: 3000 },
+  );
+});
+
+test('canaries stand in the front with words of their own', () => {
+  fc.assert(
+    fc.property(hostile, hostile, hostile, (name, value, pattern) => {
+      const { settings } = readAnnotations(
+        ingressOf(
+          {
+            [`${PREFIX}canary`]: 'true',
+            [`${PREFIX}canary-by-header`]: name,
+            [`${PREFIX}canary-by-header-value`]: value,
+            [`${PREFIX}canary-by-header-pattern`]: pattern,
+            [`${PREFIX}canary-by-cookie`]: name,
+          },
+          'a.test',
+          ['/'],
+        ),
+      );
+      const sections = listeningSections({
+        httpPort: 1,
+        httpsPort: 2,
+        connectionsMax: 3,
+        bindAddress: '',
+        nameservers: [],
+        usesLua: true,
+        usesFallbacks: true,
+        clientSeconds: 60,
+        proxyProtocol: true,
+        trustsForwarded: true,
+        canaries: [{ of: 'b0', to: 'b1', rule: settings.canary! }],
+      });
+      sameTree(sections);
+      for (const line of sections.flatMap(section => section.lines)) {
+        const opened = line.filter(word => word === '{' || word === '!{').length;
+        assert.equal(line.filter(word => word === '}').length, opened, 'braces of conditions are ours');
+      }
+    }),
+    { numRuns: 1000 },
+  );
+});
+
+test('users of a Secret are users and nothing else', () => {
+  fc.assert(
+    fc.property(fc.array(fc.tuple(hostile, fc.oneof(hostile, fc.constant('$6$abcdefgh$ltjgWl6579NluT')))), pairs => {
+      const users = readUsers({ auth: pairs.map(([user, hash]) => `${user}:${hash}`).join('\n') }, 'file');
+      const sections = userSections({ users: new Map([['default_s', users]]) } as never);
+      sameTree(sections);
+      for (const line of sections[0]!.lines) assert.deepEqual([line[0], line[2], line.length], ['user', 'password', 4]);
+      for (const [user, hash] of users.htpasswd) assert.ok(/^[\x21-\x7e]+$/.test(user + hash));
+    }),
+    { numRuns: 1000 },
+  );
+});
+
+test('expressions that could run for long, or are more than matching, are refused', () => {
+  for (const bad of [
+    '(a+)+',
+    '(a*)*b',
+    '((ab)*c)+',
+    '(?=x)',
+    '(?<n>x)',
+    '(*COMMIT)',
+    '\\1',
+    'a b',
+    '(',
+    '[',
+    'a{2000}',
+    '(?i)x',
+    '\\Q',
+  ])
+    assert.throws(() => checkPattern(bad), Refused, bad);
+  for (const good of ['/api(/|$)(.*)', '/v[0-9]{1,3}/(?:x|y)', '/a\\.b', '/[^/]+/(.*)', '/(foo|bar)?x*'])
+    checkPattern(good);
+  assert.equal(checkPattern('/api(/|$)(.*)(?:x)'), 2);
+});
+
+test('a plain route has the plain shape, which any spare backend has', () => {
+  const route: Route = {
+    id: 'x',
+    ingress: 'default/x',
+    service: { namespace: 'default', name: 's' },
+    settings: DEFAULT_SETTINGS,
+    redirectsToTls: true,
+    canaries: [],
+  };
+  assert.equal(shapeOf(route, { secret: () => undefined, configMap: () => undefined }).key, '');
+});

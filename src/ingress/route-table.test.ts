@@ -1,0 +1,209 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Ingress } from '../api/networking/v1.gen.ts';
+import { buildRouteTable, type ClassedIngress, matchRoute } from './route-table.ts';
+
+let ages = 0;
+const PREFIX = 'nginx.ingress.kubernetes.io/';
+
+interface Short {
+  readonly namespace?: string;
+  readonly host?: string;
+  readonly age?: number;
+  readonly annotations?: Record<string, string>;
+  readonly tls?: NonNullable<Ingress['spec']>['tls'];
+  readonly defaultBackend?: string;
+  readonly ownsHostsByNamespace?: boolean;
+}
+
+const to = (name: string) => ({ service: { name, port: { number: 80 } } });
+
+/** Paths are `Prefix`, or as `Exact:/x` says. */
+function ingress(name: string, paths: Record<string, string>, short: Short = {}): ClassedIngress {
+  const { namespace = 'default', host = 'a.test', age = ++ages, annotations = {}, tls, defaultBackend } = short;
+  return {
+    ingress: {
+      apiVersion: 'networking.k8s.io/v1',
+      kind: 'Ingress',
+      metadata: {
+        name,
+        namespace,
+        creationTimestamp: new Date(age * 1000).toISOString(),
+        annotations: Object.fromEntries(Object.entries(annotations).map(([key, value]) => [PREFIX + key, value])),
+      },
+      spec: {
+        ...(tls ? { tls } : {}),
+        ...(defaultBackend ? { defaultBackend: to(defaultBackend) } : {}),
+        ...(Object.keys(paths).length > 0
+          ? {
+              rules: [
+                {
+                  ...(host ? { host } : {}),
+                  http: {
+                    paths: Object.entries(paths).map(([text, service]) => {
+                      const [, type = 'Prefix', path] = /^(?:(\w+):)?(.*)$/.exec(text)!;
+                      return { path: path!, pathType: type, backend: to(service) };
+                    }),
+                  },
+                },
+              ],
+            }
+          : {}),
+      },
+    },
+    ...(short.ownsHostsByNamespace ? { ownsHostsByNamespace: true } : {}),
+  };
+}
+
+const service = (table: ReturnType<typeof buildRouteTable>, host: string, path: string) =>
+  table.routes.get(matchRoute(table, host, path) ?? '')?.service?.name;
+
+test('exact before prefix, longer before shorter, whole elements', () => {
+  const table = buildRouteTable([
+    ingress('x', { '/': 'root', '/foo': 'foo', '/foo/bar': 'bar', 'Exact:/foo': 'exact' }),
+  ]);
+  for (const [path, name] of [
+    ['/', 'root'],
+    ['/foo', 'exact'],
+    ['/foo/', 'foo'],
+    ['/foo/x', 'foo'],
+    ['/foo/bar/', 'bar'],
+    ['/foo/barn', 'foo'],
+    ['/food', 'root'],
+  ] as const)
+    assert.equal(service(table, 'a.test', path), name, path);
+});
+
+test('the host, its wildcard, any host, the default backend', () => {
+  const table = buildRouteTable([
+    ingress('exact', { '/x': 'exact' }),
+    ingress('wild', { '/': 'wild' }, { host: '*.w.test' }),
+    ingress('any', { '/any': 'any' }, { host: '' }),
+    ingress('default', {}, { defaultBackend: 'default' }),
+  ]);
+  assert.equal(service(table, 'A.test', '/x'), 'exact');
+  assert.equal(service(table, 'a.test', '/any'), 'any');
+  assert.equal(service(table, 'b.w.test', '/'), 'wild');
+  assert.equal(service(table, 'c.b.w.test', '/'), 'default');
+  assert.equal(service(table, 'other.test', '/'), 'default');
+});
+
+test('a default backend beside rules answers for their hosts', () => {
+  const table = buildRouteTable([ingress('x', { '/a': 'a' }, { defaultBackend: 'rest' })]);
+  assert.equal(service(table, 'a.test', '/b'), 'rest');
+  assert.equal(service(table, 'b.test', '/b'), undefined);
+});
+
+test('a host and path stays with the oldest Ingress, in whatever order they come', () => {
+  const old = ingress('old', { '/': 'old' }, { age: 1, namespace: 'one' });
+  const thief = ingress('thief', { '/': 'thief', 'Exact:/': 'thief', '/own': 'own' }, { age: 2, namespace: 'two' });
+  for (const order of [
+    [old, thief],
+    [thief, old],
+  ]) {
+    const table = buildRouteTable(order);
+    assert.equal(service(table, 'a.test', '/'), 'old');
+    assert.equal(service(table, 'a.test', '/own'), 'own');
+    assert.deepEqual(
+      table.findings.map(({ ingress: of, reason }) => `${of} ${reason}`),
+      ['two/thief HostPathTaken', 'two/thief HostPathTaken'],
+    );
+    assert.match(table.findings[0]!.message, /a\.test\/ belongs to the older Ingress one\/old/);
+  }
+});
+
+test('a host may be kept to one namespace, and never is an expression matched against the host of another', () => {
+  const old = ingress('old', { '/': 'old' }, { age: 1, namespace: 'one' });
+  const kept = buildRouteTable([
+    old,
+    ingress('two', { '/own': 'own' }, { age: 2, namespace: 'two', ownsHostsByNamespace: true }),
+  ]);
+  assert.equal(service(kept, 'a.test', '/own'), 'old');
+  const expression = ingress(
+    're',
+    { 'ImplementationSpecific:/.*': 're' },
+    {
+      age: 2,
+      namespace: 'two',
+      annotations: { 'use-regex': 'true' },
+    },
+  );
+  const table = buildRouteTable([old, expression]);
+  assert.equal(service(table, 'a.test', '/x'), 'old');
+  assert.equal(table.findings[0]!.reason, 'HostPathTaken');
+  assert.equal(service(buildRouteTable([expression]), 'a.test', '/x'), 're');
+});
+
+test('a certificate belongs to who has rules for its host', () => {
+  const squatter = ingress(
+    'squatter',
+    { '/': 's' },
+    { age: 1, host: 's.test', namespace: 'two', tls: [{ hosts: ['a.test'], secretName: 'x' }] },
+  );
+  const owner = ingress(
+    'owner',
+    { '/': 'o' },
+    { age: 2, namespace: 'one', tls: [{ hosts: ['a.test'], secretName: 'mine' }] },
+  );
+  assert.deepEqual(buildRouteTable([squatter, owner]).certificates.get('a.test')?.name, 'mine');
+});
+
+test('TLS redirects the hosts that have it, unless told otherwise', () => {
+  const tls = [{ hosts: ['a.test', '*.w.test'], secretName: 'x' }];
+  const redirects = (...ingresses: ClassedIngress[]) =>
+    [...buildRouteTable(ingresses).routes.values()].map(route => route.redirectsToTls);
+  assert.deepEqual(redirects(ingress('a', { '/': 'x' }, { tls })), [true]);
+  assert.deepEqual(redirects(ingress('b', { '/': 'x' }, { tls, host: 'x.w.test' })), [true]);
+  assert.deepEqual(redirects(ingress('c', { '/': 'x' }, { tls, host: 'other.test' })), [false]);
+  assert.deepEqual(redirects(ingress('d', { '/': 'x' }, { tls, annotations: { 'ssl-redirect': 'false' } })), [false]);
+  assert.deepEqual(redirects(ingress('e', { '/': 'x' }, { annotations: { 'force-ssl-redirect': 'true' } })), [true]);
+});
+
+test('canaries share the settings of the route they stand for; one without it is told so', () => {
+  const main = ingress('main', { '/': 'main' }, { annotations: { 'whitelist-source-range': '10.0.0.0/8' } });
+  const canary = ingress('canary', { '/': 'new' }, { annotations: { canary: 'true', 'canary-weight': '10' } });
+  const table = buildRouteTable([main, canary]);
+  const route = table.routes.get(matchRoute(table, 'a.test', '/')!)!;
+  assert.equal(route.service!.name, 'main');
+  const other = table.routes.get(route.canaries[0]!.route)!;
+  assert.deepEqual(other.settings.allow, ['10.0.0.0/8']);
+  assert.equal(buildRouteTable([canary]).findings[0]!.reason, 'CanaryWithoutMain');
+  const foreign = ingress(
+    'canary',
+    { '/': 'new' },
+    { namespace: 'two', annotations: { canary: 'true', 'canary-weight': '10' } },
+  );
+  assert.equal(buildRouteTable([main, foreign]).findings[0]!.reason, 'CanaryWithoutMain');
+});
+
+test('what cannot be honoured is told with annotation, value and rule, and shuts when it was a guard', () => {
+  const table = buildRouteTable([
+    ingress(
+      'x',
+      { '/': 'x' },
+      {
+        annotations: { 'configuration-snippet': 'return 200;', 'auth-tls-secret': 'ns/ca', 'proxy-body-size': 'much' },
+      },
+    ),
+  ]);
+  const messages = table.findings.map(finding => finding.message).join('\n');
+  assert.match(messages, /configuration-snippet: "return 200;": snippets would let/);
+  assert.match(messages, /proxy-body-size: "much": must be a size/);
+  assert.match(messages, /auth-tls-secret: "ns\/ca": is not supported; nothing is let through/);
+  assert.equal([...table.routes.values()][0]!.settings.isClosed, true);
+});
+
+test('resource backends answer 503 and are told', () => {
+  const made = ingress('x', {});
+  const spec = {
+    rules: [
+      {
+        host: 'a.test',
+        http: { paths: [{ path: '/', pathType: 'Prefix', backend: { resource: { kind: 'Bucket', name: 'b' } } }] },
+      },
+    ],
+  };
+  const table = buildRouteTable([{ ingress: { ...made.ingress, spec } }]);
+  assert.equal([...table.routes.values()][0]!.service, undefined);
+  assert.equal(table.findings[0]!.reason, 'ResourceBackend');
+});

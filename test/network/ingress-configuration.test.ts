@@ -1,0 +1,79 @@
+/** HAProxy itself takes every configuration that hostile Ingresses lead to: none can stop the others by being refused. */
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { backendLines, userList } from '../../src/ingress/haproxy/backend.ts';
+import { renderConfiguration } from '../../src/ingress/haproxy/configuration.ts';
+import { desiredMaps } from '../../src/ingress/haproxy/desired-state.ts';
+import { HAPROXY, HaproxyProcess } from '../../src/ingress/haproxy/haproxy-process.ts';
+import { FILES, listeningSections, MAPS } from '../../src/ingress/haproxy/listening.ts';
+import { LUA_SOURCE } from '../../src/ingress/haproxy/lua.ts';
+import { annotations, hostile, ingressOf } from '../../src/ingress/hostile-fixture.ts';
+import { buildRouteTable } from '../../src/ingress/route-table.ts';
+
+const resources = { secret: () => undefined, configMap: () => ({ 'X-Extra': "100% 'there'" }) };
+
+test('HAProxy takes what hostile Ingresses lead to', { skip: !HaproxyProcess.isInstalled() }, () => {
+  const folder = mkdtempSync(join(tmpdir(), 'cox-hostile-'));
+  try {
+    const path = hostile.map(text => `/${text}`);
+    const samples = fc.sample(fc.tuple(annotations, fc.array(path, { minLength: 1, maxLength: 3 })), {
+      numRuns: 1500,
+      seed: Date.now(),
+    });
+    const table = buildRouteTable(
+      samples.map(([given, paths], at) => ({ ingress: ingressOf(given, `h${at}.test`, paths, `x${at}`) })),
+    );
+    const routes = [...table.routes.values()];
+    assert.ok(routes.length > 500, `${routes.length} routes`);
+    const names = new Map(routes.map((route, at) => [route.id, `b${at}`]));
+    const backendOf = (route: string) => names.get(route)!;
+    const maps = desiredMaps(
+      {
+        table,
+        listening: { proxyProtocol: false, trustsForwarded: false },
+        resources,
+        servers: new Map(),
+        certificates: new Map(),
+        users: new Map(),
+      },
+      backendOf,
+    );
+    for (const map of MAPS)
+      writeFileSync(join(folder, map), [...maps.get(map)!].map(([key, value]) => `${key} ${value}\n`).join(''));
+    writeFileSync(join(folder, FILES.lua), LUA_SOURCE);
+    const front = listeningSections({
+      httpPort: 1080,
+      httpsPort: 1443,
+      bindAddress: '127.0.0.1',
+      connectionsMax: 100,
+      nameservers: ['127.0.0.1'],
+      usesLua: true,
+      usesFallbacks: true,
+      clientSeconds: 60,
+      proxyProtocol: false,
+      trustsForwarded: false,
+      canaries: routes.flatMap(route =>
+        route.canaries.map(({ rule, route: to }) => ({ of: backendOf(route.id), to: backendOf(to), rule })),
+      ),
+    }).map(section => ({ ...section, lines: section.lines.filter(line => !line.includes('crt-list')) }));
+    writeFileSync(
+      join(folder, FILES.configuration),
+      renderConfiguration([
+        ...front,
+        ...new Set(routes.flatMap(({ settings }) => (settings.basicAuth ? [userList(settings.basicAuth.secret)] : [])))
+          .values()
+          .map(name => ({ type: 'userlist', name, lines: [] })),
+        ...routes.map(route => ({ type: 'backend', name: backendOf(route.id), lines: backendLines(route, resources) })),
+      ]),
+    );
+    execFileSync(HAPROXY, ['-c', '-f', FILES.configuration], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
