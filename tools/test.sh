@@ -23,6 +23,7 @@ needed='
 /usr/bin/dig:dnsutils:asks the cluster DNS in tests
 /usr/sbin/bird:bird2:announces addresses by BGP in tests
 /usr/bin/curl:curl:asks node ports in tests
+/usr/sbin/haproxy:haproxy:the data plane of Ingress
 /usr/bin/zstd:zstd:unpacks images in tests
 '
 missing=()
