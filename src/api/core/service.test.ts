@@ -108,3 +108,110 @@ test('columns', () => {
   );
   assert.equal(shown(make({ clusterIP: 'None', clusterIPs: ['None'] })), 'web ClusterIP None <none> <none> 10m <none>');
 });
+
+test('warnings of what is ignored, deprecated or oddly written', () => {
+  const port = { port: 80 } as NonNullable<ServiceSpec['ports']>[0];
+  const warnings = (spec: ServiceSpec, annotations?: Record<string, string>) => {
+    const object = make({ ports: [port], ...spec });
+    return kind.warnings!(
+      annotations ? { ...object, metadata: { ...object.metadata, annotations } } : object,
+      undefined,
+    );
+  };
+  const headless = { clusterIP: 'None', clusterIPs: ['None'] };
+  assert.deepEqual(warnings(ip), []);
+  assert.deepEqual(warnings(headless), []);
+  assert.deepEqual(
+    warnings({ ...headless, sessionAffinity: 'ClientIP', loadBalancerIP: '192.0.2.1', externalIPs: ['192.0.2.2'] }),
+    [
+      'spec.loadBalancerIP is ignored for headless services',
+      'spec.externalIPs is ignored for headless services',
+      'spec.SessionAffinity is ignored for headless services',
+    ],
+  );
+  assert.deepEqual(warnings({ ...ip, externalIPs: ['2001:DB8::1'], externalName: 'x' }), [
+    'spec.externalIPs[0]: IPv6 address "2001:DB8::1" should be in RFC 5952 canonical format ("2001:db8::1")',
+    'spec.externalIPs is deprecated',
+    'spec.externalName is ignored when spec.type is not "ExternalName"',
+  ]);
+  const topology = { 'service.kubernetes.io/topology-aware-hints': 'auto' };
+  assert.deepEqual(warnings(ip, topology), [
+    'annotation service.kubernetes.io/topology-aware-hints is deprecated, please use service.kubernetes.io/topology-mode instead',
+  ]);
+});
+
+test('rules of the fields beside addresses', () => {
+  const port = { port: 80 } as NonNullable<ServiceSpec['ports']>[0];
+  const balanced = { ...ip, type: 'LoadBalancer', ports: [port] };
+  const cases: [spec: ServiceSpec, ...expected: string[]][] = [
+    [{ ...balanced, loadBalancerClass: 'example.com/lb', loadBalancerSourceRanges: [' 10.0.0.0/8 '] }],
+    [
+      { ...ip, ports: [port], loadBalancerClass: 'x', loadBalancerSourceRanges: ['10.0.0.0/8'] },
+      "spec.LoadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'",
+      "spec.loadBalancerClass: Forbidden: may only be used when `type` is 'LoadBalancer'",
+    ],
+    [{ ...balanced, externalTrafficPolicy: 'Local' }, 'spec.healthCheckNodePort: Required value'],
+    [
+      { ...balanced, healthCheckNodePort: 30_000 },
+      "spec.healthCheckNodePort: Invalid value: 30000: may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
+    ],
+    [
+      { ...ip, ports: [port], allocateLoadBalancerNodePorts: true },
+      "spec.allocateLoadBalancerNodePorts: Forbidden: may only be used when `type` is 'LoadBalancer'",
+    ],
+    [
+      {
+        ...ip,
+        ports: [port],
+        sessionAffinity: 'ClientIP',
+        sessionAffinityConfig: { clientIP: { timeoutSeconds: 86_401 } },
+      },
+      'spec.sessionAffinityConfig.clientIP.timeoutSeconds: Invalid value: 86401: must be greater than 0 and less than 86400',
+    ],
+    [
+      { ...ip, ports: [port], internalTrafficPolicy: 'Near', trafficDistribution: 'PreferNear' },
+      'spec.internalTrafficPolicy: Unsupported value: "Near": supported values: "Cluster", "Local"',
+      'spec.trafficDistribution: Unsupported value: "PreferNear": supported values: "PreferClose", "PreferSameNode", "PreferSameZone"',
+    ],
+    [
+      { type: 'ExternalName', externalName: 'a.b', ipFamilyPolicy: 'SingleStack', ipFamilies: ['IPv4'], ...ip },
+      'spec.clusterIPs: Forbidden: may not be set for ExternalName services',
+      'spec.ipFamilies: Forbidden: may not be set for ExternalName services',
+      'spec.ipFamilyPolicy: Forbidden: may not be set for ExternalName services',
+    ],
+    [{ ...ip, ports: [port], ipFamilies: ['IPv4', 'IPv4'] }, 'spec.ipFamilies[1]: Duplicate value: "IPv4"'],
+    [
+      { clusterIP: '10.96.0.1', clusterIPs: ['10.96.0.1', '10.96.0.2'], ports: [port] },
+      'spec.clusterIPs: Invalid value: ["10.96.0.1","10.96.0.2"]: may specify no more than one IP for each IP family',
+    ],
+    [
+      { clusterIP: 'None', clusterIPs: ['None', '10.96.0.2'] },
+      'spec.clusterIPs: Invalid value: ["None","10.96.0.2"]: \'None\' must be the first and only value',
+    ],
+  ];
+  for (const [spec, ...expected] of cases)
+    assert.deepEqual(
+      findings(make(spec)).filter(text => !(expected.length && text.startsWith('spec.ports: Required'))),
+      expected,
+      JSON.stringify(spec),
+    );
+});
+
+test('the class of a load balancer and its health check port stay', () => {
+  const old = make({
+    ...ip,
+    type: 'LoadBalancer',
+    externalTrafficPolicy: 'Local',
+    healthCheckNodePort: 30_000,
+    ports: [{ port: 80 } as never],
+  });
+  const changed = structuredClone(old);
+  Object.assign(changed.spec!, { loadBalancerClass: 'example.com/lb', healthCheckNodePort: 30_001 });
+  assert.deepEqual(
+    kind.validateUpdate!(changed, old).map(error => `${error.field}: ${error.message}`),
+    [
+      'spec.loadBalancerClass: Invalid value: "example.com/lb": may not change once set',
+      'spec.healthCheckNodePort: Forbidden: field is immutable',
+    ],
+  );
+});
