@@ -6,6 +6,7 @@ import { deployment } from './deployment/controller.ts';
 import { disruption } from './disruption/controller.ts';
 import { endpoints } from './endpoints/controller.ts';
 import { endpointSlice } from './endpointslice/controller.ts';
+import { endpointSliceMirroring } from './endpointslicemirroring/controller.ts';
 import { ephemeralVolume } from './ephemeralvolume/controller.ts';
 import { garbageCollector } from './garbagecollector/controller.ts';
 import { job } from './job/controller.ts';
@@ -42,6 +43,7 @@ export const controllers: readonly ControllerDefinition[] = [
   job,
   cronJob,
   endpointSlice,
+  endpointSliceMirroring,
   endpoints,
   loadBalancer,
   namespace,

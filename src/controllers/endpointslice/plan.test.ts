@@ -14,8 +14,7 @@ const endpoint = (index: number, ready = true): Endpoint => ({
 });
 const plan = (existing: EndpointSlice[], indexes: number[]) =>
   planSlices(existing, indexes.length ? [{ ports, endpoints: indexes.map(index => endpoint(index)) }] : [], {
-    addressType: 'IPv4',
-    labelsDiffer: () => false,
+    metadataDiffers: () => false,
   });
 let sequence = 0;
 function apply(existing: EndpointSlice[], { create, update, delete: remove }: SlicePlan): EndpointSlice[] {

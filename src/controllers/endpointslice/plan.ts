@@ -5,7 +5,7 @@
 
 import type { Endpoint, EndpointPort, EndpointSlice } from '../../api/discovery/v1.gen.ts';
 import { semanticEqual } from '../../api/machinery/equality.ts';
-import { type AddressType, type DesiredGroup, portsKey } from './desired.ts';
+import { type DesiredGroup, portsKey } from './desired.ts';
 
 /** Upstream's --max-endpoints-per-slice default. */
 export const ENDPOINTS_PER_SLICE_MAX = 100;
@@ -24,11 +24,18 @@ export interface SlicePlan {
 const identity = (endpoint: Endpoint): string =>
   `${endpoint.addresses.join()}|${endpoint.hostname ?? ''}|${endpoint.targetRef?.uid ?? endpoint.targetRef?.name ?? ''}`;
 
-/** `labelsDiffer` says that a slice must be written although its endpoints are right. */
+export interface PlanOptions {
+  /** Whether a slice must be written although its endpoints are right. */
+  readonly metadataDiffers: (slice: EndpointSlice) => boolean;
+  readonly endpointsMax?: number;
+  /** Without endpoints one empty slice stays, so that consumers can tell "none" from "not yet"; the default. */
+  readonly placeholder?: boolean;
+}
+
 export function planSlices(
   existing: readonly EndpointSlice[],
   groups: readonly DesiredGroup[],
-  options: { addressType: AddressType; labelsDiffer: (slice: EndpointSlice) => boolean },
+  options: PlanOptions,
 ): SlicePlan {
   const byPorts = new Map<string, EndpointSlice[]>();
   for (const slice of existing) {
@@ -40,28 +47,28 @@ export function planSlices(
   const remove: EndpointSlice[] = [];
   for (const group of groups) {
     const key = portsKey(group.ports);
-    const plan = planGroup(byPorts.get(key) ?? [], group, options.labelsDiffer);
+    const plan = planGroup(byPorts.get(key) ?? [], group, options);
     byPorts.delete(key);
     create.push(...plan.create);
     update.push(...plan.update);
     remove.push(...plan.delete);
   }
   for (const slices of byPorts.values()) remove.push(...slices);
-  return keepPlaceholder(existing, { create, update, delete: remove }, options.labelsDiffer);
+  const plan = { create, update, delete: remove };
+  return options.placeholder === false ? plan : keepPlaceholder(existing, plan, options.metadataDiffers);
 }
 
-// A Service without endpoints has one empty slice, so that consumers can tell "none" from "not yet".
 function keepPlaceholder(
   existing: readonly EndpointSlice[],
   plan: SlicePlan,
-  labelsDiffer: (slice: EndpointSlice) => boolean,
+  metadataDiffers: (slice: EndpointSlice) => boolean,
 ): SlicePlan {
   if (plan.create.length > 0 || plan.delete.length !== existing.length) return plan;
   const placeholder = plan.delete.find(slice => !slice.endpoints?.length && !slice.ports?.length);
   if (!placeholder) return { ...plan, create: [{ ports: [], endpoints: [] }] };
   return {
     create: [],
-    update: labelsDiffer(placeholder) ? [{ slice: placeholder, endpoints: [] }] : [],
+    update: metadataDiffers(placeholder) ? [{ slice: placeholder, endpoints: [] }] : [],
     delete: plan.delete.filter(slice => slice !== placeholder),
   };
 }
@@ -69,12 +76,12 @@ function keepPlaceholder(
 function planGroup(
   slices: readonly EndpointSlice[],
   group: DesiredGroup,
-  labelsDiffer: (slice: EndpointSlice) => boolean,
+  { metadataDiffers, endpointsMax = ENDPOINTS_PER_SLICE_MAX }: PlanOptions,
 ): SlicePlan {
   const missing = new Map(group.endpoints.map(endpoint => [identity(endpoint), endpoint]));
   const states = slices.map(slice => {
     const endpoints: Endpoint[] = [];
-    let changed = labelsDiffer(slice);
+    let changed = metadataDiffers(slice);
     for (const endpoint of slice.endpoints ?? []) {
       const wanted = missing.get(identity(endpoint));
       if (!wanted) {
@@ -91,14 +98,14 @@ function planGroup(
   fill(
     states.filter(state => state.changed),
     rest,
+    endpointsMax,
   );
   const create: Content[] = [];
-  while (rest.length >= ENDPOINTS_PER_SLICE_MAX)
-    create.push({ ports: group.ports, endpoints: rest.splice(0, ENDPOINTS_PER_SLICE_MAX) });
+  while (rest.length >= endpointsMax) create.push({ ports: group.ports, endpoints: rest.splice(0, endpointsMax) });
   // What is left goes whole into one unchanged slice with room, the fullest that fits, else into a new one.
   if (rest.length > 0) {
     const fits = states
-      .filter(state => state.endpoints.length + rest.length <= ENDPOINTS_PER_SLICE_MAX)
+      .filter(state => state.endpoints.length + rest.length <= endpointsMax)
       .sort((a, b) => b.endpoints.length - a.endpoints.length)[0];
     if (fits) {
       fits.endpoints.push(...rest);
@@ -113,7 +120,7 @@ function planGroup(
 }
 
 /** Moves endpoints from `rest` into slices that are to be written anyway. */
-function fill(states: { endpoints: Endpoint[] }[], rest: Endpoint[]): void {
+function fill(states: { endpoints: Endpoint[] }[], rest: Endpoint[], endpointsMax: number): void {
   for (const state of states)
-    state.endpoints.push(...rest.splice(0, Math.max(0, ENDPOINTS_PER_SLICE_MAX - state.endpoints.length)));
+    state.endpoints.push(...rest.splice(0, Math.max(0, endpointsMax - state.endpoints.length)));
 }
