@@ -44,9 +44,9 @@ test('its ranges stay; a second family may come', () => {
 });
 
 test('an IPAddress is named by its address and refers to something, for ever', () => {
-  assert.deepEqual(ipAddress.validateName!('fd00::1'), []);
-  assert.deepEqual(ipAddress.validateName!('FD00::1'), ['must be in canonical form ("fd00::1")']);
-  assert.match(ipAddress.validateName!('ten')[0]!, /must be a valid IP address/);
+  assert.deepEqual(ipAddress.validateName!('fd00::1', false), []);
+  assert.deepEqual(ipAddress.validateName!('FD00::1', false), ['must be in canonical form ("fd00::1")']);
+  assert.match(ipAddress.validateName!('ten', false)[0]!, /must be a valid IP address/);
   const address = (parentRef?: object): IPAddress =>
     ({ apiVersion: 'v1', kind: 'IPAddress', metadata: { name: '10.0.0.1' }, spec: { parentRef } }) as never;
   assert.deepEqual(told(ipAddress.validate!(address())), ['spec.parentRef: Required value']);
