@@ -98,7 +98,8 @@ export class PodVolumes {
     const plugin = pluginFor(resolved.source, volume.name);
     const { mode } = resolved.use;
     const target = {
-      path: join(this.#folder(plugin, mode), resolved.name),
+      // Disks of some clouds have slashes in their names.
+      path: join(this.#folder(plugin, mode), resolved.name.replaceAll('/', '~')),
       podUid: context.pod.metadata.uid!,
       name: resolved.name,
     };

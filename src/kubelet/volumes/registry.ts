@@ -3,11 +3,15 @@
  * VolumePlugin and a line here. A volume of another kind is refused with an event that lists these.
  */
 
+import { cephfsVolume } from './cephfs.ts';
 import { csiVolume } from './csi/csi-volume.ts';
 import { emptyDirVolume } from './empty-dir.ts';
 import { configMapVolume, downwardVolume, projectedVolume, secretVolume } from './file-volumes.ts';
+import { gitRepoVolume } from './git-repo.ts';
+import { glusterfsVolume } from './glusterfs.ts';
 import { hostPathVolume } from './host-path.ts';
 import { localVolume } from './local.ts';
+import { nfsVolume } from './nfs.ts';
 import type { VolumePlugin } from './volume.ts';
 
 export const VOLUME_PLUGINS: readonly VolumePlugin<never>[] = [
@@ -18,5 +22,9 @@ export const VOLUME_PLUGINS: readonly VolumePlugin<never>[] = [
   downwardVolume,
   projectedVolume,
   localVolume,
+  gitRepoVolume,
+  nfsVolume,
+  glusterfsVolume,
+  cephfsVolume,
   csiVolume,
 ];
