@@ -24,6 +24,10 @@ export interface HttpsTransportOptions {
   readonly cert?: string | Buffer;
   readonly key?: string | Buffer;
   readonly token?: () => string;
+  /** The name that the server's certificate must have, where it is not the URL's. */
+  readonly servername?: string;
+  /** Takes any certificate, as `insecure-skip-tls-verify` asks. */
+  readonly insecure?: boolean;
   readonly userAgent?: string;
   /** Longest wait for the head of a reply; watches are exempt after their head. */
   readonly timeoutMs?: number;
@@ -149,11 +153,13 @@ export class HttpsTransport implements Transport {
 
   #connection(): http2.ClientHttp2Session {
     if (this.#session && !this.#session.closed && !this.#session.destroyed) return this.#session;
-    const { server, ca, cert, key } = this.#options;
+    const { server, ca, cert, key, servername, insecure } = this.#options;
     const session = http2.connect(server, {
       ca,
       ...(cert ? { cert } : {}),
       ...(key ? { key } : {}),
+      ...(servername ? { servername } : {}),
+      ...(insecure ? { rejectUnauthorized: false } : {}),
       settings: { initialWindowSize: 4 * 1024 * 1024, enablePush: false },
     });
     session.on('connect', () => session.setLocalWindowSize(16 * 1024 * 1024));

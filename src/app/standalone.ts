@@ -1,0 +1,162 @@
+/**
+ * Parts of a node run by themselves against any Kubernetes API server, in place of kube-proxy or CoreDNS: they know it by a
+ * kubeconfig and plain HTTPS only. They end in good order on SIGTERM; what the proxy has programmed stays, as kube-proxy's does.
+ */
+
+import { hostname } from 'node:os';
+import type { Node } from '../api/core/v1.gen.ts';
+import { systemClock } from '../base/clock.ts';
+import { failure, isReason, messageOf } from '../base/errors.ts';
+import { createLogger, type Logger } from '../base/log.ts';
+import { ApiEventRecorder } from '../client/event-recorder.ts';
+import { InformerFactory } from '../client/informer.ts';
+import { NODES } from '../client/resources.ts';
+import type { Transport } from '../client/transport.ts';
+import { ClusterDns } from '../dns/cluster-dns.ts';
+import { HealthServer } from '../proxy/health-server.ts';
+import { NftablesBackend } from '../proxy/nftables/nftables-backend.ts';
+import { ServiceProxy } from '../proxy/service-proxy.ts';
+import { connectByKubeconfig } from './kubeconfig-transport.ts';
+import { untilAccepting } from './port-probe.ts';
+
+const SERVER_WAIT_MS_MAX = 10_000;
+const RETRY_MS = 2000;
+
+export interface StandaloneOptions {
+  readonly kubeconfig: string;
+  readonly context?: string;
+}
+
+function untilEnded(): AbortSignal {
+  const stop = new AbortController();
+  process.once('SIGTERM', () => stop.abort()).once('SIGINT', () => stop.abort());
+  return stop.signal;
+}
+
+export interface StandaloneProxyOptions extends StandaloneOptions {
+  /** The Node's name; default this machine's host name. */
+  readonly nodeName?: string;
+  /** Ranges in which node ports answer, or `primary`. */
+  readonly nodePortAddresses?: readonly string[];
+  /** Ranges of pods; default those of the Node. */
+  readonly clusterCidrs?: readonly string[];
+}
+
+export async function runProxy(options: StandaloneProxyOptions): Promise<void> {
+  const log = createLogger('proxy');
+  const signal = untilEnded();
+  const clock = systemClock;
+  const { transport, server } = connectByKubeconfig(options.kubeconfig, {
+    ...(options.context ? { context: options.context } : {}),
+    userAgent: 'kube-proxy/v1.36.0 cox',
+  });
+  const nodeName = (options.nodeName ?? hostname()).toLowerCase();
+  log.info('starting', { server, node: nodeName });
+  await untilAccepting(server, { atMostMs: SERVER_WAIT_MS_MAX, signal, clock });
+  const node = await nodeNamed(transport, nodeName, log, signal);
+  if (!node) return;
+  const nodeIps = (node.status?.addresses ?? [])
+    .filter(({ type }) => type === 'InternalIP')
+    .map(({ address }) => address);
+  if (nodeIps.length === 0)
+    throw failure(400, 'BadRequest', `node "${nodeName}" has no InternalIP address yet; start its kubelet first`);
+  const clusterCidrs = options.clusterCidrs ?? node.spec?.podCIDRs ?? (node.spec?.podCIDR ? [node.spec.podCIDR] : []);
+  const informers = new InformerFactory({ transport, log });
+  const proxy = new ServiceProxy({
+    informers,
+    nodeName,
+    backend: new NftablesBackend({
+      nodeIps,
+      clusterCidrs,
+      ...(options.nodePortAddresses ? { nodePortAddresses: options.nodePortAddresses } : {}),
+      log,
+    }),
+    podRanges: clusterCidrs,
+    events: new ApiEventRecorder({ transport, component: 'kube-proxy', host: nodeName, log, clock }),
+    log,
+    clock,
+  });
+  const families = [...new Set(nodeIps.map(ip => (ip.includes(':') ? ('IPv6' as const) : ('IPv4' as const))))];
+  const health = new HealthServer({ proxy, families, log, clock });
+  const parts = [proxy.run(signal), health.run(signal)];
+  informers.start(signal);
+  void proxy.synced.then(() => log.info('services are programmed'));
+  await Promise.all(parts);
+  transport.close();
+}
+
+/** Waits while the server cannot be asked; undefined when told to end meanwhile. Throws when there is no such node. */
+async function nodeNamed(
+  transport: Transport,
+  name: string,
+  log: Logger,
+  signal: AbortSignal,
+): Promise<Node | undefined> {
+  while (!signal.aborted) {
+    try {
+      return (await transport.get({ of: NODES, name })) as Node;
+    } catch (error) {
+      if (isReason(error, 'NotFound'))
+        throw failure(
+          400,
+          'BadRequest',
+          `node "${name}" not found in the cluster; say which node this is: --hostname-override NODE`,
+        );
+      if (isReason(error, 'Forbidden', 'Unauthorized')) throw error;
+      log.warn('API server cannot be asked, trying again', { error: messageOf(error) });
+      await systemClock.sleep(RETRY_MS, signal);
+    }
+  }
+  return undefined;
+}
+
+export interface StandaloneDnsOptions extends StandaloneOptions {
+  readonly addresses: readonly string[];
+  readonly port: number;
+  readonly clusterDomain: string;
+}
+
+export async function runDns(options: StandaloneDnsOptions): Promise<void> {
+  const log = createLogger('dns');
+  const signal = untilEnded();
+  const clock = systemClock;
+  const { transport, server } = connectByKubeconfig(options.kubeconfig, {
+    ...(options.context ? { context: options.context } : {}),
+    userAgent: 'CoreDNS/cox',
+  });
+  const { addresses, port, clusterDomain } = options;
+  log.info('starting', { server, addresses: addresses.join(' '), port });
+  const informers = new InformerFactory({ transport, log });
+  const dns = new ClusterDns({
+    informers,
+    events: new ApiEventRecorder({ transport, component: 'coredns', host: hostname(), log, clock }),
+    clusterDomain,
+    listen: { addresses, port },
+    drains: true,
+    log,
+    clock,
+  });
+  const running = dns.run(signal);
+  informers.start(signal);
+  void dns.server.synced().then(() => log.info('the cluster is known'));
+  try {
+    await running;
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    const address = addresses.join(' ');
+    if (code === 'EADDRNOTAVAIL')
+      throw failure(
+        400,
+        'BadRequest',
+        `--bind: ${address} is not an address of this machine; give it one: ip address add ${address}/32 dev lo`,
+      );
+    if (code === 'EADDRINUSE')
+      throw failure(
+        400,
+        'BadRequest',
+        `--bind: port ${port} of ${address} is taken by another program; choose another, such as --bind ${address}:5353`,
+      );
+    throw failure(400, 'BadRequest', `--bind: cannot listen on ${address}:${port}: ${messageOf(error)}`);
+  }
+  transport.close();
+}

@@ -1,0 +1,107 @@
+/**
+ * What a trace looks at: the API's objects as they are now, and the nodes' own network and processes. Each list is asked for
+ * once and kept for the one trace. It changes nothing.
+ */
+
+import { readdirSync, readFileSync } from 'node:fs';
+import type { Event, Namespace, Node, Pod, Service } from '../../api/core/v1.gen.ts';
+import type { EndpointSlice } from '../../api/discovery/v1.gen.ts';
+import type { KubeObject } from '../../api/meta.ts';
+import { ENDPOINT_SLICES, EVENTS, NAMESPACES, NODES, PODS, SERVICES } from '../../client/resources.ts';
+import type { ResourceId, Transport } from '../../client/transport.ts';
+import { type ClusterRecord, netnsPath, nodeNamespace } from '../cluster-record.ts';
+
+const SERVICE_NAME_LABEL = 'kubernetes.io/service-name';
+
+export class LiveCluster {
+  readonly record: ClusterRecord;
+  readonly #transport: Transport;
+  readonly #lists = new Map<string, Promise<readonly KubeObject[]>>();
+
+  constructor(record: ClusterRecord, transport: Transport) {
+    this.record = record;
+    this.#transport = transport;
+  }
+
+  #list<T extends KubeObject>(of: ResourceId, namespace = '', fieldSelector = ''): Promise<readonly T[]> {
+    const key = `${of.resource} ${namespace} ${fieldSelector}`;
+    let list = this.#lists.get(key);
+    if (!list) {
+      const target = { of, ...(namespace ? { namespace } : {}) };
+      list = this.#transport.list(target, fieldSelector ? { fieldSelector } : {}).then(({ items }) => items);
+      this.#lists.set(key, list);
+    }
+    return list as Promise<readonly T[]>;
+  }
+  nodes(): Promise<readonly Node[]> {
+    return this.#list<Node>(NODES);
+  }
+  namespaces(): Promise<readonly Namespace[]> {
+    return this.#list<Namespace>(NAMESPACES);
+  }
+  services(): Promise<readonly Service[]> {
+    return this.#list<Service>(SERVICES);
+  }
+  pods(namespace = ''): Promise<readonly Pod[]> {
+    return this.#list<Pod>(PODS, namespace);
+  }
+  async slicesOf({ metadata }: Service): Promise<readonly EndpointSlice[]> {
+    const all = await this.#list<EndpointSlice>(ENDPOINT_SLICES, metadata.namespace);
+    return all.filter(slice => slice.metadata.labels?.[SERVICE_NAME_LABEL] === metadata.name);
+  }
+  /** Newest first. */
+  async eventsOf(pod: Pod): Promise<readonly Event[]> {
+    const found = await this.#list<Event>(
+      EVENTS,
+      pod.metadata.namespace,
+      `involvedObject.kind=Pod,involvedObject.name=${pod.metadata.name}`,
+    );
+    const at = (event: Event): string => event.lastTimestamp ?? event.eventTime ?? '';
+    return [...found].sort((a, b) => at(b).localeCompare(at(a)));
+  }
+  /** The pod that has this address and is not over; hostNetwork pods share theirs with the node and do not count. */
+  async podAt(ip: string): Promise<Pod | undefined> {
+    return (await this.pods()).find(
+      pod =>
+        !pod.spec.hostNetwork &&
+        pod.status?.phase !== 'Succeeded' &&
+        pod.status?.phase !== 'Failed' &&
+        pod.status?.podIPs?.some(one => one.ip === ip),
+    );
+  }
+  async nodeAt(ip: string): Promise<Node | undefined> {
+    return (await this.nodes()).find(node => addressesOf(node).includes(ip));
+  }
+
+  /** Path of the node's network namespace. */
+  networkOf(node: string): string {
+    return netnsPath(nodeNamespace(this.record.name, node));
+  }
+  /** A process of the pod, as the machine numbers it; undefined when none runs. */
+  processOf(pod: Pod): number | undefined {
+    const { uid } = pod.metadata;
+    if (!uid) return undefined;
+    return readdirSync('/proc')
+      .filter(entry => /^\d+$/.test(entry))
+      .map(Number)
+      .find(pid => read(`/proc/${pid}/cgroup`)?.includes(`/pod${uid}/`));
+  }
+  /** A file as a process sees it. */
+  fileOf(pid: number, path: string): string | undefined {
+    return read(`/proc/${pid}/root${path}`);
+  }
+}
+
+export const addressesOf = (node: Node): string[] =>
+  (node.status?.addresses ?? []).filter(({ type }) => type === 'InternalIP').map(({ address }) => address);
+
+export const isReady = (object: Pod | Node): boolean =>
+  (object.status?.conditions ?? []).some(({ type, status }) => type === 'Ready' && status === 'True');
+
+function read(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return undefined;
+  }
+}

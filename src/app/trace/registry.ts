@@ -1,0 +1,13 @@
+/** The steps of a trace, in the order in which a connection meets them. `step.ts` says how to add one. */
+
+import type { Step } from './step.ts';
+import { endpoints } from './steps/endpoints.ts';
+import { kernel } from './steps/kernel.ts';
+import { listener } from './steps/listener.ts';
+import { name } from './steps/name.ts';
+import { nat } from './steps/nat.ts';
+import { origin } from './steps/origin.ts';
+import { service } from './steps/service.ts';
+import { way } from './steps/way.ts';
+
+export const STEPS: readonly Step[] = [origin, name, service, endpoints, kernel, nat, way, listener];
