@@ -25,25 +25,28 @@ const DELETION_GRACE_MS = 10_000;
 const prefixesOf = ({ spec }: ServiceCIDR): IpPrefix[] => (spec?.cidrs ?? []).map(cidr => new IpPrefix(cidr));
 const isManaged = ({ metadata }: IPAddress): boolean => metadata.labels?.[MANAGED_BY] === ALLOCATOR;
 
+/** No address in use lies within this range only, or every one of it lies within another range. */
+export function isFree(
+  range: ServiceCIDR,
+  among: { readonly ranges: Iterable<ServiceCIDR>; readonly addresses: Iterable<IPAddress> },
+): boolean {
+  const others = [...among.ranges].filter(({ metadata }) => metadata.name !== range.metadata.name).flatMap(prefixesOf);
+  const own = prefixesOf(range);
+  if (own.every(prefix => others.some(other => other.covers(prefix)))) return true;
+  return ![...among.addresses].some(
+    address =>
+      isManaged(address) &&
+      own.some(prefix => prefix.has(address.metadata.name)) &&
+      !others.some(other => other.has(address.metadata.name)),
+  );
+}
+
 function create(ctx: ReconcileContext): Controller {
   const ranges = ctx.informers.get<ServiceCIDR>(SERVICE_CIDRS);
   const addresses = ctx.informers.get<IPAddress>(IP_ADDRESSES);
   const client = ctx.client.of<ServiceCIDR>(SERVICE_CIDRS);
   const namesWhere = (test: (prefix: IpPrefix) => boolean): string[] =>
     [...ranges.values()].filter(range => prefixesOf(range).some(test)).map(({ metadata }) => metadata.name);
-
-  // Every address of the range lies in another one, or none of it is in use.
-  function isFree(range: ServiceCIDR): boolean {
-    const others = [...ranges.values()].filter(other => other !== range).flatMap(prefixesOf);
-    const own = prefixesOf(range);
-    if (own.every(prefix => others.some(other => other.covers(prefix)))) return true;
-    return ![...addresses.values()].some(
-      address =>
-        isManaged(address) &&
-        own.some(prefix => prefix.has(address.metadata.name)) &&
-        !others.some(other => other.has(address.metadata.name)),
-    );
-  }
 
   async function setReady(
     range: ServiceCIDR,
@@ -82,7 +85,7 @@ function create(ctx: ReconcileContext): Controller {
         return setReady(range, { status: 'True', reason: '', message: 'Kubernetes Service CIDR is ready' });
       }
       if (!finalizers.includes(FINALIZER)) return;
-      if (!isFree(range))
+      if (!isFree(range, { ranges: ranges.values(), addresses: addresses.values() }))
         return setReady(range, {
           status: 'False',
           reason: 'Terminating',
