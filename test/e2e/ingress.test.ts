@@ -1,0 +1,186 @@
+/** Ingresses by stock kubectl: from `create ingress` to an answer, addresses, events, TLS, a data plane that outlives its agent. */
+
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before } from 'node:test';
+import { ensurePki } from '../../src/apiserver/certificates/pki.ts';
+import { it, type Json, root, useCluster, useNamespace } from './cluster.ts';
+import { eventually, outcomeOf } from './process.ts';
+
+const cluster = useCluster();
+const ns = useNamespace(cluster, 'ingress');
+const other = useNamespace(cluster, 'ingress-other');
+const k = (...args: string[]): Promise<string> => cluster.kubectl('-n', ns, ...args);
+const folder = mkdtempSync(join(tmpdir(), 'cox-ingress-e2e-'));
+after(() => rmSync(folder, { recursive: true, force: true }));
+let ports: { http: number; https: number };
+
+before(
+  async () => {
+    await k('apply', '-f', join(root, 'examples', 'ingress', 'shop.yaml'));
+    await cluster.readyPods(ns, 'app=shop', 2);
+    await cluster.readyPods(ns, 'app=api', 1);
+    const service = (await cluster.json('-n', 'kube-system', 'get', 'service', 'ingress')) as Json;
+    const nodePort = (name: string) => service.spec.ports.find((port: Json) => port.name === name).nodePort as number;
+    ports = { http: nodePort('http'), https: nodePort('https') };
+  },
+  { timeout: 120_000 },
+);
+
+/** What curl on the machine says: status and body. */
+async function curl(host: string, path: string, ...more: string[]): Promise<{ status: number; text: string }> {
+  const { stdout } = await outcomeOf('curl', [
+    ...['-s', '-m', '5', '-w', '\n%{http_code}', '-H', `Host: ${host}`, ...more],
+    `http://127.0.0.1:${ports.http}${path}`,
+  ]);
+  const at = stdout.lastIndexOf('\n');
+  return { status: Number(stdout.slice(at + 1)), text: stdout.slice(0, at) };
+}
+const answers = (host: string, path: string, wanted: RegExp): Promise<string> =>
+  eventually(`${host}${path} answers ${wanted}`, async () => {
+    const { text } = await curl(host, path);
+    return wanted.test(text) && text;
+  });
+const describes = (name: string, wanted: RegExp, namespace = ns): Promise<string> =>
+  eventually(`${name} is told ${wanted}`, async () => {
+    const text = await cluster.kubectl('-n', namespace, 'describe', 'ingress', name);
+    return wanted.test(text) && text;
+  });
+const server = (name: string): object => ({
+  rules: [
+    {
+      host: name,
+      http: {
+        paths: [{ path: '/', pathType: 'Prefix', backend: { service: { name: 'shop', port: { number: 80 } } } }],
+      },
+    },
+  ],
+});
+
+it('paths lead to their Services; ADDRESS is that of the Service in front', cluster, async () => {
+  await answers('shop.example.com', '/x', /version: 1/);
+  const text = await answers('shop.example.com', '/api/x', /version: 2/);
+  assert.match(text, /request: GET \/api\/x/);
+  assert.match(text, /x-forwarded-for: \d/);
+  assert.equal((await curl('nobody.example.com', '/')).status, 404);
+  const address = await eventually('an address', async () => {
+    const [, , , found] = (await k('get', 'ingress', 'shop', '--no-headers')).split(/\s+/);
+    return found !== '80' && found;
+  });
+  const service = (await cluster.json('-n', 'kube-system', 'get', 'service', 'ingress')) as Json;
+  assert.equal(service.status.loadBalancer.ingress[0].ip, address);
+  // At the address itself, which keeps the client's.
+  const node = await eventually('an answer at the address', async () => {
+    const said = await cluster
+      .onNode('node-1', 'curl', '-s', '-m', '3', '-H', 'Host: shop.example.com', `http://${address}/`)
+      .catch(() => '');
+    return said.includes('version: 1') && said;
+  });
+  assert.match(node, /x-forwarded-for: 172\.30\.0\./);
+  assert.match(await cluster.kubectl('get', 'ingressclass', 'coxswain'), /coxswain\.dev\/ingress/);
+});
+
+it('kubectl create ingress makes one of the default class; both nodes serve it', cluster, async () => {
+  await k('create', 'ingress', 'made', '--rule=made.example.com/*=shop:http');
+  await answers('made.example.com', '/', /version: 1/);
+  assert.match(await k('get', 'ingress', 'made'), /made\s+coxswain\s+made\.example\.com/);
+  for (const node of ['node-1', 'node-2'])
+    assert.match(
+      await cluster.onNode(node, 'curl', '-s', '-m', '3', '-H', 'Host: made.example.com', 'http://127.0.0.1:10080/'),
+      /version: 1/,
+    );
+});
+
+it('TLS by SNI from a Secret that comes later, is broken, and is mended', cluster, async () => {
+  await describes('api', /SecretRefused .*Secret api for api\.example\.com does not exist/);
+  const pki = await ensurePki(join(folder, 'pki'), { sans: ['localhost'] });
+  const put = async (name: string) => {
+    const pair = await pki.ensureServer(name, { commonName: name, organizations: [] }, ['api.example.com']);
+    writeFileSync(join(folder, 'tls.crt'), pair.certificate);
+    writeFileSync(join(folder, 'tls.key'), pair.key);
+    const secret = await k(
+      'create',
+      'secret',
+      'tls',
+      'api',
+      `--cert=${folder}/tls.crt`,
+      `--key=${folder}/tls.key`,
+      '--dry-run=client',
+      '-o',
+      'yaml',
+    );
+    await cluster.apply(ns, secret);
+  };
+  const shows = (subject: string) =>
+    eventually(`the certificate of ${subject}`, async () => {
+      const { stdout, stderr } = await outcomeOf('curl', [
+        ...['-skv', '-m', '5', '--connect-to', `api.example.com:443:127.0.0.1:${ports.https}`],
+        'https://api.example.com/v1/users?x=1',
+      ]);
+      return stderr.includes(`CN=${subject}`) && stdout;
+    });
+  await put('first');
+  const text = await shows('first');
+  assert.match(text, /version: 2/);
+  assert.match(text, /request: GET \/users\?x=1/);
+  await put('second');
+  await shows('second');
+  assert.equal((await curl('api.example.com', '/v1/x')).status, 308);
+});
+
+it('what belongs to another namespace stays there, and what is not understood is told', cluster, async () => {
+  await cluster.apply(other, [
+    {
+      apiVersion: 'networking.k8s.io/v1',
+      kind: 'Ingress',
+      metadata: { name: 'thief' },
+      spec: server('shop.example.com'),
+    },
+    {
+      apiVersion: 'networking.k8s.io/v1',
+      kind: 'Ingress',
+      metadata: {
+        name: 'odd',
+        annotations: {
+          'nginx.ingress.kubernetes.io/configuration-snippet': 'return 200;',
+          'nginx.ingress.kubernetes.io/whitelist-source-range': 'everybody',
+        },
+      },
+      spec: server('odd.example.com'),
+    },
+  ]);
+  await describes(
+    'thief',
+    new RegExp(`HostPathTaken .*shop\\.example\\.com/ belongs to the older Ingress ${ns}/shop`),
+    other,
+  );
+  const told = await describes('odd', /AnnotationRefused .*whitelist-source-range: "everybody"/, other);
+  assert.match(told, /configuration-snippet: "return 200;": snippets/);
+  assert.match(told, /BackendNotFound .*Service shop does not exist/);
+  await answers('shop.example.com', '/x', /version: 1/);
+  assert.equal((await curl('odd.example.com', '/')).status, 503);
+  await cluster.kubectl('-n', other, 'delete', 'ingress', '--all');
+});
+
+it('endpoints follow the Deployment without a failed request', cluster, async () => {
+  let failed = 0;
+  let asked = 0;
+  let isOver = false;
+  const asking = (async () => {
+    while (!isOver) {
+      asked++;
+      const { status } = await curl('shop.example.com', '/');
+      if (status !== 200) failed++;
+    }
+  })();
+  await k('scale', 'deployment', 'shop', '--replicas=3');
+  await cluster.readyPods(ns, 'app=shop', 3);
+  await k('rollout', 'restart', 'deployment', 'shop');
+  await k('rollout', 'status', 'deployment', 'shop', '--timeout=60s');
+  isOver = true;
+  await asking;
+  assert.ok(asked > 10);
+  assert.equal(failed, 0, `${failed} of ${asked}`);
+});
