@@ -35,7 +35,9 @@ function identityOf({ kind, address, family, protocol, port }: Frontend): string
 }
 
 export function keepPlaces(list: readonly Endpoint[], former: readonly Endpoint[]): readonly Endpoint[] {
-  const keyOf = ({ ip, port }: Endpoint) => `${ip} ${port}`;
+  // Nearly all have one port: their addresses as they are make the quickest keys.
+  const usual = list[0]?.port;
+  const keyOf = ({ ip, port }: Endpoint) => (port === usual ? ip : `${ip} ${port}`);
   const coming = new Map(list.map(endpoint => [keyOf(endpoint), endpoint]));
   const places: (Endpoint | undefined)[] = former.map(endpoint => {
     const key = keyOf(endpoint);

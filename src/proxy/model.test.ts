@@ -60,7 +60,7 @@ test('ready endpoints; else those that serve while terminating', () => {
         view,
       ),
     ),
-    ['10.0.0.1', '10.0.0.2'],
+    ['10.0.0.2', '10.0.0.1'],
   );
   assert.deepEqual(
     ips(

@@ -21,15 +21,23 @@ export interface Rendered {
 
 export const PROTOCOL_NUMBERS: Readonly<Record<Protocol, number>> = { TCP: 6, UDP: 17, SCTP: 132 };
 
-/** One family's part of the entry. */
-export function render(entry: ServiceEntry, options: { family: Family; clusterCidrs: boolean }): Rendered {
-  const { family, clusterCidrs } = options;
+/**
+ * One family's part of the entry. Endpoints that `kept` has at the same places are left out: a change of a Service with
+ * thousands of them is then not rendered whole, twice.
+ */
+export function render(
+  entry: ServiceEntry,
+  options: { family: Family; clusterCidrs: boolean; kept?: ServiceEntry | undefined },
+): Rendered {
+  const { family, clusterCidrs, kept } = options;
   const elements: Element[] = [];
   const chains: Chain[] = [];
+  const others = new Map(kept?.frontends.map(frontend => [frontendKey(frontend), frontend]));
   const hairpins = new Set<string>();
   for (const frontend of entry.frontends) {
     if (frontend.family !== family.number) continue;
-    renderFrontend(frontend, { family, clusterCidrs, elements, chains });
+    const other = others.get(frontendKey(frontend));
+    renderFrontend(frontend, { family, clusterCidrs, elements, chains, other });
     for (const list of [frontend.endpoints, frontend.localEndpoints ?? []])
       for (const { ip, local } of list) if (local) hairpins.add(ip);
   }
@@ -46,9 +54,15 @@ export function render(entry: ServiceEntry, options: { family: Family; clusterCi
 
 function renderFrontend(
   frontend: Frontend,
-  into: { family: Family; clusterCidrs: boolean; elements: Element[]; chains: Chain[] },
+  into: {
+    family: Family;
+    clusterCidrs: boolean;
+    elements: Element[];
+    chains: Chain[];
+    other: Frontend | undefined;
+  },
 ): void {
-  const { family, clusterCidrs, elements, chains } = into;
+  const { family, clusterCidrs, elements, chains, other } = into;
   const { address, endpoints, localEndpoints, affinitySeconds: seconds } = frontend;
   const nodePort = address === undefined;
   const suffix = nodePort ? '-node-ports' : '';
@@ -76,13 +90,19 @@ function renderFrontend(
   );
   if (seconds !== undefined) go(`remembered${suffix}`, rememberChain(family, seconds));
   const set = nodePort ? 'node-port-endpoints' : 'endpoints';
-  const list = (part: readonly Endpoint[], from: number) => {
+  const list = (part: readonly Endpoint[], from: number, there: readonly Endpoint[] | undefined) => {
     part.forEach((endpoint, i) => {
+      const same = there?.[i];
+      if (same && same.ip === endpoint.ip && same.port === endpoint.port) return;
       elements.push({ set, key: withIndex(key, from + i), data: endpointData(endpoint) });
     });
   };
-  list(endpoints, 0);
-  if (localEndpoints) list(localEndpoints, LOCAL_INDEX);
+  list(endpoints, 0, other?.endpoints);
+  if (localEndpoints) list(localEndpoints, LOCAL_INDEX, other?.localEndpoints);
+}
+
+function frontendKey({ address, family, protocol, port }: Frontend): string {
+  return `${address ?? family} ${protocol} ${port}`;
 }
 
 // Components of a concatenation are padded to four bytes each: address, protocol (1), port (2, big-endian).

@@ -26,6 +26,7 @@ export function staleAfter(changes: readonly Change[], family: 4 | 6): Stale {
     const old = new Map(framed(before?.frontends, family));
     const now = new Map(framed(after?.frontends, family));
     for (const [key, frontend] of new Map([...old, ...now])) {
+      if (frontend.protocol !== 'UDP' && frontend.affinitySeconds === undefined) continue;
       const current = now.get(key);
       const allowed = current ? allEndpoints(current) : [];
       const former = old.get(key);

@@ -61,12 +61,12 @@ export class TableState {
     const remove = new Map<string, Element>();
     const add = new Map<string, Element>();
     // What goes is let go first, so that an address may pass from one Service to another at once.
-    for (const { before } of changes)
-      if (before) for (const element of this.#release(before)) remove.set(elementKey(element), element);
+    for (const { before, after } of changes)
+      if (before) for (const element of this.#release(before, after)) remove.set(elementKey(element), element);
     const chains = [];
-    for (const { after } of changes) {
+    for (const { before, after } of changes) {
       if (!after) continue;
-      const rendered = this.#claim(after);
+      const rendered = this.#claim(after, before);
       chains.push(...rendered.chains);
       for (const element of rendered.elements) {
         const key = elementKey(element);
@@ -173,15 +173,15 @@ export class TableState {
     }
   }
 
-  #render(entry: ServiceEntry): Rendered {
+  #render(entry: ServiceEntry, kept?: ServiceEntry): Rendered {
     const { clusterCidrs } = this.#options;
     const own = clusterCidrs.some(range => range.includes(':') === (this.family.number === 6));
-    return render(entry, { family: this.family, clusterCidrs: own });
+    return render(entry, { family: this.family, clusterCidrs: own, kept });
   }
 
   // Elements that come into being with the entry; shared ones only with their first.
-  #claim(entry: ServiceEntry): Rendered {
-    const { elements, chains } = this.#render(entry);
+  #claim(entry: ServiceEntry, kept?: ServiceEntry): Rendered {
+    const { elements, chains } = this.#render(entry, kept);
     for (const { name } of chains) count(this.#users, name, 1);
     return {
       chains,
@@ -189,8 +189,8 @@ export class TableState {
     };
   }
 
-  #release(entry: ServiceEntry): Element[] {
-    const { elements, chains } = this.#render(entry);
+  #release(entry: ServiceEntry, kept?: ServiceEntry): Element[] {
+    const { elements, chains } = this.#render(entry, kept);
     for (const { name } of chains) count(this.#users, name, -1);
     return elements.filter(element => !isShared(element) || count(this.#counts, elementKey(element), -1) === 0);
   }
