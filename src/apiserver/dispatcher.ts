@@ -29,7 +29,8 @@ export const UNKNOWN_RESOURCE = 'the server could not find the requested resourc
 
 export class Dispatcher {
   readonly registry: Registry;
-  readonly #createHandlers: readonly CreateHandler[];
+  /** By the resource that they are of: few have any. */
+  readonly #createHandlers = new Map<string, CreateHandler[]>();
   readonly #clock: Clock;
   readonly #authorize: (attributes: RequestAttributes) => void | Promise<void>;
 
@@ -41,7 +42,11 @@ export class Dispatcher {
     authorize: (attributes: RequestAttributes) => void | Promise<void>;
   }) {
     this.registry = options.registry;
-    this.#createHandlers = options.createHandlers;
+    for (const handler of options.createHandlers) {
+      const same = this.#createHandlers.get(handler.of.resource);
+      if (same) same.push(handler);
+      else this.#createHandlers.set(handler.of.resource, [handler]);
+    }
     this.#clock = options.clock;
     this.#authorize = options.authorize;
   }
@@ -82,16 +87,16 @@ export class Dispatcher {
     );
   }
 
-  async create(operation: Operation, body: KubeObject, query = new URLSearchParams()): Promise<Outcome> {
+  /** Throws at once what it sees at once. */
+  create(operation: Operation, body: KubeObject, query = new URLSearchParams()): Promise<Outcome> {
     const { attributes, served } = operation;
     const { subresource } = attributes;
-    const handler = this.#createHandlers.find(
-      ({ of, subresource: sub = '' }) =>
-        sub === subresource &&
-        of.resource === served.info.resource &&
-        of.group === served.info.group &&
-        of.version === served.info.version,
-    );
+    const handler = this.#createHandlers
+      .get(served.info.resource)
+      ?.find(
+        ({ of, subresource: sub = '' }) =>
+          sub === subresource && of.group === served.info.group && of.version === served.info.version,
+      );
     if (handler)
       return handler.create(body, {
         attributes,

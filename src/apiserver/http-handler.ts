@@ -92,8 +92,10 @@ export class HttpHandler {
       const request = withUser(attributes, user);
       const waiting = this.#options.authorize(request);
       if (waiting) await waiting;
-      if (attributes.isResource) await this.#options.resources.handle(context, request, routed);
-      else await this.#document(context, routed);
+      const answering = attributes.isResource
+        ? this.#options.resources.handle(context, request, routed)
+        : this.#document(context, routed);
+      if (answering) await answering;
     } catch (error) {
       this.fail(context, error);
     } finally {

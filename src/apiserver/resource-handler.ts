@@ -55,7 +55,8 @@ export class ResourceHandler {
     this.#options = options;
   }
 
-  async handle(context: ReplyContext, attributes: RequestAttributes, routed: Routed): Promise<void> {
+  /** Answers at once where it can. */
+  handle(context: ReplyContext, attributes: RequestAttributes, routed: Routed): void | Promise<void> {
     const served = this.#options.table.find(attributes.group, attributes.version, attributes.resource);
     if (!served) return text(context, 404, '404 page not found\n');
     const query = routed.query ?? NO_QUERY;
@@ -165,9 +166,11 @@ export class ResourceHandler {
 
   async #create(request: Request): Promise<void> {
     const { operation, query } = request;
-    const body = await this.#body(request);
+    const decoding = this.#body(request);
+    const body = decoding instanceof Promise ? await decoding : decoding;
     const outcome = await this.#options.dispatcher.create(withText(operation, body), body.value as KubeObject, query);
-    await this.#send(request, 201, outcome);
+    const sending = this.#send(request, 201, outcome);
+    if (sending) await sending;
   }
 
   async #update(request: Request): Promise<void> {
@@ -221,8 +224,11 @@ export class ResourceHandler {
     await this.#sendList(request, result);
   }
 
-  async #body({ context: { exchange } }: Request): Promise<Body> {
-    return decodeBody(await exchange.body(), exchange.headers['content-type'], OBJECT_TYPES);
+  #body({ context: { exchange } }: Request): Body | Promise<Body> {
+    const type = exchange.headers['content-type'];
+    const bytes = exchange.body();
+    if (bytes instanceof Promise) return bytes.then(all => decodeBody(all, type, OBJECT_TYPES));
+    return decodeBody(bytes, type, OBJECT_TYPES);
   }
 
   // Options come in the body; in its absence in the query.
@@ -243,7 +249,7 @@ export class ResourceHandler {
     };
   }
 
-  async #send(request: Request, status: number, outcome: Outcome): Promise<void> {
+  #send(request: Request, status: number, outcome: Outcome): void | Promise<void> {
     const { context, operation, query } = request;
     const { served } = operation;
     const wanted = negotiate(context.exchange.headers.accept);
@@ -265,7 +271,7 @@ export class ResourceHandler {
             version: wanted.version,
           })
         : partialOf(object, wanted.version);
-    await this.#sendValue(request, status, value);
+    return this.#sendValue(request, status, value);
   }
 
   async #sendList(request: Request, result: ListResult): Promise<void> {
@@ -359,6 +365,15 @@ function operationOf(
   },
 ): Operation {
   const { query } = request;
+  if (query === NO_QUERY)
+    return {
+      attributes: request.attributes,
+      served: request.served,
+      fieldManager: managerOf(null, request.userAgent),
+      dryRun: false,
+      fieldValidation: 'Warn',
+      warn: warnings,
+    };
   const dryRun = query.getAll('dryRun');
   if (dryRun.some(value => value !== 'All'))
     throw invalid({ group: 'meta.k8s.io', kind: 'CreateOptions' }, '', [
