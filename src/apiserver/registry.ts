@@ -382,7 +382,16 @@ export class Registry {
       oldObject,
       dryRun,
       warn: message => operation.warn(message),
+      ...(object ? { replace: next => replaceContents(object, this.#settled(served, next)) } : {}),
     };
+  }
+  // What admission made of an object, as if the client had sent it.
+  #settled(served: Served, object: KubeObject): KubeObject {
+    const { kind, stored, custom } = served;
+    if (custom) return custom.decode(object);
+    const settled = normalize(stored.type, object);
+    kind?.defaults?.(settled);
+    return settled;
   }
   // Plugins that answer at once must not cost a turn each, nor all of them together.
   #mutate(request: AdmissionRequest, from = 0): void | Promise<void> {
@@ -413,6 +422,12 @@ export class Registry {
   #refuse(served: Served, object: KubeObject, errors: readonly FieldError[]): void {
     if (errors.length > 0) throw invalid(served.stored, object.metadata.name, errors);
   }
+}
+
+function replaceContents(object: KubeObject, next: KubeObject): void {
+  const fields = object as unknown as Record<string, unknown>;
+  for (const name of Object.keys(fields)) delete fields[name];
+  Object.assign(fields, next);
 }
 
 function isExtension({ stored, custom }: Served): boolean {

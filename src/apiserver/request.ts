@@ -9,6 +9,7 @@ import type { KubeObject } from '../api/meta.ts';
 import type { ResourceInfo } from '../api/schema.ts';
 import type { ResourceId } from '../client/transport.ts';
 import type { RawRequest, RawResponse } from './http2/raw.ts';
+import type { ResourceTable } from './resource-table.ts';
 
 export interface UserInfo {
   readonly name: string;
@@ -77,6 +78,11 @@ export interface AdmissionRequest {
   readonly dryRun: boolean;
   /** Adds a `Warning:` header to the reply. */
   warn(message: string): void;
+  /**
+   * Puts another object in the place of `object`, as if the client had sent it: decoded, without unknown fields, with
+   * defaults. Absent where there is no object to change.
+   */
+  replace?(next: KubeObject): void;
 }
 
 /** Plugins run in the order of the registry array: all `mutate`s, then validation of the kind, then all `validate`s. Throw ApiError to refuse. */
@@ -90,6 +96,8 @@ export interface AdmissionPlugin {
 export interface Reader {
   get(of: ResourceId, namespace: string, name: string): KubeObject | undefined;
   list(of: ResourceId, namespace?: string): readonly KubeObject[];
+  /** What is served, where the reader knows. */
+  readonly table?: ResourceTable;
   /** Called after each change of the resource; returns a function that ends it. */
   onChange(of: ResourceId, handler: (object: KubeObject | undefined, old: KubeObject | undefined) => void): () => void;
 }

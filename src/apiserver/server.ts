@@ -196,15 +196,15 @@ function check(attributes: RequestAttributes, decision: { allowed: boolean; reas
 
 /** Reads of the caches for everything inside the API server that must not wait. */
 class CacheReader implements Reader {
-  readonly #table: ResourceTable;
+  readonly table: ResourceTable;
   readonly #caches: Caches;
 
   constructor(table: ResourceTable, caches: Caches) {
-    this.#table = table;
+    this.table = table;
     this.#caches = caches;
   }
   #served(of: ResourceId): Served | undefined {
-    return this.#table.of(of);
+    return this.table.of(of);
   }
   get(of: ResourceId, namespace: string, name: string): KubeObject | undefined {
     const served = this.#served(of);

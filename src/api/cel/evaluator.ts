@@ -370,6 +370,9 @@ export class Message extends Opaque {
     this.type = type;
     this.fields = fields;
   }
+  override field(name: string): Value | undefined {
+    return this.fields.get(name);
+  }
   equals(other: Opaque): boolean {
     return other === this;
   }
@@ -432,7 +435,7 @@ const optionalOf = (value: Value | undefined): Optional => (value === undefined 
 const keyShown = (key: Value): string => (typeof key === 'object' ? typeName(key) : String(key));
 
 function fieldOf(value: Value, field: string): Value | undefined {
-  if (value instanceof Message) return value.fields.get(field);
+  if (value instanceof Opaque) return value.field(field);
   if (!(value instanceof MapValue)) throw new CelError(`no such overload: ${typeName(value)}.${field}`);
   const direct = value.get(field);
   if (direct !== undefined || !field.includes('__')) return direct;

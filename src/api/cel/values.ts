@@ -48,6 +48,10 @@ export class TypeValue {
 /** A value of a library: a quantity, an address, an authorizer. */
 export abstract class Opaque {
   abstract readonly type: string;
+  /** What `value.name` gives; undefined: it has no such field. */
+  field(_name: string): Value | undefined {
+    return undefined;
+  }
   /** By content. */
   abstract equals(other: Opaque): boolean;
 }

@@ -13,17 +13,11 @@ interface Gap {
   readonly refuses?: true;
 }
 
-const WEBHOOKS = 'admission webhooks are not called yet';
-const POLICIES = 'admission policies are not evaluated yet';
 const DEVICES = 'devices are not allocated yet';
 
 export const GAPS: readonly Gap[] = [
   { of: 'networkpolicies.networking.k8s.io', says: 'network policies are not enforced yet' },
   { of: 'apiservices.apiregistration.k8s.io', says: 'aggregated APIs are not served yet' },
-  { of: 'validatingwebhookconfigurations.admissionregistration.k8s.io', says: WEBHOOKS },
-  { of: 'mutatingwebhookconfigurations.admissionregistration.k8s.io', says: WEBHOOKS },
-  { of: 'validatingadmissionpolicybindings.admissionregistration.k8s.io', says: POLICIES },
-  { of: 'mutatingadmissionpolicybindings.admissionregistration.k8s.io', says: POLICIES },
   { of: 'horizontalpodautoscalers.autoscaling', says: 'nothing is scaled automatically yet' },
   { of: 'certificatesigningrequests.certificates.k8s.io', says: 'no signer issues certificates yet' },
   { of: 'resourceclaims.resource.k8s.io', says: DEVICES },

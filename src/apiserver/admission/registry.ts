@@ -1,16 +1,20 @@
 /**
  * The admission plugins, in upstream's order. To add one: a file that exports it and a line here. Not yet served:
- * PodSecurity, CertificateSigning, admission policies and webhooks (they come between DefaultIngressClass and ResourceQuota).
+ * PodSecurity and CertificateSigning. Policies and webhooks come last, but for quotas.
  */
 
 import type { AdmissionPlugin } from '../request.ts';
+import { WebhookClient } from '../webhooks/client.ts';
+import { mutatingWebhooks, validatingWebhooks } from './admission-webhooks.ts';
 import { certificateApproval, certificateRequester, certificateSubjectRestriction } from './certificates.ts';
 import type { AdmissionContext } from './context.ts';
 import { limitRanger } from './limit-ranger.ts';
+import { mutatingPolicies } from './mutating-policies.ts';
 import { namespaceLifecycle } from './namespace-lifecycle.ts';
 import { nodeRestriction, taintNodesByCondition } from './node-restriction.ts';
 import { notYet } from './not-yet.ts';
 import { defaultTolerationSeconds, priority, runtimeClass } from './pods.ts';
+import { policyDefinitions } from './policy-definitions.ts';
 import { rbacEscalation } from './rbac-escalation.ts';
 import type { ResourceQuota } from './resource-quota.ts';
 import { serviceAccount } from './service-account.ts';
@@ -20,9 +24,11 @@ import {
   persistentVolumeClaimResize,
   storageObjectInUseProtection,
 } from './storage.ts';
+import { validatingPolicies } from './validating-policies.ts';
 
 export function admissionPlugins(context: AdmissionContext, quota: ResourceQuota): AdmissionPlugin[] {
-  return [
+  const client = new WebhookClient({ reader: context.reader, random: context.random });
+  const own = [
     namespaceLifecycle(context),
     limitRanger(context),
     serviceAccount(context),
@@ -39,7 +45,15 @@ export function admissionPlugins(context: AdmissionContext, quota: ResourceQuota
     certificateSubjectRestriction(),
     defaultIngressClass(context),
     rbacEscalation(context),
+    policyDefinitions(),
     notYet(),
+  ];
+  return [
+    ...own,
+    mutatingPolicies(context),
+    mutatingWebhooks(context, client, own),
+    validatingPolicies(context),
+    validatingWebhooks(context, client),
     quota,
   ];
 }

@@ -4,11 +4,13 @@
  * quotas' status follows, soon after each change.
  */
 
+import type { CustomResourceDefinition } from '../../api/apiextensions/v1.gen.ts';
 import type { Pod, ResourceQuota as Quota } from '../../api/core/v1.gen.ts';
 import { formatNano, parseNano } from '../../api/machinery/quantity.ts';
 import type { KubeObject } from '../../api/meta.ts';
 import { resourceByName } from '../../api/resources.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
+import { CUSTOM_RESOURCE_DEFINITIONS } from '../../client/resources.ts';
 import type { ResourceId } from '../../client/transport.ts';
 import type { AdmissionPlugin, AdmissionRequest, Reader } from '../request.ts';
 import { type AdmissionContext, refusal } from './context.ts';
@@ -48,7 +50,26 @@ export class ResourceQuota implements AdmissionPlugin {
   /** Starts to keep the quotas' status. */
   start(): void {
     this.#reader.onChange(QUOTAS, (object, old) => this.#follow((object ?? old) as Quota));
-    for (const quota of this.#reader.list(QUOTAS) as readonly Quota[]) this.#follow(quota);
+    const followAll = () => {
+      for (const quota of this.#reader.list(QUOTAS) as readonly Quota[]) this.#follow(quota);
+    };
+    followAll();
+    // A quota may name a resource that is defined later.
+    this.#reader.onChange(CUSTOM_RESOURCE_DEFINITIONS, followAll);
+  }
+
+  /** The resource whose objects use up the named quantity; undefined while there is none. */
+  #resourceOf(name: string): ResourceId | undefined {
+    return resourceOf(name) ?? (name.startsWith('count/') ? this.#customResource(name.slice(6)) : undefined);
+  }
+  #customResource(name: string): ResourceId | undefined {
+    const found = this.#reader.get(CUSTOM_RESOURCE_DEFINITIONS, '', name) as CustomResourceDefinition | undefined;
+    const established = found?.status?.conditions?.some(
+      ({ type, status }) => type === 'Established' && status === 'True',
+    );
+    const version = found?.spec.versions.find(version => version.served);
+    if (!found || !established || !version) return undefined;
+    return { group: found.spec.group, version: version.name, resource: found.spec.names.plural };
   }
 
   validate(request: AdmissionRequest): void {
@@ -106,7 +127,7 @@ export class ResourceQuota implements AdmissionPlugin {
     };
     const resources = new Map(
       names
-        .map(name => resourceOf(name))
+        .map(name => this.#resourceOf(name))
         .filter(of => of !== undefined)
         .map(of => [`${of.resource}.${of.group}`, of]),
     );
@@ -136,7 +157,7 @@ export class ResourceQuota implements AdmissionPlugin {
   // Follows the resources that a quota names, and brings its status up to date.
   #follow(quota: Quota): void {
     for (const name of Object.keys(quota.spec?.hard ?? {})) {
-      const of = resourceOf(name);
+      const of = this.#resourceOf(name);
       if (!of || this.#followed.has(`${of.resource}.${of.group}`)) continue;
       this.#followed.add(`${of.resource}.${of.group}`);
       this.#reader.onChange(of, (object, old) => this.#mark((object ?? old)!.metadata.namespace ?? ''));
@@ -185,7 +206,7 @@ function scoped(quota: Quota, resource: string, object: KubeObject): boolean {
   return inScopes(quota.spec?.scopes ?? [], quota.spec?.scopeSelector?.matchExpressions ?? [], resource, object);
 }
 
-/** The resource whose objects use up the named quantity. */
+/** As far as it is built in. */
 function resourceOf(name: string): ResourceId | undefined {
   const core = (resource: string) => ({ group: '', version: 'v1', resource });
   if (name.startsWith('count/')) {

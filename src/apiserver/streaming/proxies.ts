@@ -96,7 +96,12 @@ function portNumber(text: string): number | undefined {
   return port;
 }
 
-function pickEndpoint({ reader, random }: ProxiesOptions, { name, port }: Reference, namespace: string): Endpoint {
+/** A ready endpoint behind a port of a Service, by the port's number or name. Throws when there is none. */
+export function pickEndpoint(
+  { reader, random }: Pick<ProxiesOptions, 'reader' | 'random'>,
+  { name, port }: Pick<Reference, 'name' | 'port'>,
+  namespace: string,
+): Endpoint {
   const service = reader().get(SERVICES, namespace, name) as Service | undefined;
   if (!service) throw notFound(SERVICES, name);
   let portName = port;

@@ -1,0 +1,233 @@
+/**
+ * MutatingAdmissionWebhook and ValidatingAdmissionWebhook. Mutating ones are called one after another and see what came
+ * before; validating ones all at once. Whoever asked to be called again, is, when a later one changed the object. A webhook that
+ * fails decides nothing: its failure policy does.
+ */
+
+import type { AdmissionResponse } from '../../api/admission/v1.gen.ts';
+import type {
+  MutatingWebhook,
+  MutatingWebhookConfiguration,
+  ValidatingWebhook,
+  ValidatingWebhookConfiguration,
+} from '../../api/admissionregistration/v1.gen.ts';
+import type { KubeObject } from '../../api/meta.ts';
+import type { ResourceInfo } from '../../api/schema.ts';
+import { ApiError, badRequest, failure, internalError, messageOf, type StatusReason } from '../../base/errors.ts';
+import { jsonPatch } from '../patch.ts';
+import type { AdmissionPlugin, AdmissionRequest } from '../request.ts';
+import type { WebhookClient } from '../webhooks/client.ts';
+import type { AdmissionContext } from './context.ts';
+import { AuthorizerValue, Expressions, scopeOf } from './expressions.ts';
+import { matchConditions } from './match-conditions.ts';
+import { isExempt, matchedResource } from './request-rules.ts';
+import { inVersion, reviewOf } from './review.ts';
+import { StoredList } from './stored-list.ts';
+
+type Webhook = MutatingWebhook | ValidatingWebhook;
+type Configuration = MutatingWebhookConfiguration | ValidatingWebhookConfiguration;
+
+const resource = (name: string) => ({ group: 'admissionregistration.k8s.io', version: 'v1', resource: name });
+const TIMEOUT_SECONDS = 10;
+const EFFECTLESS = ['None', 'NoneOnDryRun'];
+
+interface Chosen {
+  readonly webhook: Webhook;
+  readonly info: ResourceInfo;
+}
+
+class Webhooks {
+  readonly #context: AdmissionContext;
+  readonly #client: WebhookClient;
+  readonly #configurations: StoredList<Configuration>;
+  readonly #expressions = new WeakMap<Webhook, Expressions>();
+
+  constructor(context: AdmissionContext, client: WebhookClient, kind: string) {
+    this.#context = context;
+    this.#client = client;
+    this.#configurations = new StoredList(context.reader, resource(kind));
+  }
+
+  /** Those that are to be called, in order; undefined when there are none at all. */
+  choose(request: AdmissionRequest): readonly Chosen[] | undefined {
+    const configurations = this.#configurations.items;
+    if (configurations.length === 0 || isExempt(request)) return undefined;
+    const chosen: Chosen[] = [];
+    for (const { webhooks = [] } of configurations)
+      for (const webhook of webhooks as readonly Webhook[]) {
+        const info = this.#match(webhook, request);
+        if (info) chosen.push({ webhook, info });
+      }
+    return chosen.length > 0 ? chosen : undefined;
+  }
+
+  #match(webhook: Webhook, request: AdmissionRequest): ResourceInfo | undefined {
+    const reader = this.#context.reader();
+    const info = matchedResource({ ...webhook, rules: webhook.rules ?? [] }, request, reader);
+    if (!info || !webhook.matchConditions?.length) return info;
+    let expressions = this.#expressions.get(webhook);
+    if (!expressions) this.#expressions.set(webhook, (expressions = new Expressions()));
+    const { object, oldObject, ...rest } = reviewOf(request, info, '', reader);
+    const { user, ...attributes } = request.attributes;
+    const authorizer = new AuthorizerValue(
+      { user, authorize: one => this.#context.authorizer.authorize(one) },
+      attributes,
+    );
+    const scope = scopeOf({ object: object ?? null, oldObject: oldObject ?? null, request: rest }, authorizer);
+    const matching = matchConditions(webhook.matchConditions, expressions, scope);
+    if ('matches' in matching) return matching.matches ? info : undefined;
+    if (webhook.failurePolicy === 'Ignore') return undefined;
+    throw failure(403, 'Forbidden', matching.error);
+  }
+
+  /** The verdict; undefined when the webhook failed and may be ignored. Throws its refusal. */
+  async call({ webhook, info }: Chosen, request: AdmissionRequest): Promise<AdmissionResponse | undefined> {
+    if (request.dryRun && !EFFECTLESS.includes(webhook.sideEffects))
+      throw badRequest(`admission webhook ${JSON.stringify(webhook.name)} does not support dry run`);
+    let response: AdmissionResponse;
+    try {
+      response = await this.#review(webhook, info, request);
+    } catch (error) {
+      const { log } = this.#context;
+      const says = `failed calling webhook ${JSON.stringify(webhook.name)}: ${messageOf(error)}`;
+      if (webhook.failurePolicy === 'Ignore') {
+        log.warn('admission webhook failed and is ignored', { webhook: webhook.name, error: messageOf(error) });
+        return undefined;
+      }
+      throw internalError(says);
+    }
+    for (const warning of response.warnings ?? []) request.warn(warning);
+    if (!response.allowed) throw refusalOf(webhook.name, response);
+    return response;
+  }
+
+  async #review(webhook: Webhook, info: ResourceInfo, request: AdmissionRequest): Promise<AdmissionResponse> {
+    const version = webhook.admissionReviewVersions.find(one => one === 'v1' || one === 'v1beta1');
+    if (!version) throw new Error('webhook does not accept known AdmissionReview versions (v1, v1beta1)');
+    const uid = this.#context.random.uuid();
+    const apiVersion = `admission.k8s.io/${version}`;
+    const review = {
+      kind: 'AdmissionReview',
+      apiVersion,
+      request: reviewOf(request, info, uid, this.#context.reader()),
+    };
+    const timeoutMs = (webhook.timeoutSeconds ?? TIMEOUT_SECONDS) * 1000;
+    let reply: { kind?: string; apiVersion?: string; response?: AdmissionResponse };
+    try {
+      reply = (await this.#client.call(webhook.clientConfig, review, timeoutMs)) as typeof reply;
+    } catch (error) {
+      throw new Error(`failed to call webhook: ${messageOf(error)}`);
+    }
+    const response = reply?.response;
+    const refuse = (why: string) => new Error(`received invalid webhook response: ${why}`);
+    if (!response) throw refuse('expected response.uid');
+    if (version === 'v1') {
+      if (reply.apiVersion !== apiVersion || reply.kind !== 'AdmissionReview')
+        throw refuse(
+          `expected webhook response of ${apiVersion}, Kind=AdmissionReview, got ${reply.apiVersion ?? ''}, Kind=${reply.kind ?? ''}`,
+        );
+      if (response.uid !== uid)
+        throw refuse(`expected response.uid=${JSON.stringify(uid)}, got ${JSON.stringify(response.uid ?? '')}`);
+      if (response.patch && response.patchType !== 'JSONPatch')
+        throw refuse(
+          response.patchType
+            ? `invalid response.patchType ${response.patchType}`
+            : 'webhook returned response.patch but not response.patchType',
+        );
+    }
+    return response;
+  }
+}
+
+function refusalOf(name: string, { status }: AdmissionResponse): ApiError {
+  const {
+    code = 0,
+    reason = '',
+    message = '',
+    details,
+  } = (status ?? {}) as {
+    code?: number;
+    reason?: string;
+    message?: string;
+    details?: object;
+  };
+  const denied = `admission webhook ${JSON.stringify(name)} denied the request`;
+  const says = message ? `${denied}: ${message}` : reason ? `${denied}: ${reason}` : `${denied} without explanation`;
+  const { status: made } = failure(Math.max(400, code), reason as StatusReason, says);
+  return new ApiError({ ...made, ...(details ? { details } : {}) });
+}
+
+export function validatingWebhooks(context: AdmissionContext, client: WebhookClient): AdmissionPlugin {
+  const webhooks = new Webhooks(context, client, 'validatingwebhookconfigurations');
+  return {
+    name: 'ValidatingAdmissionWebhook',
+    validate(request) {
+      const chosen = webhooks.choose(request);
+      return chosen && validateAll(webhooks, chosen, request);
+    },
+  };
+}
+
+async function validateAll(webhooks: Webhooks, chosen: readonly Chosen[], request: AdmissionRequest): Promise<void> {
+  const outcomes = await Promise.allSettled(chosen.map(one => webhooks.call(one, request)));
+  const refused = outcomes.find(outcome => outcome.status === 'rejected');
+  if (refused) throw refused.reason;
+}
+
+/** `earlier` are the plugins before it, which run again over what a webhook added: a sidecar gets its token too. */
+export function mutatingWebhooks(
+  context: AdmissionContext,
+  client: WebhookClient,
+  earlier: readonly AdmissionPlugin[],
+): AdmissionPlugin {
+  const webhooks = new Webhooks(context, client, 'mutatingwebhookconfigurations');
+  return {
+    name: 'MutatingAdmissionWebhook',
+    mutate(request) {
+      const chosen = webhooks.choose(request);
+      return chosen && mutateInTurn(webhooks, chosen, request, earlier);
+    },
+  };
+}
+
+async function mutateInTurn(
+  webhooks: Webhooks,
+  chosen: readonly Chosen[],
+  request: AdmissionRequest,
+  earlier: readonly AdmissionPlugin[],
+): Promise<void> {
+  /** Called so far and willing to be called again. */
+  const willing: Chosen[] = [];
+  let again = new Set<Chosen>();
+  let changedAtAll = false;
+  for (const one of chosen) {
+    const changed = await mutateOnce(webhooks, one, request);
+    if (changed) for (const before of willing) again.add(before);
+    changedAtAll ||= changed;
+    if ((one.webhook as MutatingWebhook).reinvocationPolicy === 'IfNeeded') willing.push(one);
+  }
+  if (!changedAtAll) return;
+  const before = JSON.stringify(request.object);
+  for (const plugin of earlier) await plugin.mutate?.(request);
+  if (JSON.stringify(request.object) !== before) again = new Set(willing);
+  for (const one of again) await mutateOnce(webhooks, one, request);
+}
+
+/** True when the webhook changed the object. */
+async function mutateOnce(webhooks: Webhooks, one: Chosen, request: AdmissionRequest): Promise<boolean> {
+  const response = await webhooks.call(one, request);
+  if (!response?.patch || !request.object || !request.replace) return false;
+  const { webhook, info } = one;
+  const seen = inVersion(request.object, request.info, info)!;
+  let patched: KubeObject;
+  try {
+    const patch = JSON.parse(Buffer.from(response.patch, 'base64').toString()) as unknown;
+    patched = jsonPatch(seen, patch);
+  } catch (error) {
+    if (webhook.failurePolicy === 'Ignore' && !(error instanceof ApiError)) return false;
+    throw internalError(`webhook ${JSON.stringify(webhook.name)} returned a bad patch: ${messageOf(error)}`);
+  }
+  const before = JSON.stringify(request.object);
+  request.replace(inVersion(patched, info, request.info)!);
+  return JSON.stringify(request.object) !== before;
+}
