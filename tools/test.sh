@@ -22,6 +22,14 @@ needed='
 /usr/bin/script:bsdutils:a terminal for kubectl exec -it
 /usr/bin/dig:dnsutils:asks the cluster DNS in tests
 /usr/sbin/bird:bird2:announces addresses by BGP in tests
+/usr/bin/git:git:clones gitRepo volumes
+/usr/sbin/glusterd:glusterfs-server:a server of glusterfs volumes in tests
+/sbin/mount.glusterfs:glusterfs-client:mounts glusterfs volumes in tests
+/usr/bin/ceph-mon:ceph-mon:a server of cephfs volumes in tests
+/usr/bin/ceph-osd:ceph-osd:a server of cephfs volumes in tests
+/usr/bin/ceph-mds:ceph-mds:a server of cephfs volumes in tests
+/usr/bin/ceph:ceph-common:a server of cephfs volumes in tests
+/usr/bin/ceph-fuse:ceph-fuse:mounts cephfs volumes in tests
 /usr/bin/curl:curl:asks node ports in tests
 /usr/sbin/haproxy:haproxy:the data plane of Ingress
 /usr/bin/zstd:zstd:unpacks images in tests

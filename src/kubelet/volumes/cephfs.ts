@@ -44,6 +44,7 @@ const keyPath = (target: string): string => `${target}.key`;
 
 async function mountByFuse(source: CephFSPersistentVolumeSource, { target, key, context }: Call): Promise<void> {
   const user = userOf(source);
+  const monitors = source.monitors.map(monitor).join(',');
   const { isReadOnly, mountOptions } = context.use;
   for (const option of mountOptions) checkMountOption(option);
   const keyring = 'text' in key ? keyringPath(target) : key.file;
@@ -51,9 +52,20 @@ async function mountByFuse(source: CephFSPersistentVolumeSource, { target, key, 
   if (!existsSync(target)) mkdirSync(target, { mode: 0o750 });
   const options = [...(source.readOnly || isReadOnly ? ['ro'] : []), ...mountOptions];
   const args = [
-    ...['-k', keyring, '-m', source.monitors.map(monitor).join(','), '--id', user, '-r', rootOf(source)],
+    ...[
+      '-c',
+      '/dev/null',
+      '-k',
+      keyring,
+      '-m',
+      source.monitors.map(monitor).join(','),
+      '--id',
+      user,
+      '-r',
+      rootOf(source),
+    ],
     ...(options.length > 0 ? ['-o', options.join(',')] : []),
-    ...['--client-mountpoint-timeout', String(MOUNT_SECONDS_MAX - 5)],
+    `--client_mount_timeout=${MOUNT_SECONDS_MAX - 5}`,
     target,
   ];
   try {
@@ -63,9 +75,7 @@ async function mountByFuse(source: CephFSPersistentVolumeSource, { target, key, 
     rmdirSync(target);
     rmSync(keyringPath(target), { force: true });
     if (!(error instanceof CommandError)) throw error;
-    throw new Error(
-      `ceph-fuse ${source.monitors.join(',')}:${rootOf(source)}: ${error.stderr.trim() || error.message}`,
-    );
+    throw new Error(`ceph-fuse ${monitors}:${rootOf(source)}: ${error.stderr.trim() || error.message}`);
   }
 }
 
