@@ -1,5 +1,6 @@
 /** The controllers, in the order in which they start. A folder that is missing here fails a test. */
 
+import { attachDetach } from './attachdetach/controller.ts';
 import { cronJob } from './cronjob/controller.ts';
 import { daemonSet } from './daemonset/controller.ts';
 import { deployment } from './deployment/controller.ts';
@@ -54,5 +55,6 @@ export const controllers: readonly ControllerDefinition[] = [
   pvcProtection,
   pvProtection,
   ephemeralVolume,
+  attachDetach,
   ttlAfterFinished,
 ];

@@ -132,14 +132,22 @@ export class Kubelet {
       tokens: new TokenSource({ transport, clock }),
       statuses: new StatusWriter({ transport, clock, log, signal }),
       paths: new PodPaths({ rootDir, runDir }),
-      volumes: { name: nodeName, rootDir, csi, staging, clock, log },
+      volumes: {
+        name: nodeName,
+        rootDir,
+        csi,
+        staging,
+        whenReported: (volume, until) => node.whenReported(volume, until),
+        clock,
+        log,
+      },
       node: machine.resources,
       services: () => services.values(),
       publishPorts: () => workers.publishPorts(),
       otherPods: uid => workers.activePods().filter(pod => pod.metadata.uid !== uid),
     };
     const workers: PodWorkers = new PodWorkers(context, pods);
-    const node = new NodeStatusWriter({
+    const node: NodeStatusWriter = new NodeStatusWriter({
       nodeName,
       nodeIps,
       port,

@@ -38,11 +38,14 @@ const BYTES_DEFAULT = 1024 ** 3;
 const BYTES_MIN: Readonly<Record<string, number>> = { xfs: 300 * 1024 * 1024 };
 /** Left for the machine itself. */
 const RESERVE_BYTES = 256 * 1024 * 1024;
-const SAFE_ID = /^[a-zA-Z0-9][a-zA-Z0-9._-]{0,200}$/;
+const NAME_BYTES_MAX = 255;
 
-export function checkId(id: string): string {
-  if (!SAFE_ID.test(id)) throw new GrpcError(GRPC.NOT_FOUND, `volume id ${JSON.stringify(id)} does not exist`);
-  return id;
+/** Ids may hold anything (a cloud's are paths); a folder's name may not. */
+function folderName(id: string): string {
+  const name = encodeURIComponent(id);
+  if (name === '' || /^\.+$/.test(name) || name.length > NAME_BYTES_MAX)
+    throw new GrpcError(GRPC.NOT_FOUND, `volume id ${JSON.stringify(id)} does not exist`);
+  return name;
 }
 
 export function sizeFor(
@@ -67,7 +70,7 @@ export class Disks {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
   }
   #home(id: string): string {
-    return join(this.#folder, checkId(id));
+    return join(this.#folder, folderName(id));
   }
   file(id: string): string {
     return join(this.#home(id), 'disk.img');
@@ -85,7 +88,9 @@ export class Disks {
     return disk;
   }
   ids(): string[] {
-    return readdirSync(this.#folder).filter(id => SAFE_ID.test(id) && this.get(id) !== undefined);
+    return readdirSync(this.#folder)
+      .map(decodeURIComponent)
+      .filter(id => this.get(id) !== undefined);
   }
   write(disk: Disk): Disk {
     const home = this.#home(disk.id);

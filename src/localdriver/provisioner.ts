@@ -5,12 +5,18 @@
  */
 
 import type { PersistentVolume, PersistentVolumeClaim } from '../api/core/v1.gen.ts';
-import { migratedDriver, migratedParameters } from '../api/machinery/csi-migration.ts';
+import {
+  migratedDriver,
+  migratedParameters,
+  translateVolume,
+  untranslateVolume,
+} from '../api/machinery/csi-migration.ts';
 import { formatNano, quantityValue } from '../api/machinery/quantity.ts';
 import {
   BETA_STORAGE_PROVISIONER,
   claimClass,
   isDelayed,
+  MIGRATED_TO,
   PROVISIONED_BY,
   SELECTED_NODE,
   STORAGE_PROVISIONER,
@@ -48,8 +54,8 @@ export function provisioner(context: SidecarContext): Sidecar {
     !metadata.deletionTimestamp &&
     (metadata.annotations?.[STORAGE_PROVISIONER] ?? metadata.annotations?.[BETA_STORAGE_PROVISIONER]) === driver;
   const isOurs = (volume: PersistentVolume): boolean =>
-    volume.spec?.csi?.driver === driver &&
-    volume.metadata.annotations?.[PROVISIONED_BY] === driver &&
+    (translateVolume(volume) ?? volume).spec?.csi?.driver === driver &&
+    (volume.metadata.annotations?.[MIGRATED_TO] ?? volume.metadata.annotations?.[PROVISIONED_BY]) === driver &&
     (context.isOurs?.(volume) ?? true);
 
   function topologyOf(name: string | undefined): Record<string, string> | undefined {
@@ -95,7 +101,7 @@ export function provisioner(context: SidecarContext): Sidecar {
     );
     try {
       const volume = await make(claim, { name, storageClass, selected, signal });
-      await client.of<PersistentVolume>(PERSISTENT_VOLUMES).create(volume);
+      await client.of<PersistentVolume>(PERSISTENT_VOLUMES).create(untranslateVolume(volume, storageClass.provisioner));
       events.event(claim, 'Normal', 'ProvisioningSucceeded', `Successfully provisioned volume ${name}`);
     } catch (error) {
       if (isReason(error, 'AlreadyExists')) return;
@@ -187,7 +193,8 @@ export function provisioner(context: SidecarContext): Sidecar {
       metadata: {
         name,
         annotations: {
-          [PROVISIONED_BY]: driver,
+          [PROVISIONED_BY]: storageClass.provisioner,
+          ...(storageClass.provisioner === driver ? {} : { [MIGRATED_TO]: driver }),
           'volume.kubernetes.io/provisioner-deletion-secret-name': '',
           'volume.kubernetes.io/provisioner-deletion-secret-namespace': '',
         },
@@ -234,7 +241,8 @@ export function provisioner(context: SidecarContext): Sidecar {
     if (status?.phase !== 'Released' && status?.phase !== 'Failed') return;
     if (!metadata.finalizers?.includes(FINALIZER)) return;
     try {
-      await csi.call('deleteVolume', { volumeId: spec.csi!.volumeHandle }, { signal });
+      const { csi: source } = (translateVolume(volume) ?? volume).spec!;
+      await csi.call('deleteVolume', { volumeId: source!.volumeHandle }, { signal });
     } catch (error) {
       events.event(volume, 'Warning', 'VolumeFailedDelete', messageOf(error));
       throw error;

@@ -4,6 +4,7 @@
  */
 
 import type { PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus } from '../api/core/v1.gen.ts';
+import { translateVolume } from '../api/machinery/csi-migration.ts';
 import { semanticEqual } from '../api/machinery/equality.ts';
 import { formatNano, quantityValue } from '../api/machinery/quantity.ts';
 import { volumeBytes } from '../api/machinery/volume.ts';
@@ -156,7 +157,8 @@ export function resizer(context: SidecarContext): Sidecar {
     async reconcile(key, signal) {
       const claim = claims.get(key);
       if (!claim || !concerns(claim)) return;
-      const volume = volumes.get(claim.spec!.volumeName!);
+      const stored = volumes.get(claim.spec!.volumeName!);
+      const volume = stored && (translateVolume(stored) ?? stored);
       if (!volume || volume.spec?.csi?.driver !== driver || volume.spec.claimRef?.uid !== claim.metadata.uid) return;
       if (context.isOurs && !context.isOurs(volume)) return;
       await modify(claim, volume, signal);

@@ -43,6 +43,7 @@ const CHECK_MS_UNREADY = 50;
 const RETRY_MS_MIN = 20;
 const RETRY_FACTOR = 1.3;
 const RETRY_MS_MAX = 2000;
+const REPORT_CHECK_MS = 20;
 const IMAGES_MAX = 50;
 const IMAGES_CHECK_MS = 10_000;
 
@@ -60,6 +61,14 @@ export class NodeStatusWriter {
   /** The object as last seen; undefined before registration. */
   get node(): Node | undefined {
     return this.#node;
+  }
+  /** Resolves when the API server has been told that the volume is in use. */
+  async whenReported(volume: string, signal: AbortSignal): Promise<void> {
+    while (!this.#written.volumesInUse?.includes(volume)) {
+      signal.throwIfAborted();
+      this.wake();
+      await this.#options.clock.sleep(REPORT_CHECK_MS, signal);
+    }
   }
   /** Looks at once instead of at the next beat. */
   wake(): void {

@@ -12,6 +12,8 @@ export interface VolumeNode {
   readonly rootDir: string;
   readonly csi: CsiDrivers;
   readonly staging: Staging;
+  /** Resolves when the node's status names the volume as in use: from then on nobody detaches it. */
+  whenReported(volume: string, signal: AbortSignal): Promise<void>;
   readonly clock: Clock;
   readonly log: Logger;
 }

@@ -3,6 +3,7 @@
  * node must reach every bound volume.
  */
 
+import { translateVolume } from '../../api/machinery/csi-migration.ts';
 import { nodeSelectorMatch } from '../../api/machinery/node-selector.ts';
 import { type Plugin, refuse, refuseForGood } from '../plugin.ts';
 import { claimNames, decide, NO_SPACE, podClaims } from '../pod-volumes.ts';
@@ -16,7 +17,7 @@ export const volumeBinding: Plugin = {
     const claims = podClaims(pod, lookup);
     if ('rejection' in claims) return claims;
     const reaches = claims.bound.flatMap(({ volume }) => {
-      const required = volume.spec?.nodeAffinity?.required;
+      const { required } = (translateVolume(volume) ?? volume).spec?.nodeAffinity ?? {};
       return required ? [nodeSelectorMatch(required)] : [];
     });
     if (reaches.length === 0 && claims.waiting.length === 0) return undefined;

@@ -10,7 +10,7 @@ import type { CSIDriver } from '../../../api/storage/v1.gen.ts';
 import { SECRETS } from '../../../client/resources.ts';
 import { GRPC, GrpcError } from '../../../csi/grpc.ts';
 import { NODE_RPCS, USAGE_UNITS } from '../../../csi/messages.ts';
-import { attachmentName, capabilityOf, inlineHandle } from '../../../csi/names.ts';
+import { attachedName, attachmentName, capabilityOf, inlineHandle } from '../../../csi/names.ts';
 import { isMountPoint } from '../../../sys/mount.ts';
 import type { VolumeContext, VolumePlugin, VolumeTarget, VolumeUsage } from '../volume.ts';
 import type { VolumeNode } from '../volume-node.ts';
@@ -85,6 +85,11 @@ async function stage(work: Work): Promise<{ publishContext: Readonly<Record<stri
   const { staging } = context.volumes;
   if (!isPersistent(source)) return { publishContext: {}, stagingPath: '' };
   staging.markInUse(record);
+  if (record.attachmentID)
+    await context.volumes.whenReported(
+      attachedName({ driver: driver.name, handle: record.volumeHandle }),
+      context.signal,
+    );
   const publishContext = record.attachmentID
     ? await waitForAttachment(context, { name: record.attachmentID, driver: driver.name, handle: source.volumeHandle })
     : {};

@@ -1,0 +1,93 @@
+/** Starts and ends the test cloud's drivers (`test/csi/cloud-driver.ts`) on the nodes of a cluster. */
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parse } from 'yaml';
+import { detachLoopsBelow } from '../../src/sys/block-device.ts';
+import { type Cluster, root } from './cluster.ts';
+import { eventually } from './process.ts';
+
+export class Cloud {
+  readonly driver: string;
+  readonly folder = mkdtempSync(join(tmpdir(), 'cox-cloud-'));
+  readonly #cluster: Cluster;
+  readonly #processes = new Map<string, ChildProcess>();
+  readonly #topologyKey: string;
+
+  constructor(cluster: Cluster, options: { driver: string; topologyKey: string }) {
+    this.#cluster = cluster;
+    this.driver = options.driver;
+    this.#topologyKey = options.topologyKey;
+  }
+
+  /** Each node is a zone of its own: `us-test-1a`, `us-test-1b`. */
+  zoneOf(node: string): string {
+    return `us-test-1${'abcdefgh'[Number(node.slice('node-'.length)) - 1]}`;
+  }
+  async start(node: string, isController: boolean): Promise<void> {
+    const status = JSON.parse(await this.#cluster.cox(['status', '-o', 'json']));
+    const pid = agentPid(status, node);
+    const agent = JSON.parse(readFileSync(`/run/coxswain/${this.#cluster.name}/${node}.json`, 'utf8'));
+    const { users } = parse(readFileSync(this.#cluster.kubeconfig, 'utf8'));
+    const decode = (text: string) => Buffer.from(text, 'base64').toString('utf8');
+    const options = {
+      driver: this.driver,
+      node,
+      topology: { [this.#topologyKey]: this.zoneOf(node) },
+      rootDir: agent.rootDir,
+      folder: this.folder,
+      isController,
+      server: agent.server,
+      ca: agent.credentials.ca,
+      cert: decode(users[0].user['client-certificate-data']),
+      key: decode(users[0].user['client-key-data']),
+    };
+    const child = spawn(
+      'nsenter',
+      [
+        '-t',
+        String(pid),
+        '-m',
+        '-n',
+        '--',
+        process.execPath,
+        join(root, 'test', 'csi', 'cloud-driver.ts'),
+        JSON.stringify(options),
+      ],
+      { stdio: ['ignore', 'pipe', 'inherit'] },
+    );
+    this.#processes.set(node, child);
+    let output = '';
+    child.stdout!.on('data', text => {
+      output += text;
+    });
+    await eventually(`${this.driver} registered on ${node}`, async () => output.includes('registered'), {
+      timeoutMs: 30_000,
+    });
+  }
+  /** As a crash would. */
+  async kill(node: string): Promise<void> {
+    const child = this.#processes.get(node);
+    if (!child) return;
+    this.#processes.delete(node);
+    const ended = new Promise(resolve => child.once('exit', resolve));
+    child.kill('SIGKILL');
+    await ended;
+  }
+  async end(): Promise<void> {
+    for (const node of [...this.#processes.keys()]) await this.kill(node);
+    await detachLoopsBelow(this.folder);
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: as printed
+export function agentPid(status: any, node: string): number {
+  const found = status.processes.find(
+    (one: { role: string; node?: string }) => one.role === 'agent' && one.node === node,
+  );
+  if (!found?.pid) throw new Error(`no agent of ${node} in ${JSON.stringify(status)}`);
+  return found.pid;
+}
