@@ -52,18 +52,7 @@ async function mountByFuse(source: CephFSPersistentVolumeSource, { target, key, 
   if (!existsSync(target)) mkdirSync(target, { mode: 0o750 });
   const options = [...(source.readOnly || isReadOnly ? ['ro'] : []), ...mountOptions];
   const args = [
-    ...[
-      '-c',
-      '/dev/null',
-      '-k',
-      keyring,
-      '-m',
-      source.monitors.map(monitor).join(','),
-      '--id',
-      user,
-      '-r',
-      rootOf(source),
-    ],
+    ...['-c', '/dev/null', '-k', keyring, '-m', monitors, '--id', user, '-r', rootOf(source)],
     ...(options.length > 0 ? ['-o', options.join(',')] : []),
     `--client_mount_timeout=${MOUNT_SECONDS_MAX - 5}`,
     target,
