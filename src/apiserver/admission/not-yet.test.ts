@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { resourceByName } from '../../api/resources.ts';
 import type { AdmissionRequest } from '../request.ts';
-import { GAPS, notYet, POD_SECURITY } from './not-yet.ts';
+import { GAPS, notYet } from './not-yet.ts';
 
 test('every gap is a resource that exists, and is in the documentation', () => {
   const page = readFileSync(new URL('../../../docs/not-yet.md', import.meta.url), 'utf8');
@@ -19,24 +19,6 @@ test('every gap is a resource that exists, and is in the documentation', () => {
       );
     assert.ok(page.includes(says), `docs/not-yet.md does not say: ${says}`);
   }
-});
-
-test('fields that nothing acts on', () => {
-  const warningsOf = (resource: string, object: object) => {
-    const warnings: string[] = [];
-    notYet().validate!({
-      operation: 'CREATE',
-      attributes: { resource, group: '', subresource: '', name: 'x' },
-      object,
-      warn: (text: string) => warnings.push(text),
-    } as unknown as AdmissionRequest);
-    return warnings;
-  };
-  const labels = { 'pod-security.kubernetes.io/enforce': 'restricted', a: 'b' };
-  assert.deepEqual(warningsOf('namespaces', { metadata: { labels } }), [POD_SECURITY]);
-  assert.deepEqual(warningsOf('namespaces', { metadata: {} }), []);
-  const page = readFileSync(new URL('../../../docs/not-yet.md', import.meta.url), 'utf8');
-  assert.ok(page.includes(POD_SECURITY));
 });
 
 test('a gap warns who creates, or refuses', () => {

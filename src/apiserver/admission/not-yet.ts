@@ -26,18 +26,6 @@ export const GAPS: readonly Gap[] = [
   { of: 'pods./resize', says: 'containers are not resized in place yet', refuses: true },
 ];
 
-export const POD_SECURITY = 'pod security standards are not enforced yet';
-
-/** Fields that nothing acts on, of resources that otherwise work. */
-const FIELD_GAPS: Readonly<Record<string, (request: AdmissionRequest) => readonly string[]>> = {
-  'namespaces.': ({ object, oldObject }) => {
-    const isAsked = (label: string) =>
-      label.startsWith('pod-security.kubernetes.io/') &&
-      object!.metadata.labels![label] !== oldObject?.metadata.labels?.[label];
-    return Object.keys(object?.metadata.labels ?? {}).some(isAsked) ? [POD_SECURITY] : [];
-  },
-};
-
 export function notYet(): AdmissionPlugin {
   const gaps = new Map(GAPS.map(gap => [gap.of, gap]));
   return {
@@ -45,7 +33,6 @@ export function notYet(): AdmissionPlugin {
     validate(request) {
       const key = keyOf(request);
       const gap = gaps.get(key);
-      for (const text of FIELD_GAPS[key]?.(request) ?? []) request.warn(text);
       if (!gap) return;
       if (gap.refuses) throw refusal(request, gap.says);
       if (request.operation === 'CREATE') request.warn(gap.says);

@@ -1,6 +1,5 @@
 /**
- * The admission plugins, in upstream's order. To add one: a file that exports it and a line here. Not yet served:
- * PodSecurity and CertificateSigning. Policies and webhooks come last, but for quotas.
+ * The admission plugins, in upstream's order. To add one: a file that exports it and a line here. Policies and webhooks come last, but for quotas.
  */
 
 import type { AdmissionPlugin } from '../request.ts';
@@ -13,6 +12,7 @@ import { mutatingPolicies } from './mutating-policies.ts';
 import { namespaceLifecycle } from './namespace-lifecycle.ts';
 import { nodeRestriction, taintNodesByCondition } from './node-restriction.ts';
 import { notYet } from './not-yet.ts';
+import { podSecurity } from './pod-security.ts';
 import { defaultTolerationSeconds, priority, runtimeClass } from './pods.ts';
 import { policyDefinitions } from './policy-definitions.ts';
 import { rbacEscalation } from './rbac-escalation.ts';
@@ -34,6 +34,7 @@ export function admissionPlugins(context: AdmissionContext, quota: ResourceQuota
     serviceAccount(context),
     nodeRestriction(context),
     taintNodesByCondition(),
+    podSecurity(context),
     priority(context),
     defaultTolerationSeconds(),
     defaultStorageClass(context),
