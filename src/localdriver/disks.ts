@@ -26,6 +26,8 @@ export interface Disk {
   readonly isThin: boolean;
   readonly fsType: string;
   readonly parameters: Readonly<Record<string, string>>;
+  /** Size of the file system on it, once there is one: it may have to grow. */
+  readonly fsBytes?: number;
   /** Disk or snapshot that its first content came from. */
   readonly source?: string;
   /** Nodes it is attached to, for drivers that attach. */

@@ -119,7 +119,7 @@ export function createDriver(options: DriverOptions): Handlers {
           isThin: request.parameters['allocation'] === 'thin',
           fsType,
           parameters: { ...request.parameters, ...request.mutableParameters },
-          ...(content ? { source: content.disk.id } : {}),
+          ...(content ? { source: content.disk.id, fsBytes: content.disk.fsBytes ?? content.disk.bytes } : {}),
         };
         const device = content?.of === disks ? await disks.device(content.disk.id) : undefined;
         disk = await withFrozen(device, () => disks.create(fresh, content?.file));
@@ -209,6 +209,7 @@ export function createDriver(options: DriverOptions): Handlers {
               fsType: source.fsType,
               parameters: { madeMs: String(options.clock.now()) },
               source: source.id,
+              ...(source.fsBytes === undefined ? {} : { fsBytes: source.fsBytes }),
             },
             disks.file(source.id),
           ),
@@ -250,6 +251,10 @@ export function createDriver(options: DriverOptions): Handlers {
       const device = await deviceFor(disk, request.publishContext);
       if (capability.block) return {};
       mkdirSync(target, { recursive: true, mode: 0o750 });
+      // Without CAP_SYS_RESOURCE ext4 grows only here, before it is mounted.
+      const mustGrow = disk.fsBytes !== undefined && disk.fsBytes < disk.bytes && !isMountPoint(target);
+      const growsMounted = disk.fsType === 'xfs';
+      if (mustGrow && !growsMounted) await growFileSystem({ device });
       await mountDisk({
         device,
         target,
@@ -257,6 +262,8 @@ export function createDriver(options: DriverOptions): Handlers {
         options: capability.mount?.mountFlags ?? [],
         isReadOnly: false,
       });
+      if (mustGrow && growsMounted) await growFileSystem({ device, mountPoint: target });
+      if (mustGrow || disk.fsBytes === undefined) disks.write({ ...disks.must(disk.id), fsBytes: disk.bytes });
       return {};
     },
     async nodeUnstageVolume(request) {
@@ -319,8 +326,18 @@ export function createDriver(options: DriverOptions): Handlers {
     async nodeExpandVolume(request) {
       const disk = disks.must(need(request.volumeId, 'Volume ID'));
       need(request.volumePath, 'Volume path');
+      if (request.volumeCapability?.block || disk.fsBytes === disk.bytes) return { capacityBytes: disk.bytes };
       const device = await disks.device(disk.id);
-      if (device && !request.volumeCapability?.block) await growFileSystem({ device });
+      try {
+        if (device) await growFileSystem({ device });
+      } catch (error) {
+        if (!/Permission denied to resize/.test((error as Error).message)) throw error;
+        throw new GrpcError(
+          GRPC.FAILED_PRECONDITION,
+          'this machine does not let ext4 grow while it is mounted (no CAP_SYS_RESOURCE): it grows when the next pod mounts it; xfs grows at once',
+        );
+      }
+      disks.write({ ...disks.must(disk.id), fsBytes: disk.bytes });
       return { capacityBytes: disk.bytes };
     },
   };

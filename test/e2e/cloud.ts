@@ -27,6 +27,16 @@ export class Cloud {
     return `us-test-1${'abcdefgh'[Number(node.slice('node-'.length)) - 1]}`;
   }
   async start(node: string, isController: boolean): Promise<void> {
+    // As a cloud's own controller labels its nodes.
+    const zone = this.zoneOf(node);
+    await this.#cluster.kubectl(
+      'label',
+      'node',
+      node,
+      `topology.kubernetes.io/zone=${zone}`,
+      `topology.kubernetes.io/region=${zone.slice(0, -1)}`,
+      '--overwrite',
+    );
     const status = JSON.parse(await this.#cluster.cox(['status', '-o', 'json']));
     const pid = agentPid(status, node);
     const agent = JSON.parse(readFileSync(`/run/coxswain/${this.#cluster.name}/${node}.json`, 'utf8'));

@@ -41,7 +41,8 @@ export interface CsiDriversOptions {
 }
 
 interface Registration {
-  readonly inode: number;
+  /** Of the socket's file: a number alone may be given again at once. */
+  readonly file: string;
   readonly name: string;
 }
 
@@ -116,14 +117,14 @@ export class CsiDrivers {
   /** False when something is to be tried again soon. */
   async #scan(): Promise<boolean> {
     const { log } = this.#options;
-    const present = new Map<string, number>();
+    const present = new Map<string, string>();
     for (const name of readdirSync(this.folder)) {
       const stat = statSync(join(this.folder, name), { throwIfNoEntry: false });
-      if (stat?.isSocket()) present.set(name, stat.ino);
+      if (stat?.isSocket()) present.set(name, `${stat.ino}:${stat.birthtimeMs}`);
     }
     let isDone = true;
-    for (const [file, { name, inode }] of [...this.#registered]) {
-      if (present.get(file) === inode) continue;
+    for (const [file, { name, file: known }] of [...this.#registered]) {
+      if (present.get(file) === known) continue;
       this.#registered.delete(file);
       if (present.has(file)) continue;
       log.info('CSI driver is gone', { driver: name });
@@ -133,11 +134,11 @@ export class CsiDrivers {
         log.warn('CSINode still names a driver that is gone', { driver: name, error: messageOf(error) }),
       );
     }
-    for (const [file, inode] of present) {
+    for (const [file, identity] of present) {
       if (this.#registered.has(file)) continue;
       try {
         const name = await this.#register(join(this.folder, file));
-        this.#registered.set(file, { inode, name });
+        this.#registered.set(file, { file: identity, name });
         for (const listener of this.#listeners) listener(name);
       } catch (error) {
         isDone = false;
