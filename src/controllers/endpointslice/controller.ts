@@ -24,12 +24,19 @@ import {
   selectorPairs,
   TriggerTimes,
 } from '../runtime/service-selection.ts';
-import { type AddressType, addressTypes, desiredGroups } from './desired.ts';
+import { type AddressType, addressTypes, type DesiredGroup, desiredGroups } from './desired.ts';
 import { planSlices } from './plan.ts';
 import { MANAGED_BY, SERVICE_NAME, SliceWriter } from './slice-writer.ts';
+import { isAuto, withZoneHints, zoneShares } from './topology-mode.ts';
 
 const MANAGER = 'endpointslice-controller.k8s.io';
 const NODE_RETRY_MS = 1000;
+
+// What of a node decides on hints; nodes change every few seconds by their heartbeats.
+function zoneFacts({ metadata, status }: Node): string {
+  const ready = status?.conditions?.find(({ type }) => type === 'Ready')?.status;
+  return JSON.stringify([metadata.labels, ready, status?.allocatable?.['cpu']]);
+}
 
 function labelsFor(service: Service): Record<string, string> {
   const labels = { ...service.metadata.labels };
@@ -47,6 +54,31 @@ function create(ctx: ReconcileContext): Controller {
   const nodes = ctx.informers.get<Node>(NODES);
   const slices = new SliceWriter(ctx, MANAGER);
   const triggerTimes = new TriggerTimes();
+  const hintsTold = new Map<string, string>();
+
+  // Told once for each Service and outcome.
+  function hinted(
+    service: Service,
+    desired: readonly DesiredGroup[],
+    addressType: AddressType,
+  ): readonly DesiredGroup[] {
+    const { groups, reason } = withZoneHints(desired, zoneShares(nodes.values()));
+    const key = `${keyOf(service)} ${addressType}`;
+    const outcome = reason ?? '';
+    if (hintsTold.get(key) !== outcome) {
+      hintsTold.set(key, outcome);
+      if (reason !== undefined)
+        ctx.events.event(service, 'Warning', 'TopologyAwareHintsDisabled', `${reason}, addressType: ${addressType}`);
+      else
+        ctx.events.event(
+          service,
+          'Normal',
+          'TopologyAwareHintsEnabled',
+          `Topology Aware Hints has been enabled, addressType: ${addressType}`,
+        );
+    }
+    return groups;
+  }
 
   async function reconcileFamily(
     service: Service,
@@ -54,8 +86,9 @@ function create(ctx: ReconcileContext): Controller {
     options: { addressType: AddressType; existing: readonly EndpointSlice[]; triggerTime: string | undefined },
   ): Promise<boolean> {
     const { addressType, triggerTime } = options;
-    const { groups, nodesMissing } = desiredGroups(service, pods, { addressType, nodeOf: name => nodes.get(name) });
+    const desired = desiredGroups(service, pods, { addressType, nodeOf: name => nodes.get(name) });
     const labels = labelsFor(service);
+    const groups = isAuto(service) ? hinted(service, desired.groups, addressType) : desired.groups;
     const plan = planSlices(options.existing, groups, {
       metadataDiffers: slice => !semanticEqual(slice.metadata.labels, labels),
     });
@@ -70,12 +103,15 @@ function create(ctx: ReconcileContext): Controller {
       owner: controllerReference({ ...service, apiVersion: 'v1', kind: 'Service' }),
       addressType,
     });
-    return nodesMissing;
+    return desired.nodesMissing;
   }
 
   async function reconcile(key: string): Promise<Result | void> {
     const service = selection.services.get(key);
-    if (!service) return triggerTimes.forget(key);
+    if (!service) {
+      for (const type of ['IPv4', 'IPv6']) hintsTold.delete(`${key} ${type}`);
+      return triggerTimes.forget(key);
+    }
     if (service.metadata.deletionTimestamp || selectorPairs(service).length === 0) return;
     const pods = selection.podsOf(service);
     const existing = slices.existing(key);
@@ -112,7 +148,11 @@ function create(ctx: ReconcileContext): Controller {
       watch<Service>(SERVICES, change => [keyOf(latest(change))]),
       watch<Pod>(PODS, change => selection.keysFor(change)),
       watch<EndpointSlice>(ENDPOINT_SLICES, change => slices.keysFor(change)),
-      watch<Node>(NODES, () => []),
+      watch<Node>(NODES, change =>
+        change.old && change.object && zoneFacts(change.old) === zoneFacts(change.object)
+          ? []
+          : [...selection.services.values()].filter(isAuto).map(keyOf),
+      ),
     ],
     reconcile: ({ namespace, name }) => reconcile(`${namespace}/${name}`),
   };
