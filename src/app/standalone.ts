@@ -9,6 +9,7 @@ import { systemClock } from '../base/clock.ts';
 import { failure, isReason, messageOf } from '../base/errors.ts';
 import { createLogger, type Logger } from '../base/log.ts';
 import { ApiEventRecorder } from '../client/event-recorder.ts';
+import type { HttpsTransport } from '../client/https-transport.ts';
 import { InformerFactory } from '../client/informer.ts';
 import { NODES } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
@@ -27,10 +28,28 @@ export interface StandaloneOptions {
   readonly context?: string;
 }
 
-function untilEnded(): AbortSignal {
+/** Runs the work until SIGTERM or SIGINT; whatever way it ends, nothing it started goes on. */
+async function untilEnded(
+  options: StandaloneOptions & { readonly userAgent: string; readonly part: string },
+  work: (context: {
+    readonly transport: HttpsTransport;
+    readonly informers: InformerFactory;
+    readonly log: Logger;
+    readonly signal: AbortSignal;
+  }) => Promise<void>,
+): Promise<void> {
+  const log = createLogger(options.part);
+  const { transport, server } = connectByKubeconfig(options.kubeconfig, options);
   const stop = new AbortController();
   process.once('SIGTERM', () => stop.abort()).once('SIGINT', () => stop.abort());
-  return stop.signal;
+  log.info('starting', { server });
+  try {
+    await untilAccepting(server, { atMostMs: SERVER_WAIT_MS_MAX, signal: stop.signal });
+    await work({ transport, informers: new InformerFactory({ transport, log }), log, signal: stop.signal });
+  } finally {
+    stop.abort();
+    transport.close();
+  }
 }
 
 export interface StandaloneProxyOptions extends StandaloneOptions {
@@ -42,47 +61,40 @@ export interface StandaloneProxyOptions extends StandaloneOptions {
   readonly clusterCidrs?: readonly string[];
 }
 
-export async function runProxy(options: StandaloneProxyOptions): Promise<void> {
-  const log = createLogger('proxy');
-  const signal = untilEnded();
-  const clock = systemClock;
-  const { transport, server } = connectByKubeconfig(options.kubeconfig, {
-    ...(options.context ? { context: options.context } : {}),
-    userAgent: 'kube-proxy/v1.36.0 cox',
-  });
-  const nodeName = (options.nodeName ?? hostname()).toLowerCase();
-  log.info('starting', { server, node: nodeName });
-  await untilAccepting(server, { atMostMs: SERVER_WAIT_MS_MAX, signal, clock });
-  const node = await nodeNamed(transport, nodeName, log, signal);
-  if (!node) return;
-  const nodeIps = (node.status?.addresses ?? [])
-    .filter(({ type }) => type === 'InternalIP')
-    .map(({ address }) => address);
-  if (nodeIps.length === 0)
-    throw failure(400, 'BadRequest', `node "${nodeName}" has no InternalIP address yet; start its kubelet first`);
-  const clusterCidrs = options.clusterCidrs ?? node.spec?.podCIDRs ?? (node.spec?.podCIDR ? [node.spec.podCIDR] : []);
-  const informers = new InformerFactory({ transport, log });
-  const proxy = new ServiceProxy({
-    informers,
-    nodeName,
-    backend: new NftablesBackend({
-      nodeIps,
-      clusterCidrs,
-      ...(options.nodePortAddresses ? { nodePortAddresses: options.nodePortAddresses } : {}),
+export function runProxy(options: StandaloneProxyOptions): Promise<void> {
+  const shared = { ...options, part: 'proxy', userAgent: 'kube-proxy/v1.36.0 cox' };
+  return untilEnded(shared, async ({ transport, informers, log, signal }) => {
+    const clock = systemClock;
+    const nodeName = (options.nodeName ?? hostname()).toLowerCase();
+    const node = await nodeNamed(transport, nodeName, log, signal);
+    if (!node) return;
+    const nodeIps = (node.status?.addresses ?? [])
+      .filter(({ type }) => type === 'InternalIP')
+      .map(({ address }) => address);
+    if (nodeIps.length === 0)
+      throw failure(400, 'BadRequest', `node "${nodeName}" has no InternalIP address yet; start its kubelet first`);
+    const clusterCidrs = options.clusterCidrs ?? node.spec?.podCIDRs ?? (node.spec?.podCIDR ? [node.spec.podCIDR] : []);
+    const proxy = new ServiceProxy({
+      informers,
+      nodeName,
+      backend: new NftablesBackend({
+        nodeIps,
+        clusterCidrs,
+        ...(options.nodePortAddresses ? { nodePortAddresses: options.nodePortAddresses } : {}),
+        log,
+      }),
+      podRanges: clusterCidrs,
+      events: new ApiEventRecorder({ transport, component: 'kube-proxy', host: nodeName, log, clock }),
       log,
-    }),
-    podRanges: clusterCidrs,
-    events: new ApiEventRecorder({ transport, component: 'kube-proxy', host: nodeName, log, clock }),
-    log,
-    clock,
+      clock,
+    });
+    const families = [...new Set(nodeIps.map(ip => (ip.includes(':') ? ('IPv6' as const) : ('IPv4' as const))))];
+    const health = new HealthServer({ proxy, families, log, clock });
+    const parts = [proxy.run(signal), health.run(signal)];
+    informers.start(signal);
+    void proxy.synced.then(() => log.info('services are programmed', { node: nodeName }));
+    await Promise.all(parts);
   });
-  const families = [...new Set(nodeIps.map(ip => (ip.includes(':') ? ('IPv6' as const) : ('IPv4' as const))))];
-  const health = new HealthServer({ proxy, families, log, clock });
-  const parts = [proxy.run(signal), health.run(signal)];
-  informers.start(signal);
-  void proxy.synced.then(() => log.info('services are programmed'));
-  await Promise.all(parts);
-  transport.close();
 }
 
 /** Waits while the server cannot be asked; undefined when told to end meanwhile. Throws when there is no such node. */
@@ -116,47 +128,44 @@ export interface StandaloneDnsOptions extends StandaloneOptions {
   readonly clusterDomain: string;
 }
 
-export async function runDns(options: StandaloneDnsOptions): Promise<void> {
-  const log = createLogger('dns');
-  const signal = untilEnded();
-  const clock = systemClock;
-  const { transport, server } = connectByKubeconfig(options.kubeconfig, {
-    ...(options.context ? { context: options.context } : {}),
-    userAgent: 'CoreDNS/cox',
-  });
+export function runDns(options: StandaloneDnsOptions): Promise<void> {
   const { addresses, port, clusterDomain } = options;
-  log.info('starting', { server, addresses: addresses.join(' '), port });
-  const informers = new InformerFactory({ transport, log });
-  const dns = new ClusterDns({
-    informers,
-    events: new ApiEventRecorder({ transport, component: 'coredns', host: hostname(), log, clock }),
-    clusterDomain,
-    listen: { addresses, port },
-    drains: true,
-    log,
-    clock,
-  });
-  const running = dns.run(signal);
-  informers.start(signal);
-  void dns.server.synced().then(() => log.info('the cluster is known'));
-  try {
+  const shared = { ...options, part: 'dns', userAgent: 'CoreDNS/cox' };
+  return untilEnded(shared, async ({ transport, informers, log, signal }) => {
+    const clock = systemClock;
+    const dns = new ClusterDns({
+      informers,
+      events: new ApiEventRecorder({ transport, component: 'coredns', host: hostname(), log, clock }),
+      clusterDomain,
+      listen: { addresses, port },
+      drains: true,
+      log,
+      clock,
+    });
+    const running = dns.run(signal).catch(error => {
+      throw refusalOf(error, addresses.join(','), port);
+    });
+    informers.start(signal);
+    void dns.server
+      .synced()
+      .then(() => log.info('the cluster is known', { listening: `${addresses.join(',')}:${port}` }));
     await running;
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    const address = addresses.join(' ');
-    if (code === 'EADDRNOTAVAIL')
-      throw failure(
-        400,
-        'BadRequest',
-        `--bind: ${address} is not an address of this machine; give it one: ip address add ${address}/32 dev lo`,
-      );
-    if (code === 'EADDRINUSE')
-      throw failure(
-        400,
-        'BadRequest',
-        `--bind: port ${port} of ${address} is taken by another program; choose another, such as --bind ${address}:5353`,
-      );
-    throw failure(400, 'BadRequest', `--bind: cannot listen on ${address}:${port}: ${messageOf(error)}`);
-  }
-  transport.close();
+  });
+}
+
+function refusalOf(error: unknown, address: string, port: number): Error {
+  const text = messageOf(error);
+  if (text.includes('EADDRNOTAVAIL'))
+    return failure(
+      400,
+      'BadRequest',
+      `--bind: ${address} is not an address of this machine; give it one: ip address add ${address}/32 dev lo`,
+    );
+  if (text.includes('EADDRINUSE'))
+    return failure(
+      400,
+      'BadRequest',
+      `--bind: port ${port} of ${address} is taken by another program; choose another, such as --bind ${address}:5353`,
+    );
+  return failure(400, 'BadRequest', `--bind: cannot listen on ${address}:${port}: ${text}`);
 }

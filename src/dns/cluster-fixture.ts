@@ -22,6 +22,7 @@ export class ClusterFixture {
   readonly #objects = new Map<string, Map<string, KubeObject>>();
   readonly #watchers = new Map<string, (event: WatchEvent) => void>();
   readonly #factory: InformerFactory;
+  readonly #gone = new AbortController();
   #revision = 0;
 
   constructor() {
@@ -41,9 +42,13 @@ export class ClusterFixture {
   }
   /** Starts the informers there are and waits for them. */
   async start(signal: AbortSignal): Promise<void> {
-    this.#factory.start(signal);
+    this.#factory.start(AbortSignal.any([signal, this.#gone.signal]));
     await this.#factory.allSynced();
     await settled();
+  }
+  /** The API server is gone for good. */
+  disconnect(): void {
+    this.#gone.abort();
   }
   async put(...objects: KubeObject[]): Promise<void> {
     for (const object of objects) {

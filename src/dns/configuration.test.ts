@@ -2,9 +2,11 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import fc from 'fast-check';
 import { VirtualClock } from '../base/clock.ts';
 import { silentLogger } from '../base/log.ts';
 import { seededRandom } from '../base/random.ts';
+import { SERVICES } from '../client/resources.ts';
 import { ClusterFixture, namespace, service, slice } from './cluster-fixture.ts';
 import { defaultCorefile } from './configuration.ts';
 import { decodeMessage, encodeQuery, FLAG, RCODE, TYPE } from './message.ts';
@@ -322,4 +324,60 @@ test('transfers and other classes are refused, other types of a name are empty',
     const reply = await ask('web.default.svc.cluster.local', type);
     assert.deepEqual([reply.rcode, reply.answers.length], [RCODE.NOERROR, 0]);
   }
+});
+
+test('no answer is older than the last watch event: who hears the event already gets the new answer', async t => {
+  const { server, cluster } = await started(t, `. {\n ${KUBERNETES}\n cache\n}\n`);
+  const query = encodeQuery({ id: 1, name: 'web.default.svc.cluster.local', type: TYPE.A });
+  const address = () => decodeMessage(server.answer(query)!).records[0]?.data.join('.');
+  const heard: [string | undefined, string | undefined][] = [];
+  cluster.get(SERVICES).onChange(({ object }) => {
+    const spec = (object as { spec?: { clusterIP?: string } } | undefined)?.spec;
+    heard.push([spec?.clusterIP, address()]);
+  });
+  heard.length = 0;
+  for (let index = 2; index < 50; index++)
+    await cluster.put(service('web', { clusterIP: `10.96.1.${index}`, ports: [{ port: 80 }] }));
+  assert.equal(heard.length, 48);
+  for (const [told, answered] of heard) assert.equal(answered, told);
+});
+
+test('names of the cluster still resolve when the API server is gone', async t => {
+  const { ask, cluster } = await started(t, `. {\n ${KUBERNETES}\n}\n`);
+  cluster.disconnect();
+  assert.equal((await ask('web.default.svc.cluster.local')).answers.length, 1);
+  assert.equal((await ask('nope.default.svc.cluster.local')).rcode, RCODE.NXDOMAIN);
+});
+
+test('hostile packets: always a well-formed reply or none, never a fall', async t => {
+  const { server, ask } = await started(
+    t,
+    `. {\n rewrite name suffix .old.test .default.svc.cluster.local answer auto\n template IN A tpl {\n answer "{{ .Name }} 60 IN A 192.0.2.1"\n }\n hosts {\n 192.0.2.7 h.test\n fallthrough\n }\n ${KUBERNETES}\n cache\n}\n`,
+  );
+  const names = ['web.default.svc.cluster.local', 'web.old.test', 'x.tpl', 'h.test', '1.1.96.10.in-addr.arpa', '.'];
+  const query = fc
+    .tuple(fc.constantFrom(...names), fc.constantFrom(1, 5, 6, 12, 28, 33, 255, 65_535), fc.nat(65_535))
+    .map(([name, type, id]) => encodeQuery({ id, name, type, udpBytesMax: 1232 }));
+  const changes = fc.array(fc.tuple(fc.nat(200), fc.nat(255)), { maxLength: 6 });
+  await fc.assert(
+    fc.asyncProperty(
+      fc.oneof(query, fc.uint8Array({ maxLength: 600 }).map(Buffer.from)),
+      changes,
+      fc.nat(300),
+      async (base, edits, length) => {
+        const bytes = Buffer.from(base);
+        for (const [at, value] of edits) if (at < bytes.length) bytes[at] = value;
+        const message = Buffer.from(
+          bytes.subarray(0, bytes.length - (length % 7 === 0 ? length % (bytes.length + 1) : 0)),
+        );
+        for (const via of ['udp', 'tcp'] as const) {
+          const reply = await server.resolve(message, via, '192.0.2.99');
+          if (reply) assert.equal(decodeMessage(reply).id, message.readUInt16BE(0));
+        }
+      },
+    ),
+    { numRuns: 400 },
+  );
+  assert.doesNotMatch(server.metrics.render(), /coredns_panics_total [1-9]/);
+  assert.equal((await ask('web.default.svc.cluster.local')).answers.length, 1);
 });
