@@ -193,8 +193,9 @@ export class NodeNetwork {
       try {
         if (!this.#pending && this.#masquerade.repair())
           this.#log.warn('masquerade rules were changed by somebody else, made anew');
+        if (this.#links.repair()) this.#log.info("the machine's filtering of bridged frames has changed, followed it");
       } catch (error) {
-        this.#log.warn('masquerade rules not checked', { error: messageOf(error) });
+        this.#log.warn('pod network not checked', { error: messageOf(error) });
       }
     }
   }

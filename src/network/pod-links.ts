@@ -3,7 +3,8 @@
  * inside with its addresses, gateways and neighbours.
  * Invariant: every packet of a pod, to a neighbour pod too, passes the node's IP layer, because the pod has no route to its
  * range but through the gateway. So Services, masquerade and policies see all traffic, whether or not the kernel filters
- * bridged frames; and a pod that makes frames of its own reaches no other, because the bridge keeps its ports apart.
+ * bridged frames; and a pod that makes frames of its own reaches no other: the bridge keeps its ports apart, or hands such frames to
+ * the IP layer's filters, too.
  * All calls are idempotent; it refuses to choose addresses.
  */
 
@@ -25,7 +26,7 @@ import {
   withRoutes,
 } from '../sys/netlink.ts';
 import { closeNetns, type NetnsRef, openNetns } from '../sys/netns.ts';
-import { ensureSysctls } from '../sys/sysctl.ts';
+import { ensureSysctls, readOptionalSysctl } from '../sys/sysctl.ts';
 import { macOf } from './mac.ts';
 
 export const POD_BRIDGE = 'cox0';
@@ -33,6 +34,7 @@ const POD_LINK = 'eth0';
 const HOST_LINK_PREFIX = 'cox';
 /** `addr_gen_mode` none. */
 export const NO_LINK_LOCAL = '1';
+const BRIDGE_FILTERS = ['bridge/bridge-nf-call-iptables', 'bridge/bridge-nf-call-ip6tables'];
 /** A pod's neighbour must not become its router by saying so; and nothing asks whether addresses are free: they are. */
 const QUIET_IPV6 = {
   'ipv6/conf/default/accept_ra': '0',
@@ -64,6 +66,7 @@ export class PodLinks {
   #podCidrs: readonly string[] = [];
   #gateways: readonly string[] = [];
   #mtu = 1500;
+  #isolated = true;
 
   constructor(options: { readonly namespace: NetnsRef; readonly routes: RouteSocket }) {
     this.#namespace = options.namespace;
@@ -76,6 +79,7 @@ export class PodLinks {
     this.#podCidrs = options.podCidrs;
     this.#gateways = options.podCidrs.map(gatewayOf);
     this.#mtu = options.mtu;
+    this.#isolated = !this.#isBridgeFiltered();
     const mac = macOf(this.#gateways[0]!);
     routes.request([{ ...addLink({ kind: 'bridge', name: POD_BRIDGE, mac, mtu: options.mtu }), ignore: ['EEXIST'] }]);
     // Without a link-local address a node sends no IPv6 redirects (there is no sysctl for them), see below.
@@ -119,7 +123,7 @@ export class PodLinks {
             deleteLink({ name }),
             addLink({ kind: 'veth', name, up: true, master: this.#bridge, mtu: this.#mtu, peer }),
             setHairpin({ name, on: true }),
-            setIsolated({ name, on: true }),
+            setIsolated({ name, on: this.#isolated }),
           );
         }
         this.#routes.request(host);
@@ -143,6 +147,21 @@ export class PodLinks {
     } finally {
       closeNetns(namespace);
     }
+  }
+
+  /** Follows the machine's choice to filter bridged frames, which others (Docker) make at any time. Returns whether it had changed. */
+  repair(): boolean {
+    const isolated = !this.#isBridgeFiltered();
+    if (isolated === this.#isolated) return false;
+    const ports = this.#routes.links().filter(({ kind, master }) => kind === 'veth' && master === this.#bridge);
+    this.#routes.request(ports.map(({ name }) => setIsolated({ name, on: isolated })));
+    this.#isolated = isolated;
+    return true;
+  }
+
+  // Then the kernel bridges what a Service's address is translated to, from port to port, which isolated ports would drop.
+  #isBridgeFiltered(): boolean {
+    return BRIDGE_FILTERS.some(key => readOptionalSysctl(this.#namespace, key) === '1');
   }
 
   /** Needs neither the pod's namespace nor `configure`. Resolves when the link is gone. */

@@ -24,6 +24,11 @@ export function ensureSysctls(namespace: NetnsRef, values: Readonly<Record<strin
   });
 }
 
+/** Undefined when this kernel does not have it. */
+export function readOptionalSysctl(namespace: NetnsRef, key: string): string | undefined {
+  return inNamespace(namespace, () => (existsSync(pathOf(key)) ? readFileSync(pathOf(key), 'utf8').trim() : undefined));
+}
+
 export function readSysctl(namespace: NetnsRef, key: string): string {
   return inNamespace(namespace, () => readFileSync(pathOf(key), 'utf8').trim());
 }

@@ -220,6 +220,35 @@ describe('pod network, life', { skip: !root }, () => {
     assert.equal(await ask(node.namespace, lost.ip, 80, 200), 'timeout');
   });
 
+  test('addresses that are translated to a neighbour or to the pod itself, whether bridged frames are filtered or not', async () => {
+    const node = bed.nodes[0]!;
+    const [pod, neighbour] = [await bed.addPod(node), await bed.addPod(node)];
+    for (const { namespace, uid } of [pod, neighbour]) bed.serve(namespace, 80, uid);
+    new Nftables(node.namespace).run(`table ip translate {
+  chain prerouting {
+    type nat hook prerouting priority dstnat; policy accept;
+    ip daddr 10.96.0.1 dnat to ${neighbour.ip}
+    ip daddr 10.96.0.2 dnat to ${pod.ip}
+  }
+  chain postrouting {
+    type nat hook postrouting priority srcnat; policy accept;
+    ct status dnat ip saddr ${pod.ip} ip daddr ${pod.ip} masquerade
+  }
+}
+`);
+    const answers = async (timeoutMs?: number) => [
+      await ask(pod.namespace, '10.96.0.1', 80, timeoutMs),
+      (await ask(pod.namespace, '10.96.0.2', 80, timeoutMs)).split(' ')[0],
+    ];
+    const expected = [`${neighbour.uid} ${pod.ip}`, pod.uid];
+    assert.deepEqual(await answers(), expected);
+    // As Docker does; the node follows within its next look.
+    writeSysctls(node.namespace, { 'bridge/bridge-nf-call-iptables': '1' });
+    const deadlineMs = performance.now() + 15_000;
+    while (performance.now() < deadlineMs && (await answers(200))[0] !== expected[0]);
+    assert.deepEqual(await answers(), expected);
+  });
+
   test('peers come, change their MAC, and go', async () => {
     const node = bed.nodes[0]!;
     const peers = () => withRoutes(node.namespace, routes => routes.routes({ protocol: 112 }).map(({ to }) => to));
