@@ -42,6 +42,10 @@ export interface AgentConfig {
   readonly credentials: AgentCredentials;
   readonly kubeletPort: number;
   readonly ranges: ClusterRanges;
+  /** Ranges in which node ports answer, or `primary` (the default): the node's own addresses. */
+  readonly nodePortAddresses?: readonly string[];
+  /** Ranges that `externalIPs` may take although they are the cluster's: an administrator's word. */
+  readonly allowedExternalRanges?: readonly string[];
   readonly clusterDomain: string;
   readonly clusterDns: string;
   readonly cgroupRoot: string;
@@ -95,10 +99,16 @@ export async function runAgent(config: AgentConfig): Promise<void> {
   const proxy = new ServiceProxy({
     informers: networkInformers,
     nodeName: config.node,
-    backend: new NftablesBackend({ nodeIps: config.nodeAddresses, clusterCidrs: config.ranges.podCidrs, log }),
+    backend: new NftablesBackend({
+      nodeIps: config.nodeAddresses,
+      clusterCidrs: config.ranges.podCidrs,
+      ...(config.nodePortAddresses ? { nodePortAddresses: config.nodePortAddresses } : {}),
+      log,
+    }),
     localVips: [config.clusterDns],
     podRanges: config.ranges.podCidrs,
     serviceRanges: config.ranges.serviceCidrs,
+    ...(config.allowedExternalRanges ? { allowedExternalRanges: config.allowedExternalRanges } : {}),
     events: new ApiEventRecorder({
       transport: networkTransport,
       component: 'kube-proxy',
