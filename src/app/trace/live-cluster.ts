@@ -77,14 +77,18 @@ export class LiveCluster {
   networkOf(node: string): string {
     return netnsPath(nodeNamespace(this.record.name, node));
   }
-  /** A process of the pod, as the machine numbers it; undefined when none runs. */
+  /** A process of one of the pod's containers, as the machine numbers it; undefined when none runs. */
   processOf(pod: Pod): number | undefined {
     const { uid } = pod.metadata;
     if (!uid) return undefined;
     return readdirSync('/proc')
       .filter(entry => /^\d+$/.test(entry))
       .map(Number)
-      .find(pid => read(`/proc/${pid}/cgroup`)?.includes(`/pod${uid}/`));
+      .find(
+        pid =>
+          read(`/proc/${pid}/cgroup`)?.includes(`/pod${uid}/`) &&
+          !/^(conmon|runc)/.test(read(`/proc/${pid}/comm`) ?? 'runc'),
+      );
   }
   /** A file as a process sees it. */
   fileOf(pid: number, path: string): string | undefined {
