@@ -4,6 +4,7 @@
  * command; changes of elements alone are quicker through `nfnetlink.ts`. It refuses nothing that `nft` accepts.
  */
 
+import { closeSync, openSync } from 'node:fs';
 import koffi from 'koffi';
 import { assert } from '../base/assert.ts';
 import { inNamespace, type NetnsRef } from './netns.ts';
@@ -27,6 +28,17 @@ interface Library {
 }
 
 let loaded: Library | undefined;
+
+/**
+ * libnftables waits with select(), which ends the process when its socket has a number of 1024 or more. Numbers are given
+ * lowest first: these are held from when a process is young, and free while libnftables looks for one.
+ */
+const reserved: number[] = [];
+const RESERVED = 2;
+
+function reserve(): void {
+  while (reserved.length < RESERVED) reserved.push(openSync('/dev/null', 'r'));
+}
 
 // Loaded at first use: a control plane without a node needs no libnftables.
 function library(): Library {
@@ -57,6 +69,7 @@ export class Nftables implements NftablesDoor {
 
   constructor(namespace?: NetnsRef) {
     this.#namespace = namespace;
+    reserve();
   }
 
   run(text: string): string {
@@ -98,6 +111,14 @@ export class Nftables implements NftablesDoor {
   close(): void {}
 
   #enter<T>(work: () => T): T {
-    return this.#namespace === undefined ? work() : inNamespace(this.#namespace, work);
+    const run = () => {
+      while (reserved.length > 0) closeSync(reserved.pop()!);
+      try {
+        return work();
+      } finally {
+        reserve();
+      }
+    };
+    return this.#namespace === undefined ? run() : inNamespace(this.#namespace, run);
   }
 }

@@ -22,8 +22,7 @@ const REF: TableRef = { family: NFPROTO_INET, table: POLICY_TABLE };
 const EPOCH_MAX = 0xffff_ffff;
 
 export interface KernelTableOptions {
-  /** The calling thread's own when absent. */
-  readonly namespace?: NetnsRef | undefined;
+  readonly namespace: NetnsRef;
   /** The link that pods' packets come in by. */
   readonly bridge: string;
   readonly log: Logger;
@@ -129,7 +128,7 @@ export class KernelTable {
   // From before the first look at the table, so that nothing is missed in between.
   #watch(): void {
     this.#monitor ??= new NftMonitor({
-      ...(this.#options.namespace === undefined ? {} : { namespace: this.#options.namespace }),
+      namespace: this.#options.namespace,
       tables: [REF],
       ownPort: this.#raw.portId(),
       onChange: this.#options.onDamage,

@@ -37,8 +37,7 @@ export interface NetworkPoliciesOptions {
   readonly nodeName: string;
   readonly transport: Transport;
   readonly informers: InformerFactory;
-  /** The calling thread's own when absent. */
-  readonly namespace?: NetnsRef | undefined;
+  readonly namespace: NetnsRef;
   /** The link that pods' packets come in by. */
   readonly bridge: string;
   /** Addresses of a pod of this node, from before its link is made until after that is gone. */

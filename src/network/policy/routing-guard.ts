@@ -7,23 +7,28 @@
 import { ROUTE_TABLE_MAIN } from '../../sys/netlink.ts';
 import type { NetnsRef } from '../../sys/netns.ts';
 import { type RoutingRule, RoutingRules } from '../../sys/routing-rule.ts';
+import { ensureSysctls } from '../../sys/sysctl.ts';
 import { PASSED_MARK } from './rules.ts';
 
 /** Before the main table (32766), after whatever an administrator has for certain packets. */
 const PRIORITY = 32_100;
 
 export class RoutingGuard {
+  readonly #namespace: NetnsRef;
   readonly #kernel: RoutingRules;
   readonly #bridge: string;
 
-  constructor(options: { readonly namespace?: NetnsRef | undefined; readonly bridge: string }) {
+  constructor(options: { readonly namespace: NetnsRef; readonly bridge: string }) {
+    this.#namespace = options.namespace;
     this.#kernel = new RoutingRules(options.namespace);
     this.#bridge = options.bridge;
   }
 
   /** Idempotent; rules for ranges of before go. */
   install(podCidrs: readonly string[]): void {
-    this.#make(podCidrs.length ? this.#rules(podCidrs) : []);
+    // The check of the reverse path asks these rules too, and without its mark a packet from another node would fail it.
+    ensureSysctls(this.#namespace, { 'ipv4/conf/all/src_valid_mark': '1' });
+    this.#make(this.#rules(podCidrs));
   }
   remove(): void {
     this.#make([]);
