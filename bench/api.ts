@@ -1,8 +1,8 @@
 /**
  * The API server under load over TLS and HTTP/2: durable creates, GETs of one object, LISTs of 500 objects, Services with
  * their slices. It is the server as `src/app` puts it together: client certificates, RBAC, all admission, LMDB, controllers.
- * This process makes the load; the server and the floor (a bare node:http2 server that sends the same bytes) are children
- * and take turns round by round, so that both meet the same machine. Figures are medians. LMDB's own floor: bench/store.ts.
+ * This process makes the load; the server and two floors that send the same bytes without any work (a bare node:http2 server,
+ * and our own HTTP/2) are children and take turns round by round, so that all meet the same machine. Figures are medians. LMDB's own floor: bench/store.ts.
  * `node bench/api.ts [creates|gets|lists|services]`
  */
 
@@ -14,6 +14,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { KubeObject } from '../src/api/meta.ts';
 import { ensurePki } from '../src/apiserver/certificates/pki.ts';
+import { listenTls } from '../src/apiserver/listener.ts';
 import { LOOPBACK_USER } from '../src/apiserver/request.ts';
 import { createSecurity } from '../src/apiserver/security.ts';
 import { ApiServer } from '../src/apiserver/server.ts';
@@ -138,6 +139,31 @@ async function serveFloor(): Promise<void> {
   process.exit(0);
 }
 
+/** Child: what our own HTTP/2 can do with the same bytes and no work. */
+async function serveOwn(): Promise<void> {
+  await inDirectory(async directory => {
+    const pki = await ensurePki(directory, { sans: ['127.0.0.1'] });
+    const one = Buffer.from(JSON.stringify(configMap('c0')));
+    const list = Buffer.concat(Array.from({ length: LIST_ITEMS }, () => one));
+    const { port } = await listenTls(
+      { host: '127.0.0.1', port: 0 },
+      { key: pki.server.key, cert: pki.server.certificate, ca: pki.ca },
+      {
+        request: async exchange => {
+          await exchange.body();
+          const isList = exchange.method === 'GET' && exchange.url === PATH;
+          exchange.reply(200, { 'content-type': 'application/json' }, isList ? list : one);
+        },
+        upgrade: ({ socket }) => socket.destroy(),
+      },
+    );
+    const client = pki.issueClient({ commonName: 'bench' });
+    announce({ port, ca: pki.ca, key: client.key, cert: client.certificate });
+    await once(process, 'SIGTERM');
+  });
+  process.exit(0);
+}
+
 function announce(ready: Ready): void {
   process.stdout.write(`${JSON.stringify(ready)}\n`);
 }
@@ -150,7 +176,7 @@ interface Server extends Ready {
   readonly pid: number;
 }
 
-async function withServer<T>(mode: 'serve' | 'floor', use: (server: Server) => Promise<T>): Promise<T> {
+async function withServer<T>(mode: 'serve' | 'floor' | 'own', use: (server: Server) => Promise<T>): Promise<T> {
   const flags =
     mode === (process.env['BENCH_FLAGS_OF'] ?? 'serve') && process.env['BENCH_NODE_FLAGS']
       ? process.env['BENCH_NODE_FLAGS'].split(' ')
@@ -287,31 +313,35 @@ const measurements: readonly Measurement[] = [
 
 function measure(measurement: Measurement): Promise<void> {
   return withServer('serve', server =>
-    withServer('floor', async floor => {
-      const client = await open(server);
-      for (let i = 0; i < measurement.objects; i++) await client.send(post(PATH, configMap(`c${i}`)));
-      client.close();
-      const results = {
-        server: [] as Awaited<ReturnType<typeof load>>[],
-        floor: [] as Awaited<ReturnType<typeof load>>[],
-      };
-      for (const each of [server, floor]) await load(each, { ...measurement, seconds: 1 });
-      for (let round = 0; round < ROUNDS; round++) {
-        results.server.push(await load(server, { ...measurement, seconds: SECONDS }));
-        results.floor.push(await load(floor, { ...measurement, expect: '{"kind"', seconds: SECONDS }));
-      }
-      const of = (rounds: typeof results.server, field: 'rate' | 'latencyMs' | 'cpuUs') =>
-        median(rounds.map(round => round[field]));
-      printRow(measurement.what, {
-        rate: of(results.server, 'rate'),
-        latencyMs: of(results.server, 'latencyMs'),
-        cpuUs: of(results.server, 'cpuUs'),
-        floor: of(results.floor, 'rate'),
-        floorName: 'bare node:http2',
-        floorCpuUs: of(results.floor, 'cpuUs'),
-        budget: measurement.budget,
-      });
-    }),
+    withServer('floor', floor =>
+      withServer('own', async own => {
+        const client = await open(server);
+        for (let i = 0; i < measurement.objects; i++) await client.send(post(PATH, configMap(`c${i}`)));
+        client.close();
+        const floors = { ...measurement, expect: '{"kind"' };
+        const runs = [
+          { of: server, what: measurement },
+          { of: floor, what: floors },
+          { of: own, what: floors },
+        ].map(run => ({ ...run, rounds: [] as Awaited<ReturnType<typeof load>>[] }));
+        for (const { of, what } of runs) await load(of, { ...what, seconds: 1 });
+        for (let round = 0; round < ROUNDS; round++)
+          for (const { of, what, rounds } of runs) rounds.push(await load(of, { ...what, seconds: SECONDS }));
+        const [ours, bare, alone] = runs.map(({ rounds }) => ({
+          rate: median(rounds.map(({ rate }) => rate)),
+          latencyMs: median(rounds.map(({ latencyMs }) => latencyMs)),
+          cpuUs: median(rounds.map(({ cpuUs }) => cpuUs)),
+        }));
+        printRow(measurement.what, {
+          ...ours!,
+          floor: bare!.rate,
+          floorName: 'bare node:http2',
+          floorCpuUs: bare!.cpuUs,
+          budget: measurement.budget,
+        });
+        console.log(`  our HTTP/2 without work: ${Math.round(alone!.rate)}/s, ${alone!.cpuUs.toFixed(0)} µs CPU`);
+      }),
+    ),
   );
 }
 
@@ -324,4 +354,5 @@ function cpuMsOf(pid: number): number {
 const mode = process.argv[2];
 if (mode === 'serve') await serve();
 else if (mode === 'floor') await serveFloor();
+else if (mode === 'own') await serveOwn();
 else for (const measurement of measurements) if (!mode || mode === measurement.name) await measure(measurement);
