@@ -11,14 +11,14 @@ import { AllocationRepair } from './allocation-repair.ts';
 import { ClusterAddresses } from './cluster-addresses.ts';
 import { NodePorts } from './node-ports.ts';
 
-function setup(services: Record<string, ServiceSpec> = {}) {
+function setup(services: Record<string, ServiceSpec> = {}, cidrs = ['10.96.0.0/24']) {
   const reader = new FakeReader();
   const clock = new VirtualClock(Date.parse('2026-01-01T00:00:00Z'));
   const common = { reader: () => reader, transport: () => reader, random: seededRandom(1), clock, log: silentLogger };
   const put = (name: string, spec: ServiceSpec) =>
     reader.put(SERVICES, { apiVersion: 'v1', kind: 'Service', metadata: { name, namespace: 'ns' }, spec } as Service);
   for (const [name, spec] of Object.entries(services)) put(name, spec);
-  const addresses = new ClusterAddresses({ ...common, cidrs: ['10.96.0.0/24'] });
+  const addresses = new ClusterAddresses({ ...common, cidrs });
   const ports = new NodePorts({ ...common, range: { first: 30000, last: 30099 } });
   const repair = new AllocationRepair({ ...common, addresses, ports });
   const events = () =>
@@ -98,7 +98,7 @@ test('duplicates and values outside the ranges are told', async () => {
     b: { clusterIPs: ['10.96.0.9'], ports: [{ port: 1, nodePort: 30001 }] },
     c: { clusterIPs: ['10.97.0.9'], ports: [{ port: 1, nodePort: 99 }] },
   });
-  repair.run();
+  await repair.run();
   await settle();
   assert.deepEqual(
     events()
@@ -117,16 +117,24 @@ test('an allocation of no Service is freed when it is seen for the third time; o
   const { addresses, ports, repair, put, events } = setup();
   addresses.take('10.96.0.9', 'ns/writing');
   ports.take(30009, 'ns/writing');
-  repair.run();
+  await repair.run();
   put('a', { clusterIPs: ['10.96.0.5'], ports: [{ port: 1, nodePort: 30005 }] });
-  repair.run();
+  await repair.run();
   assert.deepEqual([addresses.ownerOf('10.96.0.9'), ports.owners().get(30009)], ['ns/writing', 'ns/writing']);
   assert.deepEqual([addresses.ownerOf('10.96.0.5'), ports.owners().get(30005)], ['ns/a', 'ns/a']);
-  repair.run();
+  await repair.run();
   assert.deepEqual([addresses.ownerOf('10.96.0.9'), ports.owners().get(30009)], [undefined, undefined]);
   await settle();
   assert.deepEqual(events().sort(), [
     'ipallocator-repair-controller Service a ClusterIPNotAllocated: Cluster IP [IPv4]: 10.96.0.5 is not allocated; repairing',
     'portallocator-repair-controller Service a PortNotAllocated: Port 30005 is not allocated; repairing',
   ]);
+});
+
+test('an address that is not written in its one spelling is no leak', async () => {
+  const { addresses, repair, reader } = setup({ a: { clusterIPs: ['FD00:96::9'] } }, ['10.96.0.0/24', 'fd00:96::/112']);
+  for (let pass = 0; pass < 4; pass++) await repair.run();
+  await settle();
+  assert.equal(addresses.ownerOf('fd00:96::9'), 'ns/a');
+  assert.ok(reader.get(IP_ADDRESSES, '', 'fd00:96::9'));
 });

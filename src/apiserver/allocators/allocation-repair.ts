@@ -8,6 +8,7 @@ import type { Service } from '../../api/core/v1.gen.ts';
 import { canonicalIp } from '../../api/machinery/names.ts';
 import type { IPAddress } from '../../api/networking/v1.gen.ts';
 import type { Clock } from '../../base/clock.ts';
+import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { ApiEventRecorder, type EventRecorder } from '../../client/event-recorder.ts';
 import { IP_ADDRESSES, SERVICES } from '../../client/resources.ts';
@@ -20,6 +21,7 @@ import { type NodePorts, nodePortsOf } from './node-ports.ts';
 import { clusterIpsOf } from './service-fields.ts';
 
 const PASS_MS = 3 * 60_000;
+const SLICE_MS = 3;
 /** An IPAddress may be there before its Service is, for as long as a request may take. */
 const ORPHAN_MS = 60_000;
 /** A Service that is just being written has no object yet: its claims are freed only when seen this often. */
@@ -50,37 +52,49 @@ export class AllocationRepair {
   }
 
   start(): void {
-    const { clock, reader } = this.#options;
+    const { clock, reader, log } = this.#options;
     reader().onChange(IP_ADDRESSES, (object, old) => this.#checkRecord((object ?? old)!.metadata.name));
-    const pass = () => {
-      this.run();
-      clock.after(PASS_MS, pass, { background: true });
-    };
+    const pass = () =>
+      void this.run()
+        .catch(error => log.warn('allocations not checked', { error: messageOf(error) }))
+        .then(() => clock.after(PASS_MS, pass, { background: true }));
     pass();
   }
 
-  /** One pass over everything. */
-  run(): void {
-    const { addresses, ports, reader } = this.#options;
-    const services = reader().list(SERVICES) as readonly Service[];
-    for (const service of services) {
+  /** One pass over everything, in slices: requests are served between them. */
+  async run(): Promise<void> {
+    const { addresses, ports, reader, clock } = this.#options;
+    let sliceMs = clock.monotonic();
+    const each = async <T>(items: Iterable<T>, check: (item: T) => void) => {
+      for (const item of items) {
+        check(item);
+        if (clock.monotonic() - sliceMs < SLICE_MS) continue;
+        await new Promise(resolve => setImmediate(resolve));
+        sliceMs = clock.monotonic();
+      }
+    };
+    await each([...reader().list(SERVICES)], ({ metadata }) => {
+      // As it is by now.
+      const service = reader().get(SERVICES, metadata.namespace ?? '', metadata.name) as Service | undefined;
+      if (!service) return;
       for (const address of clusterIpsOf(service)) this.#checkAddress(service, address);
       this.#checkPorts(service);
-    }
-    const used = new Set(services.flatMap(service => clusterIpsOf(service).map(ip => `${ip} ${ownerOf(service)}`)));
-    for (const service of services) for (const port of nodePortsOf(service)) used.add(`${port} ${ownerOf(service)}`);
-    const leaks = (owners: ReadonlyMap<string | number, Owner>) =>
-      [...owners].filter(([key, owner]) => owner !== RESERVED && !used.has(`${key} ${owner}`));
+    });
     const found = new Set<string>();
-    for (const [address, owner] of leaks(addresses.owners()) as [string, Owner][])
+    await each([...addresses.owners()], ([address, owner]) => {
+      if (owner === RESERVED || this.#holds(owner, address)) return;
       this.#leaked({ what: `address ${address}`, found }, () => {
         addresses.free(address, owner);
         addresses.record(address);
       });
-    for (const [port, owner] of leaks(ports.owners()) as [number, Owner][])
-      this.#leaked({ what: `port ${port}`, found }, () => ports.free(port, owner));
+    });
+    await each([...ports.owners()], ([port, owner]) => {
+      const service = this.#serviceOf(owner);
+      if (!service || !nodePortsOf(service).includes(port))
+        this.#leaked({ what: `port ${port}`, found }, () => ports.free(port, owner));
+    });
     for (const suspect of this.#suspects.keys()) if (!found.has(suspect)) this.#suspects.delete(suspect);
-    for (const { metadata } of reader().list(IP_ADDRESSES)) this.#checkRecord(metadata.name);
+    await each([...reader().list(IP_ADDRESSES)], ({ metadata }) => this.#checkRecord(metadata.name));
   }
 
   #leaked({ what, found }: { what: string; found: Set<string> }, free: () => void): void {
@@ -142,7 +156,7 @@ export class AllocationRepair {
     const object = reader().get(IP_ADDRESSES, '', address) as IPAddress | undefined;
     const owner = addresses.ownerOf(address);
     const service = owner && this.#serviceOf(owner);
-    if (service && clusterIpsOf(service).some(ip => canonicalIp(ip) === address)) {
+    if (service && this.#holds(owner, address)) {
       if (object && isRightRecord(object, owner)) return;
       const named = `[${familyOf(address)}]: ${address}`;
       if (!object || !isSameParent(object, owner))
@@ -179,6 +193,11 @@ export class AllocationRepair {
         'IPAddressNotAllocated',
         `IPAddress: ${address} for Service ${parentOf(object)} appears to have leaked: cleaning up`,
       );
+  }
+
+  #holds(owner: Owner, address: string): boolean {
+    const service = this.#serviceOf(owner);
+    return service !== undefined && clusterIpsOf(service).some(ip => canonicalIp(ip) === address);
   }
 
   #serviceOf(owner: Owner): Service | undefined {
