@@ -1,5 +1,6 @@
 /** Just enough of an API server for agents under test: objects in memory, list, watch, merge patch. No validation. */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { KubeList, KubeObject, WatchEvent } from '../../src/api/meta.ts';
 import { keyOf } from '../../src/api/meta.ts';
 import { notFound } from '../../src/base/errors.ts';
@@ -7,6 +8,8 @@ import { BoundedQueue } from '../../src/base/queue.ts';
 import type { PatchType, ResourceId, Target, Transport, WatchOptions } from '../../src/client/transport.ts';
 
 export class FakeApi implements Transport {
+  /** By resource: how late watches tell. */
+  readonly lagMs = new Map<string, number>();
   readonly #objects = new Map<string, Map<string, KubeObject>>();
   readonly #watchers = new Map<string, Set<BoundedQueue<WatchEvent>>>();
   readonly #history: { of: string; revision: number; event: WatchEvent }[] = [];
@@ -54,7 +57,11 @@ export class FakeApi implements Transport {
       if (of === id && revision > Number(options.resourceVersion ?? 0)) queue.push(event);
     signal.addEventListener('abort', () => queue.close(), { once: true });
     try {
-      yield* queue;
+      for await (const event of queue) {
+        const lagMs = this.lagMs.get(id);
+        if (lagMs !== undefined) await sleep(lagMs);
+        yield event;
+      }
     } finally {
       watchers.delete(queue);
     }

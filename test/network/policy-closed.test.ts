@@ -91,7 +91,10 @@ describe('pods stay closed', { skip: !root }, () => {
     return count;
   }
 
-  async function start(name: string): Promise<{ count: { heard: number }; stop: () => void; pod: ProbedPod }> {
+  async function start(
+    name: string,
+    before = () => {},
+  ): Promise<{ count: { heard: number }; stop: () => void; pod: ProbedPod }> {
     const uid = `closed-${name}`;
     const shape = { namespace: 'x', name, labels: { app: 'server' }, ports: [], uid };
     bed.api.put(PODS, podObject(shape, one!));
@@ -100,6 +103,7 @@ describe('pods stay closed', { skip: !root }, () => {
     // Addresses are given in turn.
     const stop = hammer(`10.244.0.${next}`);
     await sleep(30);
+    before();
     const { ips } = await one!.network.attach({ uid, namespace: 'x', name, netnsPath: netnsPath(netns) });
     assert.deepEqual(ips, [`10.244.0.${next}`]);
     next++;
@@ -114,15 +118,23 @@ describe('pods stay closed', { skip: !root }, () => {
     stop();
   });
 
-  test('at its start, with policies made a moment before', async () => {
-    for (let i = 0; i < 5; i++) {
-      // The first one arms the table; later ones are changes.
-      put(policy('deny', 'x', { podSelector: {}, policyTypes: i % 2 ? ['Ingress'] : ['Ingress', 'Egress'] }));
-      const { count, stop } = await start(`fresh-${i}`);
-      await sleep(100);
+  test('at its start, with policies made a moment before, however late watches tell', async () => {
+    for (let i = 0; i < 6; i++) {
+      // Half of the times the node has no table yet.
+      if (i % 2 === 0) {
+        bed.api.lagMs.clear();
+        bed.api.remove(NETWORK_POLICIES, 'x/deny');
+        await until(() => !exists(new Nftables(one!.namespace)));
+      }
+      for (const late of ['networkpolicies', 'pods']) bed.api.lagMs.set(late, 400);
+      const { count, stop } = await start(`fresh-${i}`, () =>
+        put(policy('deny', 'x', { podSelector: {}, policyTypes: i % 3 ? ['Ingress'] : ['Ingress', 'Egress'] })),
+      );
+      await sleep(150);
       assert.equal(count.heard, 0);
       stop();
     }
+    bed.api.lagMs.clear();
   });
 
   let victim: Awaited<ReturnType<typeof start>>;
@@ -283,6 +295,10 @@ describe('pods stay closed', { skip: !root }, () => {
     assert.equal(await askUdp(far!.netns, '10.244.0.200', PORT, { timeoutMs: 150 }), 'timeout');
   });
 });
+
+function exists(nft: Nftables): boolean {
+  return nft.run('list tables').includes('coxswain-policy');
+}
 
 function has(nft: Nftables, address: string): boolean {
   try {
