@@ -29,9 +29,9 @@ test('a gap warns who creates, or refuses', () => {
       attributes: { resource, group, subresource, name: 'x' },
       warn: (text: string) => warnings.push(text),
     } as unknown as AdmissionRequest);
-  ask('CREATE', 'networkpolicies', 'networking.k8s.io');
-  ask('UPDATE', 'networkpolicies', 'networking.k8s.io');
-  assert.deepEqual(warnings, ['network policies are not enforced yet']);
+  ask('CREATE', 'resourceclaims', 'resource.k8s.io');
+  ask('UPDATE', 'resourceclaims', 'resource.k8s.io');
+  assert.deepEqual(warnings, ['devices are not allocated yet']);
   assert.throws(() => ask('UPDATE', 'pods', '', 'resize'), {
     message: 'pods "x" is forbidden: containers are not resized in place yet',
   });

@@ -16,8 +16,6 @@ interface Gap {
 const DEVICES = 'devices are not allocated yet';
 
 export const GAPS: readonly Gap[] = [
-  { of: 'networkpolicies.networking.k8s.io', says: 'network policies are not enforced yet' },
-  { of: 'apiservices.apiregistration.k8s.io', says: 'aggregated APIs are not served yet' },
   { of: 'horizontalpodautoscalers.autoscaling', says: 'nothing is scaled automatically yet' },
   { of: 'certificatesigningrequests.certificates.k8s.io', says: 'no signer issues certificates yet' },
   { of: 'resourceclaims.resource.k8s.io', says: DEVICES },
