@@ -6,8 +6,18 @@
 import { createHash } from 'node:crypto';
 import { apiGroupOrder } from '../api/resources.ts';
 import type { ResourceInfo, SubresourceInfo } from '../api/schema.ts';
+import type { ExternalVersion } from './aggregation/aggregator.ts';
 import { compareVersions } from './customresources/version-order.ts';
 import { apiVersionOf, type ResourceTable } from './resource-table.ts';
+
+/** Group-versions that other servers serve. */
+export interface External {
+  readonly version: number;
+  readonly versions: readonly ExternalVersion[];
+}
+
+/** Of the groups of custom resources. */
+const CUSTOM_PRIORITY = 1000;
 
 export interface Document {
   readonly value: unknown;
@@ -17,18 +27,21 @@ export interface Document {
 
 export class Discovery {
   readonly #table: ResourceTable;
+  readonly #external: External | undefined;
   readonly #documents = new Map<string, Document | undefined>();
   /** Of the table, when the documents were made. */
   #version = 0;
 
-  constructor(table: ResourceTable) {
+  constructor(table: ResourceTable, external?: External) {
     this.#table = table;
+    this.#external = external;
   }
 
   /** The document of a path without its trailing slash; `aggregated` only matters for /api and /apis. */
   find(path: string, aggregated: boolean): Document | undefined {
-    if (this.#version !== this.#table.version) this.#documents.clear();
-    this.#version = this.#table.version;
+    const version = this.#table.version + (this.#external?.version ?? 0);
+    if (this.#version !== version) this.#documents.clear();
+    this.#version = version;
     const id = `${path}?${aggregated}`;
     if (!this.#documents.has(id)) {
       const value = aggregated ? this.#aggregated(path) : this.#plain(path);
@@ -62,9 +75,18 @@ export class Discovery {
       if (!known) others.push({ group, versions: [version] });
       else if (!known.versions.includes(version)) known.versions.push(version);
     }
+    const priorities = new Map<string, number>();
+    for (const { group, version, priority } of this.#external?.versions ?? []) {
+      const known = groups.find(other => other.group === group) ?? others.find(other => other.group === group);
+      if (!known) others.push({ group, versions: [version] });
+      else if (!known.versions.includes(version)) known.versions.push(version);
+      priorities.set(group, Math.max(priority, priorities.get(group) ?? 0));
+    }
     // Several definitions may share a group.
     for (const { versions } of others) versions.sort(compareVersions);
-    return [...groups, ...others.sort((a, b) => (a.group < b.group ? -1 : 1))];
+    const priority = (group: string) => priorities.get(group) ?? CUSTOM_PRIORITY;
+    others.sort((a, b) => priority(b.group) - priority(a.group) || (a.group < b.group ? -1 : 1));
+    return [...groups, ...others];
   }
   #infos(group: string, version: string): ResourceInfo[] {
     return this.#table.infos.filter(info => info.group === group && info.version === version);
@@ -112,33 +134,40 @@ export class Discovery {
       metadata: {},
       items: wanted.map(({ group, versions }) => ({
         metadata: { ...(group === '' ? {} : { name: group }), creationTimestamp: null },
-        versions: versions.map(version => ({
-          version,
-          freshness: 'Current',
-          resources: this.#infos(group, version).map(info => ({
-            resource: info.resource,
-            responseKind: kindDocument(info),
-            scope: info.namespaced ? 'Namespaced' : 'Cluster',
-            singularResource: info.singular,
-            verbs: info.verbs,
-            ...(info.shortNames.length > 0 ? { shortNames: info.shortNames } : {}),
-            ...(info.categories.length > 0 ? { categories: info.categories } : {}),
-            ...(info.subresources.length > 0
-              ? {
-                  subresources: [...info.subresources]
-                    .sort((a, b) => (a.name < b.name ? -1 : 1))
-                    .map(sub => ({
-                      subresource: sub.name,
-                      responseKind: kindDocument(sub.kind ?? info),
-                      verbs: sub.verbs,
-                    })),
-                }
-              : {}),
-          })),
-        })),
+        versions: versions.map(version => this.#aggregatedVersion(group, version)),
       })),
     };
   }
+  #aggregatedVersion(group: string, version: string): unknown {
+    const external = this.#external?.versions.find(one => one.group === group && one.version === version);
+    const own = this.#infos(group, version);
+    if (external && own.length === 0)
+      return { version, freshness: external.isFresh ? 'Current' : 'Stale', resources: external.resources };
+    return { version, freshness: 'Current', resources: own.map(aggregatedResource) };
+  }
+}
+
+function aggregatedResource(info: ResourceInfo): unknown {
+  return {
+    resource: info.resource,
+    responseKind: kindDocument(info),
+    scope: info.namespaced ? 'Namespaced' : 'Cluster',
+    singularResource: info.singular,
+    verbs: info.verbs,
+    ...(info.shortNames.length > 0 ? { shortNames: info.shortNames } : {}),
+    ...(info.categories.length > 0 ? { categories: info.categories } : {}),
+    ...(info.subresources.length > 0
+      ? {
+          subresources: [...info.subresources]
+            .sort((a, b) => (a.name < b.name ? -1 : 1))
+            .map(sub => ({
+              subresource: sub.name,
+              responseKind: kindDocument(sub.kind ?? info),
+              verbs: sub.verbs,
+            })),
+        }
+      : {}),
+  };
 }
 
 function kindDocument({ group, version, kind }: { group: string; version: string; kind: string }) {

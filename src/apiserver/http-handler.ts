@@ -8,6 +8,7 @@ import { KUBERNETES_VERSION } from '../base/cluster-defaults.ts';
 import { ApiError, internalError, unauthorized } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { metrics, type SeriesHandle } from '../base/metrics.ts';
+import type { Aggregator } from './aggregation/aggregator.ts';
 import type { Discovery } from './discovery.ts';
 import type { Exchange } from './exchange.ts';
 import type { Health } from './health.ts';
@@ -55,6 +56,8 @@ export interface HttpHandlerOptions {
   readonly authorize: (attributes: RequestAttributes) => void | Promise<void>;
   readonly resources: ResourceHandler;
   readonly discovery: Discovery;
+  /** Knows the extension servers that requests are forwarded to. */
+  readonly aggregator?: Aggregator | undefined;
   readonly openapi: OpenapiService;
   readonly health: Health;
   /** Documents by which others verify service account tokens. */
@@ -92,9 +95,12 @@ export class HttpHandler {
       const request = withUser(attributes, user);
       const waiting = this.#options.authorize(request);
       if (waiting) await waiting;
-      const answering = attributes.isResource
-        ? this.#options.resources.handle(context, request, routed)
-        : this.#document(context, routed);
+      const extension = this.#options.aggregator?.find(routed.path);
+      const answering = extension
+        ? extension.forward(context, user)
+        : attributes.isResource
+          ? this.#options.resources.handle(context, request, routed)
+          : this.#document(context, routed);
       if (answering) await answering;
     } catch (error) {
       this.fail(context, error);

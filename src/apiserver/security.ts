@@ -14,6 +14,7 @@ import { ensureBootstrapObjects } from './admission/bootstrap-objects.ts';
 import type { AdmissionContext } from './admission/context.ts';
 import { admissionPlugins } from './admission/registry.ts';
 import { ResourceQuota } from './admission/resource-quota.ts';
+import { Aggregator } from './aggregation/aggregator.ts';
 import { AllocationRepair } from './allocators/allocation-repair.ts';
 import { ClusterAddresses } from './allocators/cluster-addresses.ts';
 import { ensureKubernetesService, keepKubernetesService } from './allocators/kubernetes-service.ts';
@@ -75,6 +76,7 @@ export interface Security {
   readonly connectHandlers: readonly ConnectHandler[];
   /** Bodies of `/.well-known/openid-configuration` and `/openid/v1/jwks`. */
   readonly openid: () => { configuration: object; keys: object };
+  readonly aggregator: Aggregator;
   /** Writes what is missing of the system's own objects; idempotent, and cheap when nothing is. */
   bootstrap(): Promise<void>;
 }
@@ -114,7 +116,9 @@ export function createSecurity(options: SecurityOptions): Security {
     ...tokenHandlers({ authenticator, tokens, audiences, reader, clock }),
     ...podHandlers({ reader, transport, stored, clock }),
   ];
+  const aggregator = new Aggregator({ reader, transport, pki, clock, random, log });
   return {
+    aggregator,
     authenticators: [authenticator],
     authorizer,
     admission,
@@ -126,11 +130,12 @@ export function createSecurity(options: SecurityOptions): Security {
       await ensureBootstrapObjects(reader(), transport());
       const { serviceCidrs: cidrs, advertise } = options;
       const kubernetes = { reader, transport, clock, log, cidrs, advertise };
-      await Promise.all([policy.bootstrap(), ensureKubernetesService(kubernetes)]);
+      await Promise.all([policy.bootstrap(), ensureKubernetesService(kubernetes), aggregator.bootstrap()]);
       keepKubernetesService(kubernetes);
       policy.watchAggregation();
       new AllocationRepair({ addresses, ports, reader, transport, clock, log }).start();
       quota.start();
+      aggregator.start();
     },
   };
 }

@@ -10,6 +10,7 @@ import { type Logger, silentLogger } from '../base/log.ts';
 import { type Random, systemRandom } from '../base/random.ts';
 import type { ResourceId, Transport } from '../client/transport.ts';
 import type { Store } from '../store/store.ts';
+import type { Aggregator } from './aggregation/aggregator.ts';
 import { forbiddenRequest } from './authz/denial.ts';
 import { Caches } from './cache.ts';
 import { CustomResources } from './customresources/custom-resources.ts';
@@ -49,6 +50,8 @@ export interface ApiServerOptions {
   readonly connectHandlers?: readonly ConnectHandler[];
   /** Bodies of `/.well-known/openid-configuration` and `/openid/v1/jwks`. */
   readonly openid?: () => { configuration: object; keys: object };
+  /** Without one no APIService is acted on. */
+  readonly aggregator?: Aggregator;
   readonly log?: Logger;
   readonly clock?: Clock;
   readonly random?: Random;
@@ -99,7 +102,8 @@ export class ApiServer {
       authenticators: options.authenticators ?? [{ authenticate: () => LOOPBACK_USER }],
       authorize: attributes => this.authorize(attributes),
       resources: this.#resources,
-      discovery: new Discovery(this.table),
+      discovery: new Discovery(this.table, options.aggregator),
+      aggregator: options.aggregator,
       openapi: new OpenapiService(KUBERNETES_VERSION.git, this.table),
       health: this.#health,
       openid: options.openid,
@@ -185,6 +189,7 @@ export class ApiServer {
   /** Closes the listeners and every connection; the store is the caller's. */
   async close(): Promise<void> {
     this.#stop.abort();
+    this.#options.aggregator?.close();
     this.caches.close();
     await Promise.all(this.#listeners.map(listener => listener.close()));
   }

@@ -2,6 +2,7 @@
 
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
+import { pathSegmentName } from '../machinery/names.ts';
 import { addInvalid, type Errors, requireText } from '../machinery/validation.ts';
 import type { APIService } from './v1.gen.ts';
 
@@ -10,6 +11,8 @@ export const apiService = defineKind<APIService>({
   version: 'v1',
   kind: 'APIService',
   unconditionalUpdate: false,
+  // `v1.` stands for the core group.
+  validateName: pathSegmentName,
   defaults: object => {
     if (object.spec?.service) object.spec.service.port ??= 443;
   },

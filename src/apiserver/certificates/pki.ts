@@ -47,6 +47,8 @@ export interface Pki {
   issueServer(subject: Subject, names: readonly string[]): KeyPair;
   /** A client certificate kept in the PKI directory under `name`, renewed when near expiry. */
   ensureClient(name: string, subject: Subject): Promise<KeyPair>;
+  /** Who the API server is towards extension servers: a client certificate, and the authority of its own that vouches for it. */
+  ensureFrontProxy(): Promise<{ readonly ca: string; readonly client: KeyPair }>;
   /** A serving certificate kept in the PKI directory, renewed when near expiry or when its names change. */
   ensureServer(name: string, subject: Subject, names: readonly string[]): Promise<KeyPair>;
 }
@@ -69,24 +71,29 @@ export async function ensurePki(directory: string, options: PkiOptions): Promise
   const clock = options.clock ?? systemClock;
   await mkdir(directory, { recursive: true, mode: 0o700 });
 
-  const authorityPair = await stored(join(directory, 'ca.pem'), async () => {
-    const { privateKey, publicKey } = newKey();
-    const request = {
-      subject: { commonName: 'kubernetes' },
-      usages: ['authority' as const],
-      ...validity(clock, AUTHORITY_YEARS),
-    };
-    return { certificate: issueCertificate(request, publicKey, { selfKey: privateKey }), key: keyPem(privateKey) };
-  });
-  const issuer: Issuer = { certificate: authorityPair.certificate, privateKey: createPrivateKey(authorityPair.key) };
+  const authority = async (name: string, commonName: string): Promise<Issuer> => {
+    const pair = await stored(join(directory, `${name}.pem`), async () => {
+      const { privateKey, publicKey } = newKey();
+      const request = { subject: { commonName }, usages: ['authority' as const], ...validity(clock, AUTHORITY_YEARS) };
+      return { certificate: issueCertificate(request, publicKey, { selfKey: privateKey }), key: keyPem(privateKey) };
+    });
+    return { certificate: pair.certificate, privateKey: createPrivateKey(pair.key) };
+  };
+  const issuer = await authority('ca', 'kubernetes');
 
-  const issue = (usage: 'server' | 'client', subject: Subject, names: readonly string[]) =>
-    issueKeyPair({ subject, names, usages: [usage], ...validity(clock, 1) }, issuer);
-  const kept = (name: string, usage: 'server' | 'client', subject: Subject, names: readonly string[]) =>
+  const issue = (usage: 'server' | 'client', subject: Subject, names: readonly string[], by = issuer) =>
+    issueKeyPair({ subject, names, usages: [usage], ...validity(clock, 1) }, by);
+  const kept = (
+    name: string,
+    usage: 'server' | 'client',
+    subject: Subject,
+    names: readonly string[],
+    by: Issuer = issuer,
+  ) =>
     stored(
       join(directory, `${name}.pem`),
-      async () => issue(usage, subject, names),
-      pair => isCurrent(pair, { issuer, subject, names, nowMs: clock.now() }),
+      async () => issue(usage, subject, names, by),
+      pair => isCurrent(pair, { issuer: by, subject, names, nowMs: clock.now() }),
     );
   const [server, kubeletClient, signing] = await Promise.all([
     kept('apiserver', 'server', { commonName: 'kube-apiserver' }, options.sans),
@@ -100,13 +107,18 @@ export async function ensurePki(directory: string, options: PkiOptions): Promise
   ]);
   const privateKey = createPrivateKey(signing.key);
   return {
-    ca: authorityPair.certificate,
+    ca: issuer.certificate,
     server,
     kubeletClient,
     serviceAccountKey: { privateKey, publicKey: createPublicKey(privateKey) },
     issueClient: subject => issue('client', subject, []),
     issueServer: (subject, names) => issue('server', subject, names),
     ensureClient: (name, subject) => kept(name, 'client', subject, []),
+    async ensureFrontProxy() {
+      const by = await authority('front-proxy-ca', 'front-proxy-ca');
+      const subject = { commonName: 'front-proxy-client' };
+      return { ca: by.certificate, client: await kept('front-proxy-client', 'client', subject, [], by) };
+    },
     ensureServer: (name, subject, names) => kept(name, 'server', subject, names),
   };
 }

@@ -1,0 +1,198 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import * as https from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import type { TLSSocket } from 'node:tls';
+import type { KubeObject } from '../../api/meta.ts';
+import { systemClock } from '../../base/clock.ts';
+import { silentLogger } from '../../base/log.ts';
+import { systemRandom } from '../../base/random.ts';
+import { ENDPOINT_SLICES, SERVICES } from '../../client/resources.ts';
+import { openMemoryStore } from '../../store/memory.ts';
+import { ensurePki, type Pki } from '../certificates/pki.ts';
+import { LOOPBACK_USER, type StoredObjects } from '../request.ts';
+import { createSecurity } from '../security.ts';
+import { ApiServer } from '../server.ts';
+
+// biome-ignore lint/suspicious/noExplicitAny: tests look into objects freely
+type Any = any;
+
+const API_SERVICES = { group: 'apiregistration.k8s.io', version: 'v1', resource: 'apiservices' };
+const GROUP = 'metrics.example.dev';
+
+let directory: string;
+let pki: Pki;
+let extension: https.Server;
+let server: ApiServer;
+let port: number;
+let frontCa = '';
+const seen: { url: string; user: unknown; groups: unknown; subject: string }[] = [];
+
+async function eventually<T>(look: () => Promise<T | undefined> | T | undefined): Promise<T> {
+  for (let wait = 0; wait < 250; wait++) {
+    const found = await look();
+    if (found !== undefined) return found;
+    await new Promise(resolve => setTimeout(resolve, 20));
+  }
+  assert.fail('not in time');
+}
+
+function get(path: string, headers: Record<string, string> = {}): Promise<{ status: number; body: Any }> {
+  const { key, certificate } = pki.issueClient({ commonName: 'jane', organizations: ['system:masters'] });
+  return new Promise((resolve, reject) => {
+    https
+      .get({ host: '127.0.0.1', port, path, key, cert: certificate, ca: pki.ca, headers }, reply => {
+        let text = '';
+        reply.on('data', part => (text += part));
+        reply.on('end', () => {
+          let body: Any = text;
+          try {
+            body = JSON.parse(text);
+          } catch {
+            // Text it is.
+          }
+          resolve({ status: reply.statusCode ?? 0, body });
+        });
+      })
+      .on('error', reject);
+  });
+}
+
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'cox-aggregation-'));
+  pki = await ensurePki(directory, { sans: ['127.0.0.1'] });
+  const late: { server?: ApiServer } = {};
+  const security = createSecurity({
+    reader: () => late.server!.reader,
+    transport: () => late.server!.transport(LOOPBACK_USER),
+    pki,
+    serviceCidrs: ['10.96.0.0/12'],
+    nodePortRange: { first: 30000, last: 32767 },
+    advertise: { address: '172.30.0.1', port: 6443 },
+    clock: systemClock,
+    random: systemRandom,
+    log: silentLogger,
+  });
+  server = await ApiServer.open({ store: openMemoryStore(), ...security });
+  late.server = server;
+  await security.bootstrap();
+  ({ port } = await server.listen(
+    { host: '127.0.0.1', port: 0 },
+    { key: pki.server.key, cert: pki.server.certificate, ca: pki.ca },
+  ));
+  const api = server.transport(LOOPBACK_USER);
+  const map: Any = await api.get({
+    of: { group: '', version: 'v1', resource: 'configmaps' },
+    namespace: 'kube-system',
+    name: 'extension-apiserver-authentication',
+  });
+  frontCa = map.data['requestheader-client-ca-file'];
+  assert.deepEqual(JSON.parse(map.data['requestheader-allowed-names']), ['front-proxy-client']);
+
+  const { key, certificate } = pki.issueServer({ commonName: 'extension' }, ['extension.default.svc']);
+  extension = https.createServer(
+    { key, cert: certificate, ca: frontCa, requestCert: true, rejectUnauthorized: true },
+    (request, reply) => {
+      const { subject } = (request.socket as TLSSocket).getPeerCertificate();
+      const { 'x-remote-user': user, 'x-remote-group': groups } = request.headers;
+      seen.push({ url: request.url!, user, groups, subject: String(subject.CN) });
+      reply.setHeader('content-type', 'application/json');
+      if (request.url === '/apis') return void reply.writeHead(404).end('{}');
+      if (request.url === `/apis/${GROUP}/v1`)
+        return void reply.end(
+          JSON.stringify({
+            kind: 'APIResourceList',
+            apiVersion: 'v1',
+            groupVersion: `${GROUP}/v1`,
+            resources: [
+              { name: 'samples', singularName: 'sample', namespaced: true, kind: 'Sample', verbs: ['get', 'list'] },
+            ],
+          }),
+        );
+      reply.end(JSON.stringify({ kind: 'SampleList', apiVersion: `${GROUP}/v1`, metadata: {}, items: [] }));
+    },
+  );
+  await new Promise<void>(resolve => extension.listen(0, '127.0.0.1', resolve));
+});
+after(async () => {
+  extension.closeAllConnections();
+  extension.close();
+  await server.close();
+  await rm(directory, { recursive: true, force: true });
+});
+
+test('our own groups have APIServices', async () => {
+  const api = server.transport(LOOPBACK_USER);
+  const local: Any = await api.get({ of: API_SERVICES, name: 'v1.apps' });
+  assert.equal(local.status.conditions[0].reason, 'Local');
+  assert.ok(await api.get({ of: API_SERVICES, name: 'v1.' }));
+});
+
+test('an extension server is found, forwarded to in the name of the user, and missed when it is gone', async () => {
+  const api = server.transport(LOOPBACK_USER);
+  await api.create({ of: API_SERVICES }, {
+    apiVersion: 'apiregistration.k8s.io/v1',
+    kind: 'APIService',
+    metadata: { name: `v1.${GROUP}` },
+    spec: {
+      group: GROUP,
+      version: 'v1',
+      groupPriorityMinimum: 100,
+      versionPriority: 100,
+      service: { name: 'extension', namespace: 'default', port: 443 },
+      caBundle: Buffer.from(pki.ca).toString('base64'),
+    },
+  } as unknown as KubeObject);
+  const available = async (): Promise<Any> => {
+    const object: Any = await api.get({ of: API_SERVICES, name: `v1.${GROUP}` });
+    return object.status?.conditions?.find((condition: Any) => condition.type === 'Available');
+  };
+  const reason = (wanted: string) =>
+    eventually(async () => ((await available())?.reason === wanted ? true : undefined));
+  await reason('ServiceNotFound');
+  assert.equal((await get(`/apis/${GROUP}/v1/samples`)).status, 503);
+  await api.create({ of: SERVICES, namespace: 'default' }, {
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { name: 'extension' },
+    spec: { ports: [{ port: 443, targetPort: 8443 }] },
+  } as unknown as KubeObject);
+  await reason('MissingEndpoints');
+  await api.create({ of: ENDPOINT_SLICES, namespace: 'default' }, {
+    apiVersion: 'discovery.k8s.io/v1',
+    kind: 'EndpointSlice',
+    metadata: { name: 'extension-1', labels: { 'kubernetes.io/service-name': 'extension' } },
+    addressType: 'IPv4',
+    endpoints: [{ addresses: ['10.0.0.1'], conditions: { ready: false } }],
+    ports: [{ port: (extension.address() as AddressInfo).port, name: '' }],
+  } as unknown as KubeObject);
+  // The test's server listens on loopback, which slices may not name: the address is put in past validation.
+  const stored = api as unknown as StoredObjects;
+  await stored.modify({ of: ENDPOINT_SLICES, namespace: 'default', name: 'extension-1' }, copy => {
+    (copy as Any).endpoints = [{ addresses: ['127.0.0.1'], conditions: { ready: true } }];
+  });
+  await reason('Passed');
+  const listed = await get(`/apis/${GROUP}/v1/namespaces/default/samples?limit=5`, { 'x-remote-user': 'root' });
+  assert.equal(listed.status, 200);
+  assert.equal(listed.body.kind, 'SampleList');
+  const last = seen.at(-1)!;
+  assert.equal(last.url, `/apis/${GROUP}/v1/namespaces/default/samples?limit=5`);
+  assert.equal(last.user, 'jane');
+  assert.match(String(last.groups), /system:masters/);
+  assert.equal(last.subject, 'front-proxy-client');
+  const groups = (await get('/apis')).body.groups.map((group: Any) => group.name);
+  assert.equal(groups.at(-1), GROUP);
+  assert.equal((await get(`/apis/${GROUP}`)).body.preferredVersion.version, 'v1');
+  const accept = 'application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList';
+  const merged = (await get('/apis', { accept })).body.items.find((item: Any) => item.metadata.name === GROUP);
+  assert.equal(merged.versions[0].freshness, 'Current');
+  assert.equal(merged.versions[0].resources[0].resource, 'samples');
+  await api.delete({ of: SERVICES, namespace: 'default', name: 'extension' });
+  await reason('ServiceNotFound');
+  assert.equal((await get(`/apis/${GROUP}/v1/samples`)).status, 503);
+  await api.delete({ of: API_SERVICES, name: `v1.${GROUP}` });
+  await eventually(async () => ((await get(`/apis/${GROUP}/v1/samples`)).status === 404 ? true : undefined));
+});
