@@ -30,6 +30,11 @@ needed='
 /usr/bin/ceph-mds:ceph-mds:a server of cephfs volumes in tests
 /usr/bin/ceph:ceph-common:a server of cephfs volumes in tests
 /usr/bin/ceph-fuse:ceph-fuse:mounts cephfs volumes in tests
+/usr/bin/qemu-system-x86_64:qemu-system-x86:runs tests on Debian's kernel
+/usr/sbin/depmod:kmod:modules of that kernel
+/usr/bin/cpio:cpio:the disk that kernel starts from
+/usr/sbin/rpc.nfsd:nfs-kernel-server:a server of nfs volumes in tests
+/sbin/mount.nfs:nfs-common:mounts nfs volumes in tests
 /usr/bin/curl:curl:asks node ports in tests
 /usr/sbin/haproxy:haproxy:the data plane of Ingress
 /usr/bin/zstd:zstd:unpacks images in tests
