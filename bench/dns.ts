@@ -1,5 +1,6 @@
 /**
- * Cluster DNS under load: answers a second, processor time and memory of our server and, beside it, of a bare
+ * Cluster DNS under load: answers a second, processor time and memory of our server (names of the cluster; names of others,
+ * from its cache) and, beside it, of a bare
  * `node:dgram` echo as the floor. The generator is a process of its own on the same machine, keeps a fixed number of
  * queries in flight over several sockets on 127.0.0.1 and walks through the names, as dnsperf does.
  *
@@ -14,6 +15,7 @@ import { parseArgs } from 'node:util';
 import { silentLogger } from '../src/base/log.ts';
 import { ClusterFixture, namespace, service, slice } from '../src/dns/cluster-fixture.ts';
 import { decodeMessage, encodeQuery, TYPE } from '../src/dns/message.ts';
+import { NameServerFixture } from '../src/dns/name-server-fixture.ts';
 import { DnsServer } from '../src/dns/server.ts';
 import { parseAddress } from '../src/sys/address.ts';
 import { DatagramBatch, openDatagramSocket } from '../src/sys/datagram-batch.ts';
@@ -25,6 +27,7 @@ const { values } = parseArgs({
     names: { type: 'string', default: '1000' },
     'in-flight': { type: 'string', default: '256' },
     port: { type: 'string' },
+    suffix: { type: 'string', default: 'default.svc.cluster.local' },
   },
 });
 const seconds = Number(values.seconds);
@@ -33,7 +36,7 @@ const inFlight = Number(values['in-flight']);
 const LOCALHOST = '127.0.0.1';
 const SOCKETS = 4;
 
-const nameOf = (index: number): string => `service-${index % names}.default.svc.cluster.local`;
+const nameOf = (index: number): string => `service-${index % names}.${values.suffix}`;
 
 async function serve(): Promise<void> {
   const cluster = new ClusterFixture();
@@ -55,6 +58,26 @@ async function serve(): Promise<void> {
   await cluster.start(stop.signal);
   void server.run(stop.signal);
   process.send!({ port: (await server.bound).port });
+  reportUsage();
+}
+
+// Names of others: the first question of each goes to an upstream in this process, all others to the cache.
+async function cached(): Promise<void> {
+  const upstream = await NameServerFixture.start(name => ({ answers: [`${name}. 3600 A 192.0.2.1`] }), { after() {} });
+  const stop = new AbortController();
+  const cluster = new ClusterFixture();
+  const server = new DnsServer({
+    informers: cluster,
+    listen: { addresses: [LOCALHOST], port: 0 },
+    corefile: `. {\n kubernetes cluster.local\n forward . ${upstream.address}\n cache\n loadbalance\n}\n`,
+    log: silentLogger,
+  });
+  await cluster.start(stop.signal);
+  void server.run(stop.signal);
+  const { port } = await server.bound;
+  for (let index = 0; index < names; index++)
+    await server.resolve(encodeQuery({ id: index, name: nameOf(index), type: TYPE.A }), 'udp', LOCALHOST);
+  process.send!({ port });
   reportUsage();
 }
 
@@ -143,10 +166,10 @@ async function heard<T>(from: ChildProcess): Promise<T> {
 async function main(): Promise<void> {
   const self = fileURLToPath(import.meta.url);
   const shared = ['--seconds', String(seconds), '--names', String(names), '--in-flight', String(inFlight)];
-  const measure = async (role: string): Promise<void> => {
-    const server = fork(self, ['--role', role, ...shared]);
+  const measure = async (role: string, ...more: string[]): Promise<void> => {
+    const server = fork(self, ['--role', role, ...shared, ...more]);
     const { port } = await heard<{ port: number }>(server);
-    const generator = fork(self, ['--role', 'generate', '--port', String(port), ...shared]);
+    const generator = fork(self, ['--role', 'generate', '--port', String(port), ...shared, ...more]);
     await heard(generator);
     server.send('start');
     const { rate } = await heard<{ rate: number }>(generator);
@@ -161,10 +184,12 @@ async function main(): Promise<void> {
   };
   console.log(`${names} names, ${inFlight} queries in flight, ${seconds} s each; budget 60,000 answers/s`);
   await measure('serve');
+  await measure('cached', '--suffix', 'example.com');
   await measure('echo');
 }
 
 if (values.role === 'serve') await serve();
+else if (values.role === 'cached') await cached();
 else if (values.role === 'echo') await echo();
 else if (values.role === 'generate') await generate(Number(values.port));
 else await main();

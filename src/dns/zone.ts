@@ -9,8 +9,9 @@ import { isIP, isIPv4, isIPv6 } from 'node:net';
 import type { Namespace, Service } from '../api/core/v1.gen.ts';
 import type { Endpoint } from '../api/discovery/v1.gen.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
+import { Authority, OURS } from './authority.ts';
 import { type ClusterRecords, clusterIpsOf, serviceKeysOf } from './cluster-records.ts';
-import { type Answer, AnswerWriter, FLAG, RCODE, TYPE } from './message.ts';
+import { type Answer, AnswerWriter, RCODE, TYPE } from './message.ts';
 import { FormatError, labelsOf } from './name.ts';
 import { isWithin, wireOf } from './records.ts';
 import { addressOfReverse, canonical } from './reverse-name.ts';
@@ -41,13 +42,10 @@ export interface ZoneOptions {
 
 const SCHEMA_VERSION = '1.1.0';
 const SCHEMA_TTL_SECONDS = 28_800;
-const SOA = { refreshSeconds: 7200, retrySeconds: 1800, expireSeconds: 86_400 };
 const CNAME_CHAIN_MAX = 8;
 const DNS_SERVICE = 'kube-system/kube-dns';
 // What is remembered: other types of a name would be as many entries as a stranger cares to ask for.
 const REMEMBERED_TYPES: ReadonlySet<number> = new Set([TYPE.A, TYPE.AAAA, TYPE.SRV]);
-
-const OURS = { flags: FLAG.AA } as const;
 
 /** One address and port behind a name. */
 interface Target {
@@ -63,7 +61,6 @@ export class Zone {
   readonly #options: ZoneOptions;
   readonly #records: ClusterRecords;
   readonly #ttlSeconds: number;
-  readonly #clock: Clock;
   readonly #domain: string;
   readonly #domainLabels: readonly string[];
   readonly #reverseZones: readonly { readonly text: string; readonly wire: string }[];
@@ -71,9 +68,8 @@ export class Zone {
   // By the question's name in wire form; a name has few types, so they are searched in turn.
   readonly #answers = new Map<string, { readonly type: number; readonly answer: Answer }[]>();
   readonly #namesByService = new Map<string, Set<string>>();
-  readonly #negatives = new Map<string, Answer>();
   readonly #unsubscribe: () => void;
-  #serial: number;
+  readonly #authority: Authority;
 
   constructor(options: ZoneOptions) {
     this.#options = options;
@@ -86,8 +82,7 @@ export class Zone {
       .sort((a, b) => b.wire.length - a.wire.length);
     this.#fallthrough = options.fallthrough.map(wireOf);
     this.#ttlSeconds = options.ttlSeconds;
-    this.#clock = options.clock ?? systemClock;
-    this.#serial = Math.floor(this.#clock.now() / 1000);
+    this.#authority = new Authority({ ttlSeconds: options.ttlSeconds, clock: options.clock ?? systemClock });
     if (options.pods === 'verified') this.#records.followPods();
     this.#unsubscribe = this.#records.subscribe(key => this.#forget(key));
   }
@@ -118,14 +113,14 @@ export class Zone {
       return this.#reverse(name, labels, type);
     // A label that holds a dot or other odd bytes is no Kubernetes name, and text forms must not blur it into one.
     const inside = labels.slice(0, rest);
-    if (!inside.every(isPlain)) return this.#negative(RCODE.NXDOMAIN, name, this.#domain);
+    if (!inside.every(isPlain)) return this.#authority.deny(RCODE.NXDOMAIN, name, this.#domain);
     const text = labels.join('.');
     if (inside.length === 0) return this.#apex(name, text, type);
     const kind = inside[inside.length - 1]!;
     if (kind === 'svc') return this.#service(name, text, inside, type);
     if (kind === 'pod') return this.#pod(name, text, inside, type);
     if (kind === 'dns-version' && inside.length === 1) {
-      if (type !== TYPE.TXT) return this.#negative(RCODE.NOERROR, name, this.#domain);
+      if (type !== TYPE.TXT) return this.#authority.deny(RCODE.NOERROR, name, this.#domain);
       const version = Buffer.from(SCHEMA_VERSION);
       return new AnswerWriter(text)
         .record('answer', text, TYPE.TXT, SCHEMA_TTL_SECONDS, writer =>
@@ -142,12 +137,12 @@ export class Zone {
         type,
       );
     }
-    return this.#negative(RCODE.NXDOMAIN, name, this.#domain);
+    return this.#authority.deny(RCODE.NXDOMAIN, name, this.#domain);
   }
 
   #apex(name: string, text: string, type: number): Answer {
-    if (type === TYPE.SOA) return this.#soa(new AnswerWriter(text), 'answer', this.#domain).finish(OURS);
-    if (type !== TYPE.NS) return this.#negative(RCODE.NOERROR, name, this.#domain);
+    if (type === TYPE.SOA) return this.#authority.soa(new AnswerWriter(text), 'answer', this.#domain).finish(OURS);
+    if (type !== TYPE.NS) return this.#authority.deny(RCODE.NOERROR, name, this.#domain);
     const { host, ips } = this.#nameServer();
     const writer = new AnswerWriter(text).record('answer', text, TYPE.NS, this.#ttlSeconds, out => out.name(host));
     for (const ip of ips) writer.address('additional', host, ip, this.#ttlSeconds);
@@ -156,8 +151,8 @@ export class Zone {
 
   #service(name: string, text: string, inside: readonly string[], type: number): Answer {
     const found = this.#findService(inside);
-    if (found === undefined) return this.#negative(RCODE.NXDOMAIN, name, this.#domain);
-    if (found === 'nothing here') return this.#negative(RCODE.NOERROR, name, this.#domain);
+    if (found === undefined) return this.#authority.deny(RCODE.NXDOMAIN, name, this.#domain);
+    if (found === 'nothing here') return this.#authority.deny(RCODE.NOERROR, name, this.#domain);
     // Chains depend on further objects, or on upstream servers, and are made each time.
     if ('alias' in found) return this.#alias(name, text, type);
     const answer =
@@ -243,19 +238,19 @@ export class Zone {
     const [namespace, label] = [inside.at(-2), inside.at(-3)];
     const { pods } = this.#options;
     if (inside.length > 3 || pods === 'disabled' || (namespace !== undefined && !this.#shows(namespace)))
-      return this.#negative(RCODE.NXDOMAIN, name, this.#domain);
-    if (label === undefined) return this.#negative(RCODE.NOERROR, name, this.#domain);
+      return this.#authority.deny(RCODE.NXDOMAIN, name, this.#domain);
+    if (label === undefined) return this.#authority.deny(RCODE.NOERROR, name, this.#domain);
     const four = label.replaceAll('-', '.');
     const ip = isIPv4(four) ? four : label.replaceAll('-', ':');
     if (!isIP(ip) || (pods === 'verified' && !this.#records.hasPod(namespace!, ip)))
-      return this.#negative(RCODE.NXDOMAIN, name, this.#domain);
+      return this.#authority.deny(RCODE.NXDOMAIN, name, this.#domain);
     return this.#addresses(name, text, [{ ip, port: undefined, host: text }], type);
   }
 
   #addresses(name: string, text: string, targets: readonly Target[], type: number): Answer {
     const wanted = type === TYPE.A ? isIPv4 : type === TYPE.AAAA ? isIPv6 : undefined;
     const ips = wanted ? [...new Set(targets.map(target => target.ip))].filter(ip => wanted(ip)) : [];
-    if (ips.length === 0) return this.#negative(RCODE.NOERROR, name, this.#domain);
+    if (ips.length === 0) return this.#authority.deny(RCODE.NOERROR, name, this.#domain);
     const writer = new AnswerWriter(text);
     for (const ip of ips) writer.address('answer', text, ip, this.#ttlSeconds);
     return writer.finish({ ...OURS, rotate: true });
@@ -263,7 +258,7 @@ export class Zone {
 
   #srv(name: string, text: string, targets: readonly Target[]): Answer {
     const usable = targets.filter(target => target.port !== undefined);
-    if (usable.length === 0) return this.#negative(RCODE.NOERROR, name, this.#domain);
+    if (usable.length === 0) return this.#authority.deny(RCODE.NOERROR, name, this.#domain);
     const writer = new AnswerWriter(text);
     const weight = Math.floor(100 / usable.length);
     const written = new Set<string>();
@@ -296,7 +291,7 @@ export class Zone {
       if ('alias' in found) {
         const target = found.alias.toLowerCase();
         if (type !== TYPE.A && type !== TYPE.AAAA && type !== TYPE.CNAME)
-          return this.#negative(RCODE.NOERROR, name, this.#domain);
+          return this.#authority.deny(RCODE.NOERROR, name, this.#domain);
         if (passed.has(target) || passed.size > CNAME_CHAIN_MAX) break;
         writer.record('answer', owner, TYPE.CNAME, this.#ttlSeconds, out => out.name(found.alias));
         if (type === TYPE.CNAME) return writer.finish(OURS);
@@ -309,7 +304,7 @@ export class Zone {
       break;
     }
     const answer = writer.finish(OURS);
-    return answer.answers > 0 ? answer : this.#negative(RCODE.NOERROR, name, this.#domain);
+    return answer.answers > 0 ? answer : this.#authority.deny(RCODE.NOERROR, name, this.#domain);
   }
 
   #insideLabels(text: string): string[] | undefined {
@@ -328,12 +323,12 @@ export class Zone {
     const hosts = ip === undefined ? [] : this.#hostsOf(ip);
     const text = labels.join('.');
     if (hosts.length === 0) {
-      if (text !== zone) return this.#negative(RCODE.NXDOMAIN, name, zone);
+      if (text !== zone) return this.#authority.deny(RCODE.NXDOMAIN, name, zone);
       return type === TYPE.SOA
-        ? this.#soa(new AnswerWriter(text), 'answer', zone).finish(OURS)
-        : this.#negative(RCODE.NOERROR, name, zone);
+        ? this.#authority.soa(new AnswerWriter(text), 'answer', zone).finish(OURS)
+        : this.#authority.deny(RCODE.NOERROR, name, zone);
     }
-    if (type !== TYPE.PTR) return this.#negative(RCODE.NOERROR, name, zone);
+    if (type !== TYPE.PTR) return this.#authority.deny(RCODE.NOERROR, name, zone);
     const writer = new AnswerWriter(text);
     for (const host of hosts) writer.record('answer', text, TYPE.PTR, this.#ttlSeconds, out => out.name(host));
     return writer.finish(OURS);
@@ -372,38 +367,6 @@ export class Zone {
       : { host: `ns.dns.${this.#domain}`, ips: this.#options.addresses };
   }
 
-  #soa(writer: AnswerWriter, section: 'answer' | 'authority', zone: string): AnswerWriter {
-    return writer.record(section, zone, TYPE.SOA, this.#ttlSeconds, out =>
-      out
-        .name(`ns.dns.${zone}`)
-        .name(`hostmaster.${zone}`)
-        .uint32(this.#serial)
-        .uint32(SOA.refreshSeconds)
-        .uint32(SOA.retrySeconds)
-        .uint32(SOA.expireSeconds)
-        .uint32(this.#ttlSeconds),
-    );
-  }
-
-  // NXDOMAIN or NODATA. Its only reference into the question is the zone's offset, so names of one length share it.
-  #negative(rcode: number, name: string, zone: string): Answer {
-    const key = `${name.length} ${rcode} ${zone}`;
-    let answer = this.#negatives.get(key);
-    if (!answer) {
-      const above = name.length - zone.length - 2;
-      // A stand-in of the same length: full labels, and the rest in the last ones.
-      let stand = '';
-      for (let left = above; left > 0; ) {
-        const label = left > 64 ? Math.min(63, left - 3) : left - 1;
-        stand += `${'x'.repeat(label)}.`;
-        left -= label + 1;
-      }
-      answer = this.#soa(new AnswerWriter(stand + zone), 'authority', zone).finish({ ...OURS, rcode });
-      this.#negatives.set(key, answer);
-    }
-    return answer;
-  }
-
   #remember(serviceKey: string, name: string, type: number, answer: Answer): void {
     const known = this.#answers.get(name);
     if (known) known.push({ type, answer });
@@ -419,11 +382,8 @@ export class Zone {
       for (const name of names) this.#answers.delete(name);
       this.#namesByService.delete(serviceKey);
     }
-    const serial = Math.floor(this.#clock.now() / 1000);
-    if (serial === this.#serial) return;
-    this.#serial = serial;
-    this.#negatives.clear();
     // Remembered NODATA answers hold the old serial, which stays right for what they say.
+    this.#authority.renew();
   }
 }
 
