@@ -3,7 +3,7 @@
 import type { KubeObject } from '../api/meta.ts';
 import { CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, CSI_DRIVERS, STORAGE_CLASSES } from '../client/resources.ts';
 import type { ResourceId } from '../client/transport.ts';
-import { LOCAL_DRIVER } from '../localdriver/local-storage.ts';
+import { LOCAL_DRIVER } from '../localdriver/names.ts';
 
 /** Group of the certificates with which the driver's sidecars on the nodes make volumes and take snapshots. */
 export const NODE_STORAGE_GROUP = 'system:coxswain:storage';

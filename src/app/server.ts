@@ -25,6 +25,7 @@ import { keepCompiledCode } from './compile-cache.ts';
 import { Gateway } from './gateway.ts';
 import { openPki } from './pki.ts';
 import { ensureIngressPrerequisites } from './prerequisites.ts';
+import { ensureSnapshotDefinitions } from './snapshot-definitions.ts';
 
 export interface ServerConfig {
   readonly cluster: string;
@@ -114,6 +115,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
     clock,
   }).run(stop.signal);
   keepCompiledCode(clock);
+  void ensureSnapshotDefinitions(transport, { clock, log, signal: stop.signal });
   const gateway = new Gateway({
     informers,
     machineNetns: config.machineNetnsFd,

@@ -5,6 +5,7 @@ import { claimBytes } from '../api/machinery/volume.ts';
 import type { KubeObject } from '../api/meta.ts';
 import { PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES } from '../client/resources.ts';
 import type { ResourceId } from '../client/transport.ts';
+import { LOCAL_TOPOLOGY_KEY } from './names.ts';
 import type { SidecarContext } from './work.ts';
 
 export const SNAPSHOT_GROUP = 'snapshot.storage.k8s.io';
@@ -37,8 +38,22 @@ export interface VolumeSnapshotContent extends KubeObject {
   status?: { snapshotHandle?: string; readyToUse?: boolean; creationTime?: number; restoreSize?: number };
 }
 
+export interface ContentSource {
+  readonly request: {
+    readonly volume?: { readonly volumeId: string };
+    readonly snapshot?: { readonly snapshotId: string };
+  };
+  /** The only node that can copy it, when it lies on one. */
+  readonly node?: string;
+}
+
+const on = (node: string | undefined) => (node === undefined ? {} : { node });
+
 /** Rejects while the source is not ready, and says why. */
-export async function contentSource({ client, driver }: SidecarContext, claim: PersistentVolumeClaim) {
+export async function contentSource(
+  { client, driver }: SidecarContext,
+  claim: PersistentVolumeClaim,
+): Promise<ContentSource | undefined> {
   const source = claim.spec?.dataSource;
   if (!source) {
     if (claim.spec?.dataSourceRef)
@@ -59,7 +74,10 @@ export async function contentSource({ client, driver }: SidecarContext, claim: P
       throw new Error(`source claim ${source.name} and destination claim have different volume modes`);
     if (claimBytes(claim) < claimBytes(other))
       throw new Error(`error, new PVC request must be greater than or equal in size to the specified PVC data source`);
-    return { volume: { volumeId: volume.spec.csi.volumeHandle } };
+    const node = (volume.spec.nodeAffinity?.required?.nodeSelectorTerms ?? [])
+      .flatMap(({ matchExpressions = [] }) => matchExpressions)
+      .find(({ key }) => key === LOCAL_TOPOLOGY_KEY)?.values?.[0];
+    return { request: { volume: { volumeId: volume.spec.csi.volumeHandle } }, ...on(node) };
   }
   if (source.kind === 'VolumeSnapshot' && source.apiGroup === SNAPSHOT_GROUP) {
     const snapshot = await client.of<VolumeSnapshot>(VOLUME_SNAPSHOTS).get(namespace, source.name);
@@ -70,7 +88,8 @@ export async function contentSource({ client, driver }: SidecarContext, claim: P
       throw new Error(`snapshot ${source.name} is of driver ${content.spec.driver}, not ${driver}`);
     if (content.spec.volumeSnapshotRef.uid !== snapshot.metadata.uid)
       throw new Error(`snapshot ${source.name} is not bound to its content`);
-    return { snapshot: { snapshotId: content.status?.snapshotHandle ?? '' } };
+    const request = { snapshot: { snapshotId: content.status?.snapshotHandle ?? '' } };
+    return { request, ...on(content.metadata.labels?.[LOCAL_TOPOLOGY_KEY]) };
   }
   throw new Error(`the PVC source ${source.kind} is not supported by driver ${driver}`);
 }

@@ -16,12 +16,11 @@ import type { Transport } from '../client/transport.ts';
 import { GrpcClient, serveGrpc } from '../csi/grpc.ts';
 import { capacityReporter } from './capacity.ts';
 import { createDriver } from './driver.ts';
+import { LOCAL_DRIVER, LOCAL_TOPOLOGY_KEY } from './names.ts';
 import { provisioner } from './provisioner.ts';
 import { resizer } from './resizer.ts';
+import { snapshotter } from './snapshotter.ts';
 import { runSidecar, type SidecarContext } from './work.ts';
-
-export const LOCAL_DRIVER = 'cox-local';
-export const LOCAL_TOPOLOGY_KEY = 'cox-local/node';
 
 export interface LocalStorageOptions {
   readonly nodeName: string;
@@ -98,6 +97,7 @@ export class LocalStorage {
       await Promise.all([
         runSidecar('provisioner', context, provisioner(context), signal),
         runSidecar('resizer', context, resizer(context), signal),
+        runSidecar('snapshotter', context, snapshotter(context), signal),
         capacityReporter(context, { topology: { [LOCAL_TOPOLOGY_KEY]: nodeName } }).run(signal),
       ]);
       for (const server of servers) await server.close();

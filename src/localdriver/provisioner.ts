@@ -34,7 +34,7 @@ import {
 } from '../client/resources.ts';
 import { GRPC, GrpcError, isUncertain } from '../csi/grpc.ts';
 import { capabilityOf } from '../csi/names.ts';
-import { contentSource } from './content-source.ts';
+import { type ContentSource, contentSource } from './content-source.ts';
 import type { Sidecar, SidecarContext } from './work.ts';
 
 export const FINALIZER = 'external-provisioner.volume.kubernetes.io/finalizer';
@@ -100,7 +100,11 @@ export function provisioner(context: SidecarContext): Sidecar {
       `External provisioner is provisioning volume for claim "${keyOf(claim)}"`,
     );
     try {
-      const volume = await make(claim, { name, storageClass, selected, signal });
+      const source = await contentSource(context, claim);
+      // The scheduler cannot know where the source lies: it is told, and the pod comes to it.
+      if (source?.node !== undefined && nodeName !== undefined && source.node !== nodeName)
+        return await select(claim, source.node);
+      const volume = await make(claim, { name, storageClass, selected, source, signal });
       await client.of<PersistentVolume>(PERSISTENT_VOLUMES).create(untranslateVolume(volume, storageClass.provisioner));
       events.event(claim, 'Normal', 'ProvisioningSucceeded', `Successfully provisioned volume ${name}`);
     } catch (error) {
@@ -113,19 +117,16 @@ export function provisioner(context: SidecarContext): Sidecar {
       );
       // Another node may have room; where it is not known whether the disk was made, this one is asked again.
       const isFull = error instanceof GrpcError && error.code === GRPC.RESOURCE_EXHAUSTED;
-      if (isDelayed(storageClass) && (isFull || !isUncertain(error))) await deselect(claim);
+      if (isDelayed(storageClass) && (isFull || !isUncertain(error))) await select(claim, null);
       else throw error;
     }
   }
-  async function deselect(claim: PersistentVolumeClaim): Promise<void> {
+  /** Another node, or any. */
+  async function select(claim: PersistentVolumeClaim, node: string | null): Promise<void> {
+    const { namespace = '', name, resourceVersion } = claim.metadata;
     await client
       .of<PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIMS)
-      .patch(claim.metadata.namespace!, claim.metadata.name, {
-        metadata: {
-          resourceVersion: claim.metadata.resourceVersion,
-          annotations: { [SELECTED_NODE]: null },
-        },
-      });
+      .patch(namespace, name, { metadata: { resourceVersion, annotations: { [SELECTED_NODE]: node } } });
   }
   /** Immediate binding with a driver a node: the first to write its name has the claim. */
   async function compete(claim: PersistentVolumeClaim): Promise<string | undefined> {
@@ -145,11 +146,13 @@ export function provisioner(context: SidecarContext): Sidecar {
       name,
       storageClass,
       selected,
+      source,
       signal,
     }: {
       readonly name: string;
       readonly storageClass: StorageClass;
       readonly selected: string | undefined;
+      readonly source: ContentSource | undefined;
       readonly signal: AbortSignal;
     },
   ): Promise<PersistentVolume> {
@@ -163,7 +166,6 @@ export function provisioner(context: SidecarContext): Sidecar {
       csi: { driver, volumeHandle: '', ...(volumeMode === 'Block' ? {} : { fsType }) },
     };
     const requirement = requirementFor(storageClass, selected);
-    const source = await contentSource(context, claim);
     const attributes = claim.spec?.volumeAttributesClassName;
     const { volume } = await csi.call(
       'createVolume',
@@ -179,7 +181,7 @@ export function provisioner(context: SidecarContext): Sidecar {
         ),
         mutableParameters: attributes ? await attributesOf(attributes) : {},
         ...(requirement ? { accessibilityRequirements: requirement } : {}),
-        ...(source ? { volumeContentSource: source } : {}),
+        ...(source ? { volumeContentSource: source.request } : {}),
       },
       { signal },
     );

@@ -38,7 +38,7 @@ export interface Sidecar {
 
 const WORKERS = 8;
 const RETRY_MS_MIN = 500;
-const RETRY_MS_MAX = 60_000;
+const RETRY_MS_MAX = 15_000;
 
 export async function runSidecar(
   name: string,

@@ -5,6 +5,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parse } from 'yaml';
+import { childrenOf } from '../../src/app/teardown.ts';
 import { detachLoopsBelow } from '../../src/sys/block-device.ts';
 import { type Cluster, root } from './cluster.ts';
 import { eventually } from './process.ts';
@@ -61,6 +62,7 @@ export class Cloud {
         String(pid),
         '-m',
         '-n',
+        '-p',
         '--',
         process.execPath,
         join(root, 'test', 'csi', 'cloud-driver.ts'),
@@ -83,7 +85,8 @@ export class Cloud {
     if (!child) return;
     this.#processes.delete(node);
     const ended = new Promise(resolve => child.once('exit', resolve));
-    child.kill('SIGKILL');
+    // Entering a PID namespace takes a process in between.
+    for (const { pid } of childrenOf(child.pid!)) process.kill(pid, 'SIGKILL');
     await ended;
   }
   async end(): Promise<void> {

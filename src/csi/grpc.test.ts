@@ -1,0 +1,76 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { GRPC, GrpcClient, GrpcError, isUncertain, serveGrpc } from './grpc.ts';
+import { CREATE_VOLUME, NODE_USAGE } from './messages.ts';
+import { decode, encode } from './protobuf.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'cox-grpc-'));
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+test('messages as protoc writes them', () => {
+  // name = "v", capacity_range { required_bytes = 300 }, parameters { a: b }
+  const bytes = Buffer.from('0a0176' + '120308ac02' + '22060a016112016' + '2', 'hex');
+  const value = { name: 'v', capacityRange: { requiredBytes: 300 }, parameters: { a: 'b' } };
+  assert.deepEqual(encode(CREATE_VOLUME, value), bytes);
+  const read = decode(CREATE_VOLUME, bytes);
+  assert.equal(read.name, 'v');
+  assert.equal(read.capacityRange?.requiredBytes, 300);
+  assert.deepEqual(read.parameters, { a: 'b' });
+  assert.deepEqual(read.volumeCapabilities, []);
+  assert.equal(read.volumeContentSource, undefined);
+});
+
+test('large and negative numbers, repeated messages, unknown fields, cut off messages', () => {
+  const usage = [
+    { total: 2 ** 52, available: -1, used: 0, unit: 1 },
+    { total: 5, unit: 2 },
+  ];
+  const bytes = encode(NODE_USAGE, { usage, volumeCondition: { abnormal: true, message: 'ä' } });
+  const unknown = Buffer.from('f83f01' + 'fa3f0261' + '62', 'hex');
+  const read = decode(NODE_USAGE, Buffer.concat([unknown, bytes]));
+  assert.deepEqual(read.usage[0], usage[0]);
+  assert.deepEqual(read.usage[1], { total: 5, unit: 2, available: 0, used: 0 });
+  assert.equal(read.volumeCondition?.message, 'ä');
+  assert.throws(() => decode(NODE_USAGE, bytes.subarray(0, bytes.length - 1)), /cut off/);
+});
+
+test('calls, errors, unknown methods, many at once, a server that comes back', async () => {
+  const socket = join(folder, 'a.sock');
+  let volumes = 0;
+  const handlers = {
+    getPluginInfo: () => ({ name: 'a', vendorVersion: '1', manifest: { k: 'v' } }),
+    createVolume: async ({ name }: { readonly name: string }) => {
+      volumes++;
+      return { volume: { volumeId: name, capacityBytes: 1 } };
+    },
+    deleteVolume: () => {
+      throw new GrpcError(GRPC.FAILED_PRECONDITION, 'still in use: ü');
+    },
+    probe: () => new Promise<never>(() => {}),
+  };
+  let server = await serveGrpc(socket, handlers);
+  const client = new GrpcClient(socket);
+  assert.deepEqual(await client.call('getPluginInfo', {}), { name: 'a', vendorVersion: '1', manifest: { k: 'v' } });
+  await assert.rejects(client.call('deleteVolume', { volumeId: 'x' }), {
+    message: 'rpc error: code = FailedPrecondition desc = still in use: ü',
+  });
+  await assert.rejects(client.call('getCapacity', {}), /Unimplemented/);
+  const all = await Promise.all(Array.from({ length: 100 }, (_, i) => client.call('createVolume', { name: `v${i}` })));
+  assert.equal(volumes, 100);
+  assert.equal(all[42]?.volume?.volumeId, 'v42');
+  const late = await client.call('probe', {}, { deadlineMs: 20 }).catch(error => error);
+  assert.equal(late.code, GRPC.DEADLINE_EXCEEDED);
+  assert.ok(isUncertain(late));
+  const cut = client.call('probe', {}).catch(error => error);
+  await client.call('getPluginInfo', {});
+  await server.close();
+  assert.ok(isUncertain(await cut), 'a server that dies leaves it open whether it acted');
+  await assert.rejects(client.call('getPluginInfo', {}), /Unavailable/);
+  server = await serveGrpc(socket, handlers);
+  assert.equal((await client.call('getPluginInfo', {})).name, 'a');
+  client.close();
+  await server.close();
+});
