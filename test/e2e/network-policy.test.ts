@@ -1,0 +1,121 @@
+/** NetworkPolicy with stock kubectl, real pods on two nodes: behind Services, node ports and probes. */
+
+import assert from 'node:assert/strict';
+import { before } from 'node:test';
+import { HTTP_READY, it, type Json, pod, service, useCluster, useNamespace } from './cluster.ts';
+import { eventually } from './process.ts';
+
+const cluster = useCluster();
+const ns = useNamespace(cluster, 'policy');
+const pods: Record<string, Json> = {};
+const IMAGE = 'coxswain/echo:1';
+
+const policy = (name: string, spec: object) => ({
+  apiVersion: 'networking.k8s.io/v1',
+  kind: 'NetworkPolicy',
+  metadata: { name },
+  spec,
+});
+
+before(
+  async () => {
+    const ports = { ports: [{ name: 'http', containerPort: 80 }] };
+    await cluster.apply(ns, [
+      pod('server', IMAGE, {
+        labels: { app: 'server' },
+        spec: { nodeName: 'node-1' },
+        container: { ...ports, ...HTTP_READY },
+      }),
+      pod('near', IMAGE, { labels: { role: 'friend' }, spec: { nodeName: 'node-1' } }),
+      pod('far', IMAGE, { labels: { role: 'friend' }, spec: { nodeName: 'node-2' } }),
+      pod('stranger', IMAGE, { labels: { role: 'stranger' }, spec: { nodeName: 'node-2' } }),
+      service('server', 'server', { type: 'NodePort', ports: [{ port: 80 }] }),
+    ]);
+    for (const name of ['server', 'near', 'far', 'stranger']) pods[name] = await cluster.readyPod(ns, name);
+  },
+  { timeout: 120_000 },
+);
+
+const urlOf = (address: string, port?: number) => `http://${address}${port ? `:${port}` : ''}/`;
+const reaches = async (from: string, url: string): Promise<boolean> =>
+  (await cluster.tryKubectl('-n', ns, 'exec', from, '--', 'timeout', '1', 'wget', '-q', '-O', '-', url)).code === 0;
+const becomes = (from: string, url: string, expected: boolean) =>
+  eventually(
+    `${from} ${expected ? 'reaches' : 'does not reach'} ${url}`,
+    async () => (await reaches(from, url)) === expected,
+  );
+
+it('default deny, and a rule by pod, port name and Service', cluster, async () => {
+  const server = urlOf(pods['server'].status.podIP);
+  for (const from of ['near', 'far', 'stranger']) assert.ok(await reaches(from, server), from);
+  const said = await cluster.kubectlWith(
+    { input: JSON.stringify(policy('deny', { podSelector: {}, policyTypes: ['Ingress'] })) },
+    ...['-n', ns, 'apply', '-f', '-'],
+  );
+  assert.doesNotMatch(said, /Warning/);
+  for (const from of ['near', 'far', 'stranger']) await becomes(from, server, false);
+
+  await cluster.apply(ns, [
+    policy('friends', {
+      podSelector: { matchLabels: { app: 'server' } },
+      ingress: [{ from: [{ podSelector: { matchLabels: { role: 'friend' } } }], ports: [{ port: 'http' }] }],
+    }),
+  ]);
+  const { clusterIP, ports } = (await cluster.json('-n', ns, 'get', 'service', 'server')).spec;
+  const nodes = (await cluster.json('get', 'nodes')).items as Json[];
+  const node1 = nodes.find(({ metadata }) => metadata.name === 'node-1').status.addresses[0].address;
+  for (const url of [server, urlOf(clusterIP), urlOf('server')])
+    for (const from of ['near', 'far']) await becomes(from, url, true);
+  // The pod is on the node asked, so its policy sees the client's own address.
+  await becomes('near', urlOf(node1, ports[0].nodePort), true);
+  await becomes('far', urlOf(node1, ports[0].nodePort), true);
+  for (const url of [server, urlOf(clusterIP), urlOf(node1, ports[0].nodePort)])
+    assert.ok(!(await reaches('stranger', url)), url);
+});
+
+it('the node reaches its pods: they stay ready', cluster, async () => {
+  const server = await cluster.json('-n', ns, 'get', 'pod', 'server');
+  assert.equal(server.status.conditions.find((one: Json) => one.type === 'Ready').status, 'True');
+});
+
+it('labels decide anew', cluster, async () => {
+  const server = urlOf(pods['server'].status.podIP);
+  await cluster.kubectl('-n', ns, 'label', 'pod', 'stranger', 'role=friend', '--overwrite');
+  await becomes('stranger', server, true);
+  await cluster.kubectl('-n', ns, 'label', 'pod', 'stranger', 'role=stranger', '--overwrite');
+  await becomes('stranger', server, false);
+});
+
+it(
+  'a pod that starts under default deny was never open, and names are found though all ways out are closed',
+  cluster,
+  async () => {
+    await cluster.apply(ns, [
+      policy('no-egress', { podSelector: { matchLabels: { app: 'quiet' } }, policyTypes: ['Egress'] }),
+    ]);
+    await cluster.apply(ns, [pod('quiet', IMAGE, { labels: { app: 'quiet' }, spec: { nodeName: 'node-2' } })]);
+    const quiet = await cluster.readyPod(ns, 'quiet');
+    assert.ok(!(await reaches('near', urlOf(quiet.status.podIP))));
+    assert.ok(!(await reaches('quiet', urlOf(pods['server'].status.podIP))));
+    const found = await cluster.tryKubectl(
+      '-n',
+      ns,
+      'exec',
+      'quiet',
+      '--',
+      'nslookup',
+      'server.policy.svc.cluster.local',
+    );
+    assert.match(found.stdout, /Address/);
+  },
+);
+
+it('without policies everything is open again, and no table is left', cluster, async () => {
+  await cluster.kubectl('-n', ns, 'delete', 'networkpolicies', '--all');
+  for (const from of ['near', 'stranger']) await becomes(from, urlOf(pods['server'].status.podIP), true);
+  await becomes('quiet', urlOf(pods['server'].status.podIP), true);
+  await eventually(
+    'no table',
+    async () => !(await cluster.onNode('node-1', 'nft', 'list', 'tables')).includes('coxswain-policy'),
+  );
+});
