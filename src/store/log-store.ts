@@ -139,7 +139,7 @@ export class LogStore implements Store {
     } else {
       const versions = this.#index.get(key);
       isNew = versions === undefined;
-      const version = versions && versions[versions.length - 1];
+      const version = versions?.[versions.length - 1];
       if (version && !version.deleted) [currentRevision, createRevision] = [version.revision, version.createRevision];
     }
     const holds =

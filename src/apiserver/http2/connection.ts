@@ -28,8 +28,8 @@ import {
   writeFrameHead,
 } from './frame.ts';
 import { HeaderDecoder } from './header-decoder.ts';
-import { encodeHeaders } from './header-encoder.ts';
 import { requestHead } from './request-head.ts';
+import { Sender } from './sender.ts';
 import { ServerStream, type StreamHost } from './stream.ts';
 
 /** Streams one connection may have at work: enough for a kubelet's or controller's watches. */
@@ -42,14 +42,8 @@ const CONNECTION_WINDOW_BYTES = 1024 * 1024;
 /** As they come, and as they stand for; upstream allows a megabyte of the latter. */
 const HEADER_BLOCK_BYTES_MAX = 64 * 1024;
 const HEADER_LIST_BYTES_MAX = 64 * 1024;
-/** What may wait in the socket before streams keep what they have. */
-const SOCKET_BYTES_MAX = 256 * 1024;
 /** Replies to pings and settings come on top: from here on nothing is read either. */
 const SOCKET_BYTES_PAUSE = 1024 * 1024;
-/** One stream's turn, when several have something to send. */
-const TURN_BYTES_MAX = 16 * FRAME_PAYLOAD_BYTES_MAX;
-/** What is copied together before it is written; of more, the socket takes the parts. */
-const JOINED_BYTES_MAX = 32 * 1024;
 const PREFACE_TIMEOUT_MS = 10_000;
 const GLITCHES_MAX = 1000;
 
@@ -80,38 +74,32 @@ export class ServerConnection implements StreamHost {
   #receiveWindow = CONNECTION_WINDOW_BYTES;
   #uncredited = 0;
 
-  #out: Buffer[] = [];
-  #outBytes = 0;
-  #flushing = false;
-  #sendWindow = INITIAL_WINDOW_BYTES;
-  #streamSendWindow = INITIAL_WINDOW_BYTES;
-  /** With something to send that neither their window nor anything that they know of forbids. */
-  readonly #sending = new Set<ServerStream>();
-  #peerTableChanged = true;
+  readonly #sender: Sender;
 
   constructor(socket: Duplex, options: { handle: StreamHandler; clock?: Clock }) {
     this.#socket = socket;
     this.#handle = options.handle;
+    this.#sender = new Sender(socket, { sentAll: stream => this.#sentAll(stream) });
     const { clock = systemClock } = options;
     const timer = clock.after(PREFACE_TIMEOUT_MS, () => this.#prefaced || socket.destroy(), { background: true });
     socket.on('data', (chunk: Buffer) => this.#receive(chunk));
     socket.on('drain', () => {
       if (socket.isPaused()) socket.resume();
-      this.#flush();
+      this.#sender.flush();
     });
     socket.on('end', () => this.#close());
     socket.once('close', () => {
       timer.cancel();
       this.#close();
     });
-    this.#write(
+    this.#sender.write(
       settingsFrame([
         [SETTING.concurrentStreamsMax, STREAMS_MAX],
         [SETTING.initialWindowSize, STREAM_WINDOW_BYTES],
         [SETTING.headerListSizeMax, HEADER_LIST_BYTES_MAX],
       ]),
     );
-    this.#write(
+    this.#sender.write(
       numbersFrame({ type: FRAME.windowUpdate, flags: 0, stream: 0 }, CONNECTION_WINDOW_BYTES - INITIAL_WINDOW_BYTES),
     );
   }
@@ -120,8 +108,8 @@ export class ServerConnection implements StreamHost {
   close(code: number = CODE.none): void {
     if (this.#closing) return;
     this.#closing = true;
-    this.#write(numbersFrame({ type: FRAME.goAway, flags: 0, stream: 0 }, this.#lastStream, code));
-    this.#flush();
+    this.#sender.write(numbersFrame({ type: FRAME.goAway, flags: 0, stream: 0 }, this.#lastStream, code));
+    this.#sender.flush();
     this.#socket.end();
     this.#close();
   }
@@ -249,17 +237,17 @@ export class ServerConnection implements StreamHost {
     this.#lastStream = id;
     if (this.#streams.size >= STREAMS_MAX || this.#atWork >= WORK_MAX) {
       this.#glitch();
-      return this.#write(numbersFrame({ ...RESET_HEAD, stream: id }, CODE.refusedStream));
+      return this.#sender.write(numbersFrame({ ...RESET_HEAD, stream: id }, CODE.refusedStream));
     }
     const headers = tooLarge ? TOO_LARGE : requestHead(fields);
     if (!headers) {
       this.#glitch();
-      return this.#write(numbersFrame({ ...RESET_HEAD, stream: id }, CODE.protocol));
+      return this.#sender.write(numbersFrame({ ...RESET_HEAD, stream: id }, CODE.protocol));
     }
     const stream = new ServerStream(this, {
       id,
       headers,
-      sendWindow: this.#streamSendWindow,
+      sendWindow: this.#sender.streamWindow,
       receiveWindow: STREAM_WINDOW_BYTES,
     });
     this.#streams.set(id, stream);
@@ -315,7 +303,7 @@ export class ServerConnection implements StreamHost {
       const value = readUint32(payload, at + 2);
       switch (payload.readUInt16BE(at)) {
         case SETTING.headerTableSize:
-          this.#peerTableChanged = true;
+          this.#sender.tableChanged();
           break;
         case SETTING.enablePush:
           if (value > 1) throw new ConnectionError(CODE.protocol, 'ENABLE_PUSH');
@@ -330,12 +318,12 @@ export class ServerConnection implements StreamHost {
       }
     }
     this.#glitch();
-    this.#write(numbersFrame({ type: FRAME.settings, flags: FLAG.ack, stream: 0 }));
+    this.#sender.write(numbersFrame({ type: FRAME.settings, flags: FLAG.ack, stream: 0 }));
   }
   #windowsChanged(value: number): void {
     if (value > WINDOW_BYTES_MAX) throw new ConnectionError(CODE.flowControl, 'INITIAL_WINDOW_SIZE');
-    const change = value - this.#streamSendWindow;
-    this.#streamSendWindow = value;
+    const change = value - this.#sender.streamWindow;
+    this.#sender.streamWindow = value;
     for (const stream of this.#streams.values()) {
       stream.sendWindow += change;
       if (stream.sendWindow > WINDOW_BYTES_MAX) throw new ConnectionError(CODE.flowControl, 'INITIAL_WINDOW_SIZE');
@@ -348,7 +336,7 @@ export class ServerConnection implements StreamHost {
     if (flags & FLAG.ack) return;
     const pong = Buffer.allocUnsafe(FRAME_HEAD_BYTES + 8);
     payload.copy(pong, writeFrameHead(pong, 0, { length: 8, type: FRAME.ping, flags: FLAG.ack, stream: 0 }));
-    this.#write(pong);
+    this.#sender.write(pong);
   }
   #windowUpdate(id: number, payload: Buffer): void {
     if (payload.length !== 4) throw new ConnectionError(CODE.frameSize, 'WINDOW_UPDATE');
@@ -357,9 +345,8 @@ export class ServerConnection implements StreamHost {
     const stream = this.#streams.get(id);
     if (more === 0 && id === 0) throw new ConnectionError(CODE.protocol, 'WINDOW_UPDATE by nothing');
     if (id === 0) {
-      this.#sendWindow += more;
-      if (this.#sendWindow > WINDOW_BYTES_MAX) throw new ConnectionError(CODE.flowControl, 'WINDOW_UPDATE');
-      this.#scheduleFlush();
+      if (this.#sender.window + more > WINDOW_BYTES_MAX) throw new ConnectionError(CODE.flowControl, 'WINDOW_UPDATE');
+      this.#sender.widen(more);
     } else if (stream) {
       stream.sendWindow += more;
       if (more === 0) this.reset(stream, CODE.protocol);
@@ -378,148 +365,33 @@ export class ServerConnection implements StreamHost {
     stream.uncredited += bytes;
     if (stream.received || stream.uncredited < STREAM_WINDOW_BYTES >> 1) return;
     stream.receiveWindow += stream.uncredited;
-    this.#write(numbersFrame({ type: FRAME.windowUpdate, flags: 0, stream: stream.id }, stream.uncredited));
+    this.#sender.write(numbersFrame({ type: FRAME.windowUpdate, flags: 0, stream: stream.id }, stream.uncredited));
     stream.uncredited = 0;
   }
   #creditConnection(bytes: number): void {
     this.#uncredited += bytes;
     if (this.#uncredited < CONNECTION_WINDOW_BYTES >> 1) return;
     this.#receiveWindow += this.#uncredited;
-    this.#write(numbersFrame({ type: FRAME.windowUpdate, flags: 0, stream: 0 }, this.#uncredited));
+    this.#sender.write(numbersFrame({ type: FRAME.windowUpdate, flags: 0, stream: 0 }, this.#uncredited));
     this.#uncredited = 0;
   }
 
   // Sending
 
-  sendHead(stream: ServerStream, status: number, headers: ReplyHeaders, { end }: { end: boolean }): void {
-    const block = this.#encode(status, headers);
-    const bytes = Buffer.allocUnsafe(headBytes(block));
-    writeHead(bytes, block, { stream: stream.id, end });
-    this.#write(bytes);
-    if (end) this.#sentAll(stream);
+  sendHead(stream: ServerStream, status: number, headers: ReplyHeaders, options: { end: boolean }): void {
+    this.#sender.sendHead(stream, status, headers, options);
   }
   sendReply(stream: ServerStream, status: number, headers: ReplyHeaders, body: readonly Buffer[]): void {
-    let size = 0;
-    for (const part of body) size += part.length;
-    const block = this.#encode(status, headers);
-    const head = headBytes(block);
-    const fits = size <= FRAME_PAYLOAD_BYTES_MAX && size <= stream.sendWindow && size <= this.#sendWindow;
-    if (!fits || this.#isCrowded()) {
-      const bytes = Buffer.allocUnsafe(head);
-      writeHead(bytes, block, { stream: stream.id, end: false });
-      this.#write(bytes);
-      stream.queue.push(...body);
-      stream.queuedBytes = size;
-      return this.sendQueued(stream);
-    }
-    const bytes = Buffer.allocUnsafe(head + FRAME_HEAD_BYTES + size);
-    writeHead(bytes, block, { stream: stream.id, end: false });
-    let at = writeFrameHead(bytes, head, { length: size, type: FRAME.data, flags: FLAG.endStream, stream: stream.id });
-    for (const part of body) {
-      part.copy(bytes, at);
-      at += part.length;
-    }
-    stream.sendWindow -= size;
-    this.#sendWindow -= size;
-    this.#write(bytes);
-    this.#sentAll(stream);
+    this.#sender.sendReply(stream, status, headers, body);
   }
   sendQueued(stream: ServerStream): void {
-    if (stream.sent || stream.closed || (stream.queuedBytes === 0 && !stream.ending)) return;
-    this.#sending.add(stream);
-    this.#scheduleFlush();
+    this.#sender.sendQueued(stream);
   }
   reset(stream: ServerStream, code: number): void {
-    this.#write(numbersFrame({ ...RESET_HEAD, stream: stream.id }, code));
+    this.#sender.write(numbersFrame({ ...RESET_HEAD, stream: stream.id }, code));
     this.#forget(stream);
   }
 
-  #encode(status: number, headers: ReplyHeaders): Buffer {
-    const afterSettings = this.#peerTableChanged;
-    this.#peerTableChanged = false;
-    return encodeHeaders(status, headers, { afterSettings });
-  }
-  #isCrowded(): boolean {
-    return this.#outBytes + this.#socket.writableLength > SOCKET_BYTES_MAX;
-  }
-  #write(bytes: Buffer): void {
-    if (this.#closed) return;
-    this.#out.push(bytes);
-    this.#outBytes += bytes.length;
-    this.#scheduleFlush();
-  }
-  // What is said in one turn goes out as one.
-  #scheduleFlush(): void {
-    if (this.#flushing) return;
-    this.#flushing = true;
-    process.nextTick(this.#flush);
-  }
-  readonly #flush = () => {
-    this.#flushing = false;
-    if (this.#closed || this.#socket.destroyed) return;
-    this.#takeTurns();
-    if (this.#out.length === 0) return;
-    const more = this.#writeOut();
-    // The rest of what is queued goes when the socket has drained; if it has at once, nobody will say so.
-    if (more && this.#sending.size > 0 && this.#sendWindow > 0) this.#scheduleFlush();
-  };
-  #writeOut(): boolean {
-    const out = this.#out;
-    const size = this.#outBytes;
-    const socket = this.#socket;
-    this.#out = [];
-    this.#outBytes = 0;
-    if (out.length === 1) return socket.write(out[0]!);
-    if (size <= JOINED_BYTES_MAX) return socket.write(Buffer.concat(out, size));
-    socket.cork();
-    let more = true;
-    for (const part of out) more = socket.write(part);
-    socket.uncork();
-    return more;
-  }
-  #takeTurns(): void {
-    for (const stream of this.#sending) {
-      if (this.#isCrowded() || (this.#sendWindow <= 0 && stream.queuedBytes > 0)) return;
-      this.#sending.delete(stream);
-      const size = Math.min(stream.queuedBytes, stream.sendWindow, this.#sendWindow, TURN_BYTES_MAX);
-      const isLast = stream.ending && size === stream.queuedBytes;
-      // Its own window is shut: it is back when that opens.
-      if (size <= 0 && !isLast) continue;
-      this.#writeData(stream, { size, isLast });
-      if (isLast) this.#sentAll(stream);
-      // Behind the others, whose turn comes first.
-      else if (stream.queuedBytes > 0 && !stream.closed) this.#sending.add(stream);
-    }
-  }
-  // The parts of a body stay where they are: only frame heads are put between them.
-  #writeData(stream: ServerStream, { size, isLast }: { size: number; isLast: boolean }): void {
-    let index = 0;
-    let offset = stream.queueOffset;
-    let rest = size;
-    do {
-      let length = Math.min(rest, FRAME_PAYLOAD_BYTES_MAX);
-      rest -= length;
-      const head = Buffer.allocUnsafe(FRAME_HEAD_BYTES);
-      const flags = isLast && rest === 0 ? FLAG.endStream : 0;
-      writeFrameHead(head, 0, { length, type: FRAME.data, flags, stream: stream.id });
-      this.#out.push(head);
-      this.#outBytes += FRAME_HEAD_BYTES + length;
-      while (length > 0) {
-        const part = stream.queue[index]!;
-        const some = Math.min(length, part.length - offset);
-        this.#out.push(some === part.length ? part : part.subarray(offset, offset + some));
-        offset += some;
-        length -= some;
-        if (offset === part.length) {
-          index++;
-          offset = 0;
-        }
-      }
-    } while (rest > 0);
-    stream.sendWindow -= size;
-    this.#sendWindow -= size;
-    stream.wasSent(size);
-  }
   #sentAll(stream: ServerStream): void {
     stream.sent = true;
     if (stream.received) return this.#done(stream);
@@ -532,7 +404,7 @@ export class ServerConnection implements StreamHost {
   }
   #forget(stream: ServerStream): void {
     this.#streams.delete(stream.id);
-    this.#sending.delete(stream);
+    this.#sender.forget(stream);
     // What it received and nobody read does not count any more.
     const unread = STREAM_WINDOW_BYTES - stream.receiveWindow - stream.uncredited;
     stream.wasClosed();
@@ -541,10 +413,9 @@ export class ServerConnection implements StreamHost {
   #close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#out = [];
+    this.#sender.stop();
     for (const stream of this.#streams.values()) stream.wasClosed();
     this.#streams.clear();
-    this.#sending.clear();
     if (!this.#closing) this.#socket.end();
   }
 }
@@ -556,24 +427,4 @@ function unpadded(flags: number, payload: Buffer): Buffer {
   const end = payload.length - 1 - (payload[0] ?? payload.length);
   if (end < 0) throw new ConnectionError(CODE.protocol, 'more padding than frame');
   return payload.subarray(1, 1 + end);
-}
-
-/** Size of the frames that carry a header block. */
-function headBytes(block: Buffer): number {
-  return block.length + FRAME_HEAD_BYTES * Math.max(1, Math.ceil(block.length / FRAME_PAYLOAD_BYTES_MAX));
-}
-
-function writeHead(target: Buffer, block: Buffer, { stream, end }: { stream: number; end: boolean }): void {
-  let at = 0;
-  let from = 0;
-  do {
-    const length = Math.min(block.length - from, FRAME_PAYLOAD_BYTES_MAX);
-    const isLast = from + length === block.length;
-    const type = from === 0 ? FRAME.headers : FRAME.continuation;
-    const flags = (from === 0 && end ? FLAG.endStream : 0) | (isLast ? FLAG.endHeaders : 0);
-    at = writeFrameHead(target, at, { length, type, flags, stream });
-    block.copy(target, at, from, from + length);
-    at += length;
-    from += length;
-  } while (from < block.length);
 }
