@@ -111,6 +111,12 @@ export class IngressBed {
       return undefined;
     }
   }
+  /** The newest child of the master. */
+  get workerPid(): number | undefined {
+    const master = this.masterPid;
+    if (master === undefined) return undefined;
+    return readFileSync(`/proc/${master}/task/${master}/children`, 'utf8').trim().split(' ').map(Number).at(-1);
+  }
   async close(): Promise<void> {
     await this.stopAgent();
     const pid = this.masterPid;

@@ -178,36 +178,36 @@ const words2 = (...lines: string[]): Line[] => lines.map(words);
 // What rules decide on must be what the backend sees: no `/public/../admin`.
 function normalising(): Line[] {
   return words2(
-    'http-request normalize-uri percent-decode-unreserved',
+    // Without `strict` HAProxy 2.6 ignores the rule when it has a condition.
+    'http-request normalize-uri percent-decode-unreserved strict if { path -m sub % }',
     'http-request normalize-uri path-strip-dot if { path -m sub /. }',
     'http-request normalize-uri path-strip-dotdot full if { path -m sub /. }',
   );
 }
 
 function headers({ trustsForwarded }: Listening): Line[] {
-  const port = '%[ssl_fc,iif(443,80)]';
-  const scheme = '%[ssl_fc,iif(https,http)]';
-  const absent = (name: string) => (trustsForwarded ? ['unless', '{', `req.hdr(${name})`, '-m', 'found', '}'] : []);
-  const set = (name: string, value: string, ...more: string[]): Line => [
-    'http-request',
-    'set-header',
-    name,
-    value,
-    ...more,
+  const add = (name: string, value: string): Line => [
+    ...['http-request', 'add-header', name, value],
+    ...(trustsForwarded ? ['unless', '{', `req.hdr(${name.toLowerCase()})`, '-m', 'found', '}'] : []),
   ];
   return [
-    ...(trustsForwarded ? words2('http-request set-src req.hdr_ip(x-forwarded-for,1)') : []),
-    set('X-Forwarded-For', '%[src]', ...absent('x-forwarded-for')),
-    set('X-Forwarded-Proto', scheme, ...absent('x-forwarded-proto')),
-    set('X-Forwarded-Host', '%[req.hdr(host)]', ...absent('x-forwarded-host')),
-    set('X-Forwarded-Port', port, ...absent('x-forwarded-port')),
-    set('X-Real-IP', '%[src]'),
+    // What clients say of themselves is believed only where that is asked for.
     ...words2(
-      'http-request del-header Proxy',
-      'http-request set-var(txn.request) req.hdr(x-request-id)',
-      'http-request set-var(txn.request) uuid if !{ var(txn.request) -m found }',
+      trustsForwarded
+        ? 'http-request set-src req.hdr_ip(x-forwarded-for,1)'
+        : 'http-request del-header x-forwarded- -m beg',
+      'http-request del-header x-real-ip',
+      'http-request del-header proxy',
     ),
-    set('X-Request-ID', '%[var(txn.request)]'),
+    add('X-Forwarded-For', '%[src]'),
+    add('X-Forwarded-Proto', '%[ssl_fc,iif(https,http)]'),
+    add('X-Forwarded-Host', '%[req.hdr(host)]'),
+    add('X-Forwarded-Port', '%[ssl_fc,iif(443,80)]'),
+    ...words2('http-request add-header X-Real-IP %[src]'),
+    ...words2(
+      'http-request add-header X-Request-ID %[uuid] unless { req.hdr(x-request-id) -m found }',
+      'http-request set-var(txn.request) req.hdr(x-request-id)',
+    ),
   ];
 }
 
