@@ -5,6 +5,8 @@
  */
 
 import { once } from 'node:events';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { silentLogger } from '../src/base/log.ts';
 import { inOrderOf } from '../src/proxy/endpoint-order.ts';
 import { entryOf, type ServiceEntry } from '../src/proxy/model.ts';
@@ -14,6 +16,9 @@ import { connectTcp } from '../src/sys/socket.ts';
 import { Bed } from '../test/network/bed.ts';
 import { endpoint, service, slice } from '../test/network/services.ts';
 import { median } from './measure.ts';
+
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc') as () => void;
 
 const COUNT = Number(process.argv[2] ?? 10_000);
 const BIG = 5000;
@@ -34,16 +39,22 @@ const addressOf = (i: number) => `10.250.${(i >> 8) & 255}.${i & 255}`;
 const ms = (value: number) => `${value.toFixed(2)} ms`;
 const megabytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(0)} MB`;
 
-/** What some work took: time, this process's CPU, and what it holds more afterwards. */
+function heldBytes(): number {
+  collectGarbage();
+  const { heapUsed, external } = process.memoryUsage();
+  return heapUsed + external;
+}
+
+/** What some work took: time, this process's processor time, and what it holds more afterwards. */
 async function measured(what: string, work: () => Promise<unknown>, budget = ''): Promise<void> {
-  const rss = process.memoryUsage().rss;
+  const held = heldBytes();
   const cpu = process.cpuUsage();
   const startMs = performance.now();
   await work();
   const tookMs = performance.now() - startMs;
   const { user, system } = process.cpuUsage(cpu);
   console.log(
-    `${what}: ${ms(tookMs)}; CPU ${((user + system) / 1000).toFixed(0)} ms; memory +${megabytes(process.memoryUsage().rss - rss)}${budget ? `   (budget ${budget})` : ''}`,
+    `${what}: ${ms(tookMs)}; CPU ${((user + system) / 1000).toFixed(0)} ms; memory held +${megabytes(heldBytes() - held)}${budget ? `   (budget ${budget})` : ''}`,
   );
 }
 
@@ -147,7 +158,6 @@ try {
     await backend.apply(current);
     await backend.prune(current);
   });
-  console.log(`resident memory at the end: ${megabytes(process.memoryUsage().rss)}`);
   backend.close();
 } finally {
   await bed.close();

@@ -26,15 +26,16 @@ export function staleAfter(changes: readonly Change[], family: 4 | 6): Stale {
     const old = new Map(framed(before?.frontends, family));
     const now = new Map(framed(after?.frontends, family));
     for (const [key, frontend] of new Map([...old, ...now])) {
-      if (frontend.protocol !== 'UDP' && frontend.affinitySeconds === undefined) continue;
       const current = now.get(key);
       const allowed = current ? allEndpoints(current) : [];
       const former = old.get(key);
-      if (before && former && !lostAny(former, allowed)) continue;
+      const moved = former !== undefined && current !== undefined && lostLocal(former, current);
+      if (before && former && !moved && !lostAny(allEndpoints(former), allowed)) continue;
       const at = `${frontend.address ?? ''} ${frontend.port}`;
       const kept = new Set(allowed.map(({ ip, port }) => `${ip} ${port}`));
       if (frontend.protocol === 'UDP') udp.set(at, kept);
-      if (frontend.affinitySeconds !== undefined) affinity.set(`${frontend.protocol} ${at}`, kept);
+      // Who of the clients is an outsider, and so may have local endpoints only, is not known here: all choose anew.
+      if (frontend.affinitySeconds !== undefined) affinity.set(`${frontend.protocol} ${at}`, moved ? new Set() : kept);
     }
   }
   return { udp, affinity };
@@ -42,8 +43,12 @@ export function staleAfter(changes: readonly Change[], family: 4 | 6): Stale {
 
 function framed(frontends: readonly Frontend[] | undefined, family: 4 | 6): [string, Frontend][] {
   return (frontends ?? [])
-    .filter(frontend => frontend.family === family)
+    .filter(frontend => frontend.family === family && isRemembered(frontend))
     .map(frontend => [`${frontend.address ?? ''} ${frontend.protocol} ${frontend.port}`, frontend]);
+}
+
+function isRemembered({ protocol, affinitySeconds }: Frontend): boolean {
+  return protocol === 'UDP' || affinitySeconds !== undefined;
 }
 
 function allEndpoints({ endpoints, localEndpoints }: Frontend): readonly Endpoint[] {
@@ -51,11 +56,15 @@ function allEndpoints({ endpoints, localEndpoints }: Frontend): readonly Endpoin
 }
 
 // A flow begun while there was no endpoint leads to the Service's own address: it counts as having lost it.
-function lostAny(former: Frontend, allowed: readonly Endpoint[]): boolean {
-  const had = allEndpoints(former);
+function lostAny(had: readonly Endpoint[], allowed: readonly Endpoint[]): boolean {
   if (had.length === 0) return true;
   const still = new Set(allowed.map(({ ip, port }) => `${ip} ${port}`));
   return had.some(({ ip, port }) => !still.has(`${ip} ${port}`));
+}
+
+function lostLocal(former: Frontend, current: Frontend): boolean {
+  if (current.localEndpoints === undefined) return false;
+  return former.localEndpoints === undefined || lostAny(former.localEndpoints, current.localEndpoints);
 }
 
 export function staleFlows(
