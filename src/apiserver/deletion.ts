@@ -60,6 +60,8 @@ export async function deleteObject(
   for (let attempt = 1; ; attempt++) {
     const current = registry.get(operation);
     checkPreconditions(served, current, options);
+    const preparing = served.custom?.prepare?.([current.object]);
+    if (preparing) await preparing;
     if (!admitted) await registry.admit(operation, 'DELETE', workingForm(served, current.object));
     admitted = true;
     const step = planDeletion(served, current.object, options, registry.clock.now());

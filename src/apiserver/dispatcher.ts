@@ -15,7 +15,7 @@ import { type ListQuery, type ListResult, listEntries } from './list.ts';
 import { jsonPatch, mergePatch, strategicMergePatch } from './patch.ts';
 import type { Operation, Outcome, Registry } from './registry.ts';
 import type { CreateHandler, RequestAttributes } from './request.ts';
-import { type Served, subresourceOf } from './resource-table.ts';
+import { type CustomShape, type Served, subresourceOf } from './resource-table.ts';
 import { compileSelector } from './selectors.ts';
 import { applyScale, scaleOf } from './subresources.ts';
 import { type Seen, type WatchQuery, watchEntries } from './watch.ts';
@@ -51,21 +51,24 @@ export class Dispatcher {
     this.#authorize = options.authorize;
   }
 
-  get(operation: Operation): Outcome {
+  get(operation: Operation): Outcome | Promise<Outcome> {
     this.#checkVerb(operation, 'get');
     const entry = this.registry.get(operation);
+    const preparing = operation.served.custom?.prepare?.([entry.object]);
+    if (preparing) return preparing.then(() => this.get(operation));
     return operation.attributes.subresource === 'scale' ? scaleOf(operation.served, entry.object) : entry;
   }
 
   list(operation: Operation, query: ListQuery & Selectors): Promise<ListResult> {
     this.#checkVerb(operation, 'list');
     const { served, attributes } = operation;
-    return listEntries(this.registry.caches, this.registry.cacheOf(served), {
+    const listing = listEntries(this.registry.caches, this.registry.cacheOf(served), {
       namespace: served.info.namespaced ? attributes.namespace : '',
       selector: this.#selector(operation, query),
       query,
       clock: this.#clock,
     });
+    return served.custom?.prepare ? preparedList(served.custom, listing) : listing;
   }
 
   watch(
@@ -75,7 +78,7 @@ export class Dispatcher {
   ): AsyncGenerator<Seen> {
     this.#checkVerb(operation, 'watch');
     const { served, attributes } = operation;
-    return watchEntries(
+    const seen = watchEntries(
       this.registry.caches,
       this.registry.cacheOf(served),
       {
@@ -85,6 +88,7 @@ export class Dispatcher {
       },
       { clock: this.#clock, signal: served.custom ? AbortSignal.any([signal, served.custom.ended]) : signal },
     );
+    return served.custom?.prepare ? preparedEvents(served.custom, seen) : seen;
   }
 
   /** Throws at once what it sees at once. */
@@ -237,6 +241,19 @@ export class Dispatcher {
     const subresource = subresourceOf(info, attributes.subresource);
     if (!subresource) throw failure(404, 'NotFound', UNKNOWN_RESOURCE);
     if (!subresource.verbs.includes(verb)) throw methodNotSupported(info, verb);
+  }
+}
+
+async function preparedList(custom: CustomShape, listing: Promise<ListResult>): Promise<ListResult> {
+  const result = await listing;
+  await custom.prepare!(result.entries.map(entry => entry.object));
+  return result;
+}
+
+async function* preparedEvents(custom: CustomShape, seen: AsyncGenerator<Seen>): AsyncGenerator<Seen> {
+  for await (const event of seen) {
+    if (event.type !== 'ERROR' && event.type !== 'BOOKMARK') await custom.prepare!([event.entry.object]);
+    yield event;
   }
 }
 

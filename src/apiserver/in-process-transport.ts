@@ -45,7 +45,7 @@ export class InProcessTransport implements Transport, StoredObjects {
 
   async get(target: Target): Promise<KubeObject> {
     const operation = await this.#operation('get', target);
-    return this.#shown(operation.served, this.#options.dispatcher.get(operation));
+    return this.#shown(operation.served, await this.#options.dispatcher.get(operation));
   }
   async list(target: Target, options: ListOptions = {}): Promise<KubeList> {
     const operation = await this.#operation('list', target, options.fieldSelector);

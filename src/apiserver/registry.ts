@@ -152,7 +152,8 @@ export class Registry {
       if (validating) await validating;
       const cache = this.cacheOf(served);
       const key = keyFor(served, object);
-      const next = canonical(storedForm(served, object));
+      const converting = served.custom?.toStored?.(object);
+      const next = canonical(storedForm(served, converting ? await converting : object));
       if (managedFields?.length) next.metadata.managedFields = managedFields;
       if (operation.dryRun) {
         if (cache.entries.has(key)) throw alreadyExists(served.info, object.metadata.name);
@@ -161,6 +162,8 @@ export class Registry {
       try {
         const entry = await this.caches.put(cache, key, { value: encode(next), object: next, expect: 'absent' });
         kept = true;
+        const preparing = served.custom?.prepare?.([entry.object]);
+        if (preparing) await preparing;
         return entry;
       } catch (error) {
         throw error instanceof ConflictError ? alreadyExists(served.info, object.metadata.name) : error;
@@ -200,6 +203,8 @@ export class Registry {
     const key = this.keyOf(operation);
     for (let attempt = 1; ; attempt++) {
       const current = this.get(operation);
+      const preparing = served.custom?.prepare?.([current.object]);
+      if (preparing) await preparing;
       const next = await produce(workingForm(served, current.object));
       const conditional = this.#checkPreconditions(operation, next, current);
       try {
@@ -258,7 +263,8 @@ export class Registry {
       for (const warning of kind?.warnings?.(object, old) ?? []) operation.warn(warning);
       const validating = this.#validate(admission);
       if (validating) await validating;
-      const next = canonical(storedForm(served, object));
+      const converting = served.custom?.toStored?.(object);
+      const next = canonical(storedForm(served, converting ? await converting : object));
       if (managedFields?.length) next.metadata.managedFields = managedFields;
       const value = encode(next);
       if (current.holds(value)) return current;
@@ -274,6 +280,8 @@ export class Registry {
       }
       const entry = await this.caches.put(cache, key, { value, object: next, expect: current.revision });
       kept = true;
+      const preparing = served.custom?.prepare?.([entry.object]);
+      if (preparing) await preparing;
       return entry;
     } finally {
       for (const claim of claims) kept ? claim.committed() : claim.failed();

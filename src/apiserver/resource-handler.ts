@@ -76,7 +76,7 @@ export class ResourceHandler {
     if (connect) return this.#connect(connect, request);
     switch (attributes.verb) {
       case 'get':
-        return this.#send(request, 200, this.#options.dispatcher.get(request.operation));
+        return this.#get(request);
       case 'list':
         return this.#list(request);
       case 'watch':
@@ -132,6 +132,12 @@ export class ResourceHandler {
     };
     context.code = 200;
     await handler.handle(connection);
+  }
+
+  #get(request: Request): void | Promise<void> {
+    const found = this.#options.dispatcher.get(request.operation);
+    if (found instanceof Promise) return found.then(outcome => this.#send(request, 200, outcome));
+    return this.#send(request, 200, found);
   }
 
   async #list(request: Request): Promise<void> {

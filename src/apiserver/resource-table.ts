@@ -24,6 +24,13 @@ export interface CustomShape {
   store(object: KubeObject): KubeObject;
   /** A stored object in this version, frozen; made once. */
   show(object: KubeObject): KubeObject;
+  /**
+   * With a conversion webhook: asks it for everything that `show` will need. Without having been asked for, `show` only
+   * renames the version.
+   */
+  prepare?(objects: readonly KubeObject[]): Promise<void> | undefined;
+  /** With a conversion webhook: the object in the storage version, for `store`. */
+  toStored?(object: KubeObject): Promise<KubeObject> | undefined;
   fields(scope: Scope): FieldTable;
   /** `openAPIV3Schema` of the version. */
   readonly published: object;

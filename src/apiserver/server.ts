@@ -38,6 +38,7 @@ import { LOOPBACK_USER } from './request.ts';
 import { ResourceHandler } from './resource-handler.ts';
 import { ResourceTable, type Served } from './resource-table.ts';
 import { handleUpgrade } from './upgrade.ts';
+import { WebhookClient } from './webhooks/client.ts';
 
 export interface ApiServerOptions {
   readonly store: Store;
@@ -65,6 +66,7 @@ export class ApiServer {
   readonly #options: ApiServerOptions;
   readonly #log: Logger;
   readonly #clock: Clock;
+  readonly #random: Random;
   readonly #health = new Health();
   readonly #handler: HttpHandler;
   readonly #resources: ResourceHandler;
@@ -76,6 +78,7 @@ export class ApiServer {
     this.#options = options;
     this.#log = options.log ?? silentLogger;
     this.#clock = options.clock ?? systemClock;
+    this.#random = options.random ?? systemRandom;
     this.caches = new Caches(options.store);
     this.reader = new CacheReader(this.table, this.caches);
     const registry = new Registry({
@@ -84,7 +87,7 @@ export class ApiServer {
       admission: options.admission ?? [],
       allocators: options.allocators ?? [],
       clock: this.#clock,
-      random: options.random ?? systemRandom,
+      random: this.#random,
     });
     this.dispatcher = new Dispatcher({
       registry,
@@ -136,7 +139,9 @@ export class ApiServer {
       table: this.table,
       reader: this.reader,
       transport: this.transport(LOOPBACK_USER),
+      webhooks: new WebhookClient({ reader: () => this.reader, random: this.#random }),
       clock: this.#clock,
+      random: this.#random,
       log: this.#log,
       signal: this.#stop.signal,
     }).open();

@@ -10,12 +10,15 @@ import type { KubeObject } from '../../api/meta.ts';
 import { type Clock, formatTime } from '../../base/clock.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import type { Random } from '../../base/random.ts';
 import { CUSTOM_RESOURCE_DEFINITIONS } from '../../client/resources.ts';
 import type { ResourceId, Transport } from '../../client/transport.ts';
 import type { Reader } from '../request.ts';
 import type { ResourceTable } from '../resource-table.ts';
+import type { WebhookClient } from '../webhooks/client.ts';
 import { conditionOf, desiredStatus, isEstablished, withConditions } from './definition-status.ts';
 import { servedResources } from './served-resources.ts';
+import { WebhookConverter } from './webhook-converter.ts';
 
 /** Instances whose finalizers hold them are looked at again after this. */
 const CLEANUP_RETRY_MS = 250;
@@ -26,7 +29,9 @@ export interface CustomResourcesOptions {
   readonly reader: Reader;
   /** In process, with all rights. */
   readonly transport: Transport;
+  readonly webhooks: WebhookClient;
   readonly clock: Clock;
+  readonly random: Random;
   readonly log: Logger;
   readonly signal: AbortSignal;
 }
@@ -80,7 +85,10 @@ export class CustomResources {
     if (before?.made === made) return;
     const stop = new AbortController();
     try {
-      this.#options.table.setCustom(uid, servedResources(definition, stop.signal));
+      this.#options.table.setCustom(
+        uid,
+        servedResources(definition, { ended: stop.signal, converter: this.#converter(definition) }),
+      );
     } catch (error) {
       this.#options.log.error('a custom resource cannot be served', {
         definition: definition.metadata.name,
@@ -90,6 +98,12 @@ export class CustomResources {
     }
     this.#serving.set(uid, { made, stop });
     before?.stop.abort();
+  }
+
+  #converter(definition: CustomResourceDefinition): WebhookConverter | undefined {
+    const { webhooks, random } = this.#options;
+    if (definition.spec.conversion?.strategy !== 'Webhook') return undefined;
+    return new WebhookConverter(definition, { client: webhooks, random });
   }
 
   #forget({ metadata: { uid = '' }, spec }: CustomResourceDefinition): void {

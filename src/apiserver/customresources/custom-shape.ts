@@ -18,6 +18,7 @@ import type { FieldTable, Scope } from '../apply/structure.ts';
 import { deepFreeze } from '../entry.ts';
 import { apiVersionOf, type CustomShape } from '../resource-table.ts';
 import { customFields } from './field-structure.ts';
+import type { WebhookConverter } from './webhook-converter.ts';
 
 /** What every object has, whatever its kind. */
 const PARTIAL = 'meta.v1.PartialObjectMetadata';
@@ -28,11 +29,16 @@ export interface CustomShapeOptions {
   readonly stored: ResourceInfo;
   readonly schema: SchemaNode;
   readonly ended: AbortSignal;
+  /** Of definitions whose versions only a webhook can convert. */
+  readonly converter?: WebhookConverter | undefined;
 }
 
 export class StructuralShape implements CustomShape {
   readonly ended: AbortSignal;
   readonly published: object;
+  readonly prepare?: NonNullable<CustomShape['prepare']>;
+  readonly toStored?: NonNullable<CustomShape['toStored']>;
+  readonly #converter: WebhookConverter | undefined;
   readonly #schema: SchemaNode;
   readonly #apiVersion: string;
   readonly #storedApiVersion: string;
@@ -40,13 +46,22 @@ export class StructuralShape implements CustomShape {
   readonly #fields = new Map<Scope, FieldTable>();
   readonly #shown = new WeakMap<KubeObject, KubeObject>();
 
-  constructor({ info, stored, schema, ended }: CustomShapeOptions) {
+  constructor({ info, stored, schema, ended, converter }: CustomShapeOptions) {
     this.#schema = schema;
     this.published = schema.source;
     this.#apiVersion = apiVersionOf(info);
     this.#storedApiVersion = apiVersionOf(stored);
     this.#kind = info.kind;
     this.ended = ended;
+    this.#converter = converter;
+    if (!converter) return;
+    this.prepare = objects => converter.learn(objects, this.#apiVersion);
+    this.toStored = object =>
+      object.apiVersion === this.#storedApiVersion ? undefined : this.#convertToStored(converter, object);
+  }
+  async #convertToStored(converter: WebhookConverter, object: KubeObject): Promise<KubeObject> {
+    const [converted] = await converter.convert([object], this.#storedApiVersion);
+    return converted!;
   }
 
   check(object: unknown, mode: FieldValidation, text?: string): FieldProblems {
@@ -81,10 +96,13 @@ export class StructuralShape implements CustomShape {
   show(object: KubeObject): KubeObject {
     let shown = this.#shown.get(object);
     if (shown !== undefined) return shown;
-    const converted = object.apiVersion === this.#apiVersion ? object : { ...object, apiVersion: this.#apiVersion };
+    const known = this.#converter ? this.#converter.known(object, this.#apiVersion) : undefined;
+    const isSame = object.apiVersion === this.#apiVersion;
+    const converted = known ?? (isSame ? object : { ...object, apiVersion: this.#apiVersion });
     const pruned = pruneUnknown(this.#schema, converted);
     shown = deepFreeze(this.#schema.hasDefaults ? withDefaults(this.#schema, pruned) : pruned);
-    this.#shown.set(object, shown);
+    // What was only renamed may be asked for again when the webhook has answered.
+    if (!this.#converter || known) this.#shown.set(object, shown);
     if (shown !== object) this.#shown.set(shown, shown);
     return shown;
   }

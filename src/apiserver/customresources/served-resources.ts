@@ -7,12 +7,16 @@ import type { Served } from '../resource-table.ts';
 import { customKind } from './custom-kind.ts';
 import { StructuralShape } from './custom-shape.ts';
 import { compareVersions } from './version-order.ts';
+import type { WebhookConverter } from './webhook-converter.ts';
 
 const VERBS = ['delete', 'deletecollection', 'get', 'list', 'patch', 'create', 'update', 'watch'];
 const READ_WRITE = ['get', 'patch', 'update'];
 
 /** The resources of an established definition, in the order of preference of its versions. */
-export function servedResources(definition: CustomResourceDefinition, ended: AbortSignal): Served[] {
+export function servedResources(
+  definition: CustomResourceDefinition,
+  { ended, converter }: { ended: AbortSignal; converter?: WebhookConverter | undefined },
+): Served[] {
   const { spec } = definition;
   const storage = spec.versions.find(version => version.storage)!;
   const stored = infoOf(definition, storage);
@@ -23,7 +27,7 @@ export function servedResources(definition: CustomResourceDefinition, ended: Abo
       const info = { ...infoOf(definition, version), storageVersion: { group: spec.group, version: storage.name } };
       const source = version.schema?.openAPIV3Schema;
       const schema = source ? compileSchema(source) : ANYTHING;
-      const custom = new StructuralShape({ info, stored, schema, ended });
+      const custom = new StructuralShape({ info, stored, schema, ended, converter });
       return {
         info,
         stored,
