@@ -1,6 +1,8 @@
 /**
  * What every ProxyBackend must do, as tests. Call from a test file:
  * `proxyBackendContract('memory', () => ({ backend, endpointsOf, close }))`.
+ * A table it is given names every (address or node port, protocol, port) once: `claims.ts` has seen to that. Senders' and endpoints'
+ * addresses at the hooks of others' tables: see the head of `nftables/rules.ts`.
  */
 
 import assert from 'node:assert/strict';
