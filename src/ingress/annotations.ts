@@ -137,10 +137,13 @@ export interface ReadSettings {
   readonly findings: readonly AnnotationFinding[];
 }
 
+const PLAIN: ReadSettings = { settings: DEFAULT_SETTINGS, findings: [] };
+
 /** `defaults` are the class's: annotation names without prefix. */
 export function readAnnotations(ingress: Ingress, defaults: Readonly<Record<string, string>> = {}): ReadSettings {
   const { annotations = {}, namespace = '' } = ingress.metadata;
   const from = new Annotations(annotations, defaults);
+  if (from.values.size === 0) return PLAIN;
   const rewriteTarget = from.get('rewrite-target', rewrite);
   const settings = compact<Settings>({
     ...DEFAULT_SETTINGS,

@@ -454,6 +454,50 @@ describe('ingress', { skip: !can }, () => {
     assert.equal((await bed.get('foreign.test')).status, 404);
   });
 
+  test('another Service while there is no endpoint, another endpoint after a bad answer', async () => {
+    bed.putService('empty', []);
+    bed.putIngress('fallback', { '/': 'empty' }, { annotations: { 'default-backend': 'other' } });
+    await bed.answers('fallback.test', '/', 200);
+    assert.equal((await bed.seen('fallback.test')).backend, 'b');
+    bed.putService('empty', [a!.port]);
+    await until('its own endpoint', async () => (await bed.seen('fallback.test')).backend === 'a');
+    const failing = await bed.backend('failing', (_seen, response) => {
+      response.statusCode = 503;
+      response.end();
+      return true;
+    });
+    bed.putService('half', [failing.port, a!.port]);
+    bed.putIngress(
+      'retried',
+      { '/': 'half' },
+      { annotations: { 'proxy-next-upstream': 'error http_503', 'proxy-next-upstream-tries': '4' } },
+    );
+    await bed.answers('retried.test', '/', 200);
+    for (let i = 0; i < 6; i++) assert.equal((await bed.get('retried.test')).status, 200);
+  });
+
+  test('the PROXY protocol tells the address of the client', async () => {
+    bed.putConfigMap('proxied', { 'use-proxy-protocol': 'true' });
+    bed.putClass('proxied', { parameters: 'proxied' });
+    bed.putIngress('pp', { '/': 'web' }, { className: 'proxied' });
+    const ask = async () => {
+      const socket = connectTcp(bed.httpPort, '127.0.0.1');
+      socket.on('error', () => {});
+      socket.end(
+        'PROXY TCP4 192.0.2.7 127.0.0.1 1111 80\r\nGET / HTTP/1.1\r\nHost: pp.test\r\nConnection: close\r\n\r\n',
+      );
+      let text = '';
+      socket.on('data', part => {
+        text += part;
+      });
+      await once(socket, 'close');
+      return text;
+    };
+    await until('the header is read', async () => (await ask()).includes('"x-forwarded-for":"192.0.2.7"'));
+    bed.putConfigMap('proxied', {});
+    await bed.answers('pp.test', '/', 200);
+  });
+
   test('the access log is JSON whatever a client sends; metrics count by route', async () => {
     await bed.get('plain.test', '/%22,%22x%22:%22\\"}?q=1', { headers: { 'X-Request-ID': 'a"b\\c' } });
     const line = await (async () => {
