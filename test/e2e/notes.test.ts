@@ -22,7 +22,8 @@ before(
   },
   { timeout: 120_000 },
 );
-after(() => {
+after(async () => {
+  await cluster.tryKubectl('delete', 'persistentvolume', 'notes', '--wait=false', '--ignore-not-found');
   if (!hadHostPath) rmSync(hostPath, { recursive: true, force: true });
 });
 
@@ -235,4 +236,74 @@ it('readiness decides who gets traffic', cluster, async () => {
   assert.ok(!answers.includes(first.metadata.name));
   await cluster.exec(ns, first.metadata.name, 'rm', '/tmp/not-ready');
   await eventually('back in', async () => (await endpointsOf('clusterip')).includes(first.status.podIP));
+});
+
+it('a LoadBalancer Service has an address outside, without extra setup', cluster, async () => {
+  const ip = await eventually(
+    'an address',
+    async () => (await get('service', 'loadbalancer')).status.loadBalancer.ingress?.[0]?.ip as string | undefined,
+  );
+  assert.doesNotMatch(ip, /^10\./);
+  for (const node of ['node-1', 'node-2'])
+    await eventually(`an answer on ${node}`, async () =>
+      (await cluster.onNode(node, 'curl', '-sS', '-m', '3', `http://${ip}:8880/`)).includes('version: 1'),
+    );
+  await eventually('on 127.0.0.1', async () =>
+    (await outcomeOf('curl', ['-sS', '-m', '3', 'http://127.0.0.1:8880/'])).stdout.includes('version: 1'),
+  );
+});
+
+it('an Ingress routes by host', cluster, async () => {
+  const ip = await eventually(
+    'an address',
+    async () => (await get('ingress', 'notes')).status.loadBalancer?.ingress?.[0]?.ip as string | undefined,
+  );
+  const ask = async (host: string): Promise<string> =>
+    (await cluster.onNode('node-1', 'curl', '-sS', '-m', '3', '-H', `Host: ${host}`, `http://${ip}/`)).toString();
+  await eventually('its host is served', async () => (await ask('notes.example')).includes('version: 1'));
+  assert.doesNotMatch(await ask('elsewhere.example'), /version: 1/);
+});
+
+it('a NetworkPolicy is a firewall', cluster, async () => {
+  const { status } = await cluster.readyPod(ns, 'fortress');
+  const attempt = () =>
+    cluster.tryKubectl(
+      '-n',
+      ns,
+      'exec',
+      'loopback',
+      '-c',
+      'client',
+      '--',
+      'timeout',
+      '2',
+      'wget',
+      '-q',
+      '-O',
+      '-',
+      `http://${status.podIP}/`,
+    );
+  assert.notEqual((await attempt()).code, 0);
+  await k('label', 'pod', 'loopback', 'access=granted');
+  await eventually('it is let in', async () => (await attempt()).stdout.includes('version: 1'));
+  await k('label', 'pod', 'loopback', 'access-');
+  await eventually('it is shut out', async () => (await attempt()).code !== 0);
+});
+
+it('a claim is bound to a volume that suits it, and a pod mounts it', cluster, async () => {
+  const volume = await eventually('bound', async () => {
+    const claim = await get('persistentvolumeclaim', 'claim');
+    return claim.status.phase === 'Bound' ? (claim.spec.volumeName as string) : undefined;
+  });
+  assert.equal(volume, 'notes');
+  const { spec } = await cluster.readyPod(ns, 'claimant');
+  assert.equal(await cluster.exec(ns, 'claimant', 'cat', '/data/file'), 'kept\n');
+  await k('delete', 'pod', 'claimant', '--grace-period=1');
+  await k('apply', '-f', join(root, 'examples', 'notes', 'persistentvolume.yaml'));
+  await cluster.readyPod(ns, 'claimant');
+  await eventually(
+    'both lives wrote',
+    async () => (await cluster.exec(ns, 'claimant', 'cat', '/data/file')) === 'kept\nkept\n',
+  );
+  assert.equal(await cluster.onNode(spec.nodeName, 'cat', `${hostPath}/volume/file`), 'kept\nkept\n');
 });
