@@ -26,6 +26,8 @@ export class PodWorkers {
   readonly #workers = new Map<string, PodWorker>();
   readonly #rotation: LogRotation;
   #isLooking = false;
+  /** Pods that are gone but whose volumes are not, by uid. */
+  readonly #leftOver = new Set<string>();
   /** A pod with the name of one that is still ending waits for it. */
   readonly #uids = new Map<string, string>();
 
@@ -89,6 +91,7 @@ export class PodWorkers {
   async #poll(): Promise<void> {
     const { containers } = await this.#context.runtime.snapshot();
     void this.#lookAtDisk(containers);
+    if (this.#leftOver.size > 0) await this.#removeVolumes();
     for (const { id, state, podUid } of containers) {
       // One seen first when it has ended already may have ended without a trace, its monitor being dead.
       if ((this.#states.get(id) ?? 'running') !== state) this.#workers.get(podUid)?.wake();
@@ -140,6 +143,21 @@ export class PodWorkers {
     this.#workers.get(pod.metadata.uid!)?.remove();
   }
 
+  // A volume's driver may register only later: tried again until all is gone.
+  async #removeVolumes(): Promise<void> {
+    const { paths, volumes, log } = this.#context;
+    for (const uid of this.#leftOver) {
+      try {
+        await new PodVolumes({ disk: paths.pod(uid), memory: paths.memory(uid), node: volumes }).unmountAll(uid);
+        removeUnmounted(paths.pod(uid));
+        paths.removeMemory(uid);
+        this.#leftOver.delete(uid);
+      } catch (error) {
+        log.warn('volumes of a removed pod not cleaned up yet', { uid, error: messageOf(error) });
+      }
+    }
+  }
+
   async #removeOrphans(): Promise<void> {
     const { runtime, network, paths, cgroups, cgroupRoot, log } = this.#context;
     const known = new Set([...this.#pods.values()].map(pod => pod.metadata.uid!));
@@ -156,20 +174,9 @@ export class PodWorkers {
           .catch(error => log.warn('sandbox not removed', { error: messageOf(error) }));
     for (const one of state.containers) if (strangers.has(one.podUid)) await runtime.remove(one.id).catch(() => {});
     await network.retain(known);
-    for (const uid of new Set([...namesIn(paths.pods), ...namesIn(paths.memories)])) {
-      if (known.has(uid)) continue;
-      try {
-        await new PodVolumes({
-          disk: paths.pod(uid),
-          memory: paths.memory(uid),
-          node: this.#context.volumes,
-        }).unmountAll(uid);
-        removeUnmounted(paths.pod(uid));
-        paths.removeMemory(uid);
-      } catch (error) {
-        log.warn('volumes of a removed pod not cleaned up', { uid, error: messageOf(error) });
-      }
-    }
+    for (const uid of [...namesIn(paths.pods), ...namesIn(paths.memories)])
+      if (!known.has(uid)) this.#leftOver.add(uid);
+    await this.#removeVolumes();
     for (const name of namesIn(paths.logsRoot))
       if (!known.has(name.slice(name.lastIndexOf('_') + 1)))
         rmSync(join(paths.logsRoot, name), { recursive: true, force: true });

@@ -11,7 +11,7 @@ import { SECRETS } from '../../../client/resources.ts';
 import { GRPC, GrpcError } from '../../../csi/grpc.ts';
 import { NODE_RPCS, USAGE_UNITS } from '../../../csi/messages.ts';
 import { attachedName, attachmentName, capabilityOf, inlineHandle } from '../../../csi/names.ts';
-import { isMountPoint } from '../../../sys/mount.ts';
+import { isMountPoint, unmount } from '../../../sys/mount.ts';
 import type { VolumeContext, VolumePlugin, VolumeTarget, VolumeUsage } from '../volume.ts';
 import type { VolumeNode } from '../volume-node.ts';
 import { waitForAttachment } from './attachment.ts';
@@ -155,7 +155,9 @@ async function bring(source: Source, folder: string, path: string, context: Volu
 async function takeAway(folder: string, fallback: string, { csi, staging }: VolumeNode): Promise<void> {
   const record = readRecord(folder);
   if (!record) {
-    if (existsSync(fallback) && !isMountPoint(fallback)) rmdirSync(fallback);
+    // A call that was given up may have ended late. Detached only: nothing of the content is touched.
+    if (isMountPoint(fallback)) unmount(fallback);
+    if (existsSync(fallback)) removeTarget(fallback);
     if (existsSync(folder)) rmdirSync(folder);
     return;
   }
