@@ -133,6 +133,24 @@ it('other reasons to fail, each with what to do', cluster, async () => {
   }
 });
 
+it('network policies: who may, who may not, and by which', cluster, async () => {
+  const rule = (name: string, from: object[]) => ({
+    apiVersion: 'networking.k8s.io/v1',
+    kind: 'NetworkPolicy',
+    metadata: { name },
+    spec: { podSelector: { matchLabels: { app: 'web' } }, ingress: from.map(peer => ({ from: [peer] })) },
+  });
+  await cluster.apply(ns, [rule('closed', [])]);
+  const closed = await trace('--from', 'client', 'web');
+  assert.deepEqual([closed.code, closed.works], [1, false]);
+  says(closed, /^policy failure \S+:80: no rule of NetworkPolicy trace\/closed allows the way in/);
+  await cluster.apply(ns, [rule('open', [{ podSelector: {} }])]);
+  const open = await trace('--from', 'client', 'web');
+  assert.equal(open.works, true, open.lines.join('\n'));
+  says(open, /^policy ok network policies allow 2 endpoints, by NetworkPolicy trace\/open/);
+  await cluster.kubectl('-n', ns, 'delete', 'networkpolicy', 'closed', 'open');
+});
+
 it('from this machine through a node port; text for people; wrong questions', cluster, async () => {
   const port = (await cluster.json('-n', ns, 'get', 'service', 'web')).spec.ports[0].nodePort;
   const { code, stdout } = await cluster.tryCox(['trace', '--from', 'host', `127.0.0.1:${port}`]);

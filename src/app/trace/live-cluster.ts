@@ -7,7 +7,16 @@ import { readdirSync, readFileSync } from 'node:fs';
 import type { Event, Namespace, Node, Pod, Service } from '../../api/core/v1.gen.ts';
 import type { EndpointSlice } from '../../api/discovery/v1.gen.ts';
 import type { KubeObject } from '../../api/meta.ts';
-import { ENDPOINT_SLICES, EVENTS, NAMESPACES, NODES, PODS, SERVICES } from '../../client/resources.ts';
+import type { NetworkPolicy } from '../../api/networking/v1.gen.ts';
+import {
+  ENDPOINT_SLICES,
+  EVENTS,
+  NAMESPACES,
+  NETWORK_POLICIES,
+  NODES,
+  PODS,
+  SERVICES,
+} from '../../client/resources.ts';
 import type { ResourceId, Transport } from '../../client/transport.ts';
 import { type ClusterRecord, netnsPath, nodeNamespace } from '../cluster-record.ts';
 
@@ -44,6 +53,9 @@ export class LiveCluster {
   }
   pods(namespace = ''): Promise<readonly Pod[]> {
     return this.#list<Pod>(PODS, namespace);
+  }
+  networkPolicies(): Promise<readonly NetworkPolicy[]> {
+    return this.#list<NetworkPolicy>(NETWORK_POLICIES);
   }
   async slicesOf({ metadata }: Service): Promise<readonly EndpointSlice[]> {
     const all = await this.#list<EndpointSlice>(ENDPOINT_SLICES, metadata.namespace);

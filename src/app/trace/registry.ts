@@ -7,7 +7,8 @@ import { listener } from './steps/listener.ts';
 import { name } from './steps/name.ts';
 import { nat } from './steps/nat.ts';
 import { origin } from './steps/origin.ts';
+import { policy } from './steps/policy.ts';
 import { service } from './steps/service.ts';
 import { way } from './steps/way.ts';
 
-export const STEPS: readonly Step[] = [origin, name, service, endpoints, kernel, nat, way, listener];
+export const STEPS: readonly Step[] = [origin, name, service, endpoints, kernel, nat, policy, way, listener];

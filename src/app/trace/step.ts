@@ -94,3 +94,7 @@ export const warning = (text: string, next?: string): Finding => ({
   text,
   ...(next ? { next } : {}),
 });
+
+/** `10.0.0.1:80`, `[fd00::1]:80`. */
+export const at = (ip: string, port: number | string): string =>
+  ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`;

@@ -5,7 +5,7 @@ import type { EndpointSlice } from '../../../api/discovery/v1.gen.ts';
 import { mapSelectorMatch } from '../../../api/machinery/labels.ts';
 import type { Endpoint, Frontend } from '../../../proxy/model.ts';
 import { isReady, type LiveCluster } from '../live-cluster.ts';
-import { type Finding, failure, type Journey, note, ok, type Step } from '../step.ts';
+import { at, type Finding, failure, type Journey, note, ok, type Step } from '../step.ts';
 import { frontendOf, isNodeDns } from './service.ts';
 
 const SHOWN_MAX = 12;
@@ -88,7 +88,7 @@ async function describeAll(
           ? (await cluster.pods(slice.metadata.namespace)).find(one => one.metadata.name === targetRef.name)
           : undefined;
       const why = pod && state === 'not ready' ? `: ${await problemOf(cluster, pod)}` : '';
-      const text = `${ip}:${port ?? '?'} ${state}${why}${nodeName ? `, on ${nodeName}` : ''}${targetRef ? `, ${targetRef.kind?.toLowerCase()} ${targetRef.name}` : ''}${used ? '' : ', not used'}`;
+      const text = `${at(ip, port ?? '?')} ${state}${why}${nodeName ? `, on ${nodeName}` : ''}${targetRef ? `, ${targetRef.kind?.toLowerCase()} ${targetRef.name}` : ''}${used ? '' : ', not used'}`;
       findings.push({
         status: used ? 'ok' : state === 'ready' ? 'note' : 'warning',
         text,
@@ -216,7 +216,8 @@ function outcomeOf(events: readonly Event[]): string {
   const event = events.find(({ reason, message }) => reason === 'Unhealthy' && message?.startsWith('Readiness probe'));
   if (!event) return 'has not passed yet';
   const code = /statuscode: (\d+)/.exec(event.message ?? '')?.[1];
-  return code
-    ? `answers ${code}`
-    : `fails: ${event.message!.replace(/^Readiness probe (failed|errored)[^:]*: /, '').trim()}`;
+  if (code) return `answers ${code}`;
+  const text = event.message!.replace(/^Readiness probe (failed|errored)[^:]*: /, '').trim();
+  // Without the address, so that pods with one trouble are told together.
+  return `fails: ${/connect: .*$/.exec(text)?.[0] ?? text}`;
 }

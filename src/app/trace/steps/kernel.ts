@@ -5,7 +5,7 @@ import { PROTOCOL_NUMBERS } from '../../../proxy/nftables/elements.ts';
 import { TABLE } from '../../../proxy/nftables/rules.ts';
 import { formatAddress, parseAddress } from '../../../sys/address.ts';
 import { type Element, NFPROTO_IPV4, NFPROTO_IPV6, Nfnetlink } from '../../../sys/nfnetlink.ts';
-import { type Finding, failure, type Journey, ok, type Step, warning } from '../step.ts';
+import { at, type Finding, failure, type Journey, ok, type Step, warning } from '../step.ts';
 import { isNodeDns } from './service.ts';
 
 /** Local endpoints of external policy Local have indexes from here. */
@@ -50,7 +50,7 @@ function compare(
   const node = journey.node.metadata.name;
   const nodePort = frontend.address === undefined;
   const key = keyOf(frontend);
-  const at = `${nodePort ? '' : `${frontend.address} . `}${frontend.protocol.toLowerCase()} . ${frontend.port}`;
+  const tuple = `${nodePort ? '' : `${frontend.address} . `}${frontend.protocol.toLowerCase()} . ${frontend.port}`;
   const match = (set: string): Element | undefined => read(set).find(element => Buffer.compare(element.key, key) === 0);
   const refused = match(`refused${nodePort ? '-node-ports' : ''}`);
   const map = nodePort ? 'node-ports' : 'services';
@@ -58,13 +58,14 @@ function compare(
   const findings: Finding[] = [];
   const restricted = nodePort ? undefined : match('restricted');
   if (restricted)
-    findings.push(ok(`${table}, map restricted: only ${frontend.sourceRanges?.join(', ')} may use ${at}`));
+    findings.push(ok(`${table}, map restricted: only ${frontend.sourceRanges?.join(', ')} may use ${tuple}`));
   if (!element) {
-    if (refused) return [...findings, failure(`${table}, map refused on ${node}: ${at} → ${verdictOf(refused)}`, log)];
+    if (refused)
+      return [...findings, failure(`${table}, map refused on ${node}: ${tuple} → ${verdictOf(refused)}`, log)];
     return [
       ...findings,
       failure(
-        `${node} has no element for ${at} in ${table}, map ${map}`,
+        `${node} has no element for ${tuple} in ${table}, map ${map}`,
         `the proxy of that node is behind or dead; ${log}`,
       ),
     ];
@@ -73,9 +74,9 @@ function compare(
     .filter(one => Buffer.compare(one.key.subarray(0, key.length), key) === 0)
     .map(one => ({ index: Buffer.from(one.key).readUInt32LE(key.length), text: endpointOf(one) }));
   const all = targets.filter(({ index }) => index < LOCAL_INDEX).map(({ text }) => text);
-  const wanted = frontend.endpoints.map(({ ip, port }) => `${ip}:${port}`);
-  const shown = `${table}, map ${map} on ${node}: ${at} → ${verdictOf(element)} → ${all.join(', ')}`;
-  findings.push(ok(shown, { node, table, map, element: at, verdict: verdictOf(element), endpoints: all }));
+  const wanted = frontend.endpoints.map(({ ip, port }) => at(ip, port));
+  const shown = `${table}, map ${map} on ${node}: ${tuple} → ${verdictOf(element)} → ${all.join(', ')}`;
+  findings.push(ok(shown, { node, table, map, element: tuple, verdict: verdictOf(element), endpoints: all }));
   const missing = wanted.filter(one => !all.includes(one));
   const extra = all.filter(one => !wanted.includes(one));
   if (missing.length > 0 || extra.length > 0)
@@ -112,5 +113,5 @@ const verdictOf = ({ data }: Element): string =>
 function endpointOf({ data }: Element): string {
   const bytes = Buffer.from(data as Uint8Array);
   const ip = formatAddress(bytes.subarray(0, bytes.length - 4));
-  return `${ip}:${bytes.readUInt16BE(bytes.length - 4)}`;
+  return at(ip, bytes.readUInt16BE(bytes.length - 4));
 }

@@ -1,7 +1,7 @@
 /** Whether anything listens where the connection arrives: the sockets of the endpoint's own network, read from /proc. */
 
 import { readFileSync } from 'node:fs';
-import { type Finding, failure, type Journey, ok, type Step, warning } from '../step.ts';
+import { at, type Finding, failure, type Journey, ok, type Step, warning } from '../step.ts';
 import { isNodeDns } from './service.ts';
 
 const LISTEN = '0A';
@@ -29,7 +29,7 @@ export const listener: Step = {
       const bound = socketsOf(pid, protocol === 'UDP' ? 'udp' : 'tcp');
       const own = bound.filter(one => one.port === port);
       const name = `pod ${pod.metadata.name}`;
-      if (own.some(one => !one.loopbackOnly)) good.push(`${ip}:${port}`);
+      if (own.some(one => !one.loopbackOnly)) good.push(at(ip, port));
       else if (own.length > 0)
         bad.push(
           failure(
@@ -41,7 +41,7 @@ export const listener: Step = {
         const others = [...new Set(bound.filter(one => !one.loopbackOnly).map(one => one.port))].sort((a, b) => a - b);
         bad.push(
           failure(
-            `nothing listens on ${ip}:${port}/${protocol} in ${name}${others.length > 0 ? `; it listens on ${others.join(', ')}` : ''}`,
+            `nothing listens on ${at(ip, port)}/${protocol} in ${name}${others.length > 0 ? `; it listens on ${others.join(', ')}` : ''}`,
             hint(journey, others),
           ),
         );

@@ -1,13 +1,13 @@
 /** What is rewritten on the way: the destination, and the sender where answers would not come back otherwise. */
 
-import { type Finding, ok, type Step } from '../step.ts';
+import { at, type Finding, ok, type Step } from '../step.ts';
 
 export const nat: Step = {
   name: 'nat',
   run({ frontend, endpoints, from, node }) {
     if (!frontend || !endpoints || endpoints.length === 0) return [];
-    const target = endpoints.length === 1 ? `${endpoints[0]!.ip}:${endpoints[0]!.port}` : 'the endpoint chosen';
-    const address = `${frontend.address ?? 'the node'}:${frontend.port}`;
+    const target = endpoints.length === 1 ? at(endpoints[0]!.ip, endpoints[0]!.port) : 'the endpoint chosen';
+    const address = frontend.address ? at(frontend.address, frontend.port) : `the node:${frontend.port}`;
     const findings: Finding[] = [ok(`destination ${address} becomes ${target}`)];
     const own = endpoints.some(({ ip }) => from.ips.includes(ip));
     const isPod = from.kind === 'pod' && !from.pod.spec.hostNetwork;

@@ -3,7 +3,7 @@
 import type { Service, ServicePort } from '../../../api/core/v1.gen.ts';
 import { entryOf, type Frontend, type Protocol } from '../../../proxy/model.ts';
 import { addressesOf } from '../live-cluster.ts';
-import { type Finding, failure, type Journey, note, ok, type Step } from '../step.ts';
+import { at, type Finding, failure, type Journey, note, ok, type Step } from '../step.ts';
 
 const ZONE_LABEL = 'topology.kubernetes.io/zone';
 
@@ -148,26 +148,26 @@ function found(
   journey: Journey,
   one: Service,
   port: ServicePort,
-  at: { readonly kind: Frontend['kind']; readonly address: string; readonly port: number },
+  where: { readonly kind: Frontend['kind']; readonly address: string; readonly port: number },
 ): Finding[] {
   journey.service = one;
   journey.servicePort = port;
-  journey.port = at.port;
+  journey.port = where.port;
   const what = {
     'cluster-ip': 'cluster IP',
     'external-ip': 'external IP',
     'load-balancer-ip': 'load balancer address',
     'node-port': 'node port',
-  }[at.kind];
+  }[where.kind];
   const name = port.name ? `${port.name} ` : '';
   return [
     ok(
-      `${at.address}:${at.port} is the ${what} of Service ${keyOf(one)}, port ${name}${port.port}/${protocolOf(port)} → ${port.targetPort ?? port.port}`,
+      `${at(where.address, where.port)} is the ${what} of Service ${keyOf(one)}, port ${name}${port.port}/${protocolOf(port)} → ${port.targetPort ?? port.port}`,
       {
         service: keyOf(one),
-        kind: at.kind,
-        address: at.address,
-        port: at.port,
+        kind: where.kind,
+        address: where.address,
+        port: where.port,
         servicePort: port.name ?? port.port,
       },
     ),

@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { connectByKubeconfig } from './kubeconfig-transport.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'cox-kubeconfig-'));
+after(() => rmSync(folder, { recursive: true }));
+
+function connect(text: string, context?: string) {
+  const path = join(folder, 'config');
+  writeFileSync(path, text);
+  return connectByKubeconfig(path, { userAgent: 'test', ...(context ? { context } : {}) });
+}
+
+const config = (user: string, server = 'https://127.0.0.1:1') => `
+apiVersion: v1
+kind: Config
+current-context: here
+contexts:
+- {name: here, context: {cluster: c, user: u}}
+- {name: there, context: {cluster: nowhere, user: u}}
+clusters:
+- {name: c, cluster: {server: "${server}", insecure-skip-tls-verify: true}}
+users:
+- name: u
+  user: ${user}
+`;
+
+test('a token, in the file or in one beside it', () => {
+  writeFileSync(join(folder, 'token'), 'secret\n');
+  for (const user of ['{token: secret}', '{tokenFile: token}']) {
+    const { transport, server } = connect(config(user));
+    assert.equal(server, 'https://127.0.0.1:1');
+    transport.close();
+  }
+});
+
+test('what cannot be used is told with the way out', () => {
+  assert.throws(() => connect(config('{exec: {command: aws}}')), /signs in by exec, which is not supported; use/);
+  assert.throws(() => connect(config('{}', 'http://127.0.0.1:1')), /only https:\/\/ is supported/);
+  assert.throws(() => connect(config('{client-certificate: missing.crt}')), /ENOENT/);
+  assert.throws(() => connect(config('{}'), 'elsewhere'), /there is no context "elsewhere"; there are: here, there/);
+  assert.throws(() => connect(config('{}'), 'there'), /there is no cluster "nowhere"/);
+  assert.throws(() => connect('{}'), /names no current-context/);
+  assert.throws(() => connect('{ unclosed'), /--kubeconfig/);
+});

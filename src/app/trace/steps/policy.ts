@@ -1,0 +1,62 @@
+/** What network policies say: of the sender's way out, and of each endpoint's way in. Read from the objects, as the nodes read them. */
+
+import type { Pod } from '../../../api/core/v1.gen.ts';
+import { type End, explain, type Verdict } from '../../../network/policy/explain.ts';
+import { factsOf, takesPart } from '../../../network/policy/pod-facts.ts';
+import { readNetworkPolicy } from '../../../network/policy/statement.ts';
+import { at, type Finding, failure, type Journey, ok, type Step, warning } from '../step.ts';
+
+const SHOWN_MAX = 5;
+
+export const policy: Step = {
+  name: 'policy',
+  async run(journey) {
+    const { endpoints = [], cluster, from, servicePort, target } = journey;
+    const policies = (await cluster.networkPolicies()).map(readNetworkPolicy);
+    if (policies.length === 0 || endpoints.length === 0) return [];
+    const labels = new Map((await cluster.namespaces()).map(({ metadata }) => [metadata.name, metadata.labels]));
+    const world = { policies, namespaceLabels: (name: string) => labels.get(name) };
+    const protocol = servicePort?.protocol ?? target.protocol;
+    const good: string[] = [];
+    const bad: Finding[] = [];
+    const deciding = new Set<string>();
+    for (const { ip, port } of endpoints) {
+      const sender = endOf(senderIp(journey, ip), from.kind === 'pod' ? from.pod : undefined);
+      const said = explain(world, { from: sender, to: endOf(ip, await cluster.podAt(ip)), protocol, port });
+      for (const verdict of [said.egress, said.ingress])
+        if (verdict.by) deciding.add(`${verdict.by.policy} ${verdict.by.at}`);
+      if (said.allowed) good.push(at(ip, port));
+      else
+        bad.push(
+          denied(
+            at(ip, port),
+            said.egress.allowed ? 'ingress' : 'egress',
+            said.egress.allowed ? said.ingress : said.egress,
+          ),
+        );
+    }
+    if (good.length === 0) return bad.slice(0, SHOWN_MAX);
+    const by = deciding.size > 0 ? `, by ${[...deciding].slice(0, SHOWN_MAX).join(', ')}` : '';
+    const allowed = ok(`network policies allow ${good.length === 1 ? good[0] : `${good.length} endpoints`}${by}`, {
+      allowed: good,
+    });
+    return [allowed, ...bad.slice(0, SHOWN_MAX).map(({ text, next }) => warning(text, next))];
+  },
+};
+
+function endOf(ip: string, pod: Pod | undefined): End {
+  return pod && takesPart(pod) ? { ip, pod: factsOf(pod) } : { ip };
+}
+
+const senderIp = ({ from }: Journey, to: string): string =>
+  from.ips.find(ip => ip.includes(':') === to.includes(':')) ?? from.ips[0] ?? '';
+
+function denied(where: string, direction: 'ingress' | 'egress', { why, policies, by }: Verdict): Finding {
+  const end = direction === 'egress' ? "the sender's way out" : 'the way in';
+  if (why === 'rule' && by)
+    return failure(`${where}: ${by.policy} denies ${end} (${by.at})`, `change that rule of ${by.policy}`);
+  return failure(
+    `${where}: no rule of ${policies.join(', ')} allows ${end}: packets are dropped, the connection waits until it gives up`,
+    `add a rule to spec.${direction} of one of them`,
+  );
+}
