@@ -175,6 +175,10 @@ const remove = (name: string) =>
   node.api.delete({ of: { group: '', version: 'v1', resource: 'pods' }, namespace: 'default', name });
 const callsOf = (id: string) => calls.filter(call => call.endsWith(` ${id}`)).map(call => call.split(' ')[0]);
 const mounts = (part: string) => mountTable().filter(({ mountPoint }) => mountPoint.includes(part));
+const read = (id: string) => {
+  const file = join(content(id), 'file');
+  return existsSync(file) ? readFileSync(file, 'utf8') : '';
+};
 /** What the kubelet keeps of a volume. */
 const traces = () => readdirSync(join(node.root, 'lib', 'plugins', 'kubernetes.io', 'csi', DRIVER));
 
@@ -184,6 +188,7 @@ test('stage once for two pods, publish for each; unstage after the last; the dat
   await user('b', 'shared');
   await node.until('a', isReady);
   await node.until('b', isReady);
+  await until('both wrote', () => read('shared') === 'written\nwritten\n');
   assert.equal(callsOf('shared').filter(call => call === 'publish').length, 2);
   await remove('a');
   await node.untilGone('a');
@@ -191,7 +196,7 @@ test('stage once for two pods, publish for each; unstage after the last; the dat
   await remove('b');
   await node.untilGone('b');
   assert.deepEqual(callsOf('shared').slice(-2), ['unpublish', 'unstage']);
-  assert.equal(readFileSync(join(content('shared'), 'file'), 'utf8'), 'written\nwritten\n');
+  assert.equal(read('shared'), 'written\nwritten\n');
   assert.deepEqual(traces(), []);
 });
 
@@ -227,7 +232,7 @@ for (const call of ['stage', 'publish'])
     node.startKubelet();
     const pod = await node.until(name, isReady, 20_000);
     assert.equal(pod.status?.containerStatuses?.[0]?.restartCount, 0);
-    assert.equal(readFileSync(join(content(name), 'file'), 'utf8'), 'written\n');
+    await until('written', () => read(name) === 'written\n');
     await remove(name);
     await node.untilGone(name);
     assert.equal(mounts(name).length, 0);
@@ -237,6 +242,7 @@ test('a pod whose agent was away when it went: unmounted and unstaged at the nex
   await claim('orphan');
   await user('orphan');
   await node.until('orphan', isReady);
+  await until('written', () => read('orphan') === 'written\n');
   await node.stopKubelet();
   await node.api.delete(
     { of: { group: '', version: 'v1', resource: 'pods' }, namespace: 'default', name: 'orphan' },
@@ -245,13 +251,14 @@ test('a pod whose agent was away when it went: unmounted and unstaged at the nex
   node.startKubelet();
   await until('unstaged', () => callsOf('orphan').includes('unstage'), 30_000);
   await until('no mount left', () => mounts('pv-orphan').length === 0);
-  assert.equal(readFileSync(join(content('orphan'), 'file'), 'utf8'), 'written\n');
+  assert.equal(read('orphan'), 'written\n');
 });
 
 test('a driver that leaves its mount behind loses no data: the volume’s files are not deleted through it', async () => {
   await claim('stuck');
   await user('stuck');
   await node.until('stuck', isReady);
+  await until('written', () => read('stuck') === 'written\n');
   const real = driver.nodeUnpublishVolume!;
   let isBroken = true;
   (driver as { nodeUnpublishVolume: unknown }).nodeUnpublishVolume = async (request: never) =>
@@ -261,10 +268,10 @@ test('a driver that leaves its mount behind loses no data: the volume’s files 
   await remove('stuck');
   await sleep(1500);
   assert.ok(await node.pod('stuck'), 'the pod waits for its volume');
-  assert.equal(readFileSync(join(content('stuck'), 'file'), 'utf8'), 'written\n');
+  assert.equal(read('stuck'), 'written\n');
   isBroken = false;
   await node.untilGone('stuck', 30_000);
-  assert.equal(readFileSync(join(content('stuck'), 'file'), 'utf8'), 'written\n');
+  assert.equal(read('stuck'), 'written\n');
 });
 
 test('errors of the driver are events, and it is asked again', async () => {
