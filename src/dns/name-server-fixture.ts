@@ -46,12 +46,7 @@ export class NameServerFixture {
     answer: NameServerFixture['answer'],
     t: { after(fn: () => void): void },
   ): Promise<NameServerFixture> {
-    const udp = createSocket('udp4');
-    udp.bind(0, LOCALHOST);
-    await once(udp, 'listening');
-    const tcp = createServer();
-    tcp.listen(udp.address().port, LOCALHOST);
-    await once(tcp, 'listening');
+    const { udp, tcp } = await onePort();
     const server = new NameServerFixture(answer, udp, tcp);
     t.after(() => server.close());
     return server;
@@ -84,5 +79,23 @@ export class NameServerFixture {
     const bytesMax = via === 'tcp' ? 65_535 : Math.min(query.udpBytesMax, UDP_BYTES_MAX);
     const answer = answerOf(query.name, records, { rcode });
     return out.subarray(0, writeReply(query, answer, message, 0, out, 0, { bytesMax, turn: 0 }));
+  }
+}
+
+/** A port that is free for both protocols: the one that UDP was given may be somebody's over TCP. */
+async function onePort(): Promise<{ udp: Socket; tcp: Server }> {
+  for (let tries = 0; ; tries++) {
+    const udp = createSocket('udp4');
+    udp.bind(0, LOCALHOST);
+    await once(udp, 'listening');
+    const tcp = createServer();
+    tcp.listen(udp.address().port, LOCALHOST);
+    try {
+      await once(tcp, 'listening');
+      return { udp, tcp };
+    } catch (error) {
+      udp.close();
+      if (tries > 20) throw error;
+    }
   }
 }
