@@ -137,7 +137,7 @@ test('canaries stand in the front with words of their own', () => {
         bindAddress: '',
         nameservers: [],
         usesLua: true,
-        usesFallbacks: true,
+        features: new Set(['exact', 'patterns', 'wildcards', 'anyHost', 'default', 'redirects', 'fallbacks']),
         clientSeconds: 60,
         proxyProtocol: true,
         trustsForwarded: true,

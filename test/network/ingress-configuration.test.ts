@@ -54,7 +54,7 @@ test('HAProxy takes what hostile Ingresses lead to', { skip: !HaproxyProcess.isI
       connectionsMax: 100,
       nameservers: ['127.0.0.1'],
       usesLua: true,
-      usesFallbacks: true,
+      features: new Set(['exact', 'patterns', 'wildcards', 'anyHost', 'default', 'redirects', 'fallbacks']),
       clientSeconds: 60,
       proxyProtocol: false,
       trustsForwarded: false,

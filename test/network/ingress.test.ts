@@ -25,7 +25,14 @@ describe('ingress', { skip: !can }, () => {
     bed.putService('web', [a.port]);
     bed.putService('other', [b.port]);
     bed.putIngress('plain', { '/': 'web' });
+    // The first exact path, wildcard and redirect cost a reload, which later ones do not.
+    bed.putIngress(
+      'first',
+      { '/': { pathType: 'Exact' } },
+      { host: '*.first.test', tls: [{ hosts: ['*.first.test'] }] },
+    );
     await bed.answers('plain.test', '/', 200);
+    await bed.answers('x.first.test', '/', 308);
   });
   after(() => bed.close());
 

@@ -11,9 +11,9 @@ import type { Logger } from '../../base/log.ts';
 import type { Route } from '../route-table.ts';
 import type { Resources } from './backend.ts';
 import { quote, renderConfiguration, type Section } from './configuration.ts';
-import { type BackendShape, type Desired, desiredMaps, shapeOf, userSections } from './desired-state.ts';
+import { type BackendShape, type Desired, desiredMaps, featuresOf, shapeOf, userSections } from './desired-state.ts';
 import { ConfigurationRefused, type HaproxyProcess } from './haproxy-process.ts';
-import { FILES, listeningSections, MAPS } from './listening.ts';
+import { type Feature, FILES, listeningSections, MAPS } from './listening.ts';
 import { LUA_SOURCE } from './lua.ts';
 import { RuntimeApi } from './runtime-api.ts';
 
@@ -69,6 +69,8 @@ export class DataPlane {
   readonly #api: RuntimeApi;
   readonly #log: Logger;
   #live: Live | undefined;
+  /** They only grow, so that what comes and goes costs one reload. */
+  readonly #features = new Set<Feature>();
   /** Shapes that HAProxy did not take. */
   readonly #refused = new Set<string>();
   #rendered: { readonly fromLine: number; readonly backend: Backend }[] = [];
@@ -259,6 +261,7 @@ export class DataPlane {
   #listeningText(desired: Desired, backendOf: (route: string) => string): string {
     const { httpPort, httpsPort, bindAddress, nameservers } = this.#options;
     const routes = [...desired.table.routes.values()];
+    for (const feature of featuresOf(desired.table)) this.#features.add(feature);
     const settings = routes.map(route => route.settings);
     const seconds = settings.map(({ readSeconds = 0, sendSeconds = 0 }) =>
       Math.ceil(Math.max(readSeconds, sendSeconds)),
@@ -272,7 +275,7 @@ export class DataPlane {
         nameservers,
         connectionsMax: Math.min(CONNECTIONS_MAX, Math.floor((openFilesMax() - 500) / 2.2)),
         usesLua: settings.some(({ basicAuth, externalAuth }) => basicAuth || externalAuth),
-        usesFallbacks: routes.some(route => route.fallback !== undefined),
+        features: this.#features,
         clientSeconds: seconds.reduce((a, b) => Math.max(a, b), CLIENT_SECONDS),
         canaries: routes.flatMap(route =>
           route.canaries.map(({ rule, route: to }) => ({ of: backendOf(route.id), to: backendOf(to), rule })),

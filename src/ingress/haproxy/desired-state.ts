@@ -8,7 +8,7 @@ import type { Listening } from '../ingress-class.ts';
 import type { Route, RouteTable } from '../route-table.ts';
 import { backendLines, cookieKey, type Resources, serverWords, userList } from './backend.ts';
 import type { Line, Section } from './configuration.ts';
-import { DEFAULT_KEY, FILES } from './listening.ts';
+import { DEFAULT_KEY, type Feature, FILES } from './listening.ts';
 
 export interface Desired {
   readonly table: RouteTable;
@@ -46,6 +46,22 @@ export function userSections({ users }: Desired): Section[] {
     name,
     lines: [...crypt].map(([user, hash]) => ['user', user, 'password', hash]),
   }));
+}
+
+/** What the way from a request to its route needs. */
+export function featuresOf(table: RouteTable): Feature[] {
+  const { exact, prefixes, patterns, defaultRoute, routes } = table;
+  const keys = [...exact.keys(), ...prefixes.keys(), ...patterns.map(rule => `${rule.host}/`)];
+  const uses: Record<Feature, boolean> = {
+    exact: exact.size > 0,
+    patterns: patterns.length > 0,
+    wildcards: keys.some(key => key.startsWith('*.')),
+    anyHost: keys.some(key => key.startsWith('*/')),
+    default: defaultRoute !== undefined,
+    redirects: routes.values().some(route => route.redirectsToTls),
+    fallbacks: routes.values().some(route => route.fallback !== undefined),
+  };
+  return (Object.keys(uses) as Feature[]).filter(feature => uses[feature]);
 }
 
 /** Contents of all maps; `backendOf` gives the backend of a route. */

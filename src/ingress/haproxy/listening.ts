@@ -39,6 +39,9 @@ export const MAPS = [
 export const DEFAULT_KEY = 'default';
 export const NOT_FOUND_BACKEND = 'not-found';
 
+/** Ways to a route beside a prefix of a plain host. */
+export type Feature = 'exact' | 'patterns' | 'wildcards' | 'anyHost' | 'default' | 'redirects' | 'fallbacks';
+
 export interface ListeningOptions extends Listening {
   readonly httpPort: number;
   readonly httpsPort: number;
@@ -48,7 +51,7 @@ export interface ListeningOptions extends Listening {
   /** Where names of authentication servers are asked. */
   readonly nameservers: readonly string[];
   readonly usesLua: boolean;
-  readonly usesFallbacks: boolean;
+  readonly features: ReadonlySet<Feature>;
   readonly clientSeconds: number;
   readonly canaries: readonly { readonly of: string; readonly to: string; readonly rule: CanaryRule }[];
 }
@@ -163,10 +166,10 @@ function frontend(options: ListeningOptions): Section {
       ['log-format', LOG_FORMAT],
       ...normalising(),
       ...headers(options),
-      ...lookups(),
+      ...lookups(options),
       ...canaryRules(options),
-      ...(options.usesFallbacks ? fallbackRules() : []),
-      redirectRule(options),
+      ...(options.features.has('fallbacks') ? fallbackRules() : []),
+      ...(options.features.has('redirects') ? [redirectRule(options)] : []),
       ...words2('use_backend %[var(txn.to)] if { var(txn.to) -m found }'),
       ['default_backend', NOT_FOUND_BACKEND],
     ],
@@ -211,26 +214,31 @@ function headers({ trustsForwarded }: Listening): Line[] {
   ];
 }
 
-function lookups(): Line[] {
-  const missing = ['if', '!{', 'var(txn.to)', '-m', 'found', '}'];
-  const find = (expression: string): Line => ['http-request', 'set-var(txn.to)', expression, ...missing];
-  const stage = (host: string): Line[] => [
-    ['http-request', 'set-var(txn.key)', `${host},concat(,txn.path,)`, ...missing],
-    find(`var(txn.key),map_str(${FILES.exact})`),
-    find(`var(txn.key),map_reg(${FILES.pattern})`),
-    find(`var(txn.key),concat(/),map_beg(${FILES.prefix})`),
-  ];
+// Each rule costs every request a little: those of features that nobody has used are not there.
+function lookups({ features }: ListeningOptions): Line[] {
+  const rules: string[] = [];
+  const stage = (host: string) => {
+    if (features.has('exact')) rules.push(`${host},concat(,txn.path,),map_str(${FILES.exact})`);
+    if (features.has('patterns')) rules.push(`${host},concat(,txn.path,),map_reg(${FILES.pattern})`);
+    rules.push(`${host},concat(,txn.path,/),map_beg(${FILES.prefix})`);
+  };
+  stage('var(txn.host)');
+  if (features.has('wildcards')) stage('var(txn.host),regsub(^[^.]+,*)');
+  if (features.has('anyHost')) stage('str(*)');
+  if (features.has('default')) rules.push(`str(${DEFAULT_KEY}),map_str(${FILES.exact})`);
   return [
     ...words2(
       'http-request set-var(txn.host) req.hdr(host),host_only,rtrim(.),lower',
       'http-request set-var(txn.path) path',
+      // Host and path are looked up as one text: a host with a slash would move the border between them.
+      'http-request deny deny_status 400 if { var(txn.host) -m sub / }',
     ),
-    // Host and path are looked up as one text: a host with a slash would move the border between them.
-    ...words2('http-request deny deny_status 400 if { var(txn.host) -m sub / }'),
-    ...stage('var(txn.host)'),
-    ...stage('var(txn.host),regsub(^[^.]+,*)'),
-    ...stage('str(*)'),
-    find(`str(${DEFAULT_KEY}),map_str(${FILES.exact})`),
+    ...rules.map(
+      (expression, at): Line => [
+        ...['http-request', 'set-var(txn.to)', expression],
+        ...(at === 0 ? [] : words('if !{ var(txn.to) -m found }')),
+      ],
+    ),
   ];
 }
 
