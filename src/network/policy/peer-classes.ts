@@ -41,6 +41,12 @@ export interface PeerClass {
   readonly members: Set<Peer>;
 }
 
+/** A namespace: its pods, and the groups that take in pods of it by their labels. */
+interface Space {
+  readonly pods: Set<string>;
+  readonly groups: Set<Group>;
+}
+
 export interface PeerClassesOptions {
   /** The address is now of this class; undefined for none. */
   readonly assign: (ip: string, number: number | undefined) => void;
@@ -53,6 +59,8 @@ export class PeerClasses {
   readonly #options: PeerClassesOptions;
   readonly #groups = new Map<string, Group>();
   readonly #classes = new Map<string, PeerClass>();
+  readonly #blocks = new Set<Group>();
+  readonly #spaces = new Map<string, Space>();
   readonly #peers = new Map<string, Peer[]>();
   /** Who has an address, the latest last: for a moment two pods may seem to. */
   readonly #owners = new Map<string, Peer[]>();
@@ -100,8 +108,10 @@ export class PeerClasses {
       return peer;
     });
     this.#peers.set(pod.key, peers);
+    const space = this.#space(pod.namespace);
+    space.pods.add(pod.key);
     for (const peer of peers) {
-      for (const group of this.#groups.values()) this.#judge(peer, group);
+      for (const groups of [space.groups, this.#blocks]) for (const group of groups) this.#judge(peer, group);
       this.#moved.add(peer);
     }
   }
@@ -116,7 +126,23 @@ export class PeerClasses {
       else this.#owners.delete(peer.ip);
       this.#options.assign(peer.ip, owners.at(-1)?.class?.number);
     }
+    const [peer] = this.#peers.get(key) ?? [];
+    if (peer) this.#spaces.get(peer.pod.namespace)?.pods.delete(key);
     this.#peers.delete(key);
+  }
+
+  /** A namespace's labels have changed. */
+  relabel(namespace: string): void {
+    const space = this.#spaces.get(namespace);
+    if (!space) return;
+    for (const group of this.#groups.values()) {
+      if (group.peer.kind !== 'pods') continue;
+      const is = group.peer.inNamespace(namespace, this.#options.labelsOf(namespace));
+      if (is === space.groups.has(group)) continue;
+      if (is) space.groups.add(group);
+      else space.groups.delete(group);
+      this.#judgeSpace(space, group);
+    }
   }
 
   // --- groups and names that policies speak of ---
@@ -127,7 +153,15 @@ export class PeerClasses {
     if (!group) {
       group = { number: ++this.#lastGroup, peer, members: new Set(), classes: new Set(), uses: 0 };
       this.#groups.set(key, group);
-      for (const peers of this.#peers.values()) for (const one of peers) this.#judge(one, group);
+      if (peer.kind === 'block') {
+        this.#blocks.add(group);
+        for (const peers of this.#peers.values()) for (const one of peers) this.#judge(one, group);
+      } else
+        for (const [namespace, space] of this.#spaces) {
+          if (!peer.inNamespace(namespace, this.#options.labelsOf(namespace))) continue;
+          space.groups.add(group);
+          this.#judgeSpace(space, group);
+        }
     }
     group.uses++;
     return group;
@@ -135,6 +169,8 @@ export class PeerClasses {
   dropGroup(group: Group): void {
     if (--group.uses > 0) return;
     this.#groups.delete(`${group.peer.kind} ${group.peer.key}`);
+    this.#blocks.delete(group);
+    for (const { groups } of this.#spaces.values()) groups.delete(group);
     for (const peer of group.members) {
       peer.groups.delete(group);
       this.#moved.add(peer);
@@ -243,6 +279,23 @@ export class PeerClasses {
     return names.length ? `${groups.join()} ${names.map(pair => pair.join('=')).join()}` : groups.join();
   }
 
+  #space(namespace: string): Space {
+    let space = this.#spaces.get(namespace);
+    if (!space) {
+      const labels = this.#options.labelsOf(namespace);
+      const groups = [...this.#groups.values()].filter(
+        ({ peer }) => peer.kind === 'pods' && peer.inNamespace(namespace, labels),
+      );
+      space = { pods: new Set(), groups: new Set(groups) };
+      this.#spaces.set(namespace, space);
+    }
+    return space;
+  }
+
+  #judgeSpace({ pods }: Space, group: Group): void {
+    for (const key of pods) for (const peer of this.#peers.get(key)!) this.#judge(peer, group);
+  }
+
   #judge(peer: Peer, group: Group): void {
     const is = belongs(peer, group.peer, this.#options.labelsOf(peer.pod.namespace));
     if (is === peer.groups.has(group)) return;
@@ -267,7 +320,9 @@ export function belongs(
   term: PeerTerm,
   namespaceLabels: Readonly<Record<string, string>> | undefined,
 ): boolean {
-  return term.kind === 'pods' ? term.selects(pod, namespaceLabels) : blockHas(term, ip);
+  return term.kind === 'pods'
+    ? term.inNamespace(pod.namespace, namespaceLabels) && term.pods(pod.labels)
+    : blockHas(term, ip);
 }
 
 interface ParsedBlock {

@@ -40,6 +40,8 @@ interface Profile {
   /** Where it differs from `fallback`: by class, and by `first last` (addresses). */
   readonly byClass: Map<number, PortSet>;
   byBlock: ReadonlyMap<string, PortSet>;
+  /** Decisions by the statements that speak of a peer; as old as `statements`. */
+  readonly memo: Map<string, PortSet>;
 }
 
 const TIER_ORDER = { admin: 0, namespace: 1, baseline: 2 } as const;
@@ -83,11 +85,8 @@ export class PolicyModel {
   setNamespace(name: string, labels: NamespaceLabels): void {
     if (labels) this.#namespaces.set(name, labels);
     else this.#namespaces.delete(name);
-    for (const pod of this.#pods.values()) {
-      if (pod.namespace !== name) continue;
-      this.#classes.put(pod);
-      if (this.#local.has(pod.key)) this.#dirtyLocal.add(pod.key);
-    }
+    this.#classes.relabel(name);
+    for (const { pod } of this.#local.values()) if (pod.namespace === name) this.#dirtyLocal.add(pod.key);
   }
 
   /** A pod that runs and has addresses of its own. `local`: on this node. */
@@ -205,6 +204,7 @@ export class PolicyModel {
         members: new Set(),
         byClass: new Map(),
         byBlock: new Map(),
+        memo: new Map(),
       };
       this.#profiles.set(key, profile);
       this.#dirtyProfiles.add(profile);
@@ -260,6 +260,7 @@ export class PolicyModel {
     this.#letGo(profile);
     profile.isolated = policies.some(({ tier }) => tier === 'namespace');
     profile.statements = statements;
+    profile.memo.clear();
     profile.groups = groups;
     profile.everyone = everyone;
     profile.blocks = blocks;
@@ -278,26 +279,25 @@ export class PolicyModel {
   }
 
   #decideAll(profile: Profile): void {
-    const memo = new Map<string, PortSet>();
-    profile.fallback = this.#decide(profile, profile.everyone, NO_NAMES, memo);
+    profile.fallback = this.#decide(profile, profile.everyone, NO_NAMES);
     for (const ip of profile.members) this.#setList(`${profile.direction}-default`, ip, profile.fallback);
     const classes = new Set([...profile.groups.keys()].flatMap(({ classes }) => [...classes]));
     const known = new Set([...classes].map(({ number }) => number));
     for (const number of [...profile.byClass.keys()]) if (!known.has(number)) this.#allow(profile, number, undefined);
-    for (const one of classes) this.#decideOne(profile, one, memo);
-    this.#decideBlocks(profile, memo);
+    for (const one of classes) this.#decideOne(profile, one);
+    this.#decideBlocks(profile);
   }
 
-  #decideOne(profile: Profile, one: PeerClass, memo = new Map<string, PortSet>()): void {
+  #decideOne(profile: Profile, one: PeerClass): void {
     const matching = new Set(profile.everyone);
     for (const group of one.groups) for (const at of profile.groups.get(group) ?? []) matching.add(at);
     const sorted = matching.size > profile.everyone.length ? [...matching].sort((a, b) => a - b) : profile.everyone;
     const names = profile.direction === 'egress' ? one.names : NO_NAMES;
-    const ports = this.#decide(profile, sorted, names, memo);
+    const ports = this.#decide(profile, sorted, names);
     this.#allow(profile, one.number, keyOf(ports) === keyOf(profile.fallback) ? undefined : ports);
   }
 
-  #decideBlocks(profile: Profile, memo: Map<string, PortSet>): void {
+  #decideBlocks(profile: Profile): void {
     const byBlock = new Map<string, PortSet>();
     for (const family of profile.blocks.length > 0 ? ([4, 6] as const) : []) {
       let last: { from: string; to: Buffer; ports: PortSet } | undefined;
@@ -314,7 +314,6 @@ export class PolicyModel {
           profile,
           [...matching].sort((a, b) => a - b),
           NO_NAMES,
-          memo,
         );
         if (keyOf(ports) === keyOf(profile.fallback)) continue;
         if (last && last.ports === ports && follows(last.to, range.first)) last.to = range.last;
@@ -333,16 +332,16 @@ export class PolicyModel {
     profile.byBlock = byBlock;
   }
 
-  #decide(profile: Profile, matching: readonly number[], names: NamedPorts, memo: Map<string, PortSet>): PortSet {
+  #decide(profile: Profile, matching: readonly number[], names: NamedPorts): PortSet {
     const key = `${matching.join()} ${[...names].map(pair => pair.join('=')).join()}`;
-    let ports = memo.get(key);
+    let ports = profile.memo.get(key);
     if (!ports) {
       const { isolated, statements } = profile;
       ports = decide(
         matching.map(at => statements[at]!),
         { isolated, names: profile.direction === 'ingress' ? profile.names : names },
       );
-      memo.set(key, ports);
+      profile.memo.set(key, ports);
     }
     return ports;
   }

@@ -29,7 +29,8 @@ export interface PodFacts {
 export interface PodPeer {
   readonly kind: 'pods';
   readonly key: string;
-  readonly selects: (pod: PodFacts, namespaceLabels: Labels) => boolean;
+  readonly inNamespace: (name: string, labels: Labels) => boolean;
+  readonly pods: Match;
 }
 
 export interface BlockPeer {
@@ -67,7 +68,7 @@ export interface Policy {
   readonly statements: Readonly<Partial<Record<Direction, readonly Statement[]>>>;
 }
 
-export const EVERY_POD: PodPeer = { kind: 'pods', key: 'every pod', selects: () => true };
+export const EVERY_POD: PodPeer = { kind: 'pods', key: 'every pod', inNamespace: () => true, pods: matchEverything };
 
 /** `namespace` undefined: of every namespace that the selector takes. */
 export function podPeer(options: {
@@ -78,11 +79,9 @@ export function podPeer(options: {
   const { namespace, namespaceSelector, podSelector } = options;
   const pods: Match = podSelector ? labelSelectorMatch(podSelector) : matchEverything;
   const key = JSON.stringify([namespaceSelector ?? namespace ?? null, podSelector ?? {}]);
-  if (namespaceSelector) {
-    const namespaces = labelSelectorMatch(namespaceSelector);
-    return { kind: 'pods', key, selects: (pod, labels) => namespaces(labels) && pods(pod.labels) };
-  }
-  return { kind: 'pods', key, selects: pod => pod.namespace === namespace && pods(pod.labels) };
+  if (!namespaceSelector) return { kind: 'pods', key, inNamespace: name => name === namespace, pods };
+  const namespaces = labelSelectorMatch(namespaceSelector);
+  return { kind: 'pods', key, inNamespace: (_name, labels) => namespaces(labels), pods };
 }
 
 export function blockPeer(cidr: string, except: readonly string[] = []): BlockPeer {
