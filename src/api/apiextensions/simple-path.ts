@@ -37,7 +37,8 @@ function next(rest: string): { step: Step; length: number } | undefined {
     if (!inner) return undefined;
     const wanted = match[3] ?? match[4] ?? match[5]!;
     const equal = match[2] === '==';
-    const test = (item: unknown) => inner(item).some(value => String(value) === wanted) === equal;
+    const test = (item: unknown) =>
+      inner(item).some(value => typeof value !== 'object' && String(value) === wanted) === equal;
     return { step: values => values.flatMap(value => elementsOf(value).filter(test)), length: match[0].length };
   }
   match = QUOTED.exec(rest);
