@@ -23,10 +23,10 @@ interface LocalPod {
 }
 
 interface Profile {
-  readonly key: string;
+  key: string;
   readonly direction: Direction;
-  readonly policies: readonly string[];
-  readonly names: NamedPorts;
+  policies: readonly string[];
+  names: NamedPorts;
   isolated: boolean;
   statements: readonly Ranked[];
   /** Statements (by index) that speak of a group's members. */
@@ -40,7 +40,7 @@ interface Profile {
   /** Where it differs from `fallback`: by class, and by `first last` (addresses). */
   readonly byClass: Map<number, PortSet>;
   byBlock: ReadonlyMap<string, PortSet>;
-  /** Decisions by the statements that speak of a peer; as old as `statements`. */
+  /** Decisions by the groups that a peer is in; as old as `statements`. */
   readonly memo: Map<string, PortSet>;
 }
 
@@ -187,8 +187,16 @@ export class PolicyModel {
         .join(),
       ...ids,
     ].join('\n');
+    const former = local.profiles[direction];
     let profile = this.#profiles.get(key);
-    if (!profile) {
+    if (!profile && former && former.members.size === local.pod.ips.length) {
+      // Nobody else is in it: it changes with its pod, and most of what it allows may stay.
+      this.#profiles.delete(former.key);
+      Object.assign(former, { key, policies: ids, names });
+      profile = former;
+      this.#profiles.set(key, profile);
+      this.#dirtyProfiles.add(profile);
+    } else if (!profile) {
       profile = {
         key,
         direction,
@@ -209,7 +217,6 @@ export class PolicyModel {
       this.#profiles.set(key, profile);
       this.#dirtyProfiles.add(profile);
     }
-    const former = local.profiles[direction];
     if (former === profile) return;
     if (former) for (const ip of local.pod.ips) this.#leave(former, ip);
     local.profiles[direction] = profile;
@@ -289,11 +296,20 @@ export class PolicyModel {
   }
 
   #decideOne(profile: Profile, one: PeerClass): void {
-    const matching = new Set(profile.everyone);
-    for (const group of one.groups) for (const at of profile.groups.get(group) ?? []) matching.add(at);
-    const sorted = matching.size > profile.everyone.length ? [...matching].sort((a, b) => a - b) : profile.everyone;
-    const names = profile.direction === 'egress' ? one.names : NO_NAMES;
-    const ports = this.#decide(profile, sorted, names);
+    const names = profile.namesUsed.length > 0 ? one.names : NO_NAMES;
+    let signature = names.size > 0 ? [...names].join() : '';
+    for (const group of one.groups) if (profile.groups.has(group)) signature += ` ${group.number}`;
+    let ports = profile.memo.get(signature);
+    if (!ports) {
+      const matching = new Set(profile.everyone);
+      for (const group of one.groups) for (const at of profile.groups.get(group) ?? []) matching.add(at);
+      ports = this.#decide(
+        profile,
+        [...matching].sort((a, b) => a - b),
+        names,
+      );
+      profile.memo.set(signature, ports);
+    }
     this.#allow(profile, one.number, keyOf(ports) === keyOf(profile.fallback) ? undefined : ports);
   }
 
@@ -316,7 +332,7 @@ export class PolicyModel {
           NO_NAMES,
         );
         if (keyOf(ports) === keyOf(profile.fallback)) continue;
-        if (last && last.ports === ports && follows(last.to, range.first)) last.to = range.last;
+        if (last && keyOf(last.ports) === keyOf(ports) && follows(last.to, range.first)) last.to = range.last;
         else {
           flush();
           last = { from: formatAddress(range.first), to: range.last, ports };
@@ -333,17 +349,11 @@ export class PolicyModel {
   }
 
   #decide(profile: Profile, matching: readonly number[], names: NamedPorts): PortSet {
-    const key = `${matching.join()} ${[...names].map(pair => pair.join('=')).join()}`;
-    let ports = profile.memo.get(key);
-    if (!ports) {
-      const { isolated, statements } = profile;
-      ports = decide(
-        matching.map(at => statements[at]!),
-        { isolated, names: profile.direction === 'ingress' ? profile.names : names },
-      );
-      profile.memo.set(key, ports);
-    }
-    return ports;
+    const { isolated, statements, direction } = profile;
+    return decide(
+      matching.map(at => statements[at]!),
+      { isolated, names: direction === 'ingress' ? profile.names : names },
+    );
   }
 
   #allow(profile: Profile, number: number, ports: PortSet | undefined): void {
