@@ -75,6 +75,8 @@ interface Destination {
 
 interface Force {
   readonly configuration: Configuration;
+  /** Of this configuration: they begin anew with the next, so that nothing of an old one stays. */
+  readonly metrics: MetricsRegistry;
   readonly statistics: ReadonlyMap<ServerBlock, RequestStatistics>;
 }
 
@@ -86,8 +88,10 @@ export class DnsServer {
   readonly #query = new Query();
   readonly #endpoints: HttpEndpoints;
   readonly #failures = new Map<string, number>();
-  /** Of this server; the process's other parts have their own. */
-  readonly metrics = new MetricsRegistry();
+  /** Of this server, whatever its configuration. */
+  readonly #metrics = new MetricsRegistry();
+  /** All of this server's; the process's other parts have their own. */
+  readonly metrics = { render: (): string => this.#metrics.render() + this.#force.metrics.render() };
   #force: Force;
   #corefile: string;
   #isRunning = false;
@@ -102,7 +106,7 @@ export class DnsServer {
     this.#options = options;
     this.#log = options.log.with({ component: 'dns' });
     this.#clock = options.clock ?? systemClock;
-    const programming = this.metrics.histogram(
+    const programming = this.#metrics.histogram(
       'coredns_kubernetes_dns_programming_duration_seconds',
       'Histogram of the time (in seconds) it took to program a dns instance.',
       Array.from({ length: 20 }, (_, power) => 0.001 * 2 ** power),
@@ -137,7 +141,7 @@ export class DnsServer {
       next = this.#compile(corefile);
     } catch (error) {
       if (!(error instanceof CorefileError)) throw error;
-      this.metrics.counter('coredns_reload_failed_total', 'Counter of the number of failed reload attempts.').add();
+      this.#metrics.counter('coredns_reload_failed_total', 'Counter of the number of failed reload attempts.').add();
       this.#warn('InvalidCorefile', `${error.message}; the last good configuration stays in force`);
       return error.message;
     }
@@ -151,21 +155,23 @@ export class DnsServer {
   }
 
   #compile(corefile: string): Force {
+    const metrics = new MetricsRegistry();
     const configuration = new Configuration(corefile, {
       records: this.#records,
       addresses: this.#options.listen.addresses,
       readFile: this.#options.readFile ?? (() => undefined),
       warn: (reason, message) => this.#warn(reason, message),
-      metrics: this.metrics,
+      metrics,
+      renderMetrics: () => this.metrics.render(),
       log: this.#log,
       clock: this.#clock,
       random: this.#options.random ?? systemRandom,
     });
     const family = this.#options.listen.addresses[0]?.includes(':') ? '2' : '1';
     const statistics = new Map(
-      configuration.blocks.map(block => [block, new RequestStatistics(this.metrics, { ...block, family })]),
+      configuration.blocks.map(block => [block, new RequestStatistics(metrics, { ...block, family })]),
     );
-    return { configuration, statistics };
+    return { configuration, metrics, statistics };
   }
 
   #begin(): void {
@@ -293,7 +299,7 @@ export class DnsServer {
       if (!(reply instanceof Promise)) statistics.reply(reply.rcode, 0);
       return reply;
     } catch (error) {
-      this.metrics.counter('coredns_panics_total', 'A metrics that counts the number of panics.').add();
+      this.#metrics.counter('coredns_panics_total', 'A metrics that counts the number of panics.').add();
       this.#log.error('query broke the server', { name: query.name, type: query.type, error: error as Error });
       return SERVFAIL;
     }

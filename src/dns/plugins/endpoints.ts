@@ -38,11 +38,11 @@ export const ready: Plugin = {
 
 export const prometheus: Plugin = {
   name: 'prometheus',
-  setup([directive], { settings, metrics }) {
+  setup([directive], { settings, renderMetrics }) {
     takes(directive!, { args: 1 });
     const reply = (): HttpReply => ({
       code: 200,
-      text: metrics.render(),
+      text: renderMetrics(),
       type: 'text/plain; version=0.0.4; charset=utf-8',
     });
     settings.endpoints.push({ address: addressOf(directive!, 'localhost:9153'), path: '/metrics', reply });

@@ -67,7 +67,10 @@ export interface PluginContext {
   readonly resolve: (request: Request) => Reply;
   /** Tells the administrator: log and event. */
   readonly warn: (reason: string, message: string) => void;
+  /** Of this configuration; gone with it. */
   readonly metrics: MetricsRegistry;
+  /** All metrics of the server. */
+  readonly renderMetrics: () => string;
   readonly log: Logger;
   readonly clock: Clock;
   readonly random: Random;
