@@ -24,6 +24,7 @@ import { ServiceProxy } from '../proxy/service-proxy.ts';
 import type { ClusterRanges } from './cluster-ranges.ts';
 import { keepCompiledCode } from './compile-cache.ts';
 import { ensureDnsAddress } from './dns-address.ts';
+import { bindKubeletFolder } from './kubelet-folder.ts';
 import type { AgentCredentials } from './pki.ts';
 import { untilAccepting } from './port-probe.ts';
 
@@ -37,6 +38,8 @@ export interface AgentConfig {
   readonly nodeAddresses: readonly string[];
   readonly server: string;
   readonly rootDir: string;
+  /** The node has a mount namespace of its own. */
+  readonly ownMounts?: boolean;
   readonly runDir: string;
   readonly imageDir: string;
   readonly credentials: AgentCredentials;
@@ -63,6 +66,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     log.error('unhandled rejection', { error: error instanceof Error ? error : messageOf(error) }),
   );
   mkdirSync(config.rootDir, { recursive: true, mode: 0o700 });
+  const kubeletDir = config.ownMounts ? bindKubeletFolder(config.rootDir) : config.rootDir;
   mkdirSync(config.runDir, { recursive: true, mode: 0o700 });
 
   const { credentials, server } = config;
@@ -142,7 +146,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
   const kubelet = new Kubelet({
     nodeName: config.node,
     nodeIps: config.nodeAddresses,
-    rootDir: config.rootDir,
+    rootDir: kubeletDir,
     runDir: config.runDir,
     imageDir: config.imageDir,
     transport: nodeTransport,
@@ -169,7 +173,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
   });
   const volumes = new LocalStorage({
     nodeName: config.node,
-    rootDir: config.rootDir,
+    rootDir: kubeletDir,
     folder: join(config.rootDir, 'local-volumes'),
     transport: storageTransport,
     informers: storageInformers,

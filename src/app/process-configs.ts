@@ -53,6 +53,7 @@ export function agentConfig(record: ClusterRecord, node: NodeRecord, credentials
     nodeAddresses: node.addresses,
     server: `https://${inUrl(apiAddresses(record.ranges)[0]!)}:${SEGMENT_API_PORT}`,
     rootDir: join(record.stateDir, node.name),
+    ownMounts: true,
     runDir: join(runDir(record.name), node.name),
     imageDir: join(record.stateDir, 'images'),
     credentials,

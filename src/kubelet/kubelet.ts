@@ -16,6 +16,7 @@ import type { InformerFactory } from '../client/informer.ts';
 import { PODS, SERVICES } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { CgroupTree } from '../sys/cgroup.ts';
+import { CONFIGURATION_DEFAULT, configzOf, type KubeletConfiguration } from './configuration.ts';
 import { ImageStore } from './images/image-store.ts';
 import { readCapacity } from './node/machine.ts';
 import { NodeStatusWriter } from './node/node-status.ts';
@@ -31,6 +32,7 @@ import { References } from './references.ts';
 import { ConmonRuntime } from './runtime/conmon-runtime.ts';
 import type { PodNetwork, Runtime } from './runtime.ts';
 import { KubeletServer } from './server/kubelet-server.ts';
+import { NodeStats } from './stats/node-stats.ts';
 import { CsiDrivers } from './volumes/csi/drivers.ts';
 import { Staging } from './volumes/csi/staging.ts';
 
@@ -57,6 +59,8 @@ export interface KubeletOptions {
   readonly port?: number;
   readonly labels?: Readonly<Record<string, string>>;
   readonly taints?: readonly Taint[];
+  /** What differs from upstream's defaults. */
+  readonly configuration?: Partial<KubeletConfiguration>;
   readonly log?: Logger;
   readonly clock?: Clock;
   readonly random?: Random;
@@ -99,9 +103,13 @@ export class Kubelet {
     mkdirSync(runDir, { recursive: true, mode: 0o711 });
     const images = new ImageStore(imageDir);
     const cgroups = new CgroupTree();
-    const machine = readCapacity(rootDir);
+    const configuration = { ...CONFIGURATION_DEFAULT, ...this.#options.configuration };
+    const machine = readCapacity(rootDir, configuration);
     for (const group of ['', '/burstable', '/besteffort'])
-      cgroups.create(`${cgroupRoot}/kubepods${group}`, group === '/besteffort' ? { cpuShares: 2 } : {});
+      cgroups.create(
+        `${cgroupRoot}/kubepods${group}`,
+        group === '/besteffort' ? { cpuShares: 2 } : group === '' ? machine.enforced : {},
+      );
     const runtime =
       this.#options.runtime ??
       new ConmonRuntime({ rootDir: join(rootDir, 'runtime'), runDir, images, cgroups, network, log, clock });
@@ -163,13 +171,30 @@ export class Kubelet {
       clock,
       log,
     });
+    const stats = new NodeStats({
+      nodeName,
+      cgroups,
+      cgroupRoot,
+      rootDir,
+      imageDir,
+      runtime,
+      pods: () => workers.activePods(),
+      clock,
+    });
+    const address = nodeIps[0] ?? '127.0.0.1';
     const server = new KubeletServer({
-      address: nodeIps[0] ?? '127.0.0.1',
+      address,
       port,
       tls,
       log,
       clock,
-      backend: new PodBackend({ runtime, workers, cgroups, cgroupRoot, nodeName, clock }),
+      backend: new PodBackend({
+        runtime,
+        workers,
+        stats,
+        cgroups,
+        configuration: configzOf(configuration, { address, port, clusterDomain, clusterDNS: clusterDns }),
+      }),
     });
     try {
       await Promise.all([

@@ -2,23 +2,25 @@
 
 import { existsSync } from 'node:fs';
 import type { Pod } from '../api/core/v1.gen.ts';
-import { type Clock, formatTime } from '../base/clock.ts';
 import { badRequest, failure, notFound } from '../base/errors.ts';
-import type { CgroupTree, CgroupUsage } from '../sys/cgroup.ts';
+import type { CgroupTree } from '../sys/cgroup.ts';
 import type { PodWorkers } from './pods/pod-workers.ts';
-import { everyContainer, podCgroup } from './pods/resources.ts';
+import { everyContainer } from './pods/resources.ts';
 import { latestOf } from './pods/status.ts';
 import type { ConmonRuntime } from './runtime/conmon-runtime.ts';
 import type { ContainerState, Runtime, SandboxState } from './runtime.ts';
 import type { ContainerTarget, KubeletBackend } from './server/backend.ts';
+import { cadvisorMetrics, resourceMetrics } from './stats/metrics-text.ts';
+import type { NodeStats } from './stats/node-stats.ts';
+import { summaryOf } from './stats/summary.ts';
 
 export interface PodBackendOptions {
   readonly runtime: Runtime;
   readonly workers: PodWorkers;
+  readonly stats: NodeStats;
   readonly cgroups: CgroupTree;
-  readonly cgroupRoot: string;
-  readonly nodeName: string;
-  readonly clock: Clock;
+  /** As a KubeletConfiguration. */
+  readonly configuration: object;
 }
 
 const DEFAULT_CONTAINER = 'kubectl.kubernetes.io/default-container';
@@ -99,36 +101,15 @@ export class PodBackend implements KubeletBackend {
   }
 
   async summary(): Promise<object> {
-    const { cgroups, cgroupRoot, nodeName, clock, runtime } = this.#options;
-    const time = formatTime(clock.now());
-    const { containers } = await runtime.snapshot();
-    return {
-      node: { nodeName, startTime: time, ...measures(cgroups.usage(`${cgroupRoot}/kubepods`), time) },
-      pods: this.pods()
-        .filter(pod => pod.status?.phase === 'Running')
-        .map(pod => {
-          const group = podCgroup(cgroupRoot, pod);
-          return {
-            podRef: { name: pod.metadata.name, namespace: pod.metadata.namespace, uid: pod.metadata.uid },
-            startTime: pod.status?.startTime,
-            containers: containers
-              .filter(one => one.podUid === pod.metadata.uid && one.state === 'running')
-              .map(one => ({
-                name: one.name,
-                startTime: formatTime(one.startedMs ?? one.createdMs),
-                ...measures(cgroups.usage(`${group}/${one.id}`), time),
-              })),
-            ...measures(cgroups.usage(group), time),
-          };
-        }),
-    };
+    return summaryOf(await this.#options.stats.measure());
   }
-}
-
-function measures(usage: CgroupUsage | undefined, time: string): object {
-  if (!usage) return {};
-  return {
-    cpu: { time, usageCoreNanoSeconds: usage.cpuNanos },
-    memory: { time, usageBytes: usage.memoryBytes, workingSetBytes: usage.workingSetBytes, rssBytes: usage.rssBytes },
-  };
+  async resourceMetrics(): Promise<string> {
+    return resourceMetrics(await this.#options.stats.measure());
+  }
+  async cadvisorMetrics(): Promise<string> {
+    return cadvisorMetrics(await this.#options.stats.measure(), this.#options.cgroups);
+  }
+  configz(): object {
+    return { kubeletconfig: this.#options.configuration };
+  }
 }

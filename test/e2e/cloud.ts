@@ -47,7 +47,7 @@ export class Cloud {
       driver: this.driver,
       node,
       topology: { [this.#topologyKey]: this.zoneOf(node) },
-      rootDir: agent.rootDir,
+      rootDir: '/var/lib/kubelet',
       folder: this.folder,
       isController,
       server: agent.server,

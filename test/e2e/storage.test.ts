@@ -346,6 +346,71 @@ it('local and host path volumes by hand: the pod follows the volume, and waiting
   await cluster.kubectl('delete', 'storageclass', 'by-hand');
 });
 
+it('a driver in a pod mounts where the node sees it: /var/lib/kubelet, both ways', cluster, async () => {
+  const path = '/var/lib/kubelet/plugins/propagation-test';
+  const mounts = (name: string, propagation: string, script: string) =>
+    pod(name, IMAGE, {
+      command: ['sh', '-c', `${script}; sleep 3600`],
+      container: {
+        securityContext: { privileged: true },
+        volumeMounts: [{ name: 'plugins', mountPath: path, mountPropagation: propagation }],
+      },
+      spec: { nodeName: 'node-1', volumes: [{ name: 'plugins', hostPath: { path, type: 'DirectoryOrCreate' } }] },
+    });
+  await cluster.apply(ns, [
+    mounts(
+      'mounter',
+      'Bidirectional',
+      `mkdir -p ${path}/there && mount -t tmpfs none ${path}/there && echo seen > ${path}/there/file`,
+    ),
+  ]);
+  await cluster.readyPod(ns, 'mounter');
+  await cluster.apply(ns, [mounts('viewer', 'HostToContainer', 'true')]);
+  await cluster.readyPod(ns, 'viewer');
+  await eventually(
+    'the other pod sees it',
+    async () =>
+      (await cluster.tryKubectl('-n', ns, 'exec', 'viewer', '--', 'cat', `${path}/there/file`)).stdout === 'seen\n',
+  );
+  await cluster.exec(ns, 'mounter', 'umount', `${path}/there`);
+  await remove('pod', 'mounter', 'viewer');
+});
+
+it('xfs grows while it is mounted', cluster, async t => {
+  if (!existsSync('/usr/sbin/mkfs.xfs')) return t.skip('xfsprogs is not installed');
+  await cluster.apply(ns, [
+    {
+      apiVersion: 'storage.k8s.io/v1',
+      kind: 'StorageClass',
+      metadata: { name: 'local-xfs' },
+      provisioner: 'cox-local',
+      parameters: { 'csi.storage.k8s.io/fstype': 'xfs' },
+      volumeBindingMode: 'WaitForFirstConsumer',
+      allowVolumeExpansion: true,
+    },
+    claim('xfs', '300Mi', { storageClassName: 'local-xfs' }),
+    user('xfs', 'xfs'),
+  ]);
+  await cluster.readyPod(ns, 'xfs');
+  const kilobytes = async () =>
+    Number((await cluster.exec(ns, 'xfs', 'df', '-k', '/data')).split('\n')[1]!.split(/\s+/)[1]);
+  const before = await kilobytes();
+  await cluster.kubectl(
+    '-n',
+    ns,
+    'patch',
+    'pvc',
+    'xfs',
+    '-p',
+    '{"spec":{"resources":{"requests":{"storage":"400Mi"}}}}',
+  );
+  await eventually('grown under the pod', async () => (await kilobytes()) > before + 80_000, { timeoutMs: 60_000 });
+  await eventually('claim says so', async () => (await get('pvc', 'xfs')).status.capacity.storage === '400Mi');
+  await remove('pod', 'xfs');
+  await remove('pvc', 'xfs');
+  await cluster.kubectl('delete', 'storageclass', 'local-xfs');
+});
+
 it('an agent that is killed finds its volumes again, and cleans up what was deleted meanwhile', cluster, async () => {
   await cluster.apply(ns, [claim('crash', '16Mi'), user('crash', 'crash', { script: 'echo here > /data/file' })]);
   const before = await cluster.readyPod(ns, 'crash');

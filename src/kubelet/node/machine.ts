@@ -3,14 +3,12 @@
 import { readFileSync, statfsSync } from 'node:fs';
 import { availableParallelism, release } from 'node:os';
 import type { NodeSystemInfo } from '../../api/core/v1.gen.ts';
+import { quantityMilli, quantityValue } from '../../api/machinery/quantity.ts';
+import type { CgroupLimits } from '../../sys/cgroup.ts';
+import type { KubeletConfiguration } from '../configuration.ts';
 import type { NodeResources } from '../fields.ts';
 
 export const KUBELET_VERSION = 'v1.36.0-cox';
-const PODS_MAX = 110;
-/** Memory that is never given to pods, upstream's default hard eviction threshold. */
-const MEMORY_RESERVED_BYTES = 100 * 1024 * 1024;
-/** Upstream keeps a tenth of the disk free in the same way. */
-const DISK_SHARE = 0.9;
 const ARCHITECTURES: Readonly<Record<string, string>> = { x64: 'amd64', arm64: 'arm64' };
 
 export const ARCHITECTURE = ARCHITECTURES[process.arch] ?? process.arch;
@@ -19,25 +17,53 @@ export interface MachineCapacity {
   readonly capacity: Readonly<Record<string, string>>;
   readonly allocatable: Readonly<Record<string, string>>;
   readonly resources: NodeResources & { readonly podsMax: number };
+  /** Limits of the group of all pods, where something is reserved beside them. */
+  readonly enforced: CgroupLimits;
 }
 
-export function readCapacity(rootDir: string): MachineCapacity {
-  const cpus = availableParallelism();
+/** Allocatable is what is left of the capacity when that is taken away which is reserved, and that below which pods are evicted. */
+export function readCapacity(rootDir: string, configuration: KubeletConfiguration): MachineCapacity {
+  const { kubeReserved, systemReserved, evictionHard, maxPods } = configuration;
+  const cpuMilli = availableParallelism() * 1000;
   const memoryKib = Number(/^MemTotal:\s+(\d+) kB/m.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? 0);
   const disk = statfsSync(rootDir);
   const diskBytes = disk.blocks * disk.bsize;
-  const ephemeralBytes = Math.floor(diskBytes * DISK_SHARE);
-  const memoryBytes = memoryKib * 1024 - MEMORY_RESERVED_BYTES;
-  const shared = { cpu: String(cpus), 'hugepages-1Gi': '0', 'hugepages-2Mi': '0', pods: String(PODS_MAX) };
+  const reserved = (name: string, measure = quantityValue) =>
+    measure(kubeReserved[name]) + measure(systemReserved[name]);
+  const memoryBytes =
+    memoryKib * 1024 - reserved('memory') - thresholdOf(evictionHard['memory.available'], memoryKib * 1024);
+  const ephemeralBytes =
+    diskBytes - reserved('ephemeral-storage') - thresholdOf(evictionHard['nodefs.available'], diskBytes);
+  const freeMilli = cpuMilli - reserved('cpu', quantityMilli);
+  for (const [name, left] of Object.entries({
+    cpu: freeMilli,
+    memory: memoryBytes,
+    'ephemeral-storage': ephemeralBytes,
+  }))
+    if (left <= 0) throw new Error(`the kubelet's reservations leave no ${name} for pods: reserve less`);
+  const shared = { 'hugepages-1Gi': '0', 'hugepages-2Mi': '0', pods: String(maxPods) };
   return {
-    capacity: { ...shared, memory: `${memoryKib}Ki`, 'ephemeral-storage': `${Math.floor(diskBytes / 1024)}Ki` },
+    capacity: {
+      cpu: String(cpuMilli / 1000),
+      ...shared,
+      memory: `${memoryKib}Ki`,
+      'ephemeral-storage': `${Math.floor(diskBytes / 1024)}Ki`,
+    },
     allocatable: {
+      cpu: freeMilli % 1000 === 0 ? String(freeMilli / 1000) : `${freeMilli}m`,
       ...shared,
       memory: `${Math.floor(memoryBytes / 1024)}Ki`,
       'ephemeral-storage': String(ephemeralBytes),
     },
-    resources: { cpuMilli: cpus * 1000, memoryBytes, ephemeralBytes, podsMax: PODS_MAX },
+    resources: { cpuMilli: freeMilli, memoryBytes, ephemeralBytes, podsMax: maxPods },
+    enforced: reserved('memory') > 0 ? { memoryBytesMax: memoryKib * 1024 - reserved('memory') } : {},
   };
+}
+
+/** A quantity, or a percentage of the capacity. */
+export function thresholdOf(text: string | undefined, capacity: number): number {
+  if (!text) return 0;
+  return text.endsWith('%') ? Math.floor((capacity * Number(text.slice(0, -1))) / 100) : quantityValue(text);
 }
 
 export function readSystemInfo(runtimeVersion: string): NodeSystemInfo {

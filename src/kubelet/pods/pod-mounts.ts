@@ -10,12 +10,13 @@ import { isReason, messageOf } from '../../base/errors.ts';
 import { PERSISTENT_VOLUME_CLAIMS } from '../../client/resources.ts';
 import type { ResourceId } from '../../client/transport.ts';
 import { type PodVolumeContext, PodVolumes, VolumeError } from '../volumes/pod-volumes.ts';
+import { forgetUsage, recordUsage } from '../volumes/volume-stats.ts';
 import type { PodContext } from './context.ts';
 import type { PodSubject } from './pod-subject.ts';
 
 const REFRESH_MS = 60_000;
 /** Claims may be asked to grow, which a node is not told. */
-const CLAIM_REFRESH_MS = 15_000;
+const CLAIM_REFRESH_MS = 10_000;
 const RETRY_MS_MIN = 500;
 const RETRY_MS_MAX = 122_000;
 
@@ -69,6 +70,7 @@ export class PodMounts {
       this.#isReady = true;
       this.#isChanged = false;
       this.#nextRefreshMs = this.#context.clock.monotonic() + this.#refreshMs;
+      this.#subject.wakeAfter(this.#refreshMs);
       this.#retryMs = RETRY_MS_MIN;
       return true;
     } catch (error) {
@@ -84,8 +86,11 @@ export class PodMounts {
     if (!this.#subject.pod.spec.volumes?.length || (!this.#isChanged && nowMs < this.#nextRefreshMs)) return;
     this.#isChanged = false;
     this.#nextRefreshMs = nowMs + this.#refreshMs;
+    this.#subject.wakeAfter(this.#refreshMs);
     for (const error of await this.volumes.refresh(this.#source()))
       this.#subject.event('Warning', 'FailedMount', error.message);
+    for (const complaint of await recordUsage(this.volumes, this.#context.volumes))
+      this.#subject.event('Warning', 'VolumeConditionAbnormal', complaint);
   }
 
   /** Unmounts all, and lets go of the objects and tokens that the contents came from. */
@@ -96,6 +101,7 @@ export class PodMounts {
     this.#isReady = false;
     this.abort();
     await this.#mounting;
+    forgetUsage(this.volumes);
     await this.volumes.unmountAll(this.#subject.uid);
   }
 

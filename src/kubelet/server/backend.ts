@@ -34,4 +34,9 @@ export interface KubeletBackend {
   sandboxOf(namespace: string, pod: string): SandboxState;
   /** Body of `/stats/summary` (kubelet stats v1alpha1); without it the path is not found. */
   summary?(): Promise<object>;
+  /** Bodies of `/metrics/resource` and `/metrics/cadvisor`, in the Prometheus text format. */
+  resourceMetrics?(): Promise<string>;
+  cadvisorMetrics?(): Promise<string>;
+  /** Body of `/configz`. */
+  configz?(): object;
 }

@@ -40,6 +40,8 @@ const HEADER_BYTES_MAX = 1024 * 1024;
 /** Paths of sessions carry an optional pod uid before the container, as upstream's do. */
 const STREAMING = /^\/(exec|attach|portForward)(?:\/|$)/;
 
+const METRICS_TEXT = { 'Content-Type': 'text/plain; version=0.0.4; charset=utf-8' };
+
 interface Refusal {
   readonly code: number;
   readonly text: string;
@@ -148,7 +150,16 @@ export class KubeletServer {
       case '/runningpods':
         return json(response, await runningPods(backend));
       case '/metrics':
-        return answer(response, 200, metrics.render(), { 'Content-Type': 'text/plain; version=0.0.4; charset=utf-8' });
+        return answer(response, 200, metrics.render(), METRICS_TEXT);
+      case '/metrics/resource':
+        if (backend.resourceMetrics) return answer(response, 200, await backend.resourceMetrics(), METRICS_TEXT);
+        break;
+      case '/metrics/cadvisor':
+        if (backend.cadvisorMetrics) return answer(response, 200, await backend.cadvisorMetrics(), METRICS_TEXT);
+        break;
+      case '/configz':
+        if (backend.configz) return json(response, backend.configz());
+        break;
       case '/stats/summary':
         if (backend.summary) return json(response, await backend.summary());
     }
@@ -201,6 +212,7 @@ export class KubeletServer {
       'healthz',
       'metrics',
       'stats',
+      'configz',
     ];
     const isLong = ['exec', 'attach', 'portForward', 'containerLogs'].includes(path);
     const labels = [request.method ?? '', known.includes(path) ? path : 'other', 'readwrite', String(isLong)];
