@@ -44,6 +44,20 @@ export interface Shape {
   readonly clusterCidrs: boolean;
 }
 
+// The same few shapes are asked for by thousands of Services.
+const MADE_MAX = 1024;
+const made = new Map<string, Chain>();
+
+function once(shape: Shape, name: string, make: () => Omit<Chain, 'name'>): Chain {
+  const key = `${shape.family.number} ${shape.clusterCidrs} ${name}`;
+  let chain = made.get(key);
+  if (!chain) {
+    if (made.size >= MADE_MAX) made.clear();
+    made.set(key, (chain = { name, ...make() }));
+  }
+  return chain;
+}
+
 function nameOf({ nodePort, affinity }: Shape, letter: string, count: number | string): string {
   return `${nodePort ? 'n' : ''}${letter}${count}${affinity ? 'a' : ''}`;
 }
@@ -100,60 +114,56 @@ function choice(shape: Shape, options: { modulus: number; offset: number }): Exp
 
 /** The choice among all endpoints, senders keep their address. */
 function plainChain(shape: Shape): Chain {
-  return {
-    name: nameOf(shape, 'p', shape.endpoints),
+  return once(shape, nameOf(shape, 'p', shape.endpoints), () => ({
     rules: choice(shape, { modulus: shape.endpoints, offset: 0 }),
     uses: [],
-  };
+  }));
 }
 
 /** Among all endpoints; senders outside the pod ranges are masqueraded, so that answers come back this way. */
 export function clusterChain(shape: Shape): Chain {
-  const outsiders = [
-    loadSource(shape.family, 0),
-    isIn({ set: 'cluster-cidrs', from: 0, absent: true }),
-    toChain('jump', MARK_CHAIN),
-  ];
-  const rules = plainChain(shape).rules;
-  return {
-    name: nameOf(shape, 'c', shape.endpoints),
-    rules: shape.clusterCidrs ? [outsiders, ...rules] : rules,
-    uses: [],
-  };
+  return once(shape, nameOf(shape, 'c', shape.endpoints), () => {
+    const outsiders = [
+      loadSource(shape.family, 0),
+      isIn({ set: 'cluster-cidrs', from: 0, absent: true }),
+      toChain('jump', MARK_CHAIN),
+    ];
+    const { rules } = plainChain(shape);
+    return { rules: shape.clusterCidrs ? [outsiders, ...rules] : rules, uses: [] };
+  });
 }
 
 /** Among all endpoints; every sender is masqueraded. */
 export function externalChain(shape: Shape): Chain {
-  return {
-    name: nameOf(shape, 'e', shape.endpoints),
+  return once(shape, nameOf(shape, 'e', shape.endpoints), () => ({
     rules: [[toChain('jump', MARK_CHAIN)], ...plainChain(shape).rules],
     uses: [],
-  };
+  }));
 }
 
 /** External traffic policy Local: outsiders get local endpoints and keep their address, pods and the node get all. */
 export function localChain(shape: Shape, localEndpoints: number): Chain {
-  const [plain, external] = [plainChain(shape), externalChain(shape)];
-  const local: Chain[] =
-    localEndpoints === 0
-      ? []
-      : [
-          {
-            name: nameOf(shape, 'o', localEndpoints),
-            rules: choice(shape, { modulus: localEndpoints, offset: LOCAL_INDEX }),
-            uses: [],
-          },
-        ];
-  const pods = [loadSource(shape.family, 0), isIn({ set: 'cluster-cidrs', from: 0 }), toChain('goto', plain.name)];
-  return {
-    name: nameOf(shape, 'l', `${shape.endpoints}-${localEndpoints}`),
-    rules: [
-      ...(shape.clusterCidrs ? [pods] : []),
-      [senderIsLocal(), toChain('goto', external.name)],
-      ...local.map(({ name }) => [toChain('goto', name)]),
-    ],
-    uses: [plain, external, ...local],
-  };
+  return once(shape, nameOf(shape, 'l', `${shape.endpoints}-${localEndpoints}`), () => {
+    const [plain, external] = [plainChain(shape), externalChain(shape)];
+    const local: Chain[] =
+      localEndpoints === 0
+        ? []
+        : [
+            once(shape, nameOf(shape, 'o', localEndpoints), () => ({
+              rules: choice(shape, { modulus: localEndpoints, offset: LOCAL_INDEX }),
+              uses: [],
+            })),
+          ];
+    const pods = [loadSource(shape.family, 0), isIn({ set: 'cluster-cidrs', from: 0 }), toChain('goto', plain.name)];
+    return {
+      rules: [
+        ...(shape.clusterCidrs ? [pods] : []),
+        [senderIsLocal(), toChain('goto', external.name)],
+        ...local.map(({ name }) => [toChain('goto', name)]),
+      ],
+      uses: [plain, external, ...local],
+    };
+  });
 }
 
 /** Finds out whether clients of what a connection was first sent to are to be remembered, and for how long. */

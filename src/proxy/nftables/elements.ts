@@ -105,36 +105,59 @@ function frontendKey({ address, family, protocol, port }: Frontend): string {
   return `${address ?? family} ${protocol} ${port}`;
 }
 
+// A first programming makes tens of thousands of these: one small buffer each, nothing in between.
+
 // Components of a concatenation are padded to four bytes each: address, protocol (1), port (2, big-endian).
-function serviceKey({ address, protocol, port }: Frontend): Buffer {
-  const ip = address === undefined ? undefined : parseAddress(address);
-  const at = ip?.length ?? 0;
+function serviceKey({ address, family, protocol, port }: Frontend): Buffer {
+  const at = address === undefined ? 0 : addressBytes(family);
   const out = Buffer.alloc(at + 8);
-  if (ip) out.set(ip);
+  if (address !== undefined) putAddress(out, address);
   out[at] = PROTOCOL_NUMBERS[protocol];
-  out.writeUInt16BE(port, at + 4);
+  putPort(out, at + 4, port);
   return out;
 }
 
 // numgen's number is a plain integer of the machine: little-endian.
 function withIndex(key: Buffer, index: number): Buffer {
   const out = Buffer.allocUnsafe(key.length + 4);
-  out.set(key);
+  key.copy(out);
   out.writeUInt32LE(index, key.length);
   return out;
 }
 
 export function endpointData({ ip, port }: { readonly ip: string; readonly port: number }): Buffer {
-  const address = parseAddress(ip);
-  const out = Buffer.alloc(address.length + 4);
-  out.set(address);
-  out.writeUInt16BE(port, address.length);
+  const at = addressBytes(ip.includes(':') ? 6 : 4);
+  const out = Buffer.alloc(at + 4);
+  putAddress(out, ip);
+  putPort(out, at, port);
   return out;
+}
+
+const addressBytes = (family: 4 | 6) => (family === 4 ? 4 : 16);
+
+function putPort(out: Buffer, at: number, port: number): void {
+  out[at] = port >> 8;
+  out[at + 1] = port & 255;
+}
+
+function putAddress(out: Buffer, text: string): void {
+  let [at, value] = [0, 0];
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code === 46) {
+      out[at++] = value;
+      value = 0;
+    } else if (code >= 48 && code <= 57 && at < 4) value = value * 10 + code - 48;
+    // Not IPv4 in its plain form.
+    else return void out.set(parseAddress(text));
+  }
+  out[at] = value;
 }
 
 /** An element's identity within its table. */
 export function elementKey({ set, key }: Element): string {
-  return `${set} ${Buffer.from(key.buffer, key.byteOffset, key.byteLength).toString('latin1')}`;
+  const bytes = Buffer.isBuffer(key) ? key : Buffer.from(key.buffer, key.byteOffset, key.byteLength);
+  return `${set} ${bytes.toString('latin1')}`;
 }
 
 export function sameData(a: ElementData, b: ElementData): boolean {

@@ -104,6 +104,10 @@ export class TableState {
       const rendered = this.#claim(entry);
       chains.push(...rendered.chains);
       for (const element of rendered.elements) {
+        if (present.size === 0) {
+          add.push(element);
+          continue;
+        }
         const key = elementKey(element);
         const old = present.get(key);
         present.delete(key);
