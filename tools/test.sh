@@ -37,6 +37,8 @@ needed='
 /sbin/mount.nfs:nfs-common:mounts nfs volumes in tests
 /usr/bin/curl:curl:asks node ports in tests
 /usr/sbin/haproxy:haproxy:the data plane of Ingress
+/usr/sbin/mkfs.ext4:e2fsprogs:file systems of local volumes
+/usr/sbin/mkfs.xfs:xfsprogs:the other file system of local volumes
 /usr/bin/zstd:zstd:unpacks images in tests
 '
 missing=()
