@@ -5,11 +5,13 @@
 
 import { isDeepStrictEqual } from 'node:util';
 import { type FieldError, fieldErrors } from '../../base/errors.ts';
-import { compile } from '../cel/environment.ts';
+import { checkExpression, type Declarations, optionalOf, type Type } from '../cel/checker.ts';
+import { compile, kubernetesLibrary } from '../cel/environment.ts';
 import { Budget, CelBudgetError, type Program, type Scope } from '../cel/evaluator.ts';
 import { type Expression, parse } from '../cel/parser.ts';
 import { NONE, Optional, type Value } from '../cel/values.ts';
 import { addInvalid, addRequired, type Errors } from '../machinery/validation.ts';
+import { schemaType } from './schema-types.ts';
 import { schemaValue } from './schema-values.ts';
 import { isObject, type SchemaNode } from './structural-schema.ts';
 import type { JSONSchemaProps, ValidationRule } from './v1.gen.ts';
@@ -199,13 +201,20 @@ function errorOf(rule: ValidationRule, path: string, shown: string, message: str
 const REASONS = ['FieldValueDuplicate', 'FieldValueForbidden', 'FieldValueInvalid', 'FieldValueRequired'];
 
 /** Findings about the rules of a schema themselves: that they compile, and what they may speak of where they stand. */
-export function ruleDefinitionProblems(schema: JSONSchemaProps, path: string, correlatable = true): FieldError[] {
+export function ruleDefinitionProblems(
+  schema: JSONSchemaProps,
+  path: string,
+  { correlatable = true, isRoot = true }: { correlatable?: boolean; isRoot?: boolean } = {},
+): FieldError[] {
   const errors: Errors = [];
   (schema['x-kubernetes-validations'] ?? []).forEach((rule, index) => {
-    checkDefinition(rule, `${path}.x-kubernetes-validations[${index}]`, { schema, correlatable, errors });
+    checkDefinition(rule, `${path}.x-kubernetes-validations[${index}]`, { schema, correlatable, isRoot, errors });
   });
   const into = (below: unknown, where: string, canCorrelate: boolean) => {
-    if (isObject(below)) errors.push(...ruleDefinitionProblems(below as JSONSchemaProps, where, canCorrelate));
+    if (isObject(below))
+      errors.push(
+        ...ruleDefinitionProblems(below as JSONSchemaProps, where, { correlatable: canCorrelate, isRoot: false }),
+      );
   };
   for (const [name, property] of Object.entries(schema.properties ?? {}))
     into(property, `${path}.properties[${name}]`, correlatable);
@@ -217,8 +226,9 @@ export function ruleDefinitionProblems(schema: JSONSchemaProps, path: string, co
 function checkDefinition(
   rule: ValidationRule,
   path: string,
-  { schema, correlatable, errors }: { schema: JSONSchemaProps; correlatable: boolean; errors: Errors },
+  at: { schema: JSONSchemaProps; correlatable: boolean; isRoot: boolean; errors: Errors },
 ): void {
+  const { schema, correlatable, isRoot, errors } = at;
   if (!rule.rule?.trim()) {
     addRequired(errors, `${path}.rule`, 'rule is not specified');
     return;
@@ -235,6 +245,13 @@ function checkDefinition(
     addInvalid(errors, `${path}.fieldPath`, rule.fieldPath, 'fieldPath must be a valid path');
   try {
     const { usesOldSelf } = compiledRule(rule);
+    const self = schemaType(schema, isRoot || schema['x-kubernetes-embedded-resource'] === true);
+    const declared: Declarations = name =>
+      name === 'self' ? self : name === 'oldSelf' ? (rule.optionalOldSelf ? optionalOf(self) : self) : undefined;
+    const result = checkExpression(rule.rule, kubernetesLibrary(), declared);
+    if (!isResult(result, 'bool'))
+      addInvalid(errors, `${path}.rule`, rule.rule, 'cel expression must evaluate to a bool');
+    if (rule.messageExpression) checkMessage(rule.messageExpression, `${path}.messageExpression`, declared, errors);
     if (usesOldSelf && !correlatable)
       addInvalid(
         errors,
@@ -247,6 +264,19 @@ function checkDefinition(
   } catch (error) {
     addInvalid(errors, `${path}.rule`, rule.rule, `compilation failed: ${(error as Error).message}`);
   }
+}
+
+function checkMessage(source: string, path: string, declared: Declarations, errors: Errors): void {
+  try {
+    const result = checkExpression(source, kubernetesLibrary(), declared);
+    if (!isResult(result, 'string')) addInvalid(errors, path, source, 'messageExpression must evaluate to a string');
+  } catch (error) {
+    addInvalid(errors, path, source, `messageExpression compilation failed: ${(error as Error).message}`);
+  }
+}
+
+function isResult(type: Type, name: string): boolean {
+  return type.is === 'dyn' || (type.is === 'plain' && type.name === name);
 }
 
 function isFieldOf(schema: JSONSchemaProps, path: string): boolean {

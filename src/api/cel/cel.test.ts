@@ -1,6 +1,7 @@
 import { strict as assert } from 'node:assert';
 import { test } from 'node:test';
-import { compile } from './environment.ts';
+import { checkExpression, DYN, listOf, plain, type Type, typeText } from './checker.ts';
+import { compile, kubernetesLibrary } from './environment.ts';
 import { Budget, CelBudgetError } from './evaluator.ts';
 import { parse } from './parser.ts';
 import { fromJson, toJson, type Value } from './values.ts';
@@ -65,7 +66,7 @@ const TRUE = [
   "!format.dns1123Label().validate('abc').hasValue() && format.dns1123Label().validate('A_').hasValue() && format.named('uuid').hasValue()",
   "[1, 2].all(i, v, i < v) && [1, 2].transformList(i, v, i + v) == [1, 3] && {'a': 1}.transformMap(k, v, v + 1) == {'a': 2}",
   'cel.bind(x, 2, x * x == 4) && [[1], [2]].all(x, x.all(y, y > 0))',
-  "(true ? 'a' : 'b') == 'a' && null == null && 1 != 'a'",
+  "(true ? 'a' : 'b') == 'a' && null == null && dyn(1) != 'a'",
   "'\\u00e4' == 'ä' && '\\n'.size() == 1 && '\\x41' == 'A'",
   '9223372036854775807 > 0 && -9223372036854775808 < 0',
 ];
@@ -110,4 +111,52 @@ test('costs are bounded, and so is depth', () => {
     }
   }
   assert.ok(performance.now() - started < 5000, 'backtracking is bounded');
+});
+
+const ITEM: Type = {
+  is: 'object',
+  field: name => (name === 'name' ? plain('string') : name === 'port' ? plain('int') : undefined),
+};
+const SPEC: Type = {
+  is: 'object',
+  field: name =>
+    ({ replicas: plain('int'), name: plain('string'), items: listOf(ITEM), free: DYN, when: plain('timestamp') })[name],
+};
+const check = (source: string): string =>
+  typeText(checkExpression(source, kubernetesLibrary(), name => (name === 'self' ? SPEC : undefined)));
+
+test('types are known where they can be', () => {
+  const types: Readonly<Record<string, string>> = {
+    'self.replicas > 1 && self.items.all(i, i.port > 0)': 'bool',
+    'self.items.map(i, i.name)': 'list(string)',
+    "self.?name.orValue('x')": 'string',
+    'self.?items[?0].name': 'optional_type(string)',
+    'self.free.anything[3].at.all': 'dyn',
+    "self.name.split(',').size()": 'int',
+    "quantity(self.name).add(quantity('1')).isGreaterThan(quantity('2'))": 'bool',
+    "duration('1h') < duration('2h') ? self.replicas : 3": 'int',
+    'self.when.getFullYear() + 1': 'int',
+    'type(self.name) == string': 'bool',
+    'cel.bind(n, self.items.size(), n * n)': 'int',
+    'optional.of(1).optMap(x, string(x)).value()': 'string',
+    'self.items.map(i, i.port).sum() + self.items.map(i, i.port).max()': 'int',
+    "self.items.exists_one(i, i.name == self.name) || self.name == ''": 'bool',
+  };
+  for (const [source, type] of Object.entries(types)) assert.equal(check(source), type, source);
+  // Everything that runs is not refused.
+  for (const source of TRUE) checkExpression(source, kubernetesLibrary(), name => (name === 'self' ? DYN : undefined));
+});
+
+test('what cannot work is found before it runs', () => {
+  const fails = (source: string, message: RegExp) => assert.throws(() => check(source), message, source);
+  fails('self.replica > 1', /<input>:1:5: undefined field 'replica'\n \| self\.replica > 1\n \| \.\.\.\.\^/);
+  fails('self.items.all(i, i.ports > 0)', /undefined field 'ports'/);
+  fails('other.x', /undeclared reference to 'other' \(in container ''\)/);
+  fails("self.replicas == 'a'", /found no matching overload for '_==_' applied to '\(int, string\)'/);
+  fails("self.replicas + 'a'", /found no matching overload for '_\+_' applied to '\(int, string\)'/);
+  fails('self.name.startsWith(1)', /found no matching overload for 'startsWith' applied to 'string\.\(int\)'/);
+  fails('self.name.frobnicate()', /undeclared reference to 'frobnicate'/);
+  fails('self.replicas.all(x, true)', /expression of type 'int' cannot be range of a comprehension/);
+  fails('self.name.first', /type 'string' does not support field selection/);
+  fails('self.items.all(i, i.port)', /expected type 'bool' but found 'int'/);
 });

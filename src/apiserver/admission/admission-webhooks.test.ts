@@ -283,6 +283,16 @@ test('a validating policy with variables and params', async () => {
     ),
     status(422, /spec.validations\[0\].expression: Invalid value: .*compilation failed/),
   );
+  await assert.rejects(
+    api.create(
+      registration('validatingadmissionpolicies'),
+      policy('ValidatingAdmissionPolicy', 'bad', {
+        matchConstraints: CONSTRAINTS,
+        validations: [{ expression: 'objekt.metadata.name == "x"' }],
+      }),
+    ),
+    status(422, /undeclared reference to 'objekt'/),
+  );
   await server.close();
 });
 

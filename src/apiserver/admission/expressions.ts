@@ -3,6 +3,7 @@
  * that holds it; what is wrong with it is said when it is used, because it may have been stored by an older version.
  */
 
+import { checkExpression, DYN } from '../../api/cel/checker.ts';
 import { extendedLibrary } from '../../api/cel/environment.ts';
 import { Budget, CelBudgetError, compileExpression, type Program, type Scope } from '../../api/cel/evaluator.ts';
 import { type Library, type Overload, overload } from '../../api/cel/functions.ts';
@@ -127,9 +128,19 @@ const AUTHORIZATION: readonly Overload[] = [
 
 let admissionLibrary: Library | undefined;
 
-export function compileAdmission(source: string): Program {
+function functions(): Library {
   admissionLibrary ??= extendedLibrary(AUTHORIZATION);
-  return compileExpression(parse(source), admissionLibrary);
+  return admissionLibrary;
+}
+
+function compileAdmission(source: string): Program {
+  return compileExpression(parse(source), functions());
+}
+
+/** Throws for an expression that cannot be compiled, or that names a variable which is not there. */
+export function checkAdmission(source: string, variables: readonly string[]): void {
+  checkExpression(source, functions(), name => (variables.includes(name) ? DYN : undefined));
+  compileAdmission(source);
 }
 
 /** Programs of a stored object's expressions, by their text. */

@@ -9,9 +9,12 @@ import type {
 } from '../../api/admissionregistration/v1.gen.ts';
 import { type FieldError, fieldErrors, invalid } from '../../base/errors.ts';
 import type { AdmissionPlugin } from '../request.ts';
-import { compileAdmission } from './expressions.ts';
+import { checkAdmission } from './expressions.ts';
 
 const GROUP = 'admissionregistration.k8s.io';
+
+const OF_REQUEST = ['object', 'oldObject', 'request', 'authorizer'];
+const OF_POLICY = [...OF_REQUEST, 'params', 'namespaceObject', 'variables'];
 
 interface Found {
   readonly path: string;
@@ -64,7 +67,7 @@ export function policyDefinitions(): AdmissionPlugin {
       for (const { path, expression } of finder?.(object as never) ?? []) {
         if (!expression) continue;
         try {
-          compileAdmission(expression);
+          checkAdmission(expression, name === 'validatingwebhookconfigurations' ? OF_REQUEST : OF_POLICY);
         } catch (error) {
           errors.push(fieldErrors.invalid(path, expression, `compilation failed: ${(error as Error).message}`));
         }

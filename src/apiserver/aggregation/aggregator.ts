@@ -47,6 +47,17 @@ export interface ExternalVersion {
   readonly resources: readonly unknown[];
 }
 
+/** A group-version that this process answers itself without storing objects of it, unless an APIService leads elsewhere. */
+export interface OwnExtension {
+  readonly group: string;
+  readonly version: string;
+  readonly priority: number;
+  /** As in `apidiscovery.k8s.io/v2`. */
+  readonly resources: readonly unknown[];
+  /** Anything at or below its path; the user may do what is asked. Throws ApiError. */
+  answer(context: ReplyContext): Promise<void>;
+}
+
 interface Extension {
   service: APIService;
   isAvailable: boolean;
@@ -58,6 +69,7 @@ export interface AggregatorOptions {
   readonly reader: () => Reader;
   readonly transport: () => Transport;
   readonly pki: Pick<Pki, 'ca' | 'ensureFrontProxy'>;
+  readonly own?: readonly OwnExtension[];
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
@@ -80,13 +92,20 @@ export class Aggregator {
     return this.#version;
   }
   get versions(): readonly ExternalVersion[] {
-    return [...this.#extensions.values()].map(({ service: { spec }, isAvailable, resources }) => ({
+    const others = [...this.#extensions.values()].map(({ service: { spec }, isAvailable, resources }) => ({
       group: spec.group ?? '',
       version: spec.version ?? '',
       priority: spec.groupPriorityMinimum,
       isFresh: isAvailable,
       resources,
     }));
+    const own = this.#own
+      .filter(one => !this.#extensions.has(`${one.version}.${one.group}`))
+      .map(({ group, version, priority, resources }) => ({ group, version, priority, isFresh: true, resources }));
+    return [...others, ...own];
+  }
+  get #own(): readonly OwnExtension[] {
+    return this.#options.own ?? [];
   }
 
   /** Writes what every cluster has: our own APIServices, and where extension servers learn whom to trust. */
@@ -96,6 +115,9 @@ export class Aggregator {
     this.#identity = await pki.ensureFrontProxy();
     await Promise.all([
       publishFrontProxy(reader, transport(), { ca: this.#identity.ca, clientCa: pki.ca }),
+      ...this.#own.map(({ group, version, priority }) =>
+        this.#ensureLocal(group, version, 'onstart', { groupPriorityMinimum: priority, versionPriority: priority }),
+      ),
       ...apiGroupOrder.flatMap(({ group, versions }, at) =>
         group === 'apiregistration.k8s.io'
           ? []
@@ -312,9 +334,11 @@ export class Aggregator {
 
   /** The extension that a path below `/apis` belongs to; undefined for what is ours. */
   find(path: string): { forward(context: ReplyContext, user: UserInfo): Promise<void> } | undefined {
-    if (this.#extensions.size === 0 || !path.startsWith('/apis/')) return undefined;
+    if (!path.startsWith('/apis/') || (this.#extensions.size === 0 && this.#own.length === 0)) return undefined;
     const [, , group, version] = path.split('/');
     const extension = group && version ? this.#extensions.get(`${version}.${group}`) : undefined;
+    const own = extension ? undefined : this.#own.find(one => one.group === group && one.version === version);
+    if (own) return { forward: context => own.answer(context) };
     // What is served here cannot be taken over.
     if (!extension || this.#options.reader().table?.infos.some(info => apiVersionOf(info) === `${group}/${version}`))
       return undefined;
