@@ -78,7 +78,8 @@ it('paths lead to their Services; ADDRESS is that of the Service in front', clus
       .catch(() => '');
     return said.includes('version: 1') && said;
   });
-  assert.match(node, /x-forwarded-for: 172\.30\.0\./);
+  // Its own: that of the segment, or of its loopback link where it announces the address itself.
+  assert.match(node, /x-forwarded-for: (172\.30\.0\.|10\.96\.0\.10)/);
   assert.match(await cluster.kubectl('get', 'ingressclass', 'coxswain'), /coxswain\.dev\/ingress/);
 });
 
@@ -91,6 +92,16 @@ it('kubectl create ingress makes one of the default class; both nodes serve it',
       await cluster.onNode(node, 'curl', '-s', '-m', '3', '-H', 'Host: made.example.com', 'http://127.0.0.1:10080/'),
       /version: 1/,
     );
+});
+
+it('cox trace tells which Ingress takes a request, and follows it to its pods', cluster, async () => {
+  const traced = await cluster.cox(['trace', 'http://shop.example.com/api/x']);
+  assert.match(traced, new RegExp(`shop\\.example\\.com/api/x is taken by Ingress ${ns}/shop`));
+  assert.match(traced, /HAProxy sends it to Service api:80/);
+  assert.match(traced, /It would work/);
+  const missing = await cluster.tryCox(['trace', 'https://api.example.com/v2']);
+  assert.match(missing.stdout, /no rule of an Ingress for api\.example\.com has the path \/v2: 404/);
+  assert.equal(missing.code, 1);
 });
 
 it('TLS by SNI from a Secret that comes later, is broken, and is mended', cluster, async () => {

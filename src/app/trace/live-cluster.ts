@@ -7,10 +7,12 @@ import { readdirSync, readFileSync } from 'node:fs';
 import type { Event, Namespace, Node, Pod, Service } from '../../api/core/v1.gen.ts';
 import type { EndpointSlice } from '../../api/discovery/v1.gen.ts';
 import type { KubeObject } from '../../api/meta.ts';
-import type { NetworkPolicy } from '../../api/networking/v1.gen.ts';
+import type { Ingress, IngressClass, NetworkPolicy } from '../../api/networking/v1.gen.ts';
 import {
   ENDPOINT_SLICES,
   EVENTS,
+  INGRESS_CLASSES,
+  INGRESSES,
   NAMESPACES,
   NETWORK_POLICIES,
   NODES,
@@ -56,6 +58,12 @@ export class LiveCluster {
   }
   networkPolicies(): Promise<readonly NetworkPolicy[]> {
     return this.#list<NetworkPolicy>(NETWORK_POLICIES);
+  }
+  ingresses(): Promise<readonly Ingress[]> {
+    return this.#list<Ingress>(INGRESSES);
+  }
+  ingressClasses(): Promise<readonly IngressClass[]> {
+    return this.#list<IngressClass>(INGRESS_CLASSES);
   }
   async slicesOf({ metadata }: Service): Promise<readonly EndpointSlice[]> {
     const all = await this.#list<EndpointSlice>(ENDPOINT_SLICES, metadata.namespace);

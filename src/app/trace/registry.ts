@@ -2,6 +2,7 @@
 
 import type { Step } from './step.ts';
 import { endpoints } from './steps/endpoints.ts';
+import { ingress } from './steps/ingress.ts';
 import { kernel } from './steps/kernel.ts';
 import { listener } from './steps/listener.ts';
 import { name } from './steps/name.ts';
@@ -11,4 +12,4 @@ import { policy } from './steps/policy.ts';
 import { service } from './steps/service.ts';
 import { way } from './steps/way.ts';
 
-export const STEPS: readonly Step[] = [origin, name, service, endpoints, kernel, nat, policy, way, listener];
+export const STEPS: readonly Step[] = [origin, ingress, name, service, endpoints, kernel, nat, policy, way, listener];

@@ -52,8 +52,10 @@ export interface Target {
 
 export interface Journey {
   readonly cluster: LiveCluster;
-  readonly from: Origin;
-  readonly target: Target;
+  /** Who asks; behind an Ingress, the node whose data plane asks further. */
+  from: Origin;
+  /** What was asked for; behind an Ingress, the Service of the rule that matched. */
+  target: Target;
   /** Of the question: that of the pod, or `-n`. */
   readonly namespace: string;
   /** Where the connection goes, once the name is resolved. */
