@@ -191,40 +191,32 @@ it('cox proxy and cox dns by themselves, over HTTPS with a kubeconfig', cluster,
   ]);
   assert.equal(unknown.code, 2);
   assert.match(unknown.stderr, /node "outside" not found in the cluster/);
-  await cluster.apply('default', [
-    { apiVersion: 'v1', kind: 'Node', metadata: { name: 'outside' }, spec: { unschedulable: true } },
+  // As node-1: a Node of its own would be seen by everything else that runs on this cluster.
+  const proxy = new Background('nsenter', [
+    ...enter,
+    'proxy',
+    '--kubeconfig',
+    kubeconfig,
+    '--hostname-override',
+    'node-1',
+    '--cluster-cidr',
+    '10.244.0.0/16',
   ]);
+  const dns = new Background('nsenter', [...enter, 'dns', '--kubeconfig', kubeconfig, '--bind', '127.0.0.1:5353']);
   try {
-    const patch = JSON.stringify({ status: { addresses: [{ type: 'InternalIP', address }] } });
-    await cluster.kubectl('patch', 'node', 'outside', '--subresource=status', '--type=merge', '-p', patch);
-    const proxy = new Background('nsenter', [
-      ...enter,
-      'proxy',
-      '--kubeconfig',
-      kubeconfig,
-      '--hostname-override',
-      'outside',
-      '--cluster-cidr',
-      '10.244.0.0/16',
-    ]);
-    const dns = new Background('nsenter', [...enter, 'dns', '--kubeconfig', kubeconfig, '--bind', '127.0.0.1:5353']);
-    try {
-      const inside = (...words: string[]) => outcomeOf('nsenter', [`--net=/run/netns/${machine}`, ...words]);
-      await eventually(
-        'both are ready',
-        () => /services are programmed/.test(proxy.output) && /the cluster is known/.test(dns.output),
-      );
-      const vip = (
-        await inside('dig', '+short', '-p', '5353', '@127.0.0.1', `plain.${ns}.svc.cluster.local`)
-      ).stdout.trim();
-      assert.equal(vip, (await cluster.json('-n', ns, 'get', 'service', 'plain')).spec.clusterIP);
-      const page = await inside('curl', '-sS', '-m', '3', `http://${vip}/hostname`);
-      assert.match(page.stdout, /named|first/, page.stderr);
-      assert.match((await inside('curl', '-sS', '-m', '3', 'http://127.0.0.1:10256/healthz')).stdout, /nodeEligible/);
-    } finally {
-      await Promise.all([proxy.stop('SIGKILL'), dns.stop('SIGKILL')]);
-    }
+    const inside = (...words: string[]) => outcomeOf('nsenter', [`--net=/run/netns/${machine}`, ...words]);
+    await eventually(
+      'both are ready',
+      () => /services are programmed/.test(proxy.output) && /the cluster is known/.test(dns.output),
+    );
+    const vip = (
+      await inside('dig', '+short', '-p', '5353', '@127.0.0.1', `plain.${ns}.svc.cluster.local`)
+    ).stdout.trim();
+    assert.equal(vip, (await cluster.json('-n', ns, 'get', 'service', 'plain')).spec.clusterIP);
+    const page = await inside('curl', '-sS', '-m', '3', `http://${vip}/hostname`);
+    assert.match(page.stdout, /named|first/, page.stderr);
+    assert.match((await inside('curl', '-sS', '-m', '3', 'http://127.0.0.1:10256/healthz')).stdout, /nodeEligible/);
   } finally {
-    await cluster.kubectl('delete', 'node', 'outside', '--wait=false');
+    await Promise.all([proxy.stop('SIGKILL'), dns.stop('SIGKILL')]);
   }
 });
