@@ -25,6 +25,7 @@ import { ServiceAccountTokens } from './authn/service-account-tokens.ts';
 import { AuthorizerChain } from './authz/authorizer.ts';
 import { PolicyReconciler } from './authz/policy-reconciler.ts';
 import type { Pki } from './certificates/pki.ts';
+import { ResourceMetrics } from './metrics/resource-metrics.ts';
 import type {
   AdmissionPlugin,
   Allocator,
@@ -116,7 +117,8 @@ export function createSecurity(options: SecurityOptions): Security {
     ...tokenHandlers({ authenticator, tokens, audiences, reader, clock }),
     ...podHandlers({ reader, transport, stored, clock }),
   ];
-  const aggregator = new Aggregator({ reader, transport, pki, clock, random, log });
+  const metrics = new ResourceMetrics({ reader, kubelets, clock, log });
+  const aggregator = new Aggregator({ reader, transport, pki, clock, random, log, own: [metrics] });
   return {
     aggregator,
     authenticators: [authenticator],

@@ -24,6 +24,15 @@ export interface CgroupUsage {
   /** Memory without what the kernel can drop at once (inactive file pages). */
   readonly workingSetBytes: number;
   readonly rssBytes: number;
+  readonly cacheBytes: number;
+  readonly pageFaults: number;
+  readonly majorPageFaults: number;
+}
+
+export interface CpuThrottling {
+  readonly periods: number;
+  readonly throttledPeriods: number;
+  readonly throttledNanos: number;
 }
 
 interface Hierarchy {
@@ -207,7 +216,25 @@ export class CgroupTree {
       memoryBytes: total,
       workingSetBytes: Math.max(0, total - inactive),
       rssBytes: field(stat, this.unified ? 'anon' : 'total_rss') ?? 0,
+      cacheBytes: field(stat, this.unified ? 'file' : 'total_cache') ?? 0,
+      pageFaults: field(stat, this.unified ? 'pgfault' : 'total_pgfault') ?? 0,
+      majorPageFaults: field(stat, this.unified ? 'pgmajfault' : 'total_pgmajfault') ?? 0,
     };
+  }
+
+  /** What a CPU quota held back. */
+  throttling(path: string): CpuThrottling {
+    const stat = read(`${this.#folder('cpu', path)}/cpu.stat`);
+    return {
+      periods: field(stat, 'nr_periods') ?? 0,
+      throttledPeriods: field(stat, 'nr_throttled') ?? 0,
+      throttledNanos: this.unified ? (field(stat, 'throttled_usec') ?? 0) * 1000 : (field(stat, 'throttled_time') ?? 0),
+    };
+  }
+
+  /** Processes and threads of the group and all below. */
+  taskCount(path: string): number {
+    return Number(read(`${this.#folder('pids', path)}/pids.current`) ?? 0);
   }
 }
 

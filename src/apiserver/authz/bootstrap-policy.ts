@@ -21,6 +21,7 @@ const AGGREGATES: Readonly<Record<string, string>> = {
   'system:aggregate-to-admin': 'admin',
   'system:aggregate-to-edit': 'edit',
   'system:aggregate-to-view': 'view',
+  'system:aggregated-metrics-reader': 'view',
   edit: 'admin',
   view: 'edit',
 };
@@ -99,6 +100,8 @@ const CLUSTER_ROLES: Readonly<Record<string, readonly string[]>> = {
     'R networking.k8s.io ingresses,ingresses/status,networkpolicies',
     'R resource.k8s.io resourceclaims,resourceclaims/status,resourceclaimtemplates',
   ],
+  // As the metrics server brings it.
+  'system:aggregated-metrics-reader': ['R metrics.k8s.io nodes,pods'],
   'system:heapster': ['R core events,namespaces,nodes,pods', 'R extensions deployments'],
   'system:node': NODE,
   'system:node-problem-detector': ['get core nodes', 'patch core nodes/status', EVENTS],
