@@ -3,6 +3,7 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Container, Pod } from '../../api/core/v1.gen.ts';
+import { runCommand } from '../../sys/command.ts';
 import type { Image } from '../images/image-store.ts';
 import type { ContainerConfig, MountConfig } from '../runtime.ts';
 import type { PodVolumes } from '../volumes/pod-volumes.ts';
@@ -14,6 +15,7 @@ import { containerRefusal } from './refusals.ts';
 import { containerLimits, oomScoreAdj } from './resources.ts';
 import { seccompProfile } from './seccomp.ts';
 
+const SERVER_MS_MAX = 5000;
 const TERMINATION_PATH_DEFAULT = '/dev/termination-log';
 
 export interface ContainerRequest {
@@ -56,6 +58,7 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
   for (const [name, value] of own) env.set(name, value);
   const lookUp = (name: string) => own.get(name);
   const security = container.securityContext ?? {};
+  await checkServers(request);
   const { uid } = pod.metadata;
   const memoryDir = context.paths.memory(uid!);
   return {
@@ -181,6 +184,17 @@ const PROPAGATIONS: Readonly<Record<string, MountConfig['propagation']>> = {
   HostToContainer: 'slave',
   Bidirectional: 'shared',
 };
+
+/** A subPath is looked up in this process, which a server that does not answer would hold: it is asked by another one before. */
+async function checkServers({ pod, container, volumes }: ContainerRequest): Promise<void> {
+  for (const { name, subPath, subPathExpr } of container.volumeMounts ?? []) {
+    const found = subPath || subPathExpr ? volumes.locate(pod, name) : undefined;
+    if (!found?.isRemote) continue;
+    await runCommand('stat', ['--file-system', '--terse', found.path], { timeoutMs: SERVER_MS_MAX }).catch(error => {
+      throw new Error(`the server of volume ${JSON.stringify(name)} does not answer: ${(error as Error).message}`);
+    });
+  }
+}
 
 function volumeMounts(
   { context, pod, container, volumes }: ContainerRequest,

@@ -43,7 +43,8 @@ export class PodMounts {
   }
   /** Nothing to wait for but requests to the API server. */
   get isQuick(): boolean {
-    return this.volumes.isLocatable(this.#subject.pod);
+    const { pod } = this.#subject;
+    return this.volumes.isLocatable(pod) && !this.volumes.isWaitingForServer(pod);
   }
   /** The pod ends: a mount under way is given up. */
   abort(): void {

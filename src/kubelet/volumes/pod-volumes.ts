@@ -165,6 +165,14 @@ export class PodVolumes {
     );
   }
 
+  /** Something is still to be mounted that another machine may make us wait for. */
+  isWaitingForServer(pod: Pod): boolean {
+    return (pod.spec.volumes ?? []).some(
+      volume =>
+        !this.#mounted.has(volume.name) && VOLUME_PLUGINS.some(one => one.isRemote && one.source === sourceOf(volume)),
+    );
+  }
+
   /** Where the content of a volume lies, and whether it can be written at all. */
   locate(
     pod: Pod,
