@@ -305,6 +305,11 @@ export function shownObject({ info, stored, custom }: Served, object: KubeObject
   return shown;
 }
 
+/** Whether the entry's own bytes are what the request's version shows. */
+export function isShownAsStored(served: Served, entry: Entry): boolean {
+  return served.custom ? served.custom.show(entry.object) === entry.object : served.info === served.stored;
+}
+
 /** The object of an outcome in the request's version. */
 export function outcomeObject(served: Served, outcome: Outcome): KubeObject {
   if (outcome instanceof Entry) return shownObject(served, outcome.object);

@@ -11,7 +11,7 @@ import type { PatchType } from '../client/transport.ts';
 import { fieldManagerProblem, managerOf } from './apply/managers.ts';
 import { joinBytes } from './cache.ts';
 import type { Deletion } from './deletion.ts';
-import { type Dispatcher, outcomeObject, type Selectors, shownObject } from './dispatcher.ts';
+import { type Dispatcher, isShownAsStored, outcomeObject, type Selectors, shownObject } from './dispatcher.ts';
 import { Entry } from './entry.ts';
 import type { Routed } from './http-handler.ts';
 import { isStatus } from './in-process-transport.ts';
@@ -259,7 +259,7 @@ export class ResourceHandler {
     const { context, operation, query } = request;
     const { served } = operation;
     const wanted = negotiate(context.exchange.headers.accept);
-    if (!wanted.as && wanted.format === 'json' && outcome instanceof Entry && served.info === served.stored)
+    if (!wanted.as && wanted.format === 'json' && outcome instanceof Entry && isShownAsStored(served, outcome))
       return finish(context, status, { 'content-type': 'application/json' }, outcome.parts);
     const object = outcomeObject(served, outcome);
     const isOwn = object.kind === served.info.kind;
@@ -292,7 +292,7 @@ export class ResourceHandler {
     };
     const head = { kind: info.listKind, apiVersion: apiVersionOf(info), metadata };
     if (!wanted.as && wanted.format === 'json') {
-      if (info !== served.stored) {
+      if (!result.entries.every(entry => isShownAsStored(served, entry))) {
         const items = result.entries.map(entry => shownObject(served, entry.object));
         return finishLarge(context, 200, { ...JSON_HEADERS }, [Buffer.from(JSON.stringify({ ...head, items }))]);
       }

@@ -7,7 +7,7 @@ import type { KubeObject } from '../api/meta.ts';
 import type { Clock } from '../base/clock.ts';
 import { failure } from '../base/errors.ts';
 import type { CacheEvent } from './cache.ts';
-import { shownObject } from './dispatcher.ts';
+import { isShownAsStored, shownObject } from './dispatcher.ts';
 import type { Entry } from './entry.ts';
 import type { Representation } from './negotiation.ts';
 import { begin, type ReplyContext } from './reply.ts';
@@ -84,7 +84,7 @@ class EventEncoder {
     }
     return this.#shared(seen.source, seen.type, () => {
       if (wanted.as) return line(seen.type, partialOf(shownObject(served, seen.entry.object), wanted.version));
-      if (served.info !== served.stored) return line(seen.type, shownObject(served, seen.entry.object));
+      if (!isShownAsStored(served, seen.entry)) return line(seen.type, shownObject(served, seen.entry.object));
       return lineOfBytes(seen.type, seen.entry);
     });
   }

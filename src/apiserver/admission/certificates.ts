@@ -1,6 +1,6 @@
 /**
  * Plugins for certificate signing requests: who asks is the authenticated user, never what the body says; who approves or
- * denies must have the right to `approve` for the signer; and nobody gets a client certificate of `system:masters`.
+ * denies must have the right to `approve` for the signer, and who signs the right to `sign`; and nobody gets a client certificate of `system:masters`.
  */
 
 import type { CertificateSigningRequest, CertificateSigningRequestCondition } from '../../api/certificates/v1.gen.ts';
@@ -65,22 +65,47 @@ export function certificateApproval({ authorizer }: AdmissionContext): Admission
     async validate(request) {
       if (!isChange(request, 'approval')) return;
       const { signerName } = (request.oldObject as CertificateSigningRequest).spec;
-      // A right to the whole domain of a signer is a right to `domain/*`.
-      for (const name of [signerName, `${signerName.split('/', 1)[0]}/*`]) {
-        const { allowed } = await authorizer.authorize({
-          ...request.attributes,
-          verb: 'approve',
-          resource: 'signers',
-          subresource: '',
-          namespace: '',
-          version: '*',
-          name,
-        });
-        if (allowed) return;
-      }
+      if (await mayActFor(authorizer, request, { verb: 'approve', signerName })) return;
       throw refusal(request, `user not permitted to approve requests with signerName ${JSON.stringify(signerName)}`);
     },
   };
+}
+
+export function certificateSigning({ authorizer }: AdmissionContext): AdmissionPlugin {
+  return {
+    name: 'CertificateSigning',
+    async validate(request) {
+      if (!isChange(request, 'status')) return;
+      const [csr, old] = [request.object as CertificateSigningRequest, request.oldObject as CertificateSigningRequest];
+      const failures = ({ status }: CertificateSigningRequest) =>
+        JSON.stringify(status?.conditions?.filter(({ type }) => type === 'Failed') ?? []);
+      if (csr.status?.certificate === old.status?.certificate && failures(csr) === failures(old)) return;
+      const { signerName } = old.spec;
+      if (await mayActFor(authorizer, request, { verb: 'sign', signerName })) return;
+      throw refusal(request, `user not permitted to sign requests with signerName ${JSON.stringify(signerName)}`);
+    },
+  };
+}
+
+async function mayActFor(
+  authorizer: AdmissionContext['authorizer'],
+  request: AdmissionRequest,
+  { verb, signerName }: { verb: string; signerName: string },
+): Promise<boolean> {
+  // A right to the whole domain of a signer is a right to `domain/*`.
+  for (const name of [signerName, `${signerName.split('/', 1)[0]}/*`]) {
+    const { allowed } = await authorizer.authorize({
+      ...request.attributes,
+      verb,
+      resource: 'signers',
+      subresource: '',
+      namespace: '',
+      version: '*',
+      name,
+    });
+    if (allowed) return true;
+  }
+  return false;
 }
 
 export function certificateSubjectRestriction(): AdmissionPlugin {

@@ -5,7 +5,12 @@
 import type { AdmissionPlugin } from '../request.ts';
 import { WebhookClient } from '../webhooks/client.ts';
 import { mutatingWebhooks, validatingWebhooks } from './admission-webhooks.ts';
-import { certificateApproval, certificateRequester, certificateSubjectRestriction } from './certificates.ts';
+import {
+  certificateApproval,
+  certificateRequester,
+  certificateSigning,
+  certificateSubjectRestriction,
+} from './certificates.ts';
 import type { AdmissionContext } from './context.ts';
 import { limitRanger } from './limit-ranger.ts';
 import { mutatingPolicies } from './mutating-policies.ts';
@@ -43,6 +48,7 @@ export function admissionPlugins(context: AdmissionContext, quota: ResourceQuota
     runtimeClass(context),
     certificateRequester(context),
     certificateApproval(context),
+    certificateSigning(context),
     certificateSubjectRestriction(),
     defaultIngressClass(context),
     rbacEscalation(context),
