@@ -39,6 +39,7 @@ const FINDINGS = 'findings';
 const STATUS = 'status/';
 // An Ingress and its Service usually come together: what is only missing for a moment is not told.
 const FINDINGS_DELAY_MS = 1000;
+const SYNC_MS = 20;
 const WORKERS = 8;
 const FAMILIES = ['IPv4', 'IPv6'] as const;
 
@@ -78,8 +79,8 @@ export class IngressController {
       if (service === `${SERVICE_NAMESPACE}/${SERVICE_NAME}`) front();
       this.#queue.addAfter(FINDINGS, FINDINGS_DELAY_MS);
     });
-    this.#services.onChange(({ object }) => {
-      if (object && isFront(object)) front();
+    this.#services.onChange(({ object, old }) => {
+      if (isFront((object ?? old)!)) front();
     });
     this.#nodes.onChange(({ object, old }) => {
       if (dataPlaneOf(object) !== dataPlaneOf(old) || isReady(object) !== isReady(old)) front();
@@ -104,7 +105,7 @@ export class IngressController {
   async #keepFront(): Promise<void> {
     const ours = this.#source.ours();
     if (!ours || !this.#services.hasSynced || !this.#slices.hasSynced || !this.#nodes.hasSynced) {
-      if (!this.#services.hasSynced) this.#queue.addAfter(FRONT, 20);
+      if (ours) this.#queue.addAfter(FRONT, SYNC_MS);
       return;
     }
     if (ours.length > 0) {

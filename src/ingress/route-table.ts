@@ -381,7 +381,7 @@ export function matchRoute(table: RouteTable, host: string, path: string): strin
     const exact = table.exact.get(candidate + path);
     if (exact !== undefined) return exact;
     const pattern = table.patterns.find(
-      rule => rule.host === candidate && new RegExp(`^${rule.pattern}`, 'i').test(path),
+      rule => rule.host === candidate && new RegExp(`^(?:${rule.pattern})`, 'i').test(path),
     );
     if (pattern) return pattern.route;
     for (let end = path.length; end >= 0; end = path.lastIndexOf('/', end - 1)) {

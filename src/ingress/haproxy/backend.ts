@@ -169,7 +169,7 @@ function redirectRules({ appRoot, redirect }: Settings): Line[] {
 function rewriteRule({ settings, rewritePattern }: Route): Line {
   const target = literal(settings.rewriteTarget!).replace(/\$(\d)/g, '\\$1');
   // Without an expression the whole path gives way, as nginx's rewrite does.
-  const from = rewritePattern === undefined ? '.*' : `(?i)^${rewritePattern}`;
+  const from = rewritePattern === undefined ? '.*' : `(?i)^(?:${rewritePattern})`;
   return ['http-request', 'replace-path', from, target.startsWith('/') ? target : `/${target}`];
 }
 
@@ -226,8 +226,12 @@ function originPattern(origins: readonly string[]): string {
   return `^(?:${origins.map(pattern).join('|')})$`;
 }
 
+/** These say where a message ends. */
+const FRAMING = new Set(['connection', 'content-length', 'transfer-encoding', 'upgrade']);
+
 function responseHeaders(ref: SecretRef, resources: Resources): Line[] {
   return Object.entries(resources.configMap(ref) ?? {})
+    .filter(([name]) => !FRAMING.has(name.toLowerCase()))
     .filter(([name, value]) => /^[A-Za-z0-9-]{1,128}$/.test(name) && /^[\x20-\x7e]{1,1024}$/.test(value.trim()))
     .map(([name, value]) => ['http-response', 'set-header', name, literal(value.trim())]);
 }
