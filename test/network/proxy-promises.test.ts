@@ -3,12 +3,15 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readdirSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import type { Node } from '../../src/api/core/v1.gen.ts';
 import type { EventRecorder } from '../../src/client/event-recorder.ts';
 import { ENDPOINT_SLICES, NODES, SERVICES } from '../../src/client/resources.ts';
+import { inNamespace } from '../../src/sys/netns.ts';
 import { connectTcp, listenTcp } from '../../src/sys/socket.ts';
+import { readSysctl, writeSysctls } from '../../src/sys/sysctl.ts';
 import { ask, askUdp, Bed, openUdpClient, root, until } from './bed.ts';
 import { SctpEar, sendInit } from './sctp.ts';
 import { ServiceBed } from './service-bed.ts';
@@ -267,16 +270,15 @@ describe('promises of Services', { skip: !root }, () => {
       ] as const)
         assert.doesNotMatch(await ask(from, address, port, 300), /secret/, `${from} ${address}`);
     // A pod that may change its own routes sends packets for 127.0.0.1 to the node.
-    const inPod = (...args: string[]) => execFileSync('ip', ['netns', 'exec', a.namespace, ...args]);
-    inPod('sysctl', '-qw', 'net.ipv4.conf.all.route_localnet=1');
-    inPod('ip', 'route', 'del', 'local', '127.0.0.0/8', 'dev', 'lo', 'table', 'local');
-    inPod('ip', 'route', 'del', 'local', '127.0.0.1', 'dev', 'lo', 'table', 'local');
-    inPod('ip', 'route', 'add', '127.0.0.1/32', 'via', '10.244.0.1', 'src', a.ip);
+    const inPod = (...args: string[]) => execFileSync('ip', ['-n', a.namespace, ...args]);
+    writeSysctls(a.namespace, { 'ipv4/conf/all/route_localnet': '1' });
+    inPod('route', 'del', 'local', '127.0.0.0/8', 'dev', 'lo', 'table', 'local');
+    inPod('route', 'del', 'local', '127.0.0.1', 'dev', 'lo', 'table', 'local');
+    inPod('route', 'add', '127.0.0.1/32', 'via', '10.244.0.1', 'src', a.ip);
     assert.equal(await ask(a.namespace, '127.0.0.1', 9090, 500), 'timeout');
-    const settings = execFileSync('ip', ['netns', 'exec', one.namespace, 'sysctl', '-ar', 'route_localnet'], {
-      encoding: 'utf8',
-    });
-    assert.doesNotMatch(settings, /= 1/);
+    const interfaces = inNamespace(one.namespace, () => readdirSync('/proc/sys/net/ipv4/conf'));
+    for (const name of interfaces)
+      assert.equal(readSysctl(one.namespace, `ipv4/conf/${name}/route_localnet`), '0', name);
     secret.close();
   });
 
