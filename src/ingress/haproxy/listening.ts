@@ -128,24 +128,25 @@ function defaultsSection({ clientSeconds }: ListeningOptions): Section {
   };
 }
 
-/** One line of JSON a request; what clients wrote is escaped by HAProxy itself. */
-const LOG_FORMAT = [
-  '{"time":%Ts.%ms',
-  '"client":"%[src]"',
-  '"scheme":"%[ssl_fc,iif(https,http)]"',
-  '"method":"%HM"',
-  '"host":"%[var(txn.host),bytes(0,255),json(utf8s)]"',
-  '"path":"%[var(txn.path),bytes(0,1024),json(utf8s)]"',
-  '"status":%ST',
-  '"bytes":%B',
-  '"milliseconds":%Ta',
-  '"backendMilliseconds":%Tr',
-  '"route":"%[var(txn.to),map_str(routes.map),json(utf8s)]"',
-  '"endpoint":"%s"',
-  '"retries":"%rc"',
-  '"end":"%ts"',
-  '"request":"%[var(txn.request),bytes(0,64),json(utf8s)]"}',
-].join(',');
+/** One line of JSON a request; what clients wrote is escaped by HAProxy itself, names of objects need no escape. */
+const logFormat = ({ trustsForwarded }: Listening): string =>
+  [
+    '{"time":%Ts.%ms',
+    trustsForwarded ? '"client":"%[src]"' : '"client":"%ci"',
+    '"tls":"%sslv"',
+    '"method":"%HM"',
+    '"host":"%[var(txn.host),bytes(0,255),json(utf8s)]"',
+    '"path":"%[var(txn.path),bytes(0,1024),json(utf8s)]"',
+    '"status":%ST',
+    '"bytes":%B',
+    '"milliseconds":%Ta',
+    '"backendMilliseconds":%Tr',
+    '"route":"%[var(txn.to),map_str(routes.map)]"',
+    '"endpoint":"%s"',
+    '"retries":"%rc"',
+    '"end":"%ts"',
+    '"request":"%[var(txn.request),bytes(0,64),json(utf8s)]"}',
+  ].join(',');
 
 function frontend(options: ListeningOptions): Section {
   const { httpPort, httpsPort, bindAddress, proxyProtocol } = options;
@@ -163,7 +164,7 @@ function frontend(options: ListeningOptions): Section {
         ...words(`ssl crt ${FILES.defaultCertificate} crt-list ${FILES.certificateList} alpn h2,http/1.1`),
       ],
       words('log global'),
-      ['log-format', LOG_FORMAT],
+      ['log-format', logFormat(options)],
       ...normalising(),
       ...headers(options),
       ...lookups(options),
