@@ -3,12 +3,13 @@
  * over where this one stopped. It talks to the API server only through the transport, to the network only through PodNetwork.
  */
 
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, statfsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { Pod, Service, Taint } from '../api/core/v1.gen.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { KUBELET_PORT } from '../base/cluster-defaults.ts';
+import { messageOf } from '../base/errors.ts';
 import { createLogger, type Logger } from '../base/log.ts';
 import { type Random, systemRandom } from '../base/random.ts';
 import { ApiEventRecorder } from '../client/event-recorder.ts';
@@ -17,7 +18,11 @@ import { PODS, SERVICES } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { CgroupTree } from '../sys/cgroup.ts';
 import { CONFIGURATION_DEFAULT, configzOf, type KubeletConfiguration } from './configuration.ts';
+import { Evictor } from './eviction/evictor.ts';
+import { ImageCollection } from './images/image-collection.ts';
 import { ImageStore } from './images/image-store.ts';
+import { LocalPuller } from './images/local-puller.ts';
+import { type ImagePuller, NodeImages } from './images/node-images.ts';
 import { readCapacity } from './node/machine.ts';
 import { NodeStatusWriter } from './node/node-status.ts';
 import { PodBackend } from './pod-backend.ts';
@@ -64,6 +69,8 @@ export interface KubeletOptions {
   readonly log?: Logger;
   readonly clock?: Clock;
   readonly random?: Random;
+  /** Fetches images; default: this process itself. */
+  readonly puller?: ImagePuller;
   /** Instead of conmon and runc. */
   readonly runtime?: Runtime;
 }
@@ -102,6 +109,9 @@ export class Kubelet {
     mkdirSync(rootDir, { recursive: true, mode: 0o711 });
     mkdirSync(runDir, { recursive: true, mode: 0o711 });
     const images = new ImageStore(imageDir);
+    const { puller = new LocalPuller({ imageDir, clock }) } = this.#options;
+    const nodeImages = new NodeImages({ store: images, folder: imageDir, puller, clock });
+    await nodeImages.readSettings().catch(error => log.error('images.yaml is refused', { error: messageOf(error) }));
     const cgroups = new CgroupTree();
     const configuration = { ...CONFIGURATION_DEFAULT, ...this.#options.configuration };
     const machine = readCapacity(rootDir, configuration);
@@ -128,6 +138,7 @@ export class Kubelet {
       cgroupRoot,
       runtime,
       images,
+      nodeImages,
       network,
       cgroups,
       references,
@@ -145,6 +156,7 @@ export class Kubelet {
         rootDir,
         csi,
         staging,
+        images: nodeImages,
         whenReported: (volume, until) => node.whenReported(volume, until),
         clock,
         log,
@@ -152,9 +164,19 @@ export class Kubelet {
       node: machine.resources,
       services: () => services.values(),
       publishPorts: () => workers.publishPorts(),
+      pressureRefusal: pod => evictor.refusal(pod),
       otherPods: uid => workers.activePods().filter(pod => pod.metadata.uid !== uid),
     };
     const workers: PodWorkers = new PodWorkers(context, pods);
+    const evictor: Evictor = new Evictor({
+      sources: { rootDir, imageDir, cgroups, cgroup: `${cgroupRoot}/kubepods`, ...machine.enforced },
+      configuration,
+      pods: () => workers.evictable(),
+      changed: () => node.wake(),
+      event: (reason, message) => node.event('Warning', reason, message),
+      clock,
+      log,
+    });
     const node: NodeStatusWriter = new NodeStatusWriter({
       nodeName,
       nodeIps,
@@ -166,8 +188,21 @@ export class Kubelet {
       network,
       images,
       machine,
+      pressures: () => evictor.pressures,
       volumesInUse: () => staging.inUse,
       runtimeVersion: `${runtime.name}://${runtime.version}`,
+      clock,
+      log,
+    });
+    const collection = new ImageCollection({
+      store: images,
+      records: nodeImages.records,
+      folder: imageDir,
+      disk: () => {
+        const { blocks, bavail, bsize } = statfsSync(imageDir);
+        return { capacityBytes: blocks * bsize, availableBytes: bavail * bsize };
+      },
+      warn: (reason, message) => node.event('Warning', reason, message),
       clock,
       log,
     });
@@ -201,6 +236,8 @@ export class Kubelet {
         server.run(signal),
         node.run(signal),
         csi.run(signal),
+        collection.run(signal),
+        evictor.run(signal),
         // A container's environment names the Services there are: none may start before they are known.
         Promise.race([services.synced, aborted(signal)]).then(() => workers.run(signal)),
       ]);

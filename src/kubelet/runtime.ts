@@ -40,6 +40,8 @@ export interface MountConfig {
   readonly hostPath: string;
   readonly containerPath: string;
   readonly readOnly: boolean;
+  /** No program may be run from it. */
+  readonly noExec?: boolean;
   readonly propagation: 'private' | 'slave' | 'shared';
 }
 

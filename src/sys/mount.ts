@@ -4,6 +4,7 @@
  */
 
 import { mkdirSync, readFileSync, rmSync, statfsSync } from 'node:fs';
+import { join } from 'node:path';
 import {
   MNT_DETACH,
   MS_BIND,
@@ -52,6 +53,29 @@ export function mountOverlay(options: OverlayOptions): void {
       if (!(error instanceof SystemError) || error.code !== 'EINVAL') throw error;
       mount('overlay', target, 'overlay', 0, base);
     }
+  } finally {
+    process.chdir(before);
+  }
+}
+
+/** Layers (top first, relative to `lowerBase`) as one folder that cannot be written, and from which nothing can be run. */
+export function mountLayers(options: {
+  readonly lower: readonly string[];
+  readonly lowerBase: string;
+  readonly target: string;
+}): void {
+  const { lowerBase, target } = options;
+  // An overlay without an upper layer needs two: nothing is the second of one.
+  const lower = options.lower.length > 1 ? options.lower : [...options.lower, 'empty', 'empty2'].slice(0, 2);
+  for (const name of ['empty', 'empty2'])
+    if (lower.includes(name)) mkdirSync(join(lowerBase, name), { recursive: true, mode: 0o755 });
+  const data = `lowerdir=${lower.join(':')}`;
+  if (data.length > MOUNT_DATA_BYTES_MAX)
+    throw new Error(`image has too many layers for one overlay mount: ${options.lower.length}`);
+  const before = process.cwd();
+  process.chdir(lowerBase);
+  try {
+    mount('overlay', target, 'overlay', MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, data);
   } finally {
     process.chdir(before);
   }

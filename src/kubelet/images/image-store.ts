@@ -3,12 +3,14 @@
  *   layers/<name>/            one unpacked layer, ready for overlayfs; appears whole by rename
  *   images/<sha256>.json      what is known of an image, written once
  *   names/<encoded name>      holds the image id that a name stands for, replaced by rename
- *   users/<sha256>/<id>       a container that runs the image
- * Invariant: what can be seen is complete. It refuses to remove an image that a container runs.
+ *   users/<sha256>/<id>       a container or volume that uses the image
+ *   claims/<id>               layers that an image which is being added needs: nobody removes them meanwhile
+ * Invariant: what can be seen is complete. It refuses to remove an image that is used, and layers whose name is no digest.
  */
 
 import { createHash, randomBytes } from 'node:crypto';
 import {
+  chmodSync,
   createReadStream,
   existsSync,
   linkSync,
@@ -17,12 +19,14 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statfsSync,
   statSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { systemClock } from '../../base/clock.ts';
-import { type ArchivedImage, type ImageConfig, type ImageFile, openArchive } from './archive.ts';
+import { type ImageConfig, type ImageFile, openArchive } from './archive.ts';
 import { unpackLayer } from './layer.ts';
 import { formatReference, parseReference } from './reference.ts';
 
@@ -43,9 +47,30 @@ export interface ListedImage extends Image {
   readonly references: readonly string[];
 }
 
+/** An image to be added. */
+export interface NewImage {
+  /** Bytes of the config file; their SHA-256 is the image's id. */
+  readonly config: Buffer;
+  readonly layers: readonly {
+    readonly diffId: string;
+    /** The layer's tar, not compressed; asked for only when the layer is not there yet. */
+    open(): AsyncIterable<Buffer>;
+    onDone?(): void;
+  }[];
+  /** Normalised names. */
+  readonly references: readonly string[];
+  readonly manifestDigest: string | undefined;
+}
+
 /** 80 bits of the digest: short, so that 127 layers fit one overlay mount's options. */
 const LAYER_NAME_DIGITS = 20;
 const SCRATCH_AGE_MS_MAX = 3_600_000;
+/** Layers of an image that are unpacked at a time, as containerd fetches them. */
+const LAYERS_AT_ONCE = 3;
+/** What unpacking always leaves free: a tenth of the disk, but no more than this. */
+const DISK_LEFT_BYTES_MAX = 1 << 30;
+const DISK_LEFT_SHARE = 0.1;
+const DIFF_ID = /^sha256:[0-9a-f]{64}$/;
 
 export class ImageStore {
   readonly #dir: string;
@@ -53,8 +78,13 @@ export class ImageStore {
 
   constructor(dir: string) {
     this.#dir = dir;
-    for (const folder of ['layers', 'images', 'names', 'users', 'scratch'])
+    for (const folder of ['images', 'names', 'users', 'claims'])
       mkdirSync(join(dir, folder), { recursive: true, mode: 0o711 });
+    // Layers hold set-id programs and devices of strangers: no other user of the machine may reach them.
+    for (const folder of ['layers', 'scratch']) {
+      mkdirSync(join(dir, folder), { recursive: true, mode: 0o700 });
+      chmodSync(join(dir, folder), 0o700);
+    }
   }
   /** Folder that holds every layer's folder. */
   get layersDir(): string {
@@ -72,35 +102,48 @@ export class ImageStore {
           ? (createReadStream(source, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>)
           : source;
       const loaded: ListedImage[] = [];
-      for (const image of await openArchive(stream, scratch)) loaded.push(await this.#add(image));
+      for (const image of await openArchive(stream, scratch)) loaded.push(await this.add(image));
       return loaded;
     } finally {
       rmSync(scratch, { recursive: true, force: true });
     }
   }
 
-  async #add(archived: ArchivedImage): Promise<ListedImage> {
-    const file = JSON.parse(archived.config.toString('utf8')) as ImageFile;
-    const hex = createHash('sha256').update(archived.config).digest('hex');
-    let sizeBytes = 0;
-    const layers: string[] = [];
-    for (const { diffId, open } of archived.layers) {
-      const name = diffId.replace(/^sha256:/, '').slice(0, LAYER_NAME_DIGITS);
-      sizeBytes += await this.#addLayer(name, diffId, open);
-      layers.push(name);
+  /** Adds an image; its names stand for it once all of it is there. Concurrent additions of one image are harmless. */
+  async add(fresh: NewImage): Promise<ListedImage> {
+    this.#removeOldScratch();
+    const file = JSON.parse(fresh.config.toString('utf8')) as ImageFile;
+    const hex = createHash('sha256').update(fresh.config).digest('hex');
+    const odd = fresh.layers.find(({ diffId }) => !DIFF_ID.test(diffId));
+    if (odd) throw new Error(`layer has no proper digest: ${JSON.stringify(odd.diffId)}`);
+    const layers = fresh.layers.map(({ diffId }) => layerName(diffId));
+    const claim = join(this.#dir, 'claims', randomBytes(8).toString('hex'));
+    writeFileSync(claim, JSON.stringify(layers));
+    try {
+      // The same layer twice in an image is unpacked once.
+      const distinct = new Map(fresh.layers.map(layer => [layer.diffId, layer]));
+      const sizes = new Map<string, number>();
+      await eachOf([...distinct.values()], LAYERS_AT_ONCE, async layer => {
+        sizes.set(layer.diffId, await this.#addLayer(layerName(layer.diffId), layer.diffId, layer.open));
+        utimesSync(claim, systemClock.now() / 1000, systemClock.now() / 1000);
+        layer.onDone?.();
+      });
+      const image: Image = {
+        id: `sha256:${hex}`,
+        layers,
+        config: file.config ?? {},
+        sizeBytes: [...sizes.values()].reduce((sum, bytes) => sum + bytes, 0),
+        created: file.created,
+        architecture: file.architecture,
+        manifestDigest: fresh.manifestDigest,
+      };
+      this.#known.delete(hex);
+      this.#write(join(this.#dir, 'images', `${hex}.json`), JSON.stringify(image));
+      for (const reference of fresh.references) this.tag(image.id, reference);
+      return { ...image, references: [...fresh.references].sort() };
+    } finally {
+      rmSync(claim, { force: true });
     }
-    const image: Image = {
-      id: `sha256:${hex}`,
-      layers,
-      config: file.config ?? {},
-      sizeBytes,
-      created: file.created,
-      architecture: file.architecture,
-      manifestDigest: archived.manifestDigest,
-    };
-    this.#write(join(this.#dir, 'images', `${hex}.json`), JSON.stringify(image));
-    for (const reference of archived.references) this.tag(image.id, reference);
-    return { ...image, references: [...archived.references].sort() };
   }
 
   async #addLayer(name: string, diffId: string, open: () => AsyncIterable<Buffer>): Promise<number> {
@@ -117,7 +160,7 @@ export class ImageStore {
           yield part;
         }
       };
-      const bytes = await unpackLayer(hashed(), work);
+      const bytes = await unpackLayer(hashed(), work, { spareBytes: () => this.#spareBytes() });
       const digest = `sha256:${hash.digest('hex')}`;
       if (digest !== diffId) throw new Error(`layer content does not match its digest: ${digest} is not ${diffId}`);
       this.#write(sizeFile, String(bytes));
@@ -166,6 +209,8 @@ export class ImageStore {
     const parsed = parseReference(reference);
     if (!parsed) return undefined;
     if (parsed.digest) {
+      const direct = readText(this.#nameFile(`${parsed.repository}@${parsed.digest}`));
+      if (direct) return this.#read(direct.slice('sha256:'.length));
       const named = this.#names().filter(([name]) => parseReference(name)?.repository === parsed.repository);
       for (const [, id] of named) {
         const image = this.#read(id.slice('sha256:'.length));
@@ -215,17 +260,25 @@ export class ImageStore {
     if (goes.length < names.length) return true;
     rmSync(join(this.#dir, 'images', `${hex}.json`), { force: true });
     this.#known.delete(hex);
-    const kept = new Set(this.list().flatMap(one => one.layers));
     for (const layer of image.layers) {
-      if (kept.has(layer)) continue;
-      rmSync(join(this.layersDir, `${layer}.size`), { force: true });
-      // First out of sight, so that a load that runs meanwhile never sees half a layer.
+      if (this.#neededLayers().has(layer)) continue;
+      const final = join(this.layersDir, layer);
+      // First out of sight, so that an addition that runs meanwhile never sees half a layer …
       const work = this.#scratch();
       try {
-        renameSync(join(this.layersDir, layer), work);
+        renameSync(final, work);
       } catch {
         continue;
       }
+      // … and back when one has claimed it just before.
+      if (this.#neededLayers().has(layer)) {
+        try {
+          renameSync(work, final);
+          continue;
+        } catch {
+          // It has unpacked its own already.
+        }
+      } else rmSync(`${final}.size`, { force: true });
       rmSync(work, { recursive: true, force: true });
     }
     return true;
@@ -245,12 +298,29 @@ export class ImageStore {
   release(id: string, containerId: string): void {
     rmSync(join(this.#dir, 'users', id.slice('sha256:'.length), containerId), { force: true });
   }
+  /** Of whatever image it holds. */
+  releaseEverywhere(user: string): void {
+    for (const hex of readdirSync(join(this.#dir, 'users')))
+      rmSync(join(this.#dir, 'users', hex, user), { force: true });
+  }
   users(id: string): string[] {
     try {
       return readdirSync(join(this.#dir, 'users', id.slice('sha256:'.length)));
     } catch {
       return [];
     }
+  }
+
+  /** Of images that are there, and of those that are being added. */
+  #neededLayers(): Set<string> {
+    const claimed = readdirSync(join(this.#dir, 'claims')).flatMap(
+      name => JSON.parse(readText(join(this.#dir, 'claims', name)) || '[]') as string[],
+    );
+    return new Set([...claimed, ...this.list().flatMap(one => one.layers)]);
+  }
+  #spareBytes(): number {
+    const { bsize, blocks, bavail } = statfsSync(this.#dir);
+    return bavail * bsize - Math.min(DISK_LEFT_BYTES_MAX, blocks * bsize * DISK_LEFT_SHARE);
   }
 
   #read(hex: string): Image | undefined {
@@ -281,12 +351,30 @@ export class ImageStore {
   }
   // Left behind by a load that was killed.
   #removeOldScratch(): void {
-    for (const name of readdirSync(join(this.#dir, 'scratch'))) {
-      const path = join(this.#dir, 'scratch', name);
-      const stat = statSync(path, { throwIfNoEntry: false });
-      if (stat && systemClock.now() - stat.mtimeMs > SCRATCH_AGE_MS_MAX) rmSync(path, { recursive: true, force: true });
-    }
+    for (const folder of ['scratch', 'claims'])
+      for (const name of readdirSync(join(this.#dir, folder))) {
+        const path = join(this.#dir, folder, name);
+        const stat = statSync(path, { throwIfNoEntry: false });
+        if (stat && systemClock.now() - Math.max(stat.mtimeMs, stat.ctimeMs) > SCRATCH_AGE_MS_MAX)
+          rmSync(path, { recursive: true, force: true });
+      }
   }
+}
+
+function layerName(diffId: string): string {
+  return diffId.slice('sha256:'.length, 'sha256:'.length + LAYER_NAME_DIGITS);
+}
+
+/** Rejects with the first failure after all that had begun have ended. */
+async function eachOf<T>(items: readonly T[], atOnce: number, work: (item: T) => Promise<void>): Promise<void> {
+  const waiting = [...items];
+  const failures: unknown[] = [];
+  const run = async () => {
+    for (let item = waiting.shift(); item !== undefined && failures.length === 0; item = waiting.shift())
+      await work(item).catch(error => failures.push(error));
+  };
+  await Promise.all(Array.from({ length: atOnce }, run));
+  if (failures.length) throw failures[0];
 }
 
 function readText(path: string): string | undefined {

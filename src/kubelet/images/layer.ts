@@ -13,6 +13,7 @@ import {
   mkdirSync,
   openSync,
   readlinkSync,
+  realpathSync,
   rmSync,
   symlinkSync,
   utimesSync,
@@ -27,12 +28,43 @@ const WHITEOUT = '.wh.';
 const OPAQUE = '.wh..wh..opq';
 const SYMLINKS_MAX = 40;
 
-/** Writes the layer's files below `root`, which must exist and be empty. Returns the bytes of file content. */
-export async function unpackLayer(archive: AsyncIterable<Buffer>, root: string): Promise<number> {
+/** Small files cost the disk more than they say. */
+const ENTRY_BYTES = 1024;
+const ENTRIES_MAX = 2_000_000;
+/** So often the disk is asked whether it has room. */
+const ROOM_CHECK_BYTES = 16 << 20;
+
+export interface UnpackOptions {
+  /** Bytes that the disk can still spare; unpacking ends when there are none. */
+  readonly spareBytes?: () => number;
+}
+
+/**
+ * Writes the layer's files below `root`, which must exist and be empty. Returns the bytes of file content. Rejects, with the folder
+ * half full, when the disk has no room.
+ */
+export async function unpackLayer(
+  archive: AsyncIterable<Buffer>,
+  root: string,
+  { spareBytes = () => Number.POSITIVE_INFINITY }: UnpackOptions = {},
+): Promise<number> {
+  let unchecked = ROOM_CHECK_BYTES;
+  const take = (count: number) => {
+    unchecked += count;
+    if (unchecked < ROOM_CHECK_BYTES) return;
+    unchecked = 0;
+    if (spareBytes() <= 0) throw new Error('no space left for the layer on the disk of the image store');
+  };
   let bytes = 0;
+  let entries = 0;
+  // Without links on the way, so that what is inside can be told by its path.
+  root = realpathSync(root);
   const folderTimes: { path: string; mtimeMs: number }[] = [];
   chmodSync(root, 0o755);
   for await (const entry of readTar(archive)) {
+    if (!(entry.size >= 0)) throw new Error(`layer entry has no size: ${entry.path}`);
+    if (++entries > ENTRIES_MAX) throw new Error(`layer has too many entries, more than ${ENTRIES_MAX}`);
+    take(ENTRY_BYTES);
     const name = entry.path.replace(/^(\.?\/+)+/, '').replace(/\/+$/, '');
     if (name === '' || name === '.') {
       if (entry.type === 'directory') applyOwner(root, entry);
@@ -55,15 +87,29 @@ export async function unpackLayer(archive: AsyncIterable<Buffer>, root: string):
       continue;
     }
     const target = join(folder, base);
-    bytes += await place(entry, target, root);
+    bytes += await place(entry, target, { root, take });
     if (entry.type === 'directory') folderTimes.push({ path: target, mtimeMs: entry.mtimeMs });
   }
   // Children changed their folders' times while they were written.
-  for (const { path, mtimeMs } of folderTimes.reverse()) utimesSync(path, mtimeMs / 1000, mtimeMs / 1000);
+  // A link may have taken the folder's place, or that of one above it.
+  for (const { path, mtimeMs } of folderTimes.reverse())
+    if (isRealFolder(path)) utimesSync(path, mtimeMs / 1000, mtimeMs / 1000);
   return bytes;
 }
 
-async function place(entry: TarEntry, target: string, root: string): Promise<number> {
+function isRealFolder(path: string): boolean {
+  try {
+    return realpathSync(path) === path && lstatSync(path).isDirectory();
+  } catch {
+    return false;
+  }
+}
+
+async function place(
+  entry: TarEntry,
+  target: string,
+  { root, take }: { readonly root: string; readonly take: (count: number) => void },
+): Promise<number> {
   const present = lstatSync(target, { throwIfNoEntry: false });
   if (present && !(entry.type === 'directory' && present.isDirectory()))
     rmSync(target, { recursive: true, force: true });
@@ -75,7 +121,10 @@ async function place(entry: TarEntry, target: string, root: string): Promise<num
     case 'file': {
       const fd = openSync(target, 'wx', 0o600);
       try {
-        for await (const part of entry.body()) for (let at = 0; at < part.length; ) at += writeSync(fd, part, at);
+        for await (const part of entry.body()) {
+          take(part.length);
+          for (let at = 0; at < part.length; ) at += writeSync(fd, part, at);
+        }
       } finally {
         closeSync(fd);
       }

@@ -223,6 +223,7 @@ function volumeMounts(
       hostPath,
       containerPath,
       readOnly: (mount.readOnly ?? false) || found.isReadOnly,
+      ...(found.isNoExec ? { noExec: true } : {}),
       propagation: PROPAGATIONS[mount.mountPropagation ?? ''] ?? 'private',
     };
   });

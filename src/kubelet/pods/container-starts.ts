@@ -53,8 +53,12 @@ export class ContainerStarts {
     this.#mounts = mounts;
     this.#probes = probes;
     this.#stops = stops;
-    this.#images = new ImagePresence(context);
+    this.#images = new ImagePresence(subject);
     this.#backoff = new RestartBackoff(context.clock);
+  }
+  /** The pod ends: nothing more is fetched for it. */
+  abort(): void {
+    this.#images.abort();
   }
   /** Why containers that do not run wait, by name. */
   get waiting(): ReadonlyMap<string, Waiting> {
@@ -171,9 +175,9 @@ export class ContainerStarts {
     spec: Container,
     { attempt, begin }: { readonly attempt: number; readonly begin: Beginning },
   ): Promise<void> {
-    const { runtime, images } = this.#context;
+    const { runtime } = this.#context;
     // While requests for volumes are under way the container is made; only a subPath must be there before.
-    const image = begin === MOUNTED ? undefined : images.find(spec.image ?? '');
+    const image = begin === MOUNTED ? undefined : this.#images.known(spec);
     const hasSubPath = spec.volumeMounts?.some(mount => mount.subPath || mount.subPathExpr) ?? false;
     const isPlaced = this.#mounts.volumes.isLocatable(this.#subject.pod);
     const early = image && !hasSubPath && isPlaced ? this.#create(sandbox, spec, { image, attempt }) : undefined;
@@ -182,7 +186,9 @@ export class ContainerStarts {
       if (made && 'id' in made) await runtime.remove(made.id);
       return;
     }
-    const presence = this.#images.ensure(this.#subject.pod, spec, this.#subject.fieldPath(spec));
+    const presence = this.#images.ensure(spec);
+    // The pod is called again when the pull has ended.
+    if ('isPulling' in presence) return;
     if ('waiting' in presence) {
       this.#waiting.set(spec.name, presence.waiting);
       return this.#subject.wakeAfter(Math.min(presence.retryMs, 2000));

@@ -9,10 +9,12 @@ import type { Transport } from '../../client/transport.ts';
 import type { CgroupTree } from '../../sys/cgroup.ts';
 import type { NodeResources } from '../fields.ts';
 import type { ImageStore } from '../images/image-store.ts';
+import type { NodeImages } from '../images/node-images.ts';
 import type { References } from '../references.ts';
 import type { PodNetwork, Runtime } from '../runtime.ts';
 import type { VolumeNode } from '../volumes/volume-node.ts';
 import type { PodPaths } from './files.ts';
+import type { Refusal } from './refusals.ts';
 import type { StartGate } from './start-gate.ts';
 import type { StatusWriter } from './status-writer.ts';
 import type { TokenSource } from './tokens.ts';
@@ -25,6 +27,7 @@ export interface PodContext {
   readonly cgroupRoot: string;
   readonly runtime: Runtime;
   readonly images: ImageStore;
+  readonly nodeImages: NodeImages;
   readonly network: PodNetwork;
   readonly cgroups: CgroupTree;
   readonly references: References;
@@ -42,6 +45,8 @@ export interface PodContext {
   services(): Iterable<Service>;
   /** Opens and closes host ports as the pods' sandboxes want them. */
   publishPorts(): Promise<void>;
+  /** Why the node, short of something, does not take the pod now. */
+  pressureRefusal(pod: Pod): Refusal | undefined;
   /** Pods of this node that take up resources, without the given one. */
   otherPods(uid: string): readonly Pod[];
 }

@@ -1,77 +1,91 @@
 /**
- * Whether a container's image is there, in upstream's events and reasons. There is no registry yet: a pull always fails, with
- * a message that names the command which loads an image; a present image is used whatever the pull policy wants.
+ * Whether the images of one pod's containers are there. Invariant: asking never waits for a pull; a pull that is needed begins, and the
+ * pod is called again when it has ended. Of each container at most one pull is under way. What an image needs to be usable, and how
+ * all that is told, `images/node-images` knows.
  */
 
-import type { Container, Pod } from '../../api/core/v1.gen.ts';
-import type { Clock } from '../../base/clock.ts';
-import type { EventRecorder } from '../../client/event-recorder.ts';
-import type { Image, ImageStore } from '../images/image-store.ts';
-import { parseReference } from '../images/reference.ts';
+import type { Container, Secret } from '../../api/core/v1.gen.ts';
+import { messageOf } from '../../base/errors.ts';
+import { SECRETS } from '../../client/resources.ts';
+import type { Image } from '../images/image-store.ts';
+import { ImageUnavailable, type PullPolicy } from '../images/node-images.ts';
+import type { PodSubject } from './pod-subject.ts';
 import type { Waiting } from './status.ts';
 
-const BACKOFF_MS_MIN = 10_000;
-const BACKOFF_MS_MAX = 300_000;
+export type Presence =
+  | { readonly image: Image }
+  | { readonly waiting: Waiting; readonly retryMs: number }
+  | { readonly isPulling: true };
 
-export type Presence = { readonly image: Image } | { readonly waiting: Waiting; readonly retryMs: number };
+const RETRY_MS = 10_000;
 
 export class ImagePresence {
-  readonly #images: ImageStore;
-  readonly #events: EventRecorder;
-  readonly #clock: Clock;
-  /** By image name, for one pod. */
-  readonly #failed = new Map<string, { untilMs: number; delayMs: number; isTold: boolean; message: string }>();
+  readonly #subject: PodSubject;
+  /** By container; undefined while the pull is under way. */
+  readonly #outcomes = new Map<string, Presence | undefined>();
+  readonly #end = new AbortController();
 
-  constructor(options: { images: ImageStore; events: EventRecorder; clock: Clock }) {
-    this.#images = options.images;
-    this.#events = options.events;
-    this.#clock = options.clock;
+  constructor(subject: PodSubject) {
+    this.#subject = subject;
   }
 
-  ensure(pod: Pod, container: Container, fieldPath: string): Presence {
+  /** The image when it can be used at once, without a pull or a secret. */
+  known(container: Container): Image | undefined {
+    return this.#subject.context.nodeImages.known(container.image ?? '', policyOf(container));
+  }
+  /** The pod ends: pulls under way are given up. */
+  abort(): void {
+    this.#end.abort();
+  }
+
+  ensure(container: Container): Presence {
+    const { nodeImages, references } = this.#subject.context;
     const name = container.image ?? '';
+    const pod = this.#subject.pod;
     const tell = (type: 'Normal' | 'Warning', reason: string, message: string) =>
-      this.#events.event(pod, type, reason, message, { fieldPath });
-    if (!parseReference(name)) {
-      const message = `Failed to apply default image tag "${name}": couldn't parse image name "${name}": invalid reference format`;
-      tell('Warning', 'InspectFailed', message);
-      tell('Warning', 'Failed', 'Error: InvalidImageName');
-      return { waiting: { reason: 'InvalidImageName', message }, retryMs: BACKOFF_MS_MIN };
+      this.#subject.event(type, reason, message, container);
+    const key = `${container.name} ${name}`;
+    const outcome = this.#outcomes.get(key);
+    if (outcome) {
+      // Told once: the next start asks anew.
+      this.#outcomes.delete(key);
+      return outcome;
     }
-    const image = this.#images.find(name);
+    if (this.#outcomes.has(key)) return { isPulling: true };
+    const image = this.known(container);
     if (image) {
-      this.#failed.delete(name);
-      tell('Normal', 'Pulled', `Container image "${name}" already present on machine and can be accessed by the pod`);
+      nodeImages.tellPresent({ name, tell });
       return { image };
     }
-    if (container.imagePullPolicy === 'Never') {
-      const message = `Container image "${name}" is not present with pull policy of Never`;
-      tell('Warning', 'ErrImageNeverPull', message);
-      tell('Warning', 'Failed', 'Error: ErrImageNeverPull');
-      return { waiting: { reason: 'ErrImageNeverPull', message }, retryMs: BACKOFF_MS_MIN };
-    }
-    const nowMs = this.#clock.monotonic();
-    const known = this.#failed.get(name);
-    if (known && nowMs < known.untilMs) {
-      if (!known.isTold) {
-        known.isTold = true;
-        tell('Normal', 'BackOff', `Back-off pulling image "${name}"`);
-        tell('Warning', 'Failed', 'Error: ImagePullBackOff');
-      }
-      return {
-        waiting: {
-          reason: 'ImagePullBackOff',
-          message: `Back-off pulling image "${name}": ErrImagePull: ${known.message}`,
+    this.#outcomes.set(key, undefined);
+    void nodeImages
+      .bring({
+        pod,
+        name,
+        policy: policyOf(container),
+        readSecret: secret => {
+          const { namespace = '' } = pod.metadata;
+          references.hold(this.#subject.uid, SECRETS, namespace, secret, () => this.#subject.wake());
+          return references.get<Secret>(SECRETS, namespace, secret);
         },
-        retryMs: known.untilMs - nowMs,
-      };
-    }
-    const message = `image "${name}" is not in this machine's store and pulling from registries is not supported yet; load it with: cox image load FILE`;
-    const delayMs = known ? Math.min(known.delayMs * 2, BACKOFF_MS_MAX) : BACKOFF_MS_MIN;
-    this.#failed.set(name, { untilMs: nowMs + delayMs, delayMs, isTold: false, message });
-    tell('Normal', 'Pulling', `Pulling image "${name}"`);
-    tell('Warning', 'Failed', `Failed to pull image "${name}": ${message}`);
-    tell('Warning', 'Failed', 'Error: ErrImagePull');
-    return { waiting: { reason: 'ErrImagePull', message }, retryMs: Math.min(delayMs, 1000) };
+        tell,
+        signal: this.#end.signal,
+      })
+      .then(
+        (brought): Presence => ({ image: brought }),
+        (error: unknown): Presence =>
+          error instanceof ImageUnavailable
+            ? { waiting: { reason: error.reason, message: error.message }, retryMs: error.retryMs }
+            : { waiting: { reason: 'ErrImagePull', message: messageOf(error) }, retryMs: RETRY_MS },
+      )
+      .then(found => {
+        this.#outcomes.set(key, found);
+        if (!this.#end.signal.aborted) this.#subject.wake();
+      });
+    return { isPulling: true };
   }
+}
+
+function policyOf({ imagePullPolicy }: Container): PullPolicy {
+  return (imagePullPolicy as PullPolicy | undefined) ?? 'IfNotPresent';
 }

@@ -15,7 +15,7 @@ import type { RuntimeState, SandboxState } from '../runtime.ts';
 import { ContainerStarts, MOUNTED } from './container-starts.ts';
 import { ContainerStops, graceSecondsOf } from './container-stops.ts';
 import type { PodContext } from './context.ts';
-import { diskExcess, hasDiskLimits } from './disk-limits.ts';
+import { diskExcess, hasDiskLimits, podDiskBytes } from './disk-limits.ts';
 import { hostnameOf } from './files.ts';
 import { PodMounts } from './pod-mounts.ts';
 import { PodProbes } from './pod-probes.ts';
@@ -43,6 +43,7 @@ export class PodWorker {
   #isAdmitted: boolean | undefined;
   #ended: { reason: string; message: string } | undefined;
   #isOver = false;
+  readonly #over = Promise.withResolvers<void>();
   #networkWaitMs = 0;
   #isDirty = false;
   #isRunning = false;
@@ -84,16 +85,21 @@ export class PodWorker {
     // The status written here comes back; only what someone else changed is news.
     if (newsOf(pod) === newsOf(former)) return;
     this.#mounts.changed();
-    if (this.#subject.isEnding) this.#mounts.abort();
+    if (this.#subject.isEnding) this.#giveUp();
     this.#stops.shorten(former.metadata.deletionGracePeriodSeconds, pod.metadata.deletionGracePeriodSeconds);
     this.wake();
   }
   /** The object is gone: end and clean up, write nothing. */
   remove(): void {
     this.#subject.isRemoved = true;
-    this.#mounts.abort();
+    this.#giveUp();
     this.#context.statuses.forget(this.#uid);
     this.wake();
+  }
+  /** What is on its way for containers yet to start is not needed any more. */
+  #giveUp(): void {
+    this.#mounts.abort();
+    this.#starts.abort();
   }
   wake(): void {
     this.#isDirty = true;
@@ -103,6 +109,7 @@ export class PodWorker {
   abandon(): void {
     this.#isAbandoned = true;
     this.#probes.abandon();
+    this.#starts.abort();
     this.#timer?.timer.cancel();
   }
 
@@ -174,17 +181,31 @@ export class PodWorker {
 
   /** Evicts the pod when it uses more of the disk than it may. */
   async checkDisk(): Promise<void> {
-    const isEnding = () => this.isOver || this.#ended || this.#subject.isEnding;
-    if (isEnding() || !hasDiskLimits(this.#subject.pod)) return;
+    if (this.#isLeaving || !hasDiskLimits(this.#subject.pod)) return;
+    const excess = await diskExcess(this.#subject.pod, await this.#diskUsers());
+    if (excess !== undefined) void this.evict(excess);
+  }
+  get #isLeaving(): boolean {
+    return this.isOver || this.#ended !== undefined || this.#subject.isEnding;
+  }
+  async #diskUsers() {
     const { containers } = await this.#context.runtime.snapshot(this.#uid);
-    const excess = await diskExcess(this.#subject.pod, {
+    return {
       containers,
-      volumePath: name => this.#mounts.volumes.locate(this.#subject.pod, name)?.path,
-    });
-    if (excess === undefined || isEnding()) return;
-    this.#ended = { reason: 'Evicted', message: excess };
-    this.#subject.event('Warning', 'Evicted', excess);
-    this.wake();
+      volumePath: (name: string) => this.#mounts.volumes.locate(this.#subject.pod, name)?.path,
+    };
+  }
+  async diskBytes(): Promise<number> {
+    return podDiskBytes(this.#subject.pod, await this.#diskUsers());
+  }
+  /** Fails the pod for what it uses of the node. Resolves when nothing of it runs any more. */
+  async evict(message: string): Promise<void> {
+    if (!this.#isLeaving) {
+      this.#ended = { reason: 'Evicted', message };
+      this.#subject.event('Warning', 'Evicted', message);
+      this.wake();
+    }
+    await Promise.race([this.#over.promise, this.done]);
   }
 
   #checkDeadline(): void {
@@ -207,7 +228,8 @@ export class PodWorker {
       const refusal =
         state.containers.length || state.sandboxes.length
           ? undefined
-          : admissionRefusal(this.#subject.pod, this.#context.otherPods(this.#uid), this.#context.node);
+          : (this.#context.pressureRefusal(this.#subject.pod) ??
+            admissionRefusal(this.#subject.pod, this.#context.otherPods(this.#uid), this.#context.node));
       this.#isAdmitted = refusal === undefined;
       if (refusal) {
         this.#ended = refusal;
@@ -313,6 +335,7 @@ export class PodWorker {
     this.#publish(await this.#context.runtime.snapshot(this.#uid), true);
     await this.#releaseVolumes();
     this.#isOver = true;
+    this.#over.resolve();
   }
 
   async #releaseVolumes(): Promise<void> {

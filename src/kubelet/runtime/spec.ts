@@ -178,6 +178,7 @@ function mountsOf({ config, sandbox, shmPath }: SpecInput): object[] {
       'rbind',
       mount.propagation === 'private' ? 'rprivate' : mount.propagation === 'slave' ? 'rslave' : 'rshared',
       mount.readOnly ? 'ro' : 'rw',
+      ...(mount.noExec ? ['noexec'] : []),
     ],
   }));
   if (config.terminationMessagePath) {

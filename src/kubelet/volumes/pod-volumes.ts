@@ -161,7 +161,11 @@ export class PodVolumes {
   /** Whether every volume's place is known although not all are mounted yet. */
   isLocatable(pod: Pod): boolean {
     return (pod.spec.volumes ?? []).every(
-      volume => this.#mounted.has(volume.name) || (!needsClaim(volume) && this.locate(pod, volume.name) !== undefined),
+      volume =>
+        this.#mounted.has(volume.name) ||
+        (!needsClaim(volume) &&
+          !VOLUME_PLUGINS.find(one => one.source === sourceOf(volume))?.isSlow &&
+          this.locate(pod, volume.name) !== undefined),
     );
   }
 
@@ -177,7 +181,9 @@ export class PodVolumes {
   locate(
     pod: Pod,
     name: string,
-  ): { readonly path: string; readonly isReadOnly: boolean; readonly isRemote: boolean } | undefined {
+  ):
+    | { readonly path: string; readonly isReadOnly: boolean; readonly isNoExec: boolean; readonly isRemote: boolean }
+    | undefined {
     const volume = pod.spec.volumes?.find(one => one.name === name);
     if (!volume) return undefined;
     const mounted = this.#mounted.get(name);
@@ -194,6 +200,7 @@ export class PodVolumes {
     return {
       path: of.contentPath?.(spec, target) ?? target.path,
       isReadOnly: (of.isReadOnly ?? false) || (mounted?.use.isReadOnly ?? false),
+      isNoExec: of.isNoExec ?? false,
       isRemote: of.isRemote ?? false,
     };
   }

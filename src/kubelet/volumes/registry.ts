@@ -10,6 +10,7 @@ import { configMapVolume, downwardVolume, projectedVolume, secretVolume } from '
 import { gitRepoVolume } from './git-repo.ts';
 import { glusterfsVolume } from './glusterfs.ts';
 import { hostPathVolume } from './host-path.ts';
+import { imageVolume } from './image.ts';
 import { localVolume } from './local.ts';
 import { nfsVolume } from './nfs.ts';
 import type { VolumePlugin } from './volume.ts';
@@ -26,5 +27,6 @@ export const VOLUME_PLUGINS: readonly VolumePlugin<never>[] = [
   nfsVolume,
   glusterfsVolume,
   cephfsVolume,
+  imageVolume,
   csiVolume,
 ];

@@ -2,6 +2,7 @@
 
 import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
+import type { NodeImages } from '../images/node-images.ts';
 import type { CsiDrivers } from './csi/drivers.ts';
 import type { Staging } from './csi/staging.ts';
 
@@ -12,6 +13,7 @@ export interface VolumeNode {
   readonly rootDir: string;
   readonly csi: CsiDrivers;
   readonly staging: Staging;
+  readonly images: NodeImages;
   /** Resolves when the node's status names the volume as in use: from then on nobody detaches it. */
   whenReported(volume: string, signal: AbortSignal): Promise<void>;
   readonly clock: Clock;

@@ -83,6 +83,10 @@ export interface VolumePlugin<S> {
   /** The fsGroup of the pod owns the content once mounted. */
   readonly ownsFiles?: boolean | ((source: S, context: VolumeContext) => boolean);
   readonly isReadOnly?: boolean;
+  /** No program may be run from it. */
+  readonly isNoExec?: boolean;
+  /** Mounting may take minutes: meanwhile the pod holds no place among those that start. */
+  readonly isSlow?: boolean;
   /** The content lies in the pod's memory instead of on the disk, and is written anew after a restart of the machine. */
   readonly isInMemory?: boolean;
   /** The content may hang when its server dies: the kubelet never looks into it from its own process. */

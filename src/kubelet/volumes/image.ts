@@ -1,0 +1,44 @@
+/**
+ * image: the files of an OCI image as a read-only volume from which nothing can be run. The image is brought as a container's is, by
+ * its own pull policy and the pod's secrets. Invariant: while the volume is mounted its image is held, so that nobody removes it.
+ */
+
+import { mkdirSync } from 'node:fs';
+import type { ImageVolumeSource, Secret } from '../../api/core/v1.gen.ts';
+import { SECRETS } from '../../client/resources.ts';
+import { isMountPoint, mountLayers, removeUnmounted, unmount } from '../../sys/mount.ts';
+import type { PullPolicy } from '../images/node-images.ts';
+import { parseReference } from '../images/reference.ts';
+import type { VolumePlugin, VolumeTarget } from './volume.ts';
+
+const holderOf = ({ podUid, name }: VolumeTarget): string => `volume-${podUid}-${name}`;
+
+export const imageVolume: VolumePlugin<ImageVolumeSource> = {
+  source: 'image',
+  folder: 'kubernetes.io~image',
+  isReadOnly: true,
+  isNoExec: true,
+  isSlow: true,
+  async mount({ reference = '', pullPolicy }, target, context) {
+    if (isMountPoint(target.path)) return;
+    const { images } = context.volumes;
+    const image = await images.bring({
+      pod: context.pod,
+      name: reference,
+      policy:
+        (pullPolicy as PullPolicy | undefined) ??
+        (parseReference(reference)?.tag === 'latest' ? 'Always' : 'IfNotPresent'),
+      readSecret: name => context.read<Secret>(SECRETS, name),
+      tell: context.event,
+      signal: context.signal,
+    });
+    mkdirSync(target.path, { recursive: true, mode: 0o750 });
+    images.store.hold(image.id, holderOf(target));
+    mountLayers({ lower: [...image.layers].reverse(), lowerBase: images.store.layersDir, target: target.path });
+  },
+  async unmount(target, { images }) {
+    unmount(target.path);
+    removeUnmounted(target.path);
+    images.store.releaseEverywhere(holderOf(target));
+  },
+};
