@@ -80,6 +80,8 @@ export interface Security {
   readonly aggregator: Aggregator;
   /** Writes what is missing of the system's own objects; idempotent, and cheap when nothing is. */
   bootstrap(): Promise<void>;
+  /** Writes what nobody waits for, such as APIServices; to be called once the server serves. */
+  settle(): Promise<void>;
 }
 
 export function createSecurity(options: SecurityOptions): Security {
@@ -132,11 +134,14 @@ export function createSecurity(options: SecurityOptions): Security {
       await ensureBootstrapObjects(reader(), transport());
       const { serviceCidrs: cidrs, advertise } = options;
       const kubernetes = { reader, transport, clock, log, cidrs, advertise };
-      await Promise.all([policy.bootstrap(), ensureKubernetesService(kubernetes), aggregator.bootstrap()]);
+      await Promise.all([policy.bootstrap(), ensureKubernetesService(kubernetes)]);
       keepKubernetesService(kubernetes);
       policy.watchAggregation();
       new AllocationRepair({ addresses, ports, reader, transport, clock, log }).start();
       quota.start();
+    },
+    async settle() {
+      await aggregator.bootstrap();
       aggregator.start();
     },
   };

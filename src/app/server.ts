@@ -82,6 +82,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
   const fd = listenTcp({ namespace: config.machineNetnsFd, address: '127.0.0.1', port: config.apiPort });
   await Promise.all([server.listen({ fd }, tls), ...addresses.map(host => server.listen({ host, port }, tls))]);
   log.info('serving', { port: config.apiPort, addresses: addresses.join(',') });
+  void security.settle().catch(error => log.error('APIServices could not be written', { error: messageOf(error) }));
 
   const informers = new InformerFactory({ transport, log });
   informers.start(stop.signal);

@@ -223,7 +223,8 @@ it('pod security standards', cluster, async () => {
 });
 
 it('APIServices stand for every group', cluster, async () => {
-  const all = await k('get', 'apiservices');
-  assert.match(all, /v1\.apps\s+Local\s+True/);
-  assert.match(all, /v1\.\s+Local\s+True/);
+  await eventually('the APIServices', async () => {
+    const all = await k('get', 'apiservices');
+    return /v1\.apps\s+Local\s+True/.test(all) && /v1\.\s+Local\s+True/.test(all);
+  });
 });

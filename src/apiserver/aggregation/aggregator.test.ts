@@ -79,6 +79,7 @@ before(async () => {
   server = await ApiServer.open({ store: openMemoryStore(), ...security });
   late.server = server;
   await security.bootstrap();
+  await security.settle();
   ({ port } = await server.listen(
     { host: '127.0.0.1', port: 0 },
     { key: pki.server.key, cert: pki.server.certificate, ca: pki.ca },
