@@ -47,7 +47,7 @@ test('calls, errors, unknown methods, many at once, a server that comes back', a
       return { volume: { volumeId: name, capacityBytes: 1 } };
     },
     deleteVolume: () => {
-      throw new GrpcError(GRPC.FAILED_PRECONDITION, 'still in use: ü');
+      throw new GrpcError(GRPC.FAILED_PRECONDITION, 'still in use: 100 % ü');
     },
     probe: () => new Promise<never>(() => {}),
   };
@@ -55,7 +55,7 @@ test('calls, errors, unknown methods, many at once, a server that comes back', a
   const client = new GrpcClient(socket);
   assert.deepEqual(await client.call('getPluginInfo', {}), { name: 'a', vendorVersion: '1', manifest: { k: 'v' } });
   await assert.rejects(client.call('deleteVolume', { volumeId: 'x' }), {
-    message: 'rpc error: code = FailedPrecondition desc = still in use: ü',
+    message: 'rpc error: code = FailedPrecondition desc = still in use: 100 % ü',
   });
   await assert.rejects(client.call('getCapacity', {}), /Unimplemented/);
   const all = await Promise.all(Array.from({ length: 100 }, (_, i) => client.call('createVolume', { name: `v${i}` })));

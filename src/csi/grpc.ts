@@ -65,6 +65,24 @@ function unframe(parts: readonly Buffer[]): Buffer {
   return all.subarray(HEAD_BYTES, HEAD_BYTES + all.readUInt32BE(1));
 }
 
+/** As gRPC's HTTP/2 mapping has it: bytes that are not printable ASCII, and the percent sign itself. */
+function writeDescription(text: string): string {
+  return [...Buffer.from(text)]
+    .map(byte =>
+      byte < 0x20 || byte > 0x7e || byte === 0x25
+        ? `%${byte.toString(16).toUpperCase().padStart(2, '0')}`
+        : String.fromCharCode(byte),
+    )
+    .join('');
+}
+function readDescription(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 export interface CallOptions {
   readonly signal?: AbortSignal;
   readonly deadlineMs?: number;
@@ -102,7 +120,7 @@ export class GrpcClient {
       let description = '';
       const note = (headers: Readonly<Record<string, unknown>>) => {
         if (headers['grpc-status'] !== undefined) status = String(headers['grpc-status']);
-        if (headers['grpc-message'] !== undefined) description = decodeURIComponent(String(headers['grpc-message']));
+        if (headers['grpc-message'] !== undefined) description = readDescription(String(headers['grpc-message']));
       };
       const end = (error?: GrpcError) => {
         clearTimeout(timer);
@@ -218,7 +236,7 @@ async function answer(
   } catch (error) {
     const code = error instanceof GrpcError ? error.code : GRPC.INTERNAL;
     const description = error instanceof GrpcError ? error.description : (error as Error).message;
-    trailers = { 'grpc-status': String(code), 'grpc-message': encodeURIComponent(description) };
+    trailers = { 'grpc-status': String(code), 'grpc-message': writeDescription(description) };
   }
   if (stream.destroyed || stream.closed) return;
   if (!message) {
