@@ -14,6 +14,7 @@ import { HttpsTransport } from '../client/https-transport.ts';
 import { InformerFactory } from '../client/informer.ts';
 import { ClusterDns } from '../dns/cluster-dns.ts';
 import { IngressAgent } from '../ingress/ingress-agent.ts';
+import type { KubeletConfiguration } from '../kubelet/configuration.ts';
 import { Kubelet } from '../kubelet/kubelet.ts';
 import { Announcer } from '../loadbalancer/announcer.ts';
 import { LocalStorage } from '../localdriver/local-storage.ts';
@@ -52,6 +53,8 @@ export interface AgentConfig {
   readonly clusterDomain: string;
   readonly clusterDns: string;
   readonly cgroupRoot: string;
+  /** What differs from upstream's defaults. */
+  readonly kubelet?: Partial<KubeletConfiguration>;
 }
 
 export async function runAgent(config: AgentConfig): Promise<void> {
@@ -157,6 +160,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     tls: { key: credentials.serving.key, cert: credentials.serving.certificate, ca: credentials.ca },
     port: config.kubeletPort,
     cgroupRoot: config.cgroupRoot,
+    configuration: config.kubelet ?? {},
     log,
     clock,
     random,

@@ -46,6 +46,17 @@ export function serverConfig(record: ClusterRecord): ServerConfig {
   };
 }
 
+/** The disk is the developer's and its filling not the pods' doing: a cluster must come up on one that is nine tenths full. */
+const DEV_KUBELET: NonNullable<AgentConfig['kubelet']> = {
+  evictionHard: {
+    'memory.available': '100Mi',
+    'nodefs.available': '1%',
+    'nodefs.inodesFree': '1%',
+    'imagefs.available': '1%',
+    'imagefs.inodesFree': '1%',
+  },
+};
+
 export function agentConfig(record: ClusterRecord, node: NodeRecord, credentials: AgentCredentials): AgentConfig {
   return {
     cluster: record.name,
@@ -62,6 +73,7 @@ export function agentConfig(record: ClusterRecord, node: NodeRecord, credentials
     clusterDomain: CLUSTER_DOMAIN,
     clusterDns: dnsAddress(record.ranges),
     cgroupRoot: `${cgroupPath(record.name)}/${node.name}`,
+    kubelet: DEV_KUBELET,
   };
 }
 

@@ -5,7 +5,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pod } from '../../src/api/core/v1.gen.ts';
@@ -19,6 +19,7 @@ import { createLogger } from '../../src/base/log.ts';
 import { InformerFactory } from '../../src/client/informer.ts';
 import { CONFIG_MAPS, EVENTS, NAMESPACES, PODS } from '../../src/client/resources.ts';
 import type { ResourceId, Transport } from '../../src/client/transport.ts';
+import type { KubeletConfiguration } from '../../src/kubelet/configuration.ts';
 import { ImageStore } from '../../src/kubelet/images/image-store.ts';
 import { Kubelet } from '../../src/kubelet/kubelet.ts';
 import { ConmonRuntime } from '../../src/kubelet/runtime/conmon-runtime.ts';
@@ -81,13 +82,27 @@ export class TestNode {
   #running: Promise<void> | undefined;
 
   readonly #address: string;
+  readonly #configuration: Partial<KubeletConfiguration>;
 
-  constructor(options: { isolated?: boolean } = {}) {
+  constructor(
+    options: {
+      isolated?: boolean;
+      /** As the kubelet's. */
+      configuration?: Partial<KubeletConfiguration>;
+      /** The kubelet's own folder is a file system of this size. */
+      diskBytes?: number;
+    } = {},
+  ) {
+    this.#configuration = options.configuration ?? {};
     this.#address = options.isolated ? '127.0.0.1' : '10.77.0.1';
     unshare(CLONE_NEWNS | CLONE_NEWNET);
     mount('none', '/', null, MS_REC | MS_PRIVATE, null);
     this.root = mkdtempSync('/var/tmp/cox-node-');
     if (options.isolated) ip('link', 'set', 'lo', 'up');
+    if (options.diskBytes) {
+      mkdirSync(join(this.root, 'lib'));
+      mount('tmpfs', join(this.root, 'lib'), 'tmpfs', 0, `size=${options.diskBytes},mode=711`);
+    }
     this.network = options.isolated
       ? {
           attach: async () => ({ ips: ['10.77.0.99'] }),
@@ -138,6 +153,7 @@ export class TestNode {
       clusterDomain: 'cluster.local',
       tls,
       log,
+      configuration: this.#configuration,
     });
     this.#running = kubelet.run(this.#stop.signal);
   }

@@ -11,6 +11,7 @@ import type { Logger } from '../../base/log.ts';
 import type { EventRecorder } from '../../client/event-recorder.ts';
 import { LEASES, NODES } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
+import type { Pressure } from '../eviction/signals.ts';
 import type { ImageStore } from '../images/image-store.ts';
 import type { PodNetwork } from '../runtime.ts';
 import { ARCHITECTURE, type MachineCapacity, readSystemInfo } from './machine.ts';
@@ -27,6 +28,8 @@ export interface NodeStatusOptions {
   readonly images: ImageStore;
   readonly machine: MachineCapacity;
   readonly runtimeVersion: string;
+  /** What the node is short of. */
+  pressures(): ReadonlySet<Pressure>;
   /** Attachable volumes that are mounted, or about to be: nobody may detach them. */
   volumesInUse(): readonly string[];
   readonly clock: Clock;
@@ -46,6 +49,37 @@ const RETRY_MS_MAX = 2000;
 const REPORT_CHECK_MS = 20;
 const IMAGES_MAX = 50;
 const IMAGES_CHECK_MS = 10_000;
+
+/** Where the event is called otherwise than the condition's reason. */
+const EVENT_REASONS: Readonly<Record<string, string>> = {
+  KubeletHasInsufficientMemory: 'NodeHasInsufficientMemory',
+  KubeletHasSufficientMemory: 'NodeHasSufficientMemory',
+  KubeletHasDiskPressure: 'NodeHasDiskPressure',
+  KubeletHasNoDiskPressure: 'NodeHasNoDiskPressure',
+  KubeletHasInsufficientPID: 'NodeHasInsufficientPID',
+  KubeletHasSufficientPID: 'NodeHasSufficientPID',
+};
+const PRESSURES: readonly {
+  readonly type: Pressure;
+  readonly short: { readonly reason: string; readonly message: string };
+  readonly enough: { readonly reason: string; readonly message: string };
+}[] = [
+  {
+    type: 'MemoryPressure',
+    short: { reason: 'KubeletHasInsufficientMemory', message: 'kubelet has insufficient memory available' },
+    enough: { reason: 'KubeletHasSufficientMemory', message: 'kubelet has sufficient memory available' },
+  },
+  {
+    type: 'DiskPressure',
+    short: { reason: 'KubeletHasDiskPressure', message: 'kubelet has disk pressure' },
+    enough: { reason: 'KubeletHasNoDiskPressure', message: 'kubelet has no disk pressure' },
+  },
+  {
+    type: 'PIDPressure',
+    short: { reason: 'KubeletHasInsufficientPID', message: 'kubelet has insufficient PID available' },
+    enough: { reason: 'KubeletHasSufficientPID', message: 'kubelet has sufficient PID available' },
+  },
+];
 
 export class NodeStatusWriter {
   readonly #options: NodeStatusOptions;
@@ -69,6 +103,10 @@ export class NodeStatusWriter {
       this.wake();
       await this.#options.clock.sleep(REPORT_CHECK_MS, signal);
     }
+  }
+  event(type: 'Normal' | 'Warning', reason: string, message: string): void {
+    const { nodeName: name, events } = this.#options;
+    events.event({ apiVersion: 'v1', kind: 'Node', metadata: { name, uid: name } }, type, reason, message);
   }
   /** Looks at once instead of at the next beat. */
   wake(): void {
@@ -153,9 +191,11 @@ export class NodeStatusWriter {
       capacity: { ...machine.capacity },
       allocatable: { ...machine.allocatable },
       conditions: [
-        condition('MemoryPressure', 'False', 'KubeletHasSufficientMemory', 'kubelet has sufficient memory available'),
-        condition('DiskPressure', 'False', 'KubeletHasNoDiskPressure', 'kubelet has no disk pressure'),
-        condition('PIDPressure', 'False', 'KubeletHasSufficientPID', 'kubelet has sufficient PID available'),
+        ...PRESSURES.map(({ type, short, enough }) =>
+          this.#options.pressures().has(type)
+            ? condition(type, 'True', short.reason, short.message)
+            : condition(type, 'False', enough.reason, enough.message),
+        ),
         notReady === undefined
           ? condition('Ready', 'True', 'KubeletReady', 'kubelet is posting ready status')
           : condition(
@@ -190,13 +230,12 @@ export class NodeStatusWriter {
   }
 
   async #keepStatus(signal: AbortSignal): Promise<void> {
-    const { nodeName, transport, clock, log, events, network } = this.#options;
+    const { nodeName, transport, clock, log, network } = this.#options;
     let reportedMs = Number.NEGATIVE_INFINITY;
     while (!signal.aborted) {
       const status = this.#status(this.#written);
       const isChanged = fingerprint(status) !== fingerprint(this.#written);
       if (isChanged || clock.monotonic() - reportedMs > REPORT_MS) {
-        const wasReady = isReady(this.#written);
         try {
           this.#node = (await transport.patch(
             { of: NODES, name: nodeName, subresource: 'status' },
@@ -208,16 +247,9 @@ export class NodeStatusWriter {
             },
             'application/strategic-merge-patch+json',
           )) as Node;
+          this.#tellChanges(this.#written, status);
           this.#written = { ...this.#node.status, ...status, conditions: status.conditions! };
           reportedMs = clock.monotonic();
-          if (isReady(status) !== wasReady) {
-            events.event(
-              { apiVersion: 'v1', kind: 'Node', metadata: { name: nodeName, uid: nodeName } },
-              'Normal',
-              isReady(status) ? 'NodeReady' : 'NodeNotReady',
-              `Node ${nodeName} status is now: ${isReady(status) ? 'NodeReady' : 'NodeNotReady'}`,
-            );
-          }
         } catch (error) {
           log.debug('node status not written', { error: messageOf(error) });
           if (isReason(error, 'NotFound')) await this.#register(signal);
@@ -231,6 +263,16 @@ export class NodeStatusWriter {
         this.#wake = resolve;
         void clock.sleep(network.notReadyReason() === undefined ? CHECK_MS : CHECK_MS_UNREADY, signal).then(resolve);
       });
+    }
+  }
+
+  #tellChanges(before: NodeStatus, after: NodeStatus): void {
+    const { nodeName } = this.#options;
+    const tell = (reason: string) => this.event('Normal', reason, `Node ${nodeName} status is now: ${reason}`);
+    if (isReady(before) !== isReady(after)) tell(isReady(after) ? 'NodeReady' : 'NodeNotReady');
+    for (const { type, status, reason } of after.conditions ?? []) {
+      const former = before.conditions?.find(one => one.type === type);
+      if (type !== 'Ready' && former && former.status !== status) tell(EVENT_REASONS[reason ?? ''] ?? reason ?? type);
     }
   }
 

@@ -4,7 +4,7 @@
  */
 
 import { lstat, readdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Pod } from '../../api/core/v1.gen.ts';
 import { formatNano, parseNano, quantityValue } from '../../api/machinery/quantity.ts';
 import type { ContainerState } from '../runtime.ts';
@@ -33,11 +33,25 @@ export function hasDiskLimits(pod: Pod): boolean {
   );
 }
 
+interface DiskUsers {
+  readonly containers: readonly ContainerState[];
+  volumePath(name: string): string | undefined;
+}
+
+/** What the pod has on the node's disk: emptyDirs, logs, and what its containers wrote. */
+export async function podDiskBytes(pod: Pod, { containers, volumePath }: DiskUsers): Promise<number> {
+  const folders = containers.flatMap(one => [dirname(one.logPath), ...(one.layerPath ? [one.layerPath] : [])]);
+  for (const { name, emptyDir } of pod.spec.volumes ?? []) {
+    const path = emptyDir && emptyDir.medium !== 'Memory' ? volumePath(name) : undefined;
+    if (path) folders.push(path);
+  }
+  let bytes = 0;
+  for (const folder of new Set(folders)) bytes += await diskBytes(folder);
+  return bytes;
+}
+
 /** Why the pod is to be evicted, in upstream's words; undefined when it keeps its limits. */
-export async function diskExcess(
-  pod: Pod,
-  node: { readonly containers: readonly ContainerState[]; volumePath(name: string): string | undefined },
-): Promise<string | undefined> {
+export async function diskExcess(pod: Pod, node: DiskUsers): Promise<string | undefined> {
   let podBytes = 0;
   for (const { name, emptyDir } of pod.spec.volumes ?? []) {
     const path = emptyDir && emptyDir.medium !== 'Memory' ? node.volumePath(name) : undefined;

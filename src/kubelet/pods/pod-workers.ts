@@ -11,12 +11,13 @@ import { keyOf } from '../../api/meta.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Informer } from '../../client/informer.ts';
 import { removeUnmounted } from '../../sys/mount.ts';
+import type { Evictable } from '../eviction/evictor.ts';
 import type { ContainerState, HostPort } from '../runtime.ts';
 import { PodVolumes } from '../volumes/pod-volumes.ts';
 import type { PodContext } from './context.ts';
 import { LogRotation } from './log-rotation.ts';
 import { PodWorker } from './pod-worker.ts';
-import { hostPorts } from './resources.ts';
+import { hostPorts, podCgroup } from './resources.ts';
 
 const POLL_MS = 10_000;
 
@@ -50,6 +51,29 @@ export class PodWorkers {
   /** Pods that hold resources of the node. */
   activePods(): Pod[] {
     return [...this.#workers.values()].filter(worker => !worker.isOver).map(worker => worker.pod);
+  }
+  /** Those that could make room, with what each uses now. */
+  evictable(): Evictable[] {
+    const { cgroups, cgroupRoot, runtime } = this.#context;
+    return [...this.#workers.values()]
+      .filter(worker => !worker.isOver)
+      .map(worker => {
+        const cgroup = podCgroup(cgroupRoot, worker.pod);
+        return {
+          pod: worker.pod,
+          memoryBytes: () => cgroups.usage(cgroup)?.workingSetBytes ?? 0,
+          containerMemory: async () => {
+            const { containers } = await runtime.snapshot(worker.pod.metadata.uid);
+            const running = containers.filter(one => one.state === 'running');
+            return new Map(
+              running.map(one => [one.name, cgroups.usage(`${cgroup}/${one.id}`)?.workingSetBytes ?? 0] as const),
+            );
+          },
+          processes: () => cgroups.taskCount(cgroup),
+          diskBytes: () => worker.diskBytes(),
+          evict: message => worker.evict(message),
+        };
+      });
   }
   wakeAll(): void {
     for (const worker of this.#workers.values()) worker.wake();
