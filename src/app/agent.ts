@@ -22,12 +22,13 @@ import { NodeNetwork } from '../network/node-network.ts';
 import { HealthServer } from '../proxy/health-server.ts';
 import { NftablesBackend } from '../proxy/nftables/nftables-backend.ts';
 import { ServiceProxy } from '../proxy/service-proxy.ts';
-import type { ClusterRanges } from './cluster-ranges.ts';
+import { type ClusterRanges, segmentsOf } from './cluster-ranges.ts';
 import { keepCompiledCode } from './compile-cache.ts';
 import { ensureDnsAddress } from './dns-address.ts';
 import { bindKubeletFolder } from './kubelet-folder.ts';
 import type { AgentCredentials } from './pki.ts';
 import { untilAccepting } from './port-probe.ts';
+import { ProcessPuller } from './process-puller.ts';
 
 /** Without a server for that long the agent goes on: its informers retry for ever. */
 const SERVER_WAIT_MS_MAX = 3000;
@@ -53,6 +54,8 @@ export interface AgentConfig {
   readonly clusterDomain: string;
   readonly clusterDns: string;
   readonly cgroupRoot: string;
+  /** Socket of the relay to registries outside the node's networks; absent where the node reaches them itself. */
+  readonly registryRelay?: string;
   /** What differs from upstream's defaults. */
   readonly kubelet?: Partial<KubeletConfiguration>;
 }
@@ -152,6 +155,16 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     rootDir: kubeletDir,
     runDir: config.runDir,
     imageDir: config.imageDir,
+    puller: new ProcessPuller({
+      imageDir: config.imageDir,
+      network:
+        config.registryRelay === undefined
+          ? {}
+          : {
+              relay: config.registryRelay,
+              inside: [...segmentsOf(config.ranges), ...config.ranges.podCidrs, ...config.ranges.serviceCidrs],
+            },
+    }),
     transport: nodeTransport,
     informers: nodeInformers,
     network,

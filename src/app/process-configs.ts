@@ -7,6 +7,7 @@ import type { AgentConfig } from './agent.ts';
 import { apiAddresses, dnsAddress, loadBalancerRanges } from './cluster-ranges.ts';
 import { type ClusterRecord, cgroupPath, type NodeRecord, netnsPath, runDir } from './cluster-record.ts';
 import type { AgentCredentials } from './pki.ts';
+import { relayPath } from './registry-relay.ts';
 import type { ServerConfig } from './server.ts';
 import type { SupervisorOptions } from './supervisor.ts';
 
@@ -73,6 +74,7 @@ export function agentConfig(record: ClusterRecord, node: NodeRecord, credentials
     clusterDomain: CLUSTER_DOMAIN,
     clusterDns: dnsAddress(record.ranges),
     cgroupRoot: `${cgroupPath(record.name)}/${node.name}`,
+    registryRelay: relayPath(runDir(record.name)),
     kubelet: DEV_KUBELET,
   };
 }

@@ -25,6 +25,7 @@ import { keepCompiledCode } from './compile-cache.ts';
 import { Gateway } from './gateway.ts';
 import { openPki } from './pki.ts';
 import { ensureIngressPrerequisites } from './prerequisites.ts';
+import { keepRelay } from './registry-relay.ts';
 import { ensureSnapshotDefinitions } from './snapshot-definitions.ts';
 
 export interface ServerConfig {
@@ -123,9 +124,17 @@ export async function runServer(config: ServerConfig): Promise<void> {
     events: new ApiEventRecorder({ transport, component: 'coxswain-gateway', log, clock }),
     log,
   }).run(stop.signal);
+  const relay = keepRelay({
+    imageDir: join(config.stateDir, 'images'),
+    runDir: config.runDir,
+    machineNetnsFd: config.machineNetnsFd,
+    log,
+    clock,
+    signal: stop.signal,
+  });
   const routes = new SegmentRoutes({ informers, log, clock }).run(stop.signal);
   await new Promise<void>(resolve => stop.signal.addEventListener('abort', () => resolve(), { once: true }));
-  await Promise.all([gateway, ingress, routes]);
+  await Promise.all([gateway, ingress, routes, relay]);
   await server.close();
   await store.close();
 }

@@ -16,7 +16,9 @@ const COMMANDS: readonly { readonly name: string; readonly load: () => Promise<{
   { name: 'kubeconfig', load: () => import('./commands/kubeconfig.ts') },
   { name: 'kubectl', load: () => import('./commands/kubectl.ts') },
   { name: 'image load', load: () => import('./commands/image-load.ts') },
+  { name: 'image pull', load: () => import('./commands/image-pull.ts') },
   { name: 'image list', load: () => import('./commands/image-list.ts') },
+  { name: 'image rm', load: () => import('./commands/image-rm.ts') },
   { name: 'node exec', load: () => import('./commands/node-exec.ts') },
   { name: 'trace', load: () => import('./commands/trace.ts') },
   { name: 'proxy', load: () => import('./commands/proxy.ts') },
@@ -24,6 +26,8 @@ const COMMANDS: readonly { readonly name: string; readonly load: () => Promise<{
   { name: 'version', load: () => import('./commands/version.ts') },
   { name: 'server', load: () => import('./commands/server.ts') },
   { name: 'agent', load: () => import('./commands/agent.ts') },
+  { name: 'image-puller', load: () => import('./commands/image-puller.ts') },
+  { name: 'image-relay', load: () => import('./commands/image-relay.ts') },
 ];
 
 async function help(): Promise<string> {

@@ -14,7 +14,7 @@ import { type ImageSettings, readImageSettings, registrySettings } from './image
 import type { Image, ImageStore } from './image-store.ts';
 import { formatReference, type ImageReference, parseReference } from './reference.ts';
 import { DigestError, type Endpoint, isDigest, RegistryClient, RegistryError } from './registry-client.ts';
-import { isLocalAddress, type RegistryNetwork, UnreachableError } from './registry-connection.ts';
+import { isLocalAddress, PlainHttpError, type RegistryNetwork, UnreachableError } from './registry-connection.ts';
 import { decompressed } from './tar.ts';
 
 export interface PullRequest {
@@ -133,6 +133,7 @@ async function fromEndpoints(
   const endpoints = endpointsOf(host, settings);
   let failure: unknown = new Error(`registries.${host} of images.yaml has no mirror, and forbids the registry itself`);
   for (const endpoint of endpoints) {
+    if (endpoint.isFallback && !(failure instanceof PlainHttpError)) continue;
     const client = new RegistryClient({
       endpoint,
       repository: reference.repository.slice(slash + 1),
@@ -176,7 +177,8 @@ export function endpointsOf(host: string, settings: ImageSettings): Endpoint[] {
   const name = address.replace(/:\d+$/, '').replace(/^\[|\]$/g, '');
   const isLocal = name === 'localhost' || (/^[\d.]+$|:/.test(name) && isLocalAddress(name));
   if (!own.isPlain) endpoints.push({ url: new URL(`https://${address}`), tls: own.tls });
-  if (own.isPlain || isLocal) endpoints.push({ url: new URL(`http://${address}`), tls: own.tls });
+  if (own.isPlain || isLocal)
+    endpoints.push({ url: new URL(`http://${address}`), tls: own.tls, ...(own.isPlain ? {} : { isFallback: true }) });
   return endpoints;
 }
 

@@ -11,12 +11,21 @@ import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Credential } from './credentials.ts';
 import type { RegistrySettings } from './image-settings.ts';
-import { type Answer, ask, isLocalAddress, type RegistryNetwork, UnreachableError } from './registry-connection.ts';
+import {
+  type Answer,
+  ask,
+  isLocalAddress,
+  RefusedError,
+  type RegistryNetwork,
+  UnreachableError,
+} from './registry-connection.ts';
 
 export interface Endpoint {
   /** With a path in front of `/v2` when it has one. */
   readonly url: URL;
   readonly tls: RegistrySettings['tls'];
+  /** Asked only when the one before does not speak TLS. */
+  readonly isFallback?: true;
   /** A mirror is told whose image is wanted. */
   readonly mirrorOf?: string;
 }
@@ -322,7 +331,13 @@ export class BlobStream {
       } catch (error) {
         this.close();
         this.#signal.throwIfAborted();
-        if (error instanceof DigestError || error instanceof RegistryError || this.#resumes >= RESUMES_MAX) throw error;
+        if (
+          error instanceof DigestError ||
+          error instanceof RegistryError ||
+          error instanceof RefusedError ||
+          this.#resumes >= RESUMES_MAX
+        )
+          throw error;
         await this.#pause(this.#resumes++);
       }
     }

@@ -41,6 +41,16 @@ export class UnreachableError extends Error {
   override name = 'UnreachableError';
 }
 
+/** A place where a registry may not send us. */
+export class RefusedError extends Error {
+  override name = 'RefusedError';
+}
+
+/** What answered does not speak TLS. */
+export class PlainHttpError extends Error {
+  override name = 'PlainHttpError';
+}
+
 const CONNECT_MS_MAX = 15_000;
 /** Silence in the middle of an answer. */
 const SILENCE_MS_MAX = 30_000;
@@ -85,7 +95,6 @@ function exchange(socket: Socket, { url, method = 'GET', headers, body, signal }
     const request = httpRequest(
       {
         createConnection: () => socket,
-        agent: false,
         method,
         path: `${url.pathname}${url.search}`,
         headers: {
@@ -119,8 +128,11 @@ function secure(plain: Socket, host: string, tls: RegistrySettings['tls']): Prom
       rejectUnauthorized: !tls.skipVerify,
     });
     socket.once('secureConnect', () => resolve(socket));
-    socket.once('error', reject);
-    plain.once('close', () => reject(new Error(`${host} ended the connection during the TLS handshake`)));
+    socket.once('error', error => {
+      const { code = '' } = error as NodeJS.ErrnoException;
+      reject(code.startsWith('ERR_SSL_') || code === 'EPROTO' ? new PlainHttpError(error.message) : error);
+    });
+    plain.once('close', () => reject(new PlainHttpError(`${host} ended the connection during the TLS handshake`)));
   });
 }
 
@@ -145,7 +157,7 @@ async function dial(place: Place, network: RegistryNetwork): Promise<Socket> {
     }
   }
   if (!isTrustedHost && isLocalAddress(address))
-    throw new Error(`refused to follow the registry to ${host} (${address}): an address of this machine only`);
+    throw new RefusedError(`refused to follow the registry to ${host} (${address}): an address of this machine only`);
   return connected(connect({ host: address, port, noDelay: true }), `${host}:${port}`, place.signal);
 }
 
