@@ -161,6 +161,8 @@ export interface Runtime {
   /** SIGTERM (or the image's stop signal), then SIGKILL after the grace; resolves when it has exited. */
   stop(id: string, graceSeconds: number): Promise<void>;
   remove(id: string): Promise<void>;
+  /** Gives a running container other limits, at once; what is absent stays unlimited. */
+  update(id: string, resources: ContainerConfig['resources']): Promise<void>;
   exec(id: string, options: ExecOptions): Promise<{ readonly exitCode: number }>;
   attach(
     id: string,

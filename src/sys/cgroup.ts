@@ -41,6 +41,8 @@ interface Hierarchy {
   readonly controllers: readonly string[];
 }
 
+/** v1 says "no limit" with the greatest number of whole pages. */
+const UNLIMITED_BYTES = 2 ** 62;
 const V2_CONTROLLERS = ['cpu', 'memory', 'pids', 'cpuset', 'io'];
 const KNOWN_V1 = new Set([
   'cpu',
@@ -163,8 +165,33 @@ export class CgroupTree {
       if (cpuQuotaMicros > 0) write('cpu', 'cpu.cfs_period_us', cpuPeriodMicros);
       write('cpu', 'cpu.cfs_quota_us', cpuQuotaMicros);
     }
-    if (memoryBytesMax !== undefined) write('memory', 'memory.limit_in_bytes', memoryBytesMax);
+    if (memoryBytesMax !== undefined) this.#setMemoryV1(path, memoryBytesMax);
     if (pidsMax !== undefined) write('pids', 'pids.max', pidsMax > 0 ? pidsMax : 'max');
+  }
+
+  /** What is set; a limit that is not there is absent. */
+  limits(path: string): Pick<CgroupLimits, 'cpuQuotaMicros' | 'memoryBytesMax'> {
+    const file = (controller: string, name: string) => read(`${this.#folder(controller, path)}/${name}`)?.trim();
+    const memory = Number(file('memory', this.unified ? 'memory.max' : 'memory.limit_in_bytes'));
+    const quota = Number(this.unified ? file('cpu', 'cpu.max')?.split(' ')[0] : file('cpu', 'cpu.cfs_quota_us'));
+    return {
+      ...(quota > 0 ? { cpuQuotaMicros: quota } : {}),
+      ...(memory > 0 && memory < UNLIMITED_BYTES ? { memoryBytesMax: memory } : {}),
+    };
+  }
+
+  // Memory with swap must not be the lesser at any moment. Where it was never limited it stays so.
+  #setMemoryV1(path: string, bytesMax: number): void {
+    const folder = this.#folder('memory', path);
+    if (!folder) return;
+    const limit = `${folder}/memory.limit_in_bytes`;
+    const withSwap = `${folder}/memory.memsw.limit_in_bytes`;
+    const now = Number(read(withSwap));
+    const isLimited = now > 0 && now < UNLIMITED_BYTES;
+    const isRaise = bytesMax < 0 || bytesMax > now;
+    if (isLimited && isRaise) writeFileSync(withSwap, String(bytesMax));
+    writeFileSync(limit, String(bytesMax));
+    if (isLimited && !isRaise) writeFileSync(withSwap, String(bytesMax));
   }
 
   /** Removes the group with all below it from every hierarchy. Groups that still hold processes stay; false then. */

@@ -39,6 +39,7 @@ export function localRuntime(): LocalRuntime {
     start: missing,
     stop: missing,
     remove: missing,
+    update: missing,
     reopenLog: missing,
     async exec(_id, options) {
       const child = options.tty ? inTerminal(options) : withPipes(options);

@@ -31,7 +31,7 @@ export function limitRanger({ reader }: AdmissionContext): AdmissionPlugin {
         isAbout(request, '', 'persistentvolumeclaims') &&
         request.operation !== 'DELETE' &&
         request.operation !== 'CONNECT';
-      if (!claim && !isPodCreate(request)) return;
+      if (!claim && !isPodCreate(request) && !isPodResize(request)) return;
       const problems: string[] = [];
       for (const item of itemsFor(request)) {
         if (claim && item.type === 'PersistentVolumeClaim') {
@@ -136,4 +136,9 @@ function podTotal(
   return Object.fromEntries(
     [...sum].map(([name, amount]) => [name, formatNano(amount, binary.has(name) ? 'binary' : 'decimal')]),
   );
+}
+
+function isPodResize({ attributes, operation }: AdmissionRequest): boolean {
+  const { group, resource, subresource } = attributes;
+  return operation === 'UPDATE' && group === '' && resource === 'pods' && subresource === 'resize';
 }

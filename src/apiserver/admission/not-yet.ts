@@ -1,16 +1,13 @@
 /**
- * What this version stores but nothing acts on yet: who makes such an object is told with a warning, and what would only
- * seem to have worked is refused. Whoever makes one of these work removes its line here and in `docs/not-yet.md`.
+ * What this version stores but nothing acts on yet: who makes such an object is told with a warning. Whoever makes one of these work removes its line here and in `docs/not-yet.md`.
  */
 
 import type { AdmissionPlugin, AdmissionRequest } from '../request.ts';
-import { refusal } from './context.ts';
 
 interface Gap {
   /** `resource.group`, with `/subresource`. */
   readonly of: string;
   readonly says: string;
-  readonly refuses?: true;
 }
 
 const DEVICES = 'devices are not allocated yet';
@@ -21,7 +18,6 @@ export const GAPS: readonly Gap[] = [
   { of: 'resourceclaims.resource.k8s.io', says: DEVICES },
   { of: 'resourceclaimtemplates.resource.k8s.io', says: DEVICES },
   { of: 'flowschemas.flowcontrol.apiserver.k8s.io', says: 'requests are not queued by priority yet' },
-  { of: 'pods./resize', says: 'containers are not resized in place yet', refuses: true },
 ];
 
 export function notYet(): AdmissionPlugin {
@@ -29,11 +25,8 @@ export function notYet(): AdmissionPlugin {
   return {
     name: 'NotYet',
     validate(request) {
-      const key = keyOf(request);
-      const gap = gaps.get(key);
-      if (!gap) return;
-      if (gap.refuses) throw refusal(request, gap.says);
-      if (request.operation === 'CREATE') request.warn(gap.says);
+      const gap = gaps.get(keyOf(request));
+      if (gap && request.operation === 'CREATE') request.warn(gap.says);
     },
   };
 }

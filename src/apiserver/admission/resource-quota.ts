@@ -77,7 +77,7 @@ export class ResourceQuota implements AdmissionPlugin {
     if (
       attributes.namespace === '' ||
       !object ||
-      attributes.subresource !== '' ||
+      (attributes.subresource !== '' && !(attributes.resource === 'pods' && attributes.subresource === 'resize')) ||
       (operation !== 'CREATE' && operation !== 'UPDATE')
     )
       return;

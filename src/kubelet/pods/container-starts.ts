@@ -15,6 +15,7 @@ import { runHook } from './hooks.ts';
 import { ImagePresence } from './image-presence.ts';
 import type { PodMounts } from './pod-mounts.ts';
 import type { PodProbes } from './pod-probes.ts';
+import type { PodResize } from './pod-resize.ts';
 import type { PodSubject } from './pod-subject.ts';
 import { isSidecar } from './resources.ts';
 import { RestartBackoff } from './restart-backoff.ts';
@@ -34,6 +35,7 @@ interface Parts {
   readonly mounts: PodMounts;
   readonly probes: PodProbes;
   readonly stops: ContainerStops;
+  readonly resize: PodResize;
 }
 
 export class ContainerStarts {
@@ -42,17 +44,19 @@ export class ContainerStarts {
   readonly #mounts: PodMounts;
   readonly #probes: PodProbes;
   readonly #stops: ContainerStops;
+  readonly #resize: PodResize;
   readonly #images: ImagePresence;
   readonly #backoff: RestartBackoff;
   readonly #waiting = new Map<string, Waiting>();
 
-  constructor(subject: PodSubject, { mounts, probes, stops }: Parts) {
+  constructor(subject: PodSubject, { mounts, probes, stops, resize }: Parts) {
     const { context } = subject;
     this.#context = context;
     this.#subject = subject;
     this.#mounts = mounts;
     this.#probes = probes;
     this.#stops = stops;
+    this.#resize = resize;
     this.#images = new ImagePresence(subject);
     this.#backoff = new RestartBackoff(context.clock);
   }
@@ -248,7 +252,7 @@ export class ContainerStarts {
       config = await containerConfig({
         context: this.#context,
         pod: { ...this.#subject.pod, status: this.#subject.latest.status ?? {} },
-        container: spec,
+        container: this.#resize.granted(spec),
         image,
         attempt,
         podIps: this.#subject.addressesIn(sandbox),

@@ -84,6 +84,8 @@ const OWN_CONDITIONS = new Set([
   'Ready',
   'ContainersReady',
   'PodScheduled',
+  'PodResizePending',
+  'PodResizeInProgress',
 ]);
 
 /** Conditions of others, readiness gates among them. */

@@ -19,6 +19,7 @@ import { diskExcess, hasDiskLimits, podDiskBytes } from './disk-limits.ts';
 import { hostnameOf } from './files.ts';
 import { PodMounts } from './pod-mounts.ts';
 import { PodProbes } from './pod-probes.ts';
+import { PodResize } from './pod-resize.ts';
 import { newsOf, PodSubject, readySandbox } from './pod-subject.ts';
 import { admissionRefusal } from './refusals.ts';
 import { hostPorts, podCgroup, podLimits } from './resources.ts';
@@ -38,6 +39,7 @@ export class PodWorker {
   readonly #mounts: PodMounts;
   readonly #probes: PodProbes;
   readonly #stops: ContainerStops;
+  readonly #resize: PodResize;
   readonly #starts: ContainerStarts;
   readonly #uid: string;
   #isAdmitted: boolean | undefined;
@@ -62,10 +64,12 @@ export class PodWorker {
     this.#mounts = new PodMounts(this.#subject);
     this.#probes = new PodProbes(this.#subject);
     this.#stops = new ContainerStops(this.#subject, this.#probes);
+    this.#resize = new PodResize(this.#subject, this.#stops);
     this.#starts = new ContainerStarts(this.#subject, {
       mounts: this.#mounts,
       probes: this.#probes,
       stops: this.#stops,
+      resize: this.#resize,
     });
     this.done = new Promise(resolve => {
       this.#finish = resolve;
@@ -74,6 +78,10 @@ export class PodWorker {
   /** With the status as last decided here, not as the API server has it. */
   get pod(): Pod {
     return this.#subject.latest;
+  }
+  /** With the resources that its containers were granted, which a resize may want changed. */
+  get granted(): Pod {
+    return this.#resize.grantedPod(this.pod);
   }
   get isOver(): boolean {
     return this.#isOver || this.#isAdmitted === false;
@@ -147,6 +155,11 @@ export class PodWorker {
     const phase = this.#subject.latest.status?.phase;
     if (this.#ended || phase === 'Failed' || phase === 'Succeeded') return this.#conclude(state);
     if (!this.#admit(state)) return;
+    this.#resize.begin(state);
+    if (await this.#resize.step(state)) {
+      state = await runtime.snapshot(this.#uid);
+      this.#probes.update(state);
+    }
     const isOver = this.#publish(state);
     if (isOver) return this.#conclude(state);
     await this.#converge(state);
@@ -170,6 +183,9 @@ export class PodWorker {
       waiting: this.#starts.waiting,
       isReady: container => this.#probes.of(container.id)?.isReady ?? false,
       isStarted: container => this.#probes.of(container.id)?.isStarted ?? false,
+      resources: (container, id) => this.#resize.resourcesOf(container, id),
+      granted: container => this.#resize.granted(container),
+      conditions: this.#resize.conditions,
       terminationMessage: container => terminationMessage(this.#subject, container),
       ...(this.#ended ? { ended: this.#ended } : {}),
       isTerminating,
@@ -303,7 +319,7 @@ export class PodWorker {
       hostIpc: pod.spec.hostIPC ?? false,
     };
     try {
-      cgroups.create(cgroup, podLimits(pod));
+      cgroups.create(cgroup, podLimits(this.#resize.grantedPod(pod)));
       return await runtime.runSandbox({
         podUid: this.#uid,
         namespace: pod.metadata.namespace!,

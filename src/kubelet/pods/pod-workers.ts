@@ -50,7 +50,7 @@ export class PodWorkers {
   }
   /** Pods that hold resources of the node. */
   activePods(): Pod[] {
-    return [...this.#workers.values()].filter(worker => !worker.isOver).map(worker => worker.pod);
+    return [...this.#workers.values()].filter(worker => !worker.isOver).map(worker => worker.granted);
   }
   /** Those that could make room, with what each uses now. */
   evictable(): Evictable[] {

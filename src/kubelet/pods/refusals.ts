@@ -29,13 +29,8 @@ const SAFE_SYSCTLS = new Set([
   'net.ipv4.tcp_wmem',
 ]);
 
-/** Why the node cannot take the pod, given those it has; the words of upstream's predicates. */
-export function admissionRefusal(
-  pod: Pod,
-  others: readonly Pod[],
-  node: NodeResources & { readonly podsMax: number },
-): Refusal | undefined {
-  if (others.length + 1 > node.podsMax) return short('pods', 1, others.length, node.podsMax);
+/** Why the pod's requests do not fit on the node beside the others'. */
+export function capacityRefusal(pod: Pod, others: readonly Pod[], node: NodeResources): Refusal | undefined {
   for (const [name, capacity] of [
     ['cpu', node.cpuMilli],
     ['memory', node.memoryBytes],
@@ -46,6 +41,18 @@ export function admissionRefusal(
     const used = others.reduce((sum, other) => sum + podRequest(other, name), 0);
     if (requested + used > capacity) return short(name, requested, used, capacity);
   }
+  return undefined;
+}
+
+/** Why the node cannot take the pod, given those it has; the words of upstream's predicates. */
+export function admissionRefusal(
+  pod: Pod,
+  others: readonly Pod[],
+  node: NodeResources & { readonly podsMax: number },
+): Refusal | undefined {
+  if (others.length + 1 > node.podsMax) return short('pods', 1, others.length, node.podsMax);
+  const noRoom = capacityRefusal(pod, others, node);
+  if (noRoom) return noRoom;
   const taken = others.flatMap(hostPorts);
   if (hostPorts(pod).some(port => taken.some(other => conflicts(port, other))))
     return {

@@ -168,6 +168,9 @@ const OWNED = [
 /** Lists that a strategic merge would merge by key instead of replacing. */
 const MERGED = new Set<string>(['hostIPs', 'podIPs']);
 
+/** Conditions that are there only while they are true. */
+const PASSING = new Set(['PodResizePending', 'PodResizeInProgress']);
+
 /** The strategic merge patch of `status` that turns `from` into `to`, in the fields a kubelet owns; undefined when there is none. */
 export function statusPatch(to: PodStatus, from: PodStatus): Record<string, unknown> | undefined {
   const patch: Record<string, unknown> = {};
@@ -183,13 +186,19 @@ export function statusPatch(to: PodStatus, from: PodStatus): Record<string, unkn
   const conditions = (to.conditions ?? []).filter(
     one => !same(bare(one), bare(from.conditions?.find(other => other.type === one.type))),
   );
-  if (conditions.length)
-    patch['conditions'] = conditions.map(one => ({
-      ...one,
-      lastProbeTime: null,
-      ...(one.reason ? {} : { reason: null }),
-      ...(one.message ? {} : { message: null }),
-    }));
+  const ended = (from.conditions ?? []).filter(
+    ({ type }) => PASSING.has(type) && !to.conditions?.some(one => one.type === type),
+  );
+  if (conditions.length || ended.length)
+    patch['conditions'] = [
+      ...conditions.map(one => ({
+        ...one,
+        lastProbeTime: null,
+        ...(one.reason ? {} : { reason: null }),
+        ...(one.message ? {} : { message: null }),
+      })),
+      ...ended.map(({ type }) => ({ type, $patch: 'delete' })),
+    ];
   return Object.keys(patch).length ? patch : undefined;
 }
 

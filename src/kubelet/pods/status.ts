@@ -10,6 +10,7 @@ import type {
   Pod,
   PodCondition,
   PodStatus,
+  ResourceRequirements,
 } from '../../api/core/v1.gen.ts';
 import { formatTime } from '../../base/clock.ts';
 import type { ContainerState } from '../runtime.ts';
@@ -32,6 +33,11 @@ export interface StatusInput {
   readonly isReady: (container: ContainerState) => boolean;
   readonly isStarted: (container: ContainerState) => boolean;
   readonly terminationMessage: (container: ContainerState) => string | undefined;
+  /** What a container has, and what it was granted; the spec's when absent. */
+  readonly resources?: (container: Container, id: string | undefined) => ResourceRequirements;
+  readonly granted?: (container: Container) => Container;
+  /** Conditions beside the kubelet's usual ones. */
+  readonly conditions?: readonly PodCondition[];
   /** The kubelet ended or refused the pod: phase Failed with this. */
   readonly ended?: { readonly reason: string; readonly message: string };
   /** Nothing will be started any more. */
@@ -122,7 +128,7 @@ function containerStatus(
       image: spec.image ?? '',
       imageID: '',
       started: false,
-      ...resourcesOf(spec),
+      ...resourcesOf(spec, undefined, input),
       ...mountsOf(spec),
     };
   }
@@ -150,7 +156,7 @@ function containerStatus(
     imageID: latest.imageId,
     containerID: `cox://${latest.id}`,
     started: isInit && !isSidecar(spec) ? isRunning : isStarted,
-    ...resourcesOf(spec),
+    ...resourcesOf(spec, latest.id, input),
     ...mountsOf(spec),
     ...(latest.user
       ? {
@@ -166,10 +172,15 @@ function containerStatus(
   };
 }
 
-function resourcesOf(spec: Container): Pick<ContainerStatus, 'resources' | 'allocatedResources'> {
-  const { requests, limits } = spec.resources ?? {};
+function resourcesOf(
+  spec: Container,
+  id: string | undefined,
+  input: StatusInput,
+): Pick<ContainerStatus, 'resources' | 'allocatedResources'> {
+  const allocated = (input.granted?.(spec) ?? spec).resources?.requests;
+  const { requests, limits } = input.resources?.(spec, id) ?? spec.resources ?? {};
   return {
-    ...(requests && Object.keys(requests).length ? { allocatedResources: requests } : {}),
+    ...(allocated && Object.keys(allocated).length ? { allocatedResources: allocated } : {}),
     resources: { ...(limits ? { limits } : {}), ...(requests ? { requests } : {}) },
   };
 }
@@ -328,6 +339,7 @@ export function podStatus(input: StatusInput): PodStatus {
     ...(input.ended?.reason === 'Evicted'
       ? [condition(input, 'DisruptionTarget', true, 'TerminationByKubelet', input.ended.message)]
       : []),
+    ...(isOver ? [] : (input.conditions ?? [])),
   ];
   const { generation } = pod.metadata;
   return {

@@ -206,6 +206,13 @@ export class ConmonRuntime implements Runtime {
     this.#containers.delete(id);
   }
 
+  async update(id: string, resources: ContainerConfig['resources']): Promise<void> {
+    const record = this.#containers.running(id);
+    this.#cgroups.set(record.cgroup, { cpuQuotaMicros: -1, memoryBytesMax: -1, ...resources });
+    record.config = { ...record.config, resources };
+    this.#containers.save(record);
+  }
+
   async exec(id: string, options: ExecOptions): Promise<{ readonly exitCode: number }> {
     const { config, user } = this.#containers.running(id);
     return runExec({

@@ -24,7 +24,8 @@ export interface ContainerRecord {
   readonly id: string;
   readonly sandboxId: string;
   readonly podUid: string;
-  readonly config: ContainerConfig;
+  /** As last updated. */
+  config: ContainerConfig;
   readonly createdMs: number;
   readonly boot: string;
   readonly cgroup: string;

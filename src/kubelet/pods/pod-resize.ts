@@ -1,0 +1,230 @@
+/**
+ * In-place resize of one pod's containers (KEP-1287): what the node has granted each of them (allocated), what its control
+ * group says (actual), and the way from what the spec wants over the one to the other. Invariant: pods are granted no more
+ * than the node has; a container always runs with what it was granted. What was granted survives a restart of the agent in
+ * the pod's status. It starts and stops no container itself.
+ */
+
+import type { Container, Pod, PodCondition, ResourceRequirements } from '../../api/core/v1.gen.ts';
+import { compareQuantity } from '../../api/machinery/quantity.ts';
+import { formatTime } from '../../base/clock.ts';
+import { messageOf } from '../../base/errors.ts';
+import type { ContainerState, RuntimeState } from '../runtime.ts';
+import type { ContainerStops } from './container-stops.ts';
+import { graceSecondsOf } from './container-stops.ts';
+import type { PodSubject } from './pod-subject.ts';
+import { capacityRefusal } from './refusals.ts';
+import { allContainers, containerLimits, isSidecar, podCgroup, podLimits } from './resources.ts';
+import { latestOf } from './status.ts';
+
+const COMPUTE = ['cpu', 'memory'] as const;
+/** Room may be made by other pods at any time. */
+const DEFERRED_RETRY_MS = 5000;
+const ERROR_RETRY_MS = 5000;
+
+interface Waiting {
+  readonly reason: 'Deferred' | 'Infeasible';
+  readonly message: string;
+}
+
+export class PodResize {
+  readonly #subject: PodSubject;
+  readonly #stops: ContainerStops;
+  readonly #allocated = new Map<string, ResourceRequirements>();
+  /** By container id: what its control group has. */
+  readonly #actual = new Map<string, ResourceRequirements>();
+  #pending: Waiting | undefined;
+  #failure: string | undefined;
+  #isUnderWay = false;
+
+  constructor(subject: PodSubject, stops: ContainerStops) {
+    this.#subject = subject;
+    this.#stops = stops;
+  }
+
+  /** The container with what it was granted. */
+  granted<T extends Container>(container: T): T {
+    const resources = this.#allocated.get(container.name);
+    return resources && resources !== container.resources ? { ...container, resources } : container;
+  }
+  grantedPod(pod: Pod): Pod {
+    if (this.#allocated.size === 0) return pod;
+    const { initContainers, containers } = pod.spec;
+    return {
+      ...pod,
+      spec: {
+        ...pod.spec,
+        containers: containers.map(one => this.granted(one)),
+        ...(initContainers ? { initContainers: initContainers.map(one => this.granted(one)) } : {}),
+      },
+    };
+  }
+  /** As the status shows it: what the container of that id has, else what it will have. */
+  resourcesOf(container: Container, id: string | undefined): ResourceRequirements {
+    return (id === undefined ? undefined : this.#actual.get(id)) ?? this.granted(container).resources ?? {};
+  }
+  get conditions(): PodCondition[] {
+    const { pod } = this.#subject;
+    const of = (type: string, why: { readonly reason?: string; readonly message?: string }): PodCondition => {
+      const before = pod.status?.conditions?.find(one => one.type === type);
+      const { generation } = pod.metadata;
+      return {
+        type,
+        ...(generation === undefined ? {} : { observedGeneration: generation }),
+        status: 'True',
+        lastProbeTime: null as unknown as string,
+        lastTransitionTime: before?.lastTransitionTime ?? formatTime(this.#subject.context.clock.now()),
+        ...why,
+      };
+    };
+    return [
+      ...(this.#pending ? [of('PodResizePending', this.#pending)] : []),
+      ...(this.#isUnderWay || this.#failure
+        ? [of('PodResizeInProgress', this.#failure ? { reason: 'Error', message: this.#failure } : {})]
+        : []),
+    ];
+  }
+
+  /** What runs keeps what it has, and what does not gets what the spec says. To be called before anything else each step. */
+  begin(state: RuntimeState): void {
+    for (const container of allContainers(this.#subject.pod)) {
+      const latest = latestOf(state.containers, container.name);
+      const told = this.#subject.toldStatuses.find(one => one.name === container.name);
+      if (!this.#allocated.has(container.name)) {
+        const before = latest?.state === 'running' ? told?.resources : undefined;
+        const isSame = before && COMPUTE.every(name => isEqual(before, container.resources, name));
+        this.#allocated.set(container.name, before && !isSame ? before : (container.resources ?? {}));
+      }
+      if (latest?.state === 'running' && !this.#actual.has(latest.id))
+        this.#actual.set(
+          latest.id,
+          told?.containerID?.endsWith(latest.id) && told.resources
+            ? told.resources
+            : this.#allocated.get(container.name)!,
+        );
+    }
+    for (const id of this.#actual.keys())
+      if (!state.containers.some(one => one.id === id && one.state === 'running')) this.#actual.delete(id);
+  }
+
+  /** Grants what there is room for, and brings running containers to it. True when the status has changed. */
+  async step(state: RuntimeState): Promise<boolean> {
+    const before = JSON.stringify(this.conditions);
+    this.#grant(state);
+    const hasChanged = await this.#actuate(state);
+    return hasChanged || JSON.stringify(this.conditions) !== before;
+  }
+
+  #grant(state: RuntimeState): void {
+    const { pod, context, uid } = this.#subject;
+    const wanted = allContainers(pod).filter(one => !isSame(one.resources, this.#allocated.get(one.name)));
+    if (wanted.length === 0) {
+      this.#pending = undefined;
+      return;
+    }
+    const isBefore = !wanted.some(one => latestOf(state.containers, one.name)?.state === 'running');
+    const refusal = isBefore ? undefined : capacityRefusal(pod, context.otherPods(uid), context.node);
+    if (refusal) {
+      const isHopeless = capacityRefusal(pod, [], context.node) !== undefined;
+      const pending: Waiting = {
+        reason: isHopeless ? 'Infeasible' : 'Deferred',
+        message: refusal.message.replace('Pod was rejected: ', ''),
+      };
+      if (this.#pending?.reason !== pending.reason)
+        this.#subject.event('Warning', `Resize${pending.reason}`, `Pod resize ${pending.reason}: ${pending.message}`);
+      this.#pending = pending;
+      if (!isHopeless) this.#subject.wakeAfter(DEFERRED_RETRY_MS);
+      return;
+    }
+    this.#pending = undefined;
+    for (const container of wanted) this.#allocated.set(container.name, container.resources ?? {});
+    if (!isBefore) this.#subject.event('Normal', 'ResizeStarted', `Pod resize started: ${summaryOf(wanted)}`);
+  }
+
+  async #actuate(state: RuntimeState): Promise<boolean> {
+    const { context, pod } = this.#subject;
+    const changed = allContainers(pod).flatMap(spec => {
+      const running = latestOf(state.containers, spec.name);
+      if (running?.state !== 'running' || (!isSidecar(spec) && pod.spec.initContainers?.includes(spec))) return [];
+      const actual = this.#actual.get(running.id);
+      const goal = this.#allocated.get(spec.name)!;
+      return actual && !isSame(actual, goal) ? [{ spec, running, actual, goal }] : [];
+    });
+    if (changed.length === 0) {
+      const wasUnderWay = this.#isUnderWay;
+      this.#isUnderWay = false;
+      this.#failure = undefined;
+      if (wasUnderWay)
+        this.#subject.event(
+          'Normal',
+          'ResizeCompleted',
+          `Pod resize completed: ${summaryOf(allContainers(this.grantedPod(pod)))}`,
+        );
+      return wasUnderWay;
+    }
+    this.#isUnderWay = true;
+    const cgroup = podCgroup(context.cgroupRoot, pod);
+    const limits = podLimits(this.grantedPod(pod));
+    try {
+      // Room first: the pod's group holds its containers'.
+      context.cgroups.set(cgroup, { cpuQuotaMicros: -1, memoryBytesMax: -1 });
+      for (const one of changed) await this.#change(one);
+      this.#failure = undefined;
+    } catch (error) {
+      this.#failure = messageOf(error);
+      this.#subject.event('Warning', 'ResizeError', `Pod resize error: ${this.#failure}`);
+      this.#subject.wakeAfter(ERROR_RETRY_MS);
+      return true;
+    } finally {
+      try {
+        context.cgroups.set(cgroup, limits);
+      } catch (error) {
+        context.log.debug('limits of a pod not set', { pod: this.#subject.name, error: messageOf(error) });
+      }
+    }
+    this.#subject.wake();
+    return true;
+  }
+
+  async #change(one: {
+    readonly spec: Container;
+    readonly running: ContainerState;
+    readonly actual: ResourceRequirements;
+    readonly goal: ResourceRequirements;
+  }): Promise<void> {
+    const { spec, running, actual, goal } = one;
+    const { runtime, cgroups, cgroupRoot } = this.#subject.context;
+    const policies = new Map(
+      (spec.resizePolicy ?? []).map(({ resourceName, restartPolicy }) => [resourceName, restartPolicy]),
+    );
+    const isRestart = COMPUTE.some(name => !isEqual(actual, goal, name) && policies.get(name) === 'RestartContainer');
+    if (isRestart) {
+      const why = `Container ${spec.name} resize requires restart`;
+      await this.#stops.stop(running, spec, graceSecondsOf(this.#subject.pod), why);
+      return;
+    }
+    const limits = containerLimits({ ...spec, resources: goal });
+    const limit = limits.memoryBytesMax;
+    const used = cgroups.usage(`${podCgroup(cgroupRoot, this.#subject.pod)}/${running.id}`)?.workingSetBytes ?? 0;
+    if (limit !== undefined && used >= limit && !isEqual(actual, goal, 'memory'))
+      throw new Error(
+        `attempting to set container ${JSON.stringify(spec.name)} memory limit (${limit}) below current usage (${used})`,
+      );
+    await runtime.update(running.id, limits);
+    this.#actual.set(running.id, goal);
+  }
+}
+
+function isEqual(a: ResourceRequirements | undefined, b: ResourceRequirements | undefined, name: string): boolean {
+  return (['requests', 'limits'] as const).every(kind => {
+    const [one, other] = [a?.[kind]?.[name], b?.[kind]?.[name]];
+    return one === other || (one !== undefined && other !== undefined && compareQuantity(one, other) === 0);
+  });
+}
+function isSame(a: ResourceRequirements | undefined, b: ResourceRequirements | undefined): boolean {
+  return a === b || COMPUTE.every(name => isEqual(a, b, name));
+}
+
+function summaryOf(containers: readonly Container[]): string {
+  return JSON.stringify({ containers: containers.map(({ name, resources = {} }) => ({ name, resources })) });
+}

@@ -1,0 +1,121 @@
+/** Containers resized in place: real control groups, the limits that the container itself reads, conditions and events. */
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import type { Pod } from '../../src/api/core/v1.gen.ts';
+import { PODS } from '../../src/client/resources.ts';
+import { CgroupTree } from '../../src/sys/cgroup.ts';
+import { isReady, TestNode } from './node.ts';
+
+const MIB = 1024 * 1024;
+let node: TestNode;
+before(async () => {
+  node = new TestNode();
+  await node.start();
+});
+after(() => node.close());
+
+const resources = (cpu: string, memory: string, cpuLimit = cpu, memoryLimit = memory) => ({
+  requests: { cpu, memory },
+  limits: { cpu: cpuLimit, memory: memoryLimit },
+});
+const container = (given: object, extra: object = {}) => ({
+  name: 'c',
+  image: 'busybox:1',
+  imagePullPolicy: 'IfNotPresent',
+  command: ['sh', '-c', 'trap "exit 0" TERM; while :; do sleep 0.1; done'],
+  resources: given,
+  ...extra,
+});
+const resize = (name: string, given: object) =>
+  node.api.patch(
+    { of: PODS, namespace: 'default', name, subresource: 'resize' },
+    { spec: { containers: [{ name: 'c', resources: given }] } },
+    'application/strategic-merge-patch+json',
+  );
+const tree = new CgroupTree();
+const groupOf = (pod: Pod) => `${node.cgroupRoot}/kubepods/burstable/pod${pod.metadata.uid}`;
+const idOf = (pod: Pod) => pod.status!.containerStatuses![0]!.containerID!.slice('cox://'.length);
+const has = (pod: Pod) => pod.status?.containerStatuses?.[0]?.resources;
+const condition = (pod: Pod, type: string) => pod.status?.conditions?.find(one => one.type === type);
+
+test('CPU and memory grow and shrink without a restart; status and control groups follow', async () => {
+  await node.create('live', { containers: [container(resources('100m', '32Mi', '200m', '64Mi'))] });
+  const first = await node.until('live', isReady);
+  assert.deepEqual(tree.limits(`${groupOf(first)}/${idOf(first)}`), {
+    cpuQuotaMicros: 20_000,
+    memoryBytesMax: 64 * MIB,
+  });
+  await resize('live', resources('200m', '48Mi', '500m', '128Mi'));
+  const grown = await node.until('live', pod => has(pod)?.limits?.['memory'] === '128Mi');
+  assert.equal(idOf(grown), idOf(first));
+  assert.equal(grown.status!.containerStatuses![0]!.restartCount, 0);
+  assert.deepEqual(grown.status!.containerStatuses![0]!.allocatedResources, { cpu: '200m', memory: '48Mi' });
+  assert.deepEqual(tree.limits(`${groupOf(grown)}/${idOf(grown)}`), {
+    cpuQuotaMicros: 50_000,
+    memoryBytesMax: 128 * MIB,
+  });
+  assert.deepEqual(tree.limits(groupOf(grown)), { cpuQuotaMicros: 50_000, memoryBytesMax: 128 * MIB });
+  await resize('live', resources('100m', '16Mi', '150m', '24Mi'));
+  const shrunk = await node.until('live', pod => has(pod)?.limits?.['memory'] === '24Mi');
+  assert.deepEqual(tree.limits(`${groupOf(shrunk)}/${idOf(shrunk)}`), {
+    cpuQuotaMicros: 15_000,
+    memoryBytesMax: 24 * MIB,
+  });
+  const settled = await node.until('live', pod => !condition(pod, 'PodResizeInProgress'));
+  assert.equal(condition(settled, 'PodResizePending'), undefined);
+  await node.untilEvents('live', events => events.filter(text => text.startsWith('ResizeCompleted')).length === 2);
+});
+
+test('what the node has not is infeasible or deferred, and granted when there is room', async () => {
+  await node.create('asks', { containers: [container(resources('10m', '16Mi', '2', '64Mi'))] });
+  const first = await node.until('asks', isReady);
+  await resize('asks', resources('1000', '16Mi', '1000', '64Mi'));
+  const hopeless = await node.until('asks', pod => condition(pod, 'PodResizePending'));
+  assert.equal(condition(hopeless, 'PodResizePending')!.reason, 'Infeasible');
+  assert.match(
+    condition(hopeless, 'PodResizePending')!.message!,
+    /Node didn't have enough resource: cpu, requested: 1000000,/,
+  );
+  assert.deepEqual(tree.limits(`${groupOf(first)}/${idOf(first)}`), {
+    cpuQuotaMicros: 200_000,
+    memoryBytesMax: 64 * MIB,
+  });
+  await node.create('holds', { containers: [container(resources('1500m', '16Mi', '1600m', '64Mi'))] });
+  await node.until('holds', isReady);
+  await resize('asks', resources('900m', '16Mi', '2', '64Mi'));
+  await node.until('asks', pod => condition(pod, 'PodResizePending')?.reason === 'Deferred');
+  await node.api.delete({ of: PODS, namespace: 'default', name: 'holds' }, { gracePeriodSeconds: 0 });
+  const granted = await node.until('asks', pod => has(pod)?.requests?.['cpu'] === '900m', 20_000);
+  assert.equal(granted.status!.containerStatuses![0]!.allocatedResources!['cpu'], '900m');
+  await node.until('asks', pod => !condition(pod, 'PodResizePending'));
+});
+
+test('a container that must restart for it does, once, and begins with the new limits', async () => {
+  const resizePolicy = [{ resourceName: 'memory', restartPolicy: 'RestartContainer' }];
+  await node.create('restarts', { containers: [container(resources('10m', '16Mi', '20m', '32Mi'), { resizePolicy })] });
+  await node.until('restarts', isReady);
+  await resize('restarts', resources('10m', '16Mi', '20m', '40Mi'));
+  const again = await node.until('restarts', pod => isReady(pod) && has(pod)?.limits?.['memory'] === '40Mi', 30_000);
+  assert.equal(again.status!.containerStatuses![0]!.restartCount, 1);
+  assert.equal(tree.limits(`${groupOf(again)}/${idOf(again)}`).memoryBytesMax, 40 * MIB);
+});
+
+test('a limit below what is used is not set: the condition says why, and the container lives', async () => {
+  const command = ['sh', '-c', 'dd if=/dev/zero of=/big/x bs=1M count=40; touch /tmp/done; sleep 1000'];
+  await node.create('full', {
+    containers: [
+      container(resources('10m', '16Mi', '500m', '80Mi'), {
+        command,
+        volumeMounts: [{ name: 'big', mountPath: '/big' }],
+        readinessProbe: { exec: { command: ['test', '-e', '/tmp/done'] }, periodSeconds: 1 },
+      }),
+    ],
+    volumes: [{ name: 'big', emptyDir: { medium: 'Memory' } }],
+  });
+  await node.until('full', isReady, 20_000);
+  await resize('full', resources('10m', '16Mi', '500m', '20Mi'));
+  const stuck = await node.until('full', pod => condition(pod, 'PodResizeInProgress')?.reason === 'Error');
+  assert.match(condition(stuck, 'PodResizeInProgress')!.message!, /memory limit \(20971520\) below current usage/);
+  assert.equal(stuck.status!.containerStatuses![0]!.restartCount, 0);
+});
