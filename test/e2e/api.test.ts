@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
-import { before } from 'node:test';
-import { deployment, it, type Json, pod, useCluster, useNamespace } from './cluster.ts';
+import { before, deployment, it, type Json, pod, useCluster, useNamespace } from './cluster.ts';
 import { Background, eventually, outcomeOf } from './process.ts';
 
 const cluster = useCluster();

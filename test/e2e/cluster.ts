@@ -6,7 +6,7 @@
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, type TestContext, test } from 'node:test';
+import { after, before as beforeTests, type TestContext, test } from 'node:test';
 import type { KubeObject } from '../../src/api/meta.ts';
 import { findClient } from '../../src/app/bundled-clients.ts';
 import { eventually, type Outcome, outcomeOf, type RunOptions, run } from './process.ts';
@@ -189,6 +189,16 @@ export function freshCluster(label = 'e2e'): Cluster {
       .replace(/[^a-z0-9]/g, 'x')}`,
     stateDir,
   });
+}
+
+let prepared: Promise<unknown> = Promise.resolve();
+
+/** As that of node:test, but one after the other: node:test runs all of a file at once. */
+export function before(prepare: () => unknown, options: { readonly timeout?: number } = {}): void {
+  beforeTests(() => {
+    prepared = prepared.then(prepare);
+    return prepared as Promise<void>;
+  }, options);
 }
 
 /**

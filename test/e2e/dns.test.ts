@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before } from 'node:test';
+import { after } from 'node:test';
 import { createNodeNamespace, deleteNodeNamespace } from '../../src/network/segment.ts';
 import { addRoute, withRoutes } from '../../src/sys/netlink.ts';
-import { it, type Json, pod, root, service, useCluster, useNamespace } from './cluster.ts';
+import { before, it, type Json, pod, root, service, useCluster, useNamespace } from './cluster.ts';
 import { Background, eventually, outcomeOf } from './process.ts';
 
 const cluster = useCluster();

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { after, before } from 'node:test';
-import { it, type Json, pod, root, useCluster, useNamespace } from './cluster.ts';
+import { after } from 'node:test';
+import { before, it, type Json, pod, root, useCluster, useNamespace } from './cluster.ts';
 import { eventually, outcomeOf, pause, pidsOf } from './process.ts';
 
 const cluster = useCluster();

@@ -4,9 +4,9 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before } from 'node:test';
+import { after } from 'node:test';
 import { ensurePki } from '../../src/apiserver/certificates/pki.ts';
-import { it, type Json, root, useCluster, useNamespace } from './cluster.ts';
+import { before, it, type Json, root, useCluster, useNamespace } from './cluster.ts';
 import { eventually, outcomeOf } from './process.ts';
 
 const cluster = useCluster();

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { after, before } from 'node:test';
-import { it, type Json, root, useCluster, useNamespace } from './cluster.ts';
+import { after } from 'node:test';
+import { before, it, type Json, root, useCluster, useNamespace } from './cluster.ts';
 import { eventually, outcomeOf, run } from './process.ts';
 
 const cluster = useCluster();

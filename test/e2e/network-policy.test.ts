@@ -1,8 +1,7 @@
 /** NetworkPolicy with stock kubectl, real pods on two nodes: behind Services, node ports and probes. */
 
 import assert from 'node:assert/strict';
-import { before } from 'node:test';
-import { HTTP_READY, it, type Json, pod, service, useCluster, useNamespace } from './cluster.ts';
+import { before, HTTP_READY, it, type Json, pod, service, useCluster, useNamespace } from './cluster.ts';
 import { eventually } from './process.ts';
 
 const cluster = useCluster();

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before } from 'node:test';
-import { it, type Json, root, useCluster, useNamespace } from './cluster.ts';
+import { after } from 'node:test';
+import { before, it, type Json, root, useCluster, useNamespace } from './cluster.ts';
 import { eventually, outcomeOf, run } from './process.ts';
 
 // examples/notes/README.md names these tests, one for each promise of the notes.

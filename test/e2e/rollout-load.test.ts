@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
-import { before } from 'node:test';
-import { deployment, HTTP_READY, it, pod, service, useCluster, useNamespace } from './cluster.ts';
+import { before, deployment, HTTP_READY, it, pod, service, useCluster, useNamespace } from './cluster.ts';
 import { eventually } from './process.ts';
 
 const cluster = useCluster();

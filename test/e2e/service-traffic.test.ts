@@ -1,8 +1,7 @@
 /** Who gets a Service's traffic and when, on a real cluster: readiness and its gates, kills of agents under traffic, host ports, health ports. */
 
 import assert from 'node:assert/strict';
-import { before } from 'node:test';
-import { deployment, HTTP_READY, it, type Json, pod, service, useCluster, useNamespace } from './cluster.ts';
+import { before, deployment, HTTP_READY, it, type Json, pod, service, useCluster, useNamespace } from './cluster.ts';
 import { eventually, outcomeOf, pause } from './process.ts';
 
 const cluster = useCluster();

@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before } from 'node:test';
-import { type Cluster, freshCluster, it, type Json, pod, root, service } from './cluster.ts';
+import { after } from 'node:test';
+import { before, type Cluster, freshCluster, it, type Json, pod, root, service } from './cluster.ts';
 import { eventually, outcomeOf, run } from './process.ts';
 
 const dual = freshCluster('dual');

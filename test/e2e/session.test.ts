@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before } from 'node:test';
-import { it, type Json, pod, root, useCluster } from './cluster.ts';
+import { after } from 'node:test';
+import { before, it, type Json, pod, root, useCluster } from './cluster.ts';
 import { Background, eventually, outcomeOf, run } from './process.ts';
 
 // What issue 2 calls "What a user sees", line by line, in namespace default, with the machine's kubectl and with 1.35.
