@@ -187,7 +187,7 @@ export class PodWorker {
       granted: container => this.#resize.granted(container),
       conditions: this.#resize.conditions,
       terminationMessage: container => terminationMessage(this.#subject, container),
-      ...(this.#ended ? { ended: this.#ended } : {}),
+      ...(this.#ended ? { ended: this.#ended, isRefused: this.#isAdmitted === false } : {}),
       isTerminating,
       nowMs: clock.now(),
     });

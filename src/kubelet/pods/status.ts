@@ -40,6 +40,8 @@ export interface StatusInput {
   readonly conditions?: readonly PodCondition[];
   /** The kubelet ended or refused the pod: phase Failed with this. */
   readonly ended?: { readonly reason: string; readonly message: string };
+  /** It never got so far as to have containers. */
+  readonly isRefused?: boolean;
   /** Nothing will be started any more. */
   readonly isTerminating: boolean;
   readonly nowMs: number;
@@ -280,8 +282,22 @@ function condition(input: StatusInput, type: string, isTrue: boolean, reason?: s
   };
 }
 
+// Without containers, as upstream: what a client shows is then the reason and not that of a container's waiting.
+function refusedStatus({ pod, ended, nowMs }: StatusInput): PodStatus {
+  const { generation } = pod.metadata;
+  return {
+    ...(generation === undefined ? {} : { observedGeneration: generation }),
+    phase: 'Failed',
+    ...ended,
+    conditions: (pod.status?.conditions ?? []).filter(({ type }) => type === 'PodScheduled'),
+    startTime: pod.status?.startTime ?? formatTime(nowMs),
+    qosClass: qosOf(pod),
+  };
+}
+
 export function podStatus(input: StatusInput): PodStatus {
   const { pod } = input;
+  if (input.isRefused) return refusedStatus(input);
   const initStatuses = (pod.spec.initContainers ?? []).map(spec => containerStatus(spec, input, true, false));
   const hasInitialized = isInitialized(pod, initStatuses);
   const statuses = pod.spec.containers.map(spec => containerStatus(spec, input, false, hasInitialized));

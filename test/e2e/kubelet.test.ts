@@ -1,0 +1,87 @@
+/** What a node does for pods, with stock kubectl: usage, resize, out-of-memory kills, and refusals that say why. */
+
+import assert from 'node:assert/strict';
+import { it, type Json, useCluster, useNamespace } from './cluster.ts';
+import { eventually } from './process.ts';
+
+const cluster = useCluster();
+const NAMESPACE = useNamespace(cluster, 'e2e-kubelet');
+const k = (...args: string[]): Promise<string> => cluster.kubectl('-n', NAMESPACE, ...args);
+const get = (name: string): Promise<Json> => cluster.json('-n', NAMESPACE, 'get', 'pod', name);
+const pod = (name: string, container: object, spec: object = {}): object => ({
+  apiVersion: 'v1',
+  kind: 'Pod',
+  metadata: { name, labels: { app: name } },
+  spec: {
+    terminationGracePeriodSeconds: 1,
+    containers: [
+      { name: 'c', image: 'busybox:1.35', imagePullPolicy: 'IfNotPresent', command: ['sleep', '3600'], ...container },
+    ],
+    ...spec,
+  },
+});
+const until = <T>(what: string, look: () => Promise<T | undefined | false>): Promise<T> =>
+  eventually(what, async () => (await look()) || undefined, { timeoutMs: 40_000 });
+
+it('kubectl top shows what nodes, pods and containers use', cluster, async () => {
+  await cluster.apply(NAMESPACE, [pod('busy', { command: ['sh', '-c', 'while :; do :; done'] }), pod('idle', {})]);
+  await cluster.readyPod(NAMESPACE, 'busy');
+  await cluster.readyPod(NAMESPACE, 'idle');
+  const milli = (table: string, name: string) => Number(new RegExp(`^${name}\\s+(\\d+)m`, 'm').exec(table)?.[1]);
+  const pods = await until('usage of both pods', async () => {
+    const { code, stdout } = await cluster.tryKubectl('-n', NAMESPACE, 'top', 'pods');
+    return code === 0 && milli(stdout, 'busy') > milli(stdout, 'idle') && milli(stdout, 'busy') > 50 && stdout;
+  });
+  assert.match(pods, /^NAME\s+CPU\(cores\)\s+MEMORY\(bytes\)/);
+  assert.match(await k('top', 'pods', '-l', 'app=busy', '--containers'), /^busy\s+c\s+\d+m/m);
+  assert.match(await cluster.kubectl('top', 'nodes'), /^node-1\s+\d+m\s+\d+%\s+\d+Mi\s+\d+%/m);
+  assert.match(await cluster.kubectl('get', 'apiservice', 'v1beta1.metrics.k8s.io'), /Local\s+True/);
+  await k('create', 'rolebinding', 'looks', '--clusterrole=view', '--user=jane');
+  assert.match(await k('top', 'pods', '--as=jane'), /busy/);
+  const denied = await cluster.tryKubectl('top', 'nodes', '--as=nobody');
+  assert.match(denied.stderr, /nodes.metrics.k8s.io is forbidden/);
+  const cadvisor = await cluster.kubectl('get', '--raw', '/api/v1/nodes/node-1/proxy/metrics/cadvisor');
+  assert.match(cadvisor, /^# TYPE container_cpu_usage_seconds_total counter$/m);
+  assert.match(await cluster.kubectl('get', '--raw', '/api/v1/nodes/node-1/proxy/configz'), /"evictionHard"/);
+  await k('delete', 'pod', 'busy', 'idle', '--wait=false');
+});
+
+it('a container is resized in place by kubectl patch --subresource resize', cluster, async () => {
+  const resources = { requests: { cpu: '10m', memory: '16Mi' }, limits: { cpu: '100m', memory: '32Mi' } };
+  await cluster.apply(NAMESPACE, [pod('grows', { resources })]);
+  await cluster.readyPod(NAMESPACE, 'grows');
+  const patch = { spec: { containers: [{ name: 'c', resources: { limits: { cpu: '200m', memory: '64Mi' } } }] } };
+  await k('patch', 'pod', 'grows', '--subresource', 'resize', '--patch', JSON.stringify(patch));
+  const [status] = await until('the new limits', async () => {
+    const statuses = (await get('grows')).status.containerStatuses as Json[];
+    return statuses[0].resources.limits.memory === '64Mi' && statuses;
+  });
+  assert.equal(status.restartCount, 0);
+  const limit = 'cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null';
+  assert.equal((await cluster.exec(NAMESPACE, 'grows', 'sh', '-c', `${limit}; true`)).trim(), String(64 * 1024 * 1024));
+  await k('delete', 'pod', 'grows', '--wait=false');
+});
+
+it('who runs out of memory is OOMKilled with exit code 137 and starts again', cluster, async () => {
+  const resources = { limits: { memory: '24Mi' } };
+  const command = ['sh', '-c', 'x=$(head -c 60000000 /dev/zero | tr "\\0" x); echo $x | wc -c'];
+  await cluster.apply(NAMESPACE, [pod('eats', { resources, command })]);
+  const ended = await until('an OOM kill', async () => {
+    const { state, lastState } = (await get('eats')).status.containerStatuses?.[0] ?? {};
+    return (state?.terminated ?? lastState?.terminated) as Json;
+  });
+  assert.deepEqual([ended.reason, ended.exitCode], ['OOMKilled', 137]);
+  await until('its restart', async () => (await get('eats')).status.containerStatuses[0].restartCount >= 1);
+  await k('delete', 'pod', 'eats', '--wait=false');
+});
+
+it('what a node cannot do is said in the STATUS column', cluster, async () => {
+  const sysctls = [{ name: 'kernel.msgmax', value: '65536' }];
+  await cluster.apply(NAMESPACE, [pod('tunes', {}, { securityContext: { sysctls }, nodeName: 'node-1' })]);
+  const row = await until('the refusal', async () => {
+    const table = await k('get', 'pod', 'tunes');
+    return /SysctlForbidden/.test(table) && table;
+  });
+  assert.match(row, /^tunes\s+0\/1\s+SysctlForbidden/m);
+  assert.match((await get('tunes')).status.message, /forbidden sysctl: "kernel.msgmax" not allowlisted/);
+});
