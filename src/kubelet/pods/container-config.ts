@@ -48,6 +48,7 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
     node: context.node,
     addresses,
     services: context.services,
+    volumePath: name => request.volumes.locate(pod, name)?.path,
   });
   const names = hostnameOf(pod, context.clusterDomain);
   const env = new Map<string, string>(

@@ -4,6 +4,7 @@ import type { ConfigMap, Container, EnvVar, Pod, Secret, Service } from '../../a
 import { CONFIG_MAPS, SECRETS } from '../../client/resources.ts';
 import { type NodeResources, type PodAddresses, podField, resourceField } from '../fields.ts';
 import type { References } from '../references.ts';
+import { readEnvironmentFile, variableIn } from './environment-file.ts';
 import { allContainers } from './resources.ts';
 
 export interface EnvironmentSources {
@@ -11,6 +12,8 @@ export interface EnvironmentSources {
   readonly node: NodeResources;
   readonly addresses: PodAddresses;
   services(): Iterable<Service>;
+  /** Where a volume of the pod lies. */
+  volumePath(name: string): string | undefined;
 }
 
 const ENV_NAME = /^[^=\0]+$/;
@@ -124,7 +127,7 @@ async function valueFrom(
   sources: EnvironmentSources,
 ): Promise<string | undefined> {
   const namespace = pod.metadata.namespace!;
-  const { fieldRef, resourceFieldRef, configMapKeyRef, secretKeyRef } = variable.valueFrom!;
+  const { fieldRef, resourceFieldRef, configMapKeyRef, secretKeyRef, fileKeyRef } = variable.valueFrom!;
   if (fieldRef) return podField(pod, fieldRef.fieldPath, sources.addresses);
   if (resourceFieldRef) {
     const of = resourceFieldRef.containerName
@@ -150,7 +153,19 @@ async function valueFrom(
     if (optional) return undefined;
     throw new Error(object ? `couldn't find key ${key} in Secret ${namespace}/${name}` : `secret "${name}" not found`);
   }
-  throw new Error(
-    `env ${variable.name} has a source that this kubelet does not support: it has fieldRef, resourceFieldRef, configMapKeyRef and secretKeyRef`,
-  );
+  if (fileKeyRef) {
+    const { volumeName, path, key, optional } = fileKeyRef;
+    const volume = sources.volumePath(volumeName);
+    if (volume === undefined)
+      throw new Error(`cannot find the volume ${JSON.stringify(volumeName)} referenced by FileKeyRef`);
+    const text = readEnvironmentFile(volume, path);
+    const value = text === undefined ? undefined : variableIn(text, key);
+    if (value !== undefined || optional) return value;
+    throw new Error(
+      text === undefined
+        ? `couldn't find the file ${JSON.stringify(path)} in volume ${JSON.stringify(volumeName)}`
+        : `environment variable key ${JSON.stringify(key)} not found in file ${JSON.stringify(path)}`,
+    );
+  }
+  throw new Error(`env ${variable.name} has a source that this kubelet does not support`);
 }

@@ -93,6 +93,8 @@ function unsupportedPod(pod: Pod): string | undefined {
   if (spec.securityContext?.seLinuxOptions && Object.values(spec.securityContext.seLinuxOptions).some(Boolean))
     return 'spec.securityContext.seLinuxOptions';
   for (const container of allContainers(pod)) {
+    if (container.restartPolicyRules?.some(rule => rule.action === 'RestartAllContainers'))
+      return 'restartPolicyRules with action RestartAllContainers';
     for (const name of Object.keys(container.resources?.limits ?? {})) {
       if (
         !['cpu', 'memory', 'ephemeral-storage'].includes(name) &&
