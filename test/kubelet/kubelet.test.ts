@@ -220,7 +220,7 @@ test('what is missing is said', async () => {
   const reason = (pod: Pod) => pod.status?.containerStatuses?.[0]?.state?.waiting;
   assert.match(
     reason(await node.until('no-image', pod => reason(pod)?.reason === 'ImagePullBackOff'))!.message!,
-    /cox image load/,
+    /failed to resolve reference "nowhere\.example\/x:1": failed to do request: lookup nowhere\.example/,
   );
   await node.until('never', pod => reason(pod)?.reason === 'ErrImageNeverPull');
   assert.equal(

@@ -66,6 +66,7 @@ export class ImageCollection {
   /** One round. Rejects when less could be freed than was wanted. */
   async collect(): Promise<void> {
     const { folder, disk, warn, records, store } = this.#options;
+    this.#look();
     const { collection } = await readImageSettings(folder);
     if (collection.ageMsMax > 0) this.#removeOld(collection);
     const { capacityBytes, availableBytes } = disk();
