@@ -22,9 +22,10 @@ import { NodeNetwork } from '../network/node-network.ts';
 import { HealthServer } from '../proxy/health-server.ts';
 import { NftablesBackend } from '../proxy/nftables/nftables-backend.ts';
 import { ServiceProxy } from '../proxy/service-proxy.ts';
+import { closeOnExec } from '../sys/file-descriptor.ts';
 import { type ClusterRanges, segmentsOf } from './cluster-ranges.ts';
 import { keepCompiledCode } from './compile-cache.ts';
-import { ensureDnsAddress } from './dns-address.ts';
+import { DNS_PORT, ensureDnsAddress } from './dns-address.ts';
 import { bindKubeletFolder } from './kubelet-folder.ts';
 import type { AgentCredentials } from './pki.ts';
 import { untilAccepting } from './port-probe.ts';
@@ -32,6 +33,9 @@ import { ProcessPuller } from './process-puller.ts';
 
 /** Without a server for that long the agent goes on: its informers retry for ever. */
 const SERVER_WAIT_MS_MAX = 3000;
+
+/** A node alone answers what it can. */
+const DNS_WAIT_MS_MAX = 2000;
 
 export interface AgentConfig {
   readonly cluster: string;
@@ -53,6 +57,8 @@ export interface AgentConfig {
   readonly allowedExternalRanges?: readonly string[];
   readonly clusterDomain: string;
   readonly clusterDns: string;
+  /** Number of an inherited UDP socket that is bound to the cluster's DNS address. */
+  readonly dnsSocket?: number;
   readonly cgroupRoot: string;
   /** Socket of the relay to registries outside the node's networks; absent where the node reaches them itself. */
   readonly registryRelay?: string;
@@ -71,6 +77,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
   process.on('unhandledRejection', error =>
     log.error('unhandled rejection', { error: error instanceof Error ? error : messageOf(error) }),
   );
+  if (config.dnsSocket !== undefined) closeOnExec(config.dnsSocket);
   mkdirSync(config.rootDir, { recursive: true, mode: 0o700 });
   const kubeletDir = config.ownMounts ? bindKubeletFolder(config.rootDir) : config.rootDir;
   mkdirSync(config.runDir, { recursive: true, mode: 0o700 });
@@ -102,7 +109,11 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     informers: networkInformers,
     events: new ApiEventRecorder({ transport: networkTransport, component: 'coredns', host: config.node, log, clock }),
     clusterDomain: config.clusterDomain,
-    listen: { addresses: [config.clusterDns], port: 53 },
+    listen: {
+      addresses: [config.clusterDns],
+      port: DNS_PORT,
+      ...(config.dnsSocket === undefined ? {} : { socket: config.dnsSocket }),
+    },
     log,
     clock,
   });
@@ -197,7 +208,16 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     log,
     clock,
   });
-  const parts = [network, proxy, proxyHealth, dns, announcer, ingress, volumes, kubelet].map(part => part.run(signal));
+  // Questions wait in the socket meanwhile: an answer made of half a cluster would be a wrong one.
+  const resolving = {
+    run: async (signal: AbortSignal) => {
+      await Promise.race([networkInformers.allSynced(), clock.sleep(DNS_WAIT_MS_MAX, signal)]);
+      await dns.run(signal);
+    },
+  };
+  const parts = [network, proxy, proxyHealth, resolving, announcer, ingress, volumes, kubelet].map(part =>
+    part.run(signal),
+  );
   // A new cluster's server starts beside this agent: lists that fail meanwhile would come back late.
   await untilAccepting(server, { atMostMs: SERVER_WAIT_MS_MAX, signal, clock });
   networkInformers.start(signal);

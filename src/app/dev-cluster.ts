@@ -3,7 +3,7 @@
  * crash left, and the promise that a failed or interrupted `up` leaves nothing behind that was not there before.
  */
 
-import { mkdirSync } from 'node:fs';
+import { closeSync, mkdirSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { resolve } from 'node:path';
 import { systemClock } from '../base/clock.ts';
@@ -35,6 +35,7 @@ import {
   stateOf,
   switchNamespace,
 } from './cluster-record.ts';
+import { openDnsSocket } from './dns-address.ts';
 import { unmergeKubeconfig, writeKubeconfig } from './kubeconfig.ts';
 import { adminCredentials, agentCredentials, openPki } from './pki.ts';
 import { ensurePrerequisites, requireRoot } from './prerequisites.ts';
@@ -197,13 +198,17 @@ async function start(
       ips: node.addresses,
       segments,
     });
-    return {
-      ...node,
-      supervisor: superviseNode(
-        node.name,
-        supervised(name, node.name, agentConfig(record, node, credentials[at]!), nodeNamespace(name, node.name)),
-      ),
-    };
+    const namespace = nodeNamespace(name, node.name);
+    const descriptor = openDnsSocket({ namespace, address: dnsAddress(record.ranges) });
+    try {
+      const config = agentConfig(record, node, credentials[at]!);
+      return {
+        ...node,
+        supervisor: superviseNode(node.name, { ...supervised(name, node.name, config, namespace), descriptor }),
+      };
+    } finally {
+      closeSync(descriptor);
+    }
   });
   record = { ...record, nodes: startedNodes };
   saveRecord(record);

@@ -6,8 +6,18 @@
 import { hostPrefix } from '../network/pod-links.ts';
 import { addAddress, withRoutes } from '../sys/netlink.ts';
 import { closeNetns, openOwnNetns } from '../sys/netns.ts';
+import { bindUdp } from '../sys/socket.ts';
 
 const LOOPBACK_INDEX = 1;
+export const DNS_PORT = 53;
+
+/**
+ * The socket that the node's DNS is asked by, held by the node's supervisor: questions that come while the agent is started again
+ * wait in it instead of being refused. The caller closes its descriptor once the supervisor has it.
+ */
+export function openDnsSocket(options: { readonly namespace: string; readonly address: string }): number {
+  return bindUdp({ ...options, port: DNS_PORT, freebind: true });
+}
 
 /** Idempotent; in the calling thread's own network namespace, which is the node's. */
 export function ensureDnsAddress(address: string): void {

@@ -9,7 +9,7 @@ import { type ClusterRecord, cgroupPath, type NodeRecord, netnsPath, runDir } fr
 import type { AgentCredentials } from './pki.ts';
 import { relayPath } from './registry-relay.ts';
 import type { ServerConfig } from './server.ts';
-import type { SupervisorOptions } from './supervisor.ts';
+import { INHERITED_DESCRIPTOR, type SupervisorOptions } from './supervisor.ts';
 
 export function supervised(
   name: string,
@@ -73,6 +73,7 @@ export function agentConfig(record: ClusterRecord, node: NodeRecord, credentials
     ranges: record.ranges,
     clusterDomain: CLUSTER_DOMAIN,
     clusterDns: dnsAddress(record.ranges),
+    dnsSocket: INHERITED_DESCRIPTOR,
     cgroupRoot: `${cgroupPath(record.name)}/${node.name}`,
     registryRelay: relayPath(runDir(record.name)),
     kubelet: DEV_KUBELET,

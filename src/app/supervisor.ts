@@ -41,13 +41,22 @@ export interface SupervisorOptions {
   readonly config: string;
   readonly logFile: string;
   readonly netnsPath: string;
+  /** A descriptor that each run of the process has as number 3; the caller closes its own. */
+  readonly descriptor?: number;
 }
 
-function start(command: string, args: readonly string[], environment: Record<string, string>): ProcessIdentity {
+/** Where a process finds `SupervisorOptions.descriptor`. */
+export const INHERITED_DESCRIPTOR = 3;
+
+function start(
+  command: string,
+  args: readonly string[],
+  { environment, descriptor }: { environment: Record<string, string>; descriptor?: number | undefined },
+): ProcessIdentity {
   const log = openSync(environment['COX_LOG_FILE']!, 'a', 0o600);
   const child = spawn(command, args, {
     detached: true,
-    stdio: ['ignore', log, log],
+    stdio: ['ignore', log, log, ...(descriptor === undefined ? [] : [descriptor])],
     cwd: '/',
     env: {
       PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
@@ -79,7 +88,7 @@ function environment(role: string, options: SupervisorOptions): Record<string, s
 }
 
 export function superviseServer(options: SupervisorOptions): ProcessIdentity {
-  return start('/bin/sh', ['-c', SERVER_SCRIPT, 'cox-server'], environment('server', options));
+  return start('/bin/sh', ['-c', SERVER_SCRIPT, 'cox-server'], { environment: environment('server', options) });
 }
 
 /** The node's namespaces are made here; the returned process is the one outside whose end the kernel turns into the node's. */
@@ -104,6 +113,6 @@ export function superviseNode(node: string, options: SupervisorOptions): Process
       NODE_SCRIPT,
       `cox-${node}`,
     ],
-    { ...environment('agent', options), COX_NODE: node },
+    { environment: { ...environment('agent', options), COX_NODE: node }, descriptor: options.descriptor },
   );
 }

@@ -13,7 +13,7 @@ import type { Informer } from '../client/informer.ts';
 import { CONFIG_MAPS } from '../client/resources.ts';
 import type { InformerSource } from './cluster-records.ts';
 import { defaultCorefile } from './configuration.ts';
-import { DnsServer } from './server.ts';
+import { DnsServer, type DnsServerOptions } from './server.ts';
 
 export const COREFILE_CONFIG_MAP = { namespace: 'kube-system', name: 'coredns' } as const;
 const FOLDER = '/etc/coredns/';
@@ -22,7 +22,7 @@ export interface ClusterDnsOptions {
   readonly informers: InformerSource;
   readonly events: EventRecorder;
   readonly clusterDomain: string;
-  readonly listen: { readonly addresses: readonly string[]; readonly port: number };
+  readonly listen: DnsServerOptions['listen'];
   readonly drains?: boolean;
   readonly log: Logger;
   readonly clock?: Clock;

@@ -40,6 +40,8 @@ export interface StreamAnswerer {
 interface At {
   readonly address: string;
   readonly port: number;
+  /** A UDP socket that is bound there already; without it, one is made. */
+  readonly socket?: number | undefined;
 }
 
 const TCP_CONNECTIONS_MAX = 1000;
@@ -54,7 +56,7 @@ const SOCKET_BUFFER_BYTES = 1 << 20;
 const LATER = -1;
 
 export async function listenUdp(at: At, answerer: DatagramAnswerer, log: Logger): Promise<Listener> {
-  const fd = openDatagramSocket({ address: parseAddress(at.address), port: at.port });
+  const fd = at.socket ?? openDatagramSocket({ address: parseAddress(at.address), port: at.port });
   const socket = createSocket({ type: isIPv6(at.address) ? 'udp6' : 'udp4' });
   const listening = once(socket, 'listening');
   socket.bind({ fd });

@@ -36,7 +36,12 @@ export interface DnsServerOptions {
   /** Default `cluster.local`. */
   readonly clusterDomain?: string;
   /** Port 0 takes a free one, with one address; `bound` tells which. */
-  readonly listen: { readonly addresses: readonly string[]; readonly port: number };
+  readonly listen: {
+    readonly addresses: readonly string[];
+    readonly port: number;
+    /** Of the first address and the port: a bound UDP socket that outlives this process. */
+    readonly socket?: number;
+  };
   /** What to answer; `configure` changes it. Default: kubeadm's Corefile for the cluster domain. */
   readonly corefile?: string;
   /** Content of a file that the Corefile names. Default: there are none. */
@@ -188,7 +193,7 @@ export class DnsServer {
   /** Listens and serves until the signal aborts; rejects when it cannot listen. */
   async run(signal: AbortSignal): Promise<void> {
     if (signal.aborted) return;
-    const { addresses, port: wantedPort } = this.#options.listen;
+    const { addresses, port: wantedPort, socket } = this.#options.listen;
     const listeners: Listener[] = [];
     let port = wantedPort;
     try {
@@ -198,7 +203,11 @@ export class DnsServer {
             this.#reply(message, start, end, { out, at, via: 'udp', peer }),
           later: (message: Buffer) => this.#finish(message),
         };
-        const udp = await listenUdp({ address, port }, answerer, this.#log);
+        const udp = await listenUdp(
+          { address, port, socket: address === addresses[0] ? socket : undefined },
+          answerer,
+          this.#log,
+        );
         listeners.push(udp);
         port = udp.port;
         listeners.push(

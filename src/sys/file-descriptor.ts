@@ -39,6 +39,13 @@ export const fcntl = declare<[fd: number, command: number, argument: number]>(
 );
 export const close = declare<[fd: number]>('int close(int fd)');
 
+const [F_SETFD, FD_CLOEXEC] = [2, 1];
+
+/** An inherited descriptor is this process's own from now on: programs that it starts do not get it. */
+export function closeOnExec(fd: number): void {
+  fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
 /** Sets an option whose value is a C int. */
 export function setIntOption(fd: number, level: number, option: number, value: number): void {
   const bytes = Buffer.alloc(4);

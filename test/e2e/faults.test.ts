@@ -106,6 +106,26 @@ for (const [title, roles] of [
   );
 }
 
+it('names resolve while an agent is started again', cluster, async () => {
+  const [victim] = (await find('agent')).filter(({ node }) => node === 'node-1');
+  const failures: string[] = [];
+  let asked = 0;
+  let isOver = false;
+  const asking = (async () => {
+    while (!isOver) {
+      asked++;
+      const words = ['+short', '+tries=1', '+time=4', '@10.96.0.10', 'redis-info.default.svc.cluster.local'];
+      const answer = await cluster.tryCox(['node', 'exec', 'node-1', '--', 'dig', ...words]);
+      if (!/^10\./.test(answer.stdout)) failures.push(answer.stdout + answer.stderr);
+    }
+  })();
+  await killAndRecover([victim!]);
+  isOver = true;
+  await asking;
+  assert.deepEqual(failures, []);
+  assert.ok(asked >= 2, `asked ${asked} times`);
+});
+
 it('traffic inside the cluster goes on while the server is dead', cluster, async () => {
   const node = await cluster.json('get', 'node', 'node-1');
   const ip = node.status.addresses.find((address: Json) => address.type === 'InternalIP').address as string;
