@@ -111,14 +111,14 @@ export class Containers {
       return 'exited';
     }
     if (record.startedMs === undefined) return 'created';
+    // Asked before the exit file is read: whatever a monitor that is gone has written is there by then.
+    const isAbandoned = record.process && !isAlive(record.process) && !this.#monitor.isAlive(record.id);
     const exit = statSync(this.#folders.exitFile(record.id), { throwIfNoEntry: false });
     const code = exit && readFileSync(this.#folders.exitFile(record.id), 'latin1').trim();
     if (exit && code !== '') {
       record.exitCode = Number(code);
       record.finishedMs = Math.max(Math.round(exit.mtimeMs), record.startedMs);
-    } else if (record.process && !isAlive(record.process)) {
-      // Give conmon, if it lives, the chance to write the code; without it the code is lost.
-      if (this.#monitor.isAlive(record.id)) return 'running';
+    } else if (isAbandoned) {
       record.exitCode = EXIT_CODE_UNKNOWN;
       record.reason = 'Unknown';
       record.finishedMs = this.#clock.now();
