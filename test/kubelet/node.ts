@@ -161,6 +161,10 @@ export class TestNode {
     this.#stop?.abort();
     await this.#running;
   }
+  async restartKubelet(): Promise<void> {
+    await this.stopKubelet();
+    this.startKubelet();
+  }
   async close(): Promise<void> {
     await this.stopKubelet();
     const runtime = new ConmonRuntime({

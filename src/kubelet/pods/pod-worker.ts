@@ -317,6 +317,7 @@ export class PodWorker {
       hostNetwork: pod.spec.hostNetwork ?? false,
       hostPid: pod.spec.hostPID ?? false,
       hostIpc: pod.spec.hostIPC ?? false,
+      shareProcesses: pod.spec.shareProcessNamespace ?? false,
     };
     try {
       cgroups.create(cgroup, podLimits(this.#resize.grantedPod(pod)));

@@ -36,7 +36,7 @@ import { RuntimeFolders } from './folders.ts';
 import { Gate } from './gate.ts';
 import { Monitor } from './monitor.ts';
 import { MountPoints } from './mount-points.ts';
-import type { ContainerRecord } from './records.ts';
+import type { ContainerRecord, SandboxRecord } from './records.ts';
 import { Sandboxes } from './sandboxes.ts';
 import { runAttach, runExec } from './session.ts';
 import { joiningProcess } from './spec.ts';
@@ -84,7 +84,7 @@ export class ConmonRuntime implements Runtime {
     this.#mountPoints = new MountPoints(folders.mountPoints);
     const conmon = options.conmon ?? '/usr/bin/conmon';
     this.#monitor = new Monitor({ folders, clock, log, runc: this.#runc, conmon });
-    this.#sandboxes = new Sandboxes({ folders, network, clock, boot: this.#boot });
+    this.#sandboxes = new Sandboxes({ folders, network, clock, runc: this.#runc, boot: this.#boot });
     this.#containers = new Containers({ folders, monitor: this.#monitor, cgroups, clock, boot: this.#boot });
     folders.clearLeftovers({ sandboxes: this.#sandboxes.ids(), containers: this.#containers.ids() });
   }
@@ -149,7 +149,7 @@ export class ConmonRuntime implements Runtime {
         layersDir: this.#images.layersDir,
         unified: this.#cgroups.unified,
         available: this.#capabilities,
-        processNamespace: () => this.#processNamespace(config),
+        processNamespace: () => this.#processNamespace(config, sandbox),
       });
       return id;
     } catch (error) {
@@ -158,7 +158,11 @@ export class ConmonRuntime implements Runtime {
     }
   }
 
-  #processNamespace({ processesOf }: ContainerConfig): string | undefined {
+  #processNamespace({ processesOf }: ContainerConfig, { holder }: SandboxRecord): string | undefined {
+    if (holder) {
+      if (!isAlive(holder)) throw new Error('the process that holds the shared PID namespace has ended');
+      return `/proc/${holder.pid}/ns/pid`;
+    }
     if (processesOf === undefined) return undefined;
     const { process } = this.#containers.get(processesOf);
     if (!process || !isAlive(process)) throw new Error(`container ${processesOf} is not running`);

@@ -86,6 +86,7 @@ export class RuntimeFolders {
     if (!existsSync(folder)) return;
     unpinNamespaces(folder);
     unmount(join(folder, 'shm'));
+    rmSync(join(this.runc, id), { recursive: true, force: true });
     rmSync(folder, { recursive: true, force: true });
   }
 

@@ -18,6 +18,8 @@ export interface SandboxRecord {
   readonly boot: string;
   stopped: boolean;
   ips: readonly string[];
+  /** Holds the PID namespace that the pod's containers share. */
+  holder?: ProcessIdentity;
 }
 
 export interface ContainerRecord {

@@ -13,16 +13,21 @@ import type { Clock } from '../../base/clock.ts';
 import { notFound } from '../../base/errors.ts';
 import { mountShm } from '../../sys/mount.ts';
 import { type PinnedNamespace, pinNamespaces, tcpSocketInside } from '../../sys/namespaces.ts';
+import { isAlive, type ProcessIdentity, sendSignal } from '../../sys/process.ts';
 import type { PodNetwork, SandboxConfig, SandboxState } from '../runtime.ts';
 import type { RuntimeFolders } from './folders.ts';
+import { holdProcesses } from './process-holder.ts';
 import { RecordLog, type SandboxRecord } from './records.ts';
 
+const HOLDER_POLL_MS = 5;
+const HOLDER_END_MS_MAX = 5000;
 const SHM_BYTES_DEFAULT = 64 * 1024 * 1024;
 
 interface Surroundings {
   readonly folders: RuntimeFolders;
   readonly network: PodNetwork;
   readonly clock: Clock;
+  readonly runc: string;
   /** See `bootIdentity`. */
   readonly boot: string;
 }
@@ -31,11 +36,13 @@ export class Sandboxes {
   readonly #folders: RuntimeFolders;
   readonly #network: PodNetwork;
   readonly #clock: Clock;
+  readonly #runc: string;
   readonly #boot: string;
   readonly #log: RecordLog<SandboxRecord>;
   readonly #records = new Map<string, SandboxRecord>();
 
-  constructor({ folders, network, clock, boot }: Surroundings) {
+  constructor({ folders, network, clock, runc, boot }: Surroundings) {
+    this.#runc = runc;
     this.#folders = folders;
     this.#network = network;
     this.#clock = clock;
@@ -101,6 +108,19 @@ export class Sandboxes {
         pinNamespaces({ folder, kinds, hostname: config.hostname, sysctls: { ...open, ...config.sysctls } });
       if (!config.hostIpc) mountShm(join(folder, 'shm'), config.shmBytes ?? SHM_BYTES_DEFAULT);
     }
+    if (config.shareProcesses && !record.holder) {
+      const pin = (kind: PinnedNamespace) => (kinds.includes(kind) ? join(folder, kind) : undefined);
+      const [network, ipc, uts] = [pin('net'), pin('ipc'), pin('uts')];
+      record.holder = await holdProcesses({
+        runc: this.#runc,
+        runcRoot: this.#folders.runc,
+        id: record.id,
+        folder,
+        cgroupsPath: `${config.cgroupParent}/${record.id}`,
+        namespaces: { ...(network ? { network } : {}), ...(ipc ? { ipc } : {}), ...(uts ? { uts } : {}) },
+      });
+      this.#log.save(record);
+    }
     if (!config.hostNetwork) {
       const { ips } = await this.#network.attach({
         uid: config.podUid,
@@ -118,9 +138,17 @@ export class Sandboxes {
       record.stopped = true;
       this.#log.save(record);
     }
+    if (record.holder) await this.#endHolder(record.holder);
     if (!record.config.hostNetwork && !options.keepsAddress && !this.#hasOtherReady(record))
       await this.#network.detach(record.config.podUid);
     this.#folders.removeSandbox(record.id);
+  }
+
+  // Its control group can go only after it.
+  async #endHolder(holder: ProcessIdentity): Promise<void> {
+    sendSignal(holder, 'SIGKILL');
+    for (let waitedMs = 0; isAlive(holder) && waitedMs < HOLDER_END_MS_MAX; waitedMs += HOLDER_POLL_MS)
+      await this.#clock.sleep(HOLDER_POLL_MS);
   }
 
   #hasOtherReady(record: SandboxRecord): boolean {
@@ -135,6 +163,7 @@ export class Sandboxes {
       !record.stopped &&
       record.boot === this.#boot &&
       existsSync(this.#folders.sandbox(id)) &&
+      (!config.shareProcesses || (record.holder !== undefined && isAlive(record.holder))) &&
       (config.hostNetwork || ips.length > 0);
     return {
       id,

@@ -1,0 +1,130 @@
+/** Less common wishes of a pod, each seen by the pod itself: environment files, restart rules, stop signals, shared processes. */
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import type { Pod } from '../../src/api/core/v1.gen.ts';
+import { PODS } from '../../src/client/resources.ts';
+import { CgroupTree } from '../../src/sys/cgroup.ts';
+import { isReady, TestNode } from './node.ts';
+
+let node: TestNode;
+before(async () => {
+  node = new TestNode();
+  await node.start();
+});
+after(() => node.close());
+
+const sh = (script: string, extra: object = {}) => ({
+  name: 'c',
+  image: 'busybox:1',
+  imagePullPolicy: 'IfNotPresent',
+  command: ['sh', '-c', script],
+  ...extra,
+});
+const done = (pod: Pod) => pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
+const log = ({ metadata: { name, uid } }: Pod, container = 'c', attempt = 0) =>
+  readFileSync(join(node.root, `lib/logs/pods/default_${name}_${uid}/${container}/${attempt}.log`), 'utf8')
+    .split('\n')
+    .map(line => line.split(' ').slice(3).join(' '))
+    .filter(Boolean);
+
+test('env from a file that an init container wrote', async () => {
+  const volumeMounts = [{ name: 'cfg', mountPath: '/data' }];
+  const from = (key: string, extra: object = {}) => ({
+    name: `V_${key}`,
+    valueFrom: { fileKeyRef: { volumeName: 'cfg', path: 'settings.env', key, ...extra } },
+  });
+  const spec = (env: object[]) => ({
+    restartPolicy: 'Never',
+    initContainers: [sh(`printf "A='one two'\\nB='\\$A'\\n" > /data/settings.env`, { name: 'init', volumeMounts })],
+    containers: [sh('env | grep ^V_ | sort', { env })],
+    volumes: [{ name: 'cfg', emptyDir: {} }],
+  });
+  await node.create('env-file', spec([from('A'), from('B'), from('NOPE', { optional: true })]));
+  assert.deepEqual(log(await node.until('env-file', done)), ['V_A=one two', 'V_B=$A']);
+  await node.create('env-file-missing', spec([from('NOPE')]));
+  const waiting = await node.until(
+    'env-file-missing',
+    pod => pod.status?.containerStatuses?.[0]?.state?.waiting?.message,
+  );
+  assert.equal(
+    waiting.status!.containerStatuses![0]!.state!.waiting!.message,
+    'environment variable key "NOPE" not found in file "settings.env"',
+  );
+});
+
+test('a container restarts by its own rules, others of the pod do not', async () => {
+  const rules = [{ action: 'Restart', exitCodes: { operator: 'In', values: [42] } }];
+  await node.create('rules', {
+    restartPolicy: 'Never',
+    containers: [
+      sh('if [ -e /data/x ]; then exit 0; fi; touch /data/x; exit 42', {
+        restartPolicy: 'Never',
+        restartPolicyRules: rules,
+        volumeMounts: [{ name: 'data', mountPath: '/data' }],
+      }),
+      sh('exit 7', { name: 'other', restartPolicy: 'Never', restartPolicyRules: rules }),
+    ],
+    volumes: [{ name: 'data', emptyDir: {} }],
+  });
+  const pod = await node.until('rules', done, 30_000);
+  const counts = pod.status!.containerStatuses!.map(one => [
+    one.name,
+    one.restartCount,
+    one.state!.terminated!.exitCode,
+  ]);
+  assert.deepEqual(counts, [
+    ['c', 1, 0],
+    ['other', 0, 7],
+  ]);
+});
+
+test('the stop signal of the spec is what the container gets', async () => {
+  const script = 'trap "echo usr1 > /dev/termination-log; exit 3" USR1; trap "" TERM; while :; do sleep 0.1; done';
+  await node.create('signal', {
+    os: { name: 'linux' },
+    restartPolicy: 'Never',
+    activeDeadlineSeconds: 2,
+    terminationGracePeriodSeconds: 20,
+    containers: [sh(script, { lifecycle: { stopSignal: 'SIGUSR1' } })],
+  });
+  const pod = await node.until('signal', one => one.status?.containerStatuses?.[0]?.state?.terminated, 15_000);
+  const { exitCode, message } = pod.status!.containerStatuses![0]!.state!.terminated!;
+  assert.deepEqual([exitCode, message], [3, 'usr1\n']);
+});
+
+test('shared processes: containers see and signal each other, nothing outlives the pod', async () => {
+  await node.create('shared', {
+    shareProcessNamespace: true,
+    containers: [
+      sh('exec sleep 4321'),
+      sh(
+        'until pidof sleep; do sleep 0.1; done; cat /proc/1/cmdline; echo; ls /proc/1/root/ 2>&1; echo seen; (sleep 0.01 &); exec sleep 1234',
+        {
+          name: 'other',
+          securityContext: { capabilities: { add: ['SYS_PTRACE'] } },
+        },
+      ),
+    ],
+  });
+  const pod = await node.until('shared', isReady);
+  const lines = await (async () => {
+    for (;;) {
+      const found = log(pod, 'other');
+      if (found.includes('seen')) return found;
+      await new Promise(resolve => setTimeout(resolve, 20));
+    }
+  })();
+  assert.ok(
+    lines.some(line => line.startsWith('/pause')),
+    lines.join('\n'),
+  );
+  assert.ok(!lines.includes('etc'), `the root of the first process is empty: ${lines.join()}`);
+  await node.restartKubelet();
+  await node.api.delete({ of: PODS, namespace: 'default', name: 'shared' });
+  await node.untilGone('shared');
+  const left = new CgroupTree().children(`${node.cgroupRoot}/kubepods/besteffort`);
+  assert.ok(!left.includes(`pod${pod.metadata.uid}`), left.join());
+});
