@@ -39,6 +39,7 @@ needed='
 /usr/sbin/haproxy:haproxy:the data plane of Ingress
 /usr/sbin/mkfs.ext4:e2fsprogs:file systems of local volumes
 /usr/sbin/mkfs.xfs:xfsprogs:the other file system of local volumes
+/usr/bin/docker-registry:docker-registry:a registry to pull images from in tests
 /usr/bin/zstd:zstd:unpacks images in tests
 '
 missing=()
