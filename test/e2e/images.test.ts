@@ -166,6 +166,8 @@ it('a missing tag is tried again and found; names that cannot be are told', clus
     pod('later', `${remote}/team/app:later`, using('right')),
     pod('bad', 'a/UPPER:1'),
     pod('outside', 'registry.invalid/x:1'),
+    // Loaded by hand: it serves where no registry can be reached.
+    pod('loaded', 'busybox:1.35', {}, { imagePullPolicy: 'Always' }),
   ]);
   assert.match((await waiting('later', /ErrImagePull|ImagePullBackOff/)).message, /app:later: not found$/);
   await push(open.host, 'team/app', ['later'], program('later'));
@@ -175,6 +177,7 @@ it('a missing tag is tried again and found; names that cannot be are told', clus
     /registry\.invalid is not inside the cluster.*cox image pull.*outside: true/,
   );
   await ready('later');
+  await ready('loaded');
 });
 
 it('an image as a volume: read-only, nothing runs from it, a part of it', cluster, async () => {
