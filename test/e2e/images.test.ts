@@ -208,6 +208,15 @@ it('an image as a volume: read-only, nothing runs from it, a part of it', cluste
   assert.match(await tried('/data/bin/tool'), /ermission denied/);
 
   await k('delete', 'pod', 'volume', '--wait=true');
+  await cluster.apply(ns, [
+    pod(
+      'volume-missing',
+      'busybox:1.35',
+      { ...using('right'), volumes: [{ name: 'data', image: { reference: `${remote}/data:2` } }] },
+      { imagePullPolicy: 'IfNotPresent', volumeMounts: [{ name: 'data', mountPath: '/data' }] },
+    ),
+  ]);
+  assert.match((await waiting('volume-missing', /ImagePullBackOff/)).message, /data:2: not found$/);
 });
 
 it('cox image pull, list and rm', cluster, async () => {

@@ -66,7 +66,13 @@ export class ContainerStarts {
   }
   /** Why containers that do not run wait, by name. */
   get waiting(): ReadonlyMap<string, Waiting> {
-    return this.#waiting;
+    const missing = this.#mounts.missingImage;
+    if (!missing) return this.#waiting;
+    const { initContainers = [], containers } = this.#subject.pod.spec;
+    const waiters = [...initContainers, ...containers].filter(({ volumeMounts }) =>
+      volumeMounts?.some(({ name }) => name === missing.volume),
+    );
+    return new Map([...waiters.map(({ name }) => [name, missing.waiting] as const), ...this.#waiting]);
   }
 
   /** Init containers in order, sidecars among them left running, then all others. */

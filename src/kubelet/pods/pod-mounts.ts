@@ -9,22 +9,26 @@ import type { KubeObject } from '../../api/meta.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
 import { PERSISTENT_VOLUME_CLAIMS } from '../../client/resources.ts';
 import type { ResourceId } from '../../client/transport.ts';
+import { ImageUnavailable } from '../images/node-images.ts';
 import { type PodVolumeContext, PodVolumes, VolumeError } from '../volumes/pod-volumes.ts';
 import { forgetUsage, recordUsage } from '../volumes/volume-stats.ts';
 import type { PodContext } from './context.ts';
 import type { PodSubject } from './pod-subject.ts';
+import type { Waiting } from './status.ts';
 
 const REFRESH_MS = 60_000;
 /** Claims may be asked to grow, which a node is not told. */
 const CLAIM_REFRESH_MS = 10_000;
 const RETRY_MS_MIN = 500;
 const RETRY_MS_MAX = 122_000;
+const IMAGE_RETRY_MS_MAX = 2000;
 
 export class PodMounts {
   readonly volumes: PodVolumes;
   readonly #context: PodContext;
   readonly #subject: PodSubject;
   #isReady = false;
+  #missingImage: { readonly volume: string; readonly waiting: Waiting } | undefined;
   #isChanged = false;
   #retryMs = RETRY_MS_MIN;
   #nextRefreshMs = 0;
@@ -40,6 +44,10 @@ export class PodMounts {
       memory: context.paths.memory(uid),
       node: context.volumes,
     });
+  }
+  /** The image of a volume is not to be had; its containers wait as for their own. */
+  get missingImage(): { readonly volume: string; readonly waiting: Waiting } | undefined {
+    return this.#missingImage;
   }
   /** Nothing to wait for but requests to the API server. */
   get isQuick(): boolean {
@@ -69,6 +77,7 @@ export class PodMounts {
     try {
       await this.volumes.mountAll(this.#source());
       this.#isReady = true;
+      this.#missingImage = undefined;
       this.#isChanged = false;
       this.#nextRefreshMs = this.#context.clock.monotonic() + this.#refreshMs;
       this.#subject.wakeAfter(this.#refreshMs);
@@ -76,6 +85,13 @@ export class PodMounts {
       return true;
     } catch (error) {
       if (this.#end.signal.aborted) return false;
+      if (error instanceof VolumeError && error.cause instanceof ImageUnavailable) {
+        // Its events are told already, and it keeps its own pauses.
+        const { reason, message, retryMs } = error.cause;
+        this.#missingImage = { volume: error.volume, waiting: { reason, message } };
+        this.#subject.wakeAfter(Math.min(retryMs, IMAGE_RETRY_MS_MAX));
+        return false;
+      }
       this.#subject.event('Warning', 'FailedMount', error instanceof VolumeError ? error.message : messageOf(error));
       this.#subject.wakeAfter(this.#retryMs);
       this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MS_MAX);

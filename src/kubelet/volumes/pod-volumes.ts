@@ -20,8 +20,8 @@ import type { VolumeNode } from './volume-node.ts';
 export class VolumeError extends Error {
   override name = 'VolumeError';
   readonly volume: string;
-  constructor(volume: string, message: string) {
-    super(message);
+  constructor(volume: string, message: string, options?: ErrorOptions) {
+    super(message, options);
     this.volume = volume;
   }
 }
@@ -116,7 +116,9 @@ export class PodVolumes {
     } catch (error) {
       if (error instanceof VolumeError) throw error;
       const step = mode === 'Block' ? 'MapVolume.SetUpDevice' : 'MountVolume.SetUp';
-      throw new VolumeError(volume.name, `${step} failed for volume "${resolved.name}" : ${messageOf(error)}`);
+      throw new VolumeError(volume.name, `${step} failed for volume "${resolved.name}" : ${messageOf(error)}`, {
+        cause: error,
+      });
     }
   }
 
