@@ -37,6 +37,7 @@ import { References } from './references.ts';
 import { ConmonRuntime } from './runtime/conmon-runtime.ts';
 import type { PodNetwork, Runtime } from './runtime.ts';
 import { KubeletServer } from './server/kubelet-server.ts';
+import { StaticPods } from './static/static-pods.ts';
 import { NodeStats } from './stats/node-stats.ts';
 import { CsiDrivers } from './volumes/csi/drivers.ts';
 import { Staging } from './volumes/csi/staging.ts';
@@ -161,13 +162,13 @@ export class Kubelet {
         clock,
         log,
       },
-      node: machine.resources,
+      node: { ...machine.resources, allowedUnsafeSysctls: configuration.allowedUnsafeSysctls },
       services: () => services.values(),
       publishPorts: () => workers.publishPorts(),
       pressureRefusal: pod => evictor.refusal(pod),
       otherPods: uid => workers.activePods().filter(pod => pod.metadata.uid !== uid),
     };
-    const workers: PodWorkers = new PodWorkers(context, pods);
+    const workers: PodWorkers = new PodWorkers(context, pods, () => statics.wake());
     const evictor: Evictor = new Evictor({
       sources: { rootDir, imageDir, cgroups, cgroup: `${cgroupRoot}/kubepods`, ...machine.enforced },
       configuration,
@@ -206,6 +207,17 @@ export class Kubelet {
       clock,
       log,
     });
+    const statics: StaticPods = new StaticPods({
+      folder: configuration.staticPodPath ?? join(rootDir, 'manifests'),
+      nodeName,
+      transport,
+      node: () => node.node,
+      bound: () => pods.values(),
+      started: pod => workers.startStatic(pod),
+      ended: pod => workers.endStatic(pod),
+      clock,
+      log,
+    });
     const stats = new NodeStats({
       nodeName,
       cgroups,
@@ -239,7 +251,9 @@ export class Kubelet {
         collection.run(signal),
         evictor.run(signal),
         // A container's environment names the Services there are: none may start before they are known.
-        Promise.race([services.synced, aborted(signal)]).then(() => workers.run(signal)),
+        Promise.race([services.synced, aborted(signal)]).then(() =>
+          Promise.all([statics.run(signal), workers.run(signal)]),
+        ),
       ]);
     } finally {
       references.stop();

@@ -1,7 +1,7 @@
 /** Less common wishes of a pod, each seen by the pod itself: environment files, restart rules, stop signals, shared processes. */
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { Pod } from '../../src/api/core/v1.gen.ts';
@@ -11,7 +11,7 @@ import { isReady, TestNode } from './node.ts';
 
 let node: TestNode;
 before(async () => {
-  node = new TestNode();
+  node = new TestNode({ configuration: { allowedUnsafeSysctls: ['kernel.msg*'] } });
   await node.start();
 });
 after(() => node.close());
@@ -93,6 +93,39 @@ test('the stop signal of the spec is what the container gets', async () => {
   const pod = await node.until('signal', one => one.status?.containerStatuses?.[0]?.state?.terminated, 15_000);
   const { exitCode, message } = pod.status!.containerStatuses![0]!.state!.terminated!;
   assert.deepEqual([exitCode, message], [3, 'usr1\n']);
+});
+
+test('unsafe sysctls only where the node allows them', async () => {
+  const wish = (name: string) => ({
+    restartPolicy: 'Never',
+    securityContext: { sysctls: [{ name, value: '65536' }] },
+    containers: [sh('cat /proc/sys/kernel/msgmax')],
+  });
+  await node.create('sysctl', wish('kernel.msgmax'));
+  assert.deepEqual(log(await node.until('sysctl', done)), ['65536']);
+  await node.create('sysctl-refused', wish('kernel.sem'));
+  const refused = await node.until('sysctl-refused', done);
+  assert.equal(refused.status!.reason, 'SysctlForbidden');
+  assert.equal(refused.status!.containerStatuses, undefined);
+});
+
+test('a container whose monitor is killed starts again with a reason, and leaves nothing', async () => {
+  await node.create('orphan', { containers: [sh('exec sleep 1000')] });
+  const pod = await node.until('orphan', isReady);
+  const id = pod.status!.containerStatuses![0]!.containerID!.slice('cox://'.length);
+  const bundle = join(node.root, 'run', 'c', id);
+  const pidIn = (name: string) => Number(readFileSync(join(bundle, name), 'utf8'));
+  const main = pidIn('pid');
+  process.kill(pidIn('conmon.pid'), 'SIGKILL');
+  const again = await node.until(
+    'orphan',
+    one => one.status!.containerStatuses![0]!.restartCount === 1 && isReady(one),
+    40_000,
+  );
+  const ended = again.status!.containerStatuses![0]!.lastState!.terminated!;
+  assert.deepEqual([ended.exitCode, ended.reason], [137, 'MonitorLost']);
+  assert.match(ended.message!, /conmon/);
+  assert.equal(existsSync(`/proc/${main}/exe`), false);
 });
 
 test('shared processes: containers see and signal each other, nothing outlives the pod', async () => {

@@ -13,6 +13,7 @@ import type { Informer } from '../../client/informer.ts';
 import { removeUnmounted } from '../../sys/mount.ts';
 import type { Evictable } from '../eviction/evictor.ts';
 import type { ContainerState, HostPort } from '../runtime.ts';
+import { mirroredUid } from '../static/manifest.ts';
 import { PodVolumes } from '../volumes/pod-volumes.ts';
 import type { PodContext } from './context.ts';
 import { LogRotation } from './log-rotation.ts';
@@ -32,7 +33,11 @@ export class PodWorkers {
   /** A pod with the name of one that is still ending waits for it. */
   readonly #uids = new Map<string, string>();
 
-  constructor(context: PodContext, pods: Informer<Pod>) {
+  readonly #statics = new Set<string>();
+  readonly #onMirror: () => void;
+
+  constructor(context: PodContext, pods: Informer<Pod>, onMirror: () => void) {
+    this.#onMirror = onMirror;
     this.#context = context;
     this.#pods = pods;
     this.#rotation = new LogRotation(context);
@@ -83,6 +88,11 @@ export class PodWorkers {
     const { log, runtime, clock } = this.#context;
     this.#pods.onChange(({ object, old, deleted }) => {
       if (signal.aborted) return;
+      const mirrored = mirroredUid(object ?? old);
+      if (mirrored !== undefined) {
+        this.#context.statuses.observeMirror(mirrored, deleted ? undefined : object);
+        return this.#onMirror();
+      }
       if (deleted) return this.#removed(old);
       if (old && old.metadata.uid !== object.metadata.uid) this.#removed(old);
       this.#changed(object);
@@ -149,9 +159,19 @@ export class PodWorkers {
     await network.publish(ports);
   }
 
+  /** A pod of the node's own, that no API server told of. */
+  startStatic(pod: Pod): void {
+    this.#statics.add(pod.metadata.uid!);
+    this.#changed(pod);
+  }
+  endStatic(pod: Pod): void {
+    this.#statics.delete(pod.metadata.uid!);
+    this.#removed(pod);
+  }
+
   #changed(pod: Pod): void {
     const uid = pod.metadata.uid!;
-    this.#context.statuses.observe(pod);
+    if (!this.#statics.has(uid)) this.#context.statuses.observe(pod);
     this.#uids.set(keyOf(pod), uid);
     const present = this.#workers.get(uid);
     if (present) return present.update(pod);
@@ -184,7 +204,7 @@ export class PodWorkers {
 
   async #removeOrphans(): Promise<void> {
     const { runtime, network, paths, cgroups, cgroupRoot, log } = this.#context;
-    const known = new Set([...this.#pods.values()].map(pod => pod.metadata.uid!));
+    const known = new Set([...[...this.#pods.values()].map(pod => pod.metadata.uid!), ...this.#statics]);
     const state = await runtime.snapshot();
     const strangers = new Set(
       [...state.sandboxes, ...state.containers].map(one => one.podUid).filter(uid => !known.has(uid)),

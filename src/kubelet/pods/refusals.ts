@@ -14,6 +14,12 @@ export interface Refusal {
   readonly message: string;
 }
 
+export interface NodeLimits extends NodeResources {
+  readonly podsMax: number;
+  /** Names, or patterns that end in `*`. */
+  readonly allowedUnsafeSysctls?: readonly string[];
+}
+
 const SAFE_SYSCTLS = new Set([
   'kernel.shm_rmid_forced',
   'net.ipv4.ip_local_port_range',
@@ -45,11 +51,7 @@ export function capacityRefusal(pod: Pod, others: readonly Pod[], node: NodeReso
 }
 
 /** Why the node cannot take the pod, given those it has; the words of upstream's predicates. */
-export function admissionRefusal(
-  pod: Pod,
-  others: readonly Pod[],
-  node: NodeResources & { readonly podsMax: number },
-): Refusal | undefined {
+export function admissionRefusal(pod: Pod, others: readonly Pod[], node: NodeLimits): Refusal | undefined {
   if (others.length + 1 > node.podsMax) return short('pods', 1, others.length, node.podsMax);
   const noRoom = capacityRefusal(pod, others, node);
   if (noRoom) return noRoom;
@@ -61,7 +63,7 @@ export function admissionRefusal(
         "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
     };
   for (const { name } of pod.spec.securityContext?.sysctls ?? []) {
-    if (!SAFE_SYSCTLS.has(name))
+    if (!SAFE_SYSCTLS.has(name) && !node.allowedUnsafeSysctls?.some(pattern => matches(pattern, name)))
       return { reason: 'SysctlForbidden', message: `forbidden sysctl: ${JSON.stringify(name)} not allowlisted` };
     if (pod.spec.hostNetwork && name.startsWith('net.'))
       return {
@@ -75,6 +77,10 @@ export function admissionRefusal(
   return unsupported === undefined
     ? undefined
     : { reason: 'UnsupportedPodSpec', message: `Pod was rejected: ${unsupported} is not supported by this kubelet` };
+}
+
+function matches(pattern: string, name: string): boolean {
+  return pattern.endsWith('*') ? name.startsWith(pattern.slice(0, -1)) : pattern === name;
 }
 
 function short(resource: string, requested: number, used: number, capacity: number): Refusal {

@@ -9,6 +9,7 @@ import { isReason, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { PODS } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
+import { SOURCE_ANNOTATION } from '../static/manifest.ts';
 
 const RETRY_MS_MIN = 100;
 const RETRY_MS_MAX = 10_000;
@@ -25,6 +26,8 @@ interface Slot {
   /** Set while a status that says nothing yet waits. */
   later: Timer | undefined;
   isGone: boolean;
+  /** The pod of the API that stands for a static one; null while there is none. */
+  mirror?: Pod | null;
 }
 
 export class StatusWriter {
@@ -32,6 +35,8 @@ export class StatusWriter {
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #slots = new Map<string, Slot>();
+  /** By the uid of the static pod; null when the mirror is gone. */
+  readonly #mirrors = new Map<string, Pod | null>();
   readonly #signal: AbortSignal;
 
   constructor(options: { transport: Transport; clock: Clock; log: Logger; signal: AbortSignal }) {
@@ -59,6 +64,7 @@ export class StatusWriter {
           running: undefined,
           later: undefined,
           isGone: false,
+          ...(isStatic(pod) ? { mirror: this.#mirrors.get(uid) ?? null } : {}),
         }),
       );
     slot.pod = pod;
@@ -79,6 +85,16 @@ export class StatusWriter {
       if (!slot.later) this.#kick(slot);
     }
   }
+  /** As `observe`, of the mirror of a static pod; undefined when it is gone. */
+  observeMirror(podUid: string, mirror: Pod | undefined): void {
+    this.#mirrors.set(podUid, mirror ?? null);
+    const slot = this.#slots.get(podUid);
+    if (!slot) return;
+    slot.mirror = mirror ?? null;
+    if (slot.running) return;
+    slot.written = mirror?.status ?? {};
+    this.#kick(slot);
+  }
   /** Resolves once all that was given for the pod is written, or the pod is gone. */
   async flushed(podUid: string): Promise<void> {
     const pending = this.#slots.get(podUid);
@@ -86,6 +102,7 @@ export class StatusWriter {
     for (let slot = this.#slots.get(podUid); slot?.running; slot = this.#slots.get(podUid)) await slot.running;
   }
   forget(podUid: string): void {
+    this.#mirrors.delete(podUid);
     const slot = this.#slots.get(podUid);
     if (!slot) return;
     slot.isGone = true;
@@ -96,6 +113,7 @@ export class StatusWriter {
   #kick(slot: Slot): void {
     slot.later?.cancel();
     slot.later = undefined;
+    if (slot.mirror === null) return;
     if (slot.running || slot.isGone || this.#signal.aborted || !statusPatch(slot.wanted, slot.written)) return;
     slot.running = this.#write(slot).finally(() => {
       slot.running = undefined;
@@ -108,7 +126,8 @@ export class StatusWriter {
     while (!this.#signal.aborted && !slot.isGone) {
       const patch = statusPatch(slot.wanted, slot.written);
       if (!patch) return;
-      const { namespace, name, uid } = slot.pod.metadata;
+      if (slot.mirror === null) return;
+      const { namespace, name, uid } = (slot.mirror ?? slot.pod).metadata;
       try {
         const reply = await this.#transport.patch(
           { of: PODS, ...(namespace ? { namespace } : {}), name, subresource: 'status' },
@@ -128,7 +147,8 @@ export class StatusWriter {
         return;
       } catch (error) {
         if (isReason(error, 'NotFound') || (isReason(error, 'Conflict', 'Invalid') && /uid/i.test(messageOf(error)))) {
-          slot.isGone = true;
+          if (slot.mirror) slot.mirror = null;
+          else slot.isGone = true;
           return;
         }
         if (isReason(error, 'Invalid', 'BadRequest', 'Forbidden'))
@@ -140,6 +160,10 @@ export class StatusWriter {
       }
     }
   }
+}
+
+function isStatic({ metadata }: Pod): boolean {
+  return (metadata.annotations?.[SOURCE_ANNOTATION] ?? 'api') !== 'api';
 }
 
 function isBeginning(status: PodStatus): boolean {

@@ -18,7 +18,9 @@ import { type ContainerRecord, RecordLog } from './records.ts';
 
 /** Exit code of a container whose monitor could not tell it: the machine or its namespaces went down. */
 const EXIT_CODE_UNKNOWN = 255;
+const EXIT_CODE_KILLED = 137;
 const EXIT_POLL_MS = 1000;
+const MONITOR_LOOK_MS = 5000;
 const SIGNALS: Readonly<Record<string, number>> = {
   SIGHUP: 1,
   SIGINT: 2,
@@ -50,6 +52,8 @@ export class Containers {
   readonly #boot: string;
   readonly #log: RecordLog<ContainerRecord>;
   readonly #records = new Map<string, ContainerRecord>();
+  /** When each container's monitor was last seen to live. */
+  readonly #lookedMs = new Map<string, number>();
   readonly #exitWaiters = new Map<string, Set<() => void>>();
   readonly #listeners = new Set<BoundedQueue<RuntimeEvent>>();
 
@@ -95,6 +99,7 @@ export class Containers {
     this.#log.save(record);
   }
   delete(id: string): void {
+    this.#lookedMs.delete(id);
     this.#records.delete(id);
     this.#log.delete(id);
   }
@@ -121,6 +126,13 @@ export class Containers {
     } else if (isAbandoned) {
       record.exitCode = EXIT_CODE_UNKNOWN;
       record.reason = 'Unknown';
+      record.message = 'the exit code is not known: the process that watches the container (conmon) had ended';
+      record.finishedMs = this.#clock.now();
+    } else if (this.#hasLostMonitor(record)) {
+      record.exitCode = EXIT_CODE_KILLED;
+      record.reason = 'MonitorLost';
+      record.message =
+        'ended because the process that watches the container (conmon) had ended: output and exit code would have been lost';
       record.finishedMs = this.#clock.now();
     } else {
       return 'running';
@@ -132,6 +144,14 @@ export class Containers {
     this.kill(record);
     for (const wake of this.#exitWaiters.get(record.id) ?? []) wake();
     return 'exited';
+  }
+
+  // Looking costs two files, and nobody ends a monitor often.
+  #hasLostMonitor({ id, process }: ContainerRecord): boolean {
+    const nowMs = this.#clock.monotonic();
+    if (!process || nowMs - (this.#lookedMs.get(id) ?? Number.NEGATIVE_INFINITY) < MONITOR_LOOK_MS) return false;
+    this.#lookedMs.set(id, nowMs);
+    return !this.#monitor.isAlive(id) && isAlive(process);
   }
 
   // Nothing of an ended container may run on: without a process namespace of its own, children can outlive its first process.

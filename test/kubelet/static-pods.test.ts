@@ -1,0 +1,75 @@
+/** Pods from a folder of manifests: they run without being asked for, and mirrors in the API show them. */
+
+import assert from 'node:assert/strict';
+import { rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { PODS } from '../../src/client/resources.ts';
+import { CgroupTree } from '../../src/sys/cgroup.ts';
+import { isReady, TestNode } from './node.ts';
+
+let node: TestNode;
+before(async () => {
+  node = new TestNode();
+  await node.start();
+});
+after(() => node.close());
+
+const file = (name: string) => join(node.root, 'lib', 'manifests', name);
+const manifest = (word: string) => `
+apiVersion: v1
+kind: Pod
+metadata:
+  name: web
+  labels: {app: web}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: c
+    image: busybox:1
+    imagePullPolicy: IfNotPresent
+    command: [sh, -c, "echo ${word}; exec sleep 1000"]
+`;
+
+test('a manifest becomes a pod with a mirror; the file decides, and a restarted kubelet carries on', async () => {
+  for (
+    let i = 0;
+    i < 500 &&
+    !(await node.api
+      .get({ of: { group: '', version: 'v1', resource: 'nodes' }, name: 'node-1' })
+      .catch(() => undefined));
+    i++
+  )
+    await sleep(10);
+  writeFileSync(file('web.yaml'), manifest('one'));
+  writeFileSync(file('broken.yaml'), 'kind: Deployment\n');
+  const first = await node.until('web-node-1', isReady);
+  const { annotations, ownerReferences, labels } = first.metadata;
+  assert.equal(annotations!['kubernetes.io/config.source'], 'file');
+  assert.equal(annotations!['kubernetes.io/config.mirror'], annotations!['kubernetes.io/config.hash']);
+  assert.deepEqual([ownerReferences![0]!.kind, ownerReferences![0]!.name, labels!['app']], ['Node', 'node-1', 'web']);
+  const id = first.status!.containerStatuses![0]!.containerID;
+  // Its mirror comes back; the pod has not noticed.
+  await node.api.delete({ of: PODS, namespace: 'default', name: 'web-node-1' });
+  const again = await node.until('web-node-1', pod => pod.metadata.uid !== first.metadata.uid && isReady(pod), 20_000);
+  assert.equal(again.status!.containerStatuses![0]!.containerID, id);
+  await node.restartKubelet();
+  await sleep(500);
+  const kept = await node.until('web-node-1', isReady);
+  assert.equal(kept.status!.containerStatuses![0]!.containerID, id);
+  writeFileSync(file('web.yaml'), manifest('two'));
+  const changed = await node.until(
+    'web-node-1',
+    pod =>
+      pod.metadata.annotations!['kubernetes.io/config.hash'] !== annotations!['kubernetes.io/config.hash'] &&
+      isReady(pod),
+    20_000,
+  );
+  assert.notEqual(changed.status!.containerStatuses![0]!.containerID, id);
+  rmSync(file('web.yaml'));
+  await node.untilGone('web-node-1', 20_000);
+  const groups = () => new CgroupTree().children(`${node.cgroupRoot}/kubepods/besteffort`);
+  for (let i = 0; i < 1000 && groups().length > 0; i++) await sleep(10);
+  assert.deepEqual(groups(), []);
+});
