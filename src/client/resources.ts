@@ -31,6 +31,7 @@ export const INGRESSES = define('networking.k8s.io', 'v1', 'ingresses');
 export const INGRESS_CLASSES = define('networking.k8s.io', 'v1', 'ingressclasses');
 export const NETWORK_POLICIES = define('networking.k8s.io', 'v1', 'networkpolicies');
 export const PRIORITY_CLASSES = define('scheduling.k8s.io', 'v1', 'priorityclasses');
+export const RUNTIME_CLASSES = define('node.k8s.io', 'v1', 'runtimeclasses');
 export const STORAGE_CLASSES = define('storage.k8s.io', 'v1', 'storageclasses');
 export const CLUSTER_ROLES = define('rbac.authorization.k8s.io', 'v1', 'clusterroles');
 export const CLUSTER_ROLE_BINDINGS = define('rbac.authorization.k8s.io', 'v1', 'clusterrolebindings');

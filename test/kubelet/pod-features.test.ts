@@ -5,7 +5,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { Pod } from '../../src/api/core/v1.gen.ts';
-import { PODS } from '../../src/client/resources.ts';
+import type { KubeObject } from '../../src/api/meta.ts';
+import { PODS, RUNTIME_CLASSES } from '../../src/client/resources.ts';
 import { CgroupTree } from '../../src/sys/cgroup.ts';
 import { isReady, TestNode } from './node.ts';
 
@@ -126,6 +127,24 @@ test('a container whose monitor is killed starts again with a reason, and leaves
   assert.deepEqual([ended.exitCode, ended.reason], [137, 'MonitorLost']);
   assert.match(ended.message!, /conmon/);
   assert.equal(existsSync(`/proc/${main}/exe`), false);
+});
+
+test('a RuntimeClass names the runtime there is; another is said to be missing', async () => {
+  for (const [name, handler] of [
+    ['plain', 'runc'],
+    ['other', 'kata'],
+  ] as const) {
+    await node.api.create({ of: RUNTIME_CLASSES }, {
+      apiVersion: 'node.k8s.io/v1',
+      kind: 'RuntimeClass',
+      metadata: { name },
+      handler,
+    } as KubeObject);
+    await node.create(`class-${name}`, { runtimeClassName: name, containers: [sh('exec sleep 1000')] });
+  }
+  await node.until('class-plain', isReady);
+  const why = 'FailedCreatePodSandBox: Failed to create pod sandbox: no runtime for "kata" is configured';
+  await node.untilEvents('class-other', events => events.some(text => text.startsWith(why)));
 });
 
 test('shared processes: containers see and signal each other, nothing outlives the pod', async () => {

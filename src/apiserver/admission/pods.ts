@@ -3,13 +3,12 @@
 import type { Pod, Toleration } from '../../api/core/v1.gen.ts';
 import type { RuntimeClass } from '../../api/node/v1.gen.ts';
 import type { PriorityClass } from '../../api/scheduling/v1.gen.ts';
-import { PRIORITY_CLASSES } from '../../client/resources.ts';
+import { PRIORITY_CLASSES, RUNTIME_CLASSES } from '../../client/resources.ts';
 import type { AdmissionPlugin } from '../request.ts';
 import { type AdmissionContext, isAbout, isPodCreate, refusal } from './context.ts';
 
 const TOLERATED_TAINTS = ['node.kubernetes.io/not-ready', 'node.kubernetes.io/unreachable'];
 const TOLERATION_SECONDS = 300;
-const RUNTIME_CLASSES = { group: 'node.k8s.io', version: 'v1', resource: 'runtimeclasses' };
 
 /** Pods stay five minutes on a node that stopped answering, unless they say otherwise. */
 export function defaultTolerationSeconds(): AdmissionPlugin {

@@ -23,6 +23,7 @@ import { PodResize } from './pod-resize.ts';
 import { newsOf, PodSubject, readySandbox } from './pod-subject.ts';
 import { admissionRefusal } from './refusals.ts';
 import { hostPorts, podCgroup, podLimits } from './resources.ts';
+import { checkRuntimeClass } from './runtime-class.ts';
 import { latestOf, podStatus } from './status.ts';
 import { terminationMessage } from './termination-message.ts';
 
@@ -320,6 +321,7 @@ export class PodWorker {
       shareProcesses: pod.spec.shareProcessNamespace ?? false,
     };
     try {
+      if (pod.spec.runtimeClassName) await checkRuntimeClass(pod.spec.runtimeClassName, this.#context.transport);
       cgroups.create(cgroup, podLimits(this.#resize.grantedPod(pod)));
       return await runtime.runSandbox({
         podUid: this.#uid,
