@@ -85,3 +85,16 @@ it('what a node cannot do is said in the STATUS column', cluster, async () => {
   assert.match(row, /^tunes\s+0\/1\s+SysctlForbidden/m);
   assert.match((await get('tunes')).status.message, /forbidden sysctl: "kernel.msgmax" not allowlisted/);
 });
+
+it('containers that share processes see each other, from kubectl exec too', cluster, async () => {
+  const second = { name: 'd', image: 'busybox:1.35', imagePullPolicy: 'IfNotPresent', command: ['sleep', '4321'] };
+  const shares = pod('shares', {}) as Json;
+  shares.spec.containers.push(second);
+  shares.spec.shareProcessNamespace = true;
+  await cluster.apply(NAMESPACE, [shares]);
+  await cluster.readyPod(NAMESPACE, 'shares');
+  const processes = await cluster.exec(NAMESPACE, 'shares -c c', 'ps');
+  assert.match(processes, /sleep 4321/);
+  assert.match(processes, /^\s+1 65535\s+\/pause$/m);
+  await k('delete', 'pod', 'shares', '--wait=false');
+});
