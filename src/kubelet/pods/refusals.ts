@@ -93,7 +93,6 @@ function short(resource: string, requested: number, used: number, capacity: numb
 function unsupportedPod(pod: Pod): string | undefined {
   const { spec } = pod;
   if (spec.hostUsers === false) return 'spec.hostUsers: false (user namespaces)';
-  if (spec.runtimeClassName) return 'spec.runtimeClassName';
   if (spec.resourceClaims?.length) return 'spec.resourceClaims';
   if (spec.securityContext?.seLinuxOptions && Object.values(spec.securityContext.seLinuxOptions).some(Boolean))
     return 'spec.securityContext.seLinuxOptions';
