@@ -30,9 +30,10 @@ needed='
 /usr/bin/ceph-mds:ceph-mds:a server of cephfs volumes in tests
 /usr/bin/ceph:ceph-common:a server of cephfs volumes in tests
 /usr/bin/ceph-fuse:ceph-fuse:mounts cephfs volumes in tests
-/usr/bin/qemu-system-x86_64:qemu-system-x86:runs tests on Debian's kernel
+/usr/bin/qemu-system-x86_64:qemu-system-x86:runs tests on the kernel of Debian
 /usr/sbin/depmod:kmod:modules of that kernel
 /usr/bin/cpio:cpio:the disk that kernel starts from
+/bin/busybox:busybox-static:the first program of that kernel
 /usr/sbin/rpc.nfsd:nfs-kernel-server:a server of nfs volumes in tests
 /sbin/mount.nfs:nfs-common:mounts nfs volumes in tests
 /usr/bin/curl:curl:asks node ports in tests
@@ -51,6 +52,12 @@ while IFS=: read -r program package why; do
 done <<<"$needed"
 if [ ${#missing[@]} -gt 0 ]; then
   export DEBIAN_FRONTEND=noninteractive
+  # The servers among them are for the tests' namespaces: none is to start on the machine.
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy
+    trap 'rm -f $policy' EXIT
+  fi
   apt-get install -y --no-install-recommends "${missing[@]}" >/dev/null 2>&1 || { apt-get update -q && apt-get install -y --no-install-recommends "${missing[@]}"; } >/dev/null
 fi
 

@@ -115,8 +115,12 @@ function qemuArguments(kernel: Kernel, { folder, socket }: { folder: string; soc
 
 /** Debian's cloud kernel, fetched as a package and unpacked beside the repository's other caches; not installed. */
 function prepareKernel(): Kernel {
-  const name = /Depends: (linux-image-\S+)/.exec(run('apt-cache', 'depends', 'linux-image-cloud-amd64'))?.[1];
-  if (!name) throw new Error('there is no package linux-image-cloud-amd64: run apt-get update');
+  let name = kernelPackage();
+  if (!name) {
+    execFileSync('apt-get', ['update', '-qq'], { stdio: 'inherit' });
+    name = kernelPackage();
+  }
+  if (!name) throw new Error('Debian has no package linux-image-cloud-amd64 here');
   const version = name.replace('linux-image-', '');
   const unpacked = join(cache, version);
   const kernel = {
@@ -137,6 +141,14 @@ function prepareKernel(): Kernel {
   }
   writeInitialDisk(kernel, { unpacked, version });
   return kernel;
+}
+
+function kernelPackage(): string | undefined {
+  try {
+    return /Depends: (linux-image-\S+)/.exec(run('apt-cache', 'depends', 'linux-image-cloud-amd64'))?.[1];
+  } catch {
+    return undefined;
+  }
 }
 
 function writeInitialDisk(kernel: Kernel, { unpacked, version }: { unpacked: string; version: string }): void {
