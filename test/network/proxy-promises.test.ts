@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { createServer, type Socket } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import type { Node } from '../../src/api/core/v1.gen.ts';
 import type { EventRecorder } from '../../src/client/event-recorder.ts';
@@ -378,6 +378,8 @@ test('host ports of IPv6, bound and not', { skip: !root }, async () => {
 test('a proxy killed at any moment leaves no gap and no broken connection', { skip: !root }, async () => {
   const bed = new Bed();
   const running = new Set<ChildProcess>();
+  const stop = new AbortController();
+  let old: Socket | undefined;
   try {
     const node = await bed.addNode();
     const [a, b, client] = [await bed.addPod(node), await bed.addPod(node), await bed.addPod(node)];
@@ -402,12 +404,12 @@ test('a proxy killed at any moment leaves no gap and no broken connection', { sk
       return child;
     };
     let child = await start();
-    const old = connectTcp({ namespace: client.namespace, address: vip(20), port: 80 });
-    await once(old, 'connect');
+    old = connectTcp({ namespace: client.namespace, address: vip(20), port: 80 });
+    const stream = old;
+    await once(stream, 'connect');
     let echoed = 0;
-    old.on('data', bytes => (echoed += bytes.length));
+    stream.on('data', bytes => (echoed += bytes.length));
     const tries = { made: 0, failed: [] as string[] };
-    const stop = new AbortController();
     const traffic = (async () => {
       while (!stop.signal.aborted) {
         const socket = connectTcp({ namespace: client.namespace, address: vip(20), port: 80 });
@@ -421,7 +423,7 @@ test('a proxy killed at any moment leaves no gap and no broken connection', { sk
         }
         socket.destroy();
         tries.made++;
-        old.write('x');
+        stream.write('x');
       }
     })();
     for (let round = 0; round < 6; round++) {
@@ -440,9 +442,10 @@ test('a proxy killed at any moment leaves no gap and no broken connection', { sk
     assert.deepEqual(tries.failed, []);
     assert.ok(tries.made > 100, `${tries.made} connections`);
     const written = tries.made;
-    await until(() => echoed === written);
-    old.destroy();
+    await until(() => echoed === written, 10_000);
   } finally {
+    stop.abort();
+    old?.destroy();
     for (const child of running) child.kill('SIGKILL');
     await bed.close();
   }
