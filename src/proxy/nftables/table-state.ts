@@ -16,6 +16,8 @@ import { ELEMENT_SETS, type Family, renderStatic, STATIC_CHAINS, type StaticOpti
 
 // One transaction of a rebuild: some 4 ms, so that a first programming of many Services lets other work in between.
 const REBUILD_ELEMENTS = 4000;
+/** Looked up by a number that another look-up gave. */
+const NUMBERED_SETS: ReadonlySet<string> = new Set(['endpoints', 'node-port-endpoints']);
 // Chains are small: they go when there are many of no use.
 const IDLE_CHAINS_MAX = 64;
 
@@ -76,7 +78,12 @@ export class TableState {
       }
     }
     this.#makeChains(chains);
+    // A packet that found the former number of endpoints may look for one of them after this transaction: each look-up sees the
+    // generation of its own moment. So an endpoint goes in a transaction of its own, once nothing leads to it.
+    const last = [...remove].filter(([key, { set }]) => NUMBERED_SETS.has(set) && !add.has(key));
+    for (const [key] of last) remove.delete(key);
     this.#raw.change(this.ref, { remove: [...remove.values()], add: [...add.values()] });
+    if (last.length > 0) this.#raw.change(this.ref, { remove: last.map(([, element]) => element), add: [] });
     if (this.#known.size - this.#users.size > IDLE_CHAINS_MAX) this.#dropIdleChains([...this.#known.keys()]);
     this.stale = false;
     return true;
