@@ -439,7 +439,7 @@ test('a proxy killed at any moment leaves no gap and no broken connection', { sk
     }
     stop.abort();
     await traffic;
-    // One refused connection in one of ten runs is known and not explained yet: docs/not-yet.md.
+    // One refused connection is borne with until many runs have shown none: docs/not-yet.md.
     t.diagnostic(`${tries.made} connections, failed: ${tries.failed.join('; ') || 'none'}`);
     assert.ok(tries.failed.length <= 1, tries.failed.join('; '));
     assert.ok(tries.made > 100, `${tries.made} connections`);
