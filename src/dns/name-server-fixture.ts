@@ -99,3 +99,13 @@ async function onePort(): Promise<{ udp: Socket; tcp: Server }> {
     }
   }
 }
+
+/** A port that was free for both protocols a moment ago. */
+export async function freePort(): Promise<number> {
+  const { udp, tcp } = await onePort();
+  const { port } = udp.address();
+  udp.close();
+  tcp.close();
+  await once(tcp, 'close');
+  return port;
+}

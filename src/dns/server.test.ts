@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { silentLogger } from '../base/log.ts';
 import { ClusterFixture, namespace, service, slice } from './cluster-fixture.ts';
 import { decodeMessage, encodeQuery, FLAG, RCODE, TYPE } from './message.ts';
+import { freePort } from './name-server-fixture.ts';
 import { DnsServer } from './server.ts';
 import { framed } from './upstream.ts';
 
@@ -20,7 +21,7 @@ async function started(t: { after(fn: () => void): void }, upstreams: string[] =
   const cluster = new ClusterFixture();
   const server = new DnsServer({
     informers: cluster,
-    listen: { addresses: [LOCALHOST], port: 0 },
+    listen: { addresses: [LOCALHOST], port: await freePort() },
     corefile: corefile(upstreams),
     log: silentLogger,
   });
