@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util';
 import { freshCluster } from './cluster.ts';
 
 /** Files that may not run beside others, in order. */
-const ALONE = ['rollout-load', 'faults', 'lifecycle'];
+const ALONE = ['rollout-load', 'traffic-faults', 'storage-faults', 'faults', 'lifecycle'];
 const PARALLEL_FILES = 2;
 
 const { values, positionals } = parseArgs({

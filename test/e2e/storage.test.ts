@@ -5,26 +5,14 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after } from 'node:test';
+import { claim, IMAGE, localDisks, user } from './claims.ts';
 import { Cloud } from './cloud.ts';
 import { it, type Json, pod, useCluster, useNamespace } from './cluster.ts';
 import { eventually } from './process.ts';
 
 const cluster = useCluster();
 const ns = useNamespace(cluster, 'storage');
-const IMAGE = 'busybox:1.35';
 
-const claim = (name: string, storage: string, spec: object = {}) => ({
-  apiVersion: 'v1',
-  kind: 'PersistentVolumeClaim',
-  metadata: { name },
-  spec: { accessModes: ['ReadWriteOnce'], resources: { requests: { storage } }, ...spec },
-});
-const user = (name: string, claimName: string, options: { script?: string; spec?: object; container?: object } = {}) =>
-  pod(name, IMAGE, {
-    command: ['sh', '-c', `${options.script ?? 'true'}; sleep 3600`],
-    container: { volumeMounts: [{ name: 'data', mountPath: '/data' }], ...options.container },
-    spec: { volumes: [{ name: 'data', persistentVolumeClaim: { claimName } }], ...options.spec },
-  });
 const get = (...what: string[]): Promise<Json> => cluster.json('-n', ns, 'get', ...what);
 const gone = (...what: string[]) =>
   eventually(`${what.join(' ')} gone`, async () => (await cluster.tryKubectl('-n', ns, 'get', ...what)).code !== 0, {
@@ -32,14 +20,7 @@ const gone = (...what: string[]) =>
   });
 const remove = (...what: string[]) => cluster.kubectl('-n', ns, 'delete', ...what, '--wait=false');
 const volumeOf = async (claimName: string): Promise<string> => (await get('pvc', claimName)).spec.volumeName;
-/** Files of cox-local's disks on all nodes. */
-const disks = (): string[] =>
-  readdirSync(cluster.stateDir)
-    .filter(name => name.startsWith('node-'))
-    .flatMap(node => {
-      const folder = join(cluster.stateDir, node, 'local-volumes', 'volumes');
-      return existsSync(folder) ? readdirSync(folder) : [];
-    });
+const disks = () => localDisks(cluster);
 const event = (reason: string, text: string) =>
   eventually(
     `event ${reason}: ${text}`,
@@ -409,26 +390,6 @@ it('xfs grows while it is mounted', cluster, async t => {
   await remove('pod', 'xfs');
   await remove('pvc', 'xfs');
   await cluster.kubectl('delete', 'storageclass', 'local-xfs');
-});
-
-it('an agent that is killed finds its volumes again, and cleans up what was deleted meanwhile', cluster, async () => {
-  await cluster.apply(ns, [claim('crash', '16Mi'), user('crash', 'crash', { script: 'echo here > /data/file' })]);
-  const before = await cluster.readyPod(ns, 'crash');
-  const node = before.spec.nodeName;
-  const { agentPid } = await import('./cloud.ts');
-  process.kill(agentPid(JSON.parse(await cluster.cox(['status', '-o', 'json'])), node), 'SIGKILL');
-  await eventually(
-    'exec answers again',
-    async () => (await cluster.tryKubectl('-n', ns, 'exec', 'crash', '--', 'cat', '/data/file')).stdout === 'here\n',
-    { timeoutMs: 30_000 },
-  );
-  const after = await cluster.readyPod(ns, 'crash');
-  assert.equal(after.status.containerStatuses[0].restartCount, 0);
-  const volume = await volumeOf('crash');
-  await remove('pod', 'crash');
-  await remove('pvc', 'crash');
-  await gone('pv', volume);
-  assert.ok(!disks().includes(volume));
 });
 
 const cloud = new Cloud(cluster, { driver: 'ebs.csi.aws.com', topologyKey: 'topology.ebs.csi.aws.com/zone' });
