@@ -2,7 +2,7 @@
  * Every address of a pod belongs to one class; addresses of a class are members of the same groups (peers that some policy
  * of this node speaks of). Invariant: when membership changes, the larger part of a class keeps its number, so that a change
  * of labels moves few addresses and a new policy as few as it can.
- * Addresses in no group of pods have no class. Pure.
+ * Addresses in no group have no class; those in blocks only have one when a name of their pod's ports may count. Pure.
  */
 
 import { type Prefix, parsePrefix, tryParseAddress } from '../../sys/address.ts';
@@ -271,11 +271,12 @@ export class PeerClasses {
   }
 
   #keyOf(peer: Peer): string {
-    let byLabels = false;
-    for (const group of peer.groups) if (group.peer.kind === 'pods') byLabels = true;
-    if (!byLabels) return '';
     const groups = [...peer.groups].map(({ number }) => number).sort((a, b) => a - b);
     const names = [...this.#namesInUse.keys()].sort().flatMap(name => this.#nameOf(peer, name));
+    // The ranges of blocks are looked up for who has no class: they know numbers of ports, no names.
+    let needed = names.length > 0 && peer.groups.size > 0;
+    for (const group of peer.groups) if (group.peer.kind === 'pods') needed = true;
+    if (!needed) return '';
     return names.length ? `${groups.join()} ${names.map(pair => pair.join('=')).join()}` : groups.join();
   }
 
