@@ -14,6 +14,7 @@ before(
     await cluster.apply(ns, [
       deployment('web', 'coxswain/echo:1', { replicas: 2, container: HTTP_READY }),
       service('web', 'web', { type: 'NodePort', ports: [{ port: 80 }] }),
+      pod('caller', 'busybox:1.35', { command: ['sleep', '3600'], spec: on('node-1') }),
       pod('ported', 'coxswain/echo:1', {
         spec: on('node-1'),
         container: {
@@ -30,7 +31,7 @@ before(
       service('gated', 'gated', { ports: [{ port: 80 }] }),
     ]);
     await cluster.readyPods(ns, 'app=web', 2);
-    await cluster.readyPod(ns, 'ported');
+    for (const name of ['caller', 'ported']) await cluster.readyPod(ns, name);
   },
   { timeout: 150_000 },
 );
