@@ -8,13 +8,12 @@
  * Debian has; what is downloaded is said and kept in `.cache/packages`.
  */
 
-import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { fetchPackages, readPackages } from './debian.ts';
-import { tarOf } from './file-tree.ts';
-import { BASE_PACKAGES, baseLayer, ENV, RECIPES, type Recipe } from './recipes.ts';
+import { dockerArchive, sha256 } from './archive.ts';
+import { fetchPackages } from './debian.ts';
+import { BASE_PACKAGES, RECIPES } from './recipes.ts';
 
 const root = join(import.meta.dirname, '..', '..');
 const { values, positionals } = parseArgs({
@@ -26,10 +25,7 @@ const { values, positionals } = parseArgs({
 });
 const out = values.out;
 const cache = join(root, '.cache', 'packages');
-const ARCHITECTURES: Readonly<Record<string, string>> = { x64: 'amd64', arm64: 'arm64' };
-
 const say = (line: string): void => console.log(line);
-const sha256 = (data: Buffer | string): string => createHash('sha256').update(data).digest('hex');
 const fileName = (tag: string): string => `${tag.replace(/[/:]/g, '-')}.tar`;
 
 // The recipes and what applies them: a change of any of these files builds all images again.
@@ -40,35 +36,6 @@ const recipeKey = sha256(
     .map(name => sha256(readFileSync(join(import.meta.dirname, name))))
     .join(),
 );
-
-async function build(recipe: Recipe, packages: ReadonlyMap<string, string>): Promise<Buffer> {
-  const files = (names: readonly string[]) => readPackages(names.map(name => packages.get(name)!));
-  const layers = [await baseLayer(await files(BASE_PACKAGES)).toTar()];
-  if (recipe.layer) layers.push(await recipe.layer(await files(recipe.packages)).toTar());
-  const names = layers.map(sha256);
-  const config = Buffer.from(
-    JSON.stringify({
-      created: '1970-01-01T00:00:00Z',
-      architecture: ARCHITECTURES[process.arch],
-      os: 'linux',
-      config: { Env: ENV, ...recipe.config },
-      rootfs: { type: 'layers', diff_ids: names.map(name => `sha256:${name}`) },
-      history: names.map((_, index) => ({
-        created: '1970-01-01T00:00:00Z',
-        created_by: index === 0 ? 'busybox-static' : recipe.packages.join(' '),
-      })),
-    }),
-  );
-  const manifest = [
-    { Config: `${sha256(config)}.json`, RepoTags: [recipe.tag], Layers: names.map(name => `${name}/layer.tar`) },
-  ];
-  const file = (name: string, data: Buffer) => ({ name, type: 'file' as const, mode: 0o644, uid: 0, data });
-  return tarOf([
-    file('manifest.json', Buffer.from(JSON.stringify(manifest))),
-    file(manifest[0]!.Config, config),
-    ...layers.map((layer, index) => file(manifest[0]!.Layers[index]!, layer)),
-  ]);
-}
 
 const chosen =
   positionals.length === 0
@@ -97,7 +64,7 @@ if (stale.length > 0) {
   );
   for (const recipe of stale) {
     const path = join(out, fileName(recipe.tag));
-    const archive = await build(recipe, packages);
+    const archive = await dockerArchive(recipe, packages);
     writeFileSync(`${path}.part`, archive);
     renameSync(`${path}.part`, path);
     writeFileSync(join(out, `.${fileName(recipe.tag)}.key`), recipeKey);
