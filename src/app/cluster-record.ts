@@ -6,6 +6,7 @@
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { failure } from '../base/errors.ts';
+import type { KubeletConfiguration } from '../kubelet/configuration.ts';
 import type { ClusterRanges } from './cluster-ranges.ts';
 
 export const DATA_ROOT = '/var/lib/coxswain';
@@ -34,6 +35,8 @@ export interface ClusterRecord {
   readonly ranges: ClusterRanges;
   readonly nodes: readonly NodeRecord[];
   readonly server?: ProcessIdentity;
+  /** What its kubelets do otherwise than by default. */
+  readonly kubelet?: Partial<KubeletConfiguration>;
 }
 
 export const runDir = (name: string): string => join(RUN_ROOT, name);

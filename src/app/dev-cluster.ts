@@ -3,11 +3,12 @@
  * crash left, and the promise that a failed or interrupted `up` leaves nothing behind that was not there before.
  */
 
-import { closeSync, mkdirSync } from 'node:fs';
+import { closeSync, mkdirSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { resolve } from 'node:path';
 import { systemClock } from '../base/clock.ts';
-import { failure } from '../base/errors.ts';
+import { failure, messageOf } from '../base/errors.ts';
+import { readConfigurationFile } from '../kubelet/configuration-file.ts';
 import { createNodeNamespace, createSwitch } from '../network/segment.ts';
 import { withLock } from './cluster-lock.ts';
 import {
@@ -52,6 +53,8 @@ export interface UpOptions {
   readonly apiPort?: number;
   readonly stateDir?: string;
   readonly ranges: RangeChoice;
+  /** Of a KubeletConfiguration for all nodes. */
+  readonly kubeletConfigPath?: string;
   readonly foreground: boolean;
   readonly say: Say;
 }
@@ -107,7 +110,10 @@ function describe(record: ClusterRecord, seconds: number, alreadyRunning: boolea
   };
 }
 
-function alreadyRunning(record: ClusterRecord, { nodes, apiPort, stateDir, ranges, say }: UpOptions): UpResult {
+function alreadyRunning(
+  record: ClusterRecord,
+  { nodes, apiPort, stateDir, ranges, kubeletConfigPath, say }: UpOptions,
+): UpResult {
   keepRanges(record, ranges);
   const differs = [
     nodes !== undefined && nodes !== record.nodes.length && `--nodes ${nodes} (it has ${record.nodes.length})`,
@@ -118,6 +124,7 @@ function alreadyRunning(record: ClusterRecord, { nodes, apiPort, stateDir, range
     stateDir !== undefined &&
       resolve(stateDir) !== record.stateDir &&
       `--state-dir ${stateDir} (it has ${record.stateDir})`,
+    kubeletConfigPath !== undefined && `--kubelet-config ${kubeletConfigPath}`,
   ].filter(Boolean);
   say(
     `Cluster "${record.name}" is already running at https://127.0.0.1:${record.apiPort} with ${record.nodes.length} node${record.nodes.length === 1 ? '' : 's'}.`,
@@ -127,6 +134,16 @@ function alreadyRunning(record: ClusterRecord, { nodes, apiPort, stateDir, range
       `Not applied to a running cluster: ${differs.join(', ')}. Stop it first: cox down --name ${record.name} --keep-data`,
     );
   return describe(record, 0, true);
+}
+
+function readKubeletConfiguration(path: string): NonNullable<ClusterRecord['kubelet']> {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw failure(400, 'BadRequest', `--kubelet-config: cannot read ${path}: ${messageOf(error)}`);
+  }
+  return readConfigurationFile(text, path);
 }
 
 async function start(
@@ -151,6 +168,7 @@ async function start(
     );
   const ranges = before ? keepRanges(before, options.ranges) : chooseRanges(options.ranges);
   checkCapacity(ranges, nodeCount);
+  const kubelet = options.kubeletConfigPath ? readKubeletConfiguration(options.kubeletConfigPath) : before?.kubelet;
   await tearDown(name);
 
   const apiPort = await chooseApiPort(options.apiPort ?? before?.apiPort ?? DEFAULT_API_PORT);
@@ -168,6 +186,7 @@ async function start(
     createdAt: before?.createdAt ?? new Date(systemClock.now()).toISOString(),
     ranges,
     nodes,
+    ...(kubelet === undefined ? {} : { kubelet }),
   };
   saveRecord(record);
 

@@ -76,7 +76,7 @@ export function agentConfig(record: ClusterRecord, node: NodeRecord, credentials
     dnsSocket: INHERITED_DESCRIPTOR,
     cgroupRoot: `${cgroupPath(record.name)}/${node.name}`,
     registryRelay: relayPath(runDir(record.name)),
-    kubelet: DEV_KUBELET,
+    kubelet: { ...DEV_KUBELET, ...record.kubelet },
   };
 }
 

@@ -1,27 +1,51 @@
 /**
  * What of the kubelet's behaviour can be set, in upstream's words (KubeletConfiguration), with its defaults. Invariant: what
- * `/configz` shows is what is done; a field that nothing follows is not here.
+ * `/configz` shows is what is done; a field that nothing follows is not here. How it is read from a file:
+ * `configuration-file.ts`.
  */
 
-export type EvictionSignal =
-  | 'memory.available'
-  | 'nodefs.available'
-  | 'nodefs.inodesFree'
-  | 'imagefs.available'
-  | 'imagefs.inodesFree'
-  | 'pid.available';
+import type { Taint } from '../api/core/v1.gen.ts';
+
+export const EVICTION_SIGNALS = [
+  'memory.available',
+  'nodefs.available',
+  'nodefs.inodesFree',
+  'imagefs.available',
+  'imagefs.inodesFree',
+  'pid.available',
+] as const;
+export type EvictionSignal = (typeof EVICTION_SIGNALS)[number];
+/** Signal to a quantity or a percentage of the capacity. */
+export type Thresholds = Readonly<Partial<Record<EvictionSignal, string>>>;
 
 export interface KubeletConfiguration {
-  /** Signal to a quantity or a percentage of the capacity. */
-  readonly evictionHard: Readonly<Partial<Record<EvictionSignal, string>>>;
+  readonly evictionHard: Thresholds;
+  readonly evictionSoft: Thresholds;
+  /** How long a soft threshold must have been crossed; one for each of `evictionSoft`. */
+  readonly evictionSoftGracePeriodSeconds: Readonly<Partial<Record<EvictionSignal, number>>>;
+  /** What a pod evicted by a soft threshold gets at most to end. */
+  readonly evictionMaxPodGracePeriod: number;
+  /** How far beyond its threshold a signal must come before nothing more is reclaimed for it. */
+  readonly evictionMinimumReclaim: Thresholds;
   readonly evictionPressureTransitionPeriodSeconds: number;
   readonly maxPods: number;
+  /** Processes and threads of one pod; -1 for no limit. */
+  readonly podPidsLimit: number;
   readonly systemReserved: Readonly<Record<string, string>>;
   readonly kubeReserved: Readonly<Record<string, string>>;
   /** Names, or patterns that end in `*`. */
   readonly allowedUnsafeSysctls: readonly string[];
   /** Folder of static pods' manifests. */
   readonly staticPodPath?: string;
+  readonly containerLogMaxBytes: number;
+  /** The one that is written and those before it. */
+  readonly containerLogMaxFiles: number;
+  /** Longest pause before a crashed container runs again. */
+  readonly crashLoopBackOffSecondsMax: number;
+  /** A pod that names no seccomp profile gets the runtime's default one. */
+  readonly seccompDefault: boolean;
+  /** Set when the node is made. */
+  readonly registerWithTaints: readonly Taint[];
 }
 
 export const CONFIGURATION_DEFAULT: KubeletConfiguration = {
@@ -32,11 +56,21 @@ export const CONFIGURATION_DEFAULT: KubeletConfiguration = {
     'imagefs.available': '15%',
     'imagefs.inodesFree': '5%',
   },
+  evictionSoft: {},
+  evictionSoftGracePeriodSeconds: {},
+  evictionMaxPodGracePeriod: 0,
+  evictionMinimumReclaim: {},
   evictionPressureTransitionPeriodSeconds: 300,
   maxPods: 110,
+  podPidsLimit: -1,
   systemReserved: {},
   kubeReserved: {},
   allowedUnsafeSysctls: [],
+  containerLogMaxBytes: 10 * 1024 * 1024,
+  containerLogMaxFiles: 5,
+  crashLoopBackOffSecondsMax: 300,
+  seccompDefault: false,
+  registerWithTaints: [],
 };
 
 /** As upstream's `/configz` spells it. */
@@ -49,16 +83,30 @@ export function configzOf(
     readonly clusterDNS: readonly string[];
   },
 ): object {
-  const { evictionPressureTransitionPeriodSeconds, ...rest } = configuration;
+  const {
+    evictionPressureTransitionPeriodSeconds,
+    evictionSoftGracePeriodSeconds,
+    containerLogMaxBytes,
+    crashLoopBackOffSecondsMax,
+    ...rest
+  } = configuration;
+  const seconds = (of: Readonly<Record<string, number>>) =>
+    Object.fromEntries(Object.entries(of).map(([name, value]) => [name, `${value}s`]));
   return {
     kind: 'KubeletConfiguration',
     apiVersion: 'kubelet.config.k8s.io/v1beta1',
     ...node,
     ...rest,
+    evictionSoftGracePeriod: seconds(evictionSoftGracePeriodSeconds),
     evictionPressureTransitionPeriod: `${evictionPressureTransitionPeriodSeconds}s`,
+    containerLogMaxSize: String(containerLogMaxBytes),
+    crashLoopBackOff: { maxContainerRestartPeriod: `${crashLoopBackOffSecondsMax}s` },
     cgroupsPerQOS: true,
     enforceNodeAllocatable: ['pods'],
     cgroupDriver: 'cgroupfs',
     protectKernelDefaults: false,
+    cpuManagerPolicy: 'none',
+    memoryManagerPolicy: 'None',
+    topologyManagerPolicy: 'none',
   };
 }

@@ -3,10 +3,10 @@
  * over where this one stopped. It talks to the API server only through the transport, to the network only through PodNetwork.
  */
 
-import { mkdirSync, statfsSync } from 'node:fs';
+import { mkdirSync, statfsSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import type { Pod, Service, Taint } from '../api/core/v1.gen.ts';
+import type { Node, Pod, Service, Taint } from '../api/core/v1.gen.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { KUBELET_PORT } from '../base/cluster-defaults.ts';
 import { messageOf } from '../base/errors.ts';
@@ -14,7 +14,7 @@ import { createLogger, type Logger } from '../base/log.ts';
 import { type Random, systemRandom } from '../base/random.ts';
 import { ApiEventRecorder } from '../client/event-recorder.ts';
 import type { InformerFactory } from '../client/informer.ts';
-import { PODS, SERVICES } from '../client/resources.ts';
+import { NODES, PODS, SERVICES } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { CgroupTree } from '../sys/cgroup.ts';
 import { CONFIGURATION_DEFAULT, configzOf, type KubeletConfiguration } from './configuration.ts';
@@ -163,6 +163,7 @@ export class Kubelet {
         log,
       },
       node: { ...machine.resources, allowedUnsafeSysctls: configuration.allowedUnsafeSysctls },
+      configuration,
       services: () => services.values(),
       publishPorts: () => workers.publishPorts(),
       pressureRefusal: pod => evictor.refusal(pod),
@@ -173,6 +174,11 @@ export class Kubelet {
       sources: { rootDir, imageDir, cgroups, cgroup: `${cgroupRoot}/kubepods`, ...machine.enforced },
       configuration,
       pods: () => workers.evictable(),
+      reclaim: async signal => {
+        const isSameDisk = statSync(rootDir).dev === statSync(imageDir).dev;
+        if (signal.startsWith('nodefs') || (signal.startsWith('imagefs') && isSameDisk)) await workers.removeDead();
+        if (signal.startsWith('imagefs') || (signal.startsWith('nodefs') && isSameDisk)) await collection.freeUnused();
+      },
       changed: () => node.wake(),
       event: (reason, message) => node.event('Warning', reason, message),
       clock,
@@ -183,7 +189,7 @@ export class Kubelet {
       nodeIps,
       port,
       labels: this.#options.labels ?? {},
-      taints: this.#options.taints ?? [],
+      taints: [...configuration.registerWithTaints, ...(this.#options.taints ?? [])],
       transport,
       events: recorder,
       network,
@@ -191,11 +197,12 @@ export class Kubelet {
       machine,
       pressures: () => evictor.pressures,
       volumesInUse: () => staging.inUse,
+      nodes: informers.get<Node>(NODES, { fieldSelector: `metadata.name=${nodeName}` }),
       runtimeVersion: `${runtime.name}://${runtime.version}`,
       clock,
       log,
     });
-    const collection = new ImageCollection({
+    const collection: ImageCollection = new ImageCollection({
       store: images,
       records: nodeImages.records,
       folder: imageDir,

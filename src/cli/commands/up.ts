@@ -48,6 +48,11 @@ export const command: Command = {
       value: 'N',
       help: "prefix length of a node's share of --pod-cidr, likewise (default 24, IPv6 64)",
     },
+    'kubelet-config': {
+      type: 'string',
+      value: 'FILE',
+      help: 'a KubeletConfiguration for all nodes (default none, or as before)',
+    },
     foreground: { type: 'boolean', help: 'stay attached; Ctrl-C stops the cluster and keeps its data' },
   },
   examples: [
@@ -73,6 +78,7 @@ export const command: Command = {
         ...option('serviceCidr', 'service-cidr'),
         ...option('nodeMaskSize', 'node-cidr-mask-size'),
       },
+      ...option('kubeletConfigPath', 'kubelet-config'),
       foreground: options['foreground'] === true,
       say: line => void (json ? process.stderr : process.stdout).write(`${line}\n`),
     });

@@ -1,7 +1,8 @@
 /**
  * Keeps the node from running out of memory, disk or process ids: while one is short the node says so in its conditions, takes
- * no pod that would make it worse, and evicts one pod after the other until it is not. Invariant: a condition lasts at least
- * the transition period after its shortage; the next pod is chosen only when the one before has ended, or had its time.
+ * no pod that would make it worse, reclaims what nobody uses, and evicts one pod after the other until it is not. Invariant: a
+ * condition lasts at least the transition period after its shortage; a soft threshold evicts only when it was crossed for its
+ * whole grace period; the next pod is chosen only when the one before has ended, or had its time.
  */
 
 import type { Pod } from '../../api/core/v1.gen.ts';
@@ -10,15 +11,26 @@ import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { metrics } from '../../base/metrics.ts';
-import type { KubeletConfiguration } from '../configuration.ts';
+import type { EvictionSignal, KubeletConfiguration } from '../configuration.ts';
 import { allContainers, qosOf } from '../pods/resources.ts';
 import { isCritical, ranked } from './ranking.ts';
-import { amountText, observe, type Pressure, type Shortage, type SignalSources, shortages } from './signals.ts';
+import {
+  amountText,
+  observe,
+  type Pressure,
+  type Shortage,
+  type SignalSources,
+  shortages,
+  type Threshold,
+  thresholdsOf,
+} from './signals.ts';
 
 const LOOK_MS = 10_000;
 /** While something is short. */
 const LOOK_MS_SHORT = 1000;
 const CLEANUP_MS_MAX = 30_000;
+/** Who breaks a hard limit gets no more time. */
+const HARD_GRACE_SECONDS = 1;
 const MEMORY_PRESSURE_TAINT = 'node.kubernetes.io/memory-pressure';
 
 /** A pod of the node as the evictor sees it. */
@@ -29,14 +41,24 @@ export interface Evictable {
   containerMemory(): Promise<ReadonlyMap<string, number>>;
   processes(): number;
   diskBytes(): Promise<number>;
-  /** Resolves when nothing of it runs any more. */
-  evict(message: string): Promise<void>;
+  /** Resolves when nothing of it runs any more, at most so many seconds (or the pod's own, fewer) and a kill later. */
+  evict(message: string, graceSecondsMax: number): Promise<void>;
 }
 
 export interface EvictorOptions {
   readonly sources: SignalSources;
-  readonly configuration: Pick<KubeletConfiguration, 'evictionHard' | 'evictionPressureTransitionPeriodSeconds'>;
+  readonly configuration: Pick<
+    KubeletConfiguration,
+    | 'evictionHard'
+    | 'evictionSoft'
+    | 'evictionSoftGracePeriodSeconds'
+    | 'evictionMaxPodGracePeriod'
+    | 'evictionMinimumReclaim'
+    | 'evictionPressureTransitionPeriodSeconds'
+  >;
   pods(): readonly Evictable[];
+  /** Frees what no pod needs, where that helps the signal: dead containers, unused images. */
+  reclaim(signal: EvictionSignal): Promise<void>;
   /** The conditions have changed. */
   changed(): void;
   /** What is short on the node itself: told with the node's events. */
@@ -47,6 +69,9 @@ export interface EvictorOptions {
 
 export class Evictor {
   readonly #options: EvictorOptions;
+  readonly #thresholds: readonly Threshold[];
+  /** Since when each has been crossed without a pause. */
+  #crossedMs: ReadonlyMap<Threshold, number> = new Map();
   /** When each was last seen. */
   readonly #seenMs = new Map<Pressure, number>();
   #pressures: ReadonlySet<Pressure> = new Set();
@@ -56,6 +81,7 @@ export class Evictor {
 
   constructor(options: EvictorOptions) {
     this.#options = options;
+    this.#thresholds = thresholdsOf(options.configuration);
   }
 
   get pressures(): ReadonlySet<Pressure> {
@@ -85,24 +111,28 @@ export class Evictor {
 
   async #look(signal: AbortSignal): Promise<boolean> {
     const { sources, configuration, clock } = this.#options;
-    const short = shortages(observe(sources), configuration.evictionHard);
-    for (const { pressure } of short) this.#seenMs.set(pressure, clock.monotonic());
+    const nowMs = clock.monotonic();
+    const short = shortages(observe(sources), this.#thresholds, this.#crossedMs);
+    this.#crossedMs = new Map(short.map(({ of }) => [of, this.#crossedMs.get(of) ?? nowMs]));
+    for (const { pressure } of short) this.#seenMs.set(pressure, nowMs);
     const lastingMs = configuration.evictionPressureTransitionPeriodSeconds * 1000;
-    for (const [pressure, seenMs] of this.#seenMs)
-      if (clock.monotonic() - seenMs > lastingMs) this.#seenMs.delete(pressure);
+    for (const [pressure, seenMs] of this.#seenMs) if (nowMs - seenMs > lastingMs) this.#seenMs.delete(pressure);
     const now = new Set(this.#seenMs.keys());
     if (now.size !== this.#pressures.size || [...now].some(one => !this.#pressures.has(one))) {
       this.#pressures = now;
       this.#options.changed();
     }
-    if (short[0]) await this.#relieve(short[0], signal);
+    const due = short.find(({ of }) => nowMs - this.#crossedMs.get(of)! >= (of.graceMs ?? 0));
+    if (due) await this.#relieve(due, signal);
     return short.length > 0;
   }
 
   async #relieve(shortage: Shortage, signal: AbortSignal): Promise<void> {
-    const { clock, log, event, pods } = this.#options;
+    const { clock, log, event, pods, reclaim, sources, configuration } = this.#options;
     const { resource, available, threshold } = shortage;
     event('EvictionThresholdMet', `Attempting to reclaim ${resource}`);
+    await reclaim(shortage.signal);
+    if (!shortages(observe(sources), [shortage.of], new Set([shortage.of])).length) return;
     const candidates = await Promise.all(
       pods().map(async one => ({ one, pod: one.pod, used: await usedBy(one, shortage) })),
     );
@@ -113,7 +143,12 @@ export class Evictor {
       `available: ${amountText(available, resource)}. ${await largeContainers(first.one, shortage)}`;
     log.warn('evicting a pod', { pod: `${first.pod.metadata.namespace}/${first.pod.metadata.name}`, resource });
     this.#evictions.add(1, shortage.signal);
-    await Promise.race([first.one.evict(message), clock.sleep(CLEANUP_MS_MAX, signal)]);
+    const graceSeconds =
+      shortage.of.graceMs === undefined ? HARD_GRACE_SECONDS : configuration.evictionMaxPodGracePeriod;
+    await Promise.race([
+      first.one.evict(message, graceSeconds),
+      clock.sleep(CLEANUP_MS_MAX + graceSeconds * 1000, signal),
+    ]);
   }
 }
 

@@ -45,7 +45,12 @@ test('thresholds are quantities or percentages; memory is the most urgent', () =
       { signal: 'memory.available', available: 50 * MIB, capacity: 1000 * MIB },
       { signal: 'pid.available', available: 1, capacity: 100 },
     ],
-    { 'memory.available': '100Mi', 'nodefs.available': '10%', 'nodefs.inodesFree': '5%', 'imagefs.available': '15%' },
+    [
+      { signal: 'nodefs.available', text: '10%' },
+      { signal: 'imagefs.available', text: '15%' },
+      { signal: 'nodefs.inodesFree', text: '5%' },
+      { signal: 'memory.available', text: '100Mi' },
+    ],
   );
   assert.deepEqual(
     short.map(one => [one.signal, one.pressure, amountText(one.threshold, one.resource)]),
@@ -54,4 +59,13 @@ test('thresholds are quantities or percentages; memory is the most urgent', () =
       ['nodefs.available', 'DiskPressure', '10'],
     ],
   );
+});
+
+test('a threshold once crossed stays so until its minimum is reclaimed', () => {
+  const threshold = { signal: 'nodefs.available', text: '10%', reclaim: '5%' } as const;
+  const at = (available: number) => [{ signal: 'nodefs.available' as const, available, capacity: 100 }];
+  assert.equal(shortages(at(9), [threshold]).length, 1);
+  assert.equal(shortages(at(12), [threshold]).length, 0);
+  assert.equal(shortages(at(12), [threshold], new Set([threshold])).length, 1);
+  assert.equal(shortages(at(15), [threshold], new Set([threshold])).length, 0);
 });

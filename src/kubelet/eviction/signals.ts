@@ -18,10 +18,47 @@ export interface Observation {
   readonly available: number;
   readonly capacity: number;
 }
+/** A soft one counts only after its grace period. */
+export interface Threshold {
+  readonly signal: EvictionSignal;
+  /** A quantity, or a percentage of the capacity. */
+  readonly text: string;
+  /** Absent for a hard one. */
+  readonly graceMs?: number;
+  /** So much more than the threshold must be there before a shortage is over. */
+  readonly reclaim?: string;
+}
 export interface Shortage extends Observation {
+  readonly of: Threshold;
   readonly threshold: number;
   readonly resource: Resource;
   readonly pressure: Pressure;
+}
+
+export function thresholdsOf(
+  configuration: Pick<
+    KubeletConfiguration,
+    'evictionHard' | 'evictionSoft' | 'evictionSoftGracePeriodSeconds' | 'evictionMinimumReclaim'
+  >,
+): Threshold[] {
+  const { evictionHard, evictionSoft, evictionSoftGracePeriodSeconds, evictionMinimumReclaim } = configuration;
+  const reclaimOf = (signal: EvictionSignal) => {
+    const reclaim = evictionMinimumReclaim[signal];
+    return reclaim === undefined ? {} : { reclaim };
+  };
+  return [
+    ...(Object.entries(evictionHard) as [EvictionSignal, string][]).map(([signal, text]) => ({
+      signal,
+      text,
+      ...reclaimOf(signal),
+    })),
+    ...(Object.entries(evictionSoft) as [EvictionSignal, string][]).map(([signal, text]) => ({
+      signal,
+      text,
+      graceMs: (evictionSoftGracePeriodSeconds[signal] ?? 0) * 1000,
+      ...reclaimOf(signal),
+    })),
+  ];
 }
 
 const OF_SIGNAL: Readonly<Record<EvictionSignal, { resource: Resource; pressure: Pressure }>> = {
@@ -78,19 +115,23 @@ function processIds(): Observation {
   return { signal: 'pid.available', available: Math.max(0, capacity - used), capacity };
 }
 
-/** Those below their threshold, most urgent first. */
+/** Thresholds that are crossed, most urgent first; one that was crossed `before` stays so until its minimum is reclaimed. */
 export function shortages(
   observations: readonly Observation[],
-  thresholds: KubeletConfiguration['evictionHard'],
+  thresholds: readonly Threshold[],
+  before: { has(threshold: Threshold): boolean } = new Set(),
 ): Shortage[] {
-  return observations
-    .flatMap(observation => {
-      const text = thresholds[observation.signal];
-      const threshold = thresholdOf(text, observation.capacity);
-      // A file system without a count of inodes has no lack of them.
-      if (text === undefined || observation.capacity === 0 || observation.available >= threshold) return [];
-      return [{ ...observation, threshold, ...OF_SIGNAL[observation.signal] }];
-    })
+  return thresholds
+    .flatMap(of =>
+      observations.flatMap(observation => {
+        // A file system without a count of inodes has no lack of them.
+        if (of.signal !== observation.signal || observation.capacity === 0) return [];
+        const threshold = thresholdOf(of.text, observation.capacity);
+        const extra = before.has(of) ? thresholdOf(of.reclaim, observation.capacity) : 0;
+        if (observation.available >= threshold + extra) return [];
+        return [{ ...observation, of, threshold, ...OF_SIGNAL[observation.signal] }];
+      }),
+    )
     .sort((a, b) => ORDER.indexOf(a.resource) - ORDER.indexOf(b.resource));
 }
 

@@ -88,6 +88,11 @@ export class ImageCollection {
     records.retain(new Set(store.list().map(({ id }) => id)));
   }
 
+  /** Removes all that nothing uses and that have been here for the least age. */
+  async freeUnused(): Promise<void> {
+    const { collection } = await readImageSettings(this.#options.folder);
+    this.free(Number.POSITIVE_INFINITY, collection);
+  }
   /** Removes unused images until so many bytes are free, and says how many were freed. All unused: `Infinity`. */
   free(bytes: number, { ageMsMin }: Pick<CollectionPolicy, 'ageMsMin'>): number {
     const nowMs = this.#options.clock.monotonic();

@@ -9,6 +9,7 @@ import { type Clock, formatMicroTime, formatTime } from '../../base/clock.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { EventRecorder } from '../../client/event-recorder.ts';
+import type { Informer } from '../../client/informer.ts';
 import { LEASES, NODES } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
 import type { Pressure } from '../eviction/signals.ts';
@@ -32,6 +33,8 @@ export interface NodeStatusOptions {
   pressures(): ReadonlySet<Pressure>;
   /** Attachable volumes that are mounted, or about to be: nobody may detach them. */
   volumesInUse(): readonly string[];
+  /** This node only. */
+  readonly nodes: Informer<Node>;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -114,6 +117,10 @@ export class NodeStatusWriter {
   }
 
   async run(signal: AbortSignal): Promise<void> {
+    this.#options.nodes.onChange(({ object, old, deleted }) => {
+      if (signal.aborted || deleted || !old || object.spec?.unschedulable === old.spec?.unschedulable) return;
+      this.#tell(object.spec?.unschedulable ? 'NodeNotSchedulable' : 'NodeSchedulable');
+    });
     await this.#register(signal);
     if (signal.aborted) return;
     await Promise.all([this.#keepStatus(signal), this.#keepLease(signal)]);
@@ -266,13 +273,15 @@ export class NodeStatusWriter {
     }
   }
 
+  #tell(reason: string): void {
+    this.event('Normal', reason, `Node ${this.#options.nodeName} status is now: ${reason}`);
+  }
   #tellChanges(before: NodeStatus, after: NodeStatus): void {
-    const { nodeName } = this.#options;
-    const tell = (reason: string) => this.event('Normal', reason, `Node ${nodeName} status is now: ${reason}`);
-    if (isReady(before) !== isReady(after)) tell(isReady(after) ? 'NodeReady' : 'NodeNotReady');
+    if (isReady(before) !== isReady(after)) this.#tell(isReady(after) ? 'NodeReady' : 'NodeNotReady');
     for (const { type, status, reason } of after.conditions ?? []) {
       const former = before.conditions?.find(one => one.type === type);
-      if (type !== 'Ready' && former && former.status !== status) tell(EVENT_REASONS[reason ?? ''] ?? reason ?? type);
+      if (type !== 'Ready' && former && former.status !== status)
+        this.#tell(EVENT_REASONS[reason ?? ''] ?? reason ?? type);
     }
   }
 

@@ -41,7 +41,10 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
   const refusal = containerRefusal(pod, container);
   if (refusal) throw new Error(refusal);
   const user = processUser(pod, container, image);
-  const seccomp = seccompProfile(pod, container, context.paths.seccomp);
+  const seccomp = seccompProfile(pod, container, {
+    folder: context.paths.seccomp,
+    isDefault: context.configuration.seccompDefault,
+  });
   const addresses = { podIps, hostIps: context.nodeIps };
   const own = await containerEnvironment(pod, container, {
     references: context.references,

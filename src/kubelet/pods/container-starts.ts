@@ -58,7 +58,7 @@ export class ContainerStarts {
     this.#stops = stops;
     this.#resize = resize;
     this.#images = new ImagePresence(subject);
-    this.#backoff = new RestartBackoff(context.clock);
+    this.#backoff = new RestartBackoff(context.clock, context.configuration.crashLoopBackOffSecondsMax);
   }
   /** The pod ends: nothing more is fetched for it. */
   abort(): void {

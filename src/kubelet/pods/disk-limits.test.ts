@@ -57,6 +57,7 @@ test('a full log is moved away, pieces are compressed, only so many are kept', a
   const rotation = new LogRotation({
     clock,
     log: silentLogger,
+    filesMax: 5,
     bytesMax: 10,
     runtime: {
       async reopenLog(id) {

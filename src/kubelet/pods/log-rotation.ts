@@ -1,5 +1,5 @@
 /**
- * Keeps every container's log within ten megabytes and four older pieces, as upstream's kubelet by default: a full log gets
+ * Keeps every container's log within its size and number of pieces: a full log gets
  * the time as its suffix, the monitor opens a new one, and pieces before the last are compressed. Old pieces go first.
  */
 
@@ -13,9 +13,6 @@ import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { ContainerState, Runtime } from '../runtime.ts';
 
-const BYTES_MAX = 10 * 1024 * 1024;
-/** The one that is written and those before it. */
-const FILES_MAX = 5;
 const COMPRESSED = '.gz';
 const UNFINISHED = '.tmp';
 
@@ -24,17 +21,21 @@ export class LogRotation {
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #bytesMax: number;
+  readonly #filesMax: number;
 
   constructor(options: {
     readonly runtime: Pick<Runtime, 'reopenLog'>;
     readonly clock: Clock;
     readonly log: Logger;
-    readonly bytesMax?: number;
+    readonly bytesMax: number;
+    /** The one that is written and those before it. */
+    readonly filesMax: number;
   }) {
     this.#runtime = options.runtime;
     this.#clock = options.clock;
     this.#log = options.log;
-    this.#bytesMax = options.bytesMax ?? BYTES_MAX;
+    this.#bytesMax = options.bytesMax;
+    this.#filesMax = options.filesMax;
   }
 
   /** One look at all running containers. Failures are logged; the next look tries again. */
@@ -56,7 +57,7 @@ export class LogRotation {
     const whole = pieces.filter(name => !name.endsWith(UNFINISHED));
     for (const name of pieces) if (name.endsWith(UNFINISHED)) await rm(join(folder, name), { force: true });
     // Room for the piece that is made now.
-    for (const name of whole.splice(0, Math.max(0, whole.length - (FILES_MAX - 2))))
+    for (const name of whole.splice(0, Math.max(0, whole.length - (this.#filesMax - 2))))
       await rm(join(folder, name), { force: true });
     for (const name of whole) if (!name.endsWith(COMPRESSED)) await compress(join(folder, name));
     const stamp = formatTime(this.#clock.now()).replace(/[-:Z]/g, '').replace('T', '-');

@@ -31,7 +31,7 @@ const RESYNC_MS = 60_000;
 const SANDBOX_RETRY_MS = 1000;
 const NETWORK_RETRY_MS = 50;
 const NETWORK_PATIENCE_MS = 1000;
-/** Who breaks a limit gets no more time. */
+/** Who breaks a limit of its own gets no more time. */
 const EVICTION_SECONDS = 1;
 
 export class PodWorker {
@@ -45,6 +45,7 @@ export class PodWorker {
   readonly #uid: string;
   #isAdmitted: boolean | undefined;
   #ended: { reason: string; message: string } | undefined;
+  #evictionSecondsMax = EVICTION_SECONDS;
   #isOver = false;
   readonly #over = Promise.withResolvers<void>();
   #networkWaitMs = 0;
@@ -215,9 +216,17 @@ export class PodWorker {
   async diskBytes(): Promise<number> {
     return podDiskBytes(this.#subject.pod, await this.#diskUsers());
   }
+  /** Forgets the containers of a pod that is over, with their logs: nothing else of the pod is left on the disk. */
+  async removeDead(): Promise<void> {
+    if (!this.#isOver) return;
+    const { runtime } = this.#context;
+    for (const one of (await runtime.snapshot(this.#uid)).containers)
+      if (one.state === 'exited') await runtime.remove(one.id);
+  }
   /** Fails the pod for what it uses of the node. Resolves when nothing of it runs any more. */
-  async evict(message: string): Promise<void> {
+  async evict(message: string, graceSecondsMax = EVICTION_SECONDS): Promise<void> {
     if (!this.#isLeaving) {
+      this.#evictionSecondsMax = graceSecondsMax;
       this.#ended = { reason: 'Evicted', message };
       this.#subject.event('Warning', 'Evicted', message);
       this.wake();
@@ -322,7 +331,9 @@ export class PodWorker {
     };
     try {
       if (pod.spec.runtimeClassName) await checkRuntimeClass(pod.spec.runtimeClassName, this.#context.transport);
-      cgroups.create(cgroup, podLimits(this.#resize.grantedPod(pod)));
+      const { podPidsLimit } = this.#context.configuration;
+      const limits = podLimits(this.#resize.grantedPod(pod));
+      cgroups.create(cgroup, { ...limits, ...(podPidsLimit > 0 ? { pidsMax: podPidsLimit } : {}) });
       return await runtime.runSandbox({
         podUid: this.#uid,
         namespace: pod.metadata.namespace!,
@@ -348,7 +359,10 @@ export class PodWorker {
       return;
     }
     const grace = graceSecondsOf(this.#subject.pod);
-    await this.#stops.stopAll(state, this.#ended?.reason === 'Evicted' ? Math.min(EVICTION_SECONDS, grace) : grace);
+    await this.#stops.stopAll(
+      state,
+      this.#ended?.reason === 'Evicted' ? Math.min(this.#evictionSecondsMax, grace) : grace,
+    );
     for (const sandbox of state.sandboxes) await this.#context.runtime.stopSandbox(sandbox.id);
     await this.#publishPorts();
     this.#publish(await this.#context.runtime.snapshot(this.#uid), true);

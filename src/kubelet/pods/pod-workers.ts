@@ -40,7 +40,8 @@ export class PodWorkers {
     this.#onMirror = onMirror;
     this.#context = context;
     this.#pods = pods;
-    this.#rotation = new LogRotation(context);
+    const { containerLogMaxBytes: bytesMax, containerLogMaxFiles: filesMax } = context.configuration;
+    this.#rotation = new LogRotation({ ...context, bytesMax, filesMax });
   }
   get size(): number {
     return this.#workers.size;
@@ -76,9 +77,13 @@ export class PodWorkers {
           },
           processes: () => cgroups.taskCount(cgroup),
           diskBytes: () => worker.diskBytes(),
-          evict: message => worker.evict(message),
+          evict: (message, graceSecondsMax) => worker.evict(message, graceSecondsMax),
         };
       });
+  }
+  /** Frees what pods that are over keep for their logs. */
+  async removeDead(): Promise<void> {
+    for (const worker of [...this.#workers.values()]) await worker.removeDead();
   }
   wakeAll(): void {
     for (const worker of this.#workers.values()) worker.wake();

@@ -110,9 +110,19 @@ function flagsOf(mask: number): number[] {
 }
 
 /** Undefined for unconfined. Throws what becomes a CreateContainerConfigError. */
-export function seccompProfile(pod: Pod, container: Container, folder: string): object | undefined {
+export function seccompProfile(
+  pod: Pod,
+  container: Container,
+  {
+    folder,
+    isDefault,
+  }: { readonly folder: string /** Who names no profile gets the default one. */; readonly isDefault: boolean },
+): object | undefined {
   const own = container.securityContext ?? {};
-  const wish = own.seccompProfile ?? pod.spec.securityContext?.seccompProfile;
+  const wish =
+    own.seccompProfile ??
+    pod.spec.securityContext?.seccompProfile ??
+    (isDefault ? { type: 'RuntimeDefault', localhostProfile: '' } : undefined);
   if (!wish || own.privileged || wish.type === 'Unconfined') return undefined;
   if (wish.type === 'RuntimeDefault') return defaultProfile(own.capabilities?.add ?? []);
   const name = wish.localhostProfile ?? '';

@@ -109,6 +109,9 @@ function containerStatus(
   const known = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])].find(
     one => one.name === spec.name,
   );
+  // Its containers were removed to free the disk: what is known of them stays.
+  if (!latest && known?.state?.terminated && (pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed'))
+    return known;
   if (!latest) {
     const reason = wait ?? {
       reason:

@@ -1,0 +1,60 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { readConfigurationFile } from './configuration-file.ts';
+
+const read = (fields: string) =>
+  readConfigurationFile(`apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n${fields}`, 'k.yaml');
+
+test('what is set differs from the defaults', () => {
+  assert.deepEqual(read(''), {});
+  assert.deepEqual(
+    read(`maxPods: 250
+podPidsLimit: 100
+evictionHard: { memory.available: 200Mi, nodefs.available: 5% }
+evictionSoft: { memory.available: 400Mi }
+evictionSoftGracePeriod: { memory.available: 1m30s }
+evictionMaxPodGracePeriod: 60
+evictionMinimumReclaim: { nodefs.available: 1Gi }
+evictionPressureTransitionPeriod: 30s
+kubeReserved: { cpu: 100m, memory: 100Mi }
+containerLogMaxSize: 1Mi
+crashLoopBackOff: { maxContainerRestartPeriod: 20s }
+cgroupDriver: cgroupfs
+registerWithTaints: [{ key: a, value: b, effect: NoSchedule }]`),
+    {
+      maxPods: 250,
+      podPidsLimit: 100,
+      evictionHard: { 'memory.available': '200Mi', 'nodefs.available': '5%' },
+      evictionSoft: { 'memory.available': '400Mi' },
+      evictionSoftGracePeriodSeconds: { 'memory.available': 90 },
+      evictionMaxPodGracePeriod: 60,
+      evictionMinimumReclaim: { 'nodefs.available': '1Gi' },
+      evictionPressureTransitionPeriodSeconds: 30,
+      kubeReserved: { cpu: '100m', memory: '100Mi' },
+      containerLogMaxBytes: 1024 * 1024,
+      crashLoopBackOffSecondsMax: 20,
+      registerWithTaints: [{ key: 'a', value: 'b', effect: 'NoSchedule' }],
+    },
+  );
+});
+
+test('mistakes and what is not followed are refused, with their place', () => {
+  for (const [fields, what] of [
+    ['maxPod: 3', /k\.yaml: maxPod: unknown field "maxPod"/],
+    ['maxPods: many', /k\.yaml: maxPods: Invalid value: "many": must be a whole number/],
+    ['evictionHard: { memory.free: 1Mi }', /unknown eviction signal "memory.free"/],
+    ['evictionHard: { memory.available: -1Mi }', /evictionHard\[memory.available\]: Invalid value/],
+    ['evictionSoft: { memory.available: 1Gi }', /grace period must be specified for the soft eviction threshold/],
+    ['evictionSoftGracePeriod: { memory.available: 1m }', /there is no soft eviction threshold/],
+    ['topologyManagerPolicy: single-numa-node', /topologyManagerPolicy: is "none" here and cannot be/],
+    ['memoryManagerPolicy: Static', /memoryManagerPolicy: is "None" here and cannot be/],
+    ['clusterDNS: [10.0.0.10]', /clusterDNS: cannot be set here/],
+    ['podsPerCore: 5', /podsPerCore: this kubelet does not follow it yet/],
+    ['cpuManagerPolicy: static', /cpuManagerPolicy: is "none" here and cannot be "static"/],
+    ['kubeReserved: { disk: 1Gi }', /cannot reserve "disk"/],
+    ['crashLoopBackOff: { maxContainerRestartPeriod: 10m }', /between 1s and 300s/],
+    ['maxPods: 1\nmaxPods: 2', /k\.yaml: .*unique/],
+  ] as const)
+    assert.throws(() => read(fields), what, fields);
+  assert.throws(() => readConfigurationFile('maxPods: 3', 'k.yaml'), /must have apiVersion/);
+});
