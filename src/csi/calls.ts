@@ -11,7 +11,7 @@ export interface Call<Q extends object, R extends object> {
 export type Request<C> = C extends Call<infer Q, object> ? Message<Q> : never;
 export type Reply<C> = C extends Call<object, infer R> ? Message<R> : never;
 
-function call<Q extends object, R extends object>(
+export function call<Q extends object, R extends object>(
   path: string,
   request: { readonly fields: Q },
   reply: { readonly fields: R },

@@ -1,6 +1,7 @@
 /**
- * gRPC over HTTP/2 on unix sockets, unary calls only, which is all that CSI has: the client of one socket and a server. By
+ * gRPC over HTTP/2 on unix sockets, unary calls only, which is all that CSI and CRI need: the client of one socket and a server. By
  * `node:http2`, which the process has loaded anyway. Invariant: every call ends, by its reply, a GrpcError, or its deadline.
+ * CSI's calls are the default; another service brings a table of its own.
  */
 
 import { rmSync } from 'node:fs';
@@ -88,23 +89,27 @@ export interface CallOptions {
   readonly deadlineMs?: number;
 }
 
-export class GrpcClient {
+export type CallTable = Readonly<Record<string, Call<object, object>>>;
+
+export class GrpcClient<T extends CallTable = typeof CALLS> {
   readonly #socket: string;
+  readonly #calls: CallTable;
   #session: ClientHttp2Session | undefined;
 
-  constructor(socket: string) {
+  constructor(socket: string, calls?: T) {
     this.#socket = socket;
+    this.#calls = calls ?? CALLS;
   }
   get socket(): string {
     return this.#socket;
   }
 
-  call<N extends CallName>(
+  call<N extends keyof T & string>(
     name: N,
-    request: Partial<Request<(typeof CALLS)[N]>>,
+    request: Partial<Request<T[N]>>,
     options: CallOptions = {},
-  ): Promise<Reply<(typeof CALLS)[N]>> {
-    const { path, request: asked, reply } = CALLS[name] as Call<object, object>;
+  ): Promise<Reply<T[N]>> {
+    const { path, request: asked, reply } = this.#calls[name]!;
     const { signal, deadlineMs = DEADLINE_MS } = options;
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(new GrpcError(GRPC.CANCELLED, 'context canceled'));
@@ -144,7 +149,7 @@ export class GrpcClient {
         if (status !== '0') return end(new GrpcError(Number(status), description));
         end();
         try {
-          resolve(decode(reply, unframe(parts)) as Reply<(typeof CALLS)[N]>);
+          resolve(decode(reply, unframe(parts)) as Reply<T[N]>);
         } catch (error) {
           reject(error);
         }

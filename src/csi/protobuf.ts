@@ -105,6 +105,20 @@ export const integer = (number: number): Field<number> => ({
   write: (value, out) => out.varint(value),
   read: input => input.int(),
 });
+/** A moment in nanoseconds, as milliseconds. */
+export const moment = (number: number): Field<number> => ({
+  ...integer(number),
+  write: (value, out) => out.varint(BigInt(value) * 1_000_000n),
+  read: input => Number(BigInt.asIntN(64, input.varint()) / 1_000_000n),
+});
+export const bytes = (number: number): Field<Buffer> => ({
+  number,
+  wire: 2,
+  empty: () => Buffer.alloc(0),
+  isEmpty: value => value.length === 0,
+  write: (value, out) => out.bytes(value),
+  read: input => input.bytes(),
+});
 export const flag = (number: number): Field<boolean> => ({
   number,
   wire: 0,
