@@ -3,7 +3,7 @@ import { type ClientHttp2Session, connect, type IncomingHttpHeaders, type Outgoi
 import { request as httpsRequest } from 'node:https';
 import { after, before, test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
-import { encodeProtobuf } from '../api/protobuf.ts';
+import { encodeProtobuf } from '../api/protobuf/encoder.ts';
 import { openMemoryStore } from '../store/memory.ts';
 import { issueCertificate, issueKeyPair, newKey } from './certificates/certificate.ts';
 import type { ConnectContext, Credentials, UserInfo } from './request.ts';
@@ -205,10 +205,10 @@ test('Accept: tables, metadata only, yaml, nothing that is spoken', async () => 
   const yaml = await ask('GET', `${maps}/table`, { headers: { accept: 'application/yaml' } });
   assert.match(yaml.body.toString(), /^kind: ConfigMap$/m);
   const both = await ask('GET', `${maps}/table`, {
-    headers: { accept: 'application/vnd.kubernetes.protobuf,application/json' },
+    headers: { accept: 'application/vnd.kubernetes.protobuf;q=0.1,application/json' },
   });
   assert.equal(both.json.kind, 'ConfigMap');
-  const none = await ask('GET', `${maps}/table`, { headers: { accept: 'application/vnd.kubernetes.protobuf' } });
+  const none = await ask('GET', `${maps}/table`, { headers: { accept: 'application/xml' } });
   assert.equal(none.status, 406);
 });
 

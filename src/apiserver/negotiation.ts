@@ -1,90 +1,166 @@
 /**
- * What a client wants to read and what it sent, from Accept and Content-Type. Bodies are read as JSON, YAML and protobuf,
- * replies written as JSON and YAML: a client that accepts nothing else gets 406.
+ * What a client wants to read and what it sent, from Accept and Content-Type. Bodies and replies are JSON, YAML, the
+ * Kubernetes protobuf and CBOR: a client that accepts nothing else gets 406. Custom resources have no protobuf form, except
+ * as metadata; Tables have none.
  */
 
-import { decodeProtobuf, PROTOBUF } from '../api/protobuf.ts';
+import { decodeCbor } from '../api/cbor/decoder.ts';
+import { encodeCbor } from '../api/cbor/encoder.ts';
+import { decodeProtobuf } from '../api/protobuf/decoder.ts';
+import { encodeProtobuf, encodeWatchFrame } from '../api/protobuf/encoder.ts';
+import { PROTOBUF } from '../api/protobuf/wire.ts';
 import { badRequest, failure, messageOf } from '../base/errors.ts';
 
+const CBOR = 'application/cbor';
+
+export type Format = 'json' | 'yaml' | 'protobuf' | 'cbor';
+
 export interface Representation {
-  readonly format: 'json' | 'yaml';
+  readonly format: Format;
   /** Reply in another kind: a Table or only metadata. */
-  readonly as?:
-    | 'Table'
-    | 'PartialObjectMetadata'
-    | 'PartialObjectMetadataList'
-    | 'APIGroupDiscoveryList'
-    | 'APIGroupDiscoveryList-v2beta1';
-  /** Version of meta.k8s.io asked for. */
+  readonly as?: 'Table' | 'PartialObjectMetadata' | 'PartialObjectMetadataList' | 'APIGroupDiscoveryList';
+  /** Version of the group of `as` that was asked for. */
   readonly version: string;
 }
 
+/** Whether what is served has protobuf messages. */
+export type Serving = 'builtin' | 'custom';
+
+/** In the order in which upstream offers them: the first serves `*`/`*`. */
+const MEDIA_TYPES: Readonly<Record<Format, string>> = {
+  json: 'application/json',
+  yaml: 'application/yaml',
+  protobuf: PROTOBUF,
+  cbor: CBOR,
+};
+const FORMATS = Object.keys(MEDIA_TYPES) as Format[];
+const STREAM_TYPES: Readonly<Record<Format, string>> = {
+  json: 'application/json',
+  yaml: '',
+  protobuf: `${PROTOBUF};stream=watch`,
+  cbor: 'application/cbor-seq',
+};
+
 const JSON_PLAIN: Representation = { format: 'json', version: 'v1' };
 const KNOWN_MAX = 256;
-const known = new Map<string, Representation | undefined>();
+const known = {
+  builtin: new Map<string, Representation | undefined>(),
+  custom: new Map<string, Representation | undefined>(),
+};
 
 /** The best representation for an Accept header. Throws NotAcceptable. */
-export function negotiate(accept: string | undefined): Representation {
+export function negotiate(accept: string | undefined, serving: Serving = 'builtin'): Representation {
   if (!accept || accept === '*/*' || accept === 'application/json') return JSON_PLAIN;
-  if (!known.has(accept)) {
-    if (known.size >= KNOWN_MAX) known.clear();
-    known.set(accept, choose(accept));
-  }
-  const chosen = known.get(accept);
-  if (!chosen)
-    throw failure(
-      406,
-      'NotAcceptable',
-      'only the following media types are accepted: application/json, application/yaml, application/json;stream=watch',
-    );
+  const chosen = represented(accept, serving);
+  if (!chosen) throw notAcceptable(FORMATS.filter(format => format !== 'protobuf' || serving === 'builtin'));
   return chosen;
+}
+
+/** As `negotiate`, for a watch, which YAML has no form of. */
+export function negotiateWatch(accept: string | undefined, serving: Serving): Representation {
+  const offered = FORMATS.filter(format => STREAM_TYPES[format] && (format !== 'protobuf' || serving === 'builtin'));
+  const refused = () => notAcceptable(offered, ';stream=watch');
+  if (!accept) return JSON_PLAIN;
+  const chosen = represented(accept, serving);
+  if (!chosen || !STREAM_TYPES[chosen.format]) throw refused();
+  return chosen;
+}
+
+/** In which format a failure is told: JSON to whoever accepts nothing that there is. */
+export function formatOfFailure(accept: string | undefined): Format {
+  if (!accept || accept === 'application/json') return 'json';
+  return represented(accept, 'builtin')?.format ?? 'json';
+}
+
+export function mediaTypeOf({ format }: { readonly format: Format }): string {
+  return MEDIA_TYPES[format];
+}
+export function streamTypeOf({ format }: Representation): string {
+  return STREAM_TYPES[format];
+}
+
+function notAcceptable(formats: readonly Format[], suffix = ''): Error {
+  const types = formats.map(format => MEDIA_TYPES[format] + suffix).join(', ');
+  return failure(406, 'NotAcceptable', `only the following media types are accepted: ${types}`);
+}
+
+function represented(accept: string, serving: Serving): Representation | undefined {
+  const cached: Map<string, Representation | undefined> = known[serving];
+  if (!cached.has(accept)) {
+    if (cached.size >= KNOWN_MAX) cached.clear();
+    cached.set(accept, choose(accept, serving));
+  }
+  return cached.get(accept);
 }
 
 interface Clause {
   readonly type: string;
+  readonly subtype: string;
   readonly parameters: ReadonlyMap<string, string>;
 }
 
-function choose(accept: string): Representation | undefined {
+function choose(accept: string, serving: Serving): Representation | undefined {
   const clauses: (Clause & { quality: number })[] = accept.split(',').map(text => {
-    const [type = '', ...rest] = text.split(';').map(part => part.trim());
+    const [media = '', ...rest] = text.split(';').map(part => part.trim());
+    const [type = '', subtype = ''] = media.toLowerCase().split('/', 2);
     const parameters = new Map(rest.map(part => part.split('=', 2) as [string, string]));
-    return { type: type.toLowerCase(), parameters, quality: Number(parameters.get('q') ?? 1) };
+    const quality = Number(parameters.get('q') ?? 1);
+    return { type, subtype, parameters, quality: Number.isNaN(quality) ? 1 : quality };
   });
-  clauses.sort((a, b) => b.quality - a.quality);
-  for (const clause of clauses) {
-    const found = represent(clause);
-    if (found) return found;
-  }
+  const generality = ({ type, subtype }: Clause) => Number(type === '*') + Number(subtype === '*');
+  clauses.sort((a, b) => b.quality - a.quality || generality(a) - generality(b));
+  for (const clause of clauses)
+    for (const format of FORMATS) {
+      if (!accepts(clause, format)) continue;
+      const found = represent(clause, format, serving);
+      if (found) return found;
+    }
   return undefined;
 }
 
-function represent({ type, parameters }: Clause): Representation | undefined {
-  const format =
-    type === 'application/yaml'
-      ? 'yaml'
-      : ['application/json', '*/*', 'application/*'].includes(type)
-        ? 'json'
-        : undefined;
-  if (!format) return undefined;
+function accepts({ type, subtype }: Clause, format: Format): boolean {
+  if (type === '*') return subtype === '*';
+  return type === 'application' && (subtype === '*' || `application/${subtype}` === MEDIA_TYPES[format]);
+}
+
+function represent({ parameters }: Clause, format: Format, serving: Serving): Representation | undefined {
+  const stream = parameters.get('stream');
+  if (stream !== undefined && stream !== 'watch') return undefined;
   const as = parameters.get('as');
-  if (!as) return { format, version: 'v1' };
+  const isProtobuf = format === 'protobuf';
+  if (!as) return isProtobuf && serving === 'custom' ? undefined : { format, version: 'v1' };
   const group = parameters.get('g');
   const version = parameters.get('v') ?? '';
-  if (group === 'meta.k8s.io' && (version === 'v1' || version === 'v1beta1'))
-    if (as === 'Table' || as === 'PartialObjectMetadata' || as === 'PartialObjectMetadataList')
-      return { format, as, version };
+  if (group === 'meta.k8s.io' && (version === 'v1' || version === 'v1beta1')) {
+    if (as === 'Table') return isProtobuf ? undefined : { format, as, version };
+    if (as === 'PartialObjectMetadata' || as === 'PartialObjectMetadataList') return { format, as, version };
+  }
   if (group === 'apidiscovery.k8s.io' && as === 'APIGroupDiscoveryList' && version === 'v2')
     return { format, as, version };
   return undefined;
 }
 
 /** Bytes of a value in the format. The YAML library is loaded when first needed. */
-export function encodeBody(value: unknown, format: 'json' | 'yaml'): Buffer | Promise<Buffer> {
-  if (format === 'json') return Buffer.from(JSON.stringify(value));
-  return import('yaml').then(({ stringify }) =>
-    Buffer.from(stringify(value, { version: '1.1', aliasDuplicateObjects: false, lineWidth: 0 })),
-  );
+export function encodeBody(value: unknown, format: Format): Buffer | Promise<Buffer> {
+  switch (format) {
+    case 'json':
+      return Buffer.from(JSON.stringify(value));
+    case 'protobuf':
+      return encodeProtobuf(value as { kind: string });
+    case 'cbor':
+      return encodeCbor(value);
+    default:
+      return import('yaml').then(({ stringify }) =>
+        Buffer.from(stringify(value, { version: '1.1', aliasDuplicateObjects: false, lineWidth: 0 })),
+      );
+  }
+}
+
+/** One event of a watch in a format that has a stream. */
+export function encodeEvent(type: string, object: unknown, format: Format): Buffer {
+  if (format === 'protobuf') return encodeWatchFrame(type, object as { kind: string });
+  if (format === 'cbor') return encodeCbor({ type, object });
+  return Buffer.from(`{"type":"${type}","object":${JSON.stringify(object)}}\n`);
 }
 
 export interface Body {
@@ -108,6 +184,7 @@ export function decodeBody(
       `the body of the request was in an unknown format - accepted media types include: ${accepted.join(', ')}`,
     );
   if (type === PROTOBUF) return { value: decodeProtobuf(bytes) };
+  if (type === CBOR) return { value: decodeCbor(bytes) };
   const text = bytes.toString();
   if (type.endsWith('yaml')) {
     // Clients send JSON as YAML, which it nearly always is, and reading it as JSON is a hundred times faster.
@@ -138,4 +215,5 @@ function jsonOf(text: string): unknown {
   }
 }
 
-export const OBJECT_TYPES = ['application/json', 'application/yaml', PROTOBUF];
+export const OBJECT_TYPES = FORMATS.map(format => MEDIA_TYPES[format]);
+export const CUSTOM_OBJECT_TYPES = OBJECT_TYPES.filter(type => type !== PROTOBUF);

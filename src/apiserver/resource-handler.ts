@@ -9,6 +9,7 @@ import type { Clock } from '../base/clock.ts';
 import { badRequest, failure, fieldErrors, invalid, type Status } from '../base/errors.ts';
 import type { PatchType } from '../client/transport.ts';
 import { fieldManagerProblem, managerOf } from './apply/managers.ts';
+import type { Trail } from './audit/trail.ts';
 import { joinBytes } from './cache.ts';
 import type { Deletion } from './deletion.ts';
 import { type Dispatcher, isShownAsStored, outcomeObject, type Selectors, shownObject } from './dispatcher.ts';
@@ -16,7 +17,18 @@ import { Entry } from './entry.ts';
 import type { Routed } from './http-handler.ts';
 import { isStatus } from './in-process-transport.ts';
 import type { ListQuery, ListResult } from './list.ts';
-import { type Body, decodeBody, encodeBody, negotiate, OBJECT_TYPES, type Representation } from './negotiation.ts';
+import {
+  type Body,
+  CUSTOM_OBJECT_TYPES,
+  decodeBody,
+  encodeBody,
+  mediaTypeOf,
+  negotiate,
+  negotiateWatch,
+  OBJECT_TYPES,
+  type Representation,
+  type Serving,
+} from './negotiation.ts';
 import type { Operation, Outcome } from './registry.ts';
 import { finish, finishLarge, type ReplyContext, text, warn } from './reply.ts';
 import type { ConnectContext, ConnectHandler, RequestAttributes } from './request.ts';
@@ -30,7 +42,6 @@ const PATCH_TYPES: readonly PatchType[] = [
   'application/strategic-merge-patch+json',
   'application/apply-patch+yaml',
 ];
-const DELETE_TYPES = OBJECT_TYPES;
 const JSON_HEADERS = { 'content-type': 'application/json' };
 
 export interface ResourceHandlerOptions {
@@ -69,11 +80,14 @@ export class ResourceHandler {
         served,
         query,
         userAgent: context.exchange.headers['user-agent'],
+        trail: context.trail,
       }),
     };
     if (served.kind?.deprecation) warn(context, served.kind.deprecation);
     const connect = this.connectHandler(attributes);
     if (connect) return this.#connect(connect, request);
+    // Who cannot read the answer must not have changed anything.
+    if (attributes.verb !== 'watch') negotiate(context.exchange.headers.accept, servingOf(request.operation));
     switch (attributes.verb) {
       case 'get':
         return this.#get(request);
@@ -111,18 +125,19 @@ export class ResourceHandler {
     attributes: RequestAttributes,
     query: URLSearchParams,
     warnings: (message: string) => void,
+    trail?: Trail,
   ): Promise<void> {
     const served = this.#options.table.find(attributes.group, attributes.version, attributes.resource);
     if (!served) throw failure(404, 'NotFound', 'the server could not find the requested resource');
     await this.#options.dispatcher.registry.admit(
-      operationOf(warnings, { attributes, served, query }),
+      operationOf(warnings, { attributes, served, query, trail }),
       'CONNECT',
       undefined,
     );
   }
 
   async #connect(handler: ConnectHandler, { context, query, routed, operation }: Request): Promise<void> {
-    await this.admitConnect(operation.attributes, query, operation.warn);
+    await this.admitConnect(operation.attributes, query, operation.warn, context.trail);
     const raw = context.exchange.raw();
     const connection: ConnectContext = {
       attributes: operation.attributes,
@@ -131,6 +146,7 @@ export class ResourceHandler {
       ...raw,
     };
     context.code = 200;
+    context.trail?.started(200);
     await handler.handle(connection);
   }
 
@@ -147,7 +163,7 @@ export class ResourceHandler {
   }
 
   async #watch({ context, operation, query }: Request): Promise<void> {
-    const wanted = negotiate(context.exchange.headers.accept);
+    const wanted = negotiateWatch(context.exchange.headers.accept, servingOf(operation));
     const initial = query.get('sendInitialEvents');
     await serveWatch(context, {
       served: operation.served,
@@ -189,9 +205,10 @@ export class ResourceHandler {
   }
 
   async #patch(request: Request): Promise<void> {
-    const { exchange } = request.context;
+    const { exchange, trail } = request.context;
     const bytes = await exchange.body();
     const body = await decodeBody(bytes, exchange.headers['content-type'] ?? 'none', PATCH_TYPES);
+    trail?.requested(body.value);
     const type = exchange.headers['content-type']!.split(';', 1)[0]!.trim() as PatchType;
     const { operation, query } = request;
     if (type !== 'application/apply-patch+yaml') {
@@ -230,19 +247,31 @@ export class ResourceHandler {
     await this.#sendList(request, result);
   }
 
-  #body({ context: { exchange } }: Request): Body | Promise<Body> {
+  #body(request: Request): Body | Promise<Body> {
+    const { trail } = request.context;
+    const found = this.#decoded(request);
+    if (!trail) return found;
+    const noted = (body: Body) => {
+      trail.requested(body.value);
+      return body;
+    };
+    return found instanceof Promise ? found.then(noted) : noted(found);
+  }
+  #decoded({ context: { exchange }, operation }: Request): Body | Promise<Body> {
     const type = exchange.headers['content-type'];
+    const accepted = servingOf(operation) === 'custom' ? CUSTOM_OBJECT_TYPES : OBJECT_TYPES;
     const bytes = exchange.body();
-    if (bytes instanceof Promise) return bytes.then(all => decodeBody(all, type, OBJECT_TYPES));
-    return decodeBody(bytes, type, OBJECT_TYPES);
+    if (bytes instanceof Promise) return bytes.then(all => decodeBody(all, type, accepted));
+    return decodeBody(bytes, type, accepted);
   }
 
   // Options come in the body; in its absence in the query.
-  async #deletion({ context: { exchange }, query }: Request): Promise<Deletion> {
+  async #deletion({ context: { exchange, trail }, query }: Request): Promise<Deletion> {
     const bytes = await exchange.body();
     if (bytes.length > 0) {
-      const { value } = await decodeBody(bytes, exchange.headers['content-type'], DELETE_TYPES);
+      const { value } = await decodeBody(bytes, exchange.headers['content-type'], OBJECT_TYPES);
       if (typeof value !== 'object' || value === null) throw badRequest('DeleteOptions is not an object');
+      trail?.requested(value);
       return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== null)) as Deletion;
     }
     const grace = numberOf(query, 'gracePeriodSeconds');
@@ -258,7 +287,8 @@ export class ResourceHandler {
   #send(request: Request, status: number, outcome: Outcome): void | Promise<void> {
     const { context, operation, query } = request;
     const { served } = operation;
-    const wanted = negotiate(context.exchange.headers.accept);
+    context.trail?.answered(() => outcomeObject(served, outcome));
+    const wanted = negotiate(context.exchange.headers.accept, servingOf(operation));
     if (!wanted.as && wanted.format === 'json' && outcome instanceof Entry && isShownAsStored(served, outcome))
       return finish(context, status, { 'content-type': 'application/json' }, outcome.parts);
     const object = outcomeObject(served, outcome);
@@ -284,13 +314,14 @@ export class ResourceHandler {
     const { context, operation, query } = request;
     const { served } = operation;
     const { info } = served;
-    const wanted = negotiate(context.exchange.headers.accept);
+    const wanted = negotiate(context.exchange.headers.accept, servingOf(operation));
     const metadata: ListMeta = {
       resourceVersion: String(result.revision),
       ...(result.continue ? { continue: result.continue } : {}),
       ...(result.remaining === undefined ? {} : { remainingItemCount: result.remaining }),
     };
     const head = { kind: info.listKind, apiVersion: apiVersionOf(info), metadata };
+    context.trail?.answered(() => ({ ...head, items: result.entries.map(entry => shownObject(served, entry.object)) }));
     if (!wanted.as && wanted.format === 'json') {
       if (!result.entries.every(entry => isShownAsStored(served, entry))) {
         const items = result.entries.map(entry => shownObject(served, entry.object));
@@ -317,13 +348,17 @@ export class ResourceHandler {
     await this.#sendValue(request, 200, value);
   }
 
-  async #sendValue({ context }: Request, status: number, value: unknown): Promise<void> {
-    const { format } = negotiate(context.exchange.headers.accept);
+  async #sendValue({ context, operation }: Request, status: number, value: unknown): Promise<void> {
+    const { format } = negotiate(context.exchange.headers.accept, servingOf(operation));
     const encoded = encodeBody(value, format);
-    await finishLarge(context, status, { 'content-type': `application/${format}` }, [
+    await finishLarge(context, status, { 'content-type': mediaTypeOf({ format }) }, [
       encoded instanceof Promise ? await encoded : encoded,
     ]);
   }
+}
+
+function servingOf({ served, attributes }: Operation): Serving {
+  return served.custom && attributes.subresource !== 'scale' ? 'custom' : 'builtin';
 }
 
 function listValue(
@@ -368,9 +403,10 @@ function operationOf(
     served: Served;
     query: URLSearchParams;
     userAgent?: string | undefined;
+    trail: Trail | undefined;
   },
 ): Operation {
-  const { query } = request;
+  const { query, trail } = request;
   if (query === NO_QUERY)
     return {
       attributes: request.attributes,
@@ -379,6 +415,7 @@ function operationOf(
       dryRun: false,
       fieldValidation: 'Warn',
       warn: warnings,
+      ...(trail ? { trail } : {}),
     };
   const dryRun = query.getAll('dryRun');
   if (dryRun.some(value => value !== 'All'))
@@ -411,6 +448,7 @@ function operationOf(
     dryRun: dryRun.length > 0,
     fieldValidation: (asked || 'Warn') as FieldValidation,
     warn: warnings,
+    ...(trail ? { trail } : {}),
   };
 }
 

@@ -1,15 +1,14 @@
 /**
- * A watch as an HTTP reply: one JSON document a line, in the form the client asked for. A change is encoded once for all
+ * A watch as an HTTP reply: one document an event, in the format and form the client asked for. A change is encoded once for all
  * watchers that want the same form. A client that does not read holds back only its own cursor.
  */
 
 import type { KubeObject } from '../api/meta.ts';
 import type { Clock } from '../base/clock.ts';
-import { failure } from '../base/errors.ts';
 import type { CacheEvent } from './cache.ts';
 import { isShownAsStored, shownObject } from './dispatcher.ts';
 import type { Entry } from './entry.ts';
-import type { Representation } from './negotiation.ts';
+import { encodeEvent, type Representation, streamTypeOf } from './negotiation.ts';
 import { begin, type ReplyContext } from './reply.ts';
 import { apiVersionOf, type Served } from './resource-table.ts';
 import { type IncludeObject, partialOf, tableOf } from './table.ts';
@@ -29,8 +28,6 @@ export interface WatchStream {
 
 export async function serveWatch(context: ReplyContext, stream: WatchStream): Promise<void> {
   const { exchange } = context;
-  if (stream.wanted.format !== 'json')
-    throw failure(406, 'NotAcceptable', 'only the following media types are accepted: application/json;stream=watch');
   const ended = new AbortController();
   const abort = () => ended.abort();
   if (exchange.signal.aborted) return;
@@ -43,7 +40,7 @@ export async function serveWatch(context: ReplyContext, stream: WatchStream): Pr
     // A query that is refused must be a Status, so headers wait until the watch had its first turn.
     let next = events.next();
     await Promise.race([next, new Promise(resolve => setImmediate(resolve))]);
-    begin(context, 200, { 'content-type': 'application/json' });
+    begin(context, 200, { 'content-type': streamTypeOf(stream.wanted) });
     for (;;) {
       const { done, value } = await next;
       if (done) break;
@@ -68,14 +65,15 @@ class EventEncoder {
   constructor(stream: WatchStream) {
     this.#stream = stream;
     const { wanted, served, includeObject } = stream;
-    this.#form = `${apiVersionOf(served.info)} ${wanted.as ?? ''} ${wanted.version} ${wanted.as === 'Table' ? includeObject : ''}`;
+    this.#form = `${wanted.format} ${apiVersionOf(served.info)} ${wanted.as ?? ''} ${wanted.version} ${wanted.as === 'Table' ? includeObject : ''}`;
   }
 
   encode(seen: Seen): Buffer {
     const { served } = this.#stream;
+    const { wanted } = this.#stream;
+    const line = (type: string, object: unknown) => encodeEvent(type, object, wanted.format);
     if (seen.type === 'ERROR') return line('ERROR', seen.status);
     if (seen.type === 'BOOKMARK') return line('BOOKMARK', this.#bookmark(seen));
-    const { wanted } = this.#stream;
     if (wanted.as === 'Table') {
       const first = !this.#columnsSent;
       this.#columnsSent = true;
@@ -84,7 +82,8 @@ class EventEncoder {
     }
     return this.#shared(seen.source, seen.type, () => {
       if (wanted.as) return line(seen.type, partialOf(shownObject(served, seen.entry.object), wanted.version));
-      if (!isShownAsStored(served, seen.entry)) return line(seen.type, shownObject(served, seen.entry.object));
+      if (wanted.format !== 'json' || !isShownAsStored(served, seen.entry))
+        return line(seen.type, shownObject(served, seen.entry.object));
       return lineOfBytes(seen.type, seen.entry);
     });
   }
@@ -117,10 +116,6 @@ class EventEncoder {
       withColumns,
     });
   }
-}
-
-function line(type: string, object: unknown): Buffer {
-  return Buffer.from(`{"type":"${type}","object":${JSON.stringify(object)}}\n`);
 }
 
 function lineOfBytes(type: string, entry: Entry): Buffer {

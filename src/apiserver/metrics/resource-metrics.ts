@@ -13,7 +13,7 @@ import { badRequest, failure, messageOf, notFound } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { NODES, PODS } from '../../client/resources.ts';
 import type { OwnExtension } from '../aggregation/aggregator.ts';
-import { encodeBody, negotiate } from '../negotiation.ts';
+import { encodeBody, mediaTypeOf, negotiate } from '../negotiation.ts';
 import { finish, type ReplyContext } from '../reply.ts';
 import type { Reader } from '../request.ts';
 import { parsePath } from '../request-path.ts';
@@ -66,9 +66,9 @@ export class ResourceMetrics implements OwnExtension {
     const [path = '', search] = exchange.url.split('?', 2);
     const query = new URLSearchParams(search);
     const asked = parsePath(exchange.method, path, query);
-    const { format, as } = negotiate(exchange.headers.accept);
+    const { format, as } = negotiate(exchange.headers.accept, 'custom');
     const reply = async (value: unknown) =>
-      finish(context, 200, { 'content-type': `application/${format}` }, await encodeBody(value, format));
+      finish(context, 200, { 'content-type': mediaTypeOf({ format }) }, await encodeBody(value, format));
     if (!asked.resource) return reply(RESOURCE_LIST);
     if (!['nodes', 'pods'].includes(asked.resource) || asked.subresource)
       throw failure(404, 'NotFound', 'the server could not find the requested resource');

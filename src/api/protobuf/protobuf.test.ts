@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { decodeProtobuf, encodeProtobuf } from './protobuf.ts';
+import { decodeProtobuf } from './decoder.ts';
+import { encodeProtobuf } from './encoder.ts';
 
 const deployment = {
   apiVersion: 'apps/v1',
