@@ -54,14 +54,14 @@ export class Pattern {
 const tooSlow = (source: string): ApiError =>
   failure(422, 'Invalid', `the pattern ${JSON.stringify(source)} takes too long on this text`);
 
-/** Go's syntax where it differs from JavaScript's: `(?i)` at the beginning, `(?P<name>…)`, `\A`, `\z`, POSIX classes. */
+/** Go's syntax where it differs from JavaScript's: `(?i)` at the beginning, also after a `^` (which `i` and `s` leave as it is), `(?P<name>…)`, `\A`, `\z`, POSIX classes. */
 function translated(pattern: string): { source: string; flags: string } {
   let flags = '';
   let source = pattern;
-  const leading = /^\(\?([imsU]+)\)/.exec(source);
+  const leading = /^\(\?([imsU]+)\)/.exec(source) ?? /^\^\(\?([isU]+)\)/.exec(source);
   if (leading) {
     for (const flag of leading[1]!) if (flag !== 'U' && !flags.includes(flag)) flags += flag;
-    source = source.slice(leading[0].length);
+    source = (source.startsWith('^') ? '^' : '') + source.slice(leading[0].length);
   }
   source = source
     .replaceAll('(?P<', '(?<')
