@@ -3,9 +3,10 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { call } from './calls.ts';
 import { GRPC, GrpcClient, GrpcError, isUncertain, serveGrpc } from './grpc.ts';
-import { CREATE_VOLUME, NODE_USAGE } from './messages.ts';
-import { decode, encode } from './protobuf.ts';
+import { CREATE_VOLUME, EMPTY, NODE_USAGE } from './messages.ts';
+import { decode, encode, repeated, schema, text } from './protobuf.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'cox-grpc-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -71,6 +72,47 @@ test('calls, errors, unknown methods, many at once, a server that comes back', a
   await assert.rejects(client.call('getPluginInfo', {}), /Unavailable/);
   server = await serveGrpc(socket, handlers);
   assert.equal((await client.call('getPluginInfo', {})).name, 'a');
+  client.close();
+  await server.close();
+});
+
+test('a stream of replies, until the server ends it, the reader leaves, or the server dies', async () => {
+  const socket = join(folder, 'stream.sock');
+  const calls = { list: call('/test.Streams/List', EMPTY, schema({ names: repeated(text(1)) })) } as const;
+  async function* list() {
+    for (const name of ['a', 'b']) yield { names: [name] };
+    await new Promise(() => {});
+  }
+  let server = await serveGrpc<typeof calls>(socket, { list }, calls);
+  const client = new GrpcClient(socket, calls);
+  const stop = new AbortController();
+  const seen: string[] = [];
+  for await (const { names } of client.stream('list', {}, stop.signal)) {
+    seen.push(...names);
+    if (seen.length === 2) stop.abort();
+  }
+  assert.deepEqual(seen, ['a', 'b']);
+  const cut = (async () => {
+    for await (const { names } of client.stream('list', {}, new AbortController().signal))
+      if (names[0] === 'b') void server.close();
+  })();
+  await assert.rejects(cut, /Unavailable/);
+  server = await serveGrpc<typeof calls>(
+    socket,
+    {
+      async *list() {
+        yield { names: [] };
+        throw new Error('no more');
+      },
+    },
+    calls,
+  );
+  await assert.rejects(
+    async () => {
+      for await (const _ of client.stream('list', {}, new AbortController().signal));
+    },
+    { message: 'rpc error: code = Internal desc = no more' },
+  );
   client.close();
   await server.close();
 });

@@ -1,13 +1,14 @@
 /**
- * gRPC over HTTP/2 on unix sockets, unary calls only, which is all that CSI and CRI need: the client of one socket and a server. By
- * `node:http2`, which the process has loaded anyway. Invariant: every call ends, by its reply, a GrpcError, or its deadline.
+ * gRPC over HTTP/2 on unix sockets: the client of one socket and a server; unary calls, and calls answered with a stream. By
+ * `node:http2`, which the process has loaded anyway. Invariant: every unary call ends, by its reply, a GrpcError, or its deadline;
+ * a stream ends with its signal.
  * CSI's calls are the default; another service brings a table of its own.
  */
 
 import { rmSync } from 'node:fs';
 import { type ClientHttp2Session, connect, createServer, type Http2Server, type ServerHttp2Stream } from 'node:http2';
 import { createConnection } from 'node:net';
-import { CALLS, type Call, type CallName, type Reply, type Request } from './calls.ts';
+import { CALLS, type Call, type Reply, type Request } from './calls.ts';
 import { decode, encode } from './protobuf.ts';
 
 export const GRPC = {
@@ -158,6 +159,56 @@ export class GrpcClient<T extends CallTable = typeof CALLS> {
     });
   }
 
+  /** Replies one by one, until the other side ends the stream, the connection breaks (throws) or the signal aborts (ends). */
+  async *stream<N extends keyof T & string>(
+    name: N,
+    request: Partial<Request<T[N]>>,
+    signal: AbortSignal,
+  ): AsyncIterable<Reply<T[N]>> {
+    if (signal.aborted) return;
+    const { path, request: asked, reply } = this.#calls[name]!;
+    const stream = this.#open().request({
+      ':method': 'POST',
+      ':path': path,
+      'content-type': 'application/grpc',
+      te: 'trailers',
+    });
+    let status: string | undefined;
+    let description = '';
+    const note = (headers: Readonly<Record<string, unknown>>) => {
+      if (headers['grpc-status'] !== undefined) status = String(headers['grpc-status']);
+      if (headers['grpc-message'] !== undefined) description = readDescription(String(headers['grpc-message']));
+    };
+    const end = () => stream.destroy();
+    signal.addEventListener('abort', end, { once: true });
+    stream.on('response', note);
+    stream.on('trailers', note);
+    stream.end(frame(encode(asked, request)));
+    try {
+      let left = Buffer.alloc(0);
+      for await (const part of stream) {
+        left = Buffer.concat([left, part as Buffer]);
+        while (left.length >= HEAD_BYTES) {
+          const length = left.readUInt32BE(1);
+          if (length > MESSAGE_BYTES_MAX) throw new GrpcError(GRPC.RESOURCE_EXHAUSTED, 'message is too large');
+          if (left.length < HEAD_BYTES + length) break;
+          yield decode(reply, unframe([left.subarray(0, HEAD_BYTES + length)])) as Reply<T[N]>;
+          left = left.subarray(HEAD_BYTES + length);
+        }
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      if (error instanceof GrpcError) throw error;
+      throw new GrpcError(GRPC.UNAVAILABLE, `${this.#socket}: ${(error as Error).message}`);
+    } finally {
+      signal.removeEventListener('abort', end);
+      stream.destroy();
+    }
+    if (signal.aborted || status === '0') return;
+    if (status === undefined) throw new GrpcError(GRPC.UNAVAILABLE, `${this.#socket}: connection closed`);
+    throw new GrpcError(Number(status), description);
+  }
+
   #open(): ClientHttp2Session {
     if (this.#session && !this.#session.closed && !this.#session.destroyed) return this.#session;
     const session = connect('http://localhost', { createConnection: () => createConnection(this.#socket) });
@@ -177,10 +228,11 @@ export class GrpcClient<T extends CallTable = typeof CALLS> {
   }
 }
 
-export type Handlers = {
-  readonly [N in CallName]?: (
-    request: Request<(typeof CALLS)[N]>,
-  ) => Promise<Partial<Reply<(typeof CALLS)[N]>>> | Partial<Reply<(typeof CALLS)[N]>>;
+/** An iterable of replies answers a call with a stream. */
+export type Handlers<T extends CallTable = typeof CALLS> = {
+  readonly [N in keyof T]?: (
+    request: Request<T[N]>,
+  ) => Promise<Partial<Reply<T[N]>>> | Partial<Reply<T[N]>> | AsyncIterable<Partial<Reply<T[N]>>>;
 };
 
 export interface GrpcServer {
@@ -188,11 +240,17 @@ export interface GrpcServer {
 }
 
 /** Listens on the socket, taking the place of one that a dead process left. Calls without a handler are Unimplemented. */
-export async function serveGrpc(socket: string, handlers: Handlers): Promise<GrpcServer> {
+export function serveGrpc(socket: string, handlers: Handlers): Promise<GrpcServer>;
+export function serveGrpc<T extends CallTable>(socket: string, handlers: Handlers<T>, calls: T): Promise<GrpcServer>;
+export async function serveGrpc(
+  socket: string,
+  handlers: Readonly<Record<string, unknown>>,
+  calls: CallTable = CALLS,
+): Promise<GrpcServer> {
   const byPath = new Map(
-    (Object.keys(handlers) as CallName[]).map(name => [
-      CALLS[name].path,
-      { call: CALLS[name] as Call<object, object>, handle: handlers[name] as (request: object) => Promise<object> },
+    Object.entries(handlers).map(([name, handle]) => [
+      calls[name]!.path,
+      { call: calls[name]!, handle: handle as Handle },
     ]),
   );
   const server: Http2Server = createServer();
@@ -227,9 +285,11 @@ export async function serveGrpc(socket: string, handlers: Handlers): Promise<Grp
   };
 }
 
+type Handle = (request: object) => Promise<object> | AsyncIterable<object>;
+
 async function answer(
   stream: ServerHttp2Stream,
-  found: { readonly call: Call<object, object>; readonly handle: (request: object) => Promise<object> } | undefined,
+  found: { readonly call: Call<object, object>; readonly handle: Handle } | undefined,
   parts: readonly Buffer[],
 ): Promise<void> {
   const head = { ':status': 200, 'content-type': 'application/grpc' };
@@ -237,7 +297,9 @@ async function answer(
   let trailers: Record<string, string> = { 'grpc-status': '0' };
   try {
     if (!found) throw new GrpcError(GRPC.UNIMPLEMENTED, 'unknown method');
-    message = encode(found.call.reply, await found.handle(decode(found.call.request, unframe(parts))));
+    const result = found.handle(decode(found.call.request, unframe(parts)));
+    if (Symbol.asyncIterator in result) return await answerStream(stream, found.call, result);
+    message = encode(found.call.reply, await result);
   } catch (error) {
     const code = error instanceof GrpcError ? error.code : GRPC.INTERNAL;
     const description = error instanceof GrpcError ? error.description : (error as Error).message;
@@ -251,4 +313,23 @@ async function answer(
   stream.respond(head, { waitForTrailers: true });
   stream.on('wantTrailers', () => stream.sendTrailers(trailers));
   stream.end(frame(message));
+}
+
+async function answerStream(
+  stream: ServerHttp2Stream,
+  { reply }: Call<object, object>,
+  replies: AsyncIterable<object>,
+): Promise<void> {
+  stream.respond({ ':status': 200, 'content-type': 'application/grpc' }, { waitForTrailers: true });
+  let trailers: Record<string, string> = { 'grpc-status': '0' };
+  stream.on('wantTrailers', () => stream.sendTrailers(trailers));
+  try {
+    for await (const one of replies) {
+      if (stream.destroyed || stream.closed) return;
+      stream.write(frame(encode(reply, one)));
+    }
+  } catch (error) {
+    trailers = { 'grpc-status': String(GRPC.INTERNAL), 'grpc-message': writeDescription((error as Error).message) };
+  }
+  stream.end();
 }
