@@ -58,6 +58,7 @@ export const LOCAL_VOLUME_OBJECTS: readonly (readonly [ResourceId, KubeObject])[
         },
         { apiGroups: ['storage.k8s.io'], resources: ['csistoragecapacities'], verbs: WRITE },
         { apiGroups: ['snapshot.storage.k8s.io'], resources: ['*'], verbs: WRITE },
+        { apiGroups: ['gateway.networking.k8s.io'], resources: ['referencegrants'], verbs: READ },
         { apiGroups: ['apiextensions.k8s.io'], resources: ['customresourcedefinitions'], verbs: READ },
         { apiGroups: ['', 'events.k8s.io'], resources: ['events'], verbs: ['create', 'patch', 'update'] },
       ],

@@ -28,6 +28,7 @@ import { serviceCidr } from './servicecidr/controller.ts';
 import { statefulSet } from './statefulset/controller.ts';
 import { taintEviction } from './tainteviction/controller.ts';
 import { ttlAfterFinished } from './ttlafterfinished/controller.ts';
+import { vacProtection } from './vacprotection/controller.ts';
 
 export const controllers: readonly ControllerDefinition[] = [
   serviceAccount,
@@ -54,6 +55,7 @@ export const controllers: readonly ControllerDefinition[] = [
   persistentVolume,
   pvcProtection,
   pvProtection,
+  vacProtection,
   ephemeralVolume,
   attachDetach,
   ttlAfterFinished,

@@ -1,8 +1,13 @@
-/** Where a new volume's first content comes from: another claim, a snapshot, or nothing. Populators' sources are left to them. */
+/**
+ * Where a new volume's first content comes from: another claim, a snapshot, or nothing. Of another namespace only where a ReferenceGrant
+ * there allows it. Sources of any other kind are left to their populators.
+ */
 
-import type { PersistentVolume, PersistentVolumeClaim } from '../api/core/v1.gen.ts';
+import type { PersistentVolume, PersistentVolumeClaim, TypedObjectReference } from '../api/core/v1.gen.ts';
 import { claimBytes } from '../api/machinery/volume.ts';
 import type { KubeObject } from '../api/meta.ts';
+import { isReason } from '../base/errors.ts';
+import type { Client } from '../client/client.ts';
 import { PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES } from '../client/resources.ts';
 import type { ResourceId } from '../client/transport.ts';
 import { LOCAL_TOPOLOGY_KEY } from './names.ts';
@@ -49,19 +54,67 @@ export interface ContentSource {
 
 const on = (node: string | undefined) => (node === undefined ? {} : { node });
 
+/** `dataSource` says the same where it says anything. */
+function sourceOf({ spec }: PersistentVolumeClaim): TypedObjectReference | undefined {
+  return spec?.dataSourceRef ?? spec?.dataSource;
+}
+const isClaim = ({ kind, apiGroup }: TypedObjectReference) => kind === 'PersistentVolumeClaim' && !apiGroup;
+const isSnapshot = ({ kind, apiGroup }: TypedObjectReference) =>
+  kind === 'VolumeSnapshot' && apiGroup === SNAPSHOT_GROUP;
+
+/** No driver knows the source's kind: its populator makes a volume with another claim and hands it over. */
+export function needsPopulator(claim: PersistentVolumeClaim): boolean {
+  const source = sourceOf(claim);
+  return source !== undefined && !isClaim(source) && !isSnapshot(source);
+}
+
+const REFERENCE_GRANTS: ResourceId = {
+  group: 'gateway.networking.k8s.io',
+  version: 'v1beta1',
+  resource: 'referencegrants',
+};
+interface ReferenceGrant extends KubeObject {
+  spec?: {
+    from?: readonly { group?: string; kind?: string; namespace?: string }[];
+    to?: readonly { group?: string; kind?: string; name?: string }[];
+  };
+}
+
+async function checkGranted(
+  client: Client,
+  claim: PersistentVolumeClaim,
+  { kind, apiGroup = '', name, namespace = '' }: TypedObjectReference,
+): Promise<void> {
+  const grants = await client
+    .of<ReferenceGrant>(REFERENCE_GRANTS)
+    .list(namespace)
+    .catch(error => {
+      // A cluster without these objects grants nothing.
+      if (isReason(error, 'NotFound')) return { items: [] as ReferenceGrant[] };
+      throw error;
+    });
+  const from = claim.metadata.namespace!;
+  const isGranted = grants.items.some(
+    ({ spec = {} }) =>
+      spec.from?.some(one => !one.group && one.kind === 'PersistentVolumeClaim' && one.namespace === from) &&
+      spec.to?.some(one => (one.group ?? '') === apiGroup && one.kind === kind && (!one.name || one.name === name)),
+  );
+  if (!isGranted)
+    throw new Error(
+      `accessing ${namespace}/${name} of ${kind} dataSource from ${from}/${claim.metadata.name} isn't allowed: no ReferenceGrant in namespace ${JSON.stringify(namespace)} allows it`,
+    );
+}
+
 /** Rejects while the source is not ready, and says why. */
 export async function contentSource(
   { client, driver }: SidecarContext,
   claim: PersistentVolumeClaim,
 ): Promise<ContentSource | undefined> {
-  const source = claim.spec?.dataSource;
-  if (!source) {
-    if (claim.spec?.dataSourceRef)
-      throw new Error(`dataSourceRef of kind ${claim.spec.dataSourceRef.kind} is for a volume populator`);
-    return undefined;
-  }
-  const namespace = claim.metadata.namespace!;
-  if (source.kind === 'PersistentVolumeClaim' && !source.apiGroup) {
+  const source = sourceOf(claim);
+  if (!source) return undefined;
+  const namespace = source.namespace || claim.metadata.namespace!;
+  if (namespace !== claim.metadata.namespace) await checkGranted(client, claim, source);
+  if (isClaim(source)) {
     const other = await client.of<PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIMS).get(namespace, source.name);
     if (other.status?.phase !== 'Bound' || !other.spec.volumeName)
       throw new Error(
@@ -79,7 +132,7 @@ export async function contentSource(
       .find(({ key }) => key === LOCAL_TOPOLOGY_KEY)?.values?.[0];
     return { request: { volume: { volumeId: volume.spec.csi.volumeHandle } }, ...on(node) };
   }
-  if (source.kind === 'VolumeSnapshot' && source.apiGroup === SNAPSHOT_GROUP) {
+  if (isSnapshot(source)) {
     const snapshot = await client.of<VolumeSnapshot>(VOLUME_SNAPSHOTS).get(namespace, source.name);
     const name = snapshot.status?.boundVolumeSnapshotContentName;
     if (!name || !snapshot.status?.readyToUse) throw new Error(`snapshot ${source.name} is not ready`);

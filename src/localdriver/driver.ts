@@ -95,6 +95,7 @@ export function createDriver(options: DriverOptions): Handlers {
         CONTROLLER_RPCS.CREATE_DELETE_VOLUME,
         CONTROLLER_RPCS.GET_CAPACITY,
         CONTROLLER_RPCS.CREATE_DELETE_SNAPSHOT,
+        CONTROLLER_RPCS.LIST_SNAPSHOTS,
         CONTROLLER_RPCS.CLONE_VOLUME,
         CONTROLLER_RPCS.EXPAND_VOLUME,
         CONTROLLER_RPCS.MODIFY_VOLUME,
@@ -214,14 +215,19 @@ export function createDriver(options: DriverOptions): Handlers {
             disks.file(source.id),
           ),
         ));
+      return { snapshot: snapshotOf(made) };
+    },
+    listSnapshots({ snapshotId, sourceVolumeId, startingToken, maxEntries }) {
+      const start = Number(startingToken || 0);
+      if (!Number.isInteger(start) || start < 0)
+        throw new GrpcError(GRPC.ABORTED, `starting token ${JSON.stringify(startingToken)} is none of ours`);
+      const all = (snapshotId ? [snapshotId] : snapshots.ids().sort())
+        .flatMap(id => snapshots.get(id) ?? [])
+        .filter(({ source }) => !sourceVolumeId || source === sourceVolumeId);
+      const end = maxEntries ? start + maxEntries : all.length;
       return {
-        snapshot: {
-          snapshotId: made.id,
-          sourceVolumeId: made.source!,
-          sizeBytes: made.bytes,
-          creationTime: { seconds: Math.floor(Number(made.parameters['madeMs']) / 1000), nanos: 0 },
-          readyToUse: true,
-        },
+        entries: all.slice(start, end).map(disk => ({ snapshot: snapshotOf(disk) })),
+        nextToken: end < all.length ? String(end) : '',
       };
     },
     async deleteSnapshot(request) {
@@ -342,6 +348,14 @@ export function createDriver(options: DriverOptions): Handlers {
     },
   };
 }
+
+const snapshotOf = ({ id, source, bytes, parameters }: Disk) => ({
+  snapshotId: id,
+  sourceVolumeId: source!,
+  sizeBytes: bytes,
+  creationTime: { seconds: Math.floor(Number(parameters['madeMs']) / 1000), nanos: 0 },
+  readyToUse: true,
+});
 
 async function publishInline(
   disks: Disks,

@@ -34,7 +34,7 @@ import {
 } from '../client/resources.ts';
 import { GRPC, GrpcError, isUncertain } from '../csi/grpc.ts';
 import { capabilityOf } from '../csi/names.ts';
-import { type ContentSource, contentSource } from './content-source.ts';
+import { type ContentSource, contentSource, needsPopulator } from './content-source.ts';
 import type { Sidecar, SidecarContext } from './work.ts';
 
 export const FINALIZER = 'external-provisioner.volume.kubernetes.io/finalizer';
@@ -90,6 +90,10 @@ export function provisioner(context: SidecarContext): Sidecar {
     if (nodeName !== undefined) {
       if (!selected) selected = await compete(claim);
       if (selected !== nodeName) return;
+    }
+    if (needsPopulator(claim)) {
+      events.event(claim, 'Normal', 'Provisioning', 'Assuming an external populator will provision the volume');
+      return;
     }
     const name = `pvc-${claim.metadata.uid}`;
     if (volumes.get(name)) return;

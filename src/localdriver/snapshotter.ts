@@ -1,15 +1,16 @@
 /**
  * Snapshots of a driver's volumes: the snapshot controller's and external-snapshotter's parts, for the volumes that this node's driver
- * knows. Invariants: the snapshot's name comes from the object's uid, so trying again never takes a second one; a content is gone only
+ * knows, and those of contents that somebody made by hand for a snapshot of the driver's. Invariants: the snapshot's name comes from the object's uid, so trying again never takes a second one; a content is gone only
  * after what it stands for is; a snapshot being deleted takes its content with it only under the policy Delete.
  */
 
 import type { PersistentVolume, PersistentVolumeClaim } from '../api/core/v1.gen.ts';
 import { formatNano } from '../api/machinery/quantity.ts';
 import { type KubeObject, keyOf } from '../api/meta.ts';
+import type { CSINode } from '../api/storage/v1.gen.ts';
 import { formatTime } from '../base/clock.ts';
 import { isReason, messageOf } from '../base/errors.ts';
-import { PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES } from '../client/resources.ts';
+import { CSI_NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES } from '../client/resources.ts';
 import {
   VOLUME_SNAPSHOT_CLASSES,
   VOLUME_SNAPSHOT_CONTENTS,
@@ -35,6 +36,7 @@ export function snapshotter(context: SidecarContext): Sidecar {
   const { driver, csi, client, informers, events, clock, nodeName = '' } = context;
   const snapshots = informers.get<VolumeSnapshot>(VOLUME_SNAPSHOTS);
   const contents = informers.get<VolumeSnapshotContent>(VOLUME_SNAPSHOT_CONTENTS);
+  const csiNodes = informers.get<CSINode>(CSI_NODES);
   const snapshotClient = client.of<VolumeSnapshot>(VOLUME_SNAPSHOTS);
   const contentClient = client.of<VolumeSnapshotContent>(VOLUME_SNAPSHOT_CONTENTS);
 
@@ -60,7 +62,8 @@ export function snapshotter(context: SidecarContext): Sidecar {
   }
 
   async function take(snapshot: VolumeSnapshot): Promise<number | void> {
-    if (snapshot.status?.readyToUse || !snapshot.spec.source.persistentVolumeClaimName) return;
+    if (snapshot.status?.readyToUse) return;
+    if (!snapshot.spec.source.persistentVolumeClaimName) return bindToContent(snapshot);
     const volume = await sourceOf(snapshot);
     if (typeof volume === 'string') {
       events.event(
@@ -82,12 +85,8 @@ export function snapshotter(context: SidecarContext): Sidecar {
       );
       return WAIT_MS;
     }
+    snapshot = await hold(snapshot);
     const { metadata } = snapshot;
-    if (!metadata.finalizers?.includes(SNAPSHOT_FINALIZER))
-      snapshot = await snapshotClient.update({
-        ...snapshot,
-        metadata: { ...metadata, finalizers: [...(metadata.finalizers ?? []), SNAPSHOT_FINALIZER] },
-      });
     const content = await ensureContent(snapshot, volume, found);
     try {
       const { snapshot: made } = await csi.call('createSnapshot', {
@@ -95,24 +94,7 @@ export function snapshotter(context: SidecarContext): Sidecar {
         sourceVolumeId: volume.spec.csi.volumeHandle,
         parameters: { ...found.parameters },
       });
-      const seconds = made?.creationTime?.seconds ?? Math.floor(clock.now() / 1000);
-      await contentClient.patchStatus('', content.metadata.name, {
-        status: {
-          snapshotHandle: made!.snapshotId,
-          readyToUse: made!.readyToUse ?? false,
-          creationTime: seconds * 1e9,
-          restoreSize: made!.sizeBytes,
-        },
-      });
-      await snapshotClient.patchStatus(metadata.namespace!, metadata.name, {
-        status: {
-          boundVolumeSnapshotContentName: content.metadata.name,
-          readyToUse: made!.readyToUse ?? false,
-          creationTime: formatTime(seconds * 1000),
-          restoreSize: formatNano(BigInt(made!.sizeBytes ?? 0) * 10n ** 9n, 'binary'),
-          error: null,
-        },
-      });
+      await report(snapshot, content.metadata.name, made!);
       events.event(snapshot, 'Normal', 'SnapshotReady', `Snapshot ${keyOf(snapshot)} is ready to use.`);
     } catch (error) {
       await snapshotClient.patchStatus(metadata.namespace!, metadata.name, {
@@ -121,6 +103,92 @@ export function snapshotter(context: SidecarContext): Sidecar {
       throw error;
     }
   }
+  async function hold(snapshot: VolumeSnapshot): Promise<VolumeSnapshot> {
+    const { finalizers = [] } = snapshot.metadata;
+    if (finalizers.includes(SNAPSHOT_FINALIZER)) return snapshot;
+    return snapshotClient.update({
+      ...snapshot,
+      metadata: { ...snapshot.metadata, finalizers: [...finalizers, SNAPSHOT_FINALIZER] },
+    });
+  }
+  /** What the driver says of a snapshot, in the status of the object and of its content. */
+  async function report(
+    { metadata }: VolumeSnapshot,
+    content: string,
+    made: {
+      readonly snapshotId?: string | undefined;
+      readonly readyToUse?: boolean | undefined;
+      readonly sizeBytes?: number | undefined;
+      readonly creationTime?: { readonly seconds?: number | undefined } | undefined;
+    },
+  ): Promise<void> {
+    const seconds = made.creationTime?.seconds ?? Math.floor(clock.now() / 1000);
+    const readyToUse = made.readyToUse ?? false;
+    await contentClient.patchStatus('', content, {
+      status: {
+        snapshotHandle: made.snapshotId ?? '',
+        readyToUse,
+        creationTime: seconds * 1e9,
+        restoreSize: made.sizeBytes,
+      },
+    });
+    await snapshotClient.patchStatus(metadata.namespace!, metadata.name, {
+      status: {
+        boundVolumeSnapshotContentName: content,
+        readyToUse,
+        creationTime: formatTime(seconds * 1000),
+        restoreSize: formatNano(BigInt(made.sizeBytes ?? 0) * 10n ** 9n, 'binary'),
+        error: null,
+      },
+    });
+  }
+
+  /** Of a content that was made by hand: the node that has the snapshot puts its name on the content, and binds the two. */
+  async function bindToContent(snapshot: VolumeSnapshot): Promise<number | void> {
+    const { namespace, name, uid } = snapshot.metadata;
+    const contentName = snapshot.spec.source.volumeSnapshotContentName!;
+    const warn = (reason: string, message: string): number => {
+      events.event(snapshot, 'Warning', reason, message);
+      return WAIT_MS;
+    };
+    const content = contents.get(contentName);
+    if (!content) return isSpokesman() ? warn('SnapshotContentMissing', 'VolumeSnapshotContent is missing') : WAIT_MS;
+    const handle = content.spec.source.snapshotHandle;
+    if (content.spec.driver !== driver || content.metadata.deletionTimestamp) return;
+    const known = handle ? (await csi.call('listSnapshots', { snapshotId: handle })).entries[0]?.snapshot : undefined;
+    if (!known) {
+      if (content.metadata.labels?.[NODE_LABEL] === undefined && isSpokesman())
+        return warn(
+          'SnapshotContentMismatch',
+          handle
+            ? `content ${contentName} names the snapshot ${JSON.stringify(handle)}, which no node has said to have`
+            : `content ${contentName} is not one of a snapshot that is there: it has no source.snapshotHandle`,
+        );
+      return WAIT_MS;
+    }
+    const reference = content.spec.volumeSnapshotRef;
+    if (reference.namespace !== namespace || reference.name !== name || (reference.uid && reference.uid !== uid))
+      return warn('SnapshotContentMisbound', 'VolumeSnapshotContent is bound to a different VolumeSnapshot');
+    const held = await hold(snapshot);
+    const { metadata } = content;
+    await contentClient.update({
+      ...content,
+      metadata: {
+        ...metadata,
+        ...(nodeName ? { labels: { ...metadata.labels, [NODE_LABEL]: nodeName } } : {}),
+        finalizers: [...new Set([...(metadata.finalizers ?? []), CONTENT_FINALIZER])],
+      },
+      spec: { ...content.spec, volumeSnapshotRef: { ...reference, uid: uid! } },
+    });
+    await report(held, contentName, known);
+    events.event(snapshot, 'Normal', 'SnapshotReady', `Snapshot ${keyOf(snapshot)} is ready to use.`);
+  }
+  /** One node speaks for all about what concerns none of them. */
+  function isSpokesman(): boolean {
+    const names = [...csiNodes.values()].filter(({ spec }) => spec.drivers.some(one => one.name === driver));
+    return !nodeName || names.every(({ metadata }) => metadata.name >= nodeName);
+  }
+
   async function ensureContent(
     snapshot: VolumeSnapshot,
     volume: PersistentVolume,
@@ -163,7 +231,7 @@ export function snapshotter(context: SidecarContext): Sidecar {
     const name = snapshot.status?.boundVolumeSnapshotContentName ?? `snapcontent-${snapshot.metadata.uid}`;
     const content = contents.get(name);
     if (content && !isMine(content)) return;
-    if (content?.spec.deletionPolicy === 'Delete') {
+    if (content?.spec.deletionPolicy === 'Delete' && content.spec.volumeSnapshotRef.uid === snapshot.metadata.uid) {
       if (!content.metadata.deletionTimestamp) await contentClient.delete('', name);
       return WAIT_MS;
     }
@@ -202,6 +270,7 @@ export function snapshotter(context: SidecarContext): Sidecar {
           return [...(isDeleted ? [] : [object.metadata.name]), `${namespace}/${name}`];
         },
       },
+      { of: CSI_NODES, keys: () => [] },
     ],
     async reconcile(key) {
       if (!key.includes('/')) {

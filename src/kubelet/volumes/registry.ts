@@ -11,6 +11,7 @@ import { gitRepoVolume } from './git-repo.ts';
 import { glusterfsVolume } from './glusterfs.ts';
 import { hostPathVolume } from './host-path.ts';
 import { imageVolume } from './image.ts';
+import { iscsiVolume } from './iscsi/iscsi-volume.ts';
 import { localVolume } from './local.ts';
 import { nfsVolume } from './nfs.ts';
 import type { VolumePlugin } from './volume.ts';
@@ -25,6 +26,7 @@ export const VOLUME_PLUGINS: readonly VolumePlugin<never>[] = [
   localVolume,
   gitRepoVolume,
   nfsVolume,
+  iscsiVolume,
   glusterfsVolume,
   cephfsVolume,
   imageVolume,

@@ -2,15 +2,21 @@
 
 import type { PersistentVolume } from '../../../src/api/core/v1.gen.ts';
 import type { KubeObject } from '../../../src/api/meta.ts';
+import { systemClock } from '../../../src/base/clock.ts';
 import type { VolumeContext, VolumeTarget } from '../../../src/kubelet/volumes/volume.ts';
 
 export interface ContextFacts {
   readonly objects?: readonly KubeObject[];
   readonly mountOptions?: readonly string[];
   readonly persistent?: PersistentVolume;
+  /** The kubelet's folder. */
+  readonly rootDir?: string;
+  readonly mode?: 'Filesystem' | 'Block';
+  readonly isReadOnly?: boolean;
 }
 
-export function volumeContext({ objects = [], mountOptions = [], persistent }: ContextFacts = {}): VolumeContext {
+export function volumeContext(facts: ContextFacts = {}): VolumeContext {
+  const { objects = [], mountOptions = [], persistent, rootDir = '', mode = 'Filesystem', isReadOnly = false } = facts;
   const find = (name: string, namespace = 'default') =>
     objects.find(({ metadata }) => metadata.name === name && (metadata.namespace ?? 'default') === namespace);
   return {
@@ -19,11 +25,13 @@ export function volumeContext({ objects = [], mountOptions = [], persistent }: C
     fetch: async (_of: unknown, key: { name: string; namespace?: string }) => find(key.name, key.namespace),
     use: {
       volume: 'v',
-      isReadOnly: false,
+      isReadOnly,
       mountOptions,
-      mode: 'Filesystem',
+      mode,
       ...(persistent ? { persistent: { volume: persistent } } : {}),
     },
+    clock: systemClock,
+    volumes: { rootDir },
     signal: new AbortController().signal,
   } as unknown as VolumeContext;
 }

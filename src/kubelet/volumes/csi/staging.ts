@@ -12,6 +12,7 @@ import type { Logger } from '../../../base/log.ts';
 import { NODE_RPCS } from '../../../csi/messages.ts';
 import { attachedName, stagingFolder } from '../../../csi/names.ts';
 import { isMountPoint } from '../../../sys/mount.ts';
+import { Turns } from '../turns.ts';
 import type { CsiDriver, CsiDrivers } from './drivers.ts';
 import { readRecord, removeRecord, type VolumeRecord, VolumeUsers, writeRecord } from './volume-records.ts';
 
@@ -20,7 +21,7 @@ export class Staging {
   readonly #drivers: CsiDrivers;
   readonly #log: Logger;
   readonly #clock: Clock;
-  readonly #turns = new Map<string, Promise<unknown>>();
+  readonly #turns = new Turns();
   readonly #inUse = new Set<string>();
   readonly users: VolumeUsers;
 
@@ -42,19 +43,8 @@ export class Staging {
   }
 
   /** Steps about one volume, one after the other. */
-  async exclusively<T>(record: VolumeRecord, step: () => Promise<T>): Promise<T> {
-    const key = nameOf(record);
-    const before = this.#turns.get(key) ?? Promise.resolve();
-    const turn = before.then(step, step);
-    const settled = turn.then(
-      () => undefined,
-      () => undefined,
-    );
-    this.#turns.set(key, settled);
-    void settled.then(() => {
-      if (this.#turns.get(key) === settled) this.#turns.delete(key);
-    });
-    return turn;
+  exclusively<T>(record: VolumeRecord, step: () => Promise<T>): Promise<T> {
+    return this.#turns.run(nameOf(record), step);
   }
 
   /** Where the volume of a file-system claim is staged: the folder of its record, and `globalmount` in it. */
