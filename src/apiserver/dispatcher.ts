@@ -107,6 +107,7 @@ export class Dispatcher {
         query,
         dryRun: operation.dryRun,
         warn: message => operation.warn(message),
+        annotate: operation.trail && ((key, value) => operation.trail?.annotate(key, value)),
       });
     this.#checkVerb(operation, 'create');
     if (subresource || !served.persistent) throw methodNotSupported(served.info, 'create');

@@ -39,6 +39,8 @@ export interface Exchange {
   /** Path with query, as sent. */
   readonly url: string;
   readonly headers: IncomingHttpHeaders;
+  /** Whom the connection is from, where that is known. */
+  readonly remoteAddress: string | undefined;
   /** Aborted when the client goes away. */
   readonly signal: AbortSignal;
   readonly started: boolean;
@@ -155,6 +157,9 @@ export class Http1Exchange implements Exchange {
   }
   get started(): boolean {
     return this.#response.headersSent;
+  }
+  get remoteAddress(): string | undefined {
+    return this.#request.socket.remoteAddress;
   }
   body(): Promise<Buffer> {
     return readBody(this.#request, this.headers['content-length']);

@@ -9,6 +9,8 @@ import { ApiError, internalError, unauthorized } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { metrics, type SeriesHandle } from '../base/metrics.ts';
 import type { Aggregator } from './aggregation/aggregator.ts';
+import type { Auditor } from './audit/auditor.ts';
+import type { Trail } from './audit/trail.ts';
 import type { Discovery } from './discovery.ts';
 import type { Exchange } from './exchange.ts';
 import type { Health } from './health.ts';
@@ -53,7 +55,9 @@ const VERSION = {
 
 export interface HttpHandlerOptions {
   readonly authenticators: readonly Authenticator[];
-  readonly authorize: (attributes: RequestAttributes) => void | Promise<void>;
+  readonly authorize: (attributes: RequestAttributes, trail?: Trail) => void | Promise<void>;
+  /** Without one nothing is recorded. */
+  readonly auditor?: Auditor | undefined;
   readonly resources: ResourceHandler;
   readonly discovery: Discovery;
   /** Knows the extension servers that requests are forwarded to. */
@@ -64,6 +68,16 @@ export interface HttpHandlerOptions {
   readonly openid: (() => { configuration: object; keys: object }) | undefined;
   readonly clock: Clock;
   readonly log: Logger;
+}
+
+/** What authentication looks at. */
+export type Asking = Pick<Exchange, 'url' | 'headers' | 'remoteAddress'>;
+
+/** A request that nobody has answered for yet; its trail begins once its user is known. */
+export interface Arrival {
+  readonly certificate: Credentials['certificate'];
+  readonly routed: Routed;
+  readonly context: Pick<ReplyContext, 'trail'>;
 }
 
 /** A request split into what routing needs. */
@@ -86,14 +100,14 @@ export class HttpHandler {
   async handle(exchange: Exchange, certificate: Credentials['certificate']): Promise<void> {
     const startMs = this.#options.clock.monotonic();
     const routed = route(exchange.method, exchange.url);
-    const context: ReplyContext = { exchange, code: 0, warnings: undefined };
+    const context: ReplyContext = { exchange, code: 0, warnings: undefined, trail: undefined };
     this.#inflight++;
     try {
-      const known = this.authenticate(exchange, certificate);
+      const known = this.authenticate(exchange, { certificate, routed, context });
       const user = known instanceof Promise ? await known : known;
       const { attributes } = routed;
       const request = withUser(attributes, user);
-      const waiting = this.#options.authorize(request);
+      const waiting = this.#options.authorize(request, context.trail);
       if (waiting) await waiting;
       const extension = this.#options.aggregator?.find(routed.path);
       const answering = extension
@@ -107,19 +121,45 @@ export class HttpHandler {
       if (telling) await telling;
     } finally {
       this.#inflight--;
+      context.trail?.complete(context.code);
       count(exchange.method, routed.attributes, context.code, this.#options.clock.monotonic() - startMs);
     }
   }
 
   /** The user that the request acts as. Throws Unauthorized. Answers at once where the authenticators do. */
-  authenticate(
-    { headers }: Pick<Exchange, 'headers'>,
-    certificate: Credentials['certificate'],
-  ): UserInfo | Promise<UserInfo> {
-    const credentials: Credentials = certificate ? { headers, certificate } : { headers };
-    const found = this.#identify(credentials, 0);
-    if (found instanceof Promise) return found.then(user => this.#acting(user, headers));
-    return this.#acting(found, headers);
+  authenticate(exchange: Asking, request: Arrival): UserInfo | Promise<UserInfo> {
+    const { certificate, routed } = request;
+    const { headers } = exchange;
+    const { path } = routed;
+    const credentials: Credentials = certificate ? { headers, certificate, path } : { headers, path };
+    let found: UserInfo | Promise<UserInfo>;
+    try {
+      found = this.#identify(credentials, 0);
+    } catch (error) {
+      throw this.#unknown(error, exchange, request);
+    }
+    if (found instanceof Promise)
+      return found.then(
+        user => this.#acting(user, exchange, request),
+        error => {
+          throw this.#unknown(error, exchange, request);
+        },
+      );
+    return this.#acting(found, exchange, request);
+  }
+  #unknown(error: unknown, exchange: Asking, request: Arrival): unknown {
+    this.#record(undefined, exchange, request);
+    return error;
+  }
+  #record(
+    user: UserInfo | undefined,
+    { url: uri, headers, remoteAddress }: Asking,
+    { context, routed }: Arrival,
+  ): void {
+    const { auditor } = this.#options;
+    if (!auditor) return;
+    context.trail = auditor.begin({ attributes: routed.attributes, user, uri, headers, remoteAddress });
+    if (user) context.trail?.received();
   }
   #identify(credentials: Credentials, from: number): UserInfo | Promise<UserInfo> {
     const { authenticators } = this.#options;
@@ -130,8 +170,14 @@ export class HttpHandler {
     }
     throw unauthorized();
   }
-  #acting(user: UserInfo, headers: Exchange['headers']): UserInfo | Promise<UserInfo> {
-    return wantsImpersonation(headers) ? impersonate(user, headers, this.#options.authorize) : user;
+  #acting(user: UserInfo, exchange: Asking, request: Arrival): UserInfo | Promise<UserInfo> {
+    this.#record(user, exchange, request);
+    const { headers } = exchange;
+    if (!wantsImpersonation(headers)) return user;
+    return impersonate(user, headers, this.#options.authorize).then(other => {
+      request.context.trail?.impersonates(other);
+      return other;
+    });
   }
 
   fail(context: ReplyContext, error: unknown): void | Promise<void> {

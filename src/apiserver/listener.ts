@@ -7,6 +7,7 @@ import { createServer as createHttp1Server, type IncomingMessage } from 'node:ht
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
+import { comesFrom } from './certificates/certificate.ts';
 import { type Exchange, Http1Exchange } from './exchange.ts';
 import { ServerConnection } from './http2/connection.ts';
 import { Http2Exchange } from './http2/exchange.ts';
@@ -16,7 +17,9 @@ export interface TlsOptions {
   readonly key: string | Buffer;
   readonly cert: string | Buffer;
   /** Who signs client certificates. */
-  readonly ca: string | Buffer;
+  readonly ca: string;
+  /** Who signs the certificates of proxies that speak for their users. */
+  readonly frontProxyCa?: string;
 }
 
 export type ListenAddress = { readonly fd: number } | { readonly host: string; readonly port: number };
@@ -56,8 +59,10 @@ export async function listenTls(
     handlers.upgrade({ request, socket, head }, certificates.get(request.socket)),
   );
 
+  const { frontProxyCa, ...shown } = tls;
   const server = createTlsServer({
-    ...tls,
+    ...shown,
+    ca: frontProxyCa ? [tls.ca, frontProxyCa] : tls.ca,
     requestCert: true,
     rejectUnauthorized: false,
     ALPNProtocols: ['h2', 'http/1.1'],
@@ -73,14 +78,14 @@ export async function listenTls(
   server.on('secureConnection', (socket: TLSSocket) => {
     socket.on('error', () => {});
     socket.setNoDelay(true);
-    const certificate = certificateOf(socket);
+    const certificate = certificateOf(socket, tls);
     if (socket.alpnProtocol !== 'h2') {
       certificates.set(socket, certificate);
       http1.emit('connection', socket);
       return;
     }
     const connection = new ServerConnection(socket, {
-      handle: stream => handlers.request(new Http2Exchange(stream), certificate),
+      handle: stream => handlers.request(new Http2Exchange(stream, socket.remoteAddress), certificate),
     });
     connections.add(connection);
     socket.once('close', () => connections.delete(connection));
@@ -102,11 +107,19 @@ export async function listenTls(
   };
 }
 
-function certificateOf(socket: TLSSocket): Credentials['certificate'] {
+function certificateOf(socket: TLSSocket, { ca, frontProxyCa }: TlsOptions): Credentials['certificate'] {
   if (!socket.authorized) return undefined;
-  const { subject, serialNumber } = socket.getPeerCertificate();
+  const { subject, serialNumber, fingerprint256 } = socket.getPeerCertificate();
+  const chain = socket.getPeerX509Certificate();
   if (!subject) return undefined;
   const list = (value: string | string[] | undefined) =>
     value === undefined ? [] : Array.isArray(value) ? value : [value];
-  return { commonName: list(subject.CN)[0] ?? '', organizations: list(subject.O), serial: serialNumber };
+  return {
+    commonName: list(subject.CN)[0] ?? '',
+    organizations: list(subject.O),
+    serial: serialNumber,
+    fingerprint: fingerprint256.replaceAll(':', '').toLowerCase(),
+    // A name that both authorities have vouched for is a user's.
+    ...(frontProxyCa && comesFrom(chain, frontProxyCa) && !comesFrom(chain, ca) ? { isFrontProxy: true } : {}),
+  };
 }

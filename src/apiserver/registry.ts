@@ -13,6 +13,7 @@ import { alreadyExists, badRequest, conflict, type FieldError, invalid, isReason
 import { type Random, randomSuffix } from '../base/random.ts';
 import { ConflictError } from '../store/store.ts';
 import { FieldTracker } from './apply/field-tracker.ts';
+import type { Trail } from './audit/trail.ts';
 import type { Caches, ResourceCache } from './cache.ts';
 import { convertObject, storedForm, workingForm } from './conversion.ts';
 import { canonical, Entry, encode, thaw } from './entry.ts';
@@ -34,6 +35,8 @@ export interface Operation {
   readonly fieldManager?: string;
   /** The object comes with its managedFields: a server-side apply. */
   readonly applied?: boolean;
+  /** Where the request is recorded, if it is. */
+  readonly trail?: Trail | undefined;
   warn(message: string): void;
 }
 
@@ -381,7 +384,7 @@ export class Registry {
     object: KubeObject | undefined,
     oldObject: KubeObject | undefined,
   ): AdmissionRequest {
-    const { attributes, served, dryRun } = operation;
+    const { attributes, served, dryRun, trail } = operation;
     return {
       operation: kind,
       attributes,
@@ -390,6 +393,7 @@ export class Registry {
       oldObject,
       dryRun,
       warn: message => operation.warn(message),
+      ...(trail ? { annotate: (key: string, value: string) => trail.annotate(key, value) } : {}),
       ...(object ? { replace: next => replaceContents(object, this.#settled(served, next)) } : {}),
     };
   }

@@ -2,6 +2,7 @@
 
 import { gzip } from 'node:zlib';
 import type { Status } from '../base/errors.ts';
+import type { Trail } from './audit/trail.ts';
 import { type Body, type Exchange, type ReplyHeaders, sizeOf } from './exchange.ts';
 import { encodeBody, formatOfFailure, mediaTypeOf } from './negotiation.ts';
 
@@ -13,6 +14,8 @@ export interface ReplyContext {
   /** Status that was sent; 0 before. */
   code: number;
   warnings: string[] | undefined;
+  /** Where the request is recorded, if it is. */
+  trail: Trail | undefined;
 }
 
 export function warn(context: ReplyContext, message: string): void {
@@ -31,6 +34,7 @@ function withWarnings(context: ReplyContext, headers: ReplyHeaders): ReplyHeader
 export function finish(context: ReplyContext, status: number, headers: ReplyHeaders, body: Body | undefined): void {
   context.code = status;
   headers['cache-control'] ??= 'no-cache, private';
+  if (context.trail) headers['audit-id'] = context.trail.auditId;
   context.exchange.reply(status, withWarnings(context, headers), body);
 }
 
@@ -51,12 +55,17 @@ export async function finishLarge(
 
 export function begin(context: ReplyContext, status: number, headers: ReplyHeaders): void {
   context.code = status;
+  if (context.trail) {
+    headers['audit-id'] = context.trail.auditId;
+    context.trail.started(status);
+  }
   context.exchange.begin(status, withWarnings(context, { 'cache-control': 'no-cache, private', ...headers }));
 }
 
 export function sendStatus(context: ReplyContext, status: Status): void | Promise<void> {
   context.code = status.code;
   const retry = status.details?.retryAfterSeconds;
+  context.trail?.refused(status);
   const format = formatOfFailure(context.exchange.headers.accept);
   const headers = { 'content-type': mediaTypeOf({ format }), ...(retry ? { 'retry-after': String(retry) } : {}) };
   const encoded = encodeBody(status, format);

@@ -46,7 +46,13 @@ export interface Credentials {
     readonly commonName: string;
     readonly organizations: readonly string[];
     readonly serial: string;
+    /** SHA-256 in hexadecimal digits. */
+    readonly fingerprint?: string;
+    /** Signed by the authority of front proxies: it proves which proxy this is, not which user. */
+    readonly isFrontProxy?: boolean;
   };
+  /** Without its query; where anonymous users are let in may depend on it. */
+  readonly path?: string;
 }
 
 export interface Authenticator {
@@ -78,6 +84,8 @@ export interface AdmissionRequest {
   readonly dryRun: boolean;
   /** Adds a `Warning:` header to the reply. */
   warn(message: string): void;
+  /** Adds an annotation to the audit event; absent when the request is not audited. */
+  readonly annotate?: ((key: string, value: string) => void) | undefined;
   /**
    * Puts another object in the place of `object`, as if the client had sent it: decoded, without unknown fields, with
    * defaults. Absent where there is no object to change.
@@ -123,6 +131,7 @@ export interface HandlerRequest {
   readonly query: URLSearchParams;
   readonly dryRun: boolean;
   warn(message: string): void;
+  readonly annotate?: ((key: string, value: string) => void) | undefined;
 }
 
 /**

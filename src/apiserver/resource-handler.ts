@@ -9,6 +9,7 @@ import type { Clock } from '../base/clock.ts';
 import { badRequest, failure, fieldErrors, invalid, type Status } from '../base/errors.ts';
 import type { PatchType } from '../client/transport.ts';
 import { fieldManagerProblem, managerOf } from './apply/managers.ts';
+import type { Trail } from './audit/trail.ts';
 import { joinBytes } from './cache.ts';
 import type { Deletion } from './deletion.ts';
 import { type Dispatcher, isShownAsStored, outcomeObject, type Selectors, shownObject } from './dispatcher.ts';
@@ -79,6 +80,7 @@ export class ResourceHandler {
         served,
         query,
         userAgent: context.exchange.headers['user-agent'],
+        trail: context.trail,
       }),
     };
     if (served.kind?.deprecation) warn(context, served.kind.deprecation);
@@ -123,18 +125,19 @@ export class ResourceHandler {
     attributes: RequestAttributes,
     query: URLSearchParams,
     warnings: (message: string) => void,
+    trail?: Trail,
   ): Promise<void> {
     const served = this.#options.table.find(attributes.group, attributes.version, attributes.resource);
     if (!served) throw failure(404, 'NotFound', 'the server could not find the requested resource');
     await this.#options.dispatcher.registry.admit(
-      operationOf(warnings, { attributes, served, query }),
+      operationOf(warnings, { attributes, served, query, trail }),
       'CONNECT',
       undefined,
     );
   }
 
   async #connect(handler: ConnectHandler, { context, query, routed, operation }: Request): Promise<void> {
-    await this.admitConnect(operation.attributes, query, operation.warn);
+    await this.admitConnect(operation.attributes, query, operation.warn, context.trail);
     const raw = context.exchange.raw();
     const connection: ConnectContext = {
       attributes: operation.attributes,
@@ -143,6 +146,7 @@ export class ResourceHandler {
       ...raw,
     };
     context.code = 200;
+    context.trail?.started(200);
     await handler.handle(connection);
   }
 
@@ -201,9 +205,10 @@ export class ResourceHandler {
   }
 
   async #patch(request: Request): Promise<void> {
-    const { exchange } = request.context;
+    const { exchange, trail } = request.context;
     const bytes = await exchange.body();
     const body = await decodeBody(bytes, exchange.headers['content-type'] ?? 'none', PATCH_TYPES);
+    trail?.requested(body.value);
     const type = exchange.headers['content-type']!.split(';', 1)[0]!.trim() as PatchType;
     const { operation, query } = request;
     if (type !== 'application/apply-patch+yaml') {
@@ -242,7 +247,17 @@ export class ResourceHandler {
     await this.#sendList(request, result);
   }
 
-  #body({ context: { exchange }, operation }: Request): Body | Promise<Body> {
+  #body(request: Request): Body | Promise<Body> {
+    const { trail } = request.context;
+    const found = this.#decoded(request);
+    if (!trail) return found;
+    const noted = (body: Body) => {
+      trail.requested(body.value);
+      return body;
+    };
+    return found instanceof Promise ? found.then(noted) : noted(found);
+  }
+  #decoded({ context: { exchange }, operation }: Request): Body | Promise<Body> {
     const type = exchange.headers['content-type'];
     const accepted = servingOf(operation) === 'custom' ? CUSTOM_OBJECT_TYPES : OBJECT_TYPES;
     const bytes = exchange.body();
@@ -251,11 +266,12 @@ export class ResourceHandler {
   }
 
   // Options come in the body; in its absence in the query.
-  async #deletion({ context: { exchange }, query }: Request): Promise<Deletion> {
+  async #deletion({ context: { exchange, trail }, query }: Request): Promise<Deletion> {
     const bytes = await exchange.body();
     if (bytes.length > 0) {
       const { value } = await decodeBody(bytes, exchange.headers['content-type'], OBJECT_TYPES);
       if (typeof value !== 'object' || value === null) throw badRequest('DeleteOptions is not an object');
+      trail?.requested(value);
       return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== null)) as Deletion;
     }
     const grace = numberOf(query, 'gracePeriodSeconds');
@@ -271,6 +287,7 @@ export class ResourceHandler {
   #send(request: Request, status: number, outcome: Outcome): void | Promise<void> {
     const { context, operation, query } = request;
     const { served } = operation;
+    context.trail?.answered(() => outcomeObject(served, outcome));
     const wanted = negotiate(context.exchange.headers.accept, servingOf(operation));
     if (!wanted.as && wanted.format === 'json' && outcome instanceof Entry && isShownAsStored(served, outcome))
       return finish(context, status, { 'content-type': 'application/json' }, outcome.parts);
@@ -304,6 +321,7 @@ export class ResourceHandler {
       ...(result.remaining === undefined ? {} : { remainingItemCount: result.remaining }),
     };
     const head = { kind: info.listKind, apiVersion: apiVersionOf(info), metadata };
+    context.trail?.answered(() => ({ ...head, items: result.entries.map(entry => shownObject(served, entry.object)) }));
     if (!wanted.as && wanted.format === 'json') {
       if (!result.entries.every(entry => isShownAsStored(served, entry))) {
         const items = result.entries.map(entry => shownObject(served, entry.object));
@@ -385,9 +403,10 @@ function operationOf(
     served: Served;
     query: URLSearchParams;
     userAgent?: string | undefined;
+    trail: Trail | undefined;
   },
 ): Operation {
-  const { query } = request;
+  const { query, trail } = request;
   if (query === NO_QUERY)
     return {
       attributes: request.attributes,
@@ -396,6 +415,7 @@ function operationOf(
       dryRun: false,
       fieldValidation: 'Warn',
       warn: warnings,
+      ...(trail ? { trail } : {}),
     };
   const dryRun = query.getAll('dryRun');
   if (dryRun.some(value => value !== 'All'))
@@ -428,6 +448,7 @@ function operationOf(
     dryRun: dryRun.length > 0,
     fieldValidation: (asked || 'Warn') as FieldValidation,
     warn: warnings,
+    ...(trail ? { trail } : {}),
   };
 }
 

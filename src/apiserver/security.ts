@@ -20,8 +20,11 @@ import { ClusterAddresses } from './allocators/cluster-addresses.ts';
 import { ensureKubernetesService, keepKubernetesService } from './allocators/kubernetes-service.ts';
 import { NodePorts } from './allocators/node-ports.ts';
 import { ServiceAllocator } from './allocators/service-allocator.ts';
-import { RequestAuthenticator } from './authn/authenticator.ts';
+import { forApiServer, RequestAuthenticator } from './authn/authenticator.ts';
+import { BootstrapTokens } from './authn/bootstrap-tokens.ts';
 import { ServiceAccountTokens } from './authn/service-account-tokens.ts';
+import { staticTokens } from './authn/static-tokens.ts';
+import { TokenUnion } from './authn/token-authenticator.ts';
 import { AuthorizerChain } from './authz/authorizer.ts';
 import { PolicyReconciler } from './authz/policy-reconciler.ts';
 import type { Pki } from './certificates/pki.ts';
@@ -90,11 +93,14 @@ export function createSecurity(options: SecurityOptions): Security {
   const audiences = [issuer];
   const tokens = new ServiceAccountTokens({ keys: pki.serviceAccountKey, issuer, reader, clock, random });
   const authenticator = new RequestAuthenticator({
-    tokens,
+    tokens: new TokenUnion([
+      tokens,
+      forApiServer(
+        new TokenUnion([staticTokens(options.staticTokens ?? new Map()), new BootstrapTokens({ reader, clock })]),
+        audiences,
+      ),
+    ]),
     audiences,
-    reader,
-    clock,
-    ...(options.staticTokens ? { staticTokens: options.staticTokens } : {}),
   });
   const authorizer = new AuthorizerChain(reader);
   const policy = new PolicyReconciler({ reader, transport, log });

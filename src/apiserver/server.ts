@@ -11,6 +11,8 @@ import { type Random, systemRandom } from '../base/random.ts';
 import type { ResourceId, Transport } from '../client/transport.ts';
 import type { Store } from '../store/store.ts';
 import type { Aggregator } from './aggregation/aggregator.ts';
+import type { Auditor } from './audit/auditor.ts';
+import type { Trail } from './audit/trail.ts';
 import { forbiddenRequest } from './authz/denial.ts';
 import { Caches } from './cache.ts';
 import { CustomResources } from './customresources/custom-resources.ts';
@@ -30,6 +32,7 @@ import type {
   Authorizer,
   ConnectHandler,
   CreateHandler,
+  Decision,
   Reader,
   RequestAttributes,
   UserInfo,
@@ -53,6 +56,8 @@ export interface ApiServerOptions {
   readonly openid?: () => { configuration: object; keys: object };
   /** Without one no APIService is acted on. */
   readonly aggregator?: Aggregator;
+  /** Records requests; closed with the server. Without one nothing is recorded. */
+  readonly auditor?: Auditor | undefined;
   readonly log?: Logger;
   readonly clock?: Clock;
   readonly random?: Random;
@@ -103,7 +108,8 @@ export class ApiServer {
     });
     this.#handler = new HttpHandler({
       authenticators: options.authenticators ?? [{ authenticate: () => LOOPBACK_USER }],
-      authorize: attributes => this.authorize(attributes),
+      authorize: (attributes, trail) => this.authorize(attributes, trail),
+      auditor: options.auditor,
       resources: this.#resources,
       discovery: new Discovery(this.table, options.aggregator),
       aggregator: options.aggregator,
@@ -162,12 +168,12 @@ export class ApiServer {
   }
 
   /** Throws Forbidden in upstream's words. */
-  authorize(attributes: RequestAttributes): void | Promise<void> {
+  authorize(attributes: RequestAttributes, trail?: Trail): void | Promise<void> {
     const { authorizer } = this.#options;
-    if (!authorizer || attributes.user.groups.includes('system:masters')) return;
+    if (!authorizer || attributes.user.groups.includes('system:masters')) return note(trail, ALLOWED);
     const decision = authorizer.authorize(attributes);
-    if (decision instanceof Promise) return decision.then(later => check(attributes, later));
-    return check(attributes, decision);
+    if (decision instanceof Promise) return decision.then(later => check(attributes, later, trail));
+    return check(attributes, decision, trail);
   }
 
   /** A named part of `/readyz` (and of `/livez` unless `readinessOnly`), such as a bootstrap that must finish. */
@@ -180,12 +186,15 @@ export class ApiServer {
     const listener = await listenTls(address, tls, {
       request: (exchange, certificate) => this.#handler.handle(exchange, certificate),
       upgrade: (upgrade, certificate) =>
-        void handleUpgrade(upgrade, {
-          authenticate: () => this.#handler.authenticate({ headers: upgrade.request.headers }, certificate),
-          authorize: attributes => this.authorize(attributes),
-          resources: this.#resources,
-          route,
-        }),
+        void handleUpgrade(
+          { ...upgrade, certificate },
+          {
+            authenticate: (exchange, arrival) => this.#handler.authenticate(exchange, arrival),
+            authorize: (attributes, trail) => this.authorize(attributes, trail),
+            resources: this.#resources,
+            route,
+          },
+        ),
     });
     this.#listeners.push(listener);
     return { port: listener.port };
@@ -197,10 +206,19 @@ export class ApiServer {
     this.#options.aggregator?.close();
     this.caches.close();
     await Promise.all(this.#listeners.map(listener => listener.close()));
+    await this.#options.auditor?.close();
   }
 }
 
-function check(attributes: RequestAttributes, decision: { allowed: boolean; reason: string }): void {
+const ALLOWED: Decision = { allowed: true, reason: '' };
+
+function note(trail: Trail | undefined, { allowed, reason }: Decision): void {
+  trail?.annotate('authorization.k8s.io/decision', allowed ? 'allow' : 'forbid');
+  trail?.annotate('authorization.k8s.io/reason', reason);
+}
+
+function check(attributes: RequestAttributes, decision: Decision, trail: Trail | undefined): void {
+  note(trail, decision);
   if (!decision.allowed) throw forbiddenRequest(attributes, decision.reason);
 }
 

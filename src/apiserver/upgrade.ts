@@ -7,37 +7,52 @@ import type { IncomingMessage } from 'node:http';
 import { STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { ApiError, failure, internalError, messageOf, type Status } from '../base/errors.ts';
-import type { Routed } from './http-handler.ts';
-import type { RequestAttributes, UserInfo } from './request.ts';
+import type { Trail } from './audit/trail.ts';
+import type { Arrival, Asking, Routed } from './http-handler.ts';
+import type { Credentials, RequestAttributes, UserInfo } from './request.ts';
 import { withUser } from './request-path.ts';
 import type { ResourceHandler } from './resource-handler.ts';
 
 export interface UpgradeSteps {
-  readonly authenticate: () => UserInfo | Promise<UserInfo>;
-  readonly authorize: (attributes: RequestAttributes) => void | Promise<void>;
+  readonly authenticate: (exchange: Asking, request: Arrival) => UserInfo | Promise<UserInfo>;
+  readonly authorize: (attributes: RequestAttributes, trail?: Trail) => void | Promise<void>;
   readonly resources: ResourceHandler;
   readonly route: (method: string, url: string) => Routed;
 }
 
 /** Never rejects. */
 export async function handleUpgrade(
-  upgrade: { request: IncomingMessage; socket: Duplex; head: Buffer },
+  upgrade: {
+    readonly request: IncomingMessage;
+    readonly socket: Duplex;
+    readonly head: Buffer;
+    readonly certificate: Credentials['certificate'];
+  },
   steps: UpgradeSteps,
 ): Promise<void> {
-  const { request, socket, head } = upgrade;
+  const { request, socket, head, certificate } = upgrade;
   socket.on('error', () => {});
+  const context: { trail: Trail | undefined } = { trail: undefined };
+  let code = 101;
   try {
-    const routed = steps.route(request.method ?? 'GET', request.url ?? '/');
+    const { method = 'GET', url = '/', headers } = request;
+    const routed = steps.route(method, url);
     const query = routed.query ?? new URLSearchParams();
-    const attributes = withUser(routed.attributes, await steps.authenticate());
-    await steps.authorize(attributes);
+    const asking = { url, headers, remoteAddress: request.socket.remoteAddress };
+    const attributes = withUser(routed.attributes, await steps.authenticate(asking, { certificate, routed, context }));
+    await steps.authorize(attributes, context.trail);
     const handler = attributes.isResource ? steps.resources.connectHandler(attributes) : undefined;
     if (!handler) throw failure(400, 'BadRequest', 'the resource cannot be upgraded to a stream');
-    await steps.resources.admitConnect(attributes, query, () => {});
+    await steps.resources.admitConnect(attributes, query, () => {}, context.trail);
+    context.trail?.started(code);
     await handler.handle({ attributes, query, rest: routed.attributes.rest, req: request, socket, head });
   } catch (error) {
     const known = error instanceof ApiError ? error : internalError(messageOf(error));
+    code = known.code;
+    context.trail?.refused(known.status);
     refuse(socket, known.status);
+  } finally {
+    context.trail?.complete(code);
   }
 }
 

@@ -70,7 +70,7 @@ class Webhooks {
     const { object, oldObject, ...rest } = reviewOf(request, info, '', reader);
     const { user, ...attributes } = request.attributes;
     const authorizer = new AuthorizerValue(
-      { user, authorize: one => this.#context.authorizer.authorize(one) },
+      { user, authorize: one => this.#context.authorizer.authorizeAtOnce(one) },
       attributes,
     );
     const scope = scopeOf({ object: object ?? null, oldObject: oldObject ?? null, request: rest }, authorizer);

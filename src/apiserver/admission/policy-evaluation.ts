@@ -132,7 +132,10 @@ export function policyScope(
   const { info, params, policy, expressions, budget } = invocation;
   const { object, oldObject, ...review } = reviewOf(request, info, '', reader);
   const { user, ...attributes } = request.attributes;
-  const authorizer = new AuthorizerValue({ user, authorize: one => context.authorizer.authorize(one) }, attributes);
+  const authorizer = new AuthorizerValue(
+    { user, authorize: one => context.authorizer.authorizeAtOnce(one) },
+    attributes,
+  );
   const namespace = attributes.namespace ? reader.get(NAMESPACES, '', attributes.namespace) : undefined;
   const base = scopeOf(
     {

@@ -6,8 +6,10 @@ import { ApiError } from '../../base/errors.ts';
 import { seededRandom } from '../../base/random.ts';
 import { PODS, SECRETS, SERVICE_ACCOUNTS } from '../../client/resources.ts';
 import { FakeReader } from '../fake-reader.ts';
-import { RequestAuthenticator } from './authenticator.ts';
+import { forApiServer, RequestAuthenticator } from './authenticator.ts';
+import { BootstrapTokens } from './bootstrap-tokens.ts';
 import { ServiceAccountTokens } from './service-account-tokens.ts';
+import { TokenUnion } from './token-authenticator.ts';
 
 const ISSUER = 'https://kubernetes.default.svc.cluster.local';
 
@@ -21,11 +23,10 @@ function setup() {
     clock,
     random: seededRandom(1),
   });
+  const bootstrap = forApiServer(new BootstrapTokens({ reader: () => reader, clock }), [ISSUER]);
   const authenticator = new RequestAuthenticator({
-    tokens,
+    tokens: new TokenUnion([tokens, bootstrap]),
     audiences: [ISSUER],
-    reader: () => reader,
-    clock,
   });
   const account = reader.put(SERVICE_ACCOUNTS, {
     apiVersion: 'v1',

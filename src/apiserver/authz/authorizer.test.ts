@@ -77,9 +77,9 @@ test('the bootstrap policy already holds what aggregation computes; a new part i
 
 test('masters do everything, others what bindings say, and a change counts at once', async () => {
   const { reader, authorizer } = await cluster();
-  assert.ok(authorizer.authorize(ask('root', ['system:masters'], { path: '/x' })).allowed);
+  assert.ok(authorizer.authorizeAtOnce(ask('root', ['system:masters'], { path: '/x' })).allowed);
   const list = ask('jane', ['system:authenticated'], { verb: 'list', resource: 'pods', namespace: 'default' });
-  assert.equal(authorizer.authorize(list).allowed, false);
+  assert.equal(authorizer.authorizeAtOnce(list).allowed, false);
   assert.equal(
     forbiddenRequest(list).message,
     'pods is forbidden: User "jane" cannot list resource "pods" in API group "" in the namespace "default"',
@@ -91,14 +91,14 @@ test('masters do everything, others what bindings say, and a change counts at on
     subjects: [{ kind: 'User', name: 'jane' }],
     roleRef: { kind: 'ClusterRole', name: 'view' },
   } as never);
-  assert.deepEqual(authorizer.authorize(list), {
+  assert.deepEqual(authorizer.authorizeAtOnce(list), {
     allowed: true,
     reason: 'RBAC: allowed by RoleBinding "b/default" of ClusterRole "view" to User "jane"',
   });
-  assert.equal(authorizer.authorize({ ...list, namespace: 'other' }).allowed, false);
-  assert.equal(authorizer.authorize({ ...list, resource: 'secrets' }).allowed, false);
+  assert.equal(authorizer.authorizeAtOnce({ ...list, namespace: 'other' }).allowed, false);
+  assert.equal(authorizer.authorizeAtOnce({ ...list, resource: 'secrets' }).allowed, false);
   reader.remove(ROLE_BINDINGS, 'default', 'b');
-  assert.equal(authorizer.authorize(list).allowed, false);
+  assert.equal(authorizer.authorizeAtOnce(list).allowed, false);
 });
 
 test('a binding to a missing role says so', async () => {
@@ -111,7 +111,7 @@ test('a binding to a missing role says so', async () => {
     roleRef: { kind: 'ClusterRole', name: 'gone' },
   } as never);
   assert.equal(
-    authorizer.authorize(ask('bob', [], { resource: 'pods' })).reason,
+    authorizer.authorizeAtOnce(ask('bob', [], { resource: 'pods' })).reason,
     'RBAC: clusterrole.rbac.authorization.k8s.io "gone" not found',
   );
 });
@@ -132,7 +132,7 @@ test('resource names, subresources, wildcards and paths', async () => {
     roleRef: { kind: 'Role', name: 'r' },
   } as never);
   const may = (parts: Partial<RequestAttributes>) =>
-    authorizer.authorize(ask('system:serviceaccount:n:sa', [], { namespace: 'n', ...parts })).allowed;
+    authorizer.authorizeAtOnce(ask('system:serviceaccount:n:sa', [], { namespace: 'n', ...parts })).allowed;
   assert.ok(may({ verb: 'update', resource: 'configmaps', name: 'one' }));
   assert.ok(!may({ verb: 'update', resource: 'configmaps', name: 'two' }));
   assert.ok(may({ group: 'apps', resource: 'deployments', subresource: 'scale' }));
@@ -141,7 +141,7 @@ test('resource names, subresources, wildcards and paths', async () => {
       !may({ resource: 'pods' }) &&
       !may({ resource: 'pods', subresource: 'exec' }),
   );
-  const path = (groups: string[], to: string) => authorizer.authorize(ask('x', groups, { path: to })).allowed;
+  const path = (groups: string[], to: string) => authorizer.authorizeAtOnce(ask('x', groups, { path: to })).allowed;
   assert.ok(path(['system:unauthenticated'], '/healthz') && !path(['system:unauthenticated'], '/apis/apps'));
   assert.ok(path(['system:authenticated'], '/apis/apps/v1') && !path(['system:authenticated'], '/metrics'));
 });
@@ -149,7 +149,7 @@ test('resource names, subresources, wildcards and paths', async () => {
 test('a kubelet reads only what pods on its node refer to', async () => {
   const { reader, authorizer } = await cluster();
   const kubelet = (parts: Partial<RequestAttributes>) =>
-    authorizer.authorize(ask('system:node:n1', ['system:nodes'], parts)).allowed;
+    authorizer.authorizeAtOnce(ask('system:node:n1', ['system:nodes'], parts)).allowed;
   const secret = { resource: 'secrets', namespace: 'default', name: 's' };
   reader.put(SECRETS, { apiVersion: 'v1', kind: 'Secret', metadata: { name: 's', namespace: 'default' } });
   assert.ok(!kubelet(secret));
@@ -223,7 +223,7 @@ test('what a user has been granted is remembered only until roles or bindings ch
   const reader = new FakeReader();
   const authorizer = new AuthorizerChain(() => reader);
   const { user } = ask('jane', [], {});
-  const allowed = () => authorizer.authorize(ask('', [], { user, resource: 'pods', namespace: 'a' })).allowed;
+  const allowed = () => authorizer.authorizeAtOnce(ask('', [], { user, resource: 'pods', namespace: 'a' })).allowed;
   const rules = [{ verbs: ['get'], apiGroups: [''], resources: ['pods'] }];
   const binding = {
     ...API,

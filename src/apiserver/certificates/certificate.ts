@@ -96,6 +96,16 @@ function subjectBytes(certificate: X509Certificate): Buffer {
   return nameOf({ commonName, organizations });
 }
 
+/** Whether the authority signed the certificate, or one of those that came with it and lead to it. */
+export function comesFrom(certificate: X509Certificate | undefined, authority: string): boolean {
+  const by = new X509Certificate(authority);
+  for (let at = certificate; at; at = at.issuerCertificate) {
+    if (at.checkIssued(by) && at.verify(by.publicKey)) return true;
+    if (at.issuerCertificate?.fingerprint256 === at.fingerprint256) return false;
+  }
+  return false;
+}
+
 /** CN and O out of the lines of `X509Certificate.subject`. */
 export function parseSubject(subject: string | undefined): { commonName: string; organizations: string[] } {
   const result = { commonName: '', organizations: [] as string[] };

@@ -20,11 +20,13 @@ export class Http2Exchange implements Exchange {
   readonly method: string;
   readonly url: string;
   readonly headers: IncomingHttpHeaders;
+  readonly remoteAddress: string | undefined;
   readonly #stream: ServerStream;
   #abort: AbortController | undefined;
 
-  constructor(stream: ServerStream) {
+  constructor(stream: ServerStream, remoteAddress?: string) {
     this.#stream = stream;
+    this.remoteAddress = remoteAddress;
     this.headers = stream.headers;
     this.method = stream.headers[':method'] as string;
     this.url = stream.headers[':path'] as string;

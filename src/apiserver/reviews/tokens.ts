@@ -36,7 +36,7 @@ export function tokenHandlers(options: TokenHandlersOptions): CreateHandler[] {
         const audiences = spec.audiences?.length ? spec.audiences : options.audiences;
         const answer = (status: object) => ({ ...body, metadata: body.metadata ?? {}, status }) as KubeObject;
         try {
-          const verified = options.authenticator.verifyToken(spec.token, audiences);
+          const verified = await options.authenticator.verifyToken(spec.token, audiences);
           if (!verified) return answer({ user: {} });
           return answer({ authenticated: true, user: shown(verified.user), audiences: verified.audiences });
         } catch (error) {

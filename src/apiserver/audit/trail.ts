@@ -1,0 +1,164 @@
+/**
+ * What is recorded of one request while it is on its way: an audit.k8s.io/v1 Event that grows, and is handed to the sinks at each stage
+ * that the policy wants. Invariant: an event ends once; what comes after is left out.
+ */
+
+import { formatMicroTime } from '../../base/clock.ts';
+import type { Status } from '../../base/errors.ts';
+import type { RequestAttributes, UserInfo } from '../request.ts';
+import type { Recording, Stage } from './policy.ts';
+
+/** An audit.k8s.io/v1 Event as it is written. */
+export type AuditEvent = Record<string, unknown> & { readonly auditID: string; readonly stage: Stage };
+
+export interface TrailOptions {
+  readonly recording: Recording;
+  readonly auditId: string;
+  readonly requestUri: string;
+  readonly attributes: Omit<RequestAttributes, 'user'>;
+  readonly user: UserInfo | undefined;
+  readonly sourceIps: readonly string[];
+  readonly userAgent: string | undefined;
+  readonly now: () => number;
+  readonly record: (event: AuditEvent) => void;
+}
+
+/** Values of annotations are texts; upstream cuts nothing, but no annotation may be larger than this in all. */
+const ANNOTATIONS_BYTES_MAX = 256 * 1024;
+
+export class Trail {
+  readonly #options: TrailOptions;
+  readonly #event: Record<string, unknown>;
+  readonly #annotations: Record<string, string> = {};
+  #annotated = 0;
+  #ended = false;
+
+  constructor(options: TrailOptions) {
+    this.#options = options;
+    const { recording, auditId, requestUri, attributes, user, sourceIps, userAgent, now } = options;
+    this.#event = {
+      kind: 'Event',
+      apiVersion: 'audit.k8s.io/v1',
+      level: recording.level,
+      auditID: auditId,
+      stage: 'RequestReceived',
+      requestURI: requestUri,
+      verb: attributes.verb,
+      user: user ? shown(user) : {},
+      ...(sourceIps.length > 0 ? { sourceIPs: sourceIps } : {}),
+      ...(userAgent ? { userAgent: userAgent.slice(0, 1024) } : {}),
+      ...(attributes.isResource ? { objectRef: objectRef(attributes) } : {}),
+      requestReceivedTimestamp: formatMicroTime(now()),
+    };
+  }
+
+  get auditId(): string {
+    return this.#options.auditId;
+  }
+
+  received(): void {
+    this.#emit('RequestReceived');
+  }
+  /** The request goes on as another user. */
+  impersonates(user: UserInfo): void {
+    this.#event['impersonatedUser'] = shown(user);
+  }
+  /** The first value of a key stays. */
+  annotate(key: string, value: string): void {
+    if (Object.hasOwn(this.#annotations, key)) return;
+    this.#annotated += key.length + value.length;
+    if (this.#annotated <= ANNOTATIONS_BYTES_MAX) this.#annotations[key] = value;
+  }
+  /** The body of the request as an object. */
+  requested(value: unknown): void {
+    if (this.#options.recording.level === 'Metadata' || this.#event['requestObject'] !== undefined) return;
+    this.#event['requestObject'] = this.#object(value);
+    const { metadata } = value as {
+      metadata?: { name?: string; namespace?: string; uid?: string; resourceVersion?: string };
+    };
+    const ref = this.#event['objectRef'] as Record<string, string> | undefined;
+    if (!ref || !metadata) return;
+    for (const key of ['name', 'namespace', 'uid', 'resourceVersion'] as const) {
+      const given = metadata[key];
+      if (!ref[key] && typeof given === 'string' && given) ref[key] = given;
+    }
+  }
+  /** What is answered, made only where it is recorded. */
+  answered(make: () => unknown): void {
+    if (this.#options.recording.level === 'RequestResponse') this.#event['responseObject'] = this.#object(make());
+  }
+  refused(status: Status): void {
+    const { code, message, reason, details } = status;
+    this.#event['responseStatus'] = {
+      metadata: {},
+      status: 'Failure',
+      message,
+      reason,
+      ...(details ? { details } : {}),
+      code,
+    };
+    this.answered(() => status);
+  }
+  /** The head of an answer that goes on for long has been sent. */
+  started(code: number): void {
+    this.#event['responseStatus'] ??= { metadata: {}, code };
+    this.#emit('ResponseStarted');
+  }
+  complete(code: number): void {
+    this.#event['responseStatus'] ??= { metadata: {}, code };
+    this.#emit('ResponseComplete');
+    this.#ended = true;
+  }
+
+  #emit(stage: Stage): void {
+    const { recording, now, record } = this.#options;
+    if (this.#ended || recording.omitStages.has(stage)) return;
+    record({
+      ...this.#event,
+      stage,
+      stageTimestamp: formatMicroTime(now()),
+      ...(Object.keys(this.#annotations).length > 0 ? { annotations: { ...this.#annotations } } : {}),
+    } as unknown as AuditEvent);
+  }
+
+  #object(value: unknown): unknown {
+    if (!this.#options.recording.omitManagedFields || typeof value !== 'object' || value === null) return value;
+    const { items } = value as { items?: unknown };
+    const bare = withoutManagedFields(value);
+    return Array.isArray(items) ? { ...bare, items: items.map(item => withoutManagedFields(item as object)) } : bare;
+  }
+}
+
+function withoutManagedFields(object: object): object {
+  const { metadata } = object as { metadata?: { managedFields?: unknown } };
+  if (!metadata?.managedFields) return object;
+  const { managedFields: _, ...rest } = metadata;
+  return { ...object, metadata: rest };
+}
+
+function shown({ name, uid, groups, extra }: UserInfo): object {
+  return {
+    username: name,
+    ...(uid ? { uid } : {}),
+    ...(groups.length > 0 ? { groups } : {}),
+    ...(extra ? { extra } : {}),
+  };
+}
+
+function objectRef({
+  group,
+  version,
+  resource,
+  subresource,
+  namespace,
+  name,
+}: Omit<RequestAttributes, 'user'>): object {
+  return {
+    ...(resource ? { resource } : {}),
+    ...(namespace ? { namespace } : {}),
+    ...(name ? { name } : {}),
+    ...(group ? { apiGroup: group } : {}),
+    ...(version ? { apiVersion: version } : {}),
+    ...(subresource ? { subresource } : {}),
+  };
+}

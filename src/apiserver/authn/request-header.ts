@@ -1,0 +1,58 @@
+/**
+ * A proxy in front of the API server vouches for its users: who shows a client certificate of the front proxy's own authority names
+ * user, uid, groups and extra in headers. Without such a certificate the headers mean nothing.
+ */
+
+import type { Credentials, UserInfo } from '../request.ts';
+
+export interface RequestHeaderOptions {
+  /** Common names of the proxies; any that the authority vouches for when empty. */
+  readonly allowedNames: readonly string[];
+  readonly usernameHeaders: readonly string[];
+  readonly uidHeaders: readonly string[];
+  readonly groupHeaders: readonly string[];
+  readonly extraHeaderPrefixes: readonly string[];
+}
+
+/** As kubeadm sets them up. */
+export const REQUEST_HEADER_DEFAULTS: RequestHeaderOptions = {
+  allowedNames: ['front-proxy-client'],
+  usernameHeaders: ['X-Remote-User'],
+  uidHeaders: ['X-Remote-Uid'],
+  groupHeaders: ['X-Remote-Group'],
+  extraHeaderPrefixes: ['X-Remote-Extra-'],
+};
+
+/** The user that the proxy speaks for; undefined when it is none of the allowed proxies or names no user. */
+export function proxiedUser(
+  { headers, certificate }: Credentials,
+  options: RequestHeaderOptions,
+): UserInfo | undefined {
+  if (!certificate?.isFrontProxy) return undefined;
+  if (options.allowedNames.length > 0 && !options.allowedNames.includes(certificate.commonName)) return undefined;
+  const first = (names: readonly string[]) =>
+    names.map(name => valuesOf(headers[name.toLowerCase()])[0] ?? '').find(Boolean) ?? '';
+  const name = first(options.usernameHeaders);
+  if (name === '') return undefined;
+  const uid = first(options.uidHeaders);
+  const groups = options.groupHeaders.flatMap(header => valuesOf(headers[header.toLowerCase()]));
+  const extra: Record<string, string[]> = {};
+  for (const [header, value] of Object.entries(headers))
+    for (const prefix of options.extraHeaderPrefixes)
+      if (header.startsWith(prefix.toLowerCase())) extra[unescaped(header.slice(prefix.length))] = valuesOf(value);
+  return { name, groups, ...(uid ? { uid } : {}), ...(Object.keys(extra).length > 0 ? { extra } : {}) };
+}
+
+function unescaped(key: string): string {
+  try {
+    return decodeURIComponent(key);
+  } catch {
+    return key;
+  }
+}
+
+// Node joins repeated headers with commas.
+function valuesOf(value: string | string[] | undefined): string[] {
+  if (value === undefined) return [];
+  return (Array.isArray(value) ? value : value.split(',')).map(one => one.trim()).filter(one => one !== '');
+}
