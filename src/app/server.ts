@@ -26,7 +26,7 @@ import { Gateway } from './gateway.ts';
 import { openPki } from './pki.ts';
 import { ensureIngressPrerequisites } from './prerequisites.ts';
 import { keepRelay } from './registry-relay.ts';
-import { ensureSnapshotDefinitions } from './snapshot-definitions.ts';
+import { ensureStorageDefinitions } from './storage-definitions.ts';
 
 export interface ServerConfig {
   readonly cluster: string;
@@ -117,7 +117,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
     clock,
   }).run(stop.signal);
   keepCompiledCode(clock);
-  void ensureSnapshotDefinitions(transport, { clock, log, signal: stop.signal });
+  void ensureStorageDefinitions(transport, { clock, log, signal: stop.signal });
   const gateway = new Gateway({
     informers,
     machineNetns: config.machineNetnsFd,

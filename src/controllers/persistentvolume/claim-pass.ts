@@ -19,9 +19,11 @@ import {
   STORAGE_PROVISIONER,
   volumeMismatch,
 } from '../../api/machinery/volume.ts';
-import { keyOf } from '../../api/meta.ts';
+import { type KubeObject, keyOf } from '../../api/meta.ts';
 import type { StorageClass } from '../../api/storage/v1.gen.ts';
+import { isReason } from '../../base/errors.ts';
 import { PERSISTENT_VOLUMES, PODS, STORAGE_CLASSES } from '../../client/resources.ts';
+import type { ResourceId } from '../../client/transport.ts';
 import type { ReconcileContext } from '../runtime/controller.ts';
 import type { Bindings } from './binding.ts';
 
@@ -56,6 +58,40 @@ export async function reconcileClaim(
   return findOne(ctx, bindings, withClass);
 }
 
+const VOLUME_POPULATORS: ResourceId = {
+  group: 'populator.storage.k8s.io',
+  version: 'v1beta1',
+  resource: 'volumepopulators',
+};
+interface VolumePopulator extends KubeObject {
+  sourceKind?: { group?: string; kind?: string };
+}
+/** Kinds that drivers know themselves. */
+const DRIVER_SOURCES = new Set(['/PersistentVolumeClaim', 'snapshot.storage.k8s.io/VolumeSnapshot']);
+
+/** The volume-data-source-validator's part: a claim that nobody will ever fill says so. */
+async function checkDataSource({ client, events }: ReconcileContext, claim: PersistentVolumeClaim): Promise<void> {
+  const source = claim.spec?.dataSourceRef;
+  if (!source || DRIVER_SOURCES.has(`${source.apiGroup ?? ''}/${source.kind}`)) return;
+  const populators = await client
+    .of<VolumePopulator>(VOLUME_POPULATORS)
+    .list()
+    .catch(error => {
+      if (isReason(error, 'NotFound')) return { items: [] as VolumePopulator[] };
+      throw error;
+    });
+  const isKnown = populators.items.some(
+    ({ sourceKind }) => sourceKind?.kind === source.kind && (sourceKind.group ?? '') === (source.apiGroup ?? ''),
+  );
+  if (!isKnown)
+    events.event(
+      claim,
+      'Warning',
+      'UnrecognizedDataSourceKind',
+      'The datasource for this PVC does not match any registered VolumePopulator',
+    );
+}
+
 async function findOne(ctx: ReconcileContext, bindings: Bindings, claim: PersistentVolumeClaim): Promise<void> {
   const { informers, events } = ctx;
   const className = claimClass(claim);
@@ -66,6 +102,7 @@ async function findOne(ctx: ReconcileContext, bindings: Bindings, claim: Persist
     excluded: bindings.reserved,
   });
   if (volume) return bindings.bind(volume, claim);
+  await checkDataSource(ctx, claim);
   if (isWaiting) {
     const pods = informers
       .get<Pod>(PODS)

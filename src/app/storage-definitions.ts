@@ -1,6 +1,6 @@
 /**
- * The custom resources of volume snapshots (snapshot.storage.k8s.io/v1), as kubernetes-csi/external-snapshotter defines them, and the
- * class of cox-local. Definitions that an administrator has put in their place stay.
+ * The custom resources of volume snapshots (snapshot.storage.k8s.io/v1) and of volume populators, as kubernetes-csi defines them, and the
+ * snapshot class of cox-local. Definitions that an administrator has put in their place stay.
  */
 
 import type { KubeObject } from '../api/meta.ts';
@@ -32,6 +32,9 @@ function definition(
   kind: string,
   shortNames: readonly string[],
   options: {
+    readonly group?: string;
+    readonly version?: string;
+    readonly approved?: string;
     readonly scope: 'Namespaced' | 'Cluster';
     readonly properties: object;
     readonly required: readonly string[];
@@ -39,24 +42,23 @@ function definition(
     readonly columns: readonly object[];
   },
 ): KubeObject {
+  const { group = GROUP, version = 'v1', approved = 'kubernetes-csi/external-snapshotter/pull/814' } = options;
   const singular = kind.toLowerCase();
   const plural = singular.endsWith('s') ? `${singular}es` : `${singular}s`;
   return {
     apiVersion: 'apiextensions.k8s.io/v1',
     kind: 'CustomResourceDefinition',
     metadata: {
-      name: `${plural}.${GROUP}`,
-      annotations: {
-        'api-approved.kubernetes.io': 'https://github.com/kubernetes-csi/external-snapshotter/pull/814',
-      },
+      name: `${plural}.${group}`,
+      annotations: { 'api-approved.kubernetes.io': `https://github.com/${approved}` },
     },
     spec: {
-      group: GROUP,
+      group,
       scope: options.scope,
       names: { kind, listKind: `${kind}List`, plural, singular, shortNames },
       versions: [
         {
-          name: 'v1',
+          name: version,
           served: true,
           storage: true,
           additionalPrinterColumns: [...options.columns, column('Age', '.metadata.creationTimestamp', 'date')],
@@ -162,7 +164,18 @@ const CLASS = definition('VolumeSnapshotClass', ['vsclass', 'vsclasses'], {
   columns: [column('Driver', '.driver'), column('DeletionPolicy', '.deletionPolicy')],
 });
 
-const SNAPSHOT_DEFINITIONS: readonly (readonly [ResourceId, KubeObject])[] = [SNAPSHOT, CONTENT, CLASS].map(
+const POPULATOR = definition('VolumePopulator', [], {
+  group: 'populator.storage.k8s.io',
+  version: 'v1beta1',
+  approved: 'kubernetes/enhancements/pull/2934',
+  scope: 'Cluster',
+  required: ['sourceKind'],
+  hasStatus: false,
+  properties: { sourceKind: object({ group: text, kind: text }, ['group', 'kind']) },
+  columns: [column('SourceKind', '.sourceKind')],
+});
+
+const STORAGE_DEFINITIONS: readonly (readonly [ResourceId, KubeObject])[] = [POPULATOR, SNAPSHOT, CONTENT, CLASS].map(
   one => [DEFINITIONS, one] as const,
 );
 
@@ -185,11 +198,11 @@ const RETRY_MS = 100;
 const TRIES_MAX = 300;
 
 /** Makes what is missing, beside whatever else starts. Gives up after half a minute, and says so. */
-export async function ensureSnapshotDefinitions(
+export async function ensureStorageDefinitions(
   transport: Transport,
   { clock, log, signal }: { readonly clock: Clock; readonly log: Logger; readonly signal: AbortSignal },
 ): Promise<void> {
-  for (const [of, wanted] of [...SNAPSHOT_DEFINITIONS, LOCAL_SNAPSHOT_CLASS]) {
+  for (const [of, wanted] of [...STORAGE_DEFINITIONS, LOCAL_SNAPSHOT_CLASS]) {
     for (let tries = 0; !signal.aborted; tries++) {
       try {
         await transport.create({ of }, wanted);
@@ -198,7 +211,10 @@ export async function ensureSnapshotDefinitions(
         if (isReason(error, 'AlreadyExists')) break;
         // The class, until its definition is served.
         if (!isReason(error, 'NotFound') || tries >= TRIES_MAX) {
-          log.warn('volume snapshots cannot be taken', { object: wanted.metadata.name, error: messageOf(error) });
+          log.warn('volume snapshots and populators cannot be used', {
+            object: wanted.metadata.name,
+            error: messageOf(error),
+          });
           return;
         }
         await clock.sleep(RETRY_MS, signal);
