@@ -93,17 +93,7 @@ test('annotations, hosts and paths give the same tree back, and only directives 
                 word,
               );
         }
-        for (const map of desiredMaps(
-          {
-            table,
-            listening: { proxyProtocol: false, trustsForwarded: false },
-            resources: { secret: () => undefined, configMap: () => undefined },
-            servers: new Map(),
-            certificates: new Map(),
-            users: new Map(),
-          },
-          () => 'b0',
-        ).values())
+        for (const map of desiredMaps({ table, users: new Map() }, () => 'b0').values())
           for (const [key, value] of map) {
             assert.ok(/^[\x21-\x7e]+$/.test(key), 'a key is one word of visible characters');
             assert.ok(/^[\x20-\x7e]+$/.test(value));
@@ -133,7 +123,7 @@ test('canaries stand in the front with words of their own', () => {
       const sections = listeningSections({
         httpPort: 1,
         httpsPort: 2,
-        connectionsMax: 3,
+        resolves: false,
         bindAddress: '',
         nameservers: [],
         usesLua: true,

@@ -11,8 +11,9 @@ import { backendLines, userList } from '../../src/ingress/haproxy/backend.ts';
 import { renderConfiguration } from '../../src/ingress/haproxy/configuration.ts';
 import { desiredMaps } from '../../src/ingress/haproxy/desired-state.ts';
 import { HAPROXY, HaproxyProcess } from '../../src/ingress/haproxy/haproxy-process.ts';
-import { FILES, listeningSections, MAPS } from '../../src/ingress/haproxy/listening.ts';
+import { FILES, listeningSections } from '../../src/ingress/haproxy/listening.ts';
 import { LUA_SOURCE } from '../../src/ingress/haproxy/lua.ts';
+import { CONFIGURATION } from '../../src/ingress/haproxy/process-files.ts';
 import { annotations, hostile, ingressOf } from '../../src/ingress/hostile-fixture.ts';
 import { buildRouteTable } from '../../src/ingress/route-table.ts';
 
@@ -33,25 +34,15 @@ test('HAProxy takes what hostile Ingresses lead to', { skip: !HaproxyProcess.isI
     assert.ok(routes.length > 500, `${routes.length} routes`);
     const names = new Map(routes.map((route, at) => [route.id, `b${at}`]));
     const backendOf = (route: string) => names.get(route)!;
-    const maps = desiredMaps(
-      {
-        table,
-        listening: { proxyProtocol: false, trustsForwarded: false },
-        resources,
-        servers: new Map(),
-        certificates: new Map(),
-        users: new Map(),
-      },
-      backendOf,
-    );
-    for (const map of MAPS)
-      writeFileSync(join(folder, map), [...maps.get(map)!].map(([key, value]) => `${key} ${value}\n`).join(''));
+    const maps = desiredMaps({ table, users: new Map() }, backendOf);
+    for (const [map, entries] of maps)
+      writeFileSync(join(folder, map), [...entries].map(([key, value]) => `${key} ${value}\n`).join(''));
     writeFileSync(join(folder, FILES.lua), LUA_SOURCE);
     const front = listeningSections({
       httpPort: 1080,
       httpsPort: 1443,
       bindAddress: '127.0.0.1',
-      connectionsMax: 100,
+      resolves: false,
       nameservers: ['127.0.0.1'],
       usesLua: true,
       features: new Set(['exact', 'patterns', 'wildcards', 'anyHost', 'default', 'redirects', 'fallbacks']),
@@ -63,7 +54,7 @@ test('HAProxy takes what hostile Ingresses lead to', { skip: !HaproxyProcess.isI
       ),
     }).map(section => ({ ...section, lines: section.lines.filter(line => !line.includes('crt-list')) }));
     writeFileSync(
-      join(folder, FILES.configuration),
+      join(folder, CONFIGURATION),
       renderConfiguration([
         ...front,
         ...new Set(routes.flatMap(({ settings }) => (settings.basicAuth ? [userList(settings.basicAuth.secret)] : [])))
@@ -72,7 +63,7 @@ test('HAProxy takes what hostile Ingresses lead to', { skip: !HaproxyProcess.isI
         ...routes.map(route => ({ type: 'backend', name: backendOf(route.id), lines: backendLines(route, resources) })),
       ]),
     );
-    execFileSync(HAPROXY, ['-c', '-f', FILES.configuration], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });
+    execFileSync(HAPROXY, ['-c', '-f', CONFIGURATION], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -4,27 +4,24 @@
  * listeners, users. Invariants: calls are made one at a time; after an error the state is taken as unknown and the next call reloads.
  */
 
-import { readFileSync } from 'node:fs';
 import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
-import type { Route } from '../route-table.ts';
-import type { Resources } from './backend.ts';
 import { quote, renderConfiguration, type Section } from './configuration.ts';
-import { type BackendShape, type Desired, desiredMaps, featuresOf, shapeOf, userSections } from './desired-state.ts';
+import {
+  type BackendOf,
+  type BackendShape,
+  type CertificateEntry,
+  type Desired,
+  type Maps,
+  PLAIN_SHAPE,
+} from './desired.ts';
 import { ConfigurationRefused, type HaproxyProcess } from './haproxy-process.ts';
-import { type Feature, FILES, listeningSections, MAPS } from './listening.ts';
-import { LUA_SOURCE } from './lua.ts';
+import { RUNTIME_SOCKET } from './process-files.ts';
 import { RuntimeApi } from './runtime-api.ts';
 
 export interface DataPlaneOptions {
   readonly process: HaproxyProcess;
-  readonly httpPort: number;
-  readonly httpsPort: number;
-  readonly bindAddress: string;
-  readonly nameservers: readonly string[];
-  /** PEM shown to clients that ask for a host without a certificate. */
-  readonly defaultCertificate: string;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -43,8 +40,8 @@ interface Live {
   readonly listening: string;
   readonly backends: Map<string, Backend>;
   readonly backendOfRoute: Map<string, string>;
-  maps: Map<string, Map<string, string>>;
-  readonly certificates: Map<string, string>;
+  maps: Maps;
+  readonly certificates: Map<string, CertificateEntry>;
 }
 
 /** 16 KB each. A quarter more than there are, so that many Ingresses at once cost few reloads. */
@@ -55,8 +52,6 @@ const MAP_CHANGES_MAX = 200;
 /** Commands split at these; other keys go as the payload of a whole map. */
 const PLAIN_WORD = /^[A-Za-z0-9._~$:@%/*=+-]+$/;
 const CERTIFICATE_BYTES_MAX = 14_000;
-const CONNECTIONS_MAX = 10_000;
-const CLIENT_SECONDS = 60;
 const SHUT: BackendShape = {
   key: 'shut',
   lines: [['http-request', 'deny', 'deny_status', '503']],
@@ -69,8 +64,6 @@ export class DataPlane {
   readonly #api: RuntimeApi;
   readonly #log: Logger;
   #live: Live | undefined;
-  /** They only grow, so that what comes and goes costs one reload. */
-  readonly #features = new Set<Feature>();
   /** Shapes that HAProxy did not take. */
   readonly #refused = new Set<string>();
   #rendered: { readonly fromLine: number; readonly backend: Backend }[] = [];
@@ -80,7 +73,7 @@ export class DataPlane {
   constructor(options: DataPlaneOptions) {
     this.#options = options;
     this.#log = options.log;
-    this.#api = new RuntimeApi(options.process.path(FILES.runtimeSocket));
+    this.#api = new RuntimeApi(options.process.path(RUNTIME_SOCKET));
   }
   get api(): RuntimeApi {
     return this.#api;
@@ -127,21 +120,20 @@ export class DataPlane {
     return true;
   }
 
-  #shapeOf(route: Route | undefined, resources: Resources): BackendShape {
-    const shape = shapeOf(route, resources);
+  #allowed(shape: BackendShape): BackendShape {
     return this.#refused.has(shape.key) ? SHUT : shape;
   }
 
   /** Endpoints alone, of some routes: the quick way. Routes that are not served yet are left to `apply`. */
-  async applyServers(routes: Iterable<Route>, servers: ReadonlyMap<string, readonly string[]>): Promise<void> {
+  async applyServers(routes: Iterable<string>, servers: ReadonlyMap<string, readonly string[]>): Promise<void> {
     const live = this.#live;
     if (!live) return;
     try {
       const changes = [...routes].flatMap(route => {
-        const name = live.backendOfRoute.get(route.id);
+        const name = live.backendOfRoute.get(route);
         return name === undefined
           ? []
-          : [{ name, backend: live.backends.get(name)!, wanted: servers.get(route.id) ?? [] }];
+          : [{ name, backend: live.backends.get(name)!, wanted: servers.get(route) ?? [] }];
       });
       await this.#addServers(changes);
       await this.#removeServers(changes);
@@ -173,8 +165,8 @@ export class DataPlane {
     const taken = this.#assign(live, desired);
     if (!taken) return false;
     const backendOf = (route: string) => taken.get(route)!;
-    if (this.#listeningText(desired, backendOf) !== live.listening) return false;
-    for (const pem of desired.certificates.values()) if (pem.length > CERTIFICATE_BYTES_MAX) return false;
+    if (renderConfiguration(desired.sections(backendOf)) !== live.listening) return false;
+    for (const { pem } of desired.certificates.values()) if (pem.length > CERTIFICATE_BYTES_MAX) return false;
     for (const [route, name] of taken) {
       const backend = live.backends.get(name)!;
       backend.route = route;
@@ -188,21 +180,21 @@ export class DataPlane {
       return { name, backend, wanted: backend.route === undefined ? [] : (desired.servers.get(backend.route) ?? []) };
     });
     await this.#addServers(changes);
-    await this.#putMaps(live, desiredMaps(desired, backendOf));
+    await this.#putMaps(live, desired.maps(backendOf), desired.orderedMaps);
     await this.#removeServers(changes);
     await this.#removeCertificates(live, desired.certificates);
     return true;
   }
 
   /** A backend for each route, or undefined when a shape is not at hand. A backend that had a route is not given to another. */
-  #assign(live: Live, { table, resources }: Desired): Map<string, string> | undefined {
+  #assign(live: Live, { routes }: Desired): Map<string, string> | undefined {
     const taken = new Map<string, string>();
     const missing: { route: string; shape: BackendShape }[] = [];
-    for (const route of table.routes.values()) {
-      const shape = this.#shapeOf(route, resources);
-      const name = live.backendOfRoute.get(route.id);
-      if (name !== undefined && live.backends.get(name)!.shape.key === shape.key) taken.set(route.id, name);
-      else missing.push({ route: route.id, shape });
+    for (const [route, wanted] of routes) {
+      const shape = this.#allowed(wanted);
+      const name = live.backendOfRoute.get(route);
+      if (name !== undefined && live.backends.get(name)!.shape.key === shape.key) taken.set(route, name);
+      else missing.push({ route, shape });
     }
     if (missing.length === 0) return taken;
     const spares = [...live.backends].filter(([, backend]) => backend.isSpare).map(([name]) => name);
@@ -215,7 +207,7 @@ export class DataPlane {
   }
 
   async #reload(desired: Desired): Promise<Live> {
-    const { process, defaultCertificate, clock } = this.#options;
+    const { process, clock } = this.#options;
     const started = clock.monotonic();
     const backends = new Map<string, Backend>();
     const backendOfRoute = new Map<string, string>();
@@ -224,65 +216,38 @@ export class DataPlane {
       backends.set(name, { shape, route, isSpare: route === undefined, servers: new Set(servers), leaving: new Set() });
       if (route !== undefined) backendOfRoute.set(route, name);
     };
-    for (const route of desired.table.routes.values())
-      add(route.id, this.#shapeOf(route, desired.resources), desired.servers.get(route.id) ?? []);
+    for (const [route, shape] of desired.routes) add(route, this.#allowed(shape), desired.servers.get(route) ?? []);
     const spares = Math.max(SPARES_MIN, Math.ceil(backends.size * SPARE_SHARE));
-    for (let i = 0; i < spares; i++) add(undefined, shapeOf(undefined, desired.resources), []);
-    const backendOf = (route: string) => backendOfRoute.get(route)!;
-    const listening = this.#listeningText(desired, backendOf);
-    const maps = desiredMaps(desired, backendOf);
-    for (const map of MAPS) process.write(map, [...maps.get(map)!].map(([key, value]) => `${key} ${value}\n`).join(''));
-    for (const [host, pem] of desired.certificates) process.write(certificateFile(host), `${pem}\n`);
-    process.write(FILES.defaultCertificate, defaultCertificate);
-    process.write(
-      FILES.certificateList,
-      [...desired.certificates.keys()].map(host => `${certificateFile(host)} ${host}\n`).join(''),
-    );
-    process.write(FILES.lua, LUA_SOURCE);
+    for (let i = 0; i < spares; i++) add(undefined, PLAIN_SHAPE, []);
+    const backendOf: BackendOf = route => backendOfRoute.get(route)!;
+    const listening = renderConfiguration(desired.sections(backendOf));
+    const maps = desired.maps(backendOf);
+    for (const [map, entries] of maps)
+      process.write(map, [...entries].map(([key, value]) => `${key} ${value}\n`).join(''));
+    for (const [file, text] of desired.files) process.write(file, text);
+    for (const [file, { pem }] of desired.certificates) process.write(file, `${pem}\n`);
+    for (const list of desired.certificateLists)
+      process.write(
+        list,
+        [...desired.certificates]
+          .filter(([, entry]) => entry.list === list)
+          .map(([file, entry]) => `${listLine(file, entry)}\n`)
+          .join(''),
+      );
     this.#rendered = [];
     let line = listening.split('\n').length;
     for (const [name, backend] of backends) {
       this.#rendered.push({ fromLine: line, backend });
       line += backendSection(name, backend).lines.length + 2;
     }
-    process.write(
-      FILES.configuration,
-      listening + renderConfiguration([...backends].map(([n, b]) => backendSection(n, b))),
-    );
+    process.configure(listening + renderConfiguration([...backends].map(([n, b]) => backendSection(n, b))));
     await process.apply();
     this.#reloads++;
     this.#log.info('HAProxy took its configuration', {
-      routes: desired.table.routes.size,
+      routes: desired.routes.size,
       milliseconds: Math.round(clock.monotonic() - started),
     });
     return { listening, backends, backendOfRoute, maps, certificates: new Map(desired.certificates) };
-  }
-
-  #listeningText(desired: Desired, backendOf: (route: string) => string): string {
-    const { httpPort, httpsPort, bindAddress, nameservers } = this.#options;
-    const routes = [...desired.table.routes.values()];
-    for (const feature of featuresOf(desired.table)) this.#features.add(feature);
-    const settings = routes.map(route => route.settings);
-    const seconds = settings.map(({ readSeconds = 0, sendSeconds = 0 }) =>
-      Math.ceil(Math.max(readSeconds, sendSeconds)),
-    );
-    return renderConfiguration([
-      ...listeningSections({
-        ...desired.listening,
-        httpPort,
-        httpsPort,
-        bindAddress,
-        nameservers,
-        connectionsMax: Math.min(CONNECTIONS_MAX, Math.floor((openFilesMax() - 500) / 2.2)),
-        usesLua: settings.some(({ basicAuth, externalAuth }) => basicAuth || externalAuth),
-        features: this.#features,
-        clientSeconds: seconds.reduce((a, b) => Math.max(a, b), CLIENT_SECONDS),
-        canaries: routes.flatMap(route =>
-          route.canaries.map(({ rule, route: to }) => ({ of: backendOf(route.id), to: backendOf(to), rule })),
-        ),
-      }),
-      ...userSections(desired),
-    ]);
   }
 
   async #addServers(changes: readonly { name: string; backend: Backend; wanted: readonly string[] }[]): Promise<void> {
@@ -322,14 +287,14 @@ export class DataPlane {
     await this.#api.run(commands);
   }
 
-  async #putMaps(live: Live, wanted: Map<string, Map<string, string>>): Promise<void> {
-    for (const map of MAPS) {
-      const [before, after] = [live.maps.get(map)!, wanted.get(map)!];
+  async #putMaps(live: Live, wanted: Maps, ordered: ReadonlySet<string>): Promise<void> {
+    for (const [map, after] of wanted) {
+      const before = live.maps.get(map)!;
       const put = [...after].filter(([key, value]) => before.get(key) !== value);
       const gone = [...before.keys()].filter(key => !after.has(key));
       if (put.length + gone.length === 0) continue;
       const isPlain =
-        map !== FILES.pattern &&
+        !ordered.has(map) &&
         put.length + gone.length <= MAP_CHANGES_MAX &&
         put.every(([key, value]) => PLAIN_WORD.test(key) && PLAIN_WORD.test(value)) &&
         gone.every(key => PLAIN_WORD.test(key));
@@ -343,27 +308,25 @@ export class DataPlane {
     live.maps = wanted;
   }
 
-  async #putCertificates(live: Live, wanted: ReadonlyMap<string, string>): Promise<void> {
-    for (const [host, pem] of wanted) {
-      const known = live.certificates.get(host);
-      if (known === pem) continue;
-      const file = certificateFile(host);
+  async #putCertificates(live: Live, wanted: ReadonlyMap<string, CertificateEntry>): Promise<void> {
+    for (const [file, entry] of wanted) {
+      const known = live.certificates.get(file);
+      if (known?.pem === entry.pem) continue;
       if (known === undefined) await this.#api.run([`new ssl cert ${file}`], /^New empty certificate store/);
-      await this.#expect(`set ssl cert ${file} <<\n${pem}\n`, /^Transaction (created|updated) for certificate/m);
+      await this.#expect(`set ssl cert ${file} <<\n${entry.pem}\n`, /^Transaction (created|updated) for certificate/m);
       await this.#expect(`commit ssl cert ${file}`, /Success!/);
       if (known === undefined)
-        await this.#expect(`add ssl crt-list ${FILES.certificateList} <<\n${file} ${host}\n`, /Success!/);
-      live.certificates.set(host, pem);
+        await this.#expect(`add ssl crt-list ${entry.list} <<\n${listLine(file, entry)}\n`, /Success!/);
+      live.certificates.set(file, entry);
     }
   }
 
-  async #removeCertificates(live: Live, wanted: ReadonlyMap<string, string>): Promise<void> {
-    for (const host of live.certificates.keys()) {
-      if (wanted.has(host)) continue;
-      const file = certificateFile(host);
-      await this.#expect(`del ssl crt-list ${FILES.certificateList} ${file}`, /deleted/);
+  async #removeCertificates(live: Live, wanted: ReadonlyMap<string, CertificateEntry>): Promise<void> {
+    for (const [file, { list }] of live.certificates) {
+      if (wanted.has(file)) continue;
+      await this.#expect(`del ssl crt-list ${list} ${file}`, /deleted/);
       await this.#expect(`del ssl cert ${file}`, /deleted/);
-      live.certificates.delete(host);
+      live.certificates.delete(file);
     }
   }
 
@@ -378,17 +341,10 @@ function serverName(server: string): string {
   return server.replaceAll('[', '').replaceAll(']', '');
 }
 
-function certificateFile(host: string): string {
-  return `certificates/${host.replace('*', '_')}.pem`;
-}
+const listLine = (file: string, { filter }: CertificateEntry): string =>
+  filter === undefined ? file : `${file} ${filter}`;
 
 function backendSection(name: string, { shape, servers }: Backend): Section {
   const lines = [...servers].map(server => ['server', serverName(server), server, ...shape.serverWords]);
   return { type: 'backend', name, lines: [...shape.lines, ...lines] };
-}
-
-/** The hard limit, which HAProxy may raise its own to. */
-function openFilesMax(): number {
-  const match = /^Max open files\s+\d+\s+(\d+|unlimited)/m.exec(readFileSync('/proc/self/limits', 'utf8'));
-  return match?.[1] && match[1] !== 'unlimited' ? Number(match[1]) : 1_048_576;
 }

@@ -1,46 +1,87 @@
 /**
- * From a route table to what HAProxy is to hold, purely: the shapes of backends, the contents of maps, lists of users. Names of
- * backends are not decided here, since any backend of the right shape will do.
+ * From a route table to what HAProxy is to hold, purely: the shapes of backends, the contents of maps, lists of users.
  */
 
 import type { Users } from '../credentials.ts';
 import type { Listening } from '../ingress-class.ts';
 import type { Route, RouteTable } from '../route-table.ts';
-import { backendLines, cookieKey, type Resources, serverWords, userList } from './backend.ts';
-import type { Line, Section } from './configuration.ts';
-import { DEFAULT_KEY, type Feature, FILES } from './listening.ts';
+import { backendLines, cookieKey, type Resources, serverWords } from './backend.ts';
+import type { Section } from './configuration.ts';
+import { type BackendShape, type CertificateEntry, type Desired, PLAIN_SHAPE, shape } from './desired.ts';
+import { DEFAULT_KEY, type Feature, FILES, listeningSections } from './listening.ts';
+import { LUA_SOURCE } from './lua.ts';
 
-export interface Desired {
+/** What Ingresses come to. */
+export interface IngressWishes {
   readonly table: RouteTable;
   readonly listening: Listening;
   readonly resources: Resources;
-  /** Route id → `address:port` of each endpoint. */
-  readonly servers: ReadonlyMap<string, readonly string[]>;
   /** Host → certificates and key. */
   readonly certificates: ReadonlyMap<string, string>;
   /** Name of the list → its users. */
   readonly users: ReadonlyMap<string, Users>;
 }
 
-export interface BackendShape {
-  /** Equal for routes that may take each other's backend. */
-  readonly key: string;
-  readonly lines: readonly Line[];
-  readonly serverWords: Line;
-  readonly cookieKey: string | undefined;
+export interface IngressFront {
+  readonly httpPort: number;
+  readonly httpsPort: number;
+  /** `` for all of IPv4, `::` for both families. */
+  readonly bindAddress: string;
+  readonly nameservers: readonly string[];
+  /** PEM shown to clients that ask for a host without a certificate. */
+  readonly defaultCertificate: string;
+  /** Ways to routes that were used once: they only grow, so that what comes and goes costs one reload. */
+  readonly features: Set<Feature>;
 }
 
-const PLAIN: BackendShape = { key: '', lines: [], serverWords: [], cookieKey: undefined };
+const CLIENT_SECONDS = 60;
+
+export function ingressDesired(
+  wishes: IngressWishes,
+  front: IngressFront,
+  servers: ReadonlyMap<string, readonly string[]>,
+): Desired {
+  const routes = [...wishes.table.routes.values()];
+  for (const feature of featuresOf(wishes.table)) front.features.add(feature);
+  const settings = routes.map(route => route.settings);
+  const seconds = settings.map(({ readSeconds = 0, sendSeconds = 0 }) => Math.ceil(Math.max(readSeconds, sendSeconds)));
+  const certificates = new Map<string, CertificateEntry>();
+  for (const [host, pem] of wishes.certificates)
+    certificates.set(`certificates/${host.replace('*', '_')}.pem`, { list: FILES.certificateList, filter: host, pem });
+  return {
+    routes: new Map(routes.map(route => [route.id, shapeOf(route, wishes.resources)])),
+    servers,
+    certificates,
+    certificateLists: [FILES.certificateList],
+    files: new Map([
+      [FILES.defaultCertificate, front.defaultCertificate],
+      [FILES.lua, LUA_SOURCE],
+    ]),
+    sections: backendOf => [
+      ...listeningSections({
+        ...wishes.listening,
+        ...front,
+        usesLua: settings.some(({ basicAuth, externalAuth }) => basicAuth || externalAuth),
+        resolves: false,
+        clientSeconds: seconds.reduce((a, b) => Math.max(a, b), CLIENT_SECONDS),
+        canaries: routes.flatMap(route =>
+          route.canaries.map(({ rule, route: to }) => ({ of: backendOf(route.id), to: backendOf(to), rule })),
+        ),
+      }),
+      ...userSections(wishes),
+    ],
+    maps: backendOf => desiredMaps(wishes, backendOf),
+    orderedMaps: ORDERED,
+  };
+}
+
+const ORDERED = new Set([FILES.pattern]);
 
 export function shapeOf(route: Route | undefined, resources: Resources): BackendShape {
-  if (!route) return PLAIN;
-  const lines = backendLines(route, resources);
-  const words = serverWords(route.settings);
-  if (lines.length === 0 && words.length === 0) return PLAIN;
-  return { key: JSON.stringify([lines, words]), lines, serverWords: words, cookieKey: cookieKey(route) };
+  return route ? shape(backendLines(route, resources), serverWords(route.settings), cookieKey(route)) : PLAIN_SHAPE;
 }
 
-export function userSections({ users }: Desired): Section[] {
+export function userSections({ users }: Pick<IngressWishes, 'users'>): Section[] {
   return [...users].map(([name, { crypt }]) => ({
     type: 'userlist',
     name,
@@ -66,7 +107,7 @@ export function featuresOf(table: RouteTable): Feature[] {
 
 /** Contents of all maps; `backendOf` gives the backend of a route. */
 export function desiredMaps(
-  { table, users }: Desired,
+  { table, users }: Pick<IngressWishes, 'table' | 'users'>,
   backendOf: (route: string) => string,
 ): Map<string, Map<string, string>> {
   const toBackends = (entries: Iterable<readonly [string, string]>) =>
@@ -103,5 +144,3 @@ function patternKey({ host, pattern }: { readonly host: string; readonly pattern
 export function routeLabel({ ingress, service }: Route): string {
   return service ? `${ingress} ${service.name}:${service.port ?? ''}` : ingress;
 }
-
-export { userList };

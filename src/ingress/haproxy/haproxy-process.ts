@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import { failure } from '../../base/errors.ts';
 import { identify, isAlive, type ProcessIdentity, sendSignal } from '../../sys/process.ts';
-import { FILES } from './listening.ts';
+import { CONFIGURATION, MASTER_SOCKET, RUNTIME_SOCKET } from './process-files.ts';
 import { ask } from './runtime-api.ts';
 
 export const HAPROXY = '/usr/sbin/haproxy';
@@ -21,7 +21,7 @@ const POLL_MS = 5;
 const START = `
 mount --bind . /var/lib/haproxy && cd /var/lib/haproxy &&
 exec setpriv --reuid "$1" --regid "$2" --clear-groups --no-new-privs --inh-caps=-all \\
-  ${HAPROXY} -W -f ${FILES.configuration} -S unix@${FILES.masterSocket},mode,600
+  ${HAPROXY} -W -f ${CONFIGURATION} -S unix@${MASTER_SOCKET},mode,600
 `;
 
 export interface HaproxyProcessOptions {
@@ -47,7 +47,7 @@ export class ConfigurationRefused extends Error {
   readonly line: number | undefined;
   constructor(messages: string) {
     super(`HAProxy refuses its configuration: ${messages.slice(0, 2000)}`);
-    const line = new RegExp(`${FILES.configuration}:(\\d+)\\]`).exec(messages)?.[1];
+    const line = new RegExp(`${CONFIGURATION}:(\\d+)\\]`).exec(messages)?.[1];
     this.line = line === undefined ? undefined : Number(line);
   }
 }
@@ -82,11 +82,15 @@ export class HaproxyProcess {
     chownSync(this.path(file), this.#options.user.uid, this.#options.user.gid);
   }
 
+  configure(text: string): void {
+    this.write(CONFIGURATION, text);
+  }
+
   /** Starts the process, or makes the running one take the configuration that was written. Resolves once a worker serves it. */
   async apply(): Promise<void> {
     await this.#check();
     const before = await this.#workerPid();
-    if (this.isRunning) await ask(this.path(FILES.masterSocket), 'reload').catch(() => {});
+    if (this.isRunning) await ask(this.path(MASTER_SOCKET), 'reload').catch(() => {});
     else this.#start();
     const { clock } = this.#options;
     const deadline = clock.monotonic() + READY_MS_MAX;
@@ -112,7 +116,7 @@ export class HaproxyProcess {
   }
 
   #start(): void {
-    for (const socket of [FILES.runtimeSocket, FILES.masterSocket]) rmSync(this.path(socket), { force: true });
+    for (const socket of [RUNTIME_SOCKET, MASTER_SOCKET]) rmSync(this.path(socket), { force: true });
     const access = openSync(this.#options.accessLog, 'a', 0o600);
     const messages = openSync(this.path('haproxy.log'), 'w', 0o600);
     const { uid, gid } = this.#options.user;
@@ -139,7 +143,7 @@ export class HaproxyProcess {
     return new Promise((resolve, reject) => {
       execFile(
         HAPROXY,
-        ['-c', '-f', FILES.configuration],
+        ['-c', '-f', CONFIGURATION],
         { cwd: this.#options.folder, timeout: READY_MS_MAX },
         (error, _out, messages) => (error ? reject(new ConfigurationRefused(messages)) : resolve()),
       );
@@ -149,7 +153,7 @@ export class HaproxyProcess {
   async #workerPid(): Promise<number | undefined> {
     if (!this.isRunning) return undefined;
     try {
-      const pid = /^Pid: (\d+)$/m.exec(await ask(this.path(FILES.runtimeSocket), 'show info'))?.[1];
+      const pid = /^Pid: (\d+)$/m.exec(await ask(this.path(RUNTIME_SOCKET), 'show info'))?.[1];
       return pid === undefined ? undefined : Number(pid);
     } catch {
       return undefined;

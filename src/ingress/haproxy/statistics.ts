@@ -4,64 +4,87 @@
  */
 
 import { metrics } from '../../base/metrics.ts';
-import type { Route } from '../route-table.ts';
 import type { DataPlane } from './data-plane.ts';
-import { routeLabel } from './desired-state.ts';
 
-const LABELS = ['namespace', 'ingress', 'service'];
-const requests = metrics.counter('cox_ingress_requests_total', 'Requests by class of their status.', [
-  ...LABELS,
-  'status',
-]);
-const bytes = metrics.counter(
-  'cox_ingress_bytes_total',
-  'Bytes of bodies and heads, from clients (in) and to them (out).',
-  [...LABELS, 'direction'],
-);
-const connectErrors = metrics.counter(
-  'cox_ingress_connect_errors_total',
-  'Connections to endpoints that failed.',
-  LABELS,
-);
-const retries = metrics.counter('cox_ingress_retries_total', 'Requests sent again after a failure.', LABELS);
-const latency = metrics.gauge(
-  'cox_ingress_response_milliseconds',
-  'Mean time to the head of the response over the last 1024 requests.',
-  LABELS,
-);
-const endpoints = metrics.gauge('cox_ingress_endpoints', 'Endpoints that requests are sent to.', LABELS);
-const reloads = metrics.counter('cox_ingress_reloads_total', 'Configurations that HAProxy has taken.');
-
-/** Last value seen of each counter of one HAProxy, by backend and column. */
-const seen = new Map<string, number>();
-let seenReloads = 0;
-
-let source: (() => DataPlane | undefined) | undefined;
-let routeById: (id: string) => Route | undefined = () => undefined;
-
-/** The planes of a process replace each other: there is one at a time. */
-export function publishMetrics(plane: () => DataPlane | undefined, route: (id: string) => Route | undefined): void {
-  const isFirst = source === undefined;
-  source = plane;
-  routeById = route;
-  if (!isFirst) return;
-  let reading = false;
-  metrics.onCollect(() => {
-    const current = source?.();
-    if (!current || reading) return;
-    reading = true;
-    void readStatistics(current)
-      .catch(() => {})
-      .finally(() => {
-        reading = false;
-      });
-  });
+export interface RouteLabels {
+  readonly namespace: string;
+  /** Of the object that the route comes from. */
+  readonly name: string;
+  /** `service:port`. */
+  readonly service: string;
 }
 
-export async function readStatistics(plane: DataPlane): Promise<void> {
+type Family = 'ingress' | 'gateway';
+
+function countersOf(family: Family) {
+  const labels = ['namespace', family === 'ingress' ? 'ingress' : 'route', 'service'];
+  const name = (what: string) => `cox_${family}_${what}`;
+  return {
+    requests: metrics.counter(name('requests_total'), 'Requests by class of their status.', [...labels, 'status']),
+    bytes: metrics.counter(name('bytes_total'), 'Bytes of bodies and heads, from clients (in) and to them (out).', [
+      ...labels,
+      'direction',
+    ]),
+    connectErrors: metrics.counter(name('connect_errors_total'), 'Connections to endpoints that failed.', labels),
+    retries: metrics.counter(name('retries_total'), 'Requests sent again after a failure.', labels),
+    latency: metrics.gauge(
+      name('response_milliseconds'),
+      'Mean time to the head of the response over the last 1024 requests.',
+      labels,
+    ),
+    endpoints: metrics.gauge(name('endpoints'), 'Endpoints that requests are sent to.', labels),
+    reloads: metrics.counter(name('reloads_total'), 'Configurations that HAProxy has taken.'),
+  };
+}
+
+/** What is known of one family's data plane; the planes of a process replace each other: there is one at a time. */
+class Published {
+  readonly counters: ReturnType<typeof countersOf>;
+  plane: () => DataPlane | undefined = () => undefined;
+  labelsOf: (route: string) => RouteLabels | undefined = () => undefined;
+  /** Last value seen of each counter of one HAProxy, by backend and column. */
+  readonly seen = new Map<string, number>();
+  seenReloads = 0;
+  #isReading = false;
+
+  constructor(family: Family) {
+    this.counters = countersOf(family);
+    metrics.onCollect(() => {
+      const current = this.plane();
+      if (!current || this.#isReading) return;
+      this.#isReading = true;
+      void readStatistics(current, this)
+        .catch(() => {})
+        .finally(() => {
+          this.#isReading = false;
+        });
+    });
+  }
+  since(key: string, value: number): number {
+    const before = this.seen.get(key) ?? 0;
+    this.seen.set(key, value);
+    return Math.max(0, value - before);
+  }
+}
+
+const published = new Map<Family, Published>();
+
+export function publishMetrics(
+  family: Family,
+  plane: () => DataPlane | undefined,
+  labelsOf: (route: string) => RouteLabels | undefined,
+): void {
+  let known = published.get(family);
+  if (!known) published.set(family, (known = new Published(family)));
+  known.plane = plane;
+  known.labelsOf = labelsOf;
+}
+
+async function readStatistics(plane: DataPlane, to: Published): Promise<void> {
+  const { requests, bytes, connectErrors, retries, latency, endpoints, reloads } = to.counters;
   reloads.set(plane.reloads);
-  if (plane.reloads !== seenReloads) seen.clear();
-  seenReloads = plane.reloads;
+  if (plane.reloads !== to.seenReloads) to.seen.clear();
+  to.seenReloads = plane.reloads;
   // Backends alone (2 of the types), of all proxies (-1) and servers (-1).
   const [head, ...rows] = (await plane.api.ask('show stat -1 2 -1')).trim().split('\n');
   const columns = new Map(
@@ -74,11 +97,10 @@ export async function readStatistics(plane: DataPlane): Promise<void> {
     const fields = row.split(',');
     const field = (name: string) => fields[columns.get(name)!] ?? '';
     const backend = field('pxname');
-    const route = routeById(plane.routeOf(backend) ?? '');
-    if (!route) continue;
-    const [namespace, name] = route.ingress.split('/') as [string, string];
-    const labels = [namespace, name, routeLabel(route).slice(route.ingress.length + 1)];
-    const since = (column: string) => difference(`${backend} ${column}`, Number(field(column)));
+    const of = to.labelsOf(plane.routeOf(backend) ?? '');
+    if (!of) continue;
+    const labels = [of.namespace, of.name, of.service];
+    const since = (column: string) => to.since(`${backend} ${column}`, Number(field(column)));
     for (const status of ['1xx', '2xx', '3xx', '4xx', '5xx']) requests.add(since(`hrsp_${status}`), ...labels, status);
     bytes.add(since('bin'), ...labels, 'in');
     bytes.add(since('bout'), ...labels, 'out');
@@ -87,10 +109,4 @@ export async function readStatistics(plane: DataPlane): Promise<void> {
     latency.set(Number(field('rtime')), ...labels);
     endpoints.set(Number(field('act')), ...labels);
   }
-}
-
-function difference(key: string, value: number): number {
-  const before = seen.get(key) ?? 0;
-  seen.set(key, value);
-  return Math.max(0, value - before);
 }
