@@ -15,3 +15,6 @@ export const KUBERNETES_VERSION = { major: '1', minor: '36', git: 'v1.36.0+cox' 
 
 /** Of Coxswain itself; package.json says the same. */
 export const COXSWAIN_VERSION = '0.1.0';
+
+/** Every node makes it of its own programs: see `src/kubelet/images/node-tools.ts`. */
+export const NODE_TOOLS_IMAGE = 'node.coxswain.internal/tools:1';

@@ -40,6 +40,8 @@ export interface MountConfig {
   readonly hostPath: string;
   readonly containerPath: string;
   readonly readOnly: boolean;
+  /** What is mounted below it is read-only too. */
+  readonly recursiveReadOnly?: boolean;
   /** No program may be run from it. */
   readonly noExec?: boolean;
   readonly propagation: 'private' | 'slave' | 'shared';

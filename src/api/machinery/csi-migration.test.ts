@@ -84,6 +84,12 @@ test('volume ids and attributes', () => {
     volumeHandle: '[ds] a/b.vmdk',
     volumeAttributes: { storagepolicyname: 'gold' },
   });
+  assert.deepEqual(csi({ portworxVolume: { volumeID: 'p', fsType: 'xfs', readOnly: true } }), {
+    driver: 'pxd.portworx.com',
+    volumeHandle: 'p',
+    fsType: 'xfs',
+    volumeAttributes: {},
+  });
   assert.equal(translateVolume(volume({ hostPath: { path: '/x' } })), undefined);
 });
 
@@ -170,5 +176,8 @@ test('disks in pods', () => {
       ?.namespace,
     'ns',
   );
+  const portworx = translateInline({ name: 'v', portworxVolume: { volumeID: 'p', readOnly: true } }, 'ns');
+  assert.equal(portworx?.metadata.name, 'pxd.portworx.com-p');
+  assert.deepEqual(portworx?.spec?.accessModes, ['ReadOnlyMany']);
   assert.equal(translateInline({ name: 'v', emptyDir: {} }, 'ns'), undefined);
 });

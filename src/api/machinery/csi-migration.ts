@@ -281,6 +281,24 @@ const MIGRATIONS: readonly Migration[] = [
     },
     added: { csimigration: 'true' },
   },
+  {
+    plugin: 'kubernetes.io/portworx-volume',
+    driver: 'pxd.portworx.com',
+    source: 'portworxVolume',
+    diskName: ({ volumeID = '' }) => volumeID,
+    // As upstream: whether it is read-only is not handed on.
+    toCsi: ({ volumeID = '', fsType }) => ({
+      volumeHandle: volumeID,
+      ...optional('fsType', fsType),
+      volumeAttributes: {},
+    }),
+    toInTree: ({ volumeHandle, fsType, readOnly }) => ({
+      volumeID: volumeHandle,
+      ...optional('fsType', fsType),
+      ...optional('readOnly', readOnly || undefined),
+    }),
+    inlineMode: ({ readOnly }) => (readOnly ? 'ReadOnlyMany' : 'ReadWriteOnce'),
+  },
 ];
 
 /** Name of the in-tree plugin (also of its provisioner) → its CSI driver. */

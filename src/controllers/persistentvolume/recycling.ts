@@ -5,6 +5,7 @@
  */
 
 import type { PersistentVolume, Pod } from '../../api/core/v1.gen.ts';
+import { NODE_TOOLS_IMAGE } from '../../base/cluster-defaults.ts';
 import { isReason } from '../../base/errors.ts';
 import { PODS } from '../../client/resources.ts';
 import type { ReconcileContext } from '../runtime/controller.ts';
@@ -12,8 +13,6 @@ import type { Bindings } from './binding.ts';
 
 const NAMESPACE = 'default';
 const SECONDS_MAX = 300;
-/** Upstream's is the registry's debian-base; any image with a shell does, and this one is small. */
-const IMAGE = 'busybox:stable';
 const SCRUB = 'test -e /scrub && find /scrub -mindepth 1 -delete && test -z "$(ls -A /scrub)" || exit 1';
 
 export const recyclerName = (volume: string): string => `recycler-for-${volume}`;
@@ -76,7 +75,7 @@ function recycler(volume: PersistentVolume, name: string): Pod {
       containers: [
         {
           name: 'recycler-container',
-          image: IMAGE,
+          image: NODE_TOOLS_IMAGE,
           imagePullPolicy: 'IfNotPresent',
           command: ['/bin/sh', '-c', SCRUB],
           volumeMounts: [{ name: 'vol', mountPath: '/scrub' }],

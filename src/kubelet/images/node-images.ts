@@ -10,6 +10,7 @@ import { messageOf } from '../../base/errors.ts';
 import type { PulledImage, PullProgress, PullRequest } from './image-pull.ts';
 import { type ImageSettings, readImageSettings } from './image-settings.ts';
 import type { Image, ImageStore } from './image-store.ts';
+import { isNodeTools, nodeTools } from './node-tools.ts';
 import { PullQueue } from './pull-queue.ts';
 import { PullRecords } from './pull-records.ts';
 import { podCredentials } from './pull-secrets.ts';
@@ -127,6 +128,13 @@ export class NodeImages {
       const message = `Failed to apply default image tag "${name}": couldn't parse image name "${name}": invalid reference format`;
       tell('Warning', 'InspectFailed', message);
       return refuse(tell, 'InvalidImageName', message, BACKOFF_MS_MIN);
+    }
+    if (isNodeTools(name)) {
+      const image = await nodeTools(this.#store).catch(error =>
+        refuse(tell, 'ErrImagePull', `Failed to make image "${name}": ${messageOf(error)}`, BACKOFF_MS_MIN),
+      );
+      this.tellPresent(wish);
+      return image;
     }
     let settings: ImageSettings;
     try {

@@ -14,6 +14,7 @@ import type {
 } from '../../api/core/v1.gen.ts';
 import { formatTime } from '../../base/clock.ts';
 import type { ContainerState } from '../runtime.ts';
+import { isRecursivelyReadOnly } from '../volumes/recursive-read-only.ts';
 import { allContainers, isSidecar, qosOf } from './resources.ts';
 
 export interface Waiting {
@@ -193,10 +194,12 @@ function resourcesOf(
 function mountsOf(spec: Container): Pick<ContainerStatus, 'volumeMounts'> {
   if (!spec.volumeMounts?.length) return {};
   return {
-    volumeMounts: spec.volumeMounts.map(({ name, mountPath, readOnly }) => ({
-      name,
-      mountPath,
-      ...(readOnly ? { readOnly, recursiveReadOnly: 'Disabled' } : {}),
+    volumeMounts: spec.volumeMounts.map(mount => ({
+      name: mount.name,
+      mountPath: mount.mountPath,
+      ...(mount.readOnly
+        ? { readOnly: true, recursiveReadOnly: isRecursivelyReadOnly(mount) ? 'Enabled' : 'Disabled' }
+        : {}),
     })),
   };
 }

@@ -177,7 +177,7 @@ function mountsOf({ config, sandbox, shmPath }: SpecInput): object[] {
     options: [
       'rbind',
       mount.propagation === 'private' ? 'rprivate' : mount.propagation === 'slave' ? 'rslave' : 'rshared',
-      mount.readOnly ? 'ro' : 'rw',
+      mount.recursiveReadOnly ? 'rro' : mount.readOnly ? 'ro' : 'rw',
       ...(mount.noExec ? ['noexec'] : []),
     ],
   }));

@@ -61,8 +61,8 @@ export async function attach(lun: Lun, login: Login): Promise<string> {
   return disks.length > 1 ? multipathOf(disks, login) : `/dev/${first}`;
 }
 
-/** Takes the disk away, and the sessions too unless another disk needs them. Nothing may be mounted from it any more. */
-export async function detach(lun: Lun, { keepsSessions }: { readonly keepsSessions: boolean }): Promise<void> {
+/** Takes the disk away, and the sessions that none of the other disks needs. Nothing may be mounted from it any more. */
+export async function detach(lun: Lun, others: readonly Lun[]): Promise<void> {
   const disks = disksOf(lun);
   const busy = disks.find(({ name }) => ['ext4', 'xfs'].some(type => existsSync(`/sys/fs/${type}/${name}`)));
   if (busy) throw new Error(`disk ${busy.name} of target ${lun.iqn} is still being written to`);
@@ -70,15 +70,16 @@ export async function detach(lun: Lun, { keepsSessions }: { readonly keepsSessio
     await runCommand('blockdev', ['--flushbufs', `/dev/${name}`], { timeoutMs: STEP_MS_MAX }).catch(() => {});
     await writeSystem(join(folder, 'delete'), '1');
   }
-  if (keepsSessions) return;
   const iface = interfaceName(lun);
+  const needed = others.filter(other => other.iqn === lun.iqn && interfaceName(other) === iface);
   for (const portal of lun.portals) {
+    if (needed.some(({ portals }) => portals.includes(portal))) continue;
     await iscsiadm([...nodeOf(lun.iqn, portal, iface), '--logout'], {}).catch(
       ignore(NO_RECORDS_FOUND, NO_SESSION_FOUND),
     );
     await forget(lun.iqn, portal, iface);
   }
-  if (iface !== lun.iface)
+  if (iface !== lun.iface && !others.some(other => interfaceName(other) === iface))
     await iscsiadm(['--mode', 'iface', '--interface', iface, '--op', 'delete'], {}).catch(ignore(NO_RECORDS_FOUND));
 }
 
@@ -265,7 +266,9 @@ function iscsiadm(args: readonly string[], { signal }: { readonly signal?: Abort
       .split('\n')
       .map(line => line.replace(/^iscsiadm: /, ''));
     const said =
-      lines.find(line => line.includes('reported error')) || lines.at(-1) || `no answer within ${STEP_MS_MAX / 1000} s`;
+      lines.find(line => /reported error|cannot make connection/.test(line)) ||
+      lines.at(-1) ||
+      `no answer within ${STEP_MS_MAX / 1000} s`;
     throw new CommandError(`iscsiadm: ${said}`, error.code, error.stderr);
   });
 }

@@ -124,10 +124,10 @@ async function release(target: VolumeTarget, node: VolumeNode): Promise<void> {
         const path = mountOf(folder);
         // Waits until everything is written: a disk that is taken away before would lose it.
         if (isMountPoint(path)) await runCommand('umount', ['--', path], { timeoutMs: UNMOUNT_MS_MAX });
-        const isShared = all.some(
-          one => one !== mine && one.lun.iqn === lun.iqn && one.lun.iface === lun.iface && one.users.length > 0,
+        await detach(
+          lun,
+          all.filter(one => one !== mine && one.users.length > 0).map(one => one.lun),
         );
-        await detach(lun, { keepsSessions: isShared });
         if (existsSync(path)) rmdirSync(path);
         rmSync(join(folder, 'users', user), { force: true });
         rmSync(join(folder, 'iscsi.json'), { force: true });
