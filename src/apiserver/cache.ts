@@ -201,6 +201,10 @@ export class Caches {
     await this.reached(revision);
     return revision;
   }
+  /** Whether writing the value again without a change makes a difference in the store. */
+  isStale(cache: ResourceCache, key: string): boolean {
+    return this.store.isStale?.(cache.prefix + key) ?? false;
+  }
   /** Resolves when everything up to the revision is visible. */
   reached(revision: number): Promise<void> {
     if (this.#revision >= revision) return Promise.resolve();

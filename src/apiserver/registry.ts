@@ -270,7 +270,7 @@ export class Registry {
       const next = canonical(storedForm(served, converting ? await converting : object));
       if (managedFields?.length) next.metadata.managedFields = managedFields;
       const value = encode(next);
-      if (current.holds(value)) return current;
+      if (current.holds(value) && !this.caches.isStale(cache, key)) return current;
       if (operation.dryRun) {
         next.metadata.resourceVersion = String(current.revision);
         return next;

@@ -20,14 +20,17 @@ import { ClusterAddresses } from './allocators/cluster-addresses.ts';
 import { ensureKubernetesService, keepKubernetesService } from './allocators/kubernetes-service.ts';
 import { NodePorts } from './allocators/node-ports.ts';
 import { ServiceAllocator } from './allocators/service-allocator.ts';
-import { forApiServer, RequestAuthenticator } from './authn/authenticator.ts';
-import { BootstrapTokens } from './authn/bootstrap-tokens.ts';
+import type { Auditor } from './audit/auditor.ts';
+import { auditorOf } from './audit/sinks.ts';
+import { Authentication } from './authn/authentication.ts';
+import { REQUEST_HEADER_DEFAULTS } from './authn/request-header.ts';
 import { ServiceAccountTokens } from './authn/service-account-tokens.ts';
-import { staticTokens } from './authn/static-tokens.ts';
-import { TokenUnion } from './authn/token-authenticator.ts';
+import { followAuthorization, linksOf } from './authz/authorization.ts';
+import { AUTHORIZATION_DEFAULT } from './authz/authorization-configuration.ts';
 import { AuthorizerChain } from './authz/authorizer.ts';
 import { PolicyReconciler } from './authz/policy-reconciler.ts';
 import type { Pki } from './certificates/pki.ts';
+import type { ServerSettings } from './configuration/server-settings.ts';
 import { ResourceMetrics } from './metrics/resource-metrics.ts';
 import type {
   AdmissionPlugin,
@@ -38,7 +41,6 @@ import type {
   CreateHandler,
   Reader,
   StoredObjects,
-  UserInfo,
 } from './request.ts';
 import { podHandlers } from './reviews/pods.ts';
 import { subjectAccessHandlers } from './reviews/subject-access.ts';
@@ -46,6 +48,7 @@ import { tokenHandlers } from './reviews/tokens.ts';
 import { KubeletConnections } from './streaming/kubelet-connection.ts';
 import { podStreams } from './streaming/pod-streams.ts';
 import { proxies } from './streaming/proxies.ts';
+import type { Dial } from './webhooks/remote.ts';
 
 export interface SecurityOptions {
   readonly reader: () => Reader;
@@ -63,10 +66,10 @@ export interface SecurityOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;
-  /** Bearer tokens given on the command line. */
-  readonly staticTokens?: ReadonlyMap<string, UserInfo>;
-  /** Admission plugins left out, by name. */
-  readonly disabledAdmission?: readonly string[];
+  /** Default: as a server without options. */
+  readonly settings?: ServerSettings;
+  /** How webhooks and issuers are reached, where not by an ordinary connection. */
+  readonly dial?: { readonly controlplane?: Dial | undefined; readonly cluster?: Dial | undefined };
   /** False: kubelets' serving certificates are not checked, for nodes that sign their own. Default true: the cluster's CA. */
   readonly verifyKubelets?: boolean;
 }
@@ -81,34 +84,53 @@ export interface Security {
   /** Bodies of `/.well-known/openid-configuration` and `/openid/v1/jwks`. */
   readonly openid: () => { configuration: object; keys: object };
   readonly aggregator: Aggregator;
+  readonly auditor: Auditor | undefined;
+  /** Follows the configuration files that may change while the server runs, until the signal aborts. */
+  follow(signal: AbortSignal): Promise<void>;
   /** Writes what is missing of the system's own objects; idempotent, and cheap when nothing is. */
   bootstrap(): Promise<void>;
   /** Writes what nobody waits for, such as APIServices; to be called once the server serves. */
   settle(): Promise<void>;
 }
 
+/** A server without options. */
+export const DEFAULT_SETTINGS: ServerSettings = {
+  authentication: { anonymous: { enabled: true } },
+  staticTokens: new Map(),
+  requestHeader: REQUEST_HEADER_DEFAULTS,
+  authorization: AUTHORIZATION_DEFAULT,
+  disabledAdmission: [],
+};
+
+/** The issuer of service account tokens. */
+export const issuerOf = (clusterDomain: string = CLUSTER_DOMAIN): string =>
+  `https://kubernetes.default.svc.${clusterDomain}`;
+
 export function createSecurity(options: SecurityOptions): Security {
-  const { reader, transport, pki, clock, random, log } = options;
-  const issuer = `https://kubernetes.default.svc.${options.clusterDomain ?? CLUSTER_DOMAIN}`;
+  const { reader, transport, pki, clock, random, log, settings = DEFAULT_SETTINGS, dial = {} } = options;
+  const issuer = issuerOf(options.clusterDomain);
   const audiences = [issuer];
   const tokens = new ServiceAccountTokens({ keys: pki.serviceAccountKey, issuer, reader, clock, random });
-  const authenticator = new RequestAuthenticator({
-    tokens: new TokenUnion([
-      tokens,
-      forApiServer(
-        new TokenUnion([staticTokens(options.staticTokens ?? new Map()), new BootstrapTokens({ reader, clock })]),
-        audiences,
-      ),
-    ]),
+  const authentication = new Authentication({
+    settings,
+    serviceAccounts: tokens,
+    issuer,
     audiences,
+    reader,
+    dial,
+    clock,
+    log,
   });
+  const { authenticator } = authentication;
+  const remote = { dial: dial.controlplane, clock, log };
   const authorizer = new AuthorizerChain(reader);
+  authorizer.use(linksOf(settings.authorization, remote));
+  const auditor = settings.audit && auditorOf(settings.audit, { ...remote, random });
   const policy = new PolicyReconciler({ reader, transport, log });
 
   const context: AdmissionContext = { reader, transport, authorizer, clock, random, log };
   const quota = new ResourceQuota(context);
-  const disabled = options.disabledAdmission ?? [];
-  const admission = admissionPlugins(context, quota).filter(plugin => !disabled.includes(plugin.name));
+  const admission = admissionPlugins(context, quota).filter(({ name }) => !settings.disabledAdmission.includes(name));
 
   const addresses = new ClusterAddresses({ reader, transport, random, log, cidrs: options.serviceCidrs });
   const ports = new NodePorts({ reader, random, range: options.nodePortRange });
@@ -129,6 +151,7 @@ export function createSecurity(options: SecurityOptions): Security {
   const aggregator = new Aggregator({ reader, transport, pki, clock, random, log, own: [metrics] });
   return {
     aggregator,
+    auditor,
     authenticators: [authenticator],
     authorizer,
     admission,
@@ -136,6 +159,20 @@ export function createSecurity(options: SecurityOptions): Security {
     createHandlers: createHandlers.map(handler => admitted(handler, admission)),
     connectHandlers: [...podStreams({ reader, kubelets, authorizer }), ...proxies({ reader, kubelets, random })],
     openid: () => tokens.discovery(),
+    async follow(signal) {
+      signal.addEventListener(
+        'abort',
+        () => {
+          authentication.close();
+          authorizer.close();
+        },
+        { once: true },
+      );
+      await Promise.all([
+        authentication.follow(signal),
+        followAuthorization(authorizer, settings, { ...remote, signal }),
+      ]);
+    },
     async bootstrap() {
       await ensureBootstrapObjects(reader(), transport());
       const { serviceCidrs: cidrs, advertise } = options;
@@ -168,6 +205,7 @@ function admitted(handler: CreateHandler, admission: readonly AdmissionPlugin[])
         oldObject: undefined,
         dryRun: request.dryRun,
         warn: (message: string) => request.warn(message),
+        annotate: request.annotate,
       };
       for (const plugin of admission) await plugin.mutate?.(admissionRequest);
       for (const plugin of admission) await plugin.validate?.(admissionRequest);

@@ -99,6 +99,8 @@ export interface Store {
    * aborts or the store is closed. Throws CompactedError, and what `apply` throws, after which it is not called again.
    */
   follow(from: Revision, apply: (change: Change) => void, signal: AbortSignal): Promise<void>;
+  /** Whether an unchanged value is worth writing again, because it would be kept in another form (encryption). */
+  isStale?(key: Key): boolean;
   /** Forgets history up to and including `before`; current values stay. */
   compact(before: Revision): Promise<void>;
   close(): Promise<void>;

@@ -38,6 +38,10 @@ export class AuthorizerChain implements Authorizer {
     this.#links = links;
   }
 
+  close(): void {
+    for (const link of this.#links) if (typeof link !== 'string') link.close();
+  }
+
   authorize(given: RequestAttributes): Decision | Promise<Decision> {
     if (given.user.groups.includes(PRIVILEGED_GROUP)) return PRIVILEGED;
     return this.#ask(named(given), 0, '');

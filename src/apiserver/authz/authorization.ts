@@ -1,0 +1,43 @@
+/** The authorizers that a configuration names, and their change when its file changes. */
+
+import type { Clock } from '../../base/clock.ts';
+import type { Logger } from '../../base/log.ts';
+import { readKubeconfig } from '../../client/kubeconfig.ts';
+import { followFile } from '../configuration/followed-file.ts';
+import type { ServerSettings } from '../configuration/server-settings.ts';
+import type { Dial } from '../webhooks/remote.ts';
+import { type AuthorizationConfiguration, parseAuthorizationConfiguration } from './authorization-configuration.ts';
+import type { AuthorizerChain, Link } from './authorizer.ts';
+import { WebhookAuthorizer } from './webhook-authorizer.ts';
+
+interface AuthorizationOptions {
+  readonly dial?: Dial | undefined;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+/** Throws when a webhook's kubeconfig cannot be read. */
+export function linksOf({ authorizers }: AuthorizationConfiguration, options: AuthorizationOptions): Link[] {
+  return authorizers.map(({ type, name, webhook }) => {
+    if (type !== 'Webhook') return type;
+    const access = readKubeconfig(webhook!.connectionInfo.kubeConfigFile!);
+    return new WebhookAuthorizer({ name, webhook: webhook!, access, ...options });
+  });
+}
+
+/** Follows the configuration file, if there is one, until the signal aborts. */
+export async function followAuthorization(
+  chain: AuthorizerChain,
+  { authorizationFile: file }: ServerSettings,
+  options: AuthorizationOptions & { readonly signal: AbortSignal },
+): Promise<void> {
+  if (!file) return;
+  await followFile(file.text, {
+    path: file.path,
+    read: text => linksOf(parseAuthorizationConfiguration(text), options),
+    changed: links => chain.use(links),
+    clock: options.clock,
+    log: options.log,
+    signal: options.signal,
+  });
+}

@@ -1,0 +1,418 @@
+/**
+ * What kube-apiserver's options say, as `NAME=VALUE` without dashes: who may come in, how they are judged, what is recorded, how it is
+ * kept. Files are read and checked here, all of them, so that a mistake is told before anything starts. What is not known is refused.
+ */
+
+import { readFileSync } from 'node:fs';
+import { failure, messageOf } from '../../base/errors.ts';
+import { readKubeconfig, type ServerAccess } from '../../client/kubeconfig.ts';
+import type { AuditPolicy } from '../audit/policy.ts';
+import type { AuthenticationConfiguration, JwtConfiguration } from '../authn/authentication-configuration.ts';
+import { REQUEST_HEADER_DEFAULTS, type RequestHeaderOptions } from '../authn/request-header.ts';
+import { AUTHORIZATION_DEFAULT, type AuthorizationConfiguration } from '../authz/authorization-configuration.ts';
+import type { EncryptionRule } from '../encryption/encryption-configuration.ts';
+import type { UserInfo } from '../request.ts';
+import { durationMs } from './document.ts';
+
+/** A file that goes on being followed: where, and what is in use of it. */
+export interface FollowedText {
+  readonly path: string;
+  readonly text: string;
+}
+
+export interface AuditSettings {
+  readonly policy: AuditPolicy;
+  readonly log?: {
+    readonly path: string;
+    readonly format: 'json' | 'legacy';
+    readonly bytesMax: number;
+    readonly backupsMax: number;
+    readonly ageDaysMax: number;
+  };
+  readonly webhook?: {
+    readonly access: ServerAccess;
+    readonly bufferMax: number;
+    readonly batchMax: number;
+    readonly waitMs: number;
+  };
+}
+
+export interface ServerSettings {
+  readonly authentication: AuthenticationConfiguration;
+  readonly authenticationFile?: FollowedText;
+  readonly staticTokens: ReadonlyMap<string, UserInfo>;
+  readonly tokenWebhook?: {
+    readonly access: ServerAccess;
+    readonly version: 'v1' | 'v1beta1';
+    readonly cacheMs: number;
+  };
+  readonly requestHeader: RequestHeaderOptions;
+  /** PEM; absent: the authority of the server's own front proxy. */
+  readonly requestHeaderCa?: string;
+  readonly authorization: AuthorizationConfiguration;
+  readonly authorizationFile?: FollowedText;
+  readonly audit?: AuditSettings;
+  readonly encryption?: {
+    readonly rules: readonly EncryptionRule[];
+    readonly file: FollowedText;
+    readonly reloads: boolean;
+  };
+  readonly disabledAdmission: readonly string[];
+}
+
+type Reading = 'text' | 'file' | 'path' | 'boolean' | 'count' | 'duration' | 'list' | 'lists';
+
+/** Every option there is; `file` must exist, `path` need not. */
+const OPTIONS = {
+  'anonymous-auth': 'boolean',
+  'authentication-config': 'file',
+  'authentication-token-webhook-config-file': 'file',
+  'authentication-token-webhook-version': 'text',
+  'authentication-token-webhook-cache-ttl': 'duration',
+  'authorization-config': 'file',
+  'authorization-mode': 'list',
+  'authorization-webhook-config-file': 'file',
+  'authorization-webhook-version': 'text',
+  'authorization-webhook-cache-authorized-ttl': 'duration',
+  'authorization-webhook-cache-unauthorized-ttl': 'duration',
+  'token-auth-file': 'file',
+  'oidc-issuer-url': 'text',
+  'oidc-client-id': 'text',
+  'oidc-ca-file': 'file',
+  'oidc-username-claim': 'text',
+  'oidc-username-prefix': 'text',
+  'oidc-groups-claim': 'text',
+  'oidc-groups-prefix': 'text',
+  'oidc-required-claim': 'lists',
+  'oidc-signing-algs': 'list',
+  'requestheader-client-ca-file': 'file',
+  'requestheader-allowed-names': 'list',
+  'requestheader-username-headers': 'list',
+  'requestheader-uid-headers': 'list',
+  'requestheader-group-headers': 'list',
+  'requestheader-extra-headers-prefix': 'list',
+  'audit-policy-file': 'file',
+  'audit-log-path': 'path',
+  'audit-log-format': 'text',
+  'audit-log-maxage': 'count',
+  'audit-log-maxbackup': 'count',
+  'audit-log-maxsize': 'count',
+  'audit-webhook-config-file': 'file',
+  'audit-webhook-batch-buffer-size': 'count',
+  'audit-webhook-batch-max-size': 'count',
+  'audit-webhook-batch-max-wait': 'duration',
+  'encryption-provider-config': 'file',
+  'encryption-provider-config-automatic-reload': 'boolean',
+  'disable-admission-plugins': 'list',
+} as const satisfies Readonly<Record<string, Reading>>;
+
+type Option = keyof typeof OPTIONS;
+
+/** Options whose value is the name of a file: whoever keeps the arguments makes them absolute first. */
+export const PATH_OPTIONS: ReadonlySet<string> = new Set(
+  Object.entries(OPTIONS).flatMap(([name, reading]) => (reading === 'file' || reading === 'path' ? [name] : [])),
+);
+
+const MEGABYTE = 1024 * 1024;
+const TOKEN_CACHE_MS = 120_000;
+const SIGNING_ALGORITHMS = ['ES256', 'ES384', 'ES512', 'PS256', 'PS384', 'PS512', 'RS256', 'RS384', 'RS512'];
+
+/** Options as they were given; reading one says what is wrong with its value. */
+class Given {
+  readonly #values = new Map<string, string[]>();
+
+  constructor(args: readonly string[]) {
+    for (const arg of args) {
+      const at = arg.indexOf('=');
+      const name = (at < 0 ? arg : arg.slice(0, at)).replace(/^--/, '');
+      if (!Object.hasOwn(OPTIONS, name))
+        throw refused(name, `unknown option; known: ${Object.keys(OPTIONS).join(', ')}`);
+      if (at < 0 && OPTIONS[name as Option] !== 'boolean') throw refused(name, 'it needs a value: NAME=VALUE');
+      const values = this.#values.get(name) ?? [];
+      if (values.length > 0 && OPTIONS[name as Option] !== 'lists') throw refused(name, 'given more than once');
+      this.#values.set(name, [...values, at < 0 ? 'true' : arg.slice(at + 1)]);
+    }
+  }
+
+  has(name: Option): boolean {
+    return this.#values.has(name);
+  }
+  text(name: Option): string | undefined {
+    return this.#values.get(name)?.[0];
+  }
+  all(name: Option): readonly string[] {
+    return this.#values.get(name) ?? [];
+  }
+  list(name: Option): readonly string[] | undefined {
+    const text = this.text(name);
+    return text === undefined
+      ? undefined
+      : text
+          .split(',')
+          .map(one => one.trim())
+          .filter(Boolean);
+  }
+  oneOf<T extends string>(name: Option, allowed: readonly T[], fallback: T): T {
+    const text = this.text(name) ?? fallback;
+    if (!(allowed as readonly string[]).includes(text))
+      throw refused(name, `Unsupported value: ${JSON.stringify(text)}: supported values: ${allowed.join(', ')}`);
+    return text as T;
+  }
+  boolean(name: Option, fallback: boolean): boolean {
+    return this.oneOf(name, ['true', 'false'], String(fallback) as 'true' | 'false') === 'true';
+  }
+  count(name: Option, fallback: number): number {
+    const text = this.text(name);
+    if (text === undefined) return fallback;
+    if (!/^\d{1,9}$/.test(text)) throw refused(name, `Invalid value: ${JSON.stringify(text)}: must be a whole number`);
+    return Number(text);
+  }
+  duration(name: Option, fallback: number): number {
+    const text = this.text(name);
+    const found = text === undefined ? fallback : durationMs(text);
+    if (found === undefined)
+      throw refused(name, `Invalid value: ${JSON.stringify(text)}: must be a duration, such as 30s`);
+    return found;
+  }
+  file(name: Option): FollowedText | undefined {
+    const path = this.text(name);
+    if (path === undefined) return undefined;
+    try {
+      return { path, text: readFileSync(path, 'utf8') };
+    } catch (error) {
+      throw refused(name, messageOf(error));
+    }
+  }
+  /** What `read` makes of the file. */
+  async parsed<T>(name: Option, read: (text: string, path: string) => T | Promise<T>): Promise<T | undefined> {
+    const file = this.file(name);
+    if (!file) return undefined;
+    try {
+      return await read(file.text, file.path);
+    } catch (error) {
+      throw refused(name, `${file.path}: ${messageOf(error)}`);
+    }
+  }
+  /** Refuses options that stand for the same thing. */
+  exclude(name: Option, others: readonly Option[]): void {
+    const other = this.has(name) ? others.find(one => this.has(one)) : undefined;
+    if (other) throw refused(name, `it cannot be used together with ${other}`);
+  }
+  needs(name: Option, other: Option): void {
+    if (this.has(name) && !this.has(other)) throw refused(name, `it needs ${other}`);
+  }
+}
+
+function refused(name: string, why: string): Error {
+  return failure(400, 'BadRequest', `--kube-apiserver-arg ${name}: ${why}`);
+}
+
+const OIDC_OPTIONS = (Object.keys(OPTIONS) as Option[]).filter(name => name.startsWith('oidc-'));
+
+/** Throws BadRequest that names the option. `ownIssuer` is that of service account tokens. */
+export async function loadServerSettings(args: readonly string[], ownIssuer: string): Promise<ServerSettings> {
+  const given = new Given(args);
+  given.exclude('authentication-config', OIDC_OPTIONS);
+  given.exclude('authorization-config', ['authorization-mode', 'authorization-webhook-config-file']);
+  const authentication = await authenticationOf(given, ownIssuer);
+  const tokenWebhook = await given.parsed('authentication-token-webhook-config-file', (_, path) =>
+    readKubeconfig(path),
+  );
+  const requestHeaderCa = given.file('requestheader-client-ca-file')?.text;
+  const authenticationFile = given.file('authentication-config');
+  const authorizationFile = given.file('authorization-config');
+  const tokens = await given.parsed('token-auth-file', async text =>
+    (await import('../authn/static-tokens.ts')).parseTokenFile(text),
+  );
+  const audit = await auditOf(given);
+  const encryption = await encryptionOf(given);
+  return {
+    authentication,
+    ...(authenticationFile ? { authenticationFile } : {}),
+    staticTokens: tokens ?? new Map(),
+    ...(tokenWebhook
+      ? {
+          tokenWebhook: {
+            access: tokenWebhook,
+            version: given.oneOf('authentication-token-webhook-version', ['v1', 'v1beta1'], 'v1beta1'),
+            cacheMs: given.duration('authentication-token-webhook-cache-ttl', TOKEN_CACHE_MS),
+          },
+        }
+      : {}),
+    requestHeader: {
+      allowedNames: given.list('requestheader-allowed-names') ?? REQUEST_HEADER_DEFAULTS.allowedNames,
+      usernameHeaders: given.list('requestheader-username-headers') ?? REQUEST_HEADER_DEFAULTS.usernameHeaders,
+      uidHeaders: given.list('requestheader-uid-headers') ?? REQUEST_HEADER_DEFAULTS.uidHeaders,
+      groupHeaders: given.list('requestheader-group-headers') ?? REQUEST_HEADER_DEFAULTS.groupHeaders,
+      extraHeaderPrefixes:
+        given.list('requestheader-extra-headers-prefix') ?? REQUEST_HEADER_DEFAULTS.extraHeaderPrefixes,
+    },
+    ...(requestHeaderCa ? { requestHeaderCa } : {}),
+    authorization: await authorizationOf(given),
+    ...(authorizationFile ? { authorizationFile } : {}),
+    ...(audit ? { audit } : {}),
+    ...(encryption ? { encryption } : {}),
+    disabledAdmission: given.list('disable-admission-plugins') ?? [],
+  };
+}
+
+async function authenticationOf(given: Given, ownIssuer: string): Promise<AuthenticationConfiguration> {
+  const { parseAuthenticationConfiguration, checkAuthentication } = await import(
+    '../authn/authentication-configuration.ts'
+  );
+  const anonymous = { enabled: given.boolean('anonymous-auth', true) };
+  const fromFile = await given.parsed('authentication-config', text =>
+    parseAuthenticationConfiguration(text, [ownIssuer]),
+  );
+  if (fromFile?.anonymous && given.has('anonymous-auth'))
+    throw refused('anonymous-auth', 'it cannot be used when authentication-config has the field anonymous');
+  if (fromFile) return { anonymous, ...fromFile };
+  const jwt = oidcOptions(given);
+  if (!jwt) return { anonymous };
+  try {
+    checkAuthentication({ jwt: [jwt] }, [ownIssuer]);
+  } catch (error) {
+    throw refused('oidc-issuer-url', messageOf(error));
+  }
+  return { jwt: [jwt], anonymous };
+}
+
+/** The one issuer of the `oidc-` options, as an authentication configuration has it. */
+function oidcOptions(given: Given): JwtConfiguration | undefined {
+  const url = given.text('oidc-issuer-url');
+  const audience = given.text('oidc-client-id');
+  for (const name of OIDC_OPTIONS) given.needs(name, 'oidc-issuer-url');
+  given.needs('oidc-issuer-url', 'oidc-client-id');
+  if (!url || !audience) return undefined;
+  const ca = given.file('oidc-ca-file')?.text;
+  const claim = given.text('oidc-username-claim') ?? 'sub';
+  const prefix = given.text('oidc-username-prefix') ?? (claim === 'email' ? '' : `${url}#`);
+  const groups = given.text('oidc-groups-claim');
+  const signingAlgorithms = given.list('oidc-signing-algs') ?? ['RS256'];
+  for (const one of signingAlgorithms)
+    if (!SIGNING_ALGORITHMS.includes(one))
+      throw refused(
+        'oidc-signing-algs',
+        `Unsupported value: ${JSON.stringify(one)}: supported values: ${SIGNING_ALGORITHMS.join(', ')}`,
+      );
+  return {
+    issuer: { url, audiences: [audience], ...(ca ? { certificateAuthority: ca } : {}) },
+    claimValidationRules: given.all('oidc-required-claim').map(text => {
+      const at = text.indexOf('=');
+      if (at < 1) throw refused('oidc-required-claim', `Invalid value: ${JSON.stringify(text)}: must be CLAIM=VALUE`);
+      return { claim: text.slice(0, at), requiredValue: text.slice(at + 1) };
+    }),
+    claimMappings: {
+      // A dash is upstream's way to say: no prefix.
+      username: { claim, prefix: prefix === '-' ? '' : prefix },
+      ...(groups ? { groups: { claim: groups, prefix: given.text('oidc-groups-prefix') ?? '' } } : {}),
+    },
+    signingAlgorithms,
+  };
+}
+
+async function authorizationOf(given: Given): Promise<AuthorizationConfiguration> {
+  if (given.has('authorization-config')) {
+    const { parseAuthorizationConfiguration } = await import('../authz/authorization-configuration.ts');
+    const found = await given.parsed('authorization-config', (text, _path) => {
+      const configuration = parseAuthorizationConfiguration(text);
+      for (const { webhook } of configuration.authorizers)
+        if (webhook?.connectionInfo.kubeConfigFile) readKubeconfig(webhook.connectionInfo.kubeConfigFile);
+      return configuration;
+    });
+    return found!;
+  }
+  const modes = given.list('authorization-mode');
+  const file = given.text('authorization-webhook-config-file');
+  if (!modes) {
+    given.needs('authorization-webhook-config-file', 'authorization-mode');
+    return AUTHORIZATION_DEFAULT;
+  }
+  const allowed = ['Node', 'RBAC', 'Webhook', 'AlwaysAllow', 'AlwaysDeny'] as const;
+  if (modes.length === 0) throw refused('authorization-mode', 'at least one mode must be given');
+  const authorizers = modes.map(mode => {
+    const type = allowed.find(one => one === mode);
+    if (!type)
+      throw refused(
+        'authorization-mode',
+        `Unsupported value: ${JSON.stringify(mode)}: supported values: ${allowed.join(', ')}`,
+      );
+    return { type, name: type.toLowerCase() };
+  });
+  if (new Set(modes).size < modes.length) throw refused('authorization-mode', 'a mode is given twice');
+  if (modes.includes('Webhook') !== (file !== undefined))
+    throw refused('authorization-mode', 'the mode Webhook and authorization-webhook-config-file belong together');
+  await given.parsed('authorization-webhook-config-file', (_, path) => readKubeconfig(path));
+  const ttl = (name: Option) => (given.has(name) ? `${given.duration(name, 0)}ms` : undefined);
+  const [authorizedTTL, unauthorizedTTL] = [
+    ttl('authorization-webhook-cache-authorized-ttl'),
+    ttl('authorization-webhook-cache-unauthorized-ttl'),
+  ];
+  return {
+    authorizers: authorizers.map(one =>
+      one.type === 'Webhook'
+        ? {
+            ...one,
+            webhook: {
+              timeout: '30s',
+              failurePolicy: 'NoOpinion' as const,
+              subjectAccessReviewVersion: given.oneOf('authorization-webhook-version', ['v1', 'v1beta1'], 'v1beta1'),
+              connectionInfo: { type: 'KubeConfigFile', kubeConfigFile: file! },
+              ...(authorizedTTL ? { authorizedTTL } : {}),
+              ...(unauthorizedTTL ? { unauthorizedTTL } : {}),
+            },
+          }
+        : one,
+    ),
+  };
+}
+
+async function auditOf(given: Given): Promise<AuditSettings | undefined> {
+  const policy = await given.parsed('audit-policy-file', async text =>
+    (await import('../audit/policy.ts')).parseAuditPolicy(text),
+  );
+  const path = given.text('audit-log-path');
+  const access = await given.parsed('audit-webhook-config-file', (_, file) => readKubeconfig(file));
+  // Without a policy upstream records nothing either, silently; here it is said.
+  given.needs('audit-log-path', 'audit-policy-file');
+  given.needs('audit-webhook-config-file', 'audit-policy-file');
+  if (!policy) return undefined;
+  if (!path && !access) throw refused('audit-policy-file', 'it needs audit-log-path or audit-webhook-config-file');
+  return {
+    policy,
+    ...(path
+      ? {
+          log: {
+            path,
+            format: given.oneOf('audit-log-format', ['json', 'legacy'], 'json'),
+            bytesMax: given.count('audit-log-maxsize', 0) * MEGABYTE,
+            backupsMax: given.count('audit-log-maxbackup', 0),
+            ageDaysMax: given.count('audit-log-maxage', 0),
+          },
+        }
+      : {}),
+    ...(access
+      ? {
+          webhook: {
+            access,
+            bufferMax: given.count('audit-webhook-batch-buffer-size', 10_000),
+            batchMax: Math.max(1, given.count('audit-webhook-batch-max-size', 400)),
+            waitMs: given.duration('audit-webhook-batch-max-wait', 30_000),
+          },
+        }
+      : {}),
+  };
+}
+
+async function encryptionOf(given: Given): Promise<ServerSettings['encryption']> {
+  given.needs('encryption-provider-config-automatic-reload', 'encryption-provider-config');
+  const rules = await given.parsed('encryption-provider-config', async text =>
+    (await import('../encryption/encryption-configuration.ts')).parseEncryptionConfiguration(text),
+  );
+  if (!rules) return undefined;
+  return {
+    rules,
+    file: given.file('encryption-provider-config')!,
+    reloads: given.boolean('encryption-provider-config-automatic-reload', false),
+  };
+}
