@@ -113,34 +113,43 @@ export function resizer(context: SidecarContext): Sidecar {
   async function modify(claim: PersistentVolumeClaim, volume: PersistentVolume, signal: AbortSignal): Promise<void> {
     const wanted = claim.spec?.volumeAttributesClassName;
     if (!wanted || wanted === claim.status?.currentVolumeAttributesClassName) return;
+    let current = claim;
+    const tell = async (status: string): Promise<void> => {
+      const modifyVolumeStatus = { targetVolumeAttributesClassName: wanted, status };
+      current = await setStatus(current, { ...current.status, modifyVolumeStatus });
+    };
     const fail = async (status: string, message: string) => {
       events.event(claim, 'Warning', 'VolumeModifyFailed', message);
-      await setStatus(claim, {
-        ...claim.status,
-        modifyVolumeStatus: { targetVolumeAttributesClassName: wanted, status },
-      });
+      await tell(status);
     };
+    const found = await client
+      .of<VolumeAttributesClass>(VOLUME_ATTRIBUTES_CLASSES)
+      .get('', wanted)
+      .catch(async error => {
+        await fail('Pending', `getting VolumeAttributesClass ${wanted} failed: ${messageOf(error)}`);
+        throw error;
+      });
+    if (found.driverName !== driver)
+      return fail('Pending', `VolumeAttributesClass ${wanted} is for driver ${found.driverName}, not ${driver}`);
+    await tell('InProgress');
     try {
-      const found = await client.of<VolumeAttributesClass>(VOLUME_ATTRIBUTES_CLASSES).get('', wanted);
-      if (found.driverName !== driver)
-        return await fail(
-          'Pending',
-          `VolumeAttributesClass ${wanted} is for driver ${found.driverName}, not ${driver}`,
-        );
       await csi.call(
         'controllerModifyVolume',
         { volumeId: volume.spec!.csi!.volumeHandle, mutableParameters: { ...found.parameters } },
         { signal },
       );
     } catch (error) {
-      await fail('Pending', `modify volume ${volume.metadata.name} failed: ${messageOf(error)}`);
+      await fail(
+        isUncertain(error) ? 'InProgress' : 'Infeasible',
+        `modify volume ${volume.metadata.name} failed: ${messageOf(error)}`,
+      );
       throw error;
     }
     await client
       .of<PersistentVolume>(PERSISTENT_VOLUMES)
       .patch('', volume.metadata.name, { spec: { volumeAttributesClassName: wanted } });
-    const { modifyVolumeStatus: _, ...status } = claim.status ?? {};
-    await setStatus(claim, { ...status, currentVolumeAttributesClassName: wanted });
+    const { modifyVolumeStatus: _, ...status } = current.status ?? {};
+    await setStatus(current, { ...status, currentVolumeAttributesClassName: wanted });
     events.event(claim, 'Normal', 'VolumeModifySuccessful', 'external resizer modified volume successfully');
   }
 
