@@ -7,6 +7,7 @@ import { runCommand } from '../../sys/command.ts';
 import type { Image } from '../images/image-store.ts';
 import type { ContainerConfig, MountConfig } from '../runtime.ts';
 import type { PodVolumes } from '../volumes/pod-volumes.ts';
+import { isRecursivelyReadOnly } from '../volumes/recursive-read-only.ts';
 import { pinSubPath } from '../volumes/sub-path.ts';
 import type { PodContext } from './context.ts';
 import { containerEnvironment, expand } from './environment.ts';
@@ -227,6 +228,7 @@ function volumeMounts(
       hostPath,
       containerPath,
       readOnly: (mount.readOnly ?? false) || found.isReadOnly,
+      ...(isRecursivelyReadOnly(mount) ? { recursiveReadOnly: true } : {}),
       ...(found.isNoExec ? { noExec: true } : {}),
       propagation: PROPAGATIONS[mount.mountPropagation ?? ''] ?? 'private',
     };

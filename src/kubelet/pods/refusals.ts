@@ -3,10 +3,12 @@
  * (phase Failed, with the reason), or its container waits with a configuration error.
  */
 
+import { existsSync } from 'node:fs';
 import type { Container, Pod } from '../../api/core/v1.gen.ts';
 import { quantityValue } from '../../api/machinery/quantity.ts';
 import type { NodeResources } from '../fields.ts';
 import type { HostPort } from '../runtime.ts';
+import { hasRecursiveReadOnly } from '../volumes/recursive-read-only.ts';
 import { allContainers, hostPorts, podRequest } from './resources.ts';
 
 export interface Refusal {
@@ -90,11 +92,18 @@ function short(resource: string, requested: number, used: number, capacity: numb
   };
 }
 
+/** Where the kernel has none, labels mean nothing, as with other runtimes. */
+const HAS_SELINUX = existsSync('/sys/fs/selinux/enforce');
+
 function unsupportedPod(pod: Pod): string | undefined {
   const { spec } = pod;
   if (spec.hostUsers === false) return 'spec.hostUsers: false (user namespaces)';
   if (spec.resourceClaims?.length) return 'spec.resourceClaims';
-  if (spec.securityContext?.seLinuxOptions && Object.values(spec.securityContext.seLinuxOptions).some(Boolean))
+  if (
+    HAS_SELINUX &&
+    spec.securityContext?.seLinuxOptions &&
+    Object.values(spec.securityContext.seLinuxOptions).some(Boolean)
+  )
     return 'spec.securityContext.seLinuxOptions';
   for (const container of allContainers(pod)) {
     if (container.restartPolicyRules?.some(rule => rule.action === 'RestartAllContainers'))
@@ -125,9 +134,9 @@ export function containerRefusal(pod: Pod, container: Container): string | undef
   const armor = own.appArmorProfile ?? pod.spec.securityContext?.appArmorProfile;
   if (!own.privileged && armor && armor.type !== 'Unconfined')
     return 'Cannot enforce AppArmor: this kubelet does not support AppArmor profiles yet';
-  if (own.seLinuxOptions && Object.values(own.seLinuxOptions).some(Boolean))
+  if (HAS_SELINUX && own.seLinuxOptions && Object.values(own.seLinuxOptions).some(Boolean))
     return 'seLinuxOptions are not supported by this kubelet';
-  if (container.volumeMounts?.some(mount => mount.recursiveReadOnly === 'Enabled'))
-    return 'recursiveReadOnly: Enabled is not supported by this kubelet';
+  if (!hasRecursiveReadOnly && container.volumeMounts?.some(mount => mount.recursiveReadOnly === 'Enabled'))
+    return 'recursiveReadOnly: Enabled needs a kernel of version 5.12 or newer: IfPossible goes without';
   return undefined;
 }
