@@ -6,7 +6,7 @@
 
 import { resourceByName } from '../api/resources.ts';
 import type { Clock } from '../base/clock.ts';
-import { CLUSTER_DOMAIN } from '../base/cluster-defaults.ts';
+import { issuerOf } from '../base/cluster-defaults.ts';
 import type { Logger } from '../base/log.ts';
 import type { Random } from '../base/random.ts';
 import type { Transport } from '../client/transport.ts';
@@ -101,10 +101,6 @@ export const DEFAULT_SETTINGS: ServerSettings = {
   authorization: AUTHORIZATION_DEFAULT,
   disabledAdmission: [],
 };
-
-/** The issuer of service account tokens. */
-export const issuerOf = (clusterDomain: string = CLUSTER_DOMAIN): string =>
-  `https://kubernetes.default.svc.${clusterDomain}`;
 
 export function createSecurity(options: SecurityOptions): Security {
   const { reader, transport, pki, clock, random, log, settings = DEFAULT_SETTINGS, dial = {} } = options;

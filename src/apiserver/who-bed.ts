@@ -10,6 +10,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '../base/clock.ts';
+import { issuerOf } from '../base/cluster-defaults.ts';
 import { silentLogger } from '../base/log.ts';
 import { systemRandom } from '../base/random.ts';
 import type { Transport } from '../client/transport.ts';
@@ -19,7 +20,7 @@ import type { KeyPair } from './certificates/certificate.ts';
 import { ensurePki, type Pki } from './certificates/pki.ts';
 import { loadServerSettings } from './configuration/server-settings.ts';
 import { LOOPBACK_USER } from './request.ts';
-import { createSecurity, issuerOf } from './security.ts';
+import { createSecurity } from './security.ts';
 import { ApiServer } from './server.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: replies of every shape

@@ -34,6 +34,8 @@ export interface ClusterRecord {
   readonly createdAt: string;
   readonly ranges: ClusterRanges;
   readonly nodes: readonly NodeRecord[];
+  /** Options of kube-apiserver, `NAME=VALUE`, with absolute paths. */
+  readonly serverArguments?: readonly string[];
   readonly server?: ProcessIdentity;
   /** What its kubelets do otherwise than by default. */
   readonly kubelet?: Partial<KubeletConfiguration>;

@@ -6,7 +6,9 @@
 import { closeSync, mkdirSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { resolve } from 'node:path';
+import { loadServerSettings, PATH_OPTIONS } from '../apiserver/configuration/server-settings.ts';
 import { systemClock } from '../base/clock.ts';
+import { issuerOf } from '../base/cluster-defaults.ts';
 import { failure, messageOf } from '../base/errors.ts';
 import { readConfigurationFile } from '../kubelet/configuration-file.ts';
 import { createNodeNamespace, createSwitch } from '../network/segment.ts';
@@ -55,6 +57,8 @@ export interface UpOptions {
   readonly ranges: RangeChoice;
   /** Of a KubeletConfiguration for all nodes. */
   readonly kubeletConfigPath?: string;
+  /** Options of kube-apiserver, `NAME=VALUE`; default: as before. */
+  readonly serverArguments?: readonly string[];
   readonly foreground: boolean;
   readonly say: Say;
 }
@@ -112,7 +116,7 @@ function describe(record: ClusterRecord, seconds: number, alreadyRunning: boolea
 
 function alreadyRunning(
   record: ClusterRecord,
-  { nodes, apiPort, stateDir, ranges, kubeletConfigPath, say }: UpOptions,
+  { nodes, apiPort, stateDir, ranges, kubeletConfigPath, serverArguments, say }: UpOptions,
 ): UpResult {
   keepRanges(record, ranges);
   const differs = [
@@ -124,6 +128,7 @@ function alreadyRunning(
     stateDir !== undefined &&
       resolve(stateDir) !== record.stateDir &&
       `--state-dir ${stateDir} (it has ${record.stateDir})`,
+    serverArguments !== undefined && '--kube-apiserver-arg',
     kubeletConfigPath !== undefined && `--kubelet-config ${kubeletConfigPath}`,
   ].filter(Boolean);
   say(
@@ -166,6 +171,9 @@ async function start(
       'Conflict',
       `cluster "${name}" has ${before.nodes.length} nodes and its data knows them; resume it with --nodes ${before.nodes.length} or more, or delete it first: cox down --name ${name}`,
     );
+  const serverArguments = options.serverArguments
+    ? await checkedArguments(options.serverArguments)
+    : (before?.serverArguments ?? []);
   const ranges = before ? keepRanges(before, options.ranges) : chooseRanges(options.ranges);
   checkCapacity(ranges, nodeCount);
   const kubelet = options.kubeletConfigPath ? readKubeletConfiguration(options.kubeletConfigPath) : before?.kubelet;
@@ -187,6 +195,7 @@ async function start(
     ranges,
     nodes,
     ...(kubelet === undefined ? {} : { kubelet }),
+    ...(serverArguments.length > 0 ? { serverArguments } : {}),
   };
   saveRecord(record);
 
@@ -251,6 +260,20 @@ async function start(
   await waitForDns(context, { address: dns, namespaces: nodes.map(node => nodeNamespace(name, node.name)) });
   step(`DNS answers at ${dns}`);
   return record;
+}
+
+/** With absolute paths. Rejects with what is wrong with one of them or with the file that it names, before anything is started. */
+async function checkedArguments(given: readonly string[]): Promise<readonly string[]> {
+  const absolute = given
+    .filter(arg => arg !== '')
+    .map(arg => {
+      const [name = '', ...rest] = arg.split('=');
+      const value = rest.join('=');
+      const isPath = PATH_OPTIONS.has(name.replace(/^--/, '')) && value !== '' && value !== '-';
+      return isPath ? `${name}=${resolve(value)}` : arg;
+    });
+  await loadServerSettings(absolute, issuerOf());
+  return absolute;
 }
 
 /** Its ranges, which it keeps for life; refuses options that ask for others. */

@@ -28,21 +28,21 @@ users:
   user: ${user}
 `;
 
-test('a token, in the file or in one beside it', () => {
+test('a token, in the file or in one beside it', async () => {
   writeFileSync(join(folder, 'token'), 'secret\n');
   for (const user of ['{token: secret}', '{tokenFile: token}']) {
-    const { transport, server } = connect(config(user));
+    const { transport, server } = await connect(config(user));
     assert.equal(server, 'https://127.0.0.1:1');
     transport.close();
   }
 });
 
-test('what cannot be used is told with the way out', () => {
-  assert.throws(() => connect(config('{exec: {command: aws}}')), /signs in by exec, which is not supported; use/);
-  assert.throws(() => connect(config('{}', 'http://127.0.0.1:1')), /only https:\/\/ is supported/);
-  assert.throws(() => connect(config('{client-certificate: missing.crt}')), /ENOENT/);
-  assert.throws(() => connect(config('{}'), 'elsewhere'), /there is no context "elsewhere"; there are: here, there/);
-  assert.throws(() => connect(config('{}'), 'there'), /there is no cluster "nowhere"/);
-  assert.throws(() => connect('{}'), /names no current-context/);
-  assert.throws(() => connect('{ unclosed'), /--kubeconfig/);
+test('what cannot be used is told with the way out', async () => {
+  await assert.rejects(connect(config('{exec: {command: aws}}')), /signs in by exec, which is not supported; use/);
+  await assert.rejects(connect(config('{}', 'http://127.0.0.1:1')), /only https:\/\/ is supported/);
+  await assert.rejects(connect(config('{client-certificate: missing.crt}')), /ENOENT/);
+  await assert.rejects(connect(config('{}'), 'elsewhere'), /there is no context "elsewhere"; there are: here, there/);
+  await assert.rejects(connect(config('{}'), 'there'), /there is no cluster "nowhere"/);
+  await assert.rejects(connect('{}'), /names no current-context/);
+  await assert.rejects(connect('{ unclosed'), /--kubeconfig/);
 });

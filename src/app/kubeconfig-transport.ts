@@ -10,14 +10,14 @@ export interface KubeconfigConnection {
   readonly server: string;
 }
 
-/** Throws BadRequest that says what is wrong with the file. */
-export function connectByKubeconfig(
+/** Rejects with BadRequest that says what is wrong with the file. */
+export async function connectByKubeconfig(
   path: string,
   options: { readonly context?: string; readonly userAgent: string; readonly timeoutMs?: number },
-): KubeconfigConnection {
+): Promise<KubeconfigConnection> {
   let access: ServerAccess;
   try {
-    access = readKubeconfig(path, options.context);
+    access = await readKubeconfig(path, options.context);
   } catch (error) {
     throw failure(400, 'BadRequest', `--kubeconfig ${path}: ${messageOf(error)}`);
   }

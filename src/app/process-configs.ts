@@ -44,6 +44,7 @@ export function serverConfig(record: ClusterRecord): ServerConfig {
     loadBalancerAddresses: loadBalancerRanges(record.ranges),
     clusterDomain: CLUSTER_DOMAIN,
     clusterDns: dnsAddress(record.ranges),
+    arguments: record.serverArguments ?? [],
   };
 }
 

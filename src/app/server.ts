@@ -3,13 +3,16 @@
  * It runs inside the segment's network namespace and holds a descriptor of the machine's.
  */
 
+import type { Socket } from 'node:net';
 import { join } from 'node:path';
+import { loadServerSettings, type ServerSettings } from '../apiserver/configuration/server-settings.ts';
 import { LOOPBACK_USER } from '../apiserver/request.ts';
 import { createSecurity } from '../apiserver/security.ts';
 import { ApiServer } from '../apiserver/server.ts';
-import { systemClock } from '../base/clock.ts';
+import { type Clock, systemClock } from '../base/clock.ts';
+import { issuerOf } from '../base/cluster-defaults.ts';
 import { messageOf } from '../base/errors.ts';
-import { createLogger } from '../base/log.ts';
+import { createLogger, type Logger } from '../base/log.ts';
 import { systemRandom } from '../base/random.ts';
 import { ApiEventRecorder } from '../client/event-recorder.ts';
 import { InformerFactory } from '../client/informer.ts';
@@ -18,7 +21,8 @@ import { IngressController } from '../ingress/ingress-controller.ts';
 import { SegmentRoutes } from '../network/segment-routes.ts';
 import { startScheduler } from '../scheduler/scheduler.ts';
 import { LmdbStore } from '../store/lmdb.ts';
-import { listenTcp } from '../sys/socket.ts';
+import type { Store } from '../store/store.ts';
+import { connectTcp, listenTcp } from '../sys/socket.ts';
 import { ensureAddons } from './addons.ts';
 import type { ClusterRanges } from './cluster-ranges.ts';
 import { keepCompiledCode } from './compile-cache.ts';
@@ -44,6 +48,8 @@ export interface ServerConfig {
   readonly loadBalancerAddresses: readonly string[];
   readonly clusterDomain: string;
   readonly clusterDns: string;
+  /** Options of kube-apiserver, `NAME=VALUE`. */
+  readonly arguments: readonly string[];
 }
 
 export async function runServer(config: ServerConfig): Promise<void> {
@@ -59,7 +65,11 @@ export async function runServer(config: ServerConfig): Promise<void> {
 
   const { addresses, port, ranges } = config;
   const pki = await openPki(config.stateDir, { addresses, ranges });
-  const store = await LmdbStore.open(join(config.stateDir, 'store'));
+  const settings = await loadServerSettings(config.arguments, issuerOf(config.clusterDomain));
+  const [store, frontProxy] = await Promise.all([
+    openStore(join(config.stateDir, 'store'), settings, { clock, log, signal: stop.signal }),
+    pki.ensureFrontProxy(),
+  ]);
   const late: { server?: ApiServer } = {};
   const security = createSecurity({
     reader: () => late.server!.reader,
@@ -69,6 +79,9 @@ export async function runServer(config: ServerConfig): Promise<void> {
     nodePortRange: config.nodePortRange,
     clusterDomain: config.clusterDomain,
     advertise: { address: addresses[0]!, port },
+    settings,
+    // What listens on the machine's own loopback is not in the segment, where this process lives.
+    dial: { controlplane: ({ host, port: at }) => dialMachine(config.machineNetnsFd, host, at) },
     clock,
     random,
     log,
@@ -79,10 +92,16 @@ export async function runServer(config: ServerConfig): Promise<void> {
   await security.bootstrap();
   await ensureAddons(transport, config);
 
-  const tls = { key: pki.server.key, cert: pki.server.certificate, ca: pki.ca };
+  const tls = {
+    key: pki.server.key,
+    cert: pki.server.certificate,
+    ca: pki.ca,
+    frontProxyCa: settings.requestHeaderCa ?? frontProxy.ca,
+  };
   const fd = listenTcp({ namespace: config.machineNetnsFd, address: '127.0.0.1', port: config.apiPort });
   await Promise.all([server.listen({ fd }, tls), ...addresses.map(host => server.listen({ host, port }, tls))]);
   log.info('serving', { port: config.apiPort, addresses: addresses.join(',') });
+  void security.follow(stop.signal);
   void security.settle().catch(error => log.error('APIServices could not be written', { error: messageOf(error) }));
 
   const informers = new InformerFactory({ transport, log });
@@ -137,4 +156,21 @@ export async function runServer(config: ServerConfig): Promise<void> {
   await Promise.all([gateway, ingress, routes, relay]);
   await server.close();
   await store.close();
+}
+
+/** The store on disk, behind encryption where the settings want it. */
+async function openStore(
+  path: string,
+  { encryption }: ServerSettings,
+  options: { readonly clock: Clock; readonly log: Logger; readonly signal: AbortSignal },
+): Promise<Store> {
+  const inner = await LmdbStore.open(path);
+  if (!encryption) return inner;
+  const { openEncrypted } = await import('../apiserver/encryption/encryption.ts');
+  return openEncrypted(inner, encryption, options);
+}
+
+function dialMachine(namespace: number, host: string, port: number): Socket | undefined {
+  const address = host === 'localhost' ? '127.0.0.1' : host;
+  return /^127\.|^::1$/.test(address) ? connectTcp({ namespace, address, port }) : undefined;
 }

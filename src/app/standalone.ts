@@ -39,7 +39,7 @@ async function untilEnded(
   }) => Promise<void>,
 ): Promise<void> {
   const log = createLogger(options.part);
-  const { transport, server } = connectByKubeconfig(options.kubeconfig, options);
+  const { transport, server } = await connectByKubeconfig(options.kubeconfig, options);
   const stop = new AbortController();
   process.once('SIGTERM', () => stop.abort()).once('SIGINT', () => stop.abort());
   log.info('starting', { server });

@@ -18,3 +18,7 @@ export const COXSWAIN_VERSION = '0.1.0';
 
 /** Every node makes it of its own programs: see `src/kubelet/images/node-tools.ts`. */
 export const NODE_TOOLS_IMAGE = 'node.coxswain.internal/tools:1';
+
+/** The issuer of service account tokens. */
+export const issuerOf = (clusterDomain: string = CLUSTER_DOMAIN): string =>
+  `https://kubernetes.default.svc.${clusterDomain}`;

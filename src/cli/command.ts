@@ -13,10 +13,12 @@ export interface OptionSpec {
   readonly value?: string;
   readonly help: string;
   readonly default?: string | boolean;
+  /** May be given several times; its value is then a list. */
+  readonly multiple?: boolean;
 }
 
 export interface Invocation {
-  readonly options: Readonly<Record<string, string | boolean | undefined>>;
+  readonly options: Readonly<Record<string, string | boolean | readonly string[] | undefined>>;
   readonly words: readonly string[];
   /** `-o json` was asked for. */
   readonly json: boolean;
@@ -54,10 +56,13 @@ export function usageError(message: string): never {
 export function parseInvocation(command: Command, args: readonly string[]): Invocation | undefined {
   if (command.passThrough) return parsePassThrough(command, args);
   const declared = { ...command.options, ...COMMON_OPTIONS };
-  let parsed: { values: Record<string, string | boolean | undefined>; positionals: string[] };
+  let parsed: { values: Record<string, string | boolean | string[] | undefined>; positionals: string[] };
   try {
     const config: ParseArgsOptionsConfig = Object.fromEntries(
-      Object.entries(declared).map(([name, { type, short }]) => [name, { type, ...(short ? { short } : {}) }]),
+      Object.entries(declared).map(([name, { type, short, multiple = false }]) => [
+        name,
+        { type, multiple, ...(short ? { short } : {}) },
+      ]),
     );
     parsed = parseArgs({ args: [...args], options: config, allowPositionals: true, strict: true }) as typeof parsed;
   } catch (error) {
@@ -67,7 +72,7 @@ export function parseInvocation(command: Command, args: readonly string[]): Invo
     process.stdout.write(helpOf(command));
     return undefined;
   }
-  const options: Record<string, string | boolean | undefined> = {};
+  const options: Record<string, string | boolean | readonly string[] | undefined> = {};
   for (const [name, option] of Object.entries(declared)) options[name] = parsed.values[name] ?? option.default;
   if (options['output'] !== undefined && options['output'] !== 'json')
     usageError(`--output: Unsupported value: "${options['output']}": supported values: "json"`);

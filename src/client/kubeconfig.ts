@@ -5,7 +5,6 @@
 
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { parse } from 'yaml';
 import { messageOf } from '../base/errors.ts';
 
 interface Kubeconfig {
@@ -29,8 +28,9 @@ export interface ServerAccess {
   readonly insecure: boolean;
 }
 
-/** Throws an Error that says what is wrong, without the file's name. */
-export function readKubeconfig(path: string, context?: string): ServerAccess {
+/** Rejects with an Error that says what is wrong, without the file's name. */
+export async function readKubeconfig(path: string, context?: string): Promise<ServerAccess> {
+  const { parse } = await import('yaml');
   const config = (parse(readFileSync(path, 'utf8'), { version: '1.1' }) ?? {}) as Kubeconfig;
   const wanted = context ?? config['current-context'];
   const chosen = config.contexts?.find(({ name }) => name === wanted)?.context;

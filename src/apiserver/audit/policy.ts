@@ -53,8 +53,8 @@ const RULE: Shape = {
 };
 
 /** Throws ConfigurationError. */
-export function parseAuditPolicy(text: string): AuditPolicy {
-  const policy = parseDocument<AuditPolicy>(text, {
+export async function parseAuditPolicy(text: string): Promise<AuditPolicy> {
+  const policy = await parseDocument<AuditPolicy>(text, {
     kind: 'Policy',
     apiVersions: ['audit.k8s.io/v1'],
     shape: { rules: [RULE], omitStages: STRINGS, omitManagedFields: 'boolean' },

@@ -78,11 +78,11 @@ const RESERVED_KEY = /(^|\.)(kubernetes\.io|k8s\.io)\//;
 const EXTRA_KEY = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[-a-z0-9._~!$&'()*+,;=:@/]+$/;
 
 /** Throws ConfigurationError. `ownIssuers` are those of service account tokens, which nobody else may claim. */
-export function parseAuthenticationConfiguration(
+export async function parseAuthenticationConfiguration(
   text: string,
   ownIssuers: readonly string[] = [],
-): AuthenticationConfiguration {
-  const configuration = parseDocument<AuthenticationConfiguration>(text, {
+): Promise<AuthenticationConfiguration> {
+  const configuration = await parseDocument<AuthenticationConfiguration>(text, {
     kind: 'AuthenticationConfiguration',
     apiVersions: ['apiserver.config.k8s.io/v1', 'apiserver.config.k8s.io/v1beta1', 'apiserver.config.k8s.io/v1alpha1'],
     shape: { jwt: [JWT], anonymous: { enabled: 'boolean', conditions: [{ path: 'string' }] } },

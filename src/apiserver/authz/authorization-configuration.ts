@@ -2,6 +2,8 @@
 
 import { checkExpression, DYN, listOf, plain, type Type } from '../../api/cel/checker.ts';
 import { compile, kubernetesLibrary } from '../../api/cel/environment.ts';
+import { messageOf } from '../../base/errors.ts';
+import { readKubeconfig, type ServerAccess } from '../../client/kubeconfig.ts';
 import { durationMs, Problems, parseDocument, type Shape } from '../configuration/document.ts';
 
 export interface WebhookConfiguration {
@@ -15,6 +17,8 @@ export interface WebhookConfiguration {
   readonly failurePolicy: 'NoOpinion' | 'Deny';
   readonly connectionInfo: { readonly type: string; readonly kubeConfigFile?: string };
   readonly matchConditions?: readonly { readonly expression: string }[];
+  /** What its kubeconfig says; read with the configuration. */
+  readonly access?: ServerAccess;
 }
 
 export interface AuthorizerConfiguration {
@@ -59,8 +63,8 @@ const TIMEOUT_MS_MAX = 30_000;
 const CONDITIONS_MAX = 64;
 
 /** Throws ConfigurationError. */
-export function parseAuthorizationConfiguration(text: string): AuthorizationConfiguration {
-  const configuration = parseDocument<AuthorizationConfiguration>(text, {
+export async function parseAuthorizationConfiguration(text: string): Promise<AuthorizationConfiguration> {
+  const configuration = await parseDocument<AuthorizationConfiguration>(text, {
     kind: 'AuthorizationConfiguration',
     apiVersions: ['apiserver.config.k8s.io/v1', 'apiserver.config.k8s.io/v1beta1', 'apiserver.config.k8s.io/v1alpha1'],
     shape: SHAPE,
@@ -84,7 +88,21 @@ export function parseAuthorizationConfiguration(text: string): AuthorizationConf
     else if (webhook) problems.invalid(`${path}.webhook`, 'non-null', 'may only be specified when type=Webhook');
   }
   problems.throwIfAny();
-  return configuration;
+  return withAccess(configuration);
+}
+
+/** With what the kubeconfigs of its webhooks say. Rejects when one cannot be read. */
+export async function withAccess({ authorizers }: AuthorizationConfiguration): Promise<AuthorizationConfiguration> {
+  const read = async (one: AuthorizerConfiguration): Promise<AuthorizerConfiguration> => {
+    const file = one.webhook?.connectionInfo.kubeConfigFile;
+    if (!one.webhook || !file) return one;
+    try {
+      return { ...one, webhook: { ...one.webhook, access: await readKubeconfig(file) } };
+    } catch (error) {
+      throw new Error(`authorizer ${one.name}: ${file}: ${messageOf(error)}`);
+    }
+  };
+  return { authorizers: await Promise.all(authorizers.map(read)) };
 }
 
 function checkWebhook(webhook: WebhookConfiguration | undefined, path: string, problems: Problems): void {

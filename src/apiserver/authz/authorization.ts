@@ -2,7 +2,6 @@
 
 import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
-import { readKubeconfig } from '../../client/kubeconfig.ts';
 import { followFile } from '../configuration/followed-file.ts';
 import type { ServerSettings } from '../configuration/server-settings.ts';
 import type { Dial } from '../webhooks/remote.ts';
@@ -16,12 +15,10 @@ interface AuthorizationOptions {
   readonly log: Logger;
 }
 
-/** Throws when a webhook's kubeconfig cannot be read. */
 export function linksOf({ authorizers }: AuthorizationConfiguration, options: AuthorizationOptions): Link[] {
   return authorizers.map(({ type, name, webhook }) => {
     if (type !== 'Webhook') return type;
-    const access = readKubeconfig(webhook!.connectionInfo.kubeConfigFile!);
-    return new WebhookAuthorizer({ name, webhook: webhook!, access, ...options });
+    return new WebhookAuthorizer({ name, webhook: webhook!, access: webhook!.access!, ...options });
   });
 }
 
@@ -34,7 +31,7 @@ export async function followAuthorization(
   if (!file) return;
   await followFile(file.text, {
     path: file.path,
-    read: text => linksOf(parseAuthorizationConfiguration(text), options),
+    read: async text => linksOf(await parseAuthorizationConfiguration(text), options),
     changed: links => chain.use(links),
     clock: options.clock,
     log: options.log,

@@ -3,7 +3,6 @@
  * the path of the field, all of it at once. It knows no kind: callers bring the shape and check the meaning.
  */
 
-import { parse } from 'yaml';
 import { messageOf } from '../../base/errors.ts';
 
 /** `[shape]` is a list, `{ '*': shape }` a map with any keys, other objects name their fields. */
@@ -25,8 +24,10 @@ export interface DocumentKind {
   readonly shape: { readonly [field: string]: Shape };
 }
 
-/** The document as it is written. Throws ConfigurationError. */
-export function parseDocument<T>(text: string, { kind, apiVersions, shape }: DocumentKind): T {
+/** The document as it is written. Rejects with ConfigurationError. */
+export async function parseDocument<T>(text: string, { kind, apiVersions, shape }: DocumentKind): Promise<T> {
+  // Loaded when first needed: most servers have no such file.
+  const { parse } = await import('yaml');
   let value: unknown;
   try {
     value = parse(text, { version: '1.1', merge: true });

@@ -13,7 +13,7 @@ const LOOK_EVERY_MS = 1000;
 export interface FollowOptions<T> {
   readonly path: string;
   /** Makes the configuration of the text; throws for what is wrong. */
-  readonly read: (text: string) => T;
+  readonly read: (text: string) => T | Promise<T>;
   /** Called with each later configuration that is valid; what it rejects with leaves the old one in use. */
   readonly changed: (value: T) => void | Promise<void>;
   readonly clock: Clock;
@@ -33,7 +33,7 @@ export async function followFile<T>(text: string, options: FollowOptions<T>): Pr
       const now = readFileSync(path, 'utf8');
       if (now === seen) continue;
       seen = now;
-      await options.changed(options.read(now));
+      await options.changed(await options.read(now));
       said = '';
       log.info('configuration reloaded', { path });
     } catch (error) {

@@ -314,13 +314,7 @@ function oidcOptions(given: Given): JwtConfiguration | undefined {
 async function authorizationOf(given: Given): Promise<AuthorizationConfiguration> {
   if (given.has('authorization-config')) {
     const { parseAuthorizationConfiguration } = await import('../authz/authorization-configuration.ts');
-    const found = await given.parsed('authorization-config', (text, _path) => {
-      const configuration = parseAuthorizationConfiguration(text);
-      for (const { webhook } of configuration.authorizers)
-        if (webhook?.connectionInfo.kubeConfigFile) readKubeconfig(webhook.connectionInfo.kubeConfigFile);
-      return configuration;
-    });
-    return found!;
+    return (await given.parsed('authorization-config', text => parseAuthorizationConfiguration(text)))!;
   }
   const modes = given.list('authorization-mode');
   const file = given.text('authorization-webhook-config-file');
@@ -342,13 +336,13 @@ async function authorizationOf(given: Given): Promise<AuthorizationConfiguration
   if (new Set(modes).size < modes.length) throw refused('authorization-mode', 'a mode is given twice');
   if (modes.includes('Webhook') !== (file !== undefined))
     throw refused('authorization-mode', 'the mode Webhook and authorization-webhook-config-file belong together');
-  await given.parsed('authorization-webhook-config-file', (_, path) => readKubeconfig(path));
   const ttl = (name: Option) => (given.has(name) ? `${given.duration(name, 0)}ms` : undefined);
   const [authorizedTTL, unauthorizedTTL] = [
     ttl('authorization-webhook-cache-authorized-ttl'),
     ttl('authorization-webhook-cache-unauthorized-ttl'),
   ];
-  return {
+  const { withAccess } = await import('../authz/authorization-configuration.ts');
+  const configuration: AuthorizationConfiguration = {
     authorizers: authorizers.map(one =>
       one.type === 'Webhook'
         ? {
@@ -365,6 +359,11 @@ async function authorizationOf(given: Given): Promise<AuthorizationConfiguration
         : one,
     ),
   };
+  try {
+    return await withAccess(configuration);
+  } catch (error) {
+    throw refused('authorization-webhook-config-file', messageOf(error));
+  }
 }
 
 async function auditOf(given: Given): Promise<AuditSettings | undefined> {

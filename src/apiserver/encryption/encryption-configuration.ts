@@ -44,8 +44,8 @@ const KINDS = {
 const NAMES = ['identity', ...Object.keys(KINDS), 'kms'];
 
 /** Throws ConfigurationError. Keys are never part of what it says. */
-export function parseEncryptionConfiguration(text: string): readonly EncryptionRule[] {
-  const { resources: groups = [] } = parseDocument<Configuration>(text, {
+export async function parseEncryptionConfiguration(text: string): Promise<readonly EncryptionRule[]> {
+  const { resources: groups = [] } = await parseDocument<Configuration>(text, {
     kind: 'EncryptionConfiguration',
     apiVersions: ['apiserver.config.k8s.io/v1'],
     shape: SHAPE,

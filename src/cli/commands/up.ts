@@ -53,12 +53,19 @@ export const command: Command = {
       value: 'FILE',
       help: 'a KubeletConfiguration for all nodes (default none, or as before)',
     },
+    'kube-apiserver-arg': {
+      type: 'string',
+      value: 'NAME=VALUE',
+      multiple: true,
+      help: "an option of kube-apiserver, such as audit-log-path=/tmp/audit.log; again for more; '' for none any more",
+    },
     foreground: { type: 'boolean', help: 'stay attached; Ctrl-C stops the cluster and keeps its data' },
   },
   examples: [
     'cox up --nodes 2',
     'cox up --name ci --api-port 0',
     'cox up --ip-family dual',
+    'cox up --kube-apiserver-arg authentication-config=./authentication.yaml',
     'export KUBECONFIG=$(cox kubeconfig --path)',
   ],
   async run({ options, cluster, json, words }) {
@@ -79,6 +86,9 @@ export const command: Command = {
         ...option('nodeMaskSize', 'node-cidr-mask-size'),
       },
       ...option('kubeletConfigPath', 'kubelet-config'),
+      ...(options['kube-apiserver-arg'] === undefined
+        ? {}
+        : { serverArguments: options['kube-apiserver-arg'] as readonly string[] }),
       foreground: options['foreground'] === true,
       say: line => void (json ? process.stderr : process.stdout).write(`${line}\n`),
     });
