@@ -5,7 +5,7 @@
 
 import type { Clock } from '../base/clock.ts';
 import { KUBERNETES_VERSION } from '../base/cluster-defaults.ts';
-import { ApiError, internalError, unauthorized } from '../base/errors.ts';
+import { ApiError, failure, internalError, unauthorized } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { metrics, type SeriesHandle } from '../base/metrics.ts';
 import type { Aggregator } from './aggregation/aggregator.ts';
@@ -13,12 +13,16 @@ import type { Auditor } from './audit/auditor.ts';
 import type { Trail } from './audit/trail.ts';
 import type { Discovery } from './discovery.ts';
 import type { Exchange } from './exchange.ts';
+import type { Admitted, Fairness } from './fairness/fairness.ts';
+import { TooManyRequests } from './fairness/fairness.ts';
+import { estimate } from './fairness/work-estimate.ts';
 import type { Health } from './health.ts';
 import { impersonate, wantsImpersonation } from './impersonation.ts';
 import { encodeBody, mediaTypeOf, negotiate } from './negotiation.ts';
 import { type OpenapiService, plainBytes, V2_PROTOBUF, V2_PROTOBUF_TYPE } from './openapi-service.ts';
 import { finish, type ReplyContext, sendStatus, text } from './reply.ts';
 import type { Authenticator, Credentials, RequestAttributes, UserInfo } from './request.ts';
+import { allowedMsOf, type Deadline, RequestDeadlines } from './request-deadlines.ts';
 import { type PathAttributes, parsePath, withUser } from './request-path.ts';
 import type { ResourceHandler } from './resource-handler.ts';
 
@@ -58,6 +62,10 @@ export interface HttpHandlerOptions {
   readonly authorize: (attributes: RequestAttributes, trail?: Trail) => void | Promise<void>;
   /** Without one nothing is recorded. */
   readonly auditor?: Auditor | undefined;
+  /** Without one every request runs at once. */
+  readonly fairness?: Fairness | undefined;
+  /** How many objects a resource has. */
+  readonly stored: (of: RequestAttributes) => number;
   readonly resources: ResourceHandler;
   readonly discovery: Discovery;
   /** Knows the extension servers that requests are forwarded to. */
@@ -89,10 +97,12 @@ export interface Routed {
 
 export class HttpHandler {
   readonly #options: HttpHandlerOptions;
+  readonly #deadlines: RequestDeadlines;
   #inflight = 0;
 
   constructor(options: HttpHandlerOptions) {
     this.#options = options;
+    this.#deadlines = new RequestDeadlines(options.clock);
     metrics.onCollect(() => inflight.set(this.#inflight, 'all'));
   }
 
@@ -100,13 +110,25 @@ export class HttpHandler {
   async handle(exchange: Exchange, certificate: Credentials['certificate']): Promise<void> {
     const startMs = this.#options.clock.monotonic();
     const routed = route(exchange.method, exchange.url);
-    const context: ReplyContext = { exchange, code: 0, warnings: undefined, trail: undefined };
+    const context: ReplyContext = {
+      exchange,
+      code: 0,
+      warnings: undefined,
+      trail: undefined,
+      admitted: undefined,
+      expired: false,
+    };
+    let deadline: Deadline | undefined;
     this.#inflight++;
     try {
       const known = this.authenticate(exchange, { certificate, routed, context });
       const user = known instanceof Promise ? await known : known;
       const { attributes } = routed;
       const request = withUser(attributes, user);
+      const isLong = runsLong(attributes);
+      const admitting = isLong && attributes.verb !== 'watch' ? undefined : this.#admit(exchange, request, routed);
+      if (admitting) context.admitted = admitting instanceof Promise ? await admitting : admitting;
+      const allowedMs = isLong ? 0 : allowedMsOf(routed.query);
       const waiting = this.#options.authorize(request, context.trail);
       if (waiting) await waiting;
       const extension = this.#options.aggregator?.find(routed.path);
@@ -115,15 +137,40 @@ export class HttpHandler {
         : attributes.isResource
           ? this.#options.resources.handle(context, request, routed)
           : this.#document(context, routed);
-      if (answering) await answering;
+      if (answering) {
+        if (!isLong) deadline = this.#deadlines.add(startMs, allowedMs, () => this.#expire(context));
+        await answering;
+      }
     } catch (error) {
       const telling = this.fail(context, error);
       if (telling) await telling;
     } finally {
       this.#inflight--;
+      if (deadline) this.#deadlines.remove(deadline);
+      context.admitted?.end();
       context.trail?.complete(context.code);
       count(exchange.method, routed.attributes, context.code, this.#options.clock.monotonic() - startMs);
     }
+  }
+
+  /** Upstream's order: who asks is known, what they may do is not yet. */
+  #admit(exchange: Exchange, request: RequestAttributes, routed: Routed): Admitted | Promise<Admitted> | undefined {
+    const { fairness, stored } = this.#options;
+    if (!fairness) return undefined;
+    const work = estimate(request, {
+      query: routed.query,
+      bodyBytes: Number(exchange.headers['content-length'] ?? 0),
+      stored: () => stored(request),
+    });
+    return fairness.admit(request, work, () => exchange.signal);
+  }
+  #expire(context: ReplyContext): void {
+    if (context.code !== 0 || context.exchange.started) return;
+    void sendStatus(
+      context,
+      failure(504, 'Timeout', 'Timeout: request did not complete within the allotted timeout').status,
+    );
+    context.expired = true;
   }
 
   /** The user that the request acts as. Throws Unauthorized. Answers at once where the authenticators do. */
@@ -191,6 +238,17 @@ export class HttpHandler {
       context.exchange.end();
       return;
     }
+    if (error instanceof TooManyRequests)
+      return finish(
+        context,
+        429,
+        {
+          'content-type': 'text/plain; charset=utf-8',
+          'x-content-type-options': 'nosniff',
+          'retry-after': String(known.status.details?.retryAfterSeconds),
+        },
+        Buffer.from(`${known.message}\n`),
+      );
     return sendStatus(context, known.status);
   }
 
@@ -202,6 +260,9 @@ export class HttpHandler {
     switch (clean) {
       case '/version':
         return this.#value(context, VERSION);
+      case '/debug/api_priority_and_fairness/dump_priority_levels':
+        if (this.#options.fairness) return text(context, 200, this.#options.fairness.dumpLevels());
+        break;
       case '/metrics':
         return text(context, 200, metrics.render(), 'text/plain; version=0.0.4; charset=utf-8');
       case '/.well-known/openid-configuration':
@@ -309,3 +370,10 @@ export function route(method: string, url: string): Routed {
 }
 
 const NO_QUERY = new URLSearchParams();
+
+const LONG_SUBRESOURCES = new Set(['attach', 'exec', 'log', 'portforward', 'proxy']);
+
+/** Requests that end when somebody wants them to: nothing bounds their time. */
+function runsLong({ verb, subresource }: PathAttributes): boolean {
+  return verb === 'watch' || verb === 'proxy' || LONG_SUBRESOURCES.has(subresource);
+}

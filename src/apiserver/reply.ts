@@ -4,6 +4,7 @@ import { gzip } from 'node:zlib';
 import type { Status } from '../base/errors.ts';
 import type { Trail } from './audit/trail.ts';
 import { type Body, type Exchange, type ReplyHeaders, sizeOf } from './exchange.ts';
+import type { Admitted } from './fairness/fairness.ts';
 import { encodeBody, formatOfFailure, mediaTypeOf } from './negotiation.ts';
 
 /** Upstream compresses from this size. */
@@ -16,6 +17,10 @@ export interface ReplyContext {
   warnings: string[] | undefined;
   /** Where the request is recorded, if it is. */
   trail: Trail | undefined;
+  /** The seats that the request runs on, if it needs some. */
+  admitted: Admitted | undefined;
+  /** Somebody else answered because it took too long: what comes now is thrown away. */
+  expired: boolean;
 }
 
 export function warn(context: ReplyContext, message: string): void {
@@ -32,10 +37,17 @@ function withWarnings(context: ReplyContext, headers: ReplyHeaders): ReplyHeader
 }
 
 export function finish(context: ReplyContext, status: number, headers: ReplyHeaders, body: Body | undefined): void {
+  if (context.expired) return;
   context.code = status;
+  if (context.admitted) nameFlow(headers, context.admitted);
   headers['cache-control'] ??= 'no-cache, private';
   if (context.trail) headers['audit-id'] = context.trail.auditId;
   context.exchange.reply(status, withWarnings(context, headers), body);
+}
+
+function nameFlow(headers: ReplyHeaders, { schemaUid, levelUid }: Admitted): void {
+  headers['x-kubernetes-pf-flowschema-uid'] = schemaUid;
+  headers['x-kubernetes-pf-prioritylevel-uid'] = levelUid;
 }
 
 /** As `finish`, compressed when it is large and the client takes gzip. */
@@ -45,7 +57,9 @@ export async function finishLarge(
   headers: ReplyHeaders,
   body: readonly Buffer[],
 ): Promise<void> {
-  if (sizeOf(body) < GZIP_BYTES_MIN || !/\bgzip\b/.test(String(context.exchange.headers['accept-encoding'] ?? '')))
+  const size = sizeOf(body);
+  if (size >= GZIP_BYTES_MIN) context.admitted?.sending(size, context.exchange.signal);
+  if (size < GZIP_BYTES_MIN || !/\bgzip\b/.test(String(context.exchange.headers['accept-encoding'] ?? '')))
     return finish(context, status, headers, body);
   const zipped = await new Promise<Buffer>((resolve, reject) =>
     gzip(Buffer.concat(body), { level: 1 }, (error, result) => (error ? reject(error) : resolve(result))),
@@ -55,6 +69,7 @@ export async function finishLarge(
 
 export function begin(context: ReplyContext, status: number, headers: ReplyHeaders): void {
   context.code = status;
+  if (context.admitted) nameFlow(headers, context.admitted);
   if (context.trail) {
     headers['audit-id'] = context.trail.auditId;
     context.trail.started(status);
@@ -63,6 +78,7 @@ export function begin(context: ReplyContext, status: number, headers: ReplyHeade
 }
 
 export function sendStatus(context: ReplyContext, status: Status): void | Promise<void> {
+  if (context.expired) return;
   context.code = status.code;
   const retry = status.details?.retryAfterSeconds;
   context.trail?.refused(status);

@@ -31,6 +31,8 @@ import { AuthorizerChain } from './authz/authorizer.ts';
 import { PolicyReconciler } from './authz/policy-reconciler.ts';
 import type { Pki } from './certificates/pki.ts';
 import type { ServerSettings } from './configuration/server-settings.ts';
+import { Fairness } from './fairness/fairness.ts';
+import { FairnessObjects } from './fairness/fairness-objects.ts';
 import { ResourceMetrics } from './metrics/resource-metrics.ts';
 import type {
   AdmissionPlugin,
@@ -84,6 +86,7 @@ export interface Security {
   /** Bodies of `/.well-known/openid-configuration` and `/openid/v1/jwks`. */
   readonly openid: () => { configuration: object; keys: object };
   readonly aggregator: Aggregator;
+  readonly fairness: Fairness;
   readonly auditor: Auditor | undefined;
   /** Follows the configuration files that may change while the server runs, until the signal aborts. */
   follow(signal: AbortSignal): Promise<void>;
@@ -145,8 +148,11 @@ export function createSecurity(options: SecurityOptions): Security {
   ];
   const metrics = new ResourceMetrics({ reader, kubelets, clock, log });
   const aggregator = new Aggregator({ reader, transport, pki, clock, random, log, own: [metrics] });
+  const fairness = new Fairness({ clock });
+  const flows = new FairnessObjects({ fairness, reader, transport, clock, log });
   return {
     aggregator,
+    fairness,
     auditor,
     authenticators: [authenticator],
     authorizer,
@@ -173,7 +179,7 @@ export function createSecurity(options: SecurityOptions): Security {
       await ensureBootstrapObjects(reader(), transport());
       const { serviceCidrs: cidrs, advertise } = options;
       const kubernetes = { reader, transport, clock, log, cidrs, advertise };
-      await Promise.all([policy.bootstrap(), ensureKubernetesService(kubernetes)]);
+      await Promise.all([policy.bootstrap(), flows.bootstrap(), ensureKubernetesService(kubernetes)]);
       keepKubernetesService(kubernetes);
       policy.watchAggregation();
       new AllocationRepair({ addresses, ports, reader, transport, clock, log }).start();

@@ -18,6 +18,7 @@ import { Caches } from './cache.ts';
 import { CustomResources } from './customresources/custom-resources.ts';
 import { Discovery } from './discovery.ts';
 import { Dispatcher, shownObject } from './dispatcher.ts';
+import type { Fairness } from './fairness/fairness.ts';
 import { Health, type HealthCheck } from './health.ts';
 import { HttpHandler, route } from './http-handler.ts';
 import { InProcessTransport } from './in-process-transport.ts';
@@ -58,6 +59,8 @@ export interface ApiServerOptions {
   readonly aggregator?: Aggregator;
   /** Records requests; closed with the server. Without one nothing is recorded. */
   readonly auditor?: Auditor | undefined;
+  /** Without one every request runs at once. */
+  readonly fairness?: Fairness;
   readonly log?: Logger;
   readonly clock?: Clock;
   readonly random?: Random;
@@ -110,6 +113,11 @@ export class ApiServer {
       authenticators: options.authenticators ?? [{ authenticate: () => LOOPBACK_USER }],
       authorize: (attributes, trail) => this.authorize(attributes, trail),
       auditor: options.auditor,
+      fairness: options.fairness,
+      stored: of => {
+        const served = this.table.find(of.group, of.version, of.resource);
+        return served ? this.caches.of(served.prefix).entries.size : 0;
+      },
       resources: this.#resources,
       discovery: new Discovery(this.table, options.aggregator),
       aggregator: options.aggregator,

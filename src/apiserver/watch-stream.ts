@@ -41,6 +41,8 @@ export async function serveWatch(context: ReplyContext, stream: WatchStream): Pr
     let next = events.next();
     await Promise.race([next, new Promise(resolve => setImmediate(resolve))]);
     begin(context, 200, { 'content-type': streamTypeOf(stream.wanted) });
+    // What is sent at the start waits for its reader every 64 KB, and changes cost little: no seat is held for either.
+    context.admitted?.release();
     for (;;) {
       const { done, value } = await next;
       if (done) break;

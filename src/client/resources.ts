@@ -30,6 +30,19 @@ export const SERVICE_CIDRS = define('networking.k8s.io', 'v1', 'servicecidrs');
 export const INGRESSES = define('networking.k8s.io', 'v1', 'ingresses');
 export const INGRESS_CLASSES = define('networking.k8s.io', 'v1', 'ingressclasses');
 export const NETWORK_POLICIES = define('networking.k8s.io', 'v1', 'networkpolicies');
+export const CLUSTER_NETWORK_POLICIES = define('policy.networking.k8s.io', 'v1alpha2', 'clusternetworkpolicies');
+export const ADMIN_NETWORK_POLICIES = define('policy.networking.k8s.io', 'v1alpha1', 'adminnetworkpolicies');
+export const BASELINE_ADMIN_NETWORK_POLICIES = define(
+  'policy.networking.k8s.io',
+  'v1alpha1',
+  'baselineadminnetworkpolicies',
+);
+export const FLOW_SCHEMAS = define('flowcontrol.apiserver.k8s.io', 'v1', 'flowschemas');
+export const PRIORITY_LEVEL_CONFIGURATIONS = define(
+  'flowcontrol.apiserver.k8s.io',
+  'v1',
+  'prioritylevelconfigurations',
+);
 export const PRIORITY_CLASSES = define('scheduling.k8s.io', 'v1', 'priorityclasses');
 export const RUNTIME_CLASSES = define('node.k8s.io', 'v1', 'runtimeclasses');
 export const STORAGE_CLASSES = define('storage.k8s.io', 'v1', 'storageclasses');

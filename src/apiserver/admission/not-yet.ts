@@ -17,7 +17,6 @@ export const GAPS: readonly Gap[] = [
   { of: 'certificatesigningrequests.certificates.k8s.io', says: 'no signer issues certificates yet' },
   { of: 'resourceclaims.resource.k8s.io', says: DEVICES },
   { of: 'resourceclaimtemplates.resource.k8s.io', says: DEVICES },
-  { of: 'flowschemas.flowcontrol.apiserver.k8s.io', says: 'requests are not queued by priority yet' },
 ];
 
 export function notYet(): AdmissionPlugin {
