@@ -1,6 +1,7 @@
 /** Objects that every Coxswain cluster has beside upstream's own: the DNS Service, its Corefile and the rights of the node network. */
 
 import type { KubeObject } from '../api/meta.ts';
+import type { ClusterRole } from '../api/rbac/v1.gen.ts';
 import { isReason } from '../base/errors.ts';
 import { CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, CONFIG_MAPS, INGRESS_CLASSES, SERVICES } from '../client/resources.ts';
 import type { ResourceId, Transport } from '../client/transport.ts';
@@ -47,6 +48,8 @@ function corefile(clusterDomain: string): KubeObject {
   } as KubeObject;
 }
 
+const AUTO_UPDATE = 'rbac.authorization.kubernetes.io/autoupdate';
+
 const NETWORK_ROLE = {
   apiVersion: `${RBAC}/v1`,
   kind: 'ClusterRole',
@@ -59,7 +62,12 @@ const NETWORK_ROLE = {
     },
     { apiGroups: [''], resources: ['nodes'], verbs: ['patch'] },
     { apiGroups: ['discovery.k8s.io'], resources: ['endpointslices'], verbs: ['get', 'list', 'watch'] },
-    { apiGroups: ['loadbalancer.coxswain.dev'], resources: ['*'], verbs: ['get', 'list', 'watch'] },
+    {
+      apiGroups: ['loadbalancer.coxswain.dev', 'policy.networking.k8s.io'],
+      resources: ['*'],
+      verbs: ['get', 'list', 'watch'],
+    },
+    { apiGroups: ['apiextensions.k8s.io'], resources: ['customresourcedefinitions'], verbs: ['get'] },
     {
       apiGroups: ['networking.k8s.io'],
       resources: ['networkpolicies', 'servicecidrs'],
@@ -101,7 +109,10 @@ const INGRESS_CLASS = {
   spec: { controller: CONTROLLER },
 } as KubeObject;
 
-/** Creates what is missing; what is there stays as the administrator left it. */
+/**
+ * Creates what is missing; what is there stays as the administrator left it, but roles gain the rules that this version needs and
+ * an earlier one did not know, as upstream's own do.
+ */
 export async function ensureAddons(
   transport: Transport,
   options: { clusterDns: string; clusterDomain: string },
@@ -114,6 +125,7 @@ export async function ensureAddons(
       );
     } catch (error) {
       if (!isReason(error, 'AlreadyExists') && !(of === SERVICES && isReason(error, 'Invalid'))) throw error;
+      if (of === CLUSTER_ROLES) await addRules(transport, object as ClusterRole);
     }
   };
   await Promise.all([
@@ -126,4 +138,18 @@ export async function ensureAddons(
     ensure(CONFIG_MAPS, corefile(options.clusterDomain)),
     ...LOCAL_VOLUME_OBJECTS.map(([of, object]) => ensure(of, object)),
   ]);
+}
+
+async function addRules(transport: Transport, { metadata, rules: needed }: ClusterRole): Promise<void> {
+  const target = { of: CLUSTER_ROLES, name: metadata.name };
+  const { metadata: found, rules } = (await transport.get(target)) as ClusterRole;
+  if (found.annotations?.[AUTO_UPDATE] === 'false') return;
+  const present = new Set((rules ?? []).map(rule => JSON.stringify(rule)));
+  const missing = (needed ?? []).filter(rule => !present.has(JSON.stringify(rule)));
+  if (missing.length === 0) return;
+  await transport.patch(
+    target,
+    { metadata: { resourceVersion: found.resourceVersion }, rules: [...(rules ?? []), ...missing] },
+    'application/merge-patch+json',
+  );
 }

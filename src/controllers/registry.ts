@@ -1,6 +1,7 @@
 /** The controllers, in the order in which they start. A folder that is missing here fails a test. */
 
 import { attachDetach } from './attachdetach/controller.ts';
+import { clusterNetworkPolicy } from './clusternetworkpolicy/controller.ts';
 import { cronJob } from './cronjob/controller.ts';
 import { daemonSet } from './daemonset/controller.ts';
 import { deployment } from './deployment/controller.ts';
@@ -48,6 +49,7 @@ export const controllers: readonly ControllerDefinition[] = [
   endpointSliceMirroring,
   endpoints,
   loadBalancer,
+  clusterNetworkPolicy,
   namespace,
   garbageCollector,
   podGc,

@@ -109,6 +109,52 @@ it(
   },
 );
 
+it('a cluster-wide policy goes before, is told enforced, and cox trace names its tier and rule', cluster, async () => {
+  await cluster.kubectl('-n', ns, 'delete', 'networkpolicies', '--all');
+  const server = urlOf(pods['server'].status.podIP);
+  for (const from of ['near', 'stranger']) await becomes(from, server, true);
+  const rule = (role: string) => ({
+    name: `no ${role}`,
+    action: 'Deny',
+    from: [{ pods: { podSelector: { matchLabels: { role } } } }],
+    protocols: [{ tcp: { destinationPort: { number: 80 } } }],
+  });
+  const clusterPolicy = (ingress: object[]) => ({
+    apiVersion: 'policy.networking.k8s.io/v1alpha2',
+    kind: 'ClusterNetworkPolicy',
+    metadata: { name: 'e2e-strangers' },
+    spec: {
+      tier: 'Admin',
+      priority: 5,
+      subject: {
+        pods: {
+          namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': ns } },
+          podSelector: { matchLabels: { app: 'server' } },
+        },
+      },
+      ingress,
+    },
+  });
+  const apply = (object: object) =>
+    cluster.kubectlWith({ input: JSON.stringify(object) }, 'apply', '-f', '-').then(() => undefined);
+  await apply(clusterPolicy([rule('stranger')]));
+  await becomes('stranger', server, false);
+  await becomes('near', server, true);
+  await eventually('condition', async () => {
+    const { status } = await cluster.json('get', 'cnp', 'e2e-strangers');
+    return status?.conditions?.some((one: Json) => one.type === 'Accepted' && one.status === 'True');
+  });
+  assert.match(await cluster.kubectl('get', 'cnp'), /e2e-strangers +Admin +5/);
+  const said = await cluster.tryCox(['trace', '-n', ns, '--from', 'stranger', `server.${ns}`]);
+  assert.match(
+    said.stdout,
+    /ClusterNetworkPolicy e2e-strangers \(Admin tier\) denies the way in \(spec\.ingress\[0\] "no stranger"\)/,
+  );
+  await assert.rejects(apply(clusterPolicy([{ ...rule('x'), from: [{}] }])), /spec\.ingress\[0\]\.from\[0\]/);
+  await cluster.kubectl('delete', 'cnp', 'e2e-strangers');
+  await becomes('stranger', server, true);
+});
+
 it('without policies everything is open again, and no table is left', cluster, async () => {
   await cluster.kubectl('-n', ns, 'delete', 'networkpolicies', '--all');
   for (const from of ['near', 'stranger']) await becomes(from, urlOf(pods['server'].status.podIP), true);

@@ -1,14 +1,23 @@
 /**
- * Random policies between real pods of two nodes: every pair is asked in every protocol, at every port and by both families,
+ * Random policies, namespaced and cluster-wide, between real pods of two nodes: every pair is asked in every protocol, at every port and by both families,
  * and the answer compared with the plain model.
  */
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
-import { NAMESPACES as NAMESPACE_OBJECTS, NETWORK_POLICIES, PODS } from '../../src/client/resources.ts';
+import type { Node } from '../../src/api/core/v1.gen.ts';
+import { NAMESPACES as NAMESPACE_OBJECTS, NETWORK_POLICIES, NODES, PODS } from '../../src/client/resources.ts';
+import { CLUSTER_KINDS } from '../../src/network/policy/cluster-policies.ts';
 import { isAllowed } from '../../src/network/policy/plain-model.ts';
-import { NAMESPACES, namespaceLabels, PORTS, podShapes, policies } from '../../src/network/policy/policy-fixture.ts';
+import {
+  clusterPolicies,
+  NAMESPACES,
+  namespaceLabels,
+  PORTS,
+  podShapes,
+  policies,
+} from '../../src/network/policy/policy-fixture.ts';
 import { Bed, type BedNode, root } from './bed.ts';
 import { type Probe, type ProbedPod, Probes, podObject, startPod } from './policy-probes.ts';
 
@@ -25,9 +34,12 @@ const BLOCKS = [
   { cidr: '0.0.0.0/0', except: ['10.244.0.0/24', '10.244.1.4/32'] },
 ];
 
+const NETWORKS = ['10.244.0.0/29', '10.244.1.4/30', '0.0.0.0/0', 'fd00:10:244:1::/64'];
+
 describe('policies between real pods', { skip: !root }, () => {
   let bed: Bed;
   let nodes: BedNode[];
+  let nodeFacts: { labels: Record<string, string>; ips: readonly string[] }[];
   let pods: ProbedPod[];
   const probes = new Probes();
   const seed = Number(process.env['COX_SEED'] ?? Date.now() % 2 ** 31);
@@ -37,6 +49,11 @@ describe('policies between real pods', { skip: !root }, () => {
     nodes = [await bed.addNode(), await bed.addNode()];
     const [shapes] = fc.sample(podShapes(POD_COUNT), { numRuns: 1, seed });
     setNamespaces({ x: { ns: 'x', team: 'red' }, y: { ns: 'y', team: 'blue' }, z: { ns: 'z', team: 'red' } });
+    nodeFacts = nodes.map(({ ips }, i) => ({ labels: { role: i ? 'inner' : 'edge' }, ips }));
+    for (const [i, { name }] of nodes.entries()) {
+      const node = bed.api.read<Node>(NODES, name)!;
+      bed.api.put(NODES, { ...node, metadata: { ...node.metadata, labels: nodeFacts[i]!.labels } });
+    }
     pods = [];
     for (const [i, shape] of shapes!.entries()) pods.push(await startPod(bed, nodes[i % 2]!, shape));
     for (const pod of pods) probes.listen(pod, PORTS);
@@ -77,13 +94,15 @@ describe('policies between real pods', { skip: !root }, () => {
       fc.record({
         namespaces: namespaceLabels,
         policies: policies(BLOCKS, { minLength: 1, maxLength: 7 }),
+        cluster: clusterPolicies(NETWORKS, { minLength: 0, maxLength: 5 }),
         shapes: podShapes(POD_COUNT),
       }),
       { numRuns: ROUNDS, seed },
     );
     let former: string[] = [];
+    const formerCluster = new Map<string, string[]>();
     let [asked, allowed] = [0, 0];
-    for (const [round, { namespaces, policies: wanted, shapes }] of worlds.entries()) {
+    for (const [round, { namespaces, policies: wanted, cluster, shapes }] of worlds.entries()) {
       // Labels change too, namespaces of pods do not.
       pods = pods.map((pod, i) => ({ ...pod, labels: shapes[i]!.labels }));
       for (const pod of pods) bed.api.put(PODS, podObject(pod, pod.node, pod.ips));
@@ -92,8 +111,15 @@ describe('policies between real pods', { skip: !root }, () => {
       for (const key of former) if (!keys.includes(key)) bed.api.remove(NETWORK_POLICIES, key);
       for (const one of wanted) bed.api.put(NETWORK_POLICIES, one);
       former = keys;
+      for (const { kind, of } of CLUSTER_KINDS) {
+        const ofKind = cluster.filter(one => one.kind === kind);
+        const names = ofKind.map(({ metadata }) => metadata.name);
+        for (const name of formerCluster.get(kind) ?? []) if (!names.includes(name)) bed.api.remove(of, name);
+        for (const one of ofKind) bed.api.put(of, one);
+        formerCluster.set(kind, names);
+      }
 
-      const world = { namespaces, pods, policies: wanted };
+      const world = { namespaces, pods, policies: wanted, clusterPolicies: cluster, nodes: nodeFacts };
       const expects = ({ from, to, at, protocol, port }: Probe) =>
         isAllowed(world, { from: { ip: from.ips[at]!, pod: from }, to: { ip: to.ips[at]!, pod: to }, protocol, port });
       let open = allProbes();
@@ -109,7 +135,7 @@ describe('policies between real pods', { skip: !root }, () => {
         if (performance.now() > deadline) {
           const [first] = wrong as [Probe];
           assert.fail(
-            `round ${round}, seed ${seed}: ${wrong.length} of ${open.length} wrong; ${first.from.namespace}/${first.from.name} (${first.from.ips[first.at]}) to ${first.to.namespace}/${first.to.name} (${first.to.ips[first.at]}) ${first.protocol} ${first.port} should be ${expects(first) ? 'allowed' : 'denied'}\n${JSON.stringify(world.policies)}`,
+            `round ${round}, seed ${seed}: ${wrong.length} of ${open.length} wrong; ${first.from.namespace}/${first.from.name} (${first.from.ips[first.at]}) to ${first.to.namespace}/${first.to.name} (${first.to.ips[first.at]}) ${first.protocol} ${first.port} should be ${expects(first) ? 'allowed' : 'denied'}\n${JSON.stringify([world.policies, cluster])}`,
           );
         }
         open = wrong;

@@ -1,41 +1,24 @@
 /** The CustomResourceDefinitions of the load balancer's kinds (`v1beta1.ts`). Every cluster has them from its start. */
 
 import type { CustomResourceDefinition } from '../apiextensions/v1.gen.ts';
+import {
+  about,
+  array,
+  boolean,
+  type CustomKind,
+  definitionOf,
+  integer,
+  object,
+  SELECTOR,
+  string,
+} from '../custom-kind.ts';
 import { GROUP, VERSION } from './v1beta1.ts';
-
-type Schema = Readonly<Record<string, unknown>>;
-
-const string = { type: 'string' } as const;
-const boolean = { type: 'boolean' } as const;
-const integer = (minimum: number, maximum: number) => ({ type: 'integer', minimum, maximum }) as const;
-const array = (items: Schema, more: Schema = {}) => ({ type: 'array', items, ...more }) as const;
-const about = (description: string, schema: Schema): Schema => ({ ...schema, description });
-const object = (properties: Readonly<Record<string, Schema>>, more: Schema = {}) =>
-  ({ type: 'object', properties, ...more }) as const;
 
 const UINT32_MAX = 2 ** 32 - 1;
 const DURATION = { type: 'string', pattern: '^([0-9]+(\\.[0-9]+)?(ms|s|m|h))+$' } as const;
 const ADDRESSES = '^[0-9a-fA-F.:]+(/[0-9]{1,3}|\\s*-\\s*[0-9a-fA-F.:]+)$';
 const ADDRESS = { type: 'string', pattern: '^[0-9a-fA-F.:]+$' } as const;
 const COMMUNITY = { type: 'string', pattern: '^[0-9]+:[0-9]+$|^large:[0-9]+:[0-9]+:[0-9]+$' } as const;
-
-const SELECTOR = object(
-  {
-    matchLabels: { type: 'object', additionalProperties: string },
-    matchExpressions: array(
-      object(
-        {
-          key: string,
-          operator: { type: 'string', enum: ['In', 'NotIn', 'Exists', 'DoesNotExist'] },
-          values: array(string, { 'x-kubernetes-list-type': 'atomic' }),
-        },
-        { required: ['key', 'operator'] },
-      ),
-      { 'x-kubernetes-list-type': 'atomic' },
-    ),
-  },
-  { 'x-kubernetes-map-type': 'atomic' },
-);
 
 const CHOICE = {
   ipAddressPools: about('Names of pools; all, when neither these nor selectors are given.', array(string)),
@@ -114,18 +97,7 @@ const COMMUNITIES = object({
   }),
 });
 
-interface Kind {
-  readonly kind: string;
-  readonly plural: string;
-  readonly shortNames?: readonly string[];
-  readonly spec: Schema;
-  readonly isSpecRequired?: boolean;
-  readonly status?: Schema;
-  /** Header and JSON path of what `kubectl get` shows. */
-  readonly columns: readonly (readonly [name: string, jsonPath: string, type?: string])[];
-}
-
-const KINDS: readonly Kind[] = [
+const KINDS: readonly Omit<CustomKind, 'group' | 'version'>[] = [
   {
     kind: 'IPAddressPool',
     plural: 'ipaddresspools',
@@ -179,49 +151,6 @@ const KINDS: readonly Kind[] = [
   { kind: 'Community', plural: 'communities', spec: COMMUNITIES, columns: [] },
 ];
 
-export const LOAD_BALANCER_DEFINITIONS: readonly CustomResourceDefinition[] = KINDS.map(definition);
-
-function definition({
-  kind,
-  plural,
-  shortNames,
-  spec,
-  isSpecRequired,
-  status,
-  columns,
-}: Kind): CustomResourceDefinition {
-  const schema = {
-    type: 'object',
-    properties: { spec, ...(status ? { status } : {}) },
-    ...(isSpecRequired ? { required: ['spec'] } : {}),
-  };
-  return {
-    apiVersion: 'apiextensions.k8s.io/v1',
-    kind: 'CustomResourceDefinition',
-    metadata: { name: `${plural}.${GROUP}` },
-    spec: {
-      group: GROUP,
-      scope: 'Cluster',
-      names: {
-        kind,
-        listKind: `${kind}List`,
-        plural,
-        singular: kind.toLowerCase(),
-        ...(shortNames ? { shortNames: [...shortNames] } : {}),
-      },
-      versions: [
-        {
-          name: VERSION,
-          served: true,
-          storage: true,
-          schema: { openAPIV3Schema: schema },
-          ...(status ? { subresources: { status: {} } } : {}),
-          additionalPrinterColumns: [
-            ...columns.map(([name, jsonPath, type = 'string']) => ({ name, jsonPath, type })),
-            { name: 'Age', jsonPath: '.metadata.creationTimestamp', type: 'date' },
-          ],
-        },
-      ],
-    },
-  } as CustomResourceDefinition;
-}
+export const LOAD_BALANCER_DEFINITIONS: readonly CustomResourceDefinition[] = KINDS.map(kind =>
+  definitionOf({ ...kind, group: GROUP, version: VERSION }),
+);

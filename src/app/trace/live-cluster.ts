@@ -8,6 +8,8 @@ import type { Event, Namespace, Node, Pod, Service } from '../../api/core/v1.gen
 import type { EndpointSlice } from '../../api/discovery/v1.gen.ts';
 import type { KubeObject } from '../../api/meta.ts';
 import type { Ingress, IngressClass, NetworkPolicy } from '../../api/networking/v1.gen.ts';
+import type { ClusterPolicy } from '../../api/networkpolicy/kinds.ts';
+import { isReason } from '../../base/errors.ts';
 import {
   ENDPOINT_SLICES,
   EVENTS,
@@ -58,6 +60,13 @@ export class LiveCluster {
   }
   networkPolicies(): Promise<readonly NetworkPolicy[]> {
     return this.#list<NetworkPolicy>(NETWORK_POLICIES);
+  }
+  /** Empty where the kind is not served. */
+  clusterPolicies(of: ResourceId): Promise<readonly ClusterPolicy[]> {
+    return this.#list<ClusterPolicy>(of).catch(error => {
+      if (isReason(error, 'NotFound')) return [];
+      throw error;
+    });
   }
   ingresses(): Promise<readonly Ingress[]> {
     return this.#list<Ingress>(INGRESSES);

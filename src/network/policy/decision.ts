@@ -46,8 +46,9 @@ export function portsOf(specs: readonly PortSpec[] | 'all', names: NamedPorts): 
  * the namespace tier selects the pod in this direction. `names`: the destination pod's.
  */
 export function decide(matching: readonly Ranked[], options: { isolated: boolean; names: NamedPorts }): PortSet {
-  let [undecided, allowed, passed]: [PortSet, PortSet, PortSet] = [ALL_PORTS, NO_PORTS, NO_PORTS];
+  let [undecided, allowed]: [PortSet, PortSet] = [ALL_PORTS, NO_PORTS];
   const ask = (tier: Tier) => {
+    let passed: PortSet = NO_PORTS;
     for (const { tier: own, statement } of matching) {
       if (own !== tier) continue;
       const hit = intersect(undecided, portsOf(statement.ports, options.names));
@@ -56,9 +57,9 @@ export function decide(matching: readonly Ranked[], options: { isolated: boolean
       if (statement.action === 'allow') allowed = union(allowed, hit);
       else if (statement.action === 'pass') passed = union(passed, hit);
     }
+    undecided = union(undecided, passed);
   };
   ask('admin');
-  undecided = union(undecided, passed);
   if (options.isolated) {
     ask('namespace');
     return allowed;

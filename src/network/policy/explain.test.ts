@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { type ClusterPolicyKind, readClusterPolicy } from './cluster-policy.ts';
 import { explain } from './explain.ts';
 import { isAllowed, type PlainPod } from './plain-model.ts';
-import { modelPod, namespaceLabels, PORTS, podShapes, policies, policy } from './policy-fixture.ts';
+import { clusterPolicies, modelPod, namespaceLabels, PORTS, podShapes, policies, policy } from './policy-fixture.ts';
 import { readNetworkPolicy } from './statement.ts';
 
 const BLOCKS = [{ cidr: '10.244.0.0/16', except: ['10.244.0.4/30'] }, { cidr: '192.0.2.0/24' }];
@@ -15,10 +16,15 @@ test('says what the plain model says', () => {
       namespaceLabels,
       podShapes(6),
       policies(BLOCKS, { minLength: 1, maxLength: 6 }),
-      (namespaces, shapes, all) => {
+      clusterPolicies(['0.0.0.0/0', '10.244.0.4/30'], { minLength: 0, maxLength: 3 }),
+      (namespaces, shapes, all, cluster) => {
         const pods = shapes.map((shape, i) => ({ ...shape, ips: [`10.244.0.${i + 2}`] }));
-        const world = { namespaces, pods, policies: all };
-        const read = { policies: all.map(readNetworkPolicy), namespaceLabels: (name: string) => namespaces[name] };
+        const world = { namespaces, pods, policies: all, clusterPolicies: cluster };
+        const statements = cluster.map(one => readClusterPolicy(one.kind as ClusterPolicyKind, one));
+        const read = {
+          policies: [...all.map(readNetworkPolicy), ...statements],
+          namespaceLabels: (name: string) => namespaces[name],
+        };
         const ends = [...pods.map(pod => ({ ip: pod.ips[0]!, pod })), { ip: '192.0.2.1' }] as {
           ip: string;
           pod?: PlainPod;
@@ -69,7 +75,7 @@ test('names the policy and the rule', () => {
     allowed: true,
     why: 'rule',
     policies: ['NetworkPolicy x/deny', 'NetworkPolicy x/web'],
-    by: { policy: 'NetworkPolicy x/web', at: 'spec.ingress[1]', action: 'allow' },
+    by: { policy: 'NetworkPolicy x/web', tier: 'namespace', at: 'spec.ingress[1]', action: 'allow' },
   });
   assert.deepEqual(ask(web, db, 8080), {
     allowed: false,

@@ -24,7 +24,16 @@ export interface Verdict {
   readonly why: 'no pod' | 'not isolated' | 'rule' | 'no rule';
   /** Policies that select the pod in this direction. */
   readonly policies: readonly string[];
-  readonly by?: { readonly policy: string; readonly at: string; readonly action: Statement['action'] };
+  readonly by?: Decider;
+  /** The rule of the admin tier that left it to the others. */
+  readonly passedBy?: Decider;
+}
+
+export interface Decider {
+  readonly policy: string;
+  readonly tier: Policy['tier'];
+  readonly at: string;
+  readonly action: Statement['action'];
 }
 
 export interface Explanation {
@@ -58,29 +67,32 @@ export function explain(
         policy.selects(pod, labels),
     );
     const names = selecting.map(({ id }) => id).sort();
-    const first = (tier: Policy['tier']) => {
+    const first = (tier: Policy['tier']): Decider | undefined => {
       const ordered = selecting
         .filter(policy => policy.tier === tier)
         .sort((a, b) => a.priority - b.priority || (a.id < b.id ? -1 : 1));
       for (const policy of ordered)
         for (const statement of policy.statements[direction]!)
-          if (fits(statement, other)) return { policy: policy.id, at: statement.at, action: statement.action };
+          if (fits(statement, other)) return { policy: policy.id, tier, at: statement.at, action: statement.action };
       return undefined;
     };
-    const verdict = (by: NonNullable<Verdict['by']>): Verdict => ({
+    const admin = first('admin');
+    const passed = admin?.action === 'pass' ? { passedBy: admin } : {};
+    const verdict = (by: Decider): Verdict => ({
       allowed: by.action === 'allow',
       why: 'rule',
       policies: names,
       by,
+      ...passed,
     });
-    const admin = first('admin');
     if (admin && admin.action !== 'pass') return verdict(admin);
     if (selecting.some(({ tier }) => tier === 'namespace')) {
       const rule = first('namespace');
-      return rule ? verdict(rule) : { allowed: false, why: 'no rule', policies: names };
+      return rule ? verdict(rule) : { allowed: false, why: 'no rule', policies: names, ...passed };
     }
     const baseline = first('baseline');
-    return baseline ? verdict(baseline) : { allowed: true, why: 'not isolated', policies: names };
+    if (baseline && baseline.action !== 'pass') return verdict(baseline);
+    return { allowed: true, why: 'not isolated', policies: names, ...passed };
   }
 
   function fits({ peers, ports }: Statement, { ip, pod }: End): boolean {

@@ -19,6 +19,7 @@ import { Informer, type InformerFactory } from '../../client/informer.ts';
 import { NAMESPACES, NETWORK_POLICIES, PODS } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
 import type { NetnsRef } from '../../sys/netns.ts';
+import { ClusterPolicies } from './cluster-policies.ts';
 import { KernelTable } from './kernel-table.ts';
 import { factsOf, sameFacts, slimPod, takesPart } from './pod-facts.ts';
 import { PolicyModel } from './policy-model.ts';
@@ -31,6 +32,7 @@ const RETRY_MS_MIN = 50;
 const RETRY_MS_MAX = 5000;
 /** After that a pod's start fails, is told as an event, and is tried again. */
 const ADMIT_WAIT_MS_MAX = 10_000;
+const GONE_MAX = 1000;
 const BY_UID = 'by-uid';
 
 export interface NetworkPoliciesOptions {
@@ -55,10 +57,15 @@ export class NetworkPolicies {
   readonly #kernel: KernelTable;
   readonly #model = new PolicyModel();
   readonly #policies: Informer<NetworkPolicy>;
+  readonly #clusterPolicies: ClusterPolicies;
   readonly #namespaces: Informer<Namespace>;
   readonly #pods: Informer<PodObject>;
   /** Versions of what `admit` read, by `kind key`: older news from watches are passed over. */
   readonly #seen = new Map<string, bigint>();
+  /** Labels of namespaces as the model has them, as JSON. */
+  readonly #labels = new Map<string, string>();
+  /** Uids of policies deleted lately: a list that `admit` asked for before must not bring them back. */
+  readonly #gone = new Set<string>();
   #podCidrs: readonly string[] = [];
   #following: AbortSignal | undefined;
   #followingPods = false;
@@ -73,7 +80,20 @@ export class NetworkPolicies {
     this.#clock = options.clock ?? systemClock;
     this.#client = new Client(options.transport);
     this.#policies = options.informers.get<NetworkPolicy>(NETWORK_POLICIES);
-    const { transport, log } = options;
+    const { transport, informers, log } = options;
+    this.#clusterPolicies = new ClusterPolicies({
+      transport,
+      informers,
+      log,
+      clock: this.#clock,
+      isNews: (kind, policy) => this.#isNews(kind, policy),
+      set: policy => {
+        this.#model.setPolicy(policy);
+        this.#followPods();
+        this.#trigger();
+      },
+      remove: (id, uid) => this.#dropPolicy(id, uid),
+    });
     // Not the shared ones: they begin with the first policy, and pods are kept slim.
     this.#namespaces = new Informer<Namespace>({ transport, of: NAMESPACES, log });
     this.#pods = new Informer<PodObject>({ transport, of: PODS, log, transform: slimPod });
@@ -101,12 +121,13 @@ export class NetworkPolicies {
     this.#following = signal;
     signal.addEventListener('abort', () => this.#trigger(), { once: true });
     this.#policies.onChange(({ object, old }) => {
-      if (object) this.#notePolicy(object);
-      else this.#model.removePolicy(idOf('NetworkPolicy', old!.metadata));
+      if (!object) return this.#dropPolicy(idOf('NetworkPolicy', old!.metadata), old!.metadata.uid);
+      this.#notePolicy(object);
       this.#followPods();
       this.#trigger();
     });
-    void this.#policies.synced.then(() => this.#trigger());
+    this.#clusterPolicies.run(signal);
+    void Promise.all([this.#policies.synced, this.#clusterPolicies.known]).then(() => this.#trigger());
     if (this.#armed) this.#followPods();
     let retryMs = RETRY_MS_MIN;
     while (!signal.aborted) {
@@ -133,16 +154,24 @@ export class NetworkPolicies {
    */
   async admit(pod: { readonly uid: string; readonly namespace: string; readonly name: string }): Promise<void> {
     const startMs = this.#clock.monotonic();
-    await this.#soon(this.#policies.synced, 'network policies are not known yet');
-    const { items } = await this.#client.of<NetworkPolicy>(NETWORK_POLICIES).list(pod.namespace);
+    await this.#soon(
+      Promise.all([this.#policies.synced, this.#clusterPolicies.known]),
+      'network policies are not known yet',
+    );
+    const [{ items }] = await Promise.all([
+      this.#client.of<NetworkPolicy>(NETWORK_POLICIES).list(pod.namespace),
+      this.#clusterPolicies.readAgain(),
+    ]);
     for (const policy of items) if (policy.metadata.namespace === pod.namespace) this.#notePolicy(policy);
     if (this.#model.policies().size === 0 && !this.#armed) return;
     this.#followPods();
-    const [object] = await Promise.all([
+    const [object, namespace] = await Promise.all([
       this.#client.of<PodObject>(PODS).get(pod.namespace, pod.name),
+      this.#client.of<Namespace>(NAMESPACES).get('', pod.namespace),
       this.#soon(Promise.all([this.#namespaces.synced, this.#pods.synced]), 'pods and namespaces are not known yet'),
     ]);
     if (object.metadata.uid !== pod.uid) throw new Error(`pod ${pod.namespace}/${pod.name} has been replaced`);
+    this.#noteNamespace(namespace);
     this.#notePod(object);
     this.#program();
     admitSeconds().observe((this.#clock.monotonic() - startMs) / 1000);
@@ -161,6 +190,24 @@ export class NetworkPolicies {
     if (this.#isNews('NetworkPolicy', policy)) this.#model.setPolicy(readNetworkPolicy(policy));
   }
 
+  #dropPolicy(id: string, uid = ''): void {
+    this.#gone.add(uid);
+    const [oldest] = this.#gone;
+    if (this.#gone.size > GONE_MAX) this.#gone.delete(oldest!);
+    this.#model.removePolicy(id);
+    this.#trigger();
+  }
+
+  // Its labels may be what a cluster-scoped policy selects by.
+  #noteNamespace(namespace: Namespace): void {
+    const { name, labels = {} } = namespace.metadata;
+    if (!this.#isNews('Namespace', namespace)) return;
+    const text = JSON.stringify(labels);
+    if (this.#labels.get(name) === text) return;
+    this.#labels.set(name, text);
+    this.#model.setNamespace(name, labels);
+  }
+
   #notePod(pod: PodObject): void {
     if (!this.#isNews('Pod', pod)) return;
     const local = pod.spec?.nodeName === this.#options.nodeName;
@@ -176,6 +223,7 @@ export class NetworkPolicies {
     object: { readonly metadata: { readonly resourceVersion?: string; readonly uid?: string } },
   ): boolean {
     const { resourceVersion, uid } = object.metadata;
+    if (uid && this.#gone.has(uid)) return false;
     if (!resourceVersion || !/^\d+$/.test(resourceVersion)) return true;
     const [key, version] = [`${kind} ${uid}`, BigInt(resourceVersion)];
     if (version < (this.#seen.get(key) ?? 0n)) return false;
@@ -188,9 +236,12 @@ export class NetworkPolicies {
     if (this.#followingPods || !this.#following) return;
     this.#followingPods = true;
     this.#namespaces.onChange(({ object, old }) => {
-      const labels = object?.metadata.labels;
-      if (object && old && JSON.stringify(labels) === JSON.stringify(old.metadata.labels)) return;
-      this.#model.setNamespace((object ?? old)!.metadata.name, object && (labels ?? {}));
+      if (object) this.#noteNamespace(object);
+      else {
+        this.#seen.delete(`Namespace ${old!.metadata.uid}`);
+        this.#labels.delete(old!.metadata.name);
+        this.#model.setNamespace(old!.metadata.name, undefined);
+      }
       this.#trigger();
     });
     this.#pods.onChange(({ object, old }) => {
@@ -210,7 +261,7 @@ export class NetworkPolicies {
   // --- what the kernel is told ---
 
   #program(): void {
-    if (this.#podCidrs.length === 0 || !this.#policies.hasSynced) return;
+    if (this.#podCidrs.length === 0 || !this.#policies.hasSynced || !this.#clusterPolicies.isKnown) return;
     if (this.#followingPods && !(this.#namespaces.hasSynced && this.#pods.hasSynced)) return;
     const startMs = this.#clock.monotonic();
     this.#model.settle();

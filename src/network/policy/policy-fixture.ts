@@ -3,6 +3,8 @@
 import fc from 'fast-check';
 import type { LabelSelector } from '../../api/meta.ts';
 import type { NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort } from '../../api/networking/v1.gen.ts';
+import { type ClusterPolicy, GROUP } from '../../api/networkpolicy/kinds.ts';
+import type { ClusterPolicyKind } from './cluster-policy.ts';
 import type { Pod } from './peer-classes.ts';
 import type { PlainPod, PlainQuestion, PlainWorld } from './plain-model.ts';
 import type { PolicyTable } from './policy-table.ts';
@@ -86,11 +88,88 @@ export function policies(
     .map(all => all.map(([namespace, one], i) => policy(`p${i}`, namespace, one as NetworkPolicy['spec'])));
 }
 
+/** Cluster-scoped ones of all three kinds and all shapes, of different priorities. `networks`: blocks that they may name. */
+export function clusterPolicies(
+  networks: readonly string[],
+  lengths: { readonly minLength: number; readonly maxLength: number },
+): fc.Arbitrary<ClusterPolicy[]> {
+  const podsOf = fc.record({ namespaceSelector, podSelector });
+  const whom = fc.oneof(
+    namespaceSelector.map(namespaces => ({ namespaces })),
+    podsOf.map(pods => ({ pods })),
+  );
+  const far = fc.oneof(
+    whom,
+    fc.uniqueArray(fc.constantFrom(...networks), { minLength: 1, maxLength: 2 }).map(all => ({ networks: all })),
+    selector({ role: ['edge', 'inner'] }).map(nodes => ({ nodes })),
+  );
+  const name = fc.constantFrom('web', 'dns', 'nobody');
+  const number = fc.constantFrom(...PORTS);
+  const range = fc.constant({ start: PORTS[0], end: PORTS[1] });
+  const protocol = fc.oneof(
+    fc
+      .tuple(
+        fc.constantFrom('tcp', 'udp', 'sctp'),
+        fc.oneof(
+          number.map(one => ({ number: one })),
+          range.map(one => ({ range: one })),
+        ),
+      )
+      .map(([key, destinationPort]) => ({ [key]: { destinationPort } })),
+    name.map(destinationNamedPort => ({ destinationNamedPort })),
+  );
+  const l4 = fc.constantFrom('TCP', 'UDP', 'SCTP');
+  const oldPort = fc.oneof(
+    fc.tuple(l4, number).map(([own, one]) => ({ portNumber: { protocol: own, port: one } })),
+    fc.tuple(l4, range).map(([own, one]) => ({ portRange: { protocol: own, ...one } })),
+    name.map(namedPort => ({ namedPort })),
+  );
+  const rules = (kind: ClusterPolicyKind, direction: 'from' | 'to') => {
+    const isNew = kind === 'ClusterNetworkPolicy';
+    const ports: fc.Arbitrary<object> = isNew ? protocol : oldPort;
+    const fields: Record<string, fc.Arbitrary<unknown>> = {
+      action: fc.constantFrom(
+        isNew ? 'Accept' : 'Allow',
+        'Deny',
+        ...(kind === 'BaselineAdminNetworkPolicy' ? [] : ['Pass']),
+      ),
+      [direction]: fc.array<object>(direction === 'to' ? far : whom, { minLength: 1, maxLength: 2 }),
+      [isNew ? 'protocols' : 'ports']: fc.array(ports, { minLength: 1, maxLength: 2 }),
+    };
+    return fc.array(fc.record(fields, { requiredKeys: ['action', direction] }), { maxLength: 3 });
+  };
+  const spec = (kind: ClusterPolicyKind) =>
+    fc.record({
+      ...(kind === 'ClusterNetworkPolicy' ? { tier: fc.constantFrom('Admin', 'Baseline') } : {}),
+      subject: whom,
+      ingress: rules(kind, 'from'),
+      egress: rules(kind, 'to'),
+    });
+  const kinds = ['ClusterNetworkPolicy', 'AdminNetworkPolicy', 'BaselineAdminNetworkPolicy'] as const;
+  const one = fc
+    .constantFrom<ClusterPolicyKind>(...kinds)
+    .chain(kind => spec(kind).map(own => ({ kind, own: own as unknown as ClusterPolicy['spec'] })));
+  return fc.tuple(fc.array(one, lengths), fc.nat(1000)).map(([all, first]) =>
+    all
+      // There is one baseline of the old kind.
+      .filter(({ kind }, i) => kind !== kinds[2] || all.findIndex(other => other.kind === kind) === i)
+      .map(({ kind, own }, i) => ({
+        apiVersion: `${GROUP}/${kind === kinds[0] ? 'v1alpha2' : 'v1alpha1'}`,
+        kind,
+        metadata: { name: kind === kinds[2] ? 'default' : `c${i}`, uid: `${kind}-${++made}` },
+        spec: { ...own, ...(kind === kinds[2] ? {} : { priority: (first + i * 37) % 1001 }) },
+      })),
+  );
+}
+
+let made = 0;
+
 export function policy(name: string, namespace: string, spec: NetworkPolicy['spec']): NetworkPolicy {
   return {
     apiVersion: 'networking.k8s.io/v1',
     kind: 'NetworkPolicy',
-    metadata: { name, namespace, uid: `${namespace}-${name}` },
+    // As from an API server: what is made again is another.
+    metadata: { name, namespace, uid: `${namespace}-${name}-${++made}` },
     spec,
   };
 }

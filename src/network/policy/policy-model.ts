@@ -310,7 +310,9 @@ export class PolicyModel {
       );
       profile.memo.set(signature, ports);
     }
-    this.#allow(profile, one.number, keyOf(ports) === keyOf(profile.fallback) ? undefined : ports);
+    // Who has no list of its class is looked up in blocks, which know nothing of labels.
+    const inBlock = one.groups.some(group => group.peer.kind === 'block' && profile.groups.has(group));
+    this.#allow(profile, one.number, !inBlock && keyOf(ports) === keyOf(profile.fallback) ? undefined : ports);
   }
 
   #decideBlocks(profile: Profile): void {

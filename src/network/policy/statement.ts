@@ -51,7 +51,7 @@ export interface Statement {
   readonly action: 'allow' | 'deny' | 'pass';
   readonly peers: readonly Peer[] | 'all';
   readonly ports: readonly PortSpec[] | 'all';
-  /** Where it stands: `spec.ingress[0]`. */
+  /** Where it stands: `spec.ingress[0]`, and its name where it has one. */
   readonly at: string;
 }
 

@@ -1,9 +1,11 @@
 /** What network policies say: of the sender's way out, and of each endpoint's way in. Read from the objects, as the nodes read them. */
 
 import type { Pod } from '../../../api/core/v1.gen.ts';
-import { type End, explain, type Verdict } from '../../../network/policy/explain.ts';
+import { CLUSTER_KINDS } from '../../../network/policy/cluster-policies.ts';
+import { factsOfNode, readClusterPolicy } from '../../../network/policy/cluster-policy.ts';
+import { type Decider, type End, explain, type Verdict } from '../../../network/policy/explain.ts';
 import { factsOf, takesPart } from '../../../network/policy/pod-facts.ts';
-import { readNetworkPolicy } from '../../../network/policy/statement.ts';
+import { type Policy, readNetworkPolicy } from '../../../network/policy/statement.ts';
 import { at, type Finding, failure, type Journey, ok, type Step, warning } from '../step.ts';
 
 const SHOWN_MAX = 5;
@@ -12,7 +14,7 @@ export const policy: Step = {
   name: 'policy',
   async run(journey) {
     const { endpoints = [], cluster, from, servicePort, target } = journey;
-    const policies = (await cluster.networkPolicies()).map(readNetworkPolicy);
+    const policies = await policiesOf(cluster);
     if (policies.length === 0 || endpoints.length === 0) return [];
     const labels = new Map((await cluster.namespaces()).map(({ metadata }) => [metadata.name, metadata.labels]));
     const world = { policies, namespaceLabels: (name: string) => labels.get(name) };
@@ -24,7 +26,7 @@ export const policy: Step = {
       const sender = endOf(senderIp(journey, ip), from.kind === 'pod' ? from.pod : undefined);
       const said = explain(world, { from: sender, to: endOf(ip, await cluster.podAt(ip)), protocol, port });
       for (const verdict of [said.egress, said.ingress])
-        if (verdict.by) deciding.add(`${verdict.by.policy} ${verdict.by.at}`);
+        if (verdict.by) deciding.add(`${named(verdict.by)} ${verdict.by.at}`);
       if (said.allowed) good.push(at(ip, port));
       else
         bad.push(
@@ -51,12 +53,26 @@ function endOf(ip: string, pod: Pod | undefined): End {
 const senderIp = ({ from }: Journey, to: string): string =>
   from.ips.find(ip => ip.includes(':') === to.includes(':')) ?? from.ips[0] ?? '';
 
-function denied(where: string, direction: 'ingress' | 'egress', { why, policies, by }: Verdict): Finding {
+async function policiesOf(cluster: Journey['cluster']): Promise<Policy[]> {
+  const nodes = (await cluster.nodes()).map(factsOfNode);
+  const ofKind = CLUSTER_KINDS.map(async ({ kind, of }) =>
+    (await cluster.clusterPolicies(of)).map(policy => readClusterPolicy(kind, policy, nodes)),
+  );
+  return [...(await cluster.networkPolicies()).map(readNetworkPolicy), ...(await Promise.all(ofKind)).flat()];
+}
+
+const TIERS = { admin: 'Admin', baseline: 'Baseline' } as const;
+const named = ({ policy, tier }: Decider): string =>
+  tier === 'namespace' ? policy : `${policy} (${TIERS[tier]} tier)`;
+
+function denied(where: string, direction: 'ingress' | 'egress', { why, policies, by, passedBy }: Verdict): Finding {
   const end = direction === 'egress' ? "the sender's way out" : 'the way in';
+  const left = passedBy ? `; ${named(passedBy)} ${passedBy.at} left it to them` : '';
   if (why === 'rule' && by)
-    return failure(`${where}: ${by.policy} denies ${end} (${by.at})`, `change that rule of ${by.policy}`);
+    return failure(`${where}: ${named(by)} denies ${end} (${by.at})`, `change that rule of ${by.policy}`);
+  const closing = policies.filter(id => id.startsWith('NetworkPolicy '));
   return failure(
-    `${where}: no rule of ${policies.join(', ')} allows ${end}: packets are dropped, the connection waits until it gives up`,
+    `${where}: no rule of ${closing.join(', ')} allows ${end}: packets are dropped, the connection waits until it gives up${left}`,
     `add a rule to spec.${direction} of one of them`,
   );
 }
