@@ -6,7 +6,7 @@
 import type { PersistentVolume, PersistentVolumeClaim, TypedObjectReference } from '../api/core/v1.gen.ts';
 import { claimBytes } from '../api/machinery/volume.ts';
 import type { KubeObject } from '../api/meta.ts';
-import { isReason } from '../base/errors.ts';
+import { ApiError } from '../base/errors.ts';
 import type { Client } from '../client/client.ts';
 import { PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES } from '../client/resources.ts';
 import type { ResourceId } from '../client/transport.ts';
@@ -90,7 +90,7 @@ async function checkGranted(
     .list(namespace)
     .catch(error => {
       // A cluster without these objects grants nothing.
-      if (isReason(error, 'NotFound')) return { items: [] as ReferenceGrant[] };
+      if (error instanceof ApiError && error.code === 404) return { items: [] as ReferenceGrant[] };
       throw error;
     });
   const from = claim.metadata.namespace!;

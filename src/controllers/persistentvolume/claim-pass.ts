@@ -21,7 +21,7 @@ import {
 } from '../../api/machinery/volume.ts';
 import { type KubeObject, keyOf } from '../../api/meta.ts';
 import type { StorageClass } from '../../api/storage/v1.gen.ts';
-import { isReason } from '../../base/errors.ts';
+import { ApiError } from '../../base/errors.ts';
 import { PERSISTENT_VOLUMES, PODS, STORAGE_CLASSES } from '../../client/resources.ts';
 import type { ResourceId } from '../../client/transport.ts';
 import type { ReconcileContext } from '../runtime/controller.ts';
@@ -77,7 +77,7 @@ async function checkDataSource({ client, events }: ReconcileContext, claim: Pers
     .of<VolumePopulator>(VOLUME_POPULATORS)
     .list()
     .catch(error => {
-      if (isReason(error, 'NotFound')) return { items: [] as VolumePopulator[] };
+      if (error instanceof ApiError && error.code === 404) return { items: [] as VolumePopulator[] };
       throw error;
     });
   const isKnown = populators.items.some(

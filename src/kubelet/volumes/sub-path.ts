@@ -1,28 +1,30 @@
 /**
- * Mounts of a part of a volume. Invariant: what is bound into the container lies inside the volume, even if a process of the
- * pod swaps folders for links meanwhile: the path is opened, the open file's real place checked, and that very file bound.
+ * Mounts of a part of a volume. Invariant: what is bound into the container, and every folder that is made, lies inside the volume, even
+ * if a process of the pod swaps folders for links meanwhile: each step goes from an open folder to an entry of it that is no link, and
+ * the very file that was reached is bound. A swap in the middle is an error, and the pod is tried again.
  */
 
 import {
   closeSync,
   constants,
   existsSync,
-  lstatSync,
+  fstatSync,
   mkdirSync,
   openSync,
   readdirSync,
   readlinkSync,
   realpathSync,
   rmSync,
-  statSync,
   writeFileSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { bindMount, unmount } from '../../sys/mount.ts';
 
 const O_PATH = 0o10000000;
+const ENTRY = O_PATH | constants.O_NOFOLLOW;
+const FOLDER = ENTRY | constants.O_DIRECTORY;
 
-/** Binds `volume/subPath` at `pin` (made here) and returns `pin`. A missing path is made as a folder. */
+/** Binds `volume/subPath` at `pin` (made here) and returns `pin`. A missing path is made as folders. */
 export function pinSubPath(options: {
   readonly volume: string;
   readonly subPath: string;
@@ -32,15 +34,13 @@ export function pinSubPath(options: {
   if (subPath.startsWith('/') || subPath.split('/').includes('..'))
     throw new Error(`subPath ${JSON.stringify(subPath)} must be a relative path inside the volume`);
   const base = realpathSync(volume);
-  makeMissing(base, subPath);
-  const fd = openSync(join(base, subPath), O_PATH | constants.O_RDONLY);
+  const fd = openInside(base, withoutLinks(base, subPath), subPath);
   try {
     const real = readlinkSync(`/proc/self/fd/${fd}`);
-    if (real !== base && !real.startsWith(`${base}/`))
-      throw new Error(`subPath ${JSON.stringify(subPath)} leads outside of the volume`);
+    if (real !== base && !real.startsWith(`${base}/`)) throw outside(subPath);
     if (existsSync(pin)) unmount(pin);
     mkdirSync(dirname(pin), { recursive: true, mode: 0o750 });
-    if (statSync(`/proc/self/fd/${fd}`).isDirectory()) mkdirSync(pin, { recursive: true });
+    if (fstatSync(fd).isDirectory()) mkdirSync(pin, { recursive: true });
     else writeFileSync(pin, '');
     bindMount(`/proc/self/fd/${fd}`, pin, { recursive: true });
     return pin;
@@ -49,17 +49,52 @@ export function pinSubPath(options: {
   }
 }
 
-// One folder at a time, each checked to lie inside before anything is made in it.
-function makeMissing(base: string, subPath: string): void {
-  let at = base;
-  for (const part of subPath.split('/').filter(part => part !== '' && part !== '.')) {
-    const next = join(at, part);
-    const stat = lstatSync(next, { throwIfNoEntry: false });
-    if (!stat) mkdirSync(next, { mode: 0o750 });
-    at = stat?.isSymbolicLink() ? realpathSync(next) : next;
-    if (at !== base && !at.startsWith(`${base}/`))
-      throw new Error(`subPath ${JSON.stringify(subPath)} leads outside of the volume`);
+const outside = (subPath: string) => new Error(`subPath ${JSON.stringify(subPath)} leads outside of the volume`);
+const isMissing = (error: unknown) => (error as NodeJS.ErrnoException).code === 'ENOENT';
+
+/** The names below the volume to which the path leads now: links in it are followed, what is missing stands as it is. */
+function withoutLinks(base: string, subPath: string): string[] {
+  const names = subPath.split('/').filter(name => name !== '' && name !== '.');
+  for (let known = names.length; known >= 0; known--) {
+    try {
+      const real = realpathSync(join(base, ...names.slice(0, known)));
+      if (real !== base && !real.startsWith(`${base}/`)) throw outside(subPath);
+      return [...real.slice(base.length).split('/').filter(Boolean), ...names.slice(known)];
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+    }
   }
+  throw new Error(`volume ${base} is gone`);
+}
+
+function openInside(base: string, names: readonly string[], subPath: string): number {
+  let fd = openSync(base, O_PATH | constants.O_DIRECTORY);
+  for (const [i, name] of names.entries()) {
+    const parent = fd;
+    const isLast = i === names.length - 1;
+    const at = `/proc/self/fd/${parent}/${name}`;
+    try {
+      fd = openEntry(at, isLast ? ENTRY : FOLDER);
+    } finally {
+      closeSync(parent);
+    }
+    if (isLast && fstatSync(fd).isSymbolicLink()) {
+      closeSync(fd);
+      throw new Error(`subPath ${JSON.stringify(subPath)} was changed while it was looked up`);
+    }
+  }
+  return fd;
+}
+
+function openEntry(at: string, flags: number): number {
+  try {
+    return openSync(at, flags);
+  } catch (error) {
+    if (!isMissing(error)) throw error;
+  }
+  // Makes no more than a name in the open folder; a link that is there by now is refused.
+  mkdirSync(at, { mode: 0o750 });
+  return openSync(at, flags);
 }
 
 /** Undoes all pins below a pod's `volume-subpaths` folder. */
