@@ -120,6 +120,7 @@ export class TooManyRequests extends ApiError {
 
 export class Fairness {
   readonly #clock: Clock;
+  readonly #unreadBytesMax: number;
   readonly #levels: PriorityLevels;
   readonly #turns = new Turns();
   readonly #watches = new Map<string, number>();
@@ -128,8 +129,10 @@ export class Fairness {
   #flows: readonly Flow[] = [];
   #expiring = false;
 
-  constructor({ clock, seats = SEATS }: { readonly clock: Clock; readonly seats?: number }) {
+  constructor(options: { readonly clock: Clock; readonly seats?: number; readonly unreadBytesMax?: number }) {
+    const { clock, seats = SEATS } = options;
     this.#clock = clock;
+    this.#unreadBytesMax = options.unreadBytesMax ?? UNREAD_BYTES_OF_USER_MAX;
     this.#levels = new PriorityLevels({ seats, clock });
     this.configure([], []);
     metrics.onCollect(() => this.#collect());
@@ -154,7 +157,7 @@ export class Fairness {
     const flow = this.#classify(request);
     const leave = request.verb === 'watch' && !flow.level.exempt ? this.#watch(request.user.name) : undefined;
     const { width, heavy } = work;
-    if (heavy && (this.#unread.get(request.user.name) ?? 0) > UNREAD_BYTES_OF_USER_MAX) {
+    if (heavy && (this.#unread.get(request.user.name) ?? 0) > this.#unreadBytesMax) {
       rejected.add(1, flow.level.name, flow.schema.name, 'unread-replies');
       leave?.();
       throw new TooManyRequests();
