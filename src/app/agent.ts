@@ -13,6 +13,7 @@ import { ApiEventRecorder } from '../client/event-recorder.ts';
 import { HttpsTransport } from '../client/https-transport.ts';
 import { InformerFactory } from '../client/informer.ts';
 import { ClusterDns } from '../dns/cluster-dns.ts';
+import { GatewayAgent } from '../ingress/gateway/gateway-agent.ts';
 import { IngressAgent } from '../ingress/ingress-agent.ts';
 import type { KubeletConfiguration } from '../kubelet/configuration.ts';
 import { Kubelet } from '../kubelet/kubelet.ts';
@@ -160,6 +161,18 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     log,
     clock,
   });
+  const gateways = new GatewayAgent({
+    nodeName: config.node,
+    nodeIps: config.nodeAddresses,
+    runDir: config.runDir,
+    accessLog: `${config.runDir}-gateway.log`,
+    transport: ingressTransport,
+    gatewayInformers: ingressInformers,
+    informers: networkInformers,
+    nodeTransport: networkTransport,
+    log,
+    clock,
+  });
   const kubelet = new Kubelet({
     nodeName: config.node,
     nodeIps: config.nodeAddresses,
@@ -196,6 +209,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     runDir: join(config.runDir, 'bgp'),
     informers: networkInformers,
     transport: networkTransport,
+    secrets: ingressTransport,
     log,
     clock,
   });
@@ -215,7 +229,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
       await dns.run(signal);
     },
   };
-  const parts = [network, proxy, proxyHealth, resolving, announcer, ingress, volumes, kubelet].map(part =>
+  const parts = [network, proxy, proxyHealth, resolving, announcer, ingress, gateways, volumes, kubelet].map(part =>
     part.run(signal),
   );
   // A new cluster's server starts beside this agent: lists that fail meanwhile would come back late.

@@ -7,6 +7,7 @@
 import type { Node, Service } from '../api/core/v1.gen.ts';
 import type { EndpointSlice } from '../api/discovery/v1.gen.ts';
 import type {
+  BFDProfile,
   BGPAdvertisement,
   BGPPeer,
   Community,
@@ -20,6 +21,7 @@ import { metrics } from '../base/metrics.ts';
 import { ApiEventRecorder, type EventRecorder } from '../client/event-recorder.ts';
 import type { Informer, InformerFactory } from '../client/informer.ts';
 import {
+  BFD_PROFILES,
   BGP_ADVERTISEMENTS,
   BGP_COMMUNITIES,
   BGP_PEERS,
@@ -32,6 +34,7 @@ import {
 import type { Transport } from '../client/transport.ts';
 import { type Announcement, announcements } from './announcement.ts';
 import { BgpSpeaker } from './bgp/bgp-speaker.ts';
+import { PeerPasswords } from './bgp/peer-passwords.ts';
 import { Layer2, type Layer2Addresses } from './layer2.ts';
 import { Membership } from './membership.ts';
 
@@ -48,6 +51,8 @@ export interface AnnouncerOptions {
   readonly runDir: string;
   readonly informers: InformerFactory;
   readonly transport: Transport;
+  /** May read Secrets: passwords of BGP peers. */
+  readonly secrets: Transport;
   readonly namespace?: string;
   readonly log: Logger;
   readonly clock: Clock;
@@ -59,6 +64,7 @@ interface Configuration {
   readonly bgpAdvertisements: Informer<BGPAdvertisement>;
   readonly bgpPeers: Informer<BGPPeer>;
   readonly communities: Informer<Community>;
+  readonly bfdProfiles: Informer<BFDProfile>;
 }
 
 export class Announcer {
@@ -126,6 +132,13 @@ export class Announcer {
       ended: () => this.#change(),
       ...inNamespace,
     });
+    const passwords = new PeerPasswords({
+      transport: this.#options.secrets,
+      changed: () => this.#change(),
+      log,
+      clock,
+      signal,
+    });
     signal.addEventListener('abort', () => this.#wake?.(), { once: true });
     await Promise.race([
       Promise.all([this.#services.synced, this.#slices.synced, this.#nodes.synced]),
@@ -140,7 +153,7 @@ export class Announcer {
       if (this.#pending) {
         this.#pending = false;
         try {
-          await this.#reconcile(layer2, bgp);
+          await this.#reconcile(layer2, bgp, passwords);
         } catch (error) {
           log.warn('announcing failed, trying again', { error: messageOf(error) });
           await clock.sleep(RETRY_MS, signal);
@@ -196,7 +209,7 @@ export class Announcer {
     return false;
   }
 
-  async #reconcile(layer2: Layer2, bgp: BgpSpeaker): Promise<void> {
+  async #reconcile(layer2: Layer2, bgp: BgpSpeaker, passwords: PeerPasswords): Promise<void> {
     const hasAddresses = this.#hasAddresses();
     if (!this.#configuration && !hasAddresses) {
       // An earlier process may have left some.
@@ -226,11 +239,15 @@ export class Announcer {
     this.#current = next;
     this.#announced.set(addresses.size, 'layer2');
     this.#announced.set(overBgp.length, 'bgp');
+    const bgpPeers = [...configuration.bgpPeers.values()];
+    await passwords.follow(bgpPeers);
     await bgp.apply({
       announcements: overBgp,
       node: this.#nodes.get(this.#options.nodeName),
-      peers: [...configuration.bgpPeers.values()],
+      peers: bgpPeers,
       communities: [...configuration.communities.values()],
+      bfdProfiles: [...configuration.bfdProfiles.values()],
+      passwordOf: peer => passwords.of(peer),
     });
   }
 
@@ -242,6 +259,7 @@ export class Announcer {
       bgpAdvertisements: informers.get<BGPAdvertisement>(BGP_ADVERTISEMENTS),
       bgpPeers: informers.get<BGPPeer>(BGP_PEERS),
       communities: informers.get<Community>(BGP_COMMUNITIES),
+      bfdProfiles: informers.get<BFDProfile>(BFD_PROFILES),
     };
     for (const informer of Object.values(configuration)) informer.onChange(() => this.#change());
     return configuration;

@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Service } from '../../src/api/core/v1.gen.ts';
+import type { Secret, Service } from '../../src/api/core/v1.gen.ts';
 import type { EndpointSlice } from '../../src/api/discovery/v1.gen.ts';
 import { API_VERSION } from '../../src/api/loadbalancer/v1beta1.ts';
 import type { KubeObject } from '../../src/api/meta.ts';
@@ -13,12 +13,14 @@ import { systemClock } from '../../src/base/clock.ts';
 import { createLogger } from '../../src/base/log.ts';
 import { InformerFactory } from '../../src/client/informer.ts';
 import {
+  BFD_PROFILES,
   BGP_ADVERTISEMENTS,
   BGP_COMMUNITIES,
   BGP_PEERS,
   ENDPOINT_SLICES,
   IP_ADDRESS_POOLS,
   L2_ADVERTISEMENTS,
+  SECRETS,
   SERVICES,
 } from '../../src/client/resources.ts';
 import { Announcer } from '../../src/loadbalancer/announcer.ts';
@@ -49,6 +51,7 @@ function startAnnouncer(node: BedNode): void {
     runDir: join(node.stateDir, 'bgp'),
     informers,
     transport: bed.api,
+    secrets: bed.api,
     namespace: node.namespace,
     log,
     clock: systemClock,
@@ -242,13 +245,23 @@ test('a router learns addresses by BGP, over all nodes at once, with communities
       BGP_ADVERTISEMENTS,
       object('BGPAdvertisement', 'all', { communities: ['quick', 'large:64500:1:2'], localPref: 200 }),
     );
+    const secret = (type: string) =>
+      bed.api.put(SECRETS, {
+        apiVersion: 'v1',
+        kind: 'Secret',
+        metadata: { name: 'router', namespace: 'kube-system', uid: 'router' },
+        type,
+        data: { password: Buffer.from('a secret').toString('base64') },
+      } as Secret);
+    // Right only once the Secret is.
+    secret('Opaque');
     bed.api.put(
       BGP_PEERS,
       object('BGPPeer', 'router', {
         myASN: 64500,
         peerASN: 64501,
         peerAddress: router.ip,
-        password: 'a secret',
+        passwordSecret: { namespace: 'kube-system', name: 'router' },
         enableGracefulRestart: true,
         connectTime: '1s',
       }),
@@ -256,6 +269,7 @@ test('a router learns addresses by BGP, over all nodes at once, with communities
     putService('web', { ip: '10.200.0.1', endpoints: [] });
     bed.api.put(IP_ADDRESS_POOLS, object('IPAddressPool', 'routed', { addresses: ['10.200.0.0/24'] }));
     putService('web', { ip: '10.200.0.1', endpoints: pods.map((pod, at) => ({ pod, node: `node-${at + 1}` })) });
+    secret('kubernetes.io/basic-auth');
     await untilRoutes(
       router,
       '10.200.0.1/32',
@@ -285,6 +299,40 @@ test('a router learns addresses by BGP, over all nodes at once, with communities
     await until(() => bed.nodes.every(node => daemonOf(node) === undefined), 5000);
   } finally {
     bed.api.remove(BGP_PEERS, 'router');
+    await until(() => bed.nodes.every(node => daemonOf(node) === undefined), 5000).catch(() => {});
+    await router.close();
+  }
+});
+
+test('with BFD a router leaves a node that is cut off long before its hold time', options, async t => {
+  const router = new Router({
+    switch: bed.switch,
+    name: `${bed.switch}-quick`,
+    ip: nodeAddress(801),
+    directory: bed.directory,
+  });
+  const link = (up: boolean) =>
+    withRoutes(bed.nodes[0]!.namespace, routes => routes.request([setLink({ name: 'eth0', up })]));
+  try {
+    await router.start({ asn: 64501, neighbours: bed.nodes.map(({ ip }) => ({ ip, asn: 64500 })), bfd: true });
+    const profile = { receiveInterval: 50, transmitInterval: 50, detectMultiplier: 3 };
+    bed.api.put(BFD_PROFILES, object('BFDProfile', 'quick', profile));
+    const peer = { myASN: 64500, peerASN: 64501, peerAddress: router.ip, connectTime: '1s', bfdProfile: 'quick' };
+    bed.api.put(BGP_PEERS, object('BGPPeer', 'quick', peer));
+    putService('web', { ip: '10.200.0.2', endpoints: pods.map((pod, at) => ({ pod, node: `node-${at + 1}` })) });
+    const hops = bed.nodes.map(({ ip }) => ip);
+    await untilRoutes(router, '10.200.0.2/32', hops);
+    await until(() => router.upBfdSessions() === hops.length, 10_000);
+    const cut = performance.now();
+    link(false);
+    await untilRoutes(router, '10.200.0.2/32', hops.slice(1));
+    const tookMs = performance.now() - cut;
+    t.diagnostic(`the router left the node after ${tookMs.toFixed(0)} ms; its hold time is 90 s`);
+    assert.ok(tookMs < 20_000);
+  } finally {
+    link(true);
+    bed.api.remove(SERVICES, 'default/web');
+    bed.api.remove(BGP_PEERS, 'quick');
     await until(() => bed.nodes.every(node => daemonOf(node) === undefined), 5000).catch(() => {});
     await router.close();
   }

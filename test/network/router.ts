@@ -26,11 +26,13 @@ export class Router {
   async start(options: {
     asn: number;
     neighbours: readonly { ip: string; asn: number; password?: string }[];
+    bfd?: boolean;
   }): Promise<void> {
     const sessions = options.neighbours.map(
       ({ ip, asn, password }, at) => `protocol bgp node${at} {
   local ${this.ip} as ${options.asn};
   neighbor ${ip} as ${asn};
+  ${options.bfd ? 'bfd { min rx interval 50 ms; min tx interval 50 ms; multiplier 3; };' : ''}
   ${password ? `password "${password}";` : ''}
   connect retry time 1; connect delay time 1; error wait time 1, 2;
   graceful restart on;
@@ -43,6 +45,7 @@ export class Router {
       `log stderr all;
 router id ${this.ip};
 protocol device {}
+${options.bfd ? 'protocol bfd {}' : ''}
 protocol kernel { merge paths on; ipv4 { export all; }; }
 ${sessions.join('\n')}
 `,
@@ -71,6 +74,11 @@ ${sessions.join('\n')}
     return (JSON.parse(routes || '[]') as { gateway?: string; nexthops?: { gateway: string }[] }[]).flatMap(
       ({ gateway, nexthops = [] }) => [...(gateway ? [gateway] : []), ...nexthops.map(hop => hop.gateway)],
     );
+  }
+
+  upBfdSessions(): number {
+    const shown = execFileSync('birdc', ['-s', this.#control, 'show', 'bfd', 'sessions'], { encoding: 'utf8' });
+    return shown.split('\n').filter(line => / Up /.test(line)).length;
   }
 
   async close(): Promise<void> {

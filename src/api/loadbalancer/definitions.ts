@@ -85,10 +85,31 @@ const BGP_PEER = object(
     ebgpMultiHop: boolean,
     enableGracefulRestart: boolean,
     password: { ...string, maxLength: 80 },
+    passwordSecret: about(
+      'A Secret of type kubernetes.io/basic-auth, whose password counts.',
+      object(
+        { name: { ...string, minLength: 1 }, namespace: { ...string, minLength: 1 } },
+        { required: ['name', 'namespace'], 'x-kubernetes-map-type': 'atomic' },
+      ),
+    ),
+    bfdProfile: about('Name of a BFDProfile: the session ends as soon as BFD misses the peer.', string),
     nodeSelectors: array(SELECTOR),
   },
-  { required: ['myASN', 'peerASN', 'peerAddress'] },
+  {
+    required: ['myASN', 'peerASN', 'peerAddress'],
+    'x-kubernetes-validations': [
+      { rule: '!(has(self.password) && has(self.passwordSecret))', message: 'only one of password and passwordSecret' },
+    ],
+  },
 );
+
+const INTERVAL = about('Milliseconds.', { ...integer(10, 60_000), default: 300 });
+const BFD_PROFILE = object({
+  receiveInterval: INTERVAL,
+  transmitInterval: INTERVAL,
+  detectMultiplier: about('Missed in a row, the peer is gone.', { ...integer(2, 255), default: 3 }),
+  passiveMode: about('Waits for the peer to begin.', { ...boolean, default: false }),
+});
 
 const COMMUNITIES = object({
   communities: array(object({ name: { ...string, minLength: 1 }, value: COMMUNITY }, { required: ['name', 'value'] }), {
@@ -125,6 +146,7 @@ const KINDS: readonly Omit<CustomKind, 'group' | 'version'>[] = [
     }),
     columns: [
       ['IPAddressPools', '.spec.ipAddressPools'],
+      ['IPAddressPool Selectors', '.spec.ipAddressPoolSelectors'],
       ['Interfaces', '.spec.interfaces'],
     ],
   },
@@ -134,6 +156,7 @@ const KINDS: readonly Omit<CustomKind, 'group' | 'version'>[] = [
     spec: BGP_ADVERTISEMENT,
     columns: [
       ['IPAddressPools', '.spec.ipAddressPools'],
+      ['IPAddressPool Selectors', '.spec.ipAddressPoolSelectors'],
       ['Peers', '.spec.peers'],
     ],
   },
@@ -145,7 +168,19 @@ const KINDS: readonly Omit<CustomKind, 'group' | 'version'>[] = [
     columns: [
       ['Address', '.spec.peerAddress'],
       ['ASN', '.spec.peerASN', 'integer'],
+      ['BFD Profile', '.spec.bfdProfile'],
       ['Multi Hops', '.spec.ebgpMultiHop'],
+    ],
+  },
+  {
+    kind: 'BFDProfile',
+    plural: 'bfdprofiles',
+    spec: BFD_PROFILE,
+    columns: [
+      ['Passive Mode', '.spec.passiveMode', 'boolean'],
+      ['Transmit Interval', '.spec.transmitInterval', 'integer'],
+      ['Receive Interval', '.spec.receiveInterval', 'integer'],
+      ['Multiplier', '.spec.detectMultiplier', 'integer'],
     ],
   },
   { kind: 'Community', plural: 'communities', spec: COMMUNITIES, columns: [] },

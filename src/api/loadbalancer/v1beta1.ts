@@ -85,10 +85,24 @@ export interface BGPPeer extends KubeObject {
     readonly ebgpMultiHop?: boolean;
     readonly enableGracefulRestart?: boolean;
     readonly password?: string;
+    /** A Secret of type kubernetes.io/basic-auth, whose `password` counts; not beside `password`. */
+    readonly passwordSecret?: { readonly name: string; readonly namespace: string };
+    /** Name of a BFDProfile: the session ends as soon as BFD misses the peer. */
+    readonly bfdProfile?: string;
     readonly nodeSelectors?: readonly LabelSelector[];
   };
 }
 
 export interface Community extends KubeObject {
   readonly spec?: { readonly communities?: readonly { readonly name: string; readonly value: string }[] };
+}
+
+/** How BFD watches a peer; intervals in milliseconds. */
+export interface BFDProfile extends KubeObject {
+  readonly spec?: {
+    readonly receiveInterval?: number;
+    readonly transmitInterval?: number;
+    readonly detectMultiplier?: number;
+    readonly passiveMode?: boolean;
+  };
 }

@@ -21,7 +21,18 @@ export async function ensureDefinitions(ctx: ReconcileContext): Promise<void> {
       client
         .of(CUSTOM_RESOURCE_DEFINITIONS)
         .create(definition)
-        .then(() => true, ignoring('AlreadyExists')),
+        .then(
+          () => true,
+          async error => {
+            if (!isReason(error, 'AlreadyExists')) throw error;
+            // The group is ours: an older version's definition becomes this one's.
+            const { name } = definition.metadata;
+            await client
+              .of(CUSTOM_RESOURCE_DEFINITIONS)
+              .patch('', name, { spec: { versions: definition.spec.versions } });
+            return false;
+          },
+        ),
     ),
   );
   const addresses = settings.loadBalancerAddresses;
@@ -54,11 +65,4 @@ async function whenServed({ clock, signal }: ReconcileContext, create: () => Pro
       await clock.sleep(LOOK_EVERY_MS, signal);
     }
   }
-}
-
-function ignoring(reason: 'AlreadyExists'): (error: unknown) => false {
-  return error => {
-    if (isReason(error, reason)) return false;
-    throw error;
-  };
 }

@@ -24,7 +24,25 @@ function render(facts: { peers?: BGPPeer[]; announcements?: Announcement[]; comm
   problems: string[];
 } {
   const { text, problems } = birdConfiguration(
-    { node: undefined, peers: [], announcements: [], communities: [], ...facts },
+    {
+      node: undefined,
+      peers: [],
+      announcements: [],
+      communities: [],
+      bfdProfiles: [
+        {
+          apiVersion: API_VERSION,
+          kind: 'BFDProfile',
+          metadata: { name: 'quick' },
+          spec: { receiveInterval: 50, transmitInterval: 40, detectMultiplier: 5 },
+        },
+      ],
+      passwordOf: ({ metadata }) => {
+        if (metadata.name === 'lost') throw new Error('spec.passwordSecret: no such Secret');
+        return 'from a Secret';
+      },
+      ...facts,
+    },
     '172.30.0.2',
   );
   return { text, problems: [...problems.values()] };
@@ -60,6 +78,26 @@ test('a peer and its routes, with attributes, aggregated', () => {
     /neighbor 192\.0\.2\.1 port 179 as 64501;\n {2}multihop;\n {2}hold time 90;\n {2}keepalive time 30;/,
   );
   assert.match(text!, /password "s3cret";/);
+});
+
+test('a password of a Secret, and BFD by its profile', () => {
+  const secret = { passwordSecret: { namespace: 'x', name: 'y' } };
+  const { text, problems } = render({
+    peers: [
+      peer('a', { ...secret, bfdProfile: 'quick' }),
+      peer('lost', secret),
+      peer('both', { ...secret, password: 'z' }),
+      peer('slow', { bfdProfile: 'none' }),
+    ],
+  });
+  assert.match(text!, /password "from a Secret";/);
+  assert.match(text!, /bfd \{ min rx interval 50 ms; min tx interval 40 ms; multiplier 5; passive off; \};[\s\S]*$/);
+  assert.match(text!, /protocol bfd \{\}/);
+  assert.deepEqual(problems, [
+    'spec.passwordSecret: no such Secret',
+    'spec.passwordSecret: Invalid value: must not stand beside spec.password',
+    'spec.bfdProfile: Not found: "none": there is no such BFDProfile',
+  ]);
 });
 
 test('two peers may be told different things of one prefix', () => {

@@ -7,7 +7,7 @@
 
 import { createHash } from 'node:crypto';
 import type { Node } from '../../api/core/v1.gen.ts';
-import type { BGPAdvertisement, BGPPeer, Community } from '../../api/loadbalancer/v1beta1.ts';
+import type { BFDProfile, BGPAdvertisement, BGPPeer, Community } from '../../api/loadbalancer/v1beta1.ts';
 import { labelSelectorMatch } from '../../api/machinery/labels.ts';
 import { messageOf } from '../../base/errors.ts';
 import { formatAddress, networkOf, parseAddress } from '../../sys/address.ts';
@@ -19,6 +19,9 @@ export interface BgpTable {
   readonly node: Node | undefined;
   readonly peers: readonly BGPPeer[];
   readonly communities: readonly Community[];
+  readonly bfdProfiles: readonly BFDProfile[];
+  /** The password that the peer's Secret holds; throws when there is none. */
+  readonly passwordOf: (peer: BGPPeer) => string;
 }
 
 export interface BirdConfiguration {
@@ -48,6 +51,7 @@ export function birdConfiguration(table: BgpTable, nodeAddress: string): BirdCon
         renderPeer(
           peer,
           [...groups.values()].filter(group => group.peers.has(peer.metadata.name)),
+          table,
         ),
       );
     } catch (error) {
@@ -63,6 +67,7 @@ export function birdConfiguration(table: BgpTable, nodeAddress: string): BirdCon
       // What a neighbour kept of a session before is only given up once this much has passed.
       'graceful restart wait 30;',
       'protocol device { scan time 10; }',
+      ...(sessions.some(session => session.includes('\n  bfd ')) ? ['protocol bfd {}'] : []),
       ...[...groups.values()].map(renderRoutes),
       ...sessions,
       '',
@@ -149,7 +154,7 @@ function renderAttributes({ localPref, communities }: RouteFacts): string {
   ].join(' ');
 }
 
-function renderPeer(peer: BGPPeer, groups: readonly RouteGroup[]): string {
+function renderPeer(peer: BGPPeer, groups: readonly RouteGroup[], table: BgpTable): string {
   const { spec } = peer;
   const address = ipAddress(spec.peerAddress, 'peerAddress');
   const name = protocolName(peer.metadata.name);
@@ -162,6 +167,11 @@ function renderPeer(peer: BGPPeer, groups: readonly RouteGroup[]): string {
     throw new Error(
       `spec.keepaliveTime: Invalid value: "${spec.keepaliveTime}": must not be longer than the hold time`,
     );
+  if (spec.password && spec.passwordSecret)
+    throw new Error('spec.passwordSecret: Invalid value: must not stand beside spec.password');
+  const [password, field] = spec.passwordSecret
+    ? [table.passwordOf(peer), 'passwordSecret']
+    : [spec.password, 'password'];
   const source = spec.sourceAddress === undefined ? '' : ` ${ipAddress(spec.sourceAddress, 'sourceAddress')}`;
   const hub = `hub_${name}`;
   const lines = [
@@ -173,7 +183,8 @@ function renderPeer(peer: BGPPeer, groups: readonly RouteGroup[]): string {
     `connect retry time ${spec.connectTime === undefined ? 5 : Math.max(1, seconds(spec.connectTime, 'connectTime'))};`,
     'connect delay time 1;',
     'error wait time 1, 30;',
-    ...(spec.password ? [`password "${quotable(spec.password, 'password')}";`] : []),
+    ...(password ? [`password "${quotable(password, field)}";`] : []),
+    ...(spec.bfdProfile === undefined ? [] : [renderBfd(spec.bfdProfile, table.bfdProfiles)]),
     `graceful restart ${spec.enableGracefulRestart ? 'on' : 'aware'};`,
     ...[4, 6].map(family => `ipv${family} { table ${hub}${family}; import none; export all; next hop self; };`),
   ];
@@ -187,6 +198,18 @@ function renderPeer(peer: BGPPeer, groups: readonly RouteGroup[]): string {
     ...feeds,
     `protocol bgp ${name} {\n${lines.map(line => `  ${line}`).join('\n')}\n}`,
   ].join('\n');
+}
+
+function renderBfd(name: string, profiles: readonly BFDProfile[]): string {
+  const profile = profiles.find(({ metadata }) => metadata.name === name);
+  if (!profile) throw new Error(`spec.bfdProfile: Not found: ${JSON.stringify(name)}: there is no such BFDProfile`);
+  const { receiveInterval = 300, transmitInterval = 300, detectMultiplier = 3, passiveMode } = profile.spec ?? {};
+  return [
+    `bfd { min rx interval ${number(receiveInterval, 'receiveInterval')} ms;`,
+    `min tx interval ${number(transmitInterval, 'transmitInterval')} ms;`,
+    `multiplier ${number(detectMultiplier, 'detectMultiplier')};`,
+    `passive ${passiveMode ? 'on' : 'off'}; };`,
+  ].join(' ');
 }
 
 function prefixOf(address: string, { spec }: BGPAdvertisement): string {
