@@ -18,6 +18,8 @@ import { NODES, PODS, SERVICES } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { CgroupTree } from '../sys/cgroup.ts';
 import { CONFIGURATION_DEFAULT, configzOf, type KubeletConfiguration } from './configuration.ts';
+import { DeviceAllocations } from './devices/device-allocations.ts';
+import { DevicePlugins } from './devices/device-plugins.ts';
 import { Evictor } from './eviction/evictor.ts';
 import { ImageCollection } from './images/image-collection.ts';
 import { ImageStore } from './images/image-store.ts';
@@ -131,6 +133,15 @@ export class Kubelet {
     const staging = new Staging({ rootDir, drivers: csi, clock, log });
     const pods = informers.get<Pod>(PODS, { fieldSelector: `spec.nodeName=${nodeName}` });
     const services = informers.get<Service>(SERVICES);
+    const devices = new DeviceAllocations(join(rootDir, 'device-plugins', 'allocations.json'));
+    const plugins: DevicePlugins = new DevicePlugins({
+      rootDir,
+      known: devices.resources,
+      changed: () => node.wake(),
+      clock,
+      log,
+    });
+    devices.connect(plugins);
     const context: PodContext = {
       nodeName,
       nodeIps,
@@ -164,6 +175,7 @@ export class Kubelet {
       },
       node: { ...machine.resources, allowedUnsafeSysctls: configuration.allowedUnsafeSysctls },
       configuration,
+      devices,
       services: () => services.values(),
       publishPorts: () => workers.publishPorts(),
       pressureRefusal: pod => evictor.refusal(pod),
@@ -197,6 +209,7 @@ export class Kubelet {
       machine,
       pressures: () => evictor.pressures,
       volumesInUse: () => staging.inUse,
+      devices: () => plugins.resources,
       nodes: informers.get<Node>(NODES, { fieldSelector: `metadata.name=${nodeName}` }),
       runtimeVersion: `${runtime.name}://${runtime.version}`,
       clock,
@@ -255,6 +268,7 @@ export class Kubelet {
         server.run(signal),
         node.run(signal),
         csi.run(signal),
+        plugins.run(signal),
         collection.run(signal),
         evictor.run(signal),
         // A container's environment names the Services there are: none may start before they are known.

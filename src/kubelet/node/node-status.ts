@@ -33,6 +33,11 @@ export interface NodeStatusOptions {
   pressures(): ReadonlySet<Pressure>;
   /** Attachable volumes that are mounted, or about to be: nobody may detach them. */
   volumesInUse(): readonly string[];
+  /** What device plugins offer. */
+  devices(): {
+    readonly capacity: Readonly<Record<string, string>>;
+    readonly allocatable: Readonly<Record<string, string>>;
+  };
   /** This node only. */
   readonly nodes: Informer<Node>;
   readonly clock: Clock;
@@ -181,6 +186,7 @@ export class NodeStatusWriter {
 
   #status(before: NodeStatus | undefined): NodeStatus {
     const { nodeName, nodeIps, port, machine, runtimeVersion, clock } = this.#options;
+    const devices = this.#options.devices();
     const now = formatTime(clock.now());
     const condition = (type: string, status: 'True' | 'False', reason: string, message: string): NodeCondition => {
       const known = before?.conditions?.find(one => one.type === type);
@@ -195,8 +201,8 @@ export class NodeStatusWriter {
     };
     const notReady = this.#options.network.notReadyReason();
     return {
-      capacity: { ...machine.capacity },
-      allocatable: { ...machine.allocatable },
+      capacity: { ...machine.capacity, ...devices.capacity },
+      allocatable: { ...machine.allocatable, ...devices.allocatable },
       conditions: [
         ...PRESSURES.map(({ type, short, enough }) =>
           this.#options.pressures().has(type)
@@ -249,6 +255,8 @@ export class NodeStatusWriter {
             {
               status: {
                 ...status,
+                capacity: withoutGone(this.#written.capacity, status.capacity),
+                allocatable: withoutGone(this.#written.allocatable, status.allocatable),
                 addresses: this.#written.addresses ? [...status.addresses!, { $patch: 'replace' }] : status.addresses,
               },
             },
@@ -326,6 +334,15 @@ export class NodeStatusWriter {
       }
     }
   }
+}
+
+/** With null, which removes it, for each resource that was written here and is no more. */
+function withoutGone(
+  before: Readonly<Record<string, string>> = {},
+  now: Readonly<Record<string, string>> = {},
+): Record<string, string | null> {
+  const gone = Object.keys(before).filter(name => now[name] === undefined);
+  return { ...now, ...Object.fromEntries(gone.map(name => [name, null])) };
 }
 
 function isReady(status: NodeStatus): boolean {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { Container, Pod } from '../../api/core/v1.gen.ts';
 import { runCommand } from '../../sys/command.ts';
 import type { Image } from '../images/image-store.ts';
-import type { ContainerConfig, MountConfig } from '../runtime.ts';
+import type { ContainerConfig, DeviceConfig, MountConfig } from '../runtime.ts';
 import type { PodVolumes } from '../volumes/pod-volumes.ts';
 import { isRecursivelyReadOnly } from '../volumes/recursive-read-only.ts';
 import { pinSubPath } from '../volumes/sub-path.ts';
@@ -60,6 +60,8 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
   );
   if (!env.has('PATH')) env.set('PATH', '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin');
   env.set('HOSTNAME', names.hostname);
+  const devices = await context.devices.edits(pod.metadata.uid!, container.name);
+  for (const [name, value] of devices.env) env.set(name, value);
   for (const [name, value] of own) env.set(name, value);
   const lookUp = (name: string) => own.get(name);
   const security = container.securityContext ?? {};
@@ -75,8 +77,8 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
     args: (container.args ?? []).map(part => expand(part, lookUp)),
     ...(container.workingDir ? { workingDir: container.workingDir } : {}),
     env: [...env],
-    mounts: [...systemFiles(request, names), ...volumeMounts(request, lookUp)],
-    ...volumeDevices(request),
+    mounts: [...systemFiles(request, names), ...volumeMounts(request, lookUp), ...devices.mounts],
+    ...containerDevices(request, devices.devices),
     logPath: join(
       context.paths.logs({ namespace: pod.metadata.namespace!, name: pod.metadata.name, uid: uid! }),
       container.name,
@@ -235,19 +237,21 @@ function volumeMounts(
   });
 }
 
-/** Claims in block mode, as device nodes of the container. */
-function volumeDevices({ container, volumes }: ContainerRequest): Pick<ContainerConfig, 'devices'> {
-  if (!container.volumeDevices?.length) return {};
-  return {
-    devices: container.volumeDevices.map(({ name, devicePath }) => {
-      const device = volumes.device(name);
-      if (!device)
-        throw new Error(
-          `cannot find volume ${JSON.stringify(name)} to pass into container ${JSON.stringify(container.name)}`,
-        );
-      return { hostPath: device.path, containerPath: devicePath, isReadOnly: device.isReadOnly };
-    }),
-  };
+/** Claims in block mode, as device nodes of the container, and those that the node gives it. */
+function containerDevices(
+  { container, volumes }: ContainerRequest,
+  given: readonly DeviceConfig[],
+): Pick<ContainerConfig, 'devices'> {
+  const ofVolumes = (container.volumeDevices ?? []).map(({ name, devicePath }) => {
+    const device = volumes.device(name);
+    if (!device)
+      throw new Error(
+        `cannot find volume ${JSON.stringify(name)} to pass into container ${JSON.stringify(container.name)}`,
+      );
+    return { hostPath: device.path, containerPath: devicePath, isReadOnly: device.isReadOnly };
+  });
+  const devices = [...ofVolumes, ...given];
+  return devices.length ? { devices } : {};
 }
 
 function expandStrictly(text: string, lookUp: (name: string) => string | undefined): string {

@@ -8,6 +8,7 @@ import type { EventRecorder } from '../../client/event-recorder.ts';
 import type { Transport } from '../../client/transport.ts';
 import type { CgroupTree } from '../../sys/cgroup.ts';
 import type { KubeletConfiguration } from '../configuration.ts';
+import type { DeviceAllocations } from '../devices/device-allocations.ts';
 import type { ImageStore } from '../images/image-store.ts';
 import type { NodeImages } from '../images/node-images.ts';
 import type { References } from '../references.ts';
@@ -38,6 +39,7 @@ export interface PodContext {
   readonly starts: StartGate;
   readonly paths: PodPaths;
   readonly volumes: VolumeNode;
+  readonly devices: DeviceAllocations;
   readonly node: NodeLimits;
   readonly configuration: KubeletConfiguration;
   readonly clock: Clock;

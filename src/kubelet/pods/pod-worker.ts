@@ -156,7 +156,7 @@ export class PodWorker {
     this.#checkDeadline();
     const phase = this.#subject.latest.status?.phase;
     if (this.#ended || phase === 'Failed' || phase === 'Succeeded') return this.#conclude(state);
-    if (!this.#admit(state)) return;
+    if (!(await this.#admit(state))) return;
     this.#resize.begin(state);
     if (await this.#resize.step(state)) {
       state = await runtime.snapshot(this.#uid);
@@ -249,13 +249,14 @@ export class PodWorker {
   }
 
   /** Decided once, and never against a pod that runs already. */
-  #admit(state: RuntimeState): boolean {
+  async #admit(state: RuntimeState): Promise<boolean> {
     if (this.#isAdmitted === undefined) {
       const refusal =
         state.containers.length || state.sandboxes.length
           ? undefined
           : (this.#context.pressureRefusal(this.#subject.pod) ??
-            admissionRefusal(this.#subject.pod, this.#context.otherPods(this.#uid), this.#context.node));
+            admissionRefusal(this.#subject.pod, this.#context.otherPods(this.#uid), this.#context.node) ??
+            (await this.#context.devices.admit(this.#subject.pod)));
       this.#isAdmitted = refusal === undefined;
       if (refusal) {
         this.#ended = refusal;
@@ -366,6 +367,7 @@ export class PodWorker {
     for (const sandbox of state.sandboxes) await this.#context.runtime.stopSandbox(sandbox.id);
     await this.#publishPorts();
     this.#publish(await this.#context.runtime.snapshot(this.#uid), true);
+    this.#context.devices.release(this.#uid);
     await this.#releaseVolumes();
     this.#isOver = true;
     this.#over.resolve();
@@ -391,6 +393,7 @@ export class PodWorker {
     for (const sandbox of state.sandboxes) await runtime.stopSandbox(sandbox.id);
     await this.#publishPorts();
     const after = await runtime.snapshot(this.#uid);
+    this.#context.devices.release(this.#uid);
     if (!this.#subject.isRemoved) {
       this.#publish(after, true);
       await statuses.flushed(this.#uid);

@@ -223,6 +223,7 @@ export class PodWorkers {
           .catch(error => log.warn('sandbox not removed', { error: messageOf(error) }));
     for (const one of state.containers) if (strangers.has(one.podUid)) await runtime.remove(one.id).catch(() => {});
     await network.retain(known);
+    this.#context.devices.retain(uid => known.has(uid));
     for (const uid of [...namesIn(paths.pods), ...namesIn(paths.memories)])
       if (!known.has(uid)) this.#leftOver.add(uid);
     await this.#removeVolumes();

@@ -109,10 +109,7 @@ function unsupportedPod(pod: Pod): string | undefined {
     if (container.restartPolicyRules?.some(rule => rule.action === 'RestartAllContainers'))
       return 'restartPolicyRules with action RestartAllContainers';
     for (const name of Object.keys(container.resources?.limits ?? {})) {
-      if (
-        !['cpu', 'memory', 'ephemeral-storage'].includes(name) &&
-        quantityValue(container.resources!.limits![name]) > 0
-      )
+      if (name.startsWith('hugepages-') && quantityValue(container.resources!.limits![name]) > 0)
         return `resource ${name}`;
     }
   }
