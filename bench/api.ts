@@ -1,14 +1,14 @@
 /**
  * The API server under load over TLS and HTTP/2: durable creates, GETs of one object, LISTs of 500 objects, Services with
- * their slices. It is the server as `src/app` puts it together: client certificates, RBAC, all admission, LMDB, controllers.
- * This process makes the load; the server and two floors that send the same bytes without any work (a bare node:http2 server,
- * and our own HTTP/2) are children and take turns round by round, so that all meet the same machine. Figures are medians. LMDB's own floor: bench/store.ts.
- * `node bench/api.ts [creates|gets|lists|services]`
+ * their slices. It is the server as `src/app` puts it together: a service account's token, RBAC, all admission, the store on
+ * disk, controllers and scheduler. h2load makes the load. Two floors take turns with it, round by round, so that all meet the same
+ * machine: our own HTTP/2 that does nothing but commit the body of a POST to a store of its own, and a bare node:http2
+ * server that only answers. Figures are medians; processor time compares better than rates on a machine that is not quiet.
+ * `node26 bench/api.ts [creates|gets|lists|services]`; BENCH_BESIDE=DIR runs the server of another checkout in turn.
  */
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import { createSecureServer, type ServerHttp2Stream } from 'node:http2';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -22,28 +22,23 @@ import { systemClock } from '../src/base/clock.ts';
 import { silentLogger } from '../src/base/log.ts';
 import { systemRandom } from '../src/base/random.ts';
 import { InformerFactory } from '../src/client/informer.ts';
-import { NAMESPACES, ROLE_BINDINGS } from '../src/client/resources.ts';
+import { CONFIG_MAPS, NAMESPACES, ROLE_BINDINGS, SERVICE_ACCOUNTS } from '../src/client/resources.ts';
 import { startControllers } from '../src/controllers/start.ts';
 import { startScheduler } from '../src/scheduler/scheduler.ts';
 import { LmdbStore } from '../src/store/lmdb.ts';
-import { H2Client, type PreparedRequest, prepare } from './h2-client.ts';
-import { inDirectory, median, printRow } from './measure.ts';
+import { installH2load, type LoadRequest, type LoadResult, type LoadTarget, load } from './h2load.ts';
+import { inDirectory, median } from './measure.ts';
 
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 5);
-const SECONDS = Number(process.env['BENCH_SECONDS'] ?? 2);
 const LIST_ITEMS = 500;
-const PATH = '/api/v1/namespaces/bench/configmaps';
+const MAPS = '/api/v1/namespaces/bench/configmaps';
+const LISTED = '/api/v1/namespaces/listed/configmaps';
 const SERVICES = '/api/v1/namespaces/bench/services';
 const SLICES = '/apis/discovery.k8s.io/v1/namespaces/bench/endpointslices';
 const text = 'x'.repeat(900);
 
 /** What a server child prints once it listens. */
-interface Ready {
-  readonly port: number;
-  readonly ca: string;
-  readonly key: string;
-  readonly cert: string;
-}
+type Ready = Omit<LoadTarget, 'pid'>;
 
 const settings = {
   serviceCidrs: ['10.96.0.0/12'],
@@ -58,9 +53,9 @@ const settings = {
 const BINDING = {
   apiVersion: 'rbac.authorization.k8s.io/v1',
   kind: 'RoleBinding',
-  metadata: { name: 'bench', namespace: 'bench' },
+  metadata: { name: 'bench' },
   roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'cluster-admin' },
-  subjects: [{ apiGroup: 'rbac.authorization.k8s.io', kind: 'User', name: 'bench' }],
+  subjects: [{ kind: 'ServiceAccount', name: 'bench', namespace: 'bench' }],
 } as KubeObject;
 
 /** Child: the real server on LMDB, and the control plane in its process. */
@@ -79,12 +74,22 @@ async function serve(): Promise<void> {
     late.server = server;
     const transport = server.transport(LOOPBACK_USER);
     await security.bootstrap();
-    await transport.create({ of: NAMESPACES }, {
+    for (const name of ['bench', 'listed']) {
+      await transport.create({ of: NAMESPACES }, {
+        apiVersion: 'v1',
+        kind: 'Namespace',
+        metadata: { name },
+      } as KubeObject);
+      await transport.create({ of: ROLE_BINDINGS, namespace: name }, BINDING);
+    }
+    const namespace = 'bench';
+    await transport.create({ of: SERVICE_ACCOUNTS, namespace }, {
       apiVersion: 'v1',
-      kind: 'Namespace',
+      kind: 'ServiceAccount',
       metadata: { name: 'bench' },
     } as KubeObject);
-    await transport.create({ of: ROLE_BINDINGS, namespace: 'bench' }, BINDING);
+    for (let i = 0; i < LIST_ITEMS; i++)
+      await transport.create({ of: CONFIG_MAPS, namespace: 'listed' }, configMap({ name: `c${i}` }) as KubeObject);
     const stop = new AbortController();
     if (!process.env['BENCH_NO_CONTROLLERS']) {
       const informers = new InformerFactory({ transport, log: silentLogger });
@@ -97,8 +102,11 @@ async function serve(): Promise<void> {
       { host: '127.0.0.1', port: 0 },
       { key: pki.server.key, cert: pki.server.certificate, ca: pki.ca },
     );
-    const client = pki.issueClient({ commonName: 'bench', organizations: ['benches'] });
-    announce({ port, ca: pki.ca, key: client.key, cert: client.certificate });
+    const { status } = (await transport.create(
+      { of: SERVICE_ACCOUNTS, namespace, name: 'bench', subresource: 'token' },
+      { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest', metadata: { name: '' }, spec: {} } as KubeObject,
+    )) as KubeObject & { status: { token: string } };
+    announce({ port, token: status.token });
     await once(process, 'SIGTERM');
     if (process.env['BENCH_METRICS']) console.error(process.memoryUsage());
     stop.abort();
@@ -107,12 +115,10 @@ async function serve(): Promise<void> {
   process.exit(0);
 }
 
-/** Child: what the HTTP stack can do with the same bytes and no work. */
-async function serveFloor(): Promise<void> {
+/** Child: what Node's HTTP stack can do with the same bytes and no work. */
+async function serveBare(): Promise<void> {
   await inDirectory(async directory => {
     const pki = await ensurePki(directory, { sans: ['127.0.0.1'] });
-    const one = Buffer.from(JSON.stringify(configMap('c0')));
-    const list = Buffer.concat(Array.from({ length: LIST_ITEMS }, () => one));
     const server = createSecureServer({
       key: pki.server.key,
       cert: pki.server.certificate,
@@ -125,40 +131,38 @@ async function serveFloor(): Promise<void> {
         stream.respond({ ':status': 200, 'content-type': 'application/json', 'content-length': body.length });
         stream.end(body);
       };
-      if (headers[':method'] === 'GET') return send(headers[':path'] === PATH ? list : one);
+      if (headers[':method'] === 'GET') return send(headers[':path'] === LISTED ? list : one);
       stream.resume();
       stream.on('end', () => send(one));
     });
-    server.listen(0, '127.0.0.1', () => {
-      const client = pki.issueClient({ commonName: 'bench' });
-      const { port } = server.address() as { port: number };
-      announce({ port, ca: pki.ca, key: client.key, cert: client.certificate });
-    });
+    server.listen(0, '127.0.0.1', () => announce({ port: (server.address() as { port: number }).port, token: 'none' }));
     await once(process, 'SIGTERM');
   });
   process.exit(0);
 }
 
-/** Child: what our own HTTP/2 can do with the same bytes and no work. */
-async function serveOwn(): Promise<void> {
+/** Child: our HTTP/2 and our store with the same bytes, and nothing between them. */
+async function serveFloor(): Promise<void> {
   await inDirectory(async directory => {
     const pki = await ensurePki(directory, { sans: ['127.0.0.1'] });
-    const one = Buffer.from(JSON.stringify(configMap('c0')));
-    const list = Buffer.concat(Array.from({ length: LIST_ITEMS }, () => one));
+    const store = await LmdbStore.open(join(directory, 'store'));
+    let count = 0;
     const { port } = await listenTls(
       { host: '127.0.0.1', port: 0 },
       { key: pki.server.key, cert: pki.server.certificate, ca: pki.ca },
       {
         request: async exchange => {
-          await exchange.body();
-          const isList = exchange.method === 'GET' && exchange.url === PATH;
-          exchange.reply(200, { 'content-type': 'application/json' }, isList ? list : one);
+          const body = exchange.body();
+          const value = body instanceof Promise ? await body : body;
+          const isPost = exchange.method === 'POST';
+          if (isPost) await store.commit({ type: 'put', key: `/bench/${count++}`, value: Buffer.from(value) });
+          const reply = isPost ? value : exchange.url === LISTED ? list : one;
+          exchange.reply(200, { 'content-type': 'application/json' }, reply);
         },
         upgrade: ({ socket }) => socket.destroy(),
       },
     );
-    const client = pki.issueClient({ commonName: 'bench' });
-    announce({ port, ca: pki.ca, key: client.key, cert: client.certificate });
+    announce({ port, token: 'none' });
     await once(process, 'SIGTERM');
   });
   process.exit(0);
@@ -168,20 +172,25 @@ function announce(ready: Ready): void {
   process.stdout.write(`${JSON.stringify(ready)}\n`);
 }
 
-function configMap(name: string) {
-  return { kind: 'ConfigMap', apiVersion: 'v1', metadata: { name }, data: { text } };
+function configMap(metadata: object) {
+  return { kind: 'ConfigMap', apiVersion: 'v1', metadata, data: { text } };
 }
 
-interface Server extends Ready {
-  readonly pid: number;
-}
+/** What floors answer: as large as the real replies. */
+const one = Buffer.from(
+  JSON.stringify(configMap({ name: 'c0', namespace: 'listed', uid: 'u'.repeat(36), managedFields: 'x'.repeat(150) })),
+);
+const list = Buffer.concat(Array.from({ length: LIST_ITEMS }, () => one));
 
-async function withServer<T>(mode: 'serve' | 'floor' | 'own', use: (server: Server) => Promise<T>): Promise<T> {
+type Mode = 'serve' | 'floor' | 'bare';
+
+async function withServer<T>(mode: Mode, use: (server: LoadTarget) => Promise<T>, checkout?: string): Promise<T> {
   const flags =
     mode === (process.env['BENCH_FLAGS_OF'] ?? 'serve') && process.env['BENCH_NODE_FLAGS']
       ? process.env['BENCH_NODE_FLAGS'].split(' ')
       : [];
-  const child: ChildProcess = spawn(process.execPath, [...flags, import.meta.filename, mode], {
+  const program = checkout ? join(checkout, 'bench/api.ts') : import.meta.filename;
+  const child: ChildProcess = spawn(process.execPath, [...flags, program, mode], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   try {
@@ -194,165 +203,110 @@ async function withServer<T>(mode: 'serve' | 'floor' | 'own', use: (server: Serv
   }
 }
 
-/** Runs `clients` loops of one request at a time, each on its own connection. */
-async function load(
-  server: Server,
-  options: { clients: number; seconds: number; requests: () => readonly PreparedRequest[]; expect: string },
-): Promise<{ rate: number; latencyMs: number; cpuUs: number }> {
-  const clients = await Promise.all(Array.from({ length: options.clients }, () => open(server)));
-  const latencies: number[] = [];
-  const cpuMs = cpuMsOf(server.pid);
-  const start = performance.now();
-  const end = start + options.seconds * 1000;
-  await Promise.all(
-    clients.map(async client => {
-      for (let begun = performance.now(); begun < end; ) {
-        for (const request of options.requests()) {
-          const reply = await client.send(request);
-          if (!reply.startsWith(options.expect)) throw new Error(`unexpected reply: ${reply}`);
-        }
-        const now = performance.now();
-        latencies.push(now - begun);
-        begun = now;
-      }
-    }),
-  );
-  const seconds = (performance.now() - start) / 1000;
-  const count = latencies.length;
-  for (const client of clients) client.close();
-  return { rate: count / seconds, latencyMs: median(latencies), cpuUs: ((cpuMsOf(server.pid) - cpuMs) * 1000) / count };
-}
+const service = {
+  kind: 'Service',
+  apiVersion: 'v1',
+  metadata: { generateName: 'bench-' },
+  spec: { ports: [{ name: 'http', port: 80, targetPort: 8080 }] },
+};
 
-function open({ port, ca, key, cert }: Server): Promise<H2Client> {
-  return H2Client.open(port, { ca, key, cert });
-}
-
-const post = (path: string, object: object) =>
-  prepare('POST', path, {
-    headers: { 'content-type': 'application/json', 'user-agent': 'bench' },
-    body: Buffer.from(JSON.stringify(object)),
-  });
-
-function service(name: string) {
-  return {
-    kind: 'Service',
-    apiVersion: 'v1',
-    metadata: { name },
-    spec: { ports: [{ name: 'http', port: 80, targetPort: 8080 }] },
-  };
-}
-
-function slice(name: string) {
-  return {
-    kind: 'EndpointSlice',
-    apiVersion: 'discovery.k8s.io/v1',
-    metadata: { name: `${name}-1`, labels: { 'kubernetes.io/service-name': name } },
-    addressType: 'IPv4',
-    ports: [{ name: 'http', port: 8080 }],
-    endpoints: [{ addresses: ['10.244.1.7'], conditions: { ready: true }, nodeName: 'node-1' }],
-  };
-}
+const slice = {
+  kind: 'EndpointSlice',
+  apiVersion: 'discovery.k8s.io/v1',
+  metadata: { generateName: 'bench-', labels: { 'kubernetes.io/service-name': 'bench' } },
+  addressType: 'IPv4',
+  ports: [{ name: 'http', port: 8080 }],
+  endpoints: [{ addresses: ['10.244.1.7'], conditions: { ready: true }, nodeName: 'node-1' }],
+};
 
 interface Measurement {
   readonly name: string;
   readonly what: string;
-  readonly clients: number;
   readonly budget: number;
-  /** Objects that must be there. */
-  readonly objects: number;
-  /** What one client does one after the other; together they count as one. */
-  readonly requests: () => readonly PreparedRequest[];
-  /** How each reply's body begins. */
-  readonly expect: string;
+  /** In one round; enough for some seconds. */
+  readonly count: number;
+  /** Together they count as one. */
+  readonly requests: readonly LoadRequest[];
 }
 
-let unique = 0;
-const getOne = [prepare('GET', `${PATH}/c0`)];
-const listAll = [prepare('GET', PATH)];
 const measurements: readonly Measurement[] = [
   {
     name: 'creates',
     what: 'durable creates, 1 KB ConfigMap, 32 clients',
-    clients: 32,
     budget: 10_000,
-    objects: 0,
-    requests: () => [post(PATH, configMap(`n${unique++}`))],
-    expect: '{"kind":"ConfigMap",',
+    count: 10_000,
+    requests: [{ path: MAPS, body: configMap({ generateName: 'bench-' }), clients: 32 }],
   },
   {
     name: 'gets',
     what: 'GET one object, 32 clients',
-    clients: 32,
     budget: 15_000,
-    objects: 1,
-    requests: () => getOne,
-    expect: '{"kind":"ConfigMap",',
+    count: 30_000,
+    requests: [{ path: `${LISTED}/c0`, clients: 32 }],
   },
   {
     name: 'lists',
     what: `LIST ${LIST_ITEMS} x 1 KB, 4 clients`,
-    clients: 4,
     budget: 1000,
-    objects: LIST_ITEMS,
-    requests: () => listAll,
-    expect: '{"kind":"ConfigMap',
+    count: 2000,
+    requests: [{ path: LISTED, clients: 4 }],
   },
   {
     name: 'services',
-    what: 'Service (address allocated) and its slice, 16 clients',
-    clients: 16,
+    what: 'Service (address allocated) and a slice, 16 clients',
     budget: 3000,
-    objects: 0,
-    requests: () => {
-      const name = `s${unique++}`;
-      return [post(SERVICES, service(name)), post(SLICES, slice(name))];
-    },
-    expect: '{"kind":"',
+    count: 4000,
+    requests: [
+      { path: SERVICES, body: service, clients: 8 },
+      { path: SLICES, body: slice, clients: 8 },
+    ],
   },
 ];
 
-function measure(measurement: Measurement): Promise<void> {
-  return withServer('serve', server =>
+interface Run {
+  readonly name: string;
+  readonly of: LoadTarget;
+  readonly rounds: LoadResult[];
+}
+
+async function measure(measurement: Measurement): Promise<void> {
+  const { what, requests, budget } = measurement;
+  const count = Math.ceil(measurement.count * Number(process.env['BENCH_SCALE'] ?? 1));
+  const beside = process.env['BENCH_BESIDE'];
+  const takeTurns = (runs: readonly Run[]) =>
+    inDirectory(async directory => {
+      // The first round warms the code up.
+      for (const { of } of runs) await load(of, { directory, count, requests });
+      for (let round = 0; round < ROUNDS; round++)
+        for (const { of, rounds } of runs) rounds.push(await load(of, { directory, count, requests }));
+      console.log(`${what}; budget ${budget}/s`);
+      for (const { name, rounds } of runs) {
+        const of = (field: keyof LoadResult) => median(rounds.map(result => result[field]));
+        console.log(
+          `  ${name.padEnd(28)} ${of('rate').toFixed(0).padStart(6)}/s, mean ${of('meanMs').toFixed(1)} ms, ${of('cpuUs').toFixed(0)} µs of processor (generator ${of('generatorUs').toFixed(0)})`,
+        );
+      }
+    });
+  await withServer('serve', server =>
     withServer('floor', floor =>
-      withServer('own', async own => {
-        const client = await open(server);
-        for (let i = 0; i < measurement.objects; i++) await client.send(post(PATH, configMap(`c${i}`)));
-        client.close();
-        const floors = { ...measurement, expect: '{"kind"' };
-        const runs = [
-          { of: server, what: measurement },
-          { of: floor, what: floors },
-          { of: own, what: floors },
-        ].map(run => ({ ...run, rounds: [] as Awaited<ReturnType<typeof load>>[] }));
-        for (const { of, what } of runs) await load(of, { ...what, seconds: 1 });
-        for (let round = 0; round < ROUNDS; round++)
-          for (const { of, what, rounds } of runs) rounds.push(await load(of, { ...what, seconds: SECONDS }));
-        const [ours, bare, alone] = runs.map(({ rounds }) => ({
-          rate: median(rounds.map(({ rate }) => rate)),
-          latencyMs: median(rounds.map(({ latencyMs }) => latencyMs)),
-          cpuUs: median(rounds.map(({ cpuUs }) => cpuUs)),
-        }));
-        printRow(measurement.what, {
-          ...ours!,
-          floor: bare!.rate,
-          floorName: 'bare node:http2',
-          floorCpuUs: bare!.cpuUs,
-          budget: measurement.budget,
-        });
-        console.log(`  our HTTP/2 without work: ${Math.round(alone!.rate)}/s, ${alone!.cpuUs.toFixed(0)} µs CPU`);
+      withServer('bare', async bare => {
+        const runs: Run[] = [
+          { name: 'ours', of: server, rounds: [] },
+          { name: 'our HTTP/2 and store alone', of: floor, rounds: [] },
+          { name: 'node:http2 alone', of: bare, rounds: [] },
+        ];
+        if (!beside) return takeTurns(runs);
+        return withServer('serve', other => takeTurns([...runs, { name: beside, of: other, rounds: [] }]), beside);
       }),
     ),
   );
 }
 
-/** CPU time of a process so far. What a request costs says more on a busy machine than how many fit into a second. */
-function cpuMsOf(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
-  return (Number(fields[11]) + Number(fields[12])) * 10;
-}
-
 const mode = process.argv[2];
 if (mode === 'serve') await serve();
 else if (mode === 'floor') await serveFloor();
-else if (mode === 'own') await serveOwn();
-else for (const measurement of measurements) if (!mode || mode === measurement.name) await measure(measurement);
+else if (mode === 'bare') await serveBare();
+else {
+  installH2load();
+  for (const measurement of measurements) if (!mode || mode === measurement.name) await measure(measurement);
+}

@@ -67,7 +67,7 @@ const work = async () => {
     process.stdout.write(i + ' ' + revision + '\\n');
   }
 };
-for (let i = 0; i < 16; i++) void work();
+for (let i = 0; i < 64; i++) void work();
 `;
 
 test('lmdb: what was acknowledged survives kill -9', async () => {
@@ -89,5 +89,56 @@ test('lmdb: what was acknowledged survives kill -9', async () => {
     assert.equal(Buffer.from(entry!.value).toString(), `value ${key.slice(3)}`);
   }
   assert.equal((await store.list('/k/')).entries.length, store.revision());
+  await store.close();
+});
+
+test('lmdb: killed again and again, at any point between journals and database, it loses nothing', async () => {
+  const directory = newDirectory();
+  let count = 0;
+  // A journal takes 4096 records: some are in the database, some on their way, some in each journal.
+  for (const more of [200, 4200, 4000, 300]) {
+    const acknowledged: number[] = [];
+    const source = writer.replace('let next = 0', `let next = ${count}`);
+    const child = spawn(process.execPath, ['--input-type=module', '-e', source, directory], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    for await (const line of createInterface({ input: child.stdout! })) {
+      const [index, revision] = line.split(' ');
+      if (revision) acknowledged.push(Number(index));
+      if (acknowledged.length === more) child.kill('SIGKILL');
+    }
+    const store = await LmdbStore.open(directory);
+    const { entries } = await store.list('/k/');
+    assert.equal(entries.length, store.revision());
+    const keys = new Set(entries.map(({ key }) => key));
+    for (const index of acknowledged) assert.ok(keys.has(`/k/${index}`), `/k/${index} is lost`);
+    count = entries.length;
+    for (let i = 0; i < count; i++) assert.ok(keys.has(`/k/${i}`), `/k/${i} is missing`);
+    await store.close();
+  }
+});
+
+test('lmdb: compaction right after writes keeps what is current, also when it is killed then', async () => {
+  const directory = newDirectory();
+  const source = `
+import { LmdbStore } from ${JSON.stringify(join(import.meta.dirname, 'lmdb.ts'))};
+const store = await LmdbStore.open(process.argv[1]);
+await store.commit({ type: 'put', key: '/gone', value: Buffer.from('x') });
+for (let i = 0; i < 50; i++) await store.commit({ type: 'put', key: '/k/' + (i % 5), value: Buffer.from('value ' + i) });
+await store.commit({ type: 'delete', key: '/gone' });
+await store.compact(store.revision());
+await store.commit({ type: 'put', key: '/later', value: Buffer.from('later') });
+process.kill(process.pid, 'SIGKILL');
+`;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', source, directory], { stdio: 'inherit' });
+  await new Promise(ended => child.once('exit', ended));
+  const store = await LmdbStore.open(directory);
+  assert.equal(store.revision(), 53);
+  const { entries } = await store.list('/');
+  assert.deepEqual(
+    entries.map(({ key, value }) => `${key} ${Buffer.from(value)}`),
+    [...Array.from({ length: 5 }, (_, i) => `/k/${i} value ${45 + i}`), '/later later'],
+  );
+  assert.equal(await store.commit({ type: 'put', key: '/gone', value: Buffer.from('new'), expect: 'absent' }), 54);
   await store.close();
 });

@@ -1,25 +1,38 @@
 /**
- * The store on disk: one LMDB database of records keyed by revision. Appending keeps LMDB's pages dense, where an index on
- * disk ordered by key would cost a page for each commit. A batch is one LMDB transaction, flushed before it is acknowledged.
- * It refuses to run beside another process on the same directory: the in-memory index would not see its writes.
+ * The store on disk: an LMDB database of records keyed by revision, and before it two journals that take turns. A batch is
+ * acknowledged once a journal has it; many batches later its records go into the database in one transaction, and the journal
+ * is used again. Appending keeps LMDB's pages dense, where an index on disk ordered by key would cost a page for each commit.
+ *
+ * Invariant: a record is in the database or in a journal, and those not in the database are the newest. It refuses to run
+ * beside another process on the same directory: the in-memory index would not see its writes.
  */
 
 import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { type Database, open, type RootDatabase } from 'lmdb';
 import { assert } from '../base/assert.ts';
+import { Journal, type Written } from './journal.ts';
 import { type Log, type LogRecord, LogStore } from './log-store.ts';
+import { decodeRecord, encodeRecord, REVISION_BYTES, recordBytesMax } from './record-bytes.ts';
 import type { Revision } from './store.ts';
 
-/** Layout of a record: 1 byte kind, 6 createRevision, 6 previous, 2 length of the key, key, value. */
-const HEADER_BYTES = 15;
-const PUT = 1;
-const DELETE = 2;
-const REVISION_BYTES = 6;
+/** A journal with that much goes into the database: some thousand records share a transaction, and memory stays bounded. */
+const JOURNAL_BYTES_MAX = 4 * 1024 * 1024;
+const JOURNAL_RECORDS_MAX = 4096;
 
 class LmdbLog implements Log {
   readonly #root: RootDatabase<Buffer, Buffer>;
   readonly #records: Database<Buffer, Buffer>;
   readonly #meta: Database<Buffer, string>;
+  /** The one that is written to. */
+  #journal: Journal;
+  #other: Journal;
+  /** What is not in the database, by revision from `#firstWritten` on. */
+  #written: Written[] = [];
+  #firstWritten: Revision = 0;
+  #moving: Promise<void> | undefined;
+  /** What the journals held when they were opened, the older one first. */
+  #found: readonly LogRecord[][];
 
   constructor(directory: string) {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
@@ -33,34 +46,88 @@ class LmdbLog implements Log {
     });
     this.#records = this.#root.openDB<Buffer, Buffer>('records', { encoding: 'binary', keyEncoding: 'binary' });
     this.#meta = this.#root.openDB<Buffer, string>('meta', { encoding: 'binary' });
+    const [older, newer] = ['journal-a', 'journal-b']
+      .map(name => Journal.open(join(directory, name)))
+      .sort((a, b) => a.journal.last - b.journal.last);
+    this.#journal = newer!.journal;
+    this.#other = older!.journal;
+    this.#found = [older!.records, newer!.records];
   }
 
   load(visit: (record: LogRecord) => void): { compacted: Revision } {
-    for (const { key, value } of this.#records.getRange({})) visit(decode(key.readUIntBE(0, REVISION_BYTES), value));
-    const compacted = this.#meta.get('compacted');
-    return { compacted: compacted ? compacted.readUIntBE(0, REVISION_BYTES) : 0 };
+    let last: Revision = 0;
+    for (const { key, value } of this.#records.getRange({})) {
+      last = key.readUIntBE(0, REVISION_BYTES);
+      visit(decodeRecord(last, value));
+    }
+    const bytes = this.#meta.get('compacted');
+    const compacted = bytes ? bytes.readUIntBE(0, REVISION_BYTES) : 0;
+    last = Math.max(last, compacted);
+    this.#firstWritten = last + 1;
+    const [older, newer] = this.#found as [LogRecord[], LogRecord[]];
+    this.#found = [];
+    // What failed at the end of the older one was written again, as something else, at the start of the newer one.
+    const end = newer[0]?.revision ?? Number.POSITIVE_INFINITY;
+    for (const record of [...older.filter(({ revision }) => revision < end), ...newer]) {
+      if (record.revision <= last) continue;
+      assert(record.revision === ++last, `record ${last} is missing from the log`);
+      this.#written.push(asWritten(record));
+      visit(record);
+    }
+    return { compacted };
   }
 
-  // Writes of one turn of the event loop share one transaction, and the promise of it.
   async append(records: readonly LogRecord[]): Promise<void> {
-    const transactions = new Set<Promise<boolean>>();
-    for (const record of records) transactions.add(this.#records.put(revisionKey(record.revision), encode(record)));
-    await Promise.all(transactions);
+    const { bytes, count } = this.#journal;
+    if (bytes >= JOURNAL_BYTES_MAX || count >= JOURNAL_RECORDS_MAX) await this.#change();
+    const written = await this.#journal.append(records);
+    for (const one of written) this.#written.push(one);
   }
 
   read(revision: Revision): LogRecord | undefined {
+    if (revision >= this.#firstWritten) return this.#written[revision - this.#firstWritten]?.record;
     const bytes = this.#records.get(revisionKey(revision));
-    return bytes && decode(revision, bytes);
+    return bytes && decodeRecord(revision, bytes);
   }
 
   async remove(revisions: readonly Revision[], compacted: Revision): Promise<void> {
+    // A journal's records up to there count no more once `compacted` says so.
+    while (compacted >= this.#firstWritten && this.#written.length > 0) await this.#move();
     const writes: Promise<unknown>[] = [this.#meta.put('compacted', revisionKey(compacted))];
     for (const revision of revisions) writes.push(this.#records.remove(revisionKey(revision)));
     await Promise.all(writes);
   }
 
   async close(): Promise<void> {
+    await this.#moving?.catch(() => {});
     await this.#root.close();
+    this.#journal.close();
+    this.#other.close();
+  }
+
+  /** Goes on in the other journal, and moves everything so far into the database meanwhile. */
+  async #change(): Promise<void> {
+    // The disk must not fall behind without bound: with two full journals a commit waits, or fails as moving does.
+    while (this.#other.last >= this.#firstWritten) await this.#move();
+    [this.#journal, this.#other] = [this.#other, this.#journal];
+    this.#journal.restart();
+    this.#move().catch(() => {});
+  }
+  #move(): Promise<void> {
+    this.#moving ??= this.#moveAll().finally(() => {
+      this.#moving = undefined;
+    });
+    return this.#moving;
+  }
+  // Writes of one turn of the event loop share one transaction, and the promise of it.
+  async #moveAll(): Promise<void> {
+    const { length } = this.#written;
+    const transactions = new Set<Promise<boolean>>();
+    for (const { record, bytes } of this.#written)
+      transactions.add(this.#records.put(revisionKey(record.revision), bytes));
+    await Promise.all(transactions);
+    this.#written = this.#written.slice(length);
+    this.#firstWritten += length;
   }
 }
 
@@ -70,28 +137,9 @@ function revisionKey(revision: Revision): Buffer {
   return key;
 }
 
-function encode(record: LogRecord): Buffer {
-  const keyBytes = Buffer.byteLength(record.key);
-  const bytes = Buffer.allocUnsafe(HEADER_BYTES + keyBytes + (record.value?.length ?? 0));
-  bytes[0] = record.value ? PUT : DELETE;
-  bytes.writeUIntBE(record.createRevision, 1, REVISION_BYTES);
-  bytes.writeUIntBE(record.previous, 7, REVISION_BYTES);
-  bytes.writeUInt16BE(keyBytes, 13);
-  bytes.write(record.key, HEADER_BYTES);
-  if (record.value) bytes.set(record.value, HEADER_BYTES + keyBytes);
-  return bytes;
-}
-
-function decode(revision: Revision, bytes: Buffer): LogRecord {
-  const valueStart = HEADER_BYTES + bytes.readUInt16BE(13);
-  assert(bytes[0] === PUT || bytes[0] === DELETE, `record ${revision} is damaged`);
-  return {
-    revision,
-    key: bytes.toString('utf8', HEADER_BYTES, valueStart),
-    createRevision: bytes.readUIntBE(1, REVISION_BYTES),
-    previous: bytes.readUIntBE(7, REVISION_BYTES),
-    value: bytes[0] === PUT ? bytes.subarray(valueStart) : undefined,
-  };
+function asWritten(record: LogRecord): Written {
+  const bytes = Buffer.allocUnsafeSlow(recordBytesMax(record));
+  return { record, bytes: bytes.subarray(0, encodeRecord(record, bytes, 0)) };
 }
 
 export class LmdbStore extends LogStore {
