@@ -91,13 +91,24 @@ const INGRESS_ROLE = {
   ],
 } as KubeObject;
 
-/** The role of a group's own name. */
-function binding(group: string): KubeObject {
+/** A role of its own, so that clusters that were made without it get it too. */
+const GATEWAY_ROLE = {
+  apiVersion: `${RBAC}/v1`,
+  kind: 'ClusterRole',
+  metadata: { name: 'system:coxswain:gateway' },
+  rules: [
+    { apiGroups: ['gateway.networking.k8s.io'], resources: ['*'], verbs: ['get', 'list', 'watch'] },
+    { apiGroups: [''], resources: ['namespaces'], verbs: ['get', 'list', 'watch'] },
+  ],
+} as KubeObject;
+
+/** The role of a group's own name, unless another is given. */
+function binding(group: string, role = group): KubeObject {
   return {
     apiVersion: `${RBAC}/v1`,
     kind: 'ClusterRoleBinding',
-    metadata: { name: group },
-    roleRef: { apiGroup: RBAC, kind: 'ClusterRole', name: group },
+    metadata: { name: role },
+    roleRef: { apiGroup: RBAC, kind: 'ClusterRole', name: role },
     subjects: [{ apiGroup: RBAC, kind: 'Group', name: group }],
   } as KubeObject;
 }
@@ -133,6 +144,8 @@ export async function ensureAddons(
     ensure(CLUSTER_ROLE_BINDINGS, binding(NODE_NETWORK_GROUP)),
     ensure(CLUSTER_ROLES, INGRESS_ROLE),
     ensure(CLUSTER_ROLE_BINDINGS, binding(INGRESS_GROUP)),
+    ensure(CLUSTER_ROLES, GATEWAY_ROLE),
+    ensure(CLUSTER_ROLE_BINDINGS, binding(INGRESS_GROUP, GATEWAY_ROLE.metadata.name)),
     ensure(INGRESS_CLASSES, INGRESS_CLASS),
     ensure(SERVICES, dnsService(options.clusterDns)),
     ensure(CONFIG_MAPS, corefile(options.clusterDomain)),

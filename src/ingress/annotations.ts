@@ -302,7 +302,7 @@ function externalAuth(from: Annotations): ExternalAuth | undefined {
 
 const CORS_HEADERS =
   'DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization';
-const origin = matching(
+export const origin = matching(
   /^(\*|https?:\/\/(\*\.)?[A-Za-z0-9.-]+(:\d{1,5})?)$/,
   'must be "*" or an origin such as https://example.com or https://*.example.com',
 );

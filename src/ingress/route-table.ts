@@ -19,6 +19,8 @@ export interface ServiceRef {
   readonly name: string;
   /** Absent: the Service's only, or first, port. */
   readonly port?: string | number;
+  /** Default TCP. */
+  readonly protocol?: 'TCP' | 'UDP';
 }
 
 export interface Route {

@@ -40,14 +40,14 @@ export class ServiceEndpoints {
     void Promise.all([this.#services.synced, this.#slices.synced]).then(() => handler(''));
   }
 
-  of({ namespace, name, port }: ServiceRef): Endpoints {
+  of({ namespace, name, port, protocol: wantedProtocol = 'TCP' }: ServiceRef): Endpoints {
     const service = this.#services.get(`${namespace}/${name}`);
     if (!service) return { addresses: [], problem: `Service ${name} does not exist` };
     if (service.spec?.type === 'ExternalName')
       return { addresses: [], problem: `Service ${name} is of type ExternalName, which is not supported` };
-    const ports = (service.spec?.ports ?? []).filter(({ protocol = 'TCP' }) => protocol === 'TCP');
+    const ports = (service.spec?.ports ?? []).filter(({ protocol = 'TCP' }) => protocol === wantedProtocol);
     const wanted = port === undefined ? ports[0] : ports.find(each => each.name === port || each.port === port);
-    if (!wanted) return { addresses: [], problem: `Service ${name} has no TCP port ${port ?? ''}` };
+    if (!wanted) return { addresses: [], problem: `Service ${name} has no ${wantedProtocol} port ${port ?? ''}` };
     const ready = new Set<string>();
     const ending = new Set<string>();
     for (const slice of this.#slices.byIndex(BY_SERVICE, `${namespace}/${name}`)) {

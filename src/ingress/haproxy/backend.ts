@@ -6,6 +6,7 @@
 
 import type { Route } from '../route-table.ts';
 import type { Affinity, Balance, Cors, Limits, SecretRef, Settings, Text, Variable } from '../settings.ts';
+import { stableName } from '../stable-name.ts';
 import { type Line, literal } from './configuration.ts';
 
 /** Secrets and ConfigMaps that settings refer to; undefined while there is none such. */
@@ -189,7 +190,7 @@ function format(text: Text): string {
   return text.map(part => (typeof part === 'string' ? literal(part) : EXPRESSIONS[part.variable])).join('');
 }
 
-function corsPreflight({ origins, methods, headers, maxAgeSeconds, credentials, exposeHeaders }: Cors): Line[] {
+export function corsPreflight({ origins, methods, headers, maxAgeSeconds, credentials, exposeHeaders }: Cors): Line[] {
   const isOpen = origins.includes('*');
   const header = (name: string, value: string): Line => ['hdr', name, value];
   return [
@@ -209,7 +210,7 @@ function corsPreflight({ origins, methods, headers, maxAgeSeconds, credentials, 
   ];
 }
 
-function corsHeaders({ origins, credentials, exposeHeaders }: Cors): Line[] {
+export function corsHeaders({ origins, credentials, exposeHeaders }: Cors): Line[] {
   const allowed = when('var(txn.cors) -m bool');
   const set = (name: string, value: string): Line => ['http-response', 'set-header', name, value, ...allowed];
   return [
@@ -308,15 +309,4 @@ function retryLines({ retry }: Settings): Line[] {
       ? []
       : [[...words('http-request disable-l7-retry'), ...when('method POST LOCK PATCH')]]),
   ];
-}
-
-/** A short name that says nothing and cannot collide by accident (FNV-1a, 64 bits in two halves). */
-function stableName(text: string): string {
-  let [a, b] = [0x811c9dc5, 0x1b873593];
-  for (let at = 0; at < text.length; at++) {
-    const code = text.charCodeAt(at);
-    a = Math.imul(a ^ code, 0x01000193);
-    b = Math.imul(b ^ (code + at), 0x85ebca6b);
-  }
-  return ((a >>> 0).toString(16) + (b >>> 0).toString(16)).padStart(9, '0');
 }

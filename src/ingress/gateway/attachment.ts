@@ -1,0 +1,113 @@
+/**
+ * Which routes are attached to which listeners: by their parent references, by what listeners allow, and by the host names they share.
+ * Says for each parent of a route whether and why not.
+ */
+
+import type { Gateway, ParentReference, Route } from '../../api/gateway/v1.ts';
+import { labelSelectorMatch } from '../../api/machinery/labels.ts';
+import { keyOf } from '../../api/meta.ts';
+import { type GatewayObjects, isParentGateway, type Problem, type RouteKind } from './gateway-objects.ts';
+import { ANY, intersection } from './hostnames.ts';
+import type { JudgedListener } from './listeners.ts';
+
+export interface JudgedGateway {
+  readonly gateway: Gateway;
+  readonly key: string;
+  readonly listeners: readonly JudgedListener[];
+}
+
+export interface Attachment {
+  readonly gateway: JudgedGateway;
+  readonly listener: JudgedListener;
+  /** Names that listener and route share, each with the route's own; `*` for all. */
+  readonly hosts: readonly { readonly host: string; readonly own: string }[];
+}
+
+export interface ParentResult {
+  readonly parentRef: ParentReference;
+  readonly gateway: JudgedGateway;
+  readonly attachments: readonly Attachment[];
+  /** Why there are none. */
+  readonly refusal?: Problem;
+}
+
+/** One result for each parent that is a Gateway of ours. */
+export function attach(
+  kind: RouteKind,
+  route: Route,
+  gateways: ReadonlyMap<string, JudgedGateway>,
+  objects: GatewayObjects,
+): ParentResult[] {
+  const results: ParentResult[] = [];
+  for (const parentRef of route.spec.parentRefs ?? []) {
+    if (!isParentGateway(parentRef)) continue;
+    const gateway = gateways.get(`${parentRef.namespace ?? route.metadata.namespace}/${parentRef.name}`);
+    if (gateway) results.push(attachTo(gateway, parentRef, kind, route, objects));
+  }
+  return results;
+}
+
+function attachTo(
+  gateway: JudgedGateway,
+  parentRef: ParentReference,
+  kind: RouteKind,
+  route: Route,
+  objects: GatewayObjects,
+): ParentResult {
+  const refuse = (reason: string, message: string): ParentResult => ({
+    parentRef,
+    gateway,
+    attachments: [],
+    refusal: { reason, message },
+  });
+  const { sectionName, port } = parentRef;
+  const named = gateway.listeners.filter(
+    ({ listener }) => (!sectionName || listener.name === sectionName) && (!port || listener.port === port),
+  );
+  if (named.length === 0)
+    return refuse(
+      'NoMatchingParent',
+      `Gateway ${gateway.key} has no listener ${sectionName ?? ''}${port ? ` on port ${port}` : ''}`,
+    );
+  const allowing = named.filter(
+    listener => listener.kinds.includes(kind) && allowsNamespace(gateway.gateway, listener, route, objects),
+  );
+  if (allowing.length === 0)
+    return refuse(
+      'NotAllowedByListeners',
+      `no listener of Gateway ${gateway.key} allows a ${kind} of namespace ${route.metadata.namespace}`,
+    );
+  const hostnames = kind === 'TCPRoute' || kind === 'UDPRoute' ? [] : (route.spec.hostnames ?? []);
+  const attachments: Attachment[] = [];
+  for (const listener of allowing) {
+    const hosts = sharedHosts(listener.hostname, hostnames);
+    if (hosts.length > 0) attachments.push({ gateway, listener, hosts });
+  }
+  if (attachments.length === 0)
+    return refuse(
+      'NoMatchingListenerHostname',
+      `no listener of Gateway ${gateway.key} has a hostname of ${keyOf(route)}`,
+    );
+  return { parentRef, gateway, attachments };
+}
+
+function sharedHosts(listener: string, hostnames: readonly string[]): { host: string; own: string }[] {
+  if (hostnames.length === 0) return [{ host: listener, own: ANY }];
+  return hostnames.flatMap(own => {
+    const host = intersection(listener, own);
+    return host === undefined ? [] : [{ host, own }];
+  });
+}
+
+function allowsNamespace(
+  gateway: Gateway,
+  { listener }: JudgedListener,
+  route: Route,
+  objects: GatewayObjects,
+): boolean {
+  const { from = 'Same', selector } = listener.allowedRoutes?.namespaces ?? {};
+  const { namespace = '' } = route.metadata;
+  if (from === 'All') return true;
+  if (from === 'Same') return namespace === gateway.metadata.namespace;
+  return labelSelectorMatch(selector)(objects.namespace(namespace)?.metadata.labels ?? {});
+}

@@ -1,0 +1,133 @@
+/** Statuses from judgements: conditions with their generation and the time they changed, beside what other controllers have written. */
+
+import type {
+  BackendTLSPolicy,
+  Condition,
+  Gateway,
+  GatewayStatus,
+  ListenerStatus,
+  Route,
+  RouteStatus,
+} from '../../api/gateway/v1.ts';
+import { GROUP } from '../../api/gateway/v1.ts';
+import type { KubeObject } from '../../api/meta.ts';
+import type { GatewayResult, PolicyStatus, RouteResult } from './gateway-model.ts';
+import { CONTROLLER_NAME, type Said, said } from './gateway-objects.ts';
+
+/** How far a Gateway has come. */
+export interface Progress {
+  readonly addresses: readonly { readonly type: string; readonly value: string }[];
+  readonly programmed: Said;
+}
+
+/** The time of what says the same as before stays. */
+export function conditionsOf(
+  object: KubeObject,
+  before: readonly Condition[] | undefined,
+  wanted: readonly Said[],
+  now: string,
+): Condition[] {
+  return wanted.map(each => {
+    const known = before?.find(({ type }) => type === each.type);
+    return {
+      ...each,
+      ...(object.metadata.generation === undefined ? {} : { observedGeneration: object.metadata.generation }),
+      lastTransitionTime: known?.status === each.status ? known.lastTransitionTime : now,
+    };
+  });
+}
+
+/** Those of others stay where they are. */
+function beside(
+  before: readonly Condition[] | undefined,
+  ours: readonly Condition[],
+  types: readonly string[],
+): Condition[] {
+  return [
+    ...ours,
+    ...(before ?? []).filter(({ type }) => !types.includes(type) && !ours.some(each => each.type === type)),
+  ];
+}
+
+const GATEWAY_TYPES = ['Accepted', 'Programmed', 'ResolvedRefs'];
+
+export function gatewayStatus(
+  gateway: Gateway,
+  { accepted, resolved, listeners }: GatewayResult,
+  { addresses, programmed }: Progress,
+  now: string,
+): GatewayStatus {
+  const before = gateway.status;
+  const ours = conditionsOf(gateway, before?.conditions, [accepted, programmed, resolved], now);
+  return {
+    addresses,
+    conditions: beside(before?.conditions, ours, GATEWAY_TYPES),
+    listeners: listeners.map(({ listener, kinds, attached, conditions, isServed }): ListenerStatus => {
+      const known = before?.listeners?.find(({ name }) => name === listener.name);
+      const isProgrammed = isServed && programmed.status === 'True';
+      const all = [
+        ...conditions,
+        isProgrammed
+          ? said('Programmed', true, 'Programmed')
+          : said('Programmed', false, isServed ? 'Pending' : 'Invalid', isServed ? programmed.message : ''),
+      ];
+      return {
+        name: listener.name,
+        supportedKinds: kinds.map(kind => ({ group: GROUP, kind })),
+        attachedRoutes: attached.size,
+        conditions: conditionsOf(gateway, known?.conditions, all, now),
+      };
+    }),
+  };
+}
+
+/** `result` undefined: none of its parents is ours any more. */
+export function routeStatus(route: Route, result: RouteResult | undefined, now: string): RouteStatus {
+  const before = route.status?.parents ?? [];
+  const parents = (result?.parents ?? []).map(({ parentRef, conditions }) => {
+    const known = before.find(
+      each =>
+        each.controllerName === CONTROLLER_NAME &&
+        JSON.stringify(refOf(each.parentRef)) === JSON.stringify(refOf(parentRef)),
+    );
+    return {
+      parentRef,
+      controllerName: CONTROLLER_NAME,
+      conditions: conditionsOf(route, known?.conditions, conditions, now),
+    };
+  });
+  return { parents: [...before.filter(({ controllerName }) => controllerName !== CONTROLLER_NAME), ...parents] };
+}
+
+const refOf = ({ group, kind, namespace, name, sectionName, port }: RouteStatus['parents'][number]['parentRef']) => [
+  group ?? GROUP,
+  kind ?? 'Gateway',
+  namespace ?? '',
+  name,
+  sectionName ?? '',
+  port ?? 0,
+];
+
+export function policyStatus(
+  policy: BackendTLSPolicy,
+  result: PolicyStatus | undefined,
+  now: string,
+): NonNullable<BackendTLSPolicy['status']> {
+  const before = policy.status?.ancestors ?? [];
+  const ancestors = (result?.ancestors ?? []).map(({ gateway, conditions }) => {
+    const [namespace, name] = gateway.split('/') as [string, string];
+    const ancestorRef = { group: GROUP, kind: 'Gateway', namespace, name };
+    const known = before.find(
+      each =>
+        each.controllerName === CONTROLLER_NAME &&
+        each.ancestorRef.name === name &&
+        each.ancestorRef.namespace === namespace,
+    );
+    return {
+      ancestorRef,
+      controllerName: CONTROLLER_NAME,
+      conditions: conditionsOf(policy, known?.conditions, conditions, now),
+    };
+  });
+  return { ancestors: [...before.filter(({ controllerName }) => controllerName !== CONTROLLER_NAME), ...ancestors] };
+}

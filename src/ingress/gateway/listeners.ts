@@ -1,0 +1,182 @@
+/**
+ * The listeners of one Gateway, judged: which are served, with which certificates, which kinds of routes they take, and what is
+ * wrong with the others. Invariant: of listeners that cannot be told apart none is served.
+ */
+
+import type { Gateway, Listener, RouteGroupKind } from '../../api/gateway/v1.ts';
+import { GROUP } from '../../api/gateway/v1.ts';
+import { keyOf } from '../../api/meta.ts';
+import { readCertificate, type SecretData } from '../credentials.ts';
+import { type GatewayObjects, type Problem, type RouteKind, type Said, said } from './gateway-objects.ts';
+import { ANY } from './hostnames.ts';
+import type { References } from './references.ts';
+
+export type Protocol = 'HTTP' | 'HTTPS' | 'TLS' | 'TCP' | 'UDP';
+
+export interface JudgedListener {
+  readonly listener: Listener;
+  /** Undefined: not one of ours. */
+  readonly protocol: Protocol | undefined;
+  /** `*` for all names. */
+  readonly hostname: string;
+  readonly terminates: boolean;
+  /** Kinds that it takes. */
+  readonly kinds: readonly RouteKind[];
+  /** Chain and key, each. */
+  readonly certificates: readonly string[];
+  readonly conditions: readonly Said[];
+  readonly isAccepted: boolean;
+  readonly isResolved: boolean;
+  /** Accepted, and there is nothing that it could not do. */
+  readonly isServed: boolean;
+  /** Routes that are attached to it. */
+  readonly attached: Set<string>;
+}
+
+const KINDS: Readonly<Record<Protocol, readonly RouteKind[]>> = {
+  HTTP: ['HTTPRoute', 'GRPCRoute'],
+  HTTPS: ['HTTPRoute', 'GRPCRoute'],
+  TLS: ['TLSRoute'],
+  TCP: ['TCPRoute'],
+  UDP: ['UDPRoute'],
+};
+
+export function judgeListeners(gateway: Gateway, objects: GatewayObjects, references: References): JudgedListener[] {
+  const { listeners } = gateway.spec;
+  return listeners.map(listener => {
+    const protocol = protocolOf(listener);
+    const conflict = conflictOf(listener, listeners);
+    const unsupported = protocol ? undefined : `protocol ${listener.protocol} is not supported`;
+    const options = Object.keys(listener.tls?.options ?? {});
+    const kinds = kindsOf(listener, protocol);
+    const terminates = protocol === 'HTTPS' || (protocol === 'TLS' && listener.tls?.mode !== 'Passthrough');
+    const certificates: string[] = [];
+    let unresolved = kinds.problem;
+    if (terminates) {
+      for (const ref of listener.tls?.certificateRefs ?? []) {
+        const read = certificateOf(gateway, ref, objects, references, listener.hostname);
+        if (typeof read === 'string') certificates.push(read);
+        else unresolved ??= read;
+      }
+      if (certificates.length === 0)
+        unresolved ??= { reason: 'InvalidCertificateRef', message: 'there is no certificate to show' };
+    }
+    const refusal: Problem | undefined = conflict
+      ? conflict
+      : unsupported
+        ? { reason: 'UnsupportedProtocol', message: unsupported }
+        : options.length > 0
+          ? { reason: 'UnsupportedValue', message: `tls.options ${options.join(', ')}: there are no options` }
+          : undefined;
+    const canServe = !refusal && (!terminates || certificates.length > 0) && kinds.supported.length > 0;
+    return {
+      listener,
+      protocol,
+      hostname: listener.hostname || ANY,
+      terminates,
+      kinds: kinds.supported,
+      certificates,
+      isAccepted: !refusal,
+      isResolved: !unresolved,
+      isServed: canServe,
+      attached: new Set<string>(),
+      conditions: [
+        refusal
+          ? said('Accepted', false, refusal.reason, refusal.message)
+          : said('Accepted', true, 'Accepted', 'the listener is valid'),
+        conflict
+          ? said('Conflicted', true, conflict.reason, conflict.message)
+          : said('Conflicted', false, 'NoConflicts'),
+        unresolved
+          ? said('ResolvedRefs', false, unresolved.reason, unresolved.message)
+          : said('ResolvedRefs', true, 'ResolvedRefs'),
+      ],
+    };
+  });
+}
+
+function protocolOf({ protocol }: Listener): Protocol | undefined {
+  const name = protocol.toUpperCase();
+  return Object.hasOwn(KINDS, name) ? (name as Protocol) : undefined;
+}
+
+const transportOf = (listener: Listener): 'UDP' | 'TCP' => (protocolOf(listener) === 'UDP' ? 'UDP' : 'TCP');
+/** HTTPS and TLS are told apart by the server name. */
+const familyOf = (listener: Listener): string => {
+  const protocol = protocolOf(listener);
+  return protocol === 'HTTPS' ? 'TLS' : (protocol ?? listener.protocol);
+};
+
+function conflictOf(listener: Listener, all: readonly Listener[]): Problem | undefined {
+  for (const other of all) {
+    if (other === listener || other.port !== listener.port || transportOf(other) !== transportOf(listener)) continue;
+    if (familyOf(other) !== familyOf(listener))
+      return {
+        reason: 'ProtocolConflict',
+        message: `listener ${other.name} has port ${listener.port} for ${other.protocol}`,
+      };
+    if ((other.hostname || ANY) === (listener.hostname || ANY))
+      return { reason: 'HostnameConflict', message: `listener ${other.name} has the same port and hostname` };
+  }
+  return undefined;
+}
+
+function kindsOf(
+  { allowedRoutes }: Listener,
+  protocol: Protocol | undefined,
+): { readonly supported: readonly RouteKind[]; readonly problem?: Problem } {
+  const possible = protocol ? KINDS[protocol] : [];
+  const asked = allowedRoutes?.kinds ?? [];
+  if (asked.length === 0) return { supported: possible };
+  const isPossible = ({ group = GROUP, kind }: RouteGroupKind) =>
+    group === GROUP && (possible as readonly string[]).includes(kind);
+  const wrong = asked.filter(each => !isPossible(each));
+  const supported = possible.filter(kind => asked.some(each => isPossible(each) && each.kind === kind));
+  return wrong.length === 0
+    ? { supported }
+    : {
+        supported,
+        problem: {
+          reason: 'InvalidRouteKinds',
+          message: `${wrong.map(({ kind }) => kind).join(', ')} cannot be attached to protocol ${protocol ?? 'unknown'}`,
+        },
+      };
+}
+
+function certificateOf(
+  gateway: Gateway,
+  {
+    group = '',
+    kind = 'Secret',
+    name,
+    namespace = gateway.metadata.namespace ?? '',
+  }: { group?: string; kind?: string; name: string; namespace?: string },
+  objects: GatewayObjects,
+  references: References,
+  hostname: string | undefined,
+): string | Problem {
+  if (group !== '' || kind !== 'Secret')
+    return { reason: 'InvalidCertificateRef', message: `certificates come from Secrets, not ${group}/${kind} ${name}` };
+  const from = { kind: 'Gateway', namespace: gateway.metadata.namespace ?? '' };
+  if (!references.permits(from, { group, kind, namespace, name }))
+    return {
+      reason: 'RefNotPermitted',
+      message: `no ReferenceGrant in namespace ${namespace} lets Gateway ${keyOf(gateway)} refer to Secret ${name}`,
+    };
+  const read = readOnce(objects.secret({ namespace, name }), hostname ?? '');
+  return 'problem' in read
+    ? { reason: 'InvalidCertificateRef', message: `Secret ${namespace}/${name} ${read.problem}` }
+    : read.pem;
+}
+
+/** Data of Secrets are frozen: what they hold is read once for each host. */
+const known = new WeakMap<SecretData, Map<string, ReturnType<typeof readCertificate>>>();
+
+function readOnce(data: SecretData | undefined, host: string): ReturnType<typeof readCertificate> {
+  if (!data) return readCertificate(undefined, host);
+  let byHost = known.get(data);
+  if (!byHost) known.set(data, (byHost = new Map()));
+  let read = byHost.get(host);
+  if (!read) byHost.set(host, (read = readCertificate(data, host)));
+  return read;
+}

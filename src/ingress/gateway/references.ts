@@ -1,0 +1,161 @@
+/**
+ * References from one object to another: which grants allow them across namespaces, and the Services and policies behind them. A reference
+ * that is not allowed says nothing about whether its target exists.
+ */
+
+import { createHash } from 'node:crypto';
+import type { BackendObjectReference, BackendTLSPolicy } from '../../api/gateway/v1.ts';
+import { GROUP } from '../../api/gateway/v1.ts';
+import { keyOf } from '../../api/meta.ts';
+import type { ServiceRef } from '../route-table.ts';
+import { compareAge, type GatewayObjects, type Problem, type Said, said } from './gateway-objects.ts';
+
+export interface Referent {
+  readonly group: string;
+  readonly kind: string;
+  readonly namespace: string;
+  readonly name: string;
+}
+
+/** How a backend is spoken to. */
+export interface Upstream {
+  readonly protocol: 'http' | 'h2';
+  readonly tls?: { readonly hostname: string; readonly verify: string; readonly caFile: string };
+}
+
+export interface ResolvedBackend {
+  readonly service: ServiceRef;
+  readonly upstream: Upstream;
+}
+
+export interface PolicyResult {
+  readonly policy: BackendTLSPolicy;
+  readonly conditions: readonly Said[];
+  /** Gateways whose routes come to its targets. */
+  readonly ancestors: Set<string>;
+}
+
+const SYSTEM_CA = '@system-ca';
+
+export class References {
+  readonly #objects: GatewayObjects;
+  readonly #policies = new Map<string, PolicyResult & { readonly tls: NonNullable<Upstream['tls']> | undefined }>();
+  readonly policies: PolicyResult[] = [];
+  /** File → certificates of authorities. */
+  readonly caFiles = new Map<string, string>();
+  /** `namespace/name` of every Service that was asked about. */
+  readonly services = new Set<string>();
+
+  constructor(objects: GatewayObjects) {
+    this.#objects = objects;
+    for (const policy of [...objects.policies].sort(compareAge)) this.#readPolicy(policy);
+  }
+
+  /** Whether an object of that kind and namespace may refer to that one. */
+  permits(from: { readonly kind: string; readonly namespace: string }, to: Referent): boolean {
+    if (from.namespace === to.namespace) return true;
+    return this.#objects.grants.some(
+      ({ metadata, spec }) =>
+        metadata.namespace === to.namespace &&
+        spec.from.some(each => each.group === GROUP && each.kind === from.kind && each.namespace === from.namespace) &&
+        spec.to.some(each => each.group === to.group && each.kind === to.kind && (!each.name || each.name === to.name)),
+    );
+  }
+
+  /** The Service behind a reference of a route to a backend. */
+  backend(
+    from: { readonly kind: string; readonly namespace: string },
+    ref: BackendObjectReference,
+    gateways: Iterable<string>,
+  ): ResolvedBackend | Problem {
+    const { group = '', kind = 'Service', name, port } = ref;
+    if (group !== '' || kind !== 'Service')
+      return { reason: 'InvalidKind', message: `backends are Services, not ${group}/${kind} ${name}` };
+    const namespace = ref.namespace ?? from.namespace;
+    if (!this.permits(from, { group, kind, namespace, name }))
+      return {
+        reason: 'RefNotPermitted',
+        message: `no ReferenceGrant in namespace ${namespace} lets a ${from.kind} of ${from.namespace} refer to Service ${name}`,
+      };
+    this.services.add(`${namespace}/${name}`);
+    const service = this.#objects.service(namespace, name);
+    if (!service) return { reason: 'BackendNotFound', message: `Service ${namespace}/${name} does not exist` };
+    if (service.spec?.type === 'ExternalName')
+      return { reason: 'InvalidKind', message: `Service ${namespace}/${name} is of type ExternalName` };
+    const wanted = from.kind === 'UDPRoute' ? 'UDP' : 'TCP';
+    const found = service.spec?.ports?.find(each => each.port === port && (each.protocol ?? 'TCP') === wanted);
+    if (!found)
+      return { reason: 'BackendNotFound', message: `Service ${namespace}/${name} has no ${wanted} port ${port}` };
+    const isH2 = from.kind === 'GRPCRoute' || found.appProtocol === 'kubernetes.io/h2c';
+    const policy =
+      this.#policies.get(`${namespace}/${name} ${found.name ?? ''}`) ?? this.#policies.get(`${namespace}/${name}`);
+    if (policy) for (const gateway of gateways) policy.ancestors.add(gateway);
+    if (policy && !policy.tls)
+      return { reason: 'InvalidBackendTLSPolicy', message: `BackendTLSPolicy ${keyOf(policy.policy)} is not usable` };
+    return {
+      service: { namespace, name, port: found.port },
+      upstream: { protocol: isH2 ? 'h2' : 'http', ...(policy?.tls ? { tls: policy.tls } : {}) },
+    };
+  }
+
+  #readPolicy(policy: BackendTLSPolicy): void {
+    const { namespace = '' } = policy.metadata;
+    const { validation, targetRefs } = policy.spec;
+    const refs = this.#resolveCertificates(policy);
+    const alternative = validation.subjectAltNames?.[0];
+    const unsupported =
+      (validation.subjectAltNames?.length ?? 0) > 1 || alternative?.type === 'URI'
+        ? { reason: 'Invalid', message: 'one subjectAltName of type Hostname is supported' }
+        : Object.keys(policy.spec.options ?? {}).length > 0
+          ? { reason: 'Invalid', message: 'there are no options' }
+          : undefined;
+    const tls =
+      'caFile' in refs && !unsupported
+        ? { hostname: validation.hostname, verify: alternative?.hostname ?? validation.hostname, caFile: refs.caFile }
+        : undefined;
+    const conflicts: string[] = [];
+    const conditions: Said[] = [];
+    const result = { policy, conditions, ancestors: new Set<string>(), tls };
+    for (const { group, kind, name, sectionName } of targetRefs) {
+      if (group !== '' || kind !== 'Service') continue;
+      const key = `${namespace}/${name}${sectionName ? ` ${sectionName}` : ''}`;
+      const known = this.#policies.get(key);
+      if (known) conflicts.push(`${key} has the older policy ${keyOf(known.policy)}`);
+      else this.#policies.set(key, result);
+    }
+    const foreign = targetRefs.find(({ group, kind }) => group !== '' || kind !== 'Service');
+    const refusal =
+      conflicts.length > 0
+        ? { reason: 'Conflicted', message: conflicts.join('; ') }
+        : foreign
+          ? { reason: 'TargetNotFound', message: `targets are Services, not ${foreign.group}/${foreign.kind}` }
+          : (unsupported ?? ('caFile' in refs ? undefined : { ...refs, reason: 'NoValidCACertificate' }));
+    conditions.push(
+      refusal
+        ? said('Accepted', false, refusal.reason, refusal.message)
+        : said('Accepted', true, 'Accepted', 'the policy is in force'),
+      'caFile' in refs
+        ? said('ResolvedRefs', true, 'ResolvedRefs')
+        : said('ResolvedRefs', false, refs.reason, refs.message),
+    );
+    this.policies.push(result);
+  }
+
+  #resolveCertificates({ metadata, spec }: BackendTLSPolicy): { readonly caFile: string } | Problem {
+    const { caCertificateRefs = [] } = spec.validation;
+    if (caCertificateRefs.length === 0) return { caFile: SYSTEM_CA };
+    let pem = '';
+    for (const { group, kind, name } of caCertificateRefs) {
+      if (group !== '' || kind !== 'ConfigMap')
+        return { reason: 'InvalidKind', message: `certificates come from ConfigMaps, not ${group}/${kind} ${name}` };
+      const text = this.#objects.configMap({ namespace: metadata.namespace ?? '', name })?.['ca.crt'];
+      const blocks = text?.match(/-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----/g);
+      if (!blocks)
+        return { reason: 'InvalidCACertificateRef', message: `ConfigMap ${name} has no certificate in the key ca.crt` };
+      pem += blocks.map(block => `${block.replace(/\s*\n\s*/g, '\n')}\n`).join('');
+    }
+    const caFile = `certificates/ca-${createHash('sha256').update(pem).digest('hex')}.pem`;
+    this.caFiles.set(caFile, pem);
+    return { caFile };
+  }
+}
