@@ -36,6 +36,8 @@ needed='
 /bin/busybox:busybox-static:the first program of that kernel
 /usr/sbin/rpc.nfsd:nfs-kernel-server:a server of nfs volumes in tests
 /sbin/mount.nfs:nfs-common:mounts nfs volumes in tests
+/usr/sbin/tgtd:tgt:a server of iscsi volumes in tests
+/usr/sbin/iscsiadm:open-iscsi:mounts iscsi volumes in tests
 /usr/bin/curl:curl:asks node ports in tests
 /usr/sbin/haproxy:haproxy:the data plane of Ingress
 /usr/sbin/mkfs.ext4:e2fsprogs:file systems of local volumes

@@ -8,7 +8,7 @@ import type { ISCSIPersistentVolumeSource } from '../../src/api/core/v1.gen.ts';
 import { iscsiVolume } from '../../src/kubelet/volumes/iscsi/iscsi-volume.ts';
 import type { VolumeNode } from '../../src/kubelet/volumes/volume-node.ts';
 import { mountTable } from '../../src/sys/mount.ts';
-import { type ContextFacts, volumeContext } from '../kubelet/volumes/context.ts';
+import { type ContextFacts, exampleSource, volumeContext } from '../kubelet/volumes/context.ts';
 import { isInside, runInVirtualMachine } from './virtual-machine.ts';
 
 if (process.getuid?.() !== 0) test('iscsi volumes', { skip: 'needs root' });
@@ -111,7 +111,9 @@ tgt account --op new --user user --password correct-horse; tgt account --op bind
   });
 
   test('CHAP: the passwords of a secret, and of no other', async () => {
-    const guarded = { iqn: GUARDED, chapAuthSession: true, secretRef: { name: 'chap' } };
+    // The example's, with this machine's portal.
+    const guarded = { ...exampleSource<Source>('iscsi.yaml', 'iscsi'), targetPortal: '127.0.0.1', portals: [] };
+    assert.equal(guarded.iqn, GUARDED);
     await assert.rejects(
       mount(guarded, { objects: [secret('x', 'Opaque')] }),
       /of type Opaque, not kubernetes.io\/iscsi-chap/,

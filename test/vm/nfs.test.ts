@@ -9,7 +9,7 @@ import type { NFSVolumeSource } from '../../src/api/core/v1.gen.ts';
 import { nfsVolume } from '../../src/kubelet/volumes/nfs.ts';
 import type { VolumeNode } from '../../src/kubelet/volumes/volume-node.ts';
 import { mountTable } from '../../src/sys/mount.ts';
-import { targetAt, volumeContext } from '../kubelet/volumes/context.ts';
+import { exampleSource, targetAt, volumeContext } from '../kubelet/volumes/context.ts';
 import { isInside, runInVirtualMachine } from './virtual-machine.ts';
 
 if (process.getuid?.() !== 0) test('nfs volumes', { skip: 'needs root' });
@@ -30,7 +30,7 @@ function tests(): void {
   const mount = async (source: Partial<NFSVolumeSource> = {}, mountOptions: string[] = []) => {
     const path = `/run/volume-${count++}`;
     await nfsVolume.mount(
-      { server: '127.0.0.1', path: EXPORT, ...source },
+      { ...exampleSource<NFSVolumeSource>('nfs.yaml', 'nfs'), server: '127.0.0.1', path: EXPORT, ...source },
       targetAt(path),
       volumeContext({ mountOptions }),
     );

@@ -10,7 +10,7 @@ import { cephfsVolume } from '../../../src/kubelet/volumes/cephfs.ts';
 import type { VolumeNode } from '../../../src/kubelet/volumes/volume-node.ts';
 import { unmountBelow } from '../../../src/sys/mount.ts';
 import { CephCluster } from './ceph-cluster.ts';
-import { targetAt, volumeContext } from './context.ts';
+import { exampleSource, targetAt, volumeContext } from './context.ts';
 import { ADDRESS, inOwnNamespaces, root } from './own-namespace.ts';
 
 if (!root) test('cephfs volumes', { skip: 'needs root' });
@@ -31,7 +31,7 @@ function tests(): void {
     const { key = cluster.keyOf('admin'), ...rest } = source;
     const path = join(folder, `v${count++}`);
     await cephfsVolume.mount(
-      { monitors: [cluster.monitor], secretRef: { name: 'ceph' }, ...rest },
+      { ...exampleSource<CephFSPersistentVolumeSource>('cephfs.yaml', 'cephfs'), monitors: [cluster.monitor], ...rest },
       targetAt(path),
       volumeContext({ objects: [secret(key)] }),
     );

@@ -1,9 +1,12 @@
 /** What a volume plugin is called with in these tests: a pod, and objects that it may read. */
 
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseAllDocuments } from 'yaml';
 import type { PersistentVolume } from '../../../src/api/core/v1.gen.ts';
 import type { KubeObject } from '../../../src/api/meta.ts';
 import { systemClock } from '../../../src/base/clock.ts';
-import type { VolumeContext, VolumeTarget } from '../../../src/kubelet/volumes/volume.ts';
+import type { SourceName, VolumeContext, VolumeTarget } from '../../../src/kubelet/volumes/volume.ts';
 
 export interface ContextFacts {
   readonly objects?: readonly KubeObject[];
@@ -37,3 +40,14 @@ export function volumeContext(facts: ContextFacts = {}): VolumeContext {
 }
 
 export const targetAt = (path: string): VolumeTarget => ({ path, podUid: 'uid', name: 'v' });
+
+/** The volume of a manifest under `examples/volumes`, in a persistent volume or in a pod, as its test is to mount it. */
+export function exampleSource<S>(file: string, kind: SourceName): S {
+  const text = readFileSync(join(import.meta.dirname, '..', '..', '..', 'examples', 'volumes', file), 'utf8');
+  for (const document of parseAllDocuments(text, { version: '1.1' })) {
+    const { spec } = document.toJS() as { spec?: Record<string, unknown> & { volumes?: Record<string, unknown>[] } };
+    const found = spec?.[kind] ?? spec?.volumes?.find(volume => volume[kind] !== undefined)?.[kind];
+    if (found) return found as S;
+  }
+  throw new Error(`${file} has no volume of kind ${kind}`);
+}

@@ -20,6 +20,7 @@ import type { GitRepoVolumeSource } from '../../../src/api/core/v1.gen.ts';
 import { gitRepoVolume } from '../../../src/kubelet/volumes/git-repo.ts';
 import { runInSandbox } from '../../../src/kubelet/volumes/sandbox.ts';
 import type { VolumeContext } from '../../../src/kubelet/volumes/volume.ts';
+import { exampleSource } from './context.ts';
 import { ADDRESS, inOwnNamespaces, root } from './own-namespace.ts';
 
 if (!root) test('gitRepo volumes', { skip: 'needs root' });
@@ -96,7 +97,10 @@ function tests(): void {
     assert.equal(readFileSync(join(await mount({ repository: url('site') }), 'site/index.html'), 'utf8'), 'hello\n');
     const nested = await mount({ repository: url('site'), directory: 'a/b' });
     assert.equal(readFileSync(join(nested, 'a/b/index.html'), 'utf8'), 'hello\n');
-    const flat = await mount({ repository: url('site'), directory: '.' });
+    const flat = await mount({
+      ...exampleSource<GitRepoVolumeSource>('git-repo.yaml', 'gitRepo'),
+      repository: url('site'),
+    });
     assert.deepEqual(readdirSync(flat).sort(), ['.git', 'index.html', 'run.sh']);
     const { uid, mode } = statSync(join(flat, 'index.html'));
     assert.equal(uid, 0);

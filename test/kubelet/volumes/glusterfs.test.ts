@@ -11,7 +11,7 @@ import type { GlusterfsPersistentVolumeSource } from '../../../src/api/core/v1.g
 import { glusterfsVolume } from '../../../src/kubelet/volumes/glusterfs.ts';
 import type { VolumeNode } from '../../../src/kubelet/volumes/volume-node.ts';
 import { mountTable, unmountBelow } from '../../../src/sys/mount.ts';
-import { targetAt, volumeContext } from './context.ts';
+import { exampleSource, targetAt, volumeContext } from './context.ts';
 import { ADDRESS, inOwnNamespaces, root } from './own-namespace.ts';
 
 if (!root) test('glusterfs volumes', { skip: 'needs root' });
@@ -34,7 +34,7 @@ function tests(): void {
   const mount = async (source: Partial<GlusterfsPersistentVolumeSource>, ips = [ADDRESS]) => {
     const path = join(folder, `v${count++}`);
     await glusterfsVolume.mount(
-      { endpoints: 'gluster', path: 'vol', ...source },
+      { ...exampleSource<GlusterfsPersistentVolumeSource>('glusterfs.yaml', 'glusterfs'), ...source },
       targetAt(path),
       volumeContext({ objects: [endpoints(...ips)] }),
     );
