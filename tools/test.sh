@@ -15,6 +15,7 @@ bash tools/install-packages.sh
 needed='
 /usr/sbin/runc:runc:runs containers
 /usr/bin/conmon:conmon:keeps containers
+/usr/bin/containerd:containerd:the other container runtime
 /usr/sbin/nft:nftables:Services in the kernel, and its listing in tests
 /usr/bin/nsenter:util-linux:enters namespaces
 /usr/sbin/ip:iproute2:looks at namespaces in tests

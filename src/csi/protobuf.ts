@@ -166,7 +166,8 @@ export const message = <F extends object>(
 });
 export const repeated = <T>(one: Field<T>): Field<readonly NonNullable<T>[]> => ({
   number: one.number,
-  wire: 2,
+  // Numbers not packed into one: every reader takes both forms.
+  wire: one.wire,
   isRepeated: true,
   empty: () => [],
   isEmpty: value => value.length === 0,

@@ -74,8 +74,20 @@ export interface KubeletOptions {
   readonly random?: Random;
   /** Fetches images; default: this process itself. */
   readonly puller?: ImagePuller;
-  /** Instead of conmon and runc. */
-  readonly runtime?: Runtime;
+  /** Instead of conmon and runc alone. */
+  readonly runtime?: (parts: RuntimeParts) => Promise<Runtime>;
+}
+
+/** What the kubelet gives whoever makes its runtime. */
+export interface RuntimeParts {
+  readonly rootDir: string;
+  readonly runDir: string;
+  readonly images: ImageStore;
+  readonly cgroups: CgroupTree;
+  readonly network: PodNetwork;
+  readonly log: Logger;
+  readonly clock: Clock;
+  readonly signal: AbortSignal;
 }
 
 /** Pods that start at a time: one more than there are processors, and one whose requests are under way. */
@@ -123,9 +135,17 @@ export class Kubelet {
         `${cgroupRoot}/kubepods${group}`,
         group === '/besteffort' ? { cpuShares: 2 } : group === '' ? machine.enforced : {},
       );
-    const runtime =
-      this.#options.runtime ??
-      new ConmonRuntime({ rootDir: join(rootDir, 'runtime'), runDir, images, cgroups, network, log, clock });
+    const makeRuntime = this.#options.runtime ?? (async parts => new ConmonRuntime(parts));
+    const runtime = await makeRuntime({
+      rootDir: join(rootDir, 'runtime'),
+      runDir,
+      images,
+      cgroups,
+      network,
+      log,
+      clock,
+      signal,
+    });
     const starts = new StartGate({ clock, size: availableParallelism() + STARTS_EXTRA });
     const recorder = new ApiEventRecorder({ transport, component: 'kubelet', host: nodeName, log, clock });
     const references = new References({ transport, log, clock });

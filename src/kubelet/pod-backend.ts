@@ -7,7 +7,6 @@ import type { CgroupTree } from '../sys/cgroup.ts';
 import type { PodWorkers } from './pods/pod-workers.ts';
 import { everyContainer } from './pods/resources.ts';
 import { latestOf } from './pods/status.ts';
-import type { ConmonRuntime } from './runtime/conmon-runtime.ts';
 import type { ContainerState, Runtime, SandboxState } from './runtime.ts';
 import type { ContainerTarget, KubeletBackend } from './server/backend.ts';
 import { cadvisorMetrics, resourceMetrics } from './stats/metrics-text.ts';
@@ -42,12 +41,12 @@ export class PodBackend implements KubeletBackend {
     return worker.pod;
   }
 
-  resolveContainer(
+  async resolveContainer(
     namespace: string,
     name: string,
     container: string | undefined,
     purpose: 'exec' | 'attach' | 'logs',
-  ): ContainerTarget {
+  ): Promise<ContainerTarget> {
     const pod = this.#pod(namespace, name);
     const specs = everyContainer(pod);
     const chosen =
@@ -60,7 +59,7 @@ export class PodBackend implements KubeletBackend {
       );
     const spec = specs.find(one => one.name === chosen);
     if (!spec) throw badRequest(`container ${chosen} is not valid for pod ${name}`);
-    const states = this.#states(pod.metadata.uid!).filter(one => one.name === chosen);
+    const states = (await this.#states(pod.metadata.uid!)).filter(one => one.name === chosen);
     const latest = latestOf(states, chosen);
     if (purpose === 'logs' && !latest) {
       const waiting = [
@@ -86,16 +85,14 @@ export class PodBackend implements KubeletBackend {
       },
     };
   }
-  #states(podUid: string): readonly ContainerState[] {
-    return (this.#options.runtime as ConmonRuntime).look(podUid).containers;
+  async #states(podUid: string): Promise<readonly ContainerState[]> {
+    return (await this.#options.runtime.snapshot(podUid)).containers;
   }
 
-  sandboxOf(namespace: string, name: string): SandboxState {
+  async sandboxOf(namespace: string, name: string): Promise<SandboxState> {
     const pod = this.#pod(namespace, name);
-    const sandbox = (this.#options.runtime as ConmonRuntime)
-      .look(pod.metadata.uid)
-      .sandboxes.filter(one => one.ready)
-      .sort((a, b) => b.attempt - a.attempt)[0];
+    const { sandboxes } = await this.#options.runtime.snapshot(pod.metadata.uid);
+    const sandbox = sandboxes.filter(one => one.ready).sort((a, b) => b.attempt - a.attempt)[0];
     if (!sandbox) throw failure(404, 'NotFound', `sandbox of pod "${name}" not found`);
     return sandbox;
   }

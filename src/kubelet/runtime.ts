@@ -22,6 +22,8 @@ export interface SandboxConfig {
   /** Size of the /dev/shm that the pod's containers share; default 64 MiB. */
   readonly shmBytes?: number;
   readonly labels: Readonly<Record<string, string>>;
+  /** Which of the runtime's handlers runs the pod; absent, its default one. */
+  readonly handler?: string;
 }
 
 export interface SandboxState {
@@ -139,8 +141,10 @@ export interface ExecOptions {
   readonly stdin?: Readable;
   readonly stdout?: Writable;
   readonly stderr?: Writable;
-  /** Kills the process when it aborts. */
+  /** Ends the session when it aborts; the process is killed, for certain only when it is brief. */
   readonly signal?: AbortSignal;
+  /** Takes no input, has no terminal, and nobody waits for its output before its end. */
+  readonly isBrief?: true;
   readonly resize?: AsyncIterable<{ readonly width: number; readonly height: number }>;
 }
 
@@ -154,6 +158,11 @@ export interface RuntimeEvent {
 export interface Runtime {
   readonly name: string;
   readonly version: string;
+  /** What `SandboxConfig.handler` may be. */
+  readonly handlers: readonly string[];
+  /** What a container mounts must be there when it is created, not only when it starts. */
+  readonly needsMounts?: boolean;
+  /** Rejects for a handler that there is not. */
   runSandbox(config: SandboxConfig): Promise<SandboxState>;
   /** With `keepsAddress` the pod's next sandbox has the address of this one. */
   stopSandbox(id: string, options?: { readonly keepsAddress?: boolean }): Promise<void>;

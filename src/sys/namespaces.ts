@@ -101,7 +101,8 @@ export function unpinNamespaces(folder: string): void {
   for (const kind of Object.keys(FLAGS)) unmount(`${folder}/${kind}`);
 }
 
-function raiseLoopback(): void {
+/** Of the network namespace that this thread is in. */
+export function raiseLoopback(): void {
   const fd = socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0);
   try {
     const request = Buffer.alloc(40);

@@ -79,7 +79,7 @@ export async function startBenchCluster(options: { readonly tty?: boolean } = {}
     backend: {
       runtime,
       pods: () => [pod],
-      sandboxOf: () => ({
+      sandboxOf: async () => ({
         id: 's1',
         podUid: 'uid-1',
         namespace: 'default',
@@ -90,7 +90,7 @@ export async function startBenchCluster(options: { readonly tty?: boolean } = {}
         ips: [],
         netnsPath: undefined,
       }),
-      resolveContainer(_namespace, name, container) {
+      async resolveContainer(_namespace, name, container) {
         if (name !== 'p') throw notFound({ group: '', resource: 'pods' }, name);
         return {
           pod,

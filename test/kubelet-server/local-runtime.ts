@@ -26,6 +26,7 @@ export function localRuntime(): LocalRuntime {
   return {
     name: 'local',
     version: '0',
+    handlers: [''],
     containers: [],
     running,
     attached: undefined,

@@ -186,11 +186,14 @@ export class ContainerStarts {
     { attempt, begin }: { readonly attempt: number; readonly begin: Beginning },
   ): Promise<void> {
     const { runtime } = this.#context;
-    // While requests for volumes are under way the container is made; only a subPath must be there before.
+    // While requests for volumes are under way the container is made, where the runtime lets it; only a subPath must be there before.
     const image = begin === MOUNTED ? undefined : this.#images.known(spec);
     const hasSubPath = spec.volumeMounts?.some(mount => mount.subPath || mount.subPathExpr) ?? false;
     const isPlaced = this.#mounts.volumes.isLocatable(this.#subject.pod);
-    const early = image && !hasSubPath && isPlaced ? this.#create(sandbox, spec, { image, attempt }) : undefined;
+    const early =
+      image && !hasSubPath && isPlaced && !runtime.needsMounts
+        ? this.#create(sandbox, spec, { image, attempt })
+        : undefined;
     if (!(await begin.mounted)) {
       const made = await early;
       if (made && 'id' in made) await runtime.remove(made.id);

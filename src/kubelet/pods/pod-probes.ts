@@ -85,6 +85,7 @@ export class PodProbes {
           bytes += part.length;
         });
         const { exitCode } = await this.#context.runtime.exec(container.id, {
+          isBrief: true,
           command,
           tty: false,
           stdout: sink,

@@ -23,7 +23,7 @@ import { PodResize } from './pod-resize.ts';
 import { newsOf, PodSubject, readySandbox } from './pod-subject.ts';
 import { admissionRefusal } from './refusals.ts';
 import { hostPorts, podCgroup, podLimits } from './resources.ts';
-import { checkRuntimeClass } from './runtime-class.ts';
+import { handlerOf } from './runtime-class.ts';
 import { latestOf, podStatus } from './status.ts';
 import { terminationMessage } from './termination-message.ts';
 
@@ -331,7 +331,10 @@ export class PodWorker {
       shareProcesses: pod.spec.shareProcessNamespace ?? false,
     };
     try {
-      if (pod.spec.runtimeClassName) await checkRuntimeClass(pod.spec.runtimeClassName, this.#context.transport);
+      const { runtimeClassName } = pod.spec;
+      const handler = runtimeClassName
+        ? await handlerOf(runtimeClassName, { transport: this.#context.transport, handlers: runtime.handlers })
+        : undefined;
       const { podPidsLimit } = this.#context.configuration;
       const limits = podLimits(this.#resize.grantedPod(pod));
       cgroups.create(cgroup, { ...limits, ...(podPidsLimit > 0 ? { pidsMax: podPidsLimit } : {}) });
@@ -345,6 +348,7 @@ export class PodWorker {
         sysctls: Object.fromEntries((pod.spec.securityContext?.sysctls ?? []).map(({ name, value }) => [name, value])),
         cgroupParent: cgroup,
         labels: {},
+        ...(handler === undefined ? {} : { handler }),
       });
     } catch (error) {
       this.#subject.event('Warning', 'FailedCreatePodSandBox', `Failed to create pod sandbox: ${messageOf(error)}`);

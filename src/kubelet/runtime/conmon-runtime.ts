@@ -7,9 +7,9 @@
  */
 
 import { randomBytes } from 'node:crypto';
-import { existsSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
+import { rmSync, symlinkSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { basename, dirname, join } from 'node:path';
+import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { type Clock, systemClock } from '../../base/clock.ts';
 import { COXSWAIN_VERSION } from '../../base/cluster-defaults.ts';
@@ -32,7 +32,7 @@ import type {
 import { makeBundle } from './bundle.ts';
 import { ownCapabilities } from './capabilities.ts';
 import { Containers } from './containers.ts';
-import { RuntimeFolders } from './folders.ts';
+import { RuntimeFolders, removeLogs } from './folders.ts';
 import { Gate } from './gate.ts';
 import { Monitor } from './monitor.ts';
 import { MountPoints } from './mount-points.ts';
@@ -51,6 +51,8 @@ export interface ConmonRuntimeOptions {
   readonly clock?: Clock;
   readonly runc?: string;
   readonly conmon?: string;
+  /** What it is called in RuntimeClasses; `''` where it is the node's default. */
+  readonly handlers?: readonly string[];
 }
 
 const EXIT_CODE_START_ERROR = 128;
@@ -58,6 +60,7 @@ const EXIT_CODE_START_ERROR = 128;
 export class ConmonRuntime implements Runtime {
   readonly name = 'cox';
   readonly version = COXSWAIN_VERSION;
+  readonly handlers: readonly string[];
   readonly #images: ImageStore;
   readonly #cgroups: CgroupTree;
   readonly #clock: Clock;
@@ -75,6 +78,7 @@ export class ConmonRuntime implements Runtime {
 
   constructor(options: ConmonRuntimeOptions) {
     const { images, cgroups, network, log, clock = systemClock } = options;
+    this.handlers = options.handlers ?? ['', 'runc', 'cox'];
     this.#images = images;
     this.#cgroups = cgroups;
     this.#clock = clock;
@@ -269,10 +273,6 @@ export class ConmonRuntime implements Runtime {
   }
 
   async snapshot(podUid?: string): Promise<RuntimeState> {
-    return this.look(podUid);
-  }
-  /** As `snapshot`, at once. */
-  look(podUid?: string): RuntimeState {
     const sandboxes: SandboxState[] = [];
     const containers: ContainerState[] = [];
     for (const record of this.#sandboxes.all())
@@ -292,12 +292,4 @@ export class ConmonRuntime implements Runtime {
     for (const id of this.#sandboxes.ids()) await this.removeSandbox(id);
     this.#folders.unmountAll();
   }
-}
-
-// With the pieces that rotation made of it.
-function removeLogs(path: string): void {
-  const folder = dirname(path);
-  if (!existsSync(folder)) return;
-  for (const name of readdirSync(folder))
-    if (name === basename(path) || name.startsWith(`${basename(path)}.`)) rmSync(join(folder, name), { force: true });
 }

@@ -7,7 +7,7 @@
  */
 
 import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { isInMemory, mountTmpfs, unmount, unmountBelow } from '../../sys/mount.ts';
 import { unpinNamespaces } from '../../sys/namespaces.ts';
 
@@ -93,4 +93,12 @@ export class RuntimeFolders {
   unmountAll(): void {
     unmountBelow(this.#run);
   }
+}
+
+/** A container's log, with the pieces that rotation made of it. */
+export function removeLogs(path: string): void {
+  const folder = dirname(path);
+  if (!existsSync(folder)) return;
+  for (const name of readdirSync(folder))
+    if (name === basename(path) || name.startsWith(`${basename(path)}.`)) rmSync(join(folder, name), { force: true });
 }

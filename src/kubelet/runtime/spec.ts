@@ -9,7 +9,7 @@ import type { ContainerConfig, DeviceConfig, SandboxConfig } from '../runtime.ts
 import { capabilitiesOf } from './capabilities.ts';
 import type { ProcessUser } from './users.ts';
 
-const MASKED_PATHS = [
+export const MASKED_PATHS = [
   '/proc/asound',
   '/proc/acpi',
   '/proc/interrupts',
@@ -23,7 +23,7 @@ const MASKED_PATHS = [
   '/sys/firmware',
   '/sys/devices/virtual/powercap',
 ];
-const READ_ONLY_PATHS = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
+export const READ_ONLY_PATHS = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
 
 export interface SpecInput {
   readonly config: ContainerConfig;

@@ -22,16 +22,16 @@ export interface KubeletBackend {
   /** Pods of this node with their current status. */
   pods(): readonly Pod[];
   /**
-   * Throws ApiError NotFound or BadRequest with upstream's text. `container` undefined: the only or default one.
+   * Rejects with ApiError NotFound or BadRequest with upstream's text. `container` undefined: the only or default one.
    */
   resolveContainer(
     namespace: string,
     pod: string,
     container: string | undefined,
     purpose: 'exec' | 'attach' | 'logs',
-  ): ContainerTarget;
-  /** Where a port is forwarded to; pods on the host's network have one too. Throws ApiError NotFound. */
-  sandboxOf(namespace: string, pod: string): SandboxState;
+  ): Promise<ContainerTarget>;
+  /** Where a port is forwarded to; pods on the host's network have one too. Rejects with ApiError NotFound. */
+  sandboxOf(namespace: string, pod: string): Promise<SandboxState>;
   /** Body of `/stats/summary` (kubelet stats v1alpha1); without it the path is not found. */
   summary?(): Promise<object>;
   /** Bodies of `/metrics/resource` and `/metrics/cadvisor`, in the Prometheus text format. */

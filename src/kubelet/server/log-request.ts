@@ -28,7 +28,7 @@ export async function serveLog(
   { backend, clock }: LogContext,
 ): Promise<void> {
   const options = logOptions(query, clock);
-  const target = backend.resolveContainer(path.namespace, path.pod, path.container, 'logs');
+  const target = await backend.resolveContainer(path.namespace, path.pod, path.container, 'logs');
   const source = await logSource(target, path.pod, flag(query, 'previous'), backend);
   const file = await openLog(source.path).catch(error => {
     throw badRequest(messageOf(error));

@@ -42,7 +42,7 @@ export async function servePortForward(
   let forwarder: Forwarder;
   let ports: readonly number[] = [];
   try {
-    const { id } = backend.sandboxOf(path.namespace, path.pod);
+    const { id } = await backend.sandboxOf(path.namespace, path.pod);
     forwarder = { ...path, context, dial: port => backend.runtime.portForward(id, port) };
     ports = requestedPorts(upgrade.url.searchParams);
   } catch (error) {
@@ -144,15 +144,20 @@ function overChannels(upgrade: Upgrade, ports: readonly number[], forwarder: For
 async function forward(forwarder: Forwarder, port: number, data: Duplex, error: Writable): Promise<void> {
   const { pod, namespace, context } = forwarder;
   data.on('error', () => {});
-  try {
-    const target = await forwarder.dial(port);
-    await join(data, target);
-  } catch (failure) {
+  const fail = (failure: unknown) => {
     const text = `error forwarding port ${port} to pod ${pod}_${namespace}, uid : ${messageOf(failure)}`;
     context.log.info('port forward failed', { pod: `${namespace}/${pod}`, port, error: messageOf(failure) });
     if (!error.destroyed) error.write(text);
     data.end();
     data.resume();
+  };
+  try {
+    const target = await forwarder.dial(port);
+    // A runtime that connects only now tells so.
+    target.once('error', fail);
+    await join(data, target);
+  } catch (failure) {
+    fail(failure);
   }
   if (!error.destroyed) error.end();
 }

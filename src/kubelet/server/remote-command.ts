@@ -39,7 +39,7 @@ export interface CommandContext {
 /** Resolves when the session is over; never rejects for what a client or a container did. */
 export async function serveExec(upgrade: Upgrade, path: CommandPath, context: CommandContext): Promise<void> {
   const command = upgrade.url.searchParams.getAll('command');
-  const session = begin(upgrade, path, context, 'exec');
+  const session = await begin(upgrade, path, context, 'exec');
   if (!session) return;
   if (command.length === 0) return refuse(upgrade, 400, 'you must specify at least 1 command');
   const { target, options } = session;
@@ -56,7 +56,7 @@ export async function serveExec(upgrade: Upgrade, path: CommandPath, context: Co
 
 /** As {@link serveExec}, to the container's own process. */
 export async function serveAttach(upgrade: Upgrade, path: CommandPath, context: CommandContext): Promise<void> {
-  const session = begin(upgrade, path, context, 'attach');
+  const session = await begin(upgrade, path, context, 'attach');
   if (!session) return;
   const { target } = session;
   // Whether there is a terminal was settled when the container was made.
@@ -72,16 +72,16 @@ export async function serveAttach(upgrade: Upgrade, path: CommandPath, context: 
   });
 }
 
-function begin(
+async function begin(
   upgrade: Upgrade,
   path: CommandPath,
   { backend }: CommandContext,
   purpose: 'exec' | 'attach',
-): { readonly target: ContainerTarget; readonly options: RemoteOptions } | undefined {
+): Promise<{ readonly target: ContainerTarget; readonly options: RemoteOptions } | undefined> {
   try {
     const options = remoteOptions(upgrade.url.searchParams);
     const container = path.container ?? upgrade.url.searchParams.get('container') ?? undefined;
-    const target = backend.resolveContainer(path.namespace, path.pod, container, purpose);
+    const target = await backend.resolveContainer(path.namespace, path.pod, container, purpose);
     if (target.id !== undefined && target.state === 'running') return { target, options };
     const name = target.containerName;
     refuse(

@@ -1,7 +1,7 @@
 /**
- * The server's end of one SPDY/3.1 connection: streams that the peer opens, each a Duplex, over any byte stream (a TLS
- * socket after its upgrade, or a WebSocket that tunnels). Invariant: at most one window of unread bytes is held for a
- * stream; then reading stops for the whole connection. It opens no streams of its own.
+ * One end of a SPDY/3.1 connection: streams, each a Duplex, over any byte stream (a TLS socket after its upgrade, or a WebSocket
+ * that tunnels). The server's end takes streams that the peer opens, the client's opens them. Invariant: at most one window
+ * of unread bytes is held for a stream; then reading stops for the whole connection.
  *
  * Flow control: credit is always given to the peer, but sending heeds windows only once the peer has shown that it gives
  * credit itself. The stock clients never do; they rely on the byte stream below to push back.
@@ -27,8 +27,8 @@ const LINGER_MS = 5_000;
 export interface SpdyOptions {
   readonly clock: Clock;
   readonly idleMs: number;
-  /** Called for each stream; throwing refuses it. The reply is sent after it returns. */
-  onStream(stream: SpdyStream): void;
+  /** Called for each stream of the client; throwing refuses it. The reply is sent after it returns. Absent at the client's end. */
+  onStream?(stream: SpdyStream): void;
 }
 
 /** Ends when the peer has; destroying it resets it for the peer, unless both sides are done. */
@@ -86,7 +86,8 @@ export class SpdyConnection {
   readonly #streams = new Map<number, StreamState>();
   readonly #idle: IdleTimer;
   #lastId = 0;
-  #pingId = 2;
+  #nextId = 1;
+  #pingId: number;
   #closing = false;
   #heedsWindows = false;
   #heedsConnectionWindow = false;
@@ -98,6 +99,7 @@ export class SpdyConnection {
   constructor(carrier: Duplex, options: SpdyOptions) {
     this.#carrier = carrier;
     this.#options = options;
+    this.#pingId = options.onStream ? 2 : 1;
     this.#idle = new IdleTimer(options.clock, options.idleMs, () => carrier.destroy());
     this.closed = new Promise(resolve => carrier.once('close', resolve));
     carrier.on('error', () => {});
@@ -138,7 +140,8 @@ export class SpdyConnection {
             if (!state) break;
             state.peerDone = true;
             state.ownDone = true;
-            state.stream.destroy(new Error('stream was reset by the peer'));
+            // Some peers end a stream so right behind what they had to say: it is heard first.
+            setImmediate(() => state.stream.destroy(new Error('stream was reset by the peer')));
             break;
           }
           case 'settings':
@@ -160,8 +163,8 @@ export class SpdyConnection {
             break;
           }
           case 'ping':
-            // Ours are even; an odd one is a question.
-            if (frame.id % 2 === 1) this.#write(this.#frames.ping(frame.id));
+            // Whose number it is not has asked.
+            if (frame.id % 2 !== this.#pingId % 2) this.#write(this.#frames.ping(frame.id));
             break;
           case 'goaway':
             break;
@@ -185,14 +188,36 @@ export class SpdyConnection {
     this.#wake();
   }
 
+  /** At the client's end: a stream of its own. Sent at once, not waiting for the reply. */
+  open(headers: Headers): SpdyStream {
+    const id = this.#nextId;
+    this.#nextId += 2;
+    const stream = this.#track(id, headers, { peerDone: false });
+    this.#write(this.#frames.open(id, headers));
+    return stream;
+  }
+
   #open(id: number, fin: boolean, headers: Headers): void {
     if (this.#closing) return;
+    const { onStream } = this.#options;
     const isForeign = id % 2 === 0 || id <= this.#lastId;
-    if (isForeign || this.#streams.size >= STREAMS_MAX) {
+    if (isForeign || !onStream || this.#streams.size >= STREAMS_MAX) {
       this.#write(this.#frames.reset(id, isForeign ? RESET.protocolError : RESET.refusedStream));
       return;
     }
     this.#lastId = id;
+    const stream = this.#track(id, headers, { peerDone: fin });
+    try {
+      onStream(stream);
+    } catch {
+      stream.destroy();
+      return;
+    }
+    this.#write(this.#frames.reply(id, {}));
+    if (fin) stream.push(null);
+  }
+
+  #track(id: number, headers: Headers, { peerDone }: { readonly peerDone: boolean }): SpdyStream {
     const stream = new SpdyStream(id, headers, {
       room: () => this.#wake(),
       send: data => this.#send(state, data),
@@ -209,20 +234,13 @@ export class SpdyConnection {
     });
     const state: StreamState = {
       stream,
-      peerDone: fin,
+      peerDone,
       ownDone: false,
       windowBytes: this.#initialWindowBytes,
       owedBytes: 0,
     };
     this.#streams.set(id, state);
-    try {
-      this.#options.onStream(stream);
-    } catch {
-      stream.destroy();
-      return;
-    }
-    this.#write(this.#frames.reply(id, {}));
-    if (fin) stream.push(null);
+    return stream;
   }
 
   async #receive(id: number, data: Buffer, fin: boolean): Promise<void> {
@@ -246,8 +264,10 @@ export class SpdyConnection {
     if (!fin) this.#credit(id, data.length);
   }
 
-  // Called once there is room for as much again.
+  // Called once there is room for as much again. Servers never look at it, and one that hangs up before it has read it takes what it
+  // said last with it (the kernel resets the connection): a client gives none.
   #credit(id: number, bytes: number): void {
+    if (!this.#options.onStream) return;
     const state = id === 0 ? undefined : this.#streams.get(id);
     if (id !== 0 && !state) return;
     const owed = (state ? state.owedBytes : this.#owedBytes) + bytes;

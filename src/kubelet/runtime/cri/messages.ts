@@ -128,15 +128,10 @@ const CONTAINER_STATUS = schema({
   message: text(11),
   annotations: textMap(13),
 });
-const FILTER = schema({ labelSelector: textMap(3) });
-const CONTAINER_FILTER = schema({ labelSelector: textMap(4) });
+const FILTER = schema({ id: text(1), labelSelector: textMap(3) });
+const CONTAINER_FILTER = schema({ id: text(1), labelSelector: textMap(4) });
 const IMAGE = schema({ id: text(1), repoTags: repeated(text(2)), repoDigests: repeated(text(3)), size: integer(4) });
 const URL_REPLY = schema({ url: text(1) });
-const FILE_SYSTEM = schema({
-  mountpoint: message(2, schema({ mountpoint: text(1) })),
-  usedBytes: message(3, NUMBER),
-  inodesUsed: message(4, NUMBER),
-});
 
 const runtime = (name: string) => `/runtime.v1.RuntimeService/${name}`;
 const images = (name: string) => `/runtime.v1.ImageService/${name}`;
@@ -233,5 +228,4 @@ export const CRI_CALLS = {
   ),
   pullImage: call(images('PullImage'), schema({ image: message(1, IMAGE_SPEC) }), schema({ imageRef: text(1) })),
   removeImage: call(images('RemoveImage'), schema({ image: message(1, IMAGE_SPEC) }), EMPTY),
-  imageFsInfo: call(images('ImageFsInfo'), EMPTY, schema({ imageFilesystems: repeated(message(1, FILE_SYSTEM)) })),
 } as const;
