@@ -17,6 +17,7 @@ import { systemRandom } from '../base/random.ts';
 import { ApiEventRecorder } from '../client/event-recorder.ts';
 import { InformerFactory } from '../client/informer.ts';
 import { startControllers } from '../controllers/start.ts';
+import { GatewayController } from '../ingress/gateway/gateway-controller.ts';
 import { IngressController } from '../ingress/ingress-controller.ts';
 import { SegmentRoutes } from '../network/segment-routes.ts';
 import { startScheduler } from '../scheduler/scheduler.ts';
@@ -135,6 +136,15 @@ export async function runServer(config: ServerConfig): Promise<void> {
     log,
     clock,
   }).run(stop.signal);
+  const gatewayTransport = server.transport(LOOPBACK_USER, 'gateway-controller');
+  const gateways = new GatewayController({
+    transport: gatewayTransport,
+    informers,
+    events: new ApiEventRecorder({ transport: gatewayTransport, component: 'gateway-controller', log, clock }),
+    prepare: () => ensureIngressPrerequisites({ machineNetnsFd: config.machineNetnsFd }),
+    log,
+    clock,
+  }).run(stop.signal);
   keepCompiledCode(clock);
   void ensureStorageDefinitions(transport, { clock, log, signal: stop.signal });
   const gateway = new Gateway({
@@ -153,7 +163,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
   });
   const routes = new SegmentRoutes({ informers, log, clock }).run(stop.signal);
   await new Promise<void>(resolve => stop.signal.addEventListener('abort', () => resolve(), { once: true }));
-  await Promise.all([gateway, ingress, routes, relay]);
+  await Promise.all([gateway, ingress, gateways, routes, relay]);
   await server.close();
   await store.close();
 }
