@@ -5,6 +5,7 @@
 
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
+import type { Pki } from '../apiserver/certificates/pki.ts';
 import { loadServerSettings, type ServerSettings } from '../apiserver/configuration/server-settings.ts';
 import { LOOPBACK_USER } from '../apiserver/request.ts';
 import { createSecurity } from '../apiserver/security.ts';
@@ -15,7 +16,9 @@ import { messageOf } from '../base/errors.ts';
 import { createLogger, type Logger } from '../base/log.ts';
 import { systemRandom } from '../base/random.ts';
 import { ApiEventRecorder } from '../client/event-recorder.ts';
+import { HttpsTransport } from '../client/https-transport.ts';
 import { InformerFactory } from '../client/informer.ts';
+import type { Transport } from '../client/transport.ts';
 import { startControllers } from '../controllers/start.ts';
 import { GatewayController } from '../ingress/gateway/gateway-controller.ts';
 import { IngressController } from '../ingress/ingress-controller.ts';
@@ -28,7 +31,7 @@ import { ensureAddons } from './addons.ts';
 import type { ClusterRanges } from './cluster-ranges.ts';
 import { keepCompiledCode } from './compile-cache.ts';
 import { Gateway } from './gateway.ts';
-import { openPki } from './pki.ts';
+import { adminCredentials, openPki } from './pki.ts';
 import { ensureIngressPrerequisites } from './prerequisites.ts';
 import { keepRelay } from './registry-relay.ts';
 import { ensureStorageDefinitions } from './storage-definitions.ts';
@@ -118,6 +121,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
     clusterCidrs: ranges.podCidrs,
     nodeCidrMaskSizes: ranges.nodeMaskSizes,
     loadBalancerAddresses: config.loadBalancerAddresses,
+    extensions: await ownExtensions(pki, { host: addresses[0]!, port }),
   });
   startScheduler({
     transport: server.transport(LOOPBACK_USER, 'kube-scheduler'),
@@ -178,6 +182,13 @@ async function openStore(
   if (!encryption) return inner;
   const { openEncrypted } = await import('../apiserver/encryption/encryption.ts');
   return openEncrypted(inner, encryption, options);
+}
+
+/** Extension APIs, our own metrics among them, are only reached over HTTPS. Nothing is dialled before somebody asks. */
+async function ownExtensions(pki: Pki, { host, port }: { host: string; port: number }): Promise<Transport> {
+  const { key, certificate: cert } = await adminCredentials(pki);
+  const server = `https://${host.includes(':') ? `[${host}]` : host}:${port}`;
+  return new HttpsTransport({ server, ca: pki.ca, key, cert, userAgent: 'kube-controller-manager' });
 }
 
 function dialMachine(namespace: number, host: string, port: number): Socket | undefined {

@@ -43,6 +43,7 @@ export const PRIORITY_LEVEL_CONFIGURATIONS = define(
   'v1',
   'prioritylevelconfigurations',
 );
+export const HORIZONTAL_POD_AUTOSCALERS = define('autoscaling', 'v2', 'horizontalpodautoscalers');
 export const PRIORITY_CLASSES = define('scheduling.k8s.io', 'v1', 'priorityclasses');
 export const RUNTIME_CLASSES = define('node.k8s.io', 'v1', 'runtimeclasses');
 export const STORAGE_CLASSES = define('storage.k8s.io', 'v1', 'storageclasses');

@@ -12,6 +12,7 @@ import { endpointSliceMirroring } from './endpointslicemirroring/controller.ts';
 import { ephemeralVolume } from './ephemeralvolume/controller.ts';
 import { garbageCollector } from './garbagecollector/controller.ts';
 import { job } from './job/controller.ts';
+import { horizontalPodAutoscaler } from './horizontalpodautoscaler/controller.ts';
 import { loadBalancer } from './loadbalancer/controller.ts';
 import { namespace } from './namespace/controller.ts';
 import { nodeIpam } from './nodeipam/controller.ts';
@@ -46,6 +47,7 @@ export const controllers: readonly ControllerDefinition[] = [
   job,
   cronJob,
   endpointSlice,
+  horizontalPodAutoscaler,
   endpointSliceMirroring,
   endpoints,
   loadBalancer,

@@ -23,6 +23,8 @@ export interface StartControllersOptions {
   readonly nodeCidrMaskSizes?: readonly number[];
   /** Addresses for Services of type LoadBalancer, as a pool names them; default none. */
   readonly loadBalancerAddresses?: readonly string[];
+  /** Where extension APIs such as metrics.k8s.io are asked; default the transport. */
+  readonly extensions?: Transport;
   /** Shared with other components of the process; without it, one is made and started. */
   readonly informers?: InformerFactory;
   /** Default: all of them. */
@@ -44,6 +46,7 @@ export function startControllers(options: StartControllersOptions): ControllerHo
         options.nodeCidrMaskSizes ??
         clusterCidrs.map(cidr => NODE_CIDR_MASK_SIZE[cidr.includes(':') ? 'IPv6' : 'IPv4']),
       loadBalancerAddresses: options.loadBalancerAddresses ?? [],
+      ...(options.extensions ? { extensions: options.extensions } : {}),
     },
     log,
     clock,

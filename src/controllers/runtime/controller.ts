@@ -36,6 +36,8 @@ export interface ControllerSettings {
   readonly nodeCidrMaskSizes: readonly number[];
   /** Prefixes and ranges of the address pool that a new cluster has; none when empty. */
   readonly loadBalancerAddresses: readonly string[];
+  /** Where extension APIs such as metrics.k8s.io are asked, which a transport in process does not lead to. Default: the transport. */
+  readonly extensions?: Transport;
 }
 
 export interface ReconcileContext {
