@@ -24,6 +24,8 @@ import {
   SECRETS,
   SERVICES,
 } from '../../src/client/resources.ts';
+import { isSettled } from '../../src/ingress/haproxy/haproxy-process.ts';
+import { MASTER_SOCKET } from '../../src/ingress/haproxy/process-files.ts';
 import { IngressAgent } from '../../src/ingress/ingress-agent.ts';
 import { FakeApi } from './fake-api.ts';
 import { endpoint, service, slice } from './services.ts';
@@ -56,6 +58,8 @@ export async function freePort(): Promise<number> {
 export class IngressBed {
   readonly api = new FakeApi();
   readonly folder = mkdtempSync(join(tmpdir(), 'cox-ingress-'));
+  /** Of HAProxy, in `folder`. */
+  readonly folderName: string = 'ingress';
   readonly accessLog = join(this.folder, 'access.log');
   httpPort = 0;
   httpsPort = 0;
@@ -75,6 +79,9 @@ export class IngressBed {
   }
   async startAgent(): Promise<void> {
     this.#stop = new AbortController();
+    this.#running = this.run(this.#stop.signal);
+  }
+  async run(signal: AbortSignal): Promise<void> {
     const informers = new InformerFactory({ transport: this.api, log });
     const serving = await this.pki.ensureServer('default', { commonName: 'default', organizations: [] }, [
       'default.local',
@@ -96,8 +103,8 @@ export class IngressBed {
       log,
       clock: systemClock,
     });
-    informers.start(this.#stop.signal);
-    this.#running = agent.run(this.#stop.signal);
+    informers.start(signal);
+    await agent.run(signal);
   }
   /** Ends the agent as a crash would: HAProxy goes on. */
   async stopAgent(): Promise<void> {
@@ -106,7 +113,7 @@ export class IngressBed {
   }
   get masterPid(): number | undefined {
     try {
-      return JSON.parse(readFileSync(join(this.folder, 'ingress', 'process.json'), 'utf8')).pid;
+      return JSON.parse(readFileSync(join(this.folder, this.folderName, 'process.json'), 'utf8')).pid;
     } catch {
       return undefined;
     }
@@ -262,13 +269,13 @@ export class IngressBed {
   get(
     host: string,
     path = '/',
-    options: { method?: string; headers?: Record<string, string>; body?: string } = {},
+    options: { method?: string; headers?: Record<string, string>; body?: string; port?: number } = {},
   ): Promise<Reply> {
     return new Promise((resolve, reject) => {
       const call = request(
         {
           host: '127.0.0.1',
-          port: this.httpPort,
+          port: options.port ?? this.httpPort,
           path,
           method: options.method ?? 'GET',
           headers: { Host: host, ...options.headers },
@@ -295,16 +302,31 @@ export class IngressBed {
     return JSON.parse(reply.text) as Seen;
   }
   /** Waits until the host and path answer with this status. */
-  async answers(host: string, path: string, status: number): Promise<Reply> {
+  async answers(
+    host: string,
+    path: string,
+    status: number,
+    options: Parameters<IngressBed['get']>[2] = {},
+  ): Promise<Reply> {
     let last: Reply | undefined;
     await until(
       () => `${host}${path} answers ${status} (last: ${last?.status} ${last?.text.slice(0, 100)})`,
       async () => {
-        last = await this.get(host, path).catch(() => undefined);
+        last = await this.get(host, path, options).catch(() => undefined);
         return last?.status === status;
       },
     );
-    return last!;
+    // The answer may have come from either side of a reload: what counts is that of the newest worker.
+    if (await isSettled(this.#masterSocket)) return last!;
+    await this.settled();
+    return this.answers(host, path, status, options);
+  }
+  /** Until workers that were replaced by a reload accept nothing more. */
+  settled(): Promise<void> {
+    return until('old workers accept nothing more', () => isSettled(this.#masterSocket));
+  }
+  get #masterSocket(): string {
+    return join(this.folder, this.folderName, MASTER_SOCKET);
   }
 }
 

@@ -96,7 +96,7 @@ export class HaproxyProcess {
     const deadline = clock.monotonic() + READY_MS_MAX;
     for (;;) {
       const pid = await this.#workerPid();
-      if (pid !== undefined && pid !== before) return;
+      if (pid !== undefined && pid !== before && (await isSettled(this.path(MASTER_SOCKET)))) return;
       if (!this.isRunning) throw failure(500, 'InternalError', `HAProxy ended; its messages: ${this.#messages()}`);
       if (clock.monotonic() > deadline)
         throw failure(
@@ -166,5 +166,22 @@ export class HaproxyProcess {
     } catch {
       return 'none';
     }
+  }
+}
+
+/**
+ * Whether new connections go to the newest worker alone: for a moment after a reload those before it accept some too, by the old
+ * configuration.
+ */
+export async function isSettled(masterSocket: string): Promise<boolean> {
+  try {
+    const [, old = ''] = (await ask(masterSocket, 'show proc')).split('# old workers');
+    for (const [, pid] of old.split('# ')[0]!.matchAll(/^(\d+)\s+worker/gm)) {
+      const info = await ask(masterSocket, `@!${pid} show info`).catch(() => '');
+      if (/^Stopping: 0/m.test(info)) return false;
+    }
+    return true;
+  } catch {
+    return false;
   }
 }
