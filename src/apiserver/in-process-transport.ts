@@ -17,6 +17,7 @@ import type {
   WriteOptions,
 } from '../client/transport.ts';
 import { ConflictError } from '../store/store.ts';
+import type { Trail } from './audit/trail.ts';
 import { storedForm } from './conversion.ts';
 import { type Dispatcher, outcomeObject, type Selectors, shownObject, UNKNOWN_RESOURCE } from './dispatcher.ts';
 import { canonical, deepFreeze, Entry, encode, thaw } from './entry.ts';
@@ -33,7 +34,9 @@ export interface InProcessOptions {
   /** Manager of fields written without a `fieldManager`. */
   readonly component: string;
   /** Rejects with Forbidden what the user may not do. */
-  readonly authorize: (attributes: RequestAttributes) => void | Promise<void>;
+  readonly authorize: (attributes: RequestAttributes, trail?: Trail) => void | Promise<void>;
+  /** Where the one request that this transport is made for is recorded. */
+  readonly trail?: Trail;
 }
 
 export class InProcessTransport implements Transport, StoredObjects {
@@ -161,7 +164,8 @@ export class InProcessTransport implements Transport, StoredObjects {
       path: '',
       ...(fieldSelector ? { fieldSelector } : {}),
     };
-    const waiting = this.#options.authorize(attributes);
+    const { authorize, trail } = this.#options;
+    const waiting = authorize(attributes, trail);
     if (waiting) await waiting;
     return {
       attributes,
@@ -170,6 +174,7 @@ export class InProcessTransport implements Transport, StoredObjects {
       fieldValidation: 'Ignore',
       fieldManager: options.fieldManager ?? this.#options.component,
       trusted: true,
+      ...(trail ? { trail } : {}),
       warn() {},
     };
   }

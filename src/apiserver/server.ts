@@ -11,6 +11,7 @@ import { type Random, systemRandom } from '../base/random.ts';
 import type { ResourceId, Transport } from '../client/transport.ts';
 import type { Store } from '../store/store.ts';
 import type { Aggregator } from './aggregation/aggregator.ts';
+import { AuditedTransport } from './audit/audited-transport.ts';
 import type { Auditor } from './audit/auditor.ts';
 import type { Trail } from './audit/trail.ts';
 import { forbiddenRequest } from './authz/denial.ts';
@@ -166,13 +167,15 @@ export class ApiServer {
 
   /** The in-process door for a user; cheap, one for each component, whose name is the manager of the fields it writes. */
   transport(user: UserInfo, component = 'kube-apiserver'): Transport {
-    return new InProcessTransport({
+    const options = {
       dispatcher: this.dispatcher,
       table: this.table,
       user,
       component,
-      authorize: attributes => this.authorize(attributes),
-    });
+      authorize: (attributes: RequestAttributes, trail?: Trail) => this.authorize(attributes, trail),
+    };
+    const { auditor } = this.#options;
+    return auditor ? new AuditedTransport(options, auditor) : new InProcessTransport(options);
   }
 
   /** Throws Forbidden in upstream's words. */

@@ -6,14 +6,15 @@
 import * as http2 from 'node:http2';
 import type { KubeList, KubeObject, WatchEvent } from '../api/meta.ts';
 import { ApiError, messageOf, type Status, serviceUnavailable } from '../base/errors.ts';
-import type {
-  DeleteOptions,
-  ListOptions,
-  PatchType,
-  Target,
-  Transport,
-  WatchOptions,
-  WriteOptions,
+import {
+  type DeleteOptions,
+  type ListOptions,
+  type PatchType,
+  pathOf,
+  type Target,
+  type Transport,
+  type WatchOptions,
+  type WriteOptions,
 } from './transport.ts';
 
 export interface HttpsTransportOptions {
@@ -48,10 +49,10 @@ export class HttpsTransport implements Transport {
   }
 
   get(target: Target): Promise<KubeObject> {
-    return this.#call('GET', path(target)) as Promise<KubeObject>;
+    return this.#call('GET', pathOf(target)) as Promise<KubeObject>;
   }
   async list(target: Target, options: ListOptions = {}): Promise<KubeList> {
-    const list = (await this.#call('GET', path(target) + query(options))) as KubeList;
+    const list = (await this.#call('GET', pathOf(target) + query(options))) as KubeList;
     // Items of a list carry no kind of their own on the wire; every consumer here wants them whole.
     const kind = list.kind.replace(/List$/, '');
     for (const item of list.items) {
@@ -61,29 +62,29 @@ export class HttpsTransport implements Transport {
     return list;
   }
   create(target: Target, object: KubeObject, options?: WriteOptions): Promise<KubeObject> {
-    return this.#call('POST', path(target) + query(writeQuery(options)), object) as Promise<KubeObject>;
+    return this.#call('POST', pathOf(target) + query(writeQuery(options)), object) as Promise<KubeObject>;
   }
   update(target: Target, object: KubeObject, options?: WriteOptions): Promise<KubeObject> {
-    return this.#call('PUT', path(target) + query(writeQuery(options)), object) as Promise<KubeObject>;
+    return this.#call('PUT', pathOf(target) + query(writeQuery(options)), object) as Promise<KubeObject>;
   }
   patch(target: Target, patch: unknown, type: PatchType, options?: WriteOptions): Promise<KubeObject> {
     return this.#call(
       'PATCH',
-      path(target) + query({ ...writeQuery(options), ...(options?.force ? { force: true } : {}) }),
+      pathOf(target) + query({ ...writeQuery(options), ...(options?.force ? { force: true } : {}) }),
       patch,
       type,
     ) as Promise<KubeObject>;
   }
   delete(target: Target, options?: DeleteOptions): Promise<KubeObject | Status> {
-    return this.#call('DELETE', path(target), deleteBody(options)) as Promise<KubeObject | Status>;
+    return this.#call('DELETE', pathOf(target), deleteBody(options)) as Promise<KubeObject | Status>;
   }
   async deleteCollection(target: Target, options: DeleteOptions & ListOptions = {}): Promise<void> {
     const { labelSelector, fieldSelector } = options;
-    await this.#call('DELETE', path(target) + query({ labelSelector, fieldSelector }), deleteBody(options));
+    await this.#call('DELETE', pathOf(target) + query({ labelSelector, fieldSelector }), deleteBody(options));
   }
 
   async *watch(target: Target, options: WatchOptions, signal: AbortSignal): AsyncIterable<WatchEvent> {
-    const stream = this.#open('GET', path(target) + query({ ...options, watch: true }));
+    const stream = this.#open('GET', pathOf(target) + query({ ...options, watch: true }));
     const abort = () => stream.close(http2.constants.NGHTTP2_CANCEL);
     signal.addEventListener('abort', abort, { once: true });
     try {
@@ -180,15 +181,6 @@ function ping(session: http2.ClientHttp2Session): void {
   if (session.destroyed || session.closed || session.connecting) return;
   const deadline = setTimeout(() => session.destroy(new Error('peer does not answer pings')), PING_TIMEOUT_MS).unref();
   session.ping(() => clearTimeout(deadline));
-}
-
-function path({ of, namespace, name, subresource }: Target): string {
-  let out = of.group === '' ? `/api/${of.version}` : `/apis/${of.group}/${of.version}`;
-  if (namespace) out += `/namespaces/${namespace}`;
-  out += `/${of.resource}`;
-  if (name) out += `/${encodeURIComponent(name)}`;
-  if (subresource) out += `/${subresource}`;
-  return out;
 }
 
 function query(options: object): string {

@@ -71,3 +71,13 @@ export interface Transport {
   /** Ends without error when the server closes the stream; watch again from the last resourceVersion seen. */
   watch(target: Target, options: WatchOptions, signal: AbortSignal): AsyncIterable<WatchEvent>;
 }
+
+/** The path of a request's URL. */
+export function pathOf({ of, namespace, name, subresource }: Target): string {
+  let out = of.group === '' ? `/api/${of.version}` : `/apis/${of.group}/${of.version}`;
+  if (namespace) out += `/namespaces/${namespace}`;
+  out += `/${of.resource}`;
+  if (name) out += `/${encodeURIComponent(name)}`;
+  if (subresource) out += `/${subresource}`;
+  return out;
+}

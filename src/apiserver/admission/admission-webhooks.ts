@@ -97,6 +97,8 @@ class Webhooks {
       throw internalError(says);
     }
     for (const warning of response.warnings ?? []) request.warn(warning);
+    for (const [key, value] of Object.entries(response.auditAnnotations ?? {}))
+      request.annotate?.(`${webhook.name}/${key}`, value);
     if (!response.allowed) throw refusalOf(webhook.name, response);
     return response;
   }

@@ -103,10 +103,14 @@ export function podSecurity(context: AdmissionContext, options: PodSecurityOptio
   const { defaults = {}, exemptions = {} } = options;
   const standard = (namespace: Namespace | undefined, mode: Mode) =>
     standardOf(namespace?.metadata.labels, mode, defaults[mode] ?? 'privileged');
-  const isExempt = ({ attributes }: AdmissionRequest, runtimeClass: string | undefined) =>
-    exemptions.usernames?.includes(attributes.user.name) ||
-    exemptions.namespaces?.includes(attributes.namespace) ||
-    (runtimeClass !== undefined && exemptions.runtimeClasses?.includes(runtimeClass));
+  const exemption = ({ attributes }: AdmissionRequest, runtimeClass: string | undefined) =>
+    exemptions.namespaces?.includes(attributes.namespace)
+      ? 'namespace'
+      : exemptions.usernames?.includes(attributes.user.name)
+        ? 'user'
+        : runtimeClass !== undefined && exemptions.runtimeClasses?.includes(runtimeClass)
+          ? 'runtimeClass'
+          : undefined;
 
   function checkNamespace(request: AdmissionRequest): void {
     const [now, old] = [request.object as Namespace, request.oldObject as Namespace | undefined];
@@ -135,11 +139,20 @@ export function podSecurity(context: AdmissionContext, options: PodSecurityOptio
   }
 
   function checkPods(request: AdmissionRequest, template: PodTemplateSpec, enforces: boolean): void {
-    if (isExempt(request, template.spec?.runtimeClassName)) return;
+    const exempt = exemption(request, template.spec?.runtimeClassName);
+    if (exempt) return request.annotate?.(`${PREFIX}exempt`, exempt);
     const namespace = context.reader().get(NAMESPACES, '', request.attributes.namespace) as Namespace | undefined;
     const subject = subjectOf(template);
     const enforce = standard(namespace, 'enforce');
+    const audit = standard(namespace, 'audit');
+    const noted = request.annotate && violations(subject, audit.level, audit.minor);
+    if (noted)
+      request.annotate?.(
+        `${PREFIX}audit-violations`,
+        `would violate PodSecurity ${JSON.stringify(audit.text)}: ${noted}`,
+      );
     if (enforces) {
+      request.annotate?.(`${PREFIX}enforce-policy`, enforce.text);
       const why = violations(subject, enforce.level, enforce.minor);
       if (why) throw refusal(request, `violates PodSecurity ${JSON.stringify(enforce.text)}: ${why}`);
     }

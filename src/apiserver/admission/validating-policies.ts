@@ -22,7 +22,12 @@ const CODES: Readonly<Record<string, number>> = {
   Invalid: 422,
 };
 
+/** Upstream cuts values at 10 KB. */
+const ANNOTATION_LENGTH_MAX = 10 * 1024;
+
 interface Finding {
+  /** Of the validation in its policy. */
+  readonly index?: number;
   readonly message: string;
   readonly reason: string;
 }
@@ -35,10 +40,17 @@ export function validatingPolicies(context: AdmissionContext): AdmissionPlugin {
     validate(request) {
       if (bindings.items.length === 0 || isExempt(request)) return;
       const given = { policies: policies.items, bindings: bindings.items };
-      for (const invocation of invocations(context, request, given)) {
-        const findings =
-          'error' in invocation ? failed(invocation.policy, invocation.error) : run(context, request, invocation);
-        for (const finding of findings) act(request, invocation, finding);
+      const notes = new Notes(request);
+      try {
+        for (const invocation of invocations(context, request, given)) {
+          const findings =
+            'error' in invocation
+              ? failed(invocation.policy, invocation.error)
+              : run(context, request, { invocation, notes });
+          for (const finding of findings) act(request, invocation, { finding, notes });
+        }
+      } finally {
+        notes.publish();
       }
     },
   };
@@ -49,13 +61,60 @@ function failed({ spec }: Policy, message: string): Finding[] {
   return spec.failurePolicy === 'Ignore' ? [] : [{ message, reason: '' }];
 }
 
-function run(context: AdmissionContext, request: AdmissionRequest, invocation: Invocation<Policy, Binding>): Finding[] {
+function run(
+  context: AdmissionContext,
+  request: AdmissionRequest,
+  { invocation, notes }: { readonly invocation: Invocation<Policy, Binding>; readonly notes: Notes },
+): Finding[] {
   const { policy } = invocation;
   const scope = policyScope(context, request, invocation);
   const holds = conditionsHold(invocation, scope);
   if ('error' in holds) return failed(policy, holds.error);
   if (!holds.matches) return [];
-  return (policy.spec.validations ?? []).flatMap(validation => judge(invocation, validation, scope));
+  return [
+    ...(policy.spec.validations ?? []).flatMap((validation, index) =>
+      judge(invocation, validation, scope).map(finding => ({ ...finding, index })),
+    ),
+    ...annotate(invocation, notes, scope),
+  ];
+}
+
+/** What the policy wants noted of the request; an expression that fails counts as the failure policy says. */
+function annotate({ policy, expressions, budget }: Invocation<Policy, Binding>, notes: Notes, scope: Scope): Finding[] {
+  return (policy.spec.auditAnnotations ?? []).flatMap(({ key, valueExpression }) => {
+    try {
+      const value = evaluate(expressions.program(valueExpression), scope, budget);
+      if (value === null) return [];
+      if (typeof value !== 'string') throw new Error('it is not a string');
+      notes.add(`${policy.metadata.name}/${key}`, value.trim().slice(0, ANNOTATION_LENGTH_MAX));
+      return [];
+    } catch (error) {
+      return failed(policy, `expression '${valueExpression}' resulted in error: ${(error as Error).message}`);
+    }
+  });
+}
+
+/** Audit annotations of one request: values of one key, and what actions of all bindings found. */
+class Notes {
+  readonly #request: AdmissionRequest;
+  readonly #values = new Map<string, string[]>();
+  readonly #failures: object[] = [];
+  constructor(request: AdmissionRequest) {
+    this.#request = request;
+  }
+  add(key: string, value: string): void {
+    const values = this.#values.get(key) ?? [];
+    if (value !== '' && !values.includes(value)) this.#values.set(key, [...values, value]);
+  }
+  failure(found: object): void {
+    this.#failures.push(found);
+  }
+  publish(): void {
+    const { annotate: note } = this.#request;
+    for (const [key, values] of this.#values) note?.(key, values.join(', '));
+    if (this.#failures.length > 0)
+      note?.('validation.policy.admission.k8s.io/validation_failure', JSON.stringify(this.#failures));
+  }
 }
 
 function judge(
@@ -85,11 +144,20 @@ function judge(
 function act(
   request: AdmissionRequest,
   { policy, binding }: { policy: Policy; binding: Binding },
-  { message, reason }: Finding,
+  { finding, notes }: { readonly finding: Finding; readonly notes: Notes },
 ): void {
+  const { message, reason, index = 0 } = finding;
   const actions = binding.spec.validationActions ?? ['Deny'];
   const where = `ValidatingAdmissionPolicy '${policy.metadata.name}' with binding '${binding.metadata.name}'`;
   if (actions.includes('Warn')) request.warn(`Validation failed for ${where}: ${message}`);
+  if (actions.includes('Audit'))
+    notes.failure({
+      message,
+      policy: policy.metadata.name,
+      binding: binding.metadata.name,
+      expressionIndex: index,
+      validationActions: actions,
+    });
   if (!actions.includes('Deny')) return;
   const says = `${where} denied request: ${message}`;
   const { status } = refusal(request, says);

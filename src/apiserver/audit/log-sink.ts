@@ -40,6 +40,7 @@ export class LogSink implements AuditSink {
   readonly #options: LogSinkOptions;
   #fd: number;
   #size = 0;
+  #turnedMs = 0;
   #waiting: string[] = [];
   #waitingBytes = 0;
   #writing: Promise<void> | undefined;
@@ -124,11 +125,11 @@ export class LogSink implements AuditSink {
   #turn(): void {
     const { path, clock } = this.#options;
     closeSync(this.#fd);
-    const time = new Date(clock.now()).toISOString().replace(/:/g, '-').slice(0, -1);
     const extension = extname(path);
-    const stem = join(dirname(path), `${basename(path, extension)}-${time}`);
-    let target = `${stem}${extension}`;
-    for (let at = 1; exists(target); at++) target = `${stem}.${at}${extension}`;
+    const stem = join(dirname(path), basename(path, extension));
+    // Names tell the order of the files, also of those of one moment.
+    this.#turnedMs = Math.max(clock.now(), this.#turnedMs + 1);
+    const target = `${stem}-${new Date(this.#turnedMs).toISOString().replace(/:/g, '-').slice(0, -1)}${extension}`;
     renameSync(path, target);
     this.#fd = this.#open();
     this.#sweep();
@@ -146,10 +147,6 @@ export class LogSink implements AuditSink {
       if ((backupsMax > 0 && at >= backupsMax) || (ageDaysMax > 0 && clock.now() - atMs > ageDaysMax * DAY_MS))
         rmSync(join(dirname(path), name), { force: true });
   }
-}
-
-function exists(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false }) !== undefined;
 }
 
 /** Upstream's one-line form of before JSON. */

@@ -8,6 +8,7 @@ import { badRequest, conflict, type FieldError, fieldErrors, invalid, messageOf,
 import { NODES, PODS, SECRETS, SERVICE_ACCOUNTS } from '../../client/resources.ts';
 import { WARN_ONLY_TOKEN_SECONDS } from '../admission/service-account.ts';
 import type { RequestAuthenticator } from '../authn/authenticator.ts';
+import { decodeJwt } from '../authn/jwt.ts';
 import type { ObjectReference, ServiceAccountTokens } from '../authn/service-account-tokens.ts';
 import type { CreateHandler, Reader } from '../request.ts';
 import { shown } from './subject-access.ts';
@@ -47,9 +48,20 @@ export function tokenHandlers(options: TokenHandlersOptions): CreateHandler[] {
     {
       of: SERVICE_ACCOUNTS,
       subresource: 'token',
-      create: async (body, { attributes }) => issue(options, attributes, body as TokenRequest),
+      create: async (body, request) => {
+        const issued = issue(options, request.attributes, body as TokenRequest);
+        const id = credentialOf((issued as TokenRequest).status?.token ?? '');
+        if (id) request.annotate?.('authentication.kubernetes.io/issued-credential-id', id);
+        return issued;
+      },
     },
   ];
+}
+
+/** `JTI=…`, by which uses of the token can be found in the audit log. */
+function credentialOf(token: string): string | undefined {
+  const id = decodeJwt(token)?.claims['jti'];
+  return typeof id === 'string' ? `JTI=${id}` : undefined;
 }
 
 function issue(

@@ -1,0 +1,282 @@
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { after, before, test } from 'node:test';
+import { VirtualClock } from '../../base/clock.ts';
+import { silentLogger } from '../../base/log.ts';
+import { CONFIG_MAPS, NAMESPACES, PODS } from '../../client/resources.ts';
+import type { RequestAttributes } from '../request.ts';
+import { type Bed, eventually, kubeconfigOf, openBed, openWebhook, testFolder } from '../who-bed.ts';
+import { LogSink } from './log-sink.ts';
+import { PolicyEvaluator, parseAuditPolicy } from './policy.ts';
+import type { AuditEvent } from './trail.ts';
+
+// biome-ignore lint/suspicious/noExplicitAny: events of every shape
+type Any = any;
+
+const POLICY = `
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+omitManagedFields: true
+rules:
+- level: None
+  users: [nobody-cares]
+- level: Metadata
+  resources:
+  - group: ""
+    resources: [secrets, serviceaccounts/token]
+- level: RequestResponse
+  namespaces: [audited]
+  verbs: [create, patch, get, delete]
+- level: Metadata
+  nonResourceURLs: ["/version", "/openapi*"]
+- level: Metadata
+  verbs: [watch, list]
+  users: [admin]
+`;
+
+test('the first rule that fits decides', async () => {
+  const policy = new PolicyEvaluator(await parseAuditPolicy(POLICY));
+  const base: RequestAttributes = {
+    user: { name: 'jane', groups: ['dev'] },
+    verb: 'get',
+    isResource: true,
+    group: '',
+    version: 'v1',
+    resource: 'pods',
+    subresource: '',
+    namespace: 'audited',
+    name: 'x',
+    path: '',
+  };
+  const level = (more: Partial<RequestAttributes>) => policy.recording({ ...base, ...more })?.level;
+  assert.equal(level({}), 'RequestResponse');
+  assert.equal(level({ user: { name: 'nobody-cares', groups: [] } }), undefined);
+  assert.equal(level({ resource: 'secrets' }), 'Metadata');
+  assert.equal(level({ resource: 'serviceaccounts' }), 'RequestResponse');
+  assert.equal(level({ resource: 'serviceaccounts', subresource: 'token', verb: 'create' }), 'Metadata');
+  assert.equal(level({ group: 'x', resource: 'secrets', namespace: 'y' }), undefined);
+  assert.equal(level({ isResource: false, path: '/openapi/v3', resource: '' }), 'Metadata');
+  assert.equal(level({ isResource: false, path: '/healthz', resource: '' }), undefined);
+  await assert.rejects(parseAuditPolicy('{apiVersion: audit.k8s.io/v1, kind: Policy, rules: []}'), /at least one rule/);
+  await assert.rejects(
+    parseAuditPolicy('{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Loud, verb: [get]}]}'),
+    /rules\[0\]\.verb: unknown field; known here: level, users/,
+  );
+  await assert.rejects(
+    parseAuditPolicy('{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Loud}]}'),
+    /rules\[0\]\.level: Unsupported value: "Loud"/,
+  );
+});
+
+test('the log is turned over by size, and old files go', async () => {
+  const folder = testFolder();
+  const clock = new VirtualClock();
+  const sink = new LogSink({
+    path: `${folder.path}/audit.log`,
+    format: 'json',
+    bytesMax: 1000,
+    backupsMax: 2,
+    ageDaysMax: 0,
+    clock,
+    log: silentLogger,
+  });
+  const event = (at: number) => ({ auditID: String(at), stage: 'ResponseComplete', x: 'x'.repeat(200) }) as AuditEvent;
+  for (let at = 0; at < 40; at++) {
+    await clock.advance(10);
+    sink.record(event(at));
+  }
+  await sink.close();
+  const files = readdirSync(folder.path).sort();
+  assert.equal(files.length, 3);
+  assert.equal(files[2], 'audit.log');
+  const lines = files.flatMap(name => {
+    const text = readFileSync(`${folder.path}/${name}`, 'utf8');
+    assert.ok(text.length <= 1000 && text.endsWith('\n'));
+    return text.trim().split('\n');
+  });
+  const ids = lines.map(line => Number(JSON.parse(line).auditID));
+  assert.deepEqual(
+    ids,
+    Array.from({ length: ids.length }, (_, at) => 40 - ids.length + at),
+  );
+  folder.remove();
+});
+
+let bed: Bed;
+let hook: Awaited<ReturnType<typeof openWebhook>>;
+before(async () => {
+  bed = await openBed(async ({ file, pki }) => {
+    hook = await openWebhook(pki, () => ({}));
+    return [
+      `audit-policy-file=${file('policy.yaml', POLICY)}`,
+      `audit-log-path=${file('audit.log', '')}`,
+      `audit-webhook-config-file=${file('hook', kubeconfigOf(pki, hook.url))}`,
+      'audit-webhook-batch-max-wait=50ms',
+    ];
+  });
+  await bed.root.create({ of: NAMESPACES }, {
+    apiVersion: 'v1',
+    kind: 'Namespace',
+    metadata: { name: 'audited', labels: { 'pod-security.kubernetes.io/audit': 'baseline' } },
+  } as never);
+});
+after(async () => {
+  await bed?.close();
+  await hook?.close();
+});
+
+const logged = (): Any[] =>
+  readFileSync(`${bed.folder}/audit.log`, 'utf8')
+    .split('\n')
+    .filter(Boolean)
+    .map(line => JSON.parse(line));
+/** The one event of the reply. */
+const eventOf = (reply: { headers: Readonly<Record<string, unknown>> }): Promise<Any> =>
+  eventually(() => {
+    const found = logged().filter(event => event.auditID === reply.headers['audit-id']);
+    assert.equal(found.length, 1);
+    return found[0];
+  });
+
+const CONFIG_MAPS_PATH = '/api/v1/namespaces/audited/configmaps';
+
+test('who did what with which outcome', async () => {
+  const object = { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'a' }, data: { k: 'v' } };
+  const event = await eventOf(
+    await bed.ask({
+      path: `${CONFIG_MAPS_PATH}?fieldManager=me`,
+      as: bed.admin,
+      body: object,
+      headers: { 'user-agent': 'test/1' },
+    }),
+  );
+  assert.deepEqual(
+    [event.kind, event.apiVersion, event.level, event.stage, event.verb, event.requestURI, event.userAgent],
+    [
+      'Event',
+      'audit.k8s.io/v1',
+      'RequestResponse',
+      'ResponseComplete',
+      'create',
+      `${CONFIG_MAPS_PATH}?fieldManager=me`,
+      'test/1',
+    ],
+  );
+  assert.equal(event.user.username, 'admin');
+  assert.deepEqual(event.sourceIPs, ['127.0.0.1']);
+  assert.deepEqual(event.objectRef, { resource: 'configmaps', namespace: 'audited', name: 'a', apiVersion: 'v1' });
+  assert.deepEqual(event.responseStatus, { metadata: {}, code: 201 });
+  assert.deepEqual(event.requestObject.data, { k: 'v' });
+  assert.deepEqual(event.responseObject.data, { k: 'v' });
+  assert.equal(event.responseObject.metadata.managedFields, undefined);
+  assert.equal(event.annotations['authorization.k8s.io/decision'], 'allow');
+  assert.match(event.requestReceivedTimestamp, /^\d{4}-\d\d-\d\dT[\d:]{8}\.\d{6}Z$/);
+});
+
+test('refusals, impersonation, and what a policy leaves out', async () => {
+  const refused = await eventOf(
+    await bed.ask({ path: `${CONFIG_MAPS_PATH}/a`, as: bed.admin, headers: { 'impersonate-user': 'bob' } }),
+  );
+  assert.equal(refused.user.username, 'admin');
+  assert.deepEqual(refused.impersonatedUser, { username: 'bob', groups: ['system:authenticated'] });
+  assert.equal(refused.annotations['authorization.k8s.io/decision'], 'forbid');
+  assert.deepEqual([refused.responseStatus.code, refused.responseStatus.reason], [403, 'Forbidden']);
+  const unknown = await eventOf(await bed.ask({ path: `${CONFIG_MAPS_PATH}/a`, token: 'nobody' }));
+  assert.deepEqual([unknown.responseStatus.code, unknown.user], [401, {}]);
+  const secret = await eventOf(
+    await bed.ask({
+      path: '/api/v1/namespaces/audited/secrets',
+      as: bed.admin,
+      body: { apiVersion: 'v1', kind: 'Secret', metadata: { name: 's' }, stringData: { p: 'hunter2' } },
+    }),
+  );
+  assert.equal(secret.level, 'Metadata');
+  assert.ok(!JSON.stringify(secret).includes('hunter2') && secret.requestObject === undefined);
+  assert.equal((await bed.ask({ path: '/healthz' })).headers['audit-id'], undefined);
+  assert.equal((await eventOf(await bed.ask({ path: '/version' }))).user.username, 'system:anonymous');
+});
+
+test('admission annotates: PodSecurity, and the Audit action and audit annotations of policies', async () => {
+  const group = { group: 'admissionregistration.k8s.io', version: 'v1' };
+  const apiVersion = 'admissionregistration.k8s.io/v1';
+  await bed.root.create({ of: { ...group, resource: 'validatingadmissionpolicies' } }, {
+    apiVersion,
+    kind: 'ValidatingAdmissionPolicy',
+    metadata: { name: 'labelled' },
+    spec: {
+      matchConstraints: {
+        resourceRules: [{ apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE'], resources: ['pods'] }],
+      },
+      validations: [{ expression: 'true' }, { expression: 'has(object.metadata.labels)', message: 'no labels' }],
+      auditAnnotations: [{ key: 'name', valueExpression: "'pod ' + object.metadata.name" }],
+    },
+  } as never);
+  await bed.root.create({ of: { ...group, resource: 'validatingadmissionpolicybindings' } }, {
+    apiVersion,
+    kind: 'ValidatingAdmissionPolicyBinding',
+    metadata: { name: 'everywhere' },
+    spec: { policyName: 'labelled', validationActions: ['Audit'] },
+  } as never);
+  await bed.root.create({ of: { group: '', version: 'v1', resource: 'serviceaccounts' }, namespace: 'audited' }, {
+    apiVersion: 'v1',
+    kind: 'ServiceAccount',
+    metadata: { name: 'default' },
+  } as never);
+  const made = await eventOf(
+    await bed.ask({
+      path: '/api/v1/namespaces/audited/pods',
+      as: bed.admin,
+      body: {
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: { name: 'p' },
+        spec: { hostNetwork: true, containers: [{ name: 'c', image: 'i' }] },
+      },
+    }),
+  );
+  assert.equal(made.responseStatus.code, 201);
+  assert.equal(made.annotations['pod-security.kubernetes.io/enforce-policy'], 'privileged:latest');
+  assert.match(
+    made.annotations['pod-security.kubernetes.io/audit-violations'],
+    /^would violate PodSecurity "baseline:latest": host namespaces \(hostNetwork=true\)/,
+  );
+  assert.equal(made.annotations['labelled/name'], 'pod p');
+  assert.deepEqual(JSON.parse(made.annotations['validation.policy.admission.k8s.io/validation_failure']), [
+    {
+      message: 'no labels',
+      policy: 'labelled',
+      binding: 'everywhere',
+      expressionIndex: 1,
+      validationActions: ['Audit'],
+    },
+  ]);
+});
+
+test('a watch begins and ends; controllers are recorded too; the webhook gets the same events', async () => {
+  const watched = await bed.ask({ path: '/api/v1/configmaps?watch=true&timeoutSeconds=1', as: bed.admin });
+  const stages = await eventually(() => {
+    const found = logged().filter(event => event.auditID === watched.headers['audit-id']);
+    assert.equal(found.length, 2);
+    return found.map(event => event.stage);
+  });
+  assert.deepEqual(stages, ['ResponseStarted', 'ResponseComplete']);
+  const controller = bed.server.transport({ name: 'some-controller', groups: [] }, 'kcm');
+  await assert.rejects(controller.get({ of: CONFIG_MAPS, namespace: 'audited', name: 'a' }), /forbidden/);
+  await bed.root.delete({ of: PODS, namespace: 'audited', name: 'p' }, { gracePeriodSeconds: 0 });
+  await eventually(() => {
+    const own = logged().filter(({ userAgent }) => userAgent === 'kcm');
+    assert.deepEqual([own.length, own[0]?.responseStatus.code], [1, 403]);
+    assert.ok(logged().some(({ verb, user }) => verb === 'delete' && user.username === 'system:apiserver'));
+  });
+  await eventually(() => {
+    const sent = hook.seen.flatMap(({ body }) => {
+      assert.deepEqual([body.kind, body.apiVersion], ['EventList', 'audit.k8s.io/v1']);
+      return body.items as Any[];
+    });
+    assert.deepEqual(
+      sent.map(({ auditID, stage }) => `${auditID} ${stage}`),
+      logged().map(({ auditID, stage }) => `${auditID} ${stage}`),
+    );
+  });
+});
