@@ -25,9 +25,11 @@ import { NftablesBackend } from '../proxy/nftables/nftables-backend.ts';
 import { ServiceProxy } from '../proxy/service-proxy.ts';
 import { closeOnExec } from '../sys/file-descriptor.ts';
 import { type ClusterRanges, segmentsOf } from './cluster-ranges.ts';
+import type { RuntimeName } from './cluster-record.ts';
 import { keepCompiledCode } from './compile-cache.ts';
 import { DNS_PORT, ensureDnsAddress } from './dns-address.ts';
 import { bindKubeletFolder } from './kubelet-folder.ts';
+import { containerdNode } from './node-runtimes.ts';
 import type { AgentCredentials } from './pki.ts';
 import { untilAccepting } from './port-probe.ts';
 import { ProcessPuller } from './process-puller.ts';
@@ -63,6 +65,8 @@ export interface AgentConfig {
   readonly cgroupRoot: string;
   /** Socket of the relay to registries outside the node's networks; absent where the node reaches them itself. */
   readonly registryRelay?: string;
+  /** The default runtime; absent, `cox`. */
+  readonly runtime?: RuntimeName;
   /** What differs from upstream's defaults. */
   readonly kubelet?: Partial<KubeletConfiguration>;
 }
@@ -198,6 +202,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     port: config.kubeletPort,
     cgroupRoot: config.cgroupRoot,
     configuration: config.kubelet ?? {},
+    ...(config.runtime === 'containerd' ? { runtime: containerdNode } : {}),
     log,
     clock,
     random,

@@ -20,6 +20,10 @@ export interface ProcessIdentity {
   readonly startTicks: string;
 }
 
+/** Container runtimes of nodes: `cox` is runc under conmon, ours. */
+export const RUNTIMES = ['cox', 'containerd'] as const;
+export type RuntimeName = (typeof RUNTIMES)[number];
+
 export interface NodeRecord {
   readonly name: string;
   readonly addresses: readonly string[];
@@ -37,6 +41,8 @@ export interface ClusterRecord {
   /** Options of kube-apiserver, `NAME=VALUE`, with absolute paths. */
   readonly serverArguments?: readonly string[];
   readonly server?: ProcessIdentity;
+  /** Default container runtime of its nodes; absent, `cox`. */
+  readonly runtime?: RuntimeName;
   /** What its kubelets do otherwise than by default. */
   readonly kubelet?: Partial<KubeletConfiguration>;
 }

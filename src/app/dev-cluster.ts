@@ -33,6 +33,7 @@ import {
   loadRecord,
   type NodeRecord,
   nodeNamespace,
+  type RuntimeName,
   runDir,
   saveRecord,
   stateOf,
@@ -55,6 +56,8 @@ export interface UpOptions {
   readonly apiPort?: number;
   readonly stateDir?: string;
   readonly ranges: RangeChoice;
+  /** Default container runtime of the nodes; a cluster keeps it for life. */
+  readonly runtime?: RuntimeName;
   /** Of a KubeletConfiguration for all nodes. */
   readonly kubeletConfigPath?: string;
   /** Options of kube-apiserver, `NAME=VALUE`; default: as before. */
@@ -78,7 +81,7 @@ export async function bringUp(options: UpOptions): Promise<UpResult> {
   const { name, say } = options;
   checkClusterName(name);
   requireRoot('up');
-  ensurePrerequisites(say);
+  ensurePrerequisites(say, { runtime: options.runtime ?? loadRecord(name)?.runtime });
   return withLock(name, async () => {
     const before = loadRecord(name);
     if (before && stateOf(before) === 'running') return alreadyRunning(before, options);
@@ -116,7 +119,7 @@ function describe(record: ClusterRecord, seconds: number, alreadyRunning: boolea
 
 function alreadyRunning(
   record: ClusterRecord,
-  { nodes, apiPort, stateDir, ranges, kubeletConfigPath, serverArguments, say }: UpOptions,
+  { nodes, apiPort, stateDir, ranges, runtime, kubeletConfigPath, serverArguments, say }: UpOptions,
 ): UpResult {
   keepRanges(record, ranges);
   const differs = [
@@ -128,6 +131,9 @@ function alreadyRunning(
     stateDir !== undefined &&
       resolve(stateDir) !== record.stateDir &&
       `--state-dir ${stateDir} (it has ${record.stateDir})`,
+    runtime !== undefined &&
+      runtime !== (record.runtime ?? 'cox') &&
+      `--runtime ${runtime} (it has ${record.runtime ?? 'cox'})`,
     serverArguments !== undefined && '--kube-apiserver-arg',
     kubeletConfigPath !== undefined && `--kubelet-config ${kubeletConfigPath}`,
   ].filter(Boolean);
@@ -164,6 +170,13 @@ async function start(
       'Conflict',
       `cluster "${name}" keeps its data in ${before.stateDir}; resume it without --state-dir, or delete it first: cox down --name ${name}`,
     );
+  const runtime = options.runtime ?? before?.runtime;
+  if (before && (runtime ?? 'cox') !== (before.runtime ?? 'cox'))
+    throw failure(
+      409,
+      'Conflict',
+      `--runtime ${runtime}: cluster "${name}" was made with ${before.runtime ?? 'cox'} and keeps it; delete it first: cox down --name ${name}`,
+    );
   const nodeCount = Math.max(options.nodes ?? before?.nodes.length ?? 1, 1);
   if (before && nodeCount < before.nodes.length)
     throw failure(
@@ -194,6 +207,7 @@ async function start(
     createdAt: before?.createdAt ?? new Date(systemClock.now()).toISOString(),
     ranges,
     nodes,
+    ...(runtime === undefined ? {} : { runtime }),
     ...(kubelet === undefined ? {} : { kubelet }),
     ...(serverArguments.length > 0 ? { serverArguments } : {}),
   };

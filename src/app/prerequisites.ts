@@ -6,6 +6,7 @@
 import { execFile, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { failure } from '../base/errors.ts';
+import type { RuntimeName } from './cluster-record.ts';
 
 interface Prerequisite {
   readonly package: string;
@@ -35,10 +36,26 @@ const PACKAGES: readonly Prerequisite[] = [
   { package: 'e2fsprogs', files: ['/usr/sbin/mkfs.ext4', '/sbin/mkfs.ext4'], why: 'file systems of local volumes' },
 ];
 
+/** Only where it was asked for. */
+const CONTAINERD: Prerequisite = {
+  package: 'containerd',
+  files: ['/usr/bin/containerd'],
+  why: 'runs containers (--runtime containerd)',
+};
+
 const FILE_SYSTEMS: readonly { name: string; why: string; module: string }[] = [
   { name: 'overlay', why: "containers' root file systems", module: 'overlay' },
   { name: 'tmpfs', why: 'secrets and memory-backed volumes', module: 'tmpfs' },
 ];
+
+/** Installing must not start Debian's own services on the machine. */
+const WITHOUT_SERVICES = `
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+  printf '#!/bin/sh\\nexit 101\\n' >$policy && chmod 755 $policy
+  trap 'rm -f $policy' EXIT
+fi
+`;
 
 function stop(message: string): never {
   throw failure(500, 'InternalError', message);
@@ -66,9 +83,14 @@ function requireKernel(): void {
 }
 
 /** Throws with the next step. `say` gets a line when packages are installed. */
-export function ensurePrerequisites(say: (line: string) => void): void {
+export function ensurePrerequisites(
+  say: (line: string) => void,
+  { runtime }: { readonly runtime?: RuntimeName | undefined } = {},
+): void {
   requireKernel();
-  const missing = PACKAGES.filter(({ files }) => !files.some(existsSync));
+  const missing = [...PACKAGES, ...(runtime === 'containerd' ? [CONTAINERD] : [])].filter(
+    ({ files }) => !files.some(existsSync),
+  );
   if (missing.length === 0) return;
   const names = missing.map(item => item.package);
   const command = `apt-get install -y --no-install-recommends ${names.join(' ')}`;
@@ -78,7 +100,8 @@ export function ensurePrerequisites(say: (line: string) => void): void {
     );
   for (const { package: name, why } of missing) say(`installing Debian package ${name}: ${why}`);
   const environment = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
-  const install = () => spawnSync('/bin/sh', ['-c', command], { env: environment, encoding: 'utf8' });
+  const install = () =>
+    spawnSync('/bin/sh', ['-c', `${WITHOUT_SERVICES}${command}`], { env: environment, encoding: 'utf8' });
   let result = install();
   if (result.status !== 0) {
     spawnSync('apt-get', ['update'], { env: environment });
@@ -91,13 +114,7 @@ export function ensurePrerequisites(say: (line: string) => void): void {
 }
 
 const HAPROXY_PACKAGE = { package: 'haproxy', file: '/usr/sbin/haproxy' };
-// Installing must not start Debian's own HAProxy service on the machine.
-const INSTALL_HAPROXY = `
-policy=/usr/sbin/policy-rc.d
-if [ ! -e $policy ]; then
-  printf '#!/bin/sh\\nexit 101\\n' >$policy && chmod 755 $policy
-  trap 'rm -f $policy' EXIT
-fi
+const INSTALL_HAPROXY = `${WITHOUT_SERVICES}
 apt-get install -y --no-install-recommends ${HAPROXY_PACKAGE.package} || { apt-get update && apt-get install -y --no-install-recommends ${HAPROXY_PACKAGE.package}; }
 `;
 const INSTALL_MS_MAX = 300_000;

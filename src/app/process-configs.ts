@@ -77,6 +77,7 @@ export function agentConfig(record: ClusterRecord, node: NodeRecord, credentials
     dnsSocket: INHERITED_DESCRIPTOR,
     cgroupRoot: `${cgroupPath(record.name)}/${node.name}`,
     registryRelay: relayPath(runDir(record.name)),
+    ...(record.runtime === undefined ? {} : { runtime: record.runtime }),
     kubelet: { ...DEV_KUBELET, ...record.kubelet },
   };
 }

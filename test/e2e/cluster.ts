@@ -59,6 +59,7 @@ export class Cluster {
         '0',
         '--state-dir',
         this.stateDir,
+        ...(process.env['COX_E2E_RUNTIME'] ? ['--runtime', process.env['COX_E2E_RUNTIME']] : []),
         ...(options.extra ?? []),
       ],
       { timeoutMs: 120_000 },

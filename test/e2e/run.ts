@@ -2,7 +2,7 @@
  * The end-to-end suite: one cluster of two nodes for all files, faults after the rest since they disturb it, then the life
  * cycle of clusters of their own. As root:
  *
- *   node26 test/e2e/run.ts [--keep] [FILE…]      # FILE: session, network.test.ts …; --keep leaves the cluster running
+ *   node26 test/e2e/run.ts [--keep] [--runtime NAME] [FILE…]   # FILE: session, network.test.ts …; --keep leaves the cluster running
  */
 
 import { spawn } from 'node:child_process';
@@ -16,7 +16,7 @@ const ALONE = ['rollout-load', 'traffic-faults', 'storage-faults', 'faults', 'li
 const PARALLEL_FILES = 2;
 
 const { values, positionals } = parseArgs({
-  options: { keep: { type: 'boolean', default: false } },
+  options: { keep: { type: 'boolean', default: false }, runtime: { type: 'string' } },
   allowPositionals: true,
 });
 const wanted = positionals.map(name => name.replace(/^.*\//, '').replace(/\.test\.ts$/, ''));
@@ -38,6 +38,9 @@ function runFiles(names: readonly string[], parallel: number, env: Record<string
     child.on('close', code => resolve(code ?? 1));
   });
 }
+
+// As `cox up --runtime`, for every cluster of every file.
+if (values.runtime) process.env['COX_E2E_RUNTIME'] = values.runtime;
 
 const startedMs = performance.now();
 const cluster = freshCluster();

@@ -1,5 +1,6 @@
 /** `cox up`: starts a cluster, or resumes a stopped one; a running one is left as it is. */
 
+import { RUNTIMES, type RuntimeName } from '../../app/cluster-record.ts';
 import { bringUp } from '../../app/dev-cluster.ts';
 import { type Command, printJson, usageError } from '../command.ts';
 
@@ -10,6 +11,11 @@ export function parseCount(text: string, option: string, range: { min: number; m
   if (!/^\d+$/.test(text) || value < range.min || value > range.max)
     usageError(`${option}: Invalid value: "${text}": must be a whole number between ${range.min} and ${range.max}`);
   return value;
+}
+
+function parseRuntime(text: string): RuntimeName {
+  const name = RUNTIMES.find(one => one === text);
+  return name ?? usageError(`--runtime: Invalid value: "${text}": must be one of ${RUNTIMES.join(', ')}`);
 }
 
 export const command: Command = {
@@ -48,6 +54,11 @@ export const command: Command = {
       value: 'N',
       help: "prefix length of a node's share of --pod-cidr, likewise (default 24, IPv6 64)",
     },
+    runtime: {
+      type: 'string',
+      value: 'NAME',
+      help: `what runs containers on the nodes: ${RUNTIMES.join(' or ')} (default cox, or as before)`,
+    },
     'kubelet-config': {
       type: 'string',
       value: 'FILE',
@@ -65,6 +76,7 @@ export const command: Command = {
     'cox up --nodes 2',
     'cox up --name ci --api-port 0',
     'cox up --ip-family dual',
+    'cox up --runtime containerd',
     'cox up --kube-apiserver-arg authentication-config=./authentication.yaml',
     'export KUBECONFIG=$(cox kubeconfig --path)',
   ],
@@ -85,6 +97,7 @@ export const command: Command = {
         ...option('serviceCidr', 'service-cidr'),
         ...option('nodeMaskSize', 'node-cidr-mask-size'),
       },
+      ...(text('runtime') === undefined ? {} : { runtime: parseRuntime(text('runtime')!) }),
       ...option('kubeletConfigPath', 'kubelet-config'),
       ...(options['kube-apiserver-arg'] === undefined
         ? {}
