@@ -4,7 +4,9 @@
  */
 
 import type { Namespace, PersistentVolume, PersistentVolumeClaim } from '../api/core/v1.gen.ts';
+import type { ResourceClaim } from '../api/resource/v1.gen.ts';
 import type { CSIDriver, CSINode, CSIStorageCapacity, StorageClass } from '../api/storage/v1.gen.ts';
+import type { Inventory } from './claim-allocation.ts';
 import type { NodeInfo, PodInfo } from './node-info.ts';
 
 /** What changed in the cluster, in the terms by which plugins say what could help a pod they refused. */
@@ -16,7 +18,8 @@ export type ClusterEvent =
   | 'pod-removed'
   | 'pod-added'
   | 'volume'
-  | 'namespace';
+  | 'namespace'
+  | 'device';
 
 export interface Refusal {
   /** As in the FailedScheduling event: `Insufficient cpu`. */
@@ -55,6 +58,8 @@ export interface Lookup {
   csiDriver(name: string): CSIDriver | undefined;
   csiNode(name: string): CSINode | undefined;
   capacities(): Iterable<CSIStorageCapacity>;
+  resourceClaim(namespace: string, name: string): ResourceClaim | undefined;
+  readonly devices: Inventory;
 }
 
 export interface Plugin {

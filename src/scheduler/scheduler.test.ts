@@ -73,6 +73,8 @@ function setUp(...nodes: Node[]) {
     csiDriver: () => undefined,
     csiNode: () => undefined,
     capacities: () => [],
+    resourceClaim: () => undefined,
+    devices: { deviceClass: () => undefined, slices: () => [], taken: () => new Set<string>() },
   };
   const cluster: Cluster = { nodes: cache.nodes, lookup };
   const framework = new Framework({ plugins, random: seededRandom(1) });

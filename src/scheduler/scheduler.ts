@@ -18,6 +18,7 @@ import { labelSelectorMatch } from '../api/machinery/labels.ts';
 import { podCondition } from '../api/machinery/pod.ts';
 import { volumeClass } from '../api/machinery/volume.ts';
 import type { PodDisruptionBudget } from '../api/policy/v1.gen.ts';
+import type { DeviceClass, ResourceClaim, ResourceSlice } from '../api/resource/v1.gen.ts';
 import type { CSIDriver, CSINode, CSIStorageCapacity, StorageClass } from '../api/storage/v1.gen.ts';
 import { type Clock, formatTime } from '../base/clock.ts';
 import { isReason, messageOf } from '../base/errors.ts';
@@ -31,16 +32,20 @@ import {
   CSI_DRIVERS,
   CSI_NODES,
   CSI_STORAGE_CAPACITIES,
+  DEVICE_CLASSES,
   NAMESPACES,
   NODES,
   PERSISTENT_VOLUME_CLAIMS,
   PERSISTENT_VOLUMES,
   POD_DISRUPTION_BUDGETS,
   PODS,
+  RESOURCE_CLAIMS,
+  RESOURCE_SLICES,
   STORAGE_CLASSES,
 } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { SchedulerCache } from './cache.ts';
+import { ClaimBinder, type Reservation } from './claim-binder.ts';
 import { describe, Framework, type Infeasible } from './framework.ts';
 import { type NodeInfo, podInfo } from './node-info.ts';
 import type { Cluster, ClusterEvent } from './plugin.ts';
@@ -79,6 +84,7 @@ export class Scheduler {
   readonly #queue: SchedulingQueue;
   readonly #cluster: Cluster;
   readonly #volumes: VolumeBinder;
+  readonly #claims: ClaimBinder;
   /** Pods that evicted others and wait for the room: node and pod by uid. */
   readonly #nominated = new Map<string, { pod: Pod; node: string }>();
   readonly #duration = metrics.histogram(
@@ -111,6 +117,15 @@ export class Scheduler {
     const csiDrivers = informers.get<CSIDriver>(CSI_DRIVERS);
     const csiNodes = informers.get<CSINode>(CSI_NODES);
     const capacities = informers.get<CSIStorageCapacity>(CSI_STORAGE_CAPACITIES);
+    const resourceClaims = informers.get<ResourceClaim>(RESOURCE_CLAIMS);
+    const deviceClasses = informers.get<DeviceClass>(DEVICE_CLASSES);
+    const resourceSlices = informers.get<ResourceSlice>(RESOURCE_SLICES);
+    this.#claims = new ClaimBinder({
+      claims: resourceClaims,
+      classes: deviceClasses,
+      slices: resourceSlices,
+      client: client.of<ResourceClaim>(RESOURCE_CLAIMS),
+    });
     volumes.addIndex(CLASS_INDEX, volume => [volumeClass(volume)]);
     this.#budgets = informers.get<PodDisruptionBudget>(POD_DISRUPTION_BUDGETS);
     this.#cluster = {
@@ -125,6 +140,12 @@ export class Scheduler {
         csiDriver: name => csiDrivers.get(name),
         csiNode: name => csiNodes.get(name),
         capacities: () => capacities.values(),
+        resourceClaim: (namespace, name) => this.#claims.claim(namespace, name),
+        devices: {
+          deviceClass: name => this.#claims.deviceClass(name),
+          slices: () => this.#claims.slices(),
+          taken: () => this.#claims.taken(),
+        },
       },
     };
     this.#volumes = new VolumeBinder({
@@ -141,6 +162,8 @@ export class Scheduler {
     });
     for (const informer of [claims, volumes, classes, csiDrivers, csiNodes, capacities] as Informer<PersistentVolume>[])
       informer.onChange(() => this.#queue.event('volume'));
+    for (const informer of [resourceClaims, deviceClasses, resourceSlices] as Informer<ResourceClaim>[])
+      informer.onChange(() => this.#queue.event('device'));
     this.ready = Promise.all(
       [
         nodes,
@@ -152,6 +175,9 @@ export class Scheduler {
         csiDrivers,
         csiNodes,
         capacities,
+        resourceClaims,
+        deviceClasses,
+        resourceSlices,
         this.#budgets,
       ].map(informer => informer.synced),
     ).then(() => {
@@ -194,7 +220,9 @@ export class Scheduler {
     if (this.#cache.isPlaced(uid)) return;
     const changed =
       old !== undefined &&
-      (!semanticEqual(old.spec, pod.spec) || !semanticEqual(old.metadata.labels, pod.metadata.labels));
+      (!semanticEqual(old.spec, pod.spec) ||
+        !semanticEqual(old.metadata.labels, pod.metadata.labels) ||
+        !semanticEqual(old.status?.resourceClaimStatuses, pod.status?.resourceClaimStatuses));
     this.#queue.put(pod, { changed });
   }
 
@@ -259,8 +287,11 @@ export class Scheduler {
     const node = info.name;
     const { namespace = '', name, uid } = pod.metadata;
     this.#bindings++;
+    let claims: Reservation | undefined;
     try {
+      claims = this.#claims.reserve(podInfo(pod), { node: info, lookup: this.#cluster.lookup });
       await this.#volumes.bindClaims(podInfo(pod), { node: info, lookup: this.#cluster.lookup, signal: this.#signal });
+      await claims.write();
       const binding: Binding = {
         apiVersion: 'v1',
         kind: 'Binding',
@@ -272,6 +303,7 @@ export class Scheduler {
       this.#nominated.delete(uid!);
       this.#events.event(pod, 'Normal', 'Scheduled', `Successfully assigned ${namespace}/${name} to ${node}`);
     } catch (error) {
+      claims?.forget();
       this.#cache.forget(uid!);
       this.#queue.event('pod-removed');
       if (isReason(error, 'NotFound')) this.#queue.remove(uid!);

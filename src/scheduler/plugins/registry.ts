@@ -1,6 +1,7 @@
 /** The plugins in the order in which they filter: upstream's default profile. A file that is missing here fails a test. */
 
 import type { Plugin } from '../plugin.ts';
+import { dynamicResources } from './dynamic-resources.ts';
 import { imageLocality } from './image-locality.ts';
 import { interPodAffinity } from './inter-pod-affinity.ts';
 import { nodeAffinity } from './node-affinity.ts';
@@ -29,6 +30,7 @@ export const plugins: readonly Plugin[] = [
   volumeZone,
   podTopologySpread,
   interPodAffinity,
+  dynamicResources,
   nodeResourcesBalancedAllocation,
   imageLocality,
 ];

@@ -1,0 +1,247 @@
+/**
+ * Which devices a node can give to a resource claim (KEP-4381): the first choice that meets every request, selector and
+ * constraint, found by trying in order and going back. Pure. Invariant: a device is chosen once only, save for admin access. It
+ * refuses by name what it does not do: shared and partitioned devices, and conditions for binding.
+ */
+
+import type { Node } from '../api/core/v1.gen.ts';
+import { nodeSelectorMatch } from '../api/machinery/node-selector.ts';
+import type {
+  AllocationResult,
+  Device,
+  DeviceClass,
+  DeviceConstraint,
+  DeviceRequestAllocationResult,
+  DeviceSelector,
+  DeviceSubRequest,
+  DeviceTaint,
+  DeviceToleration,
+  ExactDeviceRequest,
+  ResourceClaim,
+  ResourceSlice,
+} from '../api/resource/v1.gen.ts';
+import { attributeText, isSelected } from './device-selectors.ts';
+
+/** Upstream's AllocationResultsMaxSize. */
+const DEVICES_MAX = 32;
+const TRIES_MAX = 10_000;
+
+export interface Inventory {
+  deviceClass(name: string): DeviceClass | undefined;
+  slices(): Iterable<ResourceSlice>;
+  /** Ids of devices that claims have. */
+  taken(): ReadonlySet<string>;
+}
+
+export const deviceId = (of: { readonly driver: string; readonly pool: string; readonly device: string }): string =>
+  `${of.driver}/${of.pool}/${of.device}`;
+
+interface Candidate {
+  readonly id: string;
+  readonly driver: string;
+  readonly pool: string;
+  readonly device: Device;
+  readonly slice: ResourceSlice;
+}
+interface Wish extends ExactDeviceRequest {
+  /** `request` or `request/alternative`. */
+  readonly request: string;
+}
+interface Pick {
+  readonly wish: Wish;
+  readonly candidate: Candidate;
+}
+
+/** What could be offered on the node, or why a claim can never be served. */
+export type Decision =
+  | { readonly allocation: AllocationResult; readonly ids: readonly string[] }
+  | { readonly reason: string };
+
+export function allocate(claim: ResourceClaim, node: Node, inventory: Inventory): Decision {
+  const spec = claim.spec?.devices ?? {};
+  const candidates = candidatesOn(node, inventory.slices());
+  const taken = inventory.taken();
+  const alternatives = (spec.requests ?? []).map(({ name, exactly, firstAvailable = [] }): Wish[] =>
+    exactly
+      ? [{ ...exactly, request: name }]
+      : firstAvailable.map((one: DeviceSubRequest) => ({ ...one, request: `${name}/${one.name}` })),
+  );
+  let tries = 0;
+  let problem: string | undefined;
+
+  // Once more for each request, its alternatives in order.
+  const search = (at: number, picks: readonly Pick[]): readonly Pick[] | undefined => {
+    if (at === alternatives.length) return picks;
+    for (const wish of alternatives[at]!) {
+      const fitting = fittingOf(wish);
+      if (!fitting) continue;
+      const found = choose(wish, fitting, { at, picks, missing: countOf(wish, fitting) });
+      if (found) return found;
+    }
+    return undefined;
+  };
+  const fittingOf = (wish: Wish): readonly Candidate[] | undefined => {
+    const deviceClass = inventory.deviceClass(wish.deviceClassName);
+    if (!deviceClass) {
+      problem = `device class ${wish.deviceClassName} does not exist`;
+      return undefined;
+    }
+    if (wish.capacity) {
+      problem = `request ${wish.request}: capacity requests are not supported`;
+      return undefined;
+    }
+    const selectors: DeviceSelector[] = [...(deviceClass.spec?.selectors ?? []), ...(wish.selectors ?? [])];
+    return candidates.filter(
+      ({ device, driver }) =>
+        isSupported(device) && isTolerated(device, wish.tolerations) && isSelected(device, driver, selectors),
+    );
+  };
+  const choose = (
+    wish: Wish,
+    fitting: readonly Candidate[],
+    { at, picks, missing }: { readonly at: number; readonly picks: readonly Pick[]; readonly missing: number },
+  ): readonly Pick[] | undefined => {
+    if (missing === 0) return search(at + 1, picks);
+    if (fitting.length < missing || picks.length >= DEVICES_MAX) return undefined;
+    for (const [i, candidate] of fitting.entries()) {
+      if (++tries > TRIES_MAX) return undefined;
+      const isFree =
+        wish.adminAccess === true ||
+        (!taken.has(candidate.id) && !picks.some(one => !one.wish.adminAccess && one.candidate.id === candidate.id));
+      const next = [...picks, { wish, candidate }];
+      if (!isFree || !keepsConstraints(next, spec.constraints ?? [])) {
+        // All means all.
+        if (wish.allocationMode === 'All') return undefined;
+        continue;
+      }
+      const found = choose(wish, fitting.slice(i + 1), { at, picks: next, missing: missing - 1 });
+      if (found) return found;
+    }
+    return undefined;
+  };
+
+  try {
+    const picks = search(0, []);
+    if (!picks) return { reason: problem ?? 'cannot allocate all claims' };
+    return {
+      allocation: resultOf(claim, picks, { node, inventory }),
+      ids: picks.filter(({ wish }) => !wish.adminAccess).map(({ candidate }) => candidate.id),
+    };
+  } catch (error) {
+    return { reason: `claim ${claim.metadata.namespace}/${claim.metadata.name}: ${(error as Error).message}` };
+  }
+}
+
+/** All of one mode, at least one; else so many. */
+function countOf({ allocationMode, count }: Wish, fitting: readonly Candidate[]): number {
+  return allocationMode === 'All' ? Math.max(1, fitting.length) : (count ?? 1);
+}
+
+function isSupported({ consumesCounters, allowMultipleAllocations, bindingConditions }: Device): boolean {
+  return !consumesCounters?.length && !allowMultipleAllocations && !bindingConditions?.length;
+}
+
+function isTolerated({ taints = [] }: Device, tolerations: readonly DeviceToleration[] = []): boolean {
+  return taints
+    .filter(({ effect }) => effect === 'NoSchedule' || effect === 'NoExecute')
+    .every((taint: DeviceTaint) =>
+      tolerations.some(
+        ({ key, operator = 'Equal', value = '', effect }) =>
+          (!effect || effect === taint.effect) &&
+          (key ? key === taint.key : operator === 'Exists') &&
+          (operator === 'Exists' || value === (taint.value ?? '')),
+      ),
+    );
+}
+
+/** Devices of whole pools that the node reaches, the newest generation of each. */
+function candidatesOn(node: Node, slices: Iterable<ResourceSlice>): Candidate[] {
+  const pools = new Map<string, ResourceSlice[]>();
+  for (const slice of slices) {
+    const { driver, pool } = slice.spec;
+    const key = `${driver}/${pool.name}`;
+    const known = pools.get(key) ?? [];
+    const generation = known[0]?.spec.pool.generation ?? pool.generation;
+    if (pool.generation > generation) pools.set(key, [slice]);
+    else if (pool.generation === generation) pools.set(key, [...known, slice]);
+  }
+  return [...pools.values()]
+    .filter(parts => parts.length === parts[0]!.spec.pool.resourceSliceCount)
+    .flatMap(parts => [...parts].sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1)))
+    .flatMap(slice =>
+      (slice.spec.devices ?? [])
+        .filter(device => reaches(slice.spec.perDeviceNodeSelection ? device : slice.spec, node))
+        .map(device => {
+          const { driver, pool } = slice.spec;
+          const id = deviceId({ driver, pool: pool.name, device: device.name });
+          return { id, driver, pool: pool.name, device, slice };
+        }),
+    );
+}
+
+function reaches(where: Reach<ResourceSlice['spec']>, node: Node): boolean {
+  if (where.allNodes) return true;
+  if (where.nodeName) return where.nodeName === node.metadata.name;
+  return where.nodeSelector !== undefined && nodeSelectorMatch(where.nodeSelector)(node);
+}
+type Reach<T> = { readonly [K in keyof T & ('nodeName' | 'nodeSelector' | 'allNodes')]?: T[K] };
+
+function keepsConstraints(picks: readonly Pick[], constraints: readonly DeviceConstraint[]): boolean {
+  return constraints.every(({ requests, matchAttribute, distinctAttribute }) => {
+    const concerned = picks.filter(
+      ({ wish }) =>
+        !requests?.length || requests.includes(wish.request) || requests.includes(wish.request.split('/')[0]!),
+    );
+    const values = (name: string) =>
+      concerned.map(({ candidate: { device, driver } }) => attributeText(device, { driver, name }));
+    if (matchAttribute) {
+      const all = values(matchAttribute);
+      return all.every(value => value !== undefined && value === all[0]);
+    }
+    if (distinctAttribute) {
+      const all = values(distinctAttribute);
+      return all.every(value => value !== undefined) && new Set(all).size === all.length;
+    }
+    return false;
+  });
+}
+
+function resultOf(
+  claim: ResourceClaim,
+  picks: readonly Pick[],
+  { node, inventory }: { readonly node: Node; readonly inventory: Inventory },
+): AllocationResult {
+  const results = picks.map(
+    ({ wish, candidate }): DeviceRequestAllocationResult => ({
+      request: wish.request,
+      driver: candidate.driver,
+      pool: candidate.pool,
+      device: candidate.device.name,
+      ...(wish.adminAccess ? { adminAccess: true } : {}),
+      ...(wish.tolerations?.length ? { tolerations: wish.tolerations } : {}),
+    }),
+  );
+  const ofClasses = picks
+    .filter(({ wish }, i) => picks.findIndex(other => other.wish.request === wish.request) === i)
+    .flatMap(({ wish }) =>
+      (inventory.deviceClass(wish.deviceClassName)?.spec?.config ?? []).map(one => ({
+        source: 'FromClass',
+        requests: [wish.request],
+        ...one,
+      })),
+    );
+  const ofClaim = (claim.spec?.devices?.config ?? []).map(one => ({ source: 'FromClaim', ...one }));
+  const isLocal = picks.some(({ candidate }) => !candidate.slice.spec.allNodes);
+  return {
+    devices: { results, ...(ofClasses.length + ofClaim.length ? { config: [...ofClasses, ...ofClaim] } : {}) },
+    ...(isLocal
+      ? {
+          nodeSelector: {
+            nodeSelectorTerms: [
+              { matchFields: [{ key: 'metadata.name', operator: 'In', values: [node.metadata.name] }] },
+            ],
+          },
+        }
+      : {}),
+  };
+}
