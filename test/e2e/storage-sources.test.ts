@@ -266,6 +266,9 @@ it('kinds of volumes that no node has are refused with the way out', cluster, as
       spec: { volumes: [{ name: 'v', flocker: { datasetName: 'd' } }] },
     }),
   ]);
-  await event('FailedMount', 'volume type flocker');
+  await event(
+    'FailedMount',
+    'volume type flocker is not supported by this kubelet: Kubernetes itself has it no longer',
+  );
   await remove('pod', 'flocker', '--grace-period=0', '--force');
 });

@@ -12,6 +12,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  renameSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
@@ -167,7 +168,10 @@ function writeInitialDisk(kernel: Kernel, { unpacked, version }: { unpacked: str
       return `/modules/${basename(file)}\n`;
     });
     writeFileSync(join(folder, 'order'), order.join(''));
-    execFileSync('sh', ['-c', `find . | cpio --quiet -o -H newc | gzip -1 >'${kernel.initialDisk}'`], { cwd: folder });
+    // Another run's machine may be reading the old one.
+    const fresh = `${kernel.initialDisk}.${process.pid}`;
+    execFileSync('sh', ['-c', `find . | cpio --quiet -o -H newc | gzip -1 >'${fresh}'`], { cwd: folder });
+    renameSync(fresh, kernel.initialDisk);
   } finally {
     rmSync(folder, { recursive: true });
   }

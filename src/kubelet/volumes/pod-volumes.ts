@@ -11,7 +11,7 @@ import { messageOf } from '../../base/errors.ts';
 import { removeUnmounted } from '../../sys/mount.ts';
 import { type ClaimStatusWriter, growIfAsked } from './expansion.ts';
 import { giveToGroup } from './ownership.ts';
-import { VOLUME_PLUGINS } from './registry.ts';
+import { VOLUME_PLUGINS, wayOut } from './registry.ts';
 import { hasStarted, modeConflict, needsClaim, type ResolvedVolume, resolveVolume } from './resolution.ts';
 import { unpinSubPaths } from './sub-path.ts';
 import { type SourceName, sourceOf, type VolumeContext, type VolumePlugin, type VolumeTarget } from './volume.ts';
@@ -33,7 +33,7 @@ function pluginFor(source: SourceName, volume: string): AnyPlugin {
   if (!plugin) {
     throw new VolumeError(
       volume,
-      `MountVolume.SetUp failed for volume "${volume}" : volume type ${source} is not supported by this kubelet: it has ${VOLUME_PLUGINS.map(one => one.source).join(', ')}`,
+      `MountVolume.SetUp failed for volume "${volume}" : volume type ${source} is not supported by this kubelet: ${wayOut(source)}`,
     );
   }
   return plugin as unknown as AnyPlugin;
