@@ -58,11 +58,15 @@ export function requireRecord(name: string): ClusterRecord {
   return record;
 }
 
+/** Containers of a full node, and some. */
+const PROCESSES_MAX = 10_000;
+
 /** The Node process below a supervisor: the descendant whose program is the runtime. */
 function workerOf(supervisor: ProcessIdentity | undefined): number | undefined {
   if (!isAlive(supervisor)) return undefined;
   const pending = [supervisor];
-  for (let i = 0; i < pending.length && i < 64; i++) {
+  // Level by level: an agent that was started again comes after all monitors of containers, and before what they watch.
+  for (let i = 0; i < pending.length && i < PROCESSES_MAX; i++) {
     const { pid } = pending[i]!;
     try {
       const [program = '', , command] = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');

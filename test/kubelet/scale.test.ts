@@ -109,7 +109,7 @@ function traces(): Traces {
     links: execFileSync('ip', ['-n', `cox-${cluster.name}-node-1`, '-o', 'link'], { encoding: 'utf8' })
       .split('\n')
       .filter(line => /master cox0/.test(line) && !/vxlan/.test(line)).length,
-    folders: [...names('pods'), ...names('runtime/layers'), ...names('logs')],
+    folders: [...names('pods'), ...names('runtime/layers'), ...names('logs/pods')],
   };
 }
 const NOTHING: Traces = { processes: [], mounts: [], namespaces: 0, groups: [], links: 0, folders: [] };
