@@ -5,9 +5,10 @@
 
 import type { KubeObject } from '../api/meta.ts';
 import type { Clock } from '../base/clock.ts';
-import { badRequest, failure, invalid, methodNotSupported, type Status } from '../base/errors.ts';
+import { badRequest, failure, invalid, methodNotSupported, notFound, type Status } from '../base/errors.ts';
 import type { PatchType } from '../client/transport.ts';
 import { applyPatch as serverSideApply } from './apply/apply-patch.ts';
+import { ComponentStatuses } from './component-statuses.ts';
 import { convertObject } from './conversion.ts';
 import { type Deletion, deleteObject } from './deletion.ts';
 import { deepFreeze, Entry } from './entry.ts';
@@ -29,6 +30,7 @@ export const UNKNOWN_RESOURCE = 'the server could not find the requested resourc
 
 export class Dispatcher {
   readonly registry: Registry;
+  readonly components = new ComponentStatuses();
   /** By the resource that they are of: few have any. */
   readonly #createHandlers = new Map<string, CreateHandler[]>();
   readonly #clock: Clock;
@@ -53,7 +55,7 @@ export class Dispatcher {
 
   get(operation: Operation): Outcome | Promise<Outcome> {
     this.#checkVerb(operation, 'get');
-    const entry = this.registry.get(operation);
+    const entry = isComputed(operation.served) ? this.#component(operation) : this.registry.get(operation);
     const preparing = operation.served.custom?.prepare?.([entry.object]);
     if (preparing) return preparing.then(() => this.get(operation));
     return operation.attributes.subresource === 'scale' ? scaleOf(operation.served, entry.object) : entry;
@@ -62,13 +64,23 @@ export class Dispatcher {
   list(operation: Operation, query: ListQuery & Selectors): Promise<ListResult> {
     this.#checkVerb(operation, 'list');
     const { served, attributes } = operation;
-    const listing = listEntries(this.registry.caches, this.registry.cacheOf(served), {
+    const { caches } = this.registry;
+    const cache = isComputed(served)
+      ? this.components.now(served.prefix, caches.revision)
+      : this.registry.cacheOf(served);
+    const listing = listEntries(caches, cache, {
       namespace: served.info.namespaced ? attributes.namespace : '',
       selector: this.#selector(operation, query),
       query,
       clock: this.#clock,
     });
     return served.custom?.prepare ? preparedList(served.custom, listing) : listing;
+  }
+
+  #component({ served, attributes: { name } }: Operation): Entry {
+    const found = this.components.now(served.prefix, this.registry.caches.revision).entries.get(name);
+    if (!found) throw notFound(served.info, name);
+    return found;
   }
 
   watch(
@@ -243,6 +255,11 @@ export class Dispatcher {
     if (!subresource) throw failure(404, 'NotFound', UNKNOWN_RESOURCE);
     if (!subresource.verbs.includes(verb)) throw methodNotSupported(info, verb);
   }
+}
+
+/** Kept nowhere, but found out when somebody asks. */
+function isComputed({ info }: Served): boolean {
+  return info.resource === 'componentstatuses' && info.group === '';
 }
 
 async function preparedList(custom: CustomShape, listing: Promise<ListResult>): Promise<ListResult> {

@@ -347,3 +347,22 @@ test('a subresource has rules of its own', async () => {
     status(422, /Pod QOS Class may not change as a result of resizing/),
   );
 });
+
+test('component statuses are found out when somebody asks, and kept nowhere', async () => {
+  const { server, api } = await open();
+  let problem: string | undefined = 'down';
+  server.addComponent({ name: 'scheduler', check: () => problem });
+  const of = { group: '', version: 'v1', resource: 'componentstatuses' };
+  const shown = async () => {
+    const { items } = await api.list({ of });
+    return items.map((item: Any) => [item.metadata.name, item.conditions[0].status, item.conditions[0].message]);
+  };
+  assert.deepEqual(await shown(), [
+    ['etcd-0', 'True', 'ok'],
+    ['scheduler', 'False', 'down'],
+  ]);
+  problem = undefined;
+  assert.deepEqual((await shown())[1], ['scheduler', 'True', 'ok']);
+  assert.equal((await api.get({ of, name: 'scheduler' })).metadata.name, 'scheduler');
+  await assert.rejects(api.get({ of, name: 'absent' }), { code: 404 });
+});

@@ -16,6 +16,7 @@ import type { Auditor } from './audit/auditor.ts';
 import type { Trail } from './audit/trail.ts';
 import { forbiddenRequest } from './authz/denial.ts';
 import { Caches } from './cache.ts';
+import type { Component } from './component-statuses.ts';
 import { CustomResources } from './customresources/custom-resources.ts';
 import { Discovery } from './discovery.ts';
 import { Dispatcher, shownObject } from './dispatcher.ts';
@@ -128,7 +129,9 @@ export class ApiServer {
       clock: this.#clock,
       log: this.#log,
     });
-    this.#health.add({ name: 'etcd', check: () => (this.caches.failure ? 'the store is lost' : undefined) });
+    const store = () => (this.caches.failure ? 'the store is lost' : undefined);
+    this.#health.add({ name: 'etcd', check: store });
+    this.addComponent({ name: 'etcd-0', check: store });
     this.#health.add({
       name: 'informer-sync',
       check: () => (this.#opened ? undefined : 'caches are not loaded'),
@@ -190,6 +193,11 @@ export class ApiServer {
   /** A named part of `/readyz` (and of `/livez` unless `readinessOnly`), such as a bootstrap that must finish. */
   addCheck(check: HealthCheck): void {
     this.#health.add(check);
+  }
+
+  /** A part of the control plane that `kubectl get componentstatuses` shows. */
+  addComponent(component: Component): void {
+    this.dispatcher.components.add(component);
   }
 
   /** Serves HTTPS; may be called for several addresses. `fd` is a listening socket made elsewhere. */

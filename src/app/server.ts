@@ -110,7 +110,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
 
   const informers = new InformerFactory({ transport, log });
   informers.start(stop.signal);
-  startControllers({
+  const controllers = startControllers({
     transport: server.transport(LOOPBACK_USER, 'kube-controller-manager'),
     informers,
     log,
@@ -123,7 +123,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
     loadBalancerAddresses: config.loadBalancerAddresses,
     extensions: await ownExtensions(pki, { host: addresses[0]!, port }),
   });
-  startScheduler({
+  const scheduler = startScheduler({
     transport: server.transport(LOOPBACK_USER, 'kube-scheduler'),
     informers,
     log,
@@ -131,6 +131,8 @@ export async function runServer(config: ServerConfig): Promise<void> {
     random,
     signal: stop.signal,
   });
+  for (const [name, { ready }] of Object.entries({ scheduler, 'controller-manager': controllers }))
+    server.addComponent({ name, check: untilReady(ready) });
   const ingressTransport = server.transport(LOOPBACK_USER, 'ingress-controller');
   const ingress = new IngressController({
     transport: ingressTransport,
@@ -182,6 +184,14 @@ async function openStore(
   if (!encryption) return inner;
   const { openEncrypted } = await import('../apiserver/encryption/encryption.ts');
   return openEncrypted(inner, encryption, options);
+}
+
+function untilReady(ready: Promise<unknown>): () => string | undefined {
+  let problem: string | undefined = 'it has not read the cluster yet';
+  void ready.then(() => {
+    problem = undefined;
+  });
+  return () => problem;
 }
 
 /** Extension APIs, our own metrics among them, are only reached over HTTPS. Nothing is dialled before somebody asks. */

@@ -345,7 +345,8 @@ class Round {
 }
 
 function describe({ type, resource, containerResource }: MetricSpec): string {
-  return resource?.name ?? (containerResource ? `${containerResource.name} container` : type);
+  if (resource) return `${resource.name} resource`;
+  return containerResource ? `${containerResource.name} container` : type;
 }
 
 /** The resource that the reference's kind is served as. Throws when there is none that can be scaled. */
