@@ -1,6 +1,7 @@
 /** The controllers, in the order in which they start. A folder that is missing here fails a test. */
 
 import { attachDetach } from './attachdetach/controller.ts';
+import { cloudLoadBalancer } from './cloudloadbalancer/controller.ts';
 import { clusterNetworkPolicy } from './clusternetworkpolicy/controller.ts';
 import { cronJob } from './cronjob/controller.ts';
 import { daemonSet } from './daemonset/controller.ts';
@@ -51,6 +52,7 @@ export const controllers: readonly ControllerDefinition[] = [
   endpointSliceMirroring,
   endpoints,
   loadBalancer,
+  cloudLoadBalancer,
   clusterNetworkPolicy,
   namespace,
   garbageCollector,

@@ -183,6 +183,29 @@ const KINDS: readonly Omit<CustomKind, 'group' | 'version'>[] = [
       ['Multiplier', '.spec.detectMultiplier', 'integer'],
     ],
   },
+  {
+    kind: 'LoadBalancerProvider',
+    plural: 'loadbalancerproviders',
+    isSpecRequired: true,
+    spec: object(
+      {
+        socket: about('Unix socket that the provider serves; an absolute path.', {
+          ...string,
+          pattern: '^/[^\\x00]+$',
+          maxLength: 107,
+        }),
+        loadBalancerClass: about('Serves Services of this class; without it, those without a class.', {
+          ...string,
+          minLength: 1,
+        }),
+      },
+      { required: ['socket'] },
+    ),
+    columns: [
+      ['Class', '.spec.loadBalancerClass'],
+      ['Socket', '.spec.socket'],
+    ],
+  },
   { kind: 'Community', plural: 'communities', spec: COMMUNITIES, columns: [] },
 ];
 

@@ -106,3 +106,13 @@ export interface BFDProfile extends KubeObject {
     readonly passiveMode?: boolean;
   };
 }
+
+/** A process that makes load balancers as a cloud does (`src/controllers/cloudloadbalancer`). */
+export interface LoadBalancerProvider extends KubeObject {
+  readonly spec: {
+    /** Unix socket that it serves, as the API server's machine has it: an absolute path. */
+    readonly socket: string;
+    /** Serves Services of this class; without it, those without a class, which then have no address of a pool. */
+    readonly loadBalancerClass?: string;
+  };
+}

@@ -47,11 +47,12 @@ export type Allocation =
   | { readonly addresses: readonly string[] }
   | { readonly reason: 'AllocationFailed' | 'InvalidRequest'; readonly message: string };
 
-/** Whether the Service is ours to serve. */
-export function isOurs(service: Service, pools: readonly Pool[]): boolean {
+/** Whether the Service is ours to serve. `elsewhere`: classes that a LoadBalancerProvider serves, '' for none. */
+export function isOurs(service: Service, pools: readonly Pool[], elsewhere: ReadonlySet<string> = new Set()): boolean {
   const { type, loadBalancerClass } = service.spec;
   return (
     type === 'LoadBalancer' &&
+    !elsewhere.has(loadBalancerClass ?? '') &&
     (loadBalancerClass === undefined ||
       loadBalancerClass === LOAD_BALANCER_CLASS ||
       pools.some(pool => pool.loadBalancerClass === loadBalancerClass))

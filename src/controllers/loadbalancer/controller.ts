@@ -5,11 +5,11 @@
  */
 
 import type { Namespace, Service } from '../../api/core/v1.gen.ts';
-import type { IPAddressPool } from '../../api/loadbalancer/v1beta1.ts';
+import type { IPAddressPool, LoadBalancerProvider } from '../../api/loadbalancer/v1beta1.ts';
 import type { ObjectKey } from '../../api/meta.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Informer } from '../../client/informer.ts';
-import { IP_ADDRESS_POOLS, NAMESPACES, SERVICES } from '../../client/resources.ts';
+import { IP_ADDRESS_POOLS, LOAD_BALANCER_PROVIDERS, NAMESPACES, SERVICES } from '../../client/resources.ts';
 import {
   type Change,
   type Controller,
@@ -39,6 +39,7 @@ class LoadBalancerAddresses implements Controller {
   readonly #written = new Map<string, { readonly addresses: readonly string[]; readonly service: Service }>();
   /** Once its kind is served. */
   readonly #pools = Promise.withResolvers<Informer<IPAddressPool>>();
+  #elsewhere: ReadonlySet<string> = new Set();
   #read: { readonly pools: readonly Pool[]; readonly problems: ReadonlyMap<string, string> } | undefined;
 
   constructor(ctx: ReconcileContext) {
@@ -77,7 +78,12 @@ class LoadBalancerAddresses implements Controller {
         this.#read = undefined;
         for (const key of [POOLS_KEY, ...this.#ours()]) this.#ctx.enqueue(key);
       });
-      await pools.synced;
+      const providers = informers.get<LoadBalancerProvider>(LOAD_BALANCER_PROVIDERS);
+      await Promise.all([pools.synced, providers.synced]);
+      providers.onChange(() => {
+        this.#elsewhere = new Set([...providers.values()].map(({ spec }) => spec.loadBalancerClass ?? ''));
+        for (const key of this.#ours()) this.#ctx.enqueue(key);
+      });
       this.#pools.resolve(pools);
     };
     void retrying(prepare, { log, signal, clock });
@@ -89,7 +95,7 @@ class LoadBalancerAddresses implements Controller {
     if (!namespace) return this.#reportPools(objects, this.#read);
     const key = `${namespace}/${name}`;
     const service = this.#services.get(key);
-    if (!service || service.metadata.deletionTimestamp || !isOurs(service, pools)) return;
+    if (!service || service.metadata.deletionTimestamp || !isOurs(service, pools, this.#elsewhere)) return;
     const result = allocate({
       service,
       namespace: this.#namespaces.get(namespace),
