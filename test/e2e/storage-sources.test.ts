@@ -1,7 +1,9 @@
 /** Where a volume's content and attributes come from beside its class: populators, snapshots made beforehand, classes of attributes, recycling. */
 
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { claim, IMAGE, user } from './claims.ts';
 import { it, type Json, pod, useCluster, useNamespace } from './cluster.ts';
@@ -271,4 +273,46 @@ it('kinds of volumes that no node has are refused with the way out', cluster, as
     'volume type flocker is not supported by this kubelet: Kubernetes itself has it no longer',
   );
   await remove('pod', 'flocker', '--grace-period=0', '--force');
+});
+
+it('kubectl cp of an archive that leads elsewhere writes nothing there', cluster, async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'cox-cp-'));
+  try {
+    writeFileSync(join(folder, 'file'), 'escaped');
+    symlinkSync(folder, join(folder, 'link'));
+    const archive = join(folder, 'archive.tar');
+    // What the pod's own `tar` sends: paths upwards, absolute ones, and a file behind a link that leads out.
+    const renamed = ['data/../../up', `${folder}/absolute`, 'data/link/behind', 'data/fine'];
+    execFileSync('tar', ['-cf', archive, '-C', folder, '--transform', 's,^link,data/link,S', 'link']);
+    for (const name of renamed)
+      execFileSync('tar', ['-rPf', archive, '-C', folder, '--transform', `s,^file,${name},`, 'file']);
+    await cluster.apply(ns, [
+      {
+        apiVersion: 'v1',
+        kind: 'ConfigMap',
+        metadata: { name: 'evil' },
+        data: { tar: '#!/bin/sh\nexec cat /evil/archive\n' },
+        binaryData: { archive: readFileSync(archive).toString('base64') },
+      },
+      pod('evil', IMAGE, {
+        command: ['sleep', '3600'],
+        container: {
+          env: [{ name: 'PATH', value: '/evil:/bin' }],
+          volumeMounts: [{ name: 'evil', mountPath: '/evil' }],
+        },
+        spec: { volumes: [{ name: 'evil', configMap: { name: 'evil', defaultMode: 0o755 } }] },
+      }),
+    ]);
+    await cluster.readyPod(ns, 'evil');
+    const target = join(folder, 'a', 'b');
+    mkdirSync(target, { recursive: true });
+    const { stdout, stderr } = await cluster.tryKubectl('-n', ns, 'cp', 'evil:data', join(target, 'data'));
+    const written = execFileSync('find', [folder, '-type', 'f'], { encoding: 'utf8' }).trim().split('\n').sort();
+    const mine = [join(folder, 'archive.tar'), join(folder, 'file')];
+    const outside = written.filter(path => !path.startsWith(`${target}/data`) && !mine.includes(path));
+    assert.deepEqual(outside, [], `${stdout}${stderr}`);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+    await remove('pod', 'evil', '--grace-period=0', '--force');
+  }
 });

@@ -425,3 +425,18 @@ test('columns', () => {
     ['Name', 'Ready', 'Status', 'Restarts', 'Age', 'IP*', 'Node*', 'Nominated Node*', 'Readiness Gates*'],
   );
 });
+
+test('no file of a volume gets a name that leads out of it, or that the kubelet itself uses', () => {
+  const problems = (path: string) =>
+    findings(({ spec }) => {
+      spec.volumes = [
+        { name: 'v', projected: { sources: [{ configMap: { name: 'c', items: [{ key: 'k', path }] } }] } },
+      ];
+    }).filter(text => text.includes('path'));
+  for (const path of ['../x', 'a/../../x', '..', 'a/..'])
+    assert.match(String(problems(path)), /must not contain '\.\.'/);
+  for (const path of ['..data', '..data/x', '..2026'])
+    assert.match(String(problems(path)), /must not start with '\.\.'/);
+  assert.match(String(problems('/x')), /must be a relative path/);
+  assert.deepEqual(problems('a/..b/c..'), []);
+});
