@@ -311,6 +311,7 @@ it('kubectl cp of an archive that leads elsewhere writes nothing there', cluster
     const mine = [join(folder, 'archive.tar'), join(folder, 'file')];
     const outside = written.filter(path => !path.startsWith(`${target}/data`) && !mine.includes(path));
     assert.deepEqual(outside, [], `${stdout}${stderr}`);
+    assert.ok(written.includes(join(target, 'data', 'fine')), `what is fine is copied: ${written} ${stdout}${stderr}`);
   } finally {
     rmSync(folder, { recursive: true, force: true });
     await remove('pod', 'evil', '--grace-period=0', '--force');
