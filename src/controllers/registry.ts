@@ -12,8 +12,8 @@ import { endpointSlice } from './endpointslice/controller.ts';
 import { endpointSliceMirroring } from './endpointslicemirroring/controller.ts';
 import { ephemeralVolume } from './ephemeralvolume/controller.ts';
 import { garbageCollector } from './garbagecollector/controller.ts';
-import { job } from './job/controller.ts';
 import { horizontalPodAutoscaler } from './horizontalpodautoscaler/controller.ts';
+import { job } from './job/controller.ts';
 import { loadBalancer } from './loadbalancer/controller.ts';
 import { namespace } from './namespace/controller.ts';
 import { nodeIpam } from './nodeipam/controller.ts';
@@ -24,6 +24,7 @@ import { pvcProtection } from './pvcprotection/controller.ts';
 import { pvProtection } from './pvprotection/controller.ts';
 import { replicaSet } from './replicaset/controller.ts';
 import { replicationController } from './replicationcontroller/controller.ts';
+import { resourceClaim } from './resourceclaim/controller.ts';
 import { rootCa } from './rootca/controller.ts';
 import type { ControllerDefinition } from './runtime/controller.ts';
 import { serviceAccount } from './serviceaccount/controller.ts';
@@ -47,8 +48,8 @@ export const controllers: readonly ControllerDefinition[] = [
   daemonSet,
   job,
   cronJob,
-  endpointSlice,
   horizontalPodAutoscaler,
+  endpointSlice,
   endpointSliceMirroring,
   endpoints,
   loadBalancer,
@@ -58,6 +59,7 @@ export const controllers: readonly ControllerDefinition[] = [
   garbageCollector,
   podGc,
   disruption,
+  resourceClaim,
   persistentVolume,
   pvcProtection,
   pvProtection,

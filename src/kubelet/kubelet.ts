@@ -18,8 +18,10 @@ import { NODES, PODS, SERVICES } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { CgroupTree } from '../sys/cgroup.ts';
 import { CONFIGURATION_DEFAULT, configzOf, type KubeletConfiguration } from './configuration.ts';
+import { ClaimDrivers } from './devices/claim-drivers.ts';
 import { DeviceAllocations } from './devices/device-allocations.ts';
 import { DevicePlugins } from './devices/device-plugins.ts';
+import { PodClaims } from './devices/pod-claims.ts';
 import { Evictor } from './eviction/evictor.ts';
 import { ImageCollection } from './images/image-collection.ts';
 import { ImageStore } from './images/image-store.ts';
@@ -162,6 +164,8 @@ export class Kubelet {
       log,
     });
     devices.connect(plugins);
+    const drivers = new ClaimDrivers({ rootDir, clock, log });
+    const claims = new PodClaims({ path: join(rootDir, 'dra-claims.json'), transport, drivers });
     const context: PodContext = {
       nodeName,
       nodeIps,
@@ -196,6 +200,7 @@ export class Kubelet {
       node: { ...machine.resources, allowedUnsafeSysctls: configuration.allowedUnsafeSysctls },
       configuration,
       devices,
+      claims,
       services: () => services.values(),
       publishPorts: () => workers.publishPorts(),
       pressureRefusal: pod => evictor.refusal(pod),
@@ -289,6 +294,7 @@ export class Kubelet {
         node.run(signal),
         csi.run(signal),
         plugins.run(signal),
+        drivers.run(signal),
         collection.run(signal),
         evictor.run(signal),
         // A container's environment names the Services there are: none may start before they are known.

@@ -154,15 +154,18 @@ export class DeviceAllocations {
     };
   }
 
-  /** What a container's devices bring into it, its plugins having been told that it starts. */
-  async edits(podUid: string, container: string): Promise<DeviceEdits> {
+  /** What a container's devices bring into it, its plugins having been told that it starts; with other `cdi` devices. */
+  async edits(podUid: string, container: string, cdi: readonly string[] = []): Promise<DeviceEdits> {
     const entries = this.ofContainer(podUid, container);
     for (const { resource, ids } of entries) {
       const plugin = this.#plugins.plugin(resource);
       if (plugin?.options.preStartRequired)
         await plugin.client.call('preStartContainer', { deviceIds: ids }, DevicePlugins.bound);
     }
-    const all = [...entries.map(({ edits }) => edits), cdiEdits(entries.flatMap(({ cdi }) => cdi))];
+    const all = [
+      ...entries.map(({ edits }) => edits),
+      cdiEdits([...new Set([...entries.flatMap(one => one.cdi), ...cdi])]),
+    ];
     return {
       env: all.flatMap(({ env }) => env),
       mounts: all.flatMap(({ mounts }) => mounts),

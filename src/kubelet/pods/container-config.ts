@@ -60,7 +60,11 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
   );
   if (!env.has('PATH')) env.set('PATH', '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin');
   env.set('HOSTNAME', names.hostname);
-  const devices = await context.devices.edits(pod.metadata.uid!, container.name);
+  const devices = await context.devices.edits(
+    pod.metadata.uid!,
+    container.name,
+    context.claims.cdiOf(pod.metadata.uid!, container),
+  );
   for (const [name, value] of devices.env) env.set(name, value);
   for (const [name, value] of own) env.set(name, value);
   const lookUp = (name: string) => own.get(name);

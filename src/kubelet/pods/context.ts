@@ -9,6 +9,7 @@ import type { Transport } from '../../client/transport.ts';
 import type { CgroupTree } from '../../sys/cgroup.ts';
 import type { KubeletConfiguration } from '../configuration.ts';
 import type { DeviceAllocations } from '../devices/device-allocations.ts';
+import type { PodClaims } from '../devices/pod-claims.ts';
 import type { ImageStore } from '../images/image-store.ts';
 import type { NodeImages } from '../images/node-images.ts';
 import type { References } from '../references.ts';
@@ -40,6 +41,7 @@ export interface PodContext {
   readonly paths: PodPaths;
   readonly volumes: VolumeNode;
   readonly devices: DeviceAllocations;
+  readonly claims: PodClaims;
   readonly node: NodeLimits;
   readonly configuration: KubeletConfiguration;
   readonly clock: Clock;

@@ -323,6 +323,16 @@ export class PodWorker {
     if (attempt > 0)
       this.#subject.event('Normal', 'SandboxChanged', 'Pod sandbox changed, it will be killed and re-created.');
     for (const old of state.sandboxes) await runtime.stopSandbox(old.id, { keepsAddress: !pod.spec.hostNetwork });
+    if (pod.spec.resourceClaims?.length) {
+      try {
+        await this.#context.claims.prepare(pod);
+      } catch (error) {
+        const message = `Failed to prepare dynamic resources: ${messageOf(error)}`;
+        this.#subject.event('Warning', 'FailedPrepareDynamicResources', message);
+        this.#wakeAfter(SANDBOX_RETRY_MS);
+        return undefined;
+      }
+    }
     const cgroup = podCgroup(cgroupRoot, pod);
     const shared = {
       hostNetwork: pod.spec.hostNetwork ?? false,
@@ -371,12 +381,17 @@ export class PodWorker {
     for (const sandbox of state.sandboxes) await this.#context.runtime.stopSandbox(sandbox.id);
     await this.#publishPorts();
     this.#publish(await this.#context.runtime.snapshot(this.#uid), true);
-    this.#context.devices.release(this.#uid);
+    await this.#releaseDevices();
     await this.#releaseVolumes();
     this.#isOver = true;
     this.#over.resolve();
   }
 
+  // A driver that does not answer is asked again by the step that this fails.
+  async #releaseDevices(): Promise<void> {
+    this.#context.devices.release(this.#uid);
+    if (this.#subject.pod.spec.resourceClaims?.length) await this.#context.claims.release(this.#uid);
+  }
   async #releaseVolumes(): Promise<void> {
     const { cgroups, cgroupRoot } = this.#context;
     await this.#mounts.release();
@@ -397,7 +412,7 @@ export class PodWorker {
     for (const sandbox of state.sandboxes) await runtime.stopSandbox(sandbox.id);
     await this.#publishPorts();
     const after = await runtime.snapshot(this.#uid);
-    this.#context.devices.release(this.#uid);
+    await this.#releaseDevices();
     if (!this.#subject.isRemoved) {
       this.#publish(after, true);
       await statuses.flushed(this.#uid);

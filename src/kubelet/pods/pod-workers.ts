@@ -197,6 +197,7 @@ export class PodWorkers {
     const { paths, volumes, log } = this.#context;
     for (const uid of this.#leftOver) {
       try {
+        await this.#context.claims.release(uid);
         await new PodVolumes({ disk: paths.pod(uid), memory: paths.memory(uid), node: volumes }).unmountAll(uid);
         removeUnmounted(paths.pod(uid));
         paths.removeMemory(uid);
@@ -224,6 +225,7 @@ export class PodWorkers {
     for (const one of state.containers) if (strangers.has(one.podUid)) await runtime.remove(one.id).catch(() => {});
     await network.retain(known);
     this.#context.devices.retain(uid => known.has(uid));
+    for (const uid of this.#context.claims.users) if (!known.has(uid)) this.#leftOver.add(uid);
     for (const uid of [...namesIn(paths.pods), ...namesIn(paths.memories)])
       if (!known.has(uid)) this.#leftOver.add(uid);
     await this.#removeVolumes();
