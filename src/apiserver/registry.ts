@@ -110,16 +110,14 @@ export class Registry {
     const object = this.decode(operation, body);
     if (attributes.name && object.metadata.name && attributes.name !== object.metadata.name)
       throw badRequest(nameMismatch(object.metadata.name, attributes.name));
-    const generate = !object.metadata.name && object.metadata.generateName;
-    for (let attempt = 1; ; attempt++) {
-      const candidate = generate ? thaw(object) : object;
-      if (generate)
-        candidate.metadata.name =
-          object.metadata.generateName!.slice(0, GENERATED_NAME_BASE_MAX) + randomSuffix(this.#random);
+    if (object.metadata.name || !object.metadata.generateName) return this.#createOnce(operation, object);
+    for (let candidate = object, attempt = 1; ; attempt++, candidate = this.decode(operation, body)) {
+      const base = candidate.metadata.generateName!.slice(0, GENERATED_NAME_BASE_MAX);
+      candidate.metadata.name = base + randomSuffix(this.#random);
       try {
         return await this.#createOnce(operation, candidate);
       } catch (error) {
-        if (!generate || attempt >= GENERATE_NAME_ATTEMPTS || !isReason(error, 'AlreadyExists')) throw error;
+        if (attempt >= GENERATE_NAME_ATTEMPTS || !isReason(error, 'AlreadyExists')) throw error;
       }
     }
   }

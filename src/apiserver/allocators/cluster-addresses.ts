@@ -24,8 +24,8 @@ const MANAGED_BY = 'ipaddress.kubernetes.io/managed-by';
 const IP_FAMILY = 'ipaddress.kubernetes.io/ip-family';
 /** Owner of an address whose IPAddress object a user made. */
 export const RESERVED = '(IPAddress)';
-/** IPAddress writes under way at once; few, so that requests of clients come first. */
-const RECORD_WORKERS = 4;
+/** IPAddress writes under way at once: as many as share a flush of the store, which costs more than most of them. */
+const RECORD_WORKERS = 32;
 
 export interface ClusterAddressesOptions {
   readonly reader: () => Reader;

@@ -106,9 +106,22 @@ function withGroup(user: UserInfo): UserInfo {
   return user.groups.includes(ALL_AUTHENTICATED) ? user : { ...user, groups: [...user.groups, ALL_AUTHENTICATED] };
 }
 
+/** At most 4 MB of what anybody sends. */
+const HEADERS_MAX = 1024;
+const HEADER_LETTERS_MAX = 4096;
+/** A client's requests come with one header, whose token keeps its identity and with it the hash by which it is looked up. */
+const tokens = new Map<string, string | undefined>();
+
 function bearerToken(header: string | undefined): string | undefined {
-  const match = /^bearer +(\S+)\s*$/i.exec(header ?? '');
-  return match?.[1];
+  if (header === undefined) return undefined;
+  let token = tokens.get(header);
+  if (token === undefined && !tokens.has(header)) {
+    token = /^bearer +(\S+)\s*$/i.exec(header)?.[1];
+    if (header.length > HEADER_LETTERS_MAX) return token;
+    if (tokens.size >= HEADERS_MAX) tokens.clear();
+    tokens.set(header, token);
+  }
+  return token;
 }
 
 // Browsers cannot set headers on a WebSocket: the token travels as a subprotocol.

@@ -31,6 +31,7 @@ import { HeaderDecoder } from './header-decoder.ts';
 import { requestHead } from './request-head.ts';
 import { Sender } from './sender.ts';
 import { ServerStream, type StreamHost } from './stream.ts';
+import { atEndOfTurn } from './turn.ts';
 
 /** Streams one connection may have at work: enough for a kubelet's or controller's watches. */
 export const STREAMS_MAX = 1000;
@@ -69,8 +70,9 @@ export class ServerConnection implements StreamHost {
   #rest: Buffer = NOTHING;
   /** A header block whose end is still to come. */
   #block: { stream: number; flags: number; parts: Buffer[]; size: number } | undefined;
-  /** Streams that this chunk brought: they are handled after it, most with their body. */
+  /** Streams that came in this turn: they are handled after it, most with their body. */
   #arrived: ServerStream[] = [];
+  #answering = false;
   #receiveWindow = CONNECTION_WINDOW_BYTES;
   #uncredited = 0;
 
@@ -122,9 +124,12 @@ export class ServerConnection implements StreamHost {
     try {
       const at = this.#prefaced ? 0 : this.#preface(bytes);
       this.#rest = at < 0 ? bytes : this.#frames(bytes, at);
-      this.#answerArrived();
     } catch (error) {
       this.#fail(error);
+    }
+    if (this.#arrived.length > 0 && !this.#answering) {
+      this.#answering = true;
+      atEndOfTurn(this.#answerArrived);
     }
     if (this.#socket.writableLength > SOCKET_BYTES_PAUSE) this.#socket.pause();
   }
@@ -266,10 +271,10 @@ export class ServerConnection implements StreamHost {
     stream.takeEnd();
     if (stream.sent) this.#done(stream);
   }
-  #answerArrived(): void {
-    if (this.#arrived.length === 0) return;
+  readonly #answerArrived = () => {
     const arrived = this.#arrived;
     this.#arrived = [];
+    this.#answering = false;
     for (const stream of arrived) {
       if (stream.headers === TOO_LARGE) {
         stream.respond(431, {}, { end: true });
@@ -281,7 +286,7 @@ export class ServerConnection implements StreamHost {
       if (working) working.then(this.#worked, this.#worked);
       else this.#atWork--;
     }
-  }
+  };
   readonly #worked = () => {
     this.#atWork--;
   };

@@ -10,6 +10,9 @@ import { decodeHuffman } from './huffman.ts';
 /** The protocol's default, which we do not change. */
 const TABLE_BYTES_MAX = 4096;
 
+/** A string of that length, such as a token that a client never lets us index, is mostly the one of the last request. */
+const REMEMBERED_BYTES_MIN = 128;
+
 export interface HeaderList {
   readonly fields: readonly HeaderField[];
   readonly tooLarge: boolean;
@@ -20,6 +23,9 @@ export class HeaderDecoder {
   readonly #listBytesMax: number;
   #source: Buffer = Buffer.alloc(0);
   #at = 0;
+  /** The last long string that was decoded, and its code. */
+  #longCode: Buffer = Buffer.alloc(0);
+  #long = '';
 
   constructor(listBytesMax: number) {
     this.#listBytesMax = listBytesMax;
@@ -81,7 +87,13 @@ export class HeaderDecoder {
     const end = start + length;
     if (end > source.length) throw broken('a string is cut off');
     this.#at = end;
-    return isHuffman ? decodeHuffman(source, { start, end }) : source.toString('latin1', start, end);
+    if (!isHuffman) return source.toString('latin1', start, end);
+    if (length < REMEMBERED_BYTES_MIN) return decodeHuffman(source, { start, end });
+    if (length !== this.#longCode.length || source.compare(this.#longCode, 0, length, start, end) !== 0) {
+      this.#long = decodeHuffman(source, { start, end });
+      this.#longCode = Buffer.from(source.subarray(start, end));
+    }
+    return this.#long;
   }
 }
 
