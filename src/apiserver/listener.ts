@@ -35,6 +35,8 @@ export interface ListenerHandlers {
 
 /** A client that vanished without a word is noticed. */
 const KEEP_ALIVE_MS = 30_000;
+/** Of one listener: more are refused at once, before TLS costs anything. Each kubelet, proxy and controller has one or two. */
+const CONNECTIONS_MAX = 10_000;
 
 export interface Listener {
   readonly port: number;
@@ -70,6 +72,7 @@ export async function listenTls(
     keepAlive: true,
     keepAliveInitialDelay: KEEP_ALIVE_MS,
   });
+  server.maxConnections = CONNECTIONS_MAX;
   server.on('tlsClientError', () => {});
   server.on('connection', (socket: Socket) => {
     sockets.add(socket);

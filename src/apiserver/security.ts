@@ -12,6 +12,7 @@ import type { Random } from '../base/random.ts';
 import type { Transport } from '../client/transport.ts';
 import { ensureBootstrapObjects } from './admission/bootstrap-objects.ts';
 import type { AdmissionContext } from './admission/context.ts';
+import { PolicyStatuses } from './admission/policy-statuses.ts';
 import { admissionPlugins } from './admission/registry.ts';
 import { ResourceQuota } from './admission/resource-quota.ts';
 import { Aggregator } from './aggregation/aggregator.ts';
@@ -182,6 +183,7 @@ export function createSecurity(options: SecurityOptions): Security {
       await Promise.all([policy.bootstrap(), flows.bootstrap(), ensureKubernetesService(kubernetes)]);
       keepKubernetesService(kubernetes);
       policy.watchAggregation();
+      new PolicyStatuses({ reader, transport, log }).follow();
       new AllocationRepair({ addresses, ports, reader, transport, clock, log }).start();
       quota.start();
     },

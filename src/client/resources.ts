@@ -37,6 +37,11 @@ export const BASELINE_ADMIN_NETWORK_POLICIES = define(
   'v1alpha1',
   'baselineadminnetworkpolicies',
 );
+export const VALIDATING_ADMISSION_POLICIES = define(
+  'admissionregistration.k8s.io',
+  'v1',
+  'validatingadmissionpolicies',
+);
 export const FLOW_SCHEMAS = define('flowcontrol.apiserver.k8s.io', 'v1', 'flowschemas');
 export const PRIORITY_LEVEL_CONFIGURATIONS = define(
   'flowcontrol.apiserver.k8s.io',

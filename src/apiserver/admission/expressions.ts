@@ -3,7 +3,7 @@
  * that holds it; what is wrong with it is said when it is used, because it may have been stored by an older version.
  */
 
-import { checkExpression, DYN } from '../../api/cel/checker.ts';
+import { checkExpression, type Declarations, DYN, type Type } from '../../api/cel/checker.ts';
 import { extendedLibrary } from '../../api/cel/environment.ts';
 import { Budget, CelBudgetError, compileExpression, type Program, type Scope } from '../../api/cel/evaluator.ts';
 import { type Library, type Overload, overload } from '../../api/cel/functions.ts';
@@ -141,6 +141,11 @@ function compileAdmission(source: string): Program {
 export function checkAdmission(source: string, variables: readonly string[]): void {
   checkExpression(source, functions(), name => (variables.includes(name) ? DYN : undefined));
   compileAdmission(source);
+}
+
+/** The type of an expression's value. Throws for what its declarations do not allow. */
+export function typeOfAdmission(source: string, declarations: Declarations): Type {
+  return checkExpression(source, functions(), declarations);
 }
 
 /** Programs of a stored object's expressions, by their text. */
