@@ -8,6 +8,8 @@ import { readKubeconfig, type ServerAccess } from '../client/kubeconfig.ts';
 export interface KubeconfigConnection {
   readonly transport: HttpsTransport;
   readonly server: string;
+  /** PEM of the server's authority, where the file names one. */
+  readonly ca: string | undefined;
 }
 
 /** Rejects with BadRequest that says what is wrong with the file. */
@@ -33,5 +35,5 @@ export async function connectByKubeconfig(
     ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
     userAgent: options.userAgent,
   });
-  return { transport, server };
+  return { transport, server, ca };
 }

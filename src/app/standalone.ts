@@ -29,23 +29,25 @@ export interface StandaloneOptions {
 }
 
 /** Runs the work until SIGTERM or SIGINT; whatever way it ends, nothing it started goes on. */
-async function untilEnded(
+export async function untilEnded(
   options: StandaloneOptions & { readonly userAgent: string; readonly part: string },
   work: (context: {
     readonly transport: HttpsTransport;
     readonly informers: InformerFactory;
+    /** PEM of the server's authority, where the kubeconfig names one. */
+    readonly ca: string | undefined;
     readonly log: Logger;
     readonly signal: AbortSignal;
   }) => Promise<void>,
 ): Promise<void> {
   const log = createLogger(options.part);
-  const { transport, server } = await connectByKubeconfig(options.kubeconfig, options);
+  const { transport, server, ca } = await connectByKubeconfig(options.kubeconfig, options);
   const stop = new AbortController();
   process.once('SIGTERM', () => stop.abort()).once('SIGINT', () => stop.abort());
   log.info('starting', { server });
   try {
     await untilAccepting(server, { atMostMs: SERVER_WAIT_MS_MAX, signal: stop.signal });
-    await work({ transport, informers: new InformerFactory({ transport, log }), log, signal: stop.signal });
+    await work({ transport, informers: new InformerFactory({ transport, log }), ca, log, signal: stop.signal });
   } finally {
     stop.abort();
     transport.close();

@@ -21,6 +21,7 @@ const COMMANDS: readonly { readonly name: string; readonly load: () => Promise<{
   { name: 'image rm', load: () => import('./commands/image-rm.ts') },
   { name: 'node exec', load: () => import('./commands/node-exec.ts') },
   { name: 'trace', load: () => import('./commands/trace.ts') },
+  { name: 'kubelet', load: () => import('./commands/kubelet.ts') },
   { name: 'proxy', load: () => import('./commands/proxy.ts') },
   { name: 'dns', load: () => import('./commands/dns.ts') },
   { name: 'version', load: () => import('./commands/version.ts') },

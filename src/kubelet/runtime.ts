@@ -158,8 +158,8 @@ export interface RuntimeEvent {
 export interface Runtime {
   readonly name: string;
   readonly version: string;
-  /** What `SandboxConfig.handler` may be. */
-  readonly handlers: readonly string[];
+  /** What `SandboxConfig.handler` may be; absent: the runtime itself refuses what it does not have. */
+  readonly handlers?: readonly string[];
   /** What a container mounts must be there when it is created, not only when it starts. */
   readonly needsMounts?: boolean;
   /** Rejects for a handler that there is not. */

@@ -44,7 +44,8 @@ class Maker {
   }
   /** No empty lists: protobuf has none, and Go writes null for them. */
   #value(type: string, depth: number): unknown {
-    if (type.startsWith('[]')) return Array.from({ length: 1 + this.below(2) }, () => this.#value(type.slice(2), depth));
+    if (type.startsWith('[]'))
+      return Array.from({ length: 1 + this.below(2) }, () => this.#value(type.slice(2), depth));
     if (type.startsWith('map[string]'))
       return Object.fromEntries(
         Array.from({ length: this.below(3) }, () => [this.#text() || 'k', this.#value(type.slice(11), depth)]),

@@ -19,16 +19,14 @@ import type {
 
 export class HandlerRuntimes implements Runtime {
   readonly #runtimes: readonly Runtime[];
+  readonly handlers: readonly string[];
   /** Who was last seen to have a sandbox or container. */
   readonly #owners = new Map<string, Runtime>();
 
   constructor(runtimes: readonly Runtime[]) {
-    assert(runtimes[0]?.handlers.includes(''), 'the first runtime of a node has the default handler');
-    assert(
-      new Set(runtimes.flatMap(({ handlers }) => handlers)).size ===
-        runtimes.flatMap(({ handlers }) => handlers).length,
-      'every handler has one runtime',
-    );
+    this.handlers = runtimes.flatMap(({ handlers = [] }) => handlers);
+    assert(runtimes[0]?.handlers?.includes(''), 'the first runtime of a node has the default handler');
+    assert(new Set(this.handlers).size === this.handlers.length, 'every handler has one runtime');
     this.#runtimes = runtimes;
   }
 
@@ -38,16 +36,13 @@ export class HandlerRuntimes implements Runtime {
   get version(): string {
     return this.#runtimes[0]!.version;
   }
-  get handlers(): readonly string[] {
-    return this.#runtimes.flatMap(({ handlers }) => handlers);
-  }
   get needsMounts(): boolean {
     return this.#runtimes.some(({ needsMounts }) => needsMounts);
   }
 
   async runSandbox(config: SandboxConfig): Promise<SandboxState> {
     const { handler = '' } = config;
-    const runtime = this.#runtimes.find(({ handlers }) => handlers.includes(handler));
+    const runtime = this.#runtimes.find(({ handlers }) => handlers?.includes(handler));
     if (!runtime) throw new Error(`no runtime for ${JSON.stringify(handler)} is configured`);
     const sandbox = await runtime.runSandbox(config);
     this.#owners.set(sandbox.id, runtime);

@@ -40,8 +40,8 @@ export interface CriRuntimeOptions {
   readonly images: ImageStore;
   /** The runtime's CNI plugin asks for the node's pod network in this folder; absent, the runtime's own network is the pods'. */
   readonly door?: { readonly requests: string; readonly network: PodNetwork };
-  /** Names of the runtime's handlers; its default one is `''`. */
-  readonly handlers: readonly string[];
+  /** Names of the runtime's handlers, its default one `''`; absent: it is asked for whatever a RuntimeClass names. */
+  readonly handlers?: readonly string[];
   readonly log: Logger;
   readonly clock?: Clock;
 }
@@ -61,7 +61,7 @@ const START_MS = 240_000;
 export class CriRuntime implements Runtime {
   readonly name: string;
   readonly version: string;
-  readonly handlers: readonly string[];
+  readonly handlers?: readonly string[];
   /** The runtime looks at what is to be mounted when it makes a container, and makes folders of what is not there. */
   readonly needsMounts = true;
   readonly #client: GrpcClient<typeof CRI_CALLS>;
@@ -109,7 +109,7 @@ export class CriRuntime implements Runtime {
     this.#states = new CriStates(found.client);
     this.name = found.name;
     this.version = found.version;
-    this.handlers = options.handlers;
+    if (options.handlers) this.handlers = options.handlers;
     void this.#watch(signal);
     signal.addEventListener('abort', () => found.client.close(), { once: true });
   }
@@ -120,7 +120,8 @@ export class CriRuntime implements Runtime {
     if (present?.ready) return present;
     if (present) await this.removeSandbox(present.id);
     const { handler = '' } = config;
-    if (!this.handlers.includes(handler)) throw new Error(`no runtime for ${JSON.stringify(handler)} is configured`);
+    if (this.handlers && !this.handlers.includes(handler))
+      throw new Error(`no runtime for ${JSON.stringify(handler)} is configured`);
     const { podSandboxId } = await this.#client.call(
       'runPodSandbox',
       { config: sandboxMessage(config), runtimeHandler: handler },

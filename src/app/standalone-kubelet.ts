@@ -1,0 +1,151 @@
+/**
+ * Our kubelet by itself, in place of upstream's, against any Kubernetes API server: known by a kubeconfig and plain HTTPS only. The machine
+ * it runs on is the node. It has the pod network of ours, or with a container runtime of one's own (CRI) that runtime's. When it is
+ * told to end, pods run on, as with upstream's.
+ */
+
+import { mkdirSync, readFileSync } from 'node:fs';
+import { hostname, networkInterfaces } from 'node:os';
+import { join } from 'node:path';
+import { ensurePki } from '../apiserver/certificates/pki.ts';
+import { systemClock } from '../base/clock.ts';
+import { KUBELET_PORT } from '../base/cluster-defaults.ts';
+import { failure, messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import type { InformerFactory } from '../client/informer.ts';
+import type { Transport } from '../client/transport.ts';
+import { readConfigurationFile } from '../kubelet/configuration-file.ts';
+import { Kubelet, type RuntimeParts } from '../kubelet/kubelet.ts';
+import { CriRuntime } from '../kubelet/runtime/cri/cri-runtime.ts';
+import { RuntimeNetwork } from '../kubelet/runtime/cri/runtime-network.ts';
+import type { PodNetwork } from '../kubelet/runtime.ts';
+import { NodeNetwork } from '../network/node-network.ts';
+import { ensurePrerequisites, requireRoot } from './prerequisites.ts';
+import { ProcessPuller } from './process-puller.ts';
+import { type StandaloneOptions, untilEnded } from './standalone.ts';
+
+export interface StandaloneKubeletOptions extends StandaloneOptions {
+  /** The Node's name; default this machine's host name. */
+  readonly nodeName?: string;
+  /** Default: the first address of the machine that is not a loopback one. */
+  readonly nodeIps?: readonly string[];
+  readonly rootDir: string;
+  readonly runDir: string;
+  readonly port?: number;
+  /** File with the authority of clients of the kubelet's port; default: the kubeconfig's. */
+  readonly clientCaFile?: string;
+  /** Files, PEM; default: made, and signed by an authority of this kubelet's own. */
+  readonly tls?: { readonly certFile: string; readonly keyFile: string };
+  readonly clusterDns: readonly string[];
+  readonly clusterDomain: string;
+  /** Ranges of all pods; default those of the Node. */
+  readonly clusterCidrs?: readonly string[];
+  /** A KubeletConfiguration file. */
+  readonly configPath?: string;
+  /** Socket of a container runtime; absent: runc under conmon. */
+  readonly runtimeSocket?: string;
+}
+
+export async function runKubelet(options: StandaloneKubeletOptions): Promise<void> {
+  requireRoot('kubelet');
+  ensurePrerequisites(line => void process.stderr.write(`${line}\n`));
+  const nodeName = (options.nodeName ?? hostname()).toLowerCase();
+  const nodeIps = options.nodeIps ?? ownAddresses();
+  if (nodeIps.length === 0)
+    throw failure(400, 'BadRequest', 'this machine has no address but its own loopback; say which: --node-ip ADDRESS');
+  const configuration = options.configPath
+    ? readConfigurationFile(readText(options.configPath, '--config'), options.configPath)
+    : {};
+  const { rootDir, runDir } = options;
+  for (const folder of [rootDir, runDir]) mkdirSync(folder, { recursive: true, mode: 0o711 });
+  const shared = { ...options, part: 'kubelet', userAgent: 'kubelet/v1.36.0 cox' };
+  await untilEnded(shared, async ({ transport, informers, ca, log, signal }) => {
+    const tls = {
+      ...(await servingPair(options, { nodeName, nodeIps })),
+      ca: options.clientCaFile ? readText(options.clientCaFile, '--client-ca-file') : (ca ?? ''),
+    };
+    if (!tls.ca)
+      throw failure(
+        400,
+        'BadRequest',
+        'the kubeconfig names no authority; who may call the kubelet? --client-ca-file FILE',
+      );
+    const network = podNetwork({ ...options, nodeName, nodeIps, rootDir }, { transport, informers, log });
+    const kubelet = new Kubelet({
+      nodeName,
+      nodeIps,
+      rootDir,
+      runDir,
+      imageDir: join(rootDir, 'images'),
+      cgroupRoot: `/coxswain/kubelet-${nodeName}`,
+      transport,
+      informers,
+      network: network.of,
+      clusterDns: options.clusterDns,
+      clusterDomain: options.clusterDomain,
+      tls,
+      port: options.port ?? KUBELET_PORT,
+      configuration,
+      puller: new ProcessPuller({ imageDir: join(rootDir, 'images'), network: {} }),
+      ...(options.runtimeSocket === undefined ? {} : { runtime: criRuntime(options.runtimeSocket) }),
+      log,
+      clock: systemClock,
+    });
+    const parts = [kubelet.run(signal), network.run(signal)];
+    informers.start(signal);
+    await Promise.all(parts);
+  });
+}
+
+function criRuntime(socket: string): (parts: RuntimeParts) => Promise<CriRuntime> {
+  return ({ rootDir, images, log, clock, signal }) =>
+    CriRuntime.open({ socket, folder: join(rootDir, 'cri'), images, log, clock }, signal);
+}
+
+function podNetwork(
+  options: StandaloneKubeletOptions & { readonly nodeName: string; readonly nodeIps: readonly string[] },
+  connection: { readonly transport: Transport; readonly informers: InformerFactory; readonly log: Logger },
+): { readonly of: PodNetwork; run(signal: AbortSignal): Promise<void> } {
+  const { nodeName, nodeIps, rootDir, runtimeSocket, clusterCidrs = [] } = options;
+  if (runtimeSocket !== undefined) {
+    const network = new RuntimeNetwork(runtimeSocket);
+    return { of: network, run: signal => network.run(signal, systemClock) };
+  }
+  const network = new NodeNetwork({
+    nodeName,
+    nodeIps,
+    clusterCidrs,
+    stateDir: join(rootDir, 'network'),
+    ...connection,
+    clock: systemClock,
+  });
+  return { of: network, run: signal => network.run(signal) };
+}
+
+async function servingPair(
+  { tls, rootDir }: StandaloneKubeletOptions,
+  { nodeName, nodeIps }: { readonly nodeName: string; readonly nodeIps: readonly string[] },
+): Promise<{ key: string; cert: string }> {
+  if (tls)
+    return { cert: readText(tls.certFile, '--tls-cert-file'), key: readText(tls.keyFile, '--tls-private-key-file') };
+  const names = [nodeName, ...nodeIps];
+  const pki = await ensurePki(join(rootDir, 'pki'), { sans: names });
+  const subject = { commonName: `system:node:${nodeName}`, organizations: ['system:nodes'] };
+  const { certificate, key } = await pki.ensureServer('serving', subject, names);
+  return { cert: certificate, key };
+}
+
+function readText(path: string, option: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    throw failure(400, 'BadRequest', `${option} ${path}: ${messageOf(error)}`);
+  }
+}
+
+function ownAddresses(): string[] {
+  const found = Object.values(networkInterfaces())
+    .flatMap(list => list ?? [])
+    .find(({ internal, family, address }) => !internal && (family === 'IPv4' || !address.startsWith('fe80:')));
+  return found ? [found.address] : [];
+}
