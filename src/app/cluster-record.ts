@@ -40,6 +40,8 @@ export interface ClusterRecord {
   readonly nodes: readonly NodeRecord[];
   /** Options of kube-apiserver, `NAME=VALUE`, with absolute paths. */
   readonly serverArguments?: readonly string[];
+  /** Of the API server, announced by the nodes. */
+  readonly virtualAddress?: string;
   readonly server?: ProcessIdentity;
   /** Default container runtime of its nodes; absent, `cox`. */
   readonly runtime?: RuntimeName;

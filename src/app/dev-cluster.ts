@@ -12,6 +12,7 @@ import { issuerOf } from '../base/cluster-defaults.ts';
 import { failure, messageOf } from '../base/errors.ts';
 import { readConfigurationFile } from '../kubelet/configuration-file.ts';
 import { createNodeNamespace, createSwitch } from '../network/segment.ts';
+import { checkVirtualAddress } from './api-virtual-address.ts';
 import { withLock } from './cluster-lock.ts';
 import {
   apiAddresses,
@@ -20,6 +21,7 @@ import {
   chooseRanges,
   dnsAddress,
   ipFamilyOf,
+  loadBalancerRanges,
   nodeAddresses,
   type RangeChoice,
   segmentsOf,
@@ -62,6 +64,8 @@ export interface UpOptions {
   readonly kubeletConfigPath?: string;
   /** Options of kube-apiserver, `NAME=VALUE`; default: as before. */
   readonly serverArguments?: readonly string[];
+  /** Of the API server, announced by the nodes; '' for none any more. Default: as before. */
+  readonly virtualAddress?: string;
   readonly foreground: boolean;
   readonly say: Say;
 }
@@ -119,7 +123,7 @@ function describe(record: ClusterRecord, seconds: number, alreadyRunning: boolea
 
 function alreadyRunning(
   record: ClusterRecord,
-  { nodes, apiPort, stateDir, ranges, runtime, kubeletConfigPath, serverArguments, say }: UpOptions,
+  { nodes, apiPort, stateDir, ranges, runtime, kubeletConfigPath, serverArguments, virtualAddress, say }: UpOptions,
 ): UpResult {
   keepRanges(record, ranges);
   const differs = [
@@ -135,6 +139,7 @@ function alreadyRunning(
       runtime !== (record.runtime ?? 'cox') &&
       `--runtime ${runtime} (it has ${record.runtime ?? 'cox'})`,
     serverArguments !== undefined && '--kube-apiserver-arg',
+    virtualAddress !== undefined && virtualAddress !== (record.virtualAddress ?? '') && `--api-vip ${virtualAddress}`,
     kubeletConfigPath !== undefined && `--kubelet-config ${kubeletConfigPath}`,
   ].filter(Boolean);
   say(
@@ -189,6 +194,11 @@ async function start(
     : (before?.serverArguments ?? []);
   const ranges = before ? keepRanges(before, options.ranges) : chooseRanges(options.ranges);
   checkCapacity(ranges, nodeCount);
+  const virtualAddress = options.virtualAddress
+    ? checkVirtualAddress(options.virtualAddress, loadBalancerRanges(ranges))
+    : options.virtualAddress === undefined
+      ? before?.virtualAddress
+      : undefined;
   const kubelet = options.kubeletConfigPath ? readKubeletConfiguration(options.kubeletConfigPath) : before?.kubelet;
   await tearDown(name);
 
@@ -210,11 +220,13 @@ async function start(
     ...(runtime === undefined ? {} : { runtime }),
     ...(kubelet === undefined ? {} : { kubelet }),
     ...(serverArguments.length > 0 ? { serverArguments } : {}),
+    ...(virtualAddress === undefined ? {} : { virtualAddress }),
   };
   saveRecord(record);
 
   const segments = segmentsOf(ranges);
-  const pki = await openPki(stateDir, { addresses: apiAddresses(ranges), ranges });
+  const listening = [...apiAddresses(ranges), ...(virtualAddress === undefined ? [] : [virtualAddress])];
+  const pki = await openPki(stateDir, { addresses: listening, ranges });
   signal.throwIfAborted();
   createSwitch({ name: switchNamespace(name), segments });
   // It takes longest: the rest is made while it starts.

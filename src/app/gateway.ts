@@ -11,6 +11,7 @@ import type { Logger } from '../base/log.ts';
 import type { EventRecorder } from '../client/event-recorder.ts';
 import type { Informer, InformerFactory } from '../client/informer.ts';
 import { NODES, SERVICES } from '../client/resources.ts';
+import { isApiVirtualAddress } from './api-virtual-address.ts';
 import { type Relay, relayTcp, relayUdp } from './relay.ts';
 
 interface Entrance {
@@ -117,6 +118,7 @@ function entrances(services: Iterable<Service>): Map<string, Entrance> {
     if (!found.has(key)) found.set(key, entrance);
   };
   const byAge = [...services]
+    .filter(service => !isApiVirtualAddress(service))
     .filter(({ spec }) => spec.ports?.some(({ nodePort }) => nodePort) || spec.type === 'LoadBalancer')
     .sort((a, b) => ((a.metadata.creationTimestamp ?? '') < (b.metadata.creationTimestamp ?? '') ? -1 : 1));
   for (const service of byAge)

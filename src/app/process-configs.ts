@@ -45,6 +45,7 @@ export function serverConfig(record: ClusterRecord): ServerConfig {
     clusterDomain: CLUSTER_DOMAIN,
     clusterDns: dnsAddress(record.ranges),
     arguments: record.serverArguments ?? [],
+    ...(record.virtualAddress === undefined ? {} : { virtualAddress: record.virtualAddress }),
   };
 }
 

@@ -28,6 +28,7 @@ import { LmdbStore } from '../store/lmdb.ts';
 import type { Store } from '../store/store.ts';
 import { connectTcp, listenTcp } from '../sys/socket.ts';
 import { ensureAddons } from './addons.ts';
+import { ensureApiVirtualAddress } from './api-virtual-address.ts';
 import type { ClusterRanges } from './cluster-ranges.ts';
 import { keepCompiledCode } from './compile-cache.ts';
 import { Gateway } from './gateway.ts';
@@ -52,6 +53,8 @@ export interface ServerConfig {
   readonly loadBalancerAddresses: readonly string[];
   readonly clusterDomain: string;
   readonly clusterDns: string;
+  /** Where nodes announce the API server too. */
+  readonly virtualAddress?: string;
   /** Options of kube-apiserver, `NAME=VALUE`. */
   readonly arguments: readonly string[];
 }
@@ -68,7 +71,8 @@ export async function runServer(config: ServerConfig): Promise<void> {
   );
 
   const { addresses, port, ranges } = config;
-  const pki = await openPki(config.stateDir, { addresses, ranges });
+  const virtual = config.virtualAddress === undefined ? [] : [config.virtualAddress];
+  const pki = await openPki(config.stateDir, { addresses: [...addresses, ...virtual], ranges });
   const settings = await loadServerSettings(config.arguments, issuerOf(config.clusterDomain));
   const [store, frontProxy] = await Promise.all([
     openStore(join(config.stateDir, 'store'), settings, { clock, log, signal: stop.signal }),
@@ -94,7 +98,10 @@ export async function runServer(config: ServerConfig): Promise<void> {
   late.server = server;
   const transport = server.transport(LOOPBACK_USER);
   await security.bootstrap();
-  await ensureAddons(transport, config);
+  await Promise.all([
+    ensureAddons(transport, config),
+    ensureApiVirtualAddress(transport, { address: config.virtualAddress, servers: addresses, port }),
+  ]);
 
   const tls = {
     key: pki.server.key,

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, rmSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { type Cluster, freshCluster, type Json, pod, root } from './cluster.ts';
 import { Background, eventually, outcomeOf, pause, run } from './process.ts';
@@ -78,8 +79,26 @@ scenario('up, a friendly second up, stop, resume with all state, down without a 
   const stopped = JSON.parse((await cluster.cox(['list', '-o', 'json'])).trim()) as Json[];
   assert.equal(stopped.find(item => item.name === cluster.name)?.state, 'stopped');
 
-  await cluster.up({ nodes: 1 });
+  // Resumed with something new: a virtual address of the API, right by its certificate too.
+  const vip = '172.30.255.200';
+  const bad = await cluster.tryCox(['up', '--api-vip', '10.0.0.1']);
+  assert.match(
+    bad.stderr,
+    /--api-vip: Invalid value: "10\.0\.0\.1": must be an address of the cluster's load balancers/,
+  );
+  await cluster.up({ nodes: 1, extra: ['--api-vip', vip] });
   assert.equal((await cluster.json('get', 'configmap', 'kept')).data.a, 'b');
+  const ca = join(cluster.stateDir, 'vip-ca.pem');
+  const authority = await cluster.kubectl(
+    ...['config', 'view', '--raw', '-o', 'jsonpath={.clusters[0].cluster.certificate-authority-data}'],
+  );
+  writeFileSync(ca, Buffer.from(authority, 'base64'));
+  await eventually('the API at its virtual address', async () => {
+    const { stdout } = await cluster.tryCox([
+      ...['node', 'exec', 'node-1', '--', 'curl', '-s', '-m', '2', '--cacert', ca, `https://${vip}:6443/readyz`],
+    ]);
+    return stdout === 'ok';
+  });
   const again = await cluster.readyPod('default', 'lasting');
   assert.equal(again.metadata.uid, before.metadata.uid);
   await eventually('it answers', async () =>

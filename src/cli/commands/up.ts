@@ -59,6 +59,11 @@ export const command: Command = {
       value: 'NAME',
       help: `what runs containers on the nodes: ${RUNTIMES.join(' or ')} (default cox, or as before)`,
     },
+    'api-vip': {
+      type: 'string',
+      value: 'ADDRESS',
+      help: "an address of the cluster's load balancers at which nodes announce the API too; '' for none any more",
+    },
     'kubelet-config': {
       type: 'string',
       value: 'FILE',
@@ -99,6 +104,7 @@ export const command: Command = {
       },
       ...(text('runtime') === undefined ? {} : { runtime: parseRuntime(text('runtime')!) }),
       ...option('kubeletConfigPath', 'kubelet-config'),
+      ...option('virtualAddress', 'api-vip'),
       ...(options['kube-apiserver-arg'] === undefined
         ? {}
         : { serverArguments: options['kube-apiserver-arg'] as readonly string[] }),
