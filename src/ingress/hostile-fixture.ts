@@ -1,8 +1,10 @@
 /** Hostile Ingresses for tests: harmless values with pieces put in that mean something to HAProxy, its command line or nginx. */
 
 import fc from 'fast-check';
+import type { KubeObject } from '../api/meta.ts';
 import type { Ingress } from '../api/networking/v1.gen.ts';
 import { PREFIX } from './annotations.ts';
+import type { GatewayObjects } from './gateway/gateway-objects.ts';
 
 /** Pieces that mean something to HAProxy, to its command line, to expressions or to nginx. */
 export const hostile = fc
@@ -157,3 +159,133 @@ export function ingressOf(
     },
   };
 }
+
+/** Values as the API would let them through, and worse. */
+const visible = hostile.map(text => `/${text.replace(/[^\x21-\x7e]/g, '')}`);
+const printable = hostile.map(text => `x${text.replace(/[^\x20-\x7e]/g, '')}`);
+const good = fc.constantFrom('v1', '/a', '/', '/x/y', 'a.test', '1', 'X-A', 'https://a.test');
+const value = fc.oneof(
+  { weight: 4, arbitrary: good },
+  { weight: 3, arbitrary: visible },
+  { weight: 3, arbitrary: printable },
+  { weight: 1, arbitrary: hostile },
+);
+const word = fc.oneof(
+  { weight: 12, arbitrary: fc.constantFrom('X-A', 'x-b', 'name') },
+  { weight: 1, arbitrary: hostile },
+);
+const optional = <T>(arbitrary: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> =>
+  fc.option(arbitrary, { nil: undefined });
+const valueMatches = fc.array(fc.record({ type: fc.constantFrom('Exact', 'RegularExpression'), name: word, value }), {
+  maxLength: 2,
+});
+const header = fc.record({ name: word, value });
+const modifier = fc.record({
+  set: fc.array(header, { maxLength: 2 }),
+  add: fc.array(header, { maxLength: 2 }),
+  remove: fc.array(word, { maxLength: 2 }),
+});
+const newPath = fc.oneof(
+  value.map(replaceFullPath => ({ type: 'ReplaceFullPath', replaceFullPath })),
+  value.map(replacePrefixMatch => ({ type: 'ReplacePrefixMatch', replacePrefixMatch })),
+);
+const backendRef = fc.record({
+  name: fc.constantFrom('a', 'b', 'missing'),
+  port: fc.constant(80),
+  weight: fc.nat({ max: 3 }),
+});
+const filter = fc.oneof(
+  modifier.map(requestHeaderModifier => ({ type: 'RequestHeaderModifier', requestHeaderModifier })),
+  modifier.map(responseHeaderModifier => ({ type: 'ResponseHeaderModifier', responseHeaderModifier })),
+  fc.record({ path: newPath }).map(urlRewrite => ({ type: 'URLRewrite', urlRewrite })),
+  fc
+    .record({ path: optional(newPath), statusCode: fc.constantFrom(301, 302) })
+    .map(requestRedirect => ({ type: 'RequestRedirect', requestRedirect })),
+  fc.record({ backendRef }).map(requestMirror => ({ type: 'RequestMirror', requestMirror })),
+  fc
+    .record({
+      allowOrigins: fc.array(value, { maxLength: 2 }),
+      allowHeaders: fc.array(word, { maxLength: 2 }),
+      allowMethods: fc.subarray(['GET', 'PUT', '*']),
+      exposeHeaders: fc.array(word, { maxLength: 2 }),
+      allowCredentials: fc.boolean(),
+    })
+    .map(cors => ({ type: 'CORS', cors })),
+);
+const httpRule = fc.record({
+  matches: fc.array(
+    fc.record({
+      path: fc.record({ type: fc.constantFrom('Exact', 'PathPrefix', 'RegularExpression'), value }),
+      headers: valueMatches,
+      queryParams: valueMatches,
+      method: fc.constantFrom(undefined, 'GET', 'POST'),
+    }),
+    { maxLength: 3 },
+  ),
+  filters: fc.array(filter, { maxLength: 3 }),
+  backendRefs: fc.array(backendRef, { maxLength: 3 }),
+  timeouts: fc.constantFrom({}, { request: '10s' }, { backendRequest: '1h2m3s400ms' }),
+});
+
+const objectOf = (kind: string, name: string, spec: object): KubeObject => ({
+  apiVersion: 'gateway.networking.k8s.io/v1',
+  kind,
+  metadata: { name, namespace: 'default', creationTimestamp: '2026-01-01T00:00:00Z' },
+  ...{ spec },
+});
+
+/** A Gateway with every kind of listener but those with certificates, and hostile routes at it. */
+export const hostileGateways = fc
+  .record({
+    rules: fc.array(httpRule, { minLength: 1, maxLength: 3 }),
+    grpc: fc.record({ type: fc.constantFrom('Exact', 'RegularExpression'), service: value, method: value }),
+    hosts: fc.subarray(['a.test', '*.a.test', 'b.test']),
+  })
+  .map(({ rules, grpc, hosts }) => {
+    const parentRefs = [{ name: 'g' }];
+    const backendRefs = [{ name: 'a', port: 80 }];
+    const objects = {
+      classes: [objectOf('GatewayClass', 'coxswain', { controllerName: 'coxswain.dev/gateway' })],
+      gateways: [
+        objectOf('Gateway', 'g', {
+          gatewayClassName: 'coxswain',
+          listeners: [
+            { name: 'http', port: 80, protocol: 'HTTP' },
+            { name: 'tls', port: 443, protocol: 'TLS', tls: { mode: 'Passthrough' } },
+            { name: 'tcp', port: 5000, protocol: 'TCP' },
+          ],
+        }),
+      ],
+      routes: {
+        HTTPRoute: [objectOf('HTTPRoute', 'h', { parentRefs, hostnames: hosts, rules })],
+        GRPCRoute: [objectOf('GRPCRoute', 'g', { parentRefs, rules: [{ matches: [{ method: grpc }], backendRefs }] })],
+        TLSRoute: [
+          objectOf('TLSRoute', 't', { parentRefs, hostnames: ['a.test', '*.b.test'], rules: [{ backendRefs }] }),
+        ],
+        TCPRoute: [
+          objectOf('TCPRoute', 'c', {
+            parentRefs,
+            rules: [{ backendRefs: [...backendRefs, { name: 'b', port: 80 }] }],
+          }),
+        ],
+        UDPRoute: [],
+      },
+      grants: [],
+      policies: [],
+      namespace: () => undefined,
+      service: (_: string, name: string) => (name === 'missing' ? undefined : { spec: { ports: [{ port: 80 }] } }),
+      secret: () => undefined,
+      configMap: () => undefined,
+    } as unknown as GatewayObjects;
+    const targets = new Map([
+      [
+        'default/g',
+        new Map([
+          [80, 11_000],
+          [443, 11_001],
+          [5000, 11_002],
+        ]),
+      ],
+    ]);
+    return { objects, targets };
+  });

@@ -7,6 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { gatewayDesired } from '../../src/ingress/gateway/gateway-desired.ts';
+import { buildGatewayState } from '../../src/ingress/gateway/gateway-model.ts';
 import { backendLines, userList } from '../../src/ingress/haproxy/backend.ts';
 import { renderConfiguration } from '../../src/ingress/haproxy/configuration.ts';
 import { desiredMaps } from '../../src/ingress/haproxy/desired-state.ts';
@@ -14,7 +16,7 @@ import { HAPROXY, HaproxyProcess } from '../../src/ingress/haproxy/haproxy-proce
 import { FILES, listeningSections } from '../../src/ingress/haproxy/listening.ts';
 import { LUA_SOURCE } from '../../src/ingress/haproxy/lua.ts';
 import { CONFIGURATION } from '../../src/ingress/haproxy/process-files.ts';
-import { annotations, hostile, ingressOf } from '../../src/ingress/hostile-fixture.ts';
+import { annotations, hostile, hostileGateways, ingressOf } from '../../src/ingress/hostile-fixture.ts';
 import { buildRouteTable } from '../../src/ingress/route-table.ts';
 
 const resources = { secret: () => undefined, configMap: () => ({ 'X-Extra': "100% 'there'" }) };
@@ -63,6 +65,30 @@ test('HAProxy takes what hostile Ingresses lead to', { skip: !HaproxyProcess.isI
         ...routes.map(route => ({ type: 'backend', name: backendOf(route.id), lines: backendLines(route, resources) })),
       ]),
     );
+    execFileSync(HAPROXY, ['-c', '-f', CONFIGURATION], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test('HAProxy takes what hostile routes of gateways lead to', { skip: !HaproxyProcess.isInstalled() }, () => {
+  const folder = mkdtempSync(join(tmpdir(), 'cox-hostile-'));
+  try {
+    // One Gateway each, on ports of its own.
+    const samples = fc.sample(hostileGateways, { numRuns: 400, seed: Date.now() });
+    const frontends = samples.flatMap(({ objects }, at) => {
+      const ports = [80, 443, 5000].map((port, n) => [port, 11_000 + 3 * at + n] as const);
+      return buildGatewayState(objects, new Map([['default/g', new Map(ports)]])).frontends;
+    });
+    const desired = gatewayDesired({ frontends, caFiles: new Map(), bindAddress: '127.0.0.1' }, new Map());
+    assert.ok(desired.routes.size > 20, `${desired.routes.size} backends`);
+    const names = new Map([...desired.routes.keys()].map((id, at) => [id, `b${at}`]));
+    const backendOf = (id: string) => names.get(id)!;
+    for (const [file, text] of desired.files) writeFileSync(join(folder, file), text);
+    for (const [map, entries] of desired.maps(backendOf))
+      writeFileSync(join(folder, map), [...entries].map(([key, value]) => `${key} ${value}\n`).join(''));
+    const backends = [...desired.routes].map(([id, { lines }]) => ({ type: 'backend', name: backendOf(id), lines }));
+    writeFileSync(join(folder, CONFIGURATION), renderConfiguration([...desired.sections(backendOf), ...backends]));
     execFileSync(HAPROXY, ['-c', '-f', CONFIGURATION], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });
   } finally {
     rmSync(folder, { recursive: true, force: true });

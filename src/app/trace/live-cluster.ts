@@ -4,24 +4,46 @@
  */
 
 import { readdirSync, readFileSync } from 'node:fs';
-import type { Event, Namespace, Node, Pod, Service } from '../../api/core/v1.gen.ts';
+import type { ConfigMap, Event, Namespace, Node, Pod, Secret, Service } from '../../api/core/v1.gen.ts';
 import type { EndpointSlice } from '../../api/discovery/v1.gen.ts';
+import type {
+  BackendTLSPolicy,
+  Gateway,
+  GatewayClass,
+  GRPCRoute,
+  HTTPRoute,
+  ReferenceGrant,
+  Route,
+  StreamRouteRule,
+} from '../../api/gateway/v1.ts';
 import type { KubeObject } from '../../api/meta.ts';
 import type { Ingress, IngressClass, NetworkPolicy } from '../../api/networking/v1.gen.ts';
 import type { ClusterPolicy } from '../../api/networkpolicy/kinds.ts';
 import { isReason } from '../../base/errors.ts';
 import {
+  BACKEND_TLS_POLICIES,
+  CONFIG_MAPS,
   ENDPOINT_SLICES,
   EVENTS,
+  GATEWAY_CLASSES,
+  GATEWAYS,
+  GRPC_ROUTES,
+  HTTP_ROUTES,
   INGRESS_CLASSES,
   INGRESSES,
   NAMESPACES,
   NETWORK_POLICIES,
   NODES,
   PODS,
+  REFERENCE_GRANTS,
+  SECRETS,
   SERVICES,
+  TCP_ROUTES,
+  TLS_ROUTES,
+  UDP_ROUTES,
 } from '../../client/resources.ts';
 import type { ResourceId, Transport } from '../../client/transport.ts';
+import type { GatewayObjects } from '../../ingress/gateway/gateway-objects.ts';
 import { type ClusterRecord, netnsPath, nodeNamespace } from '../cluster-record.ts';
 
 const SERVICE_NAME_LABEL = 'kubernetes.io/service-name';
@@ -73,6 +95,41 @@ export class LiveCluster {
   }
   ingressClasses(): Promise<readonly IngressClass[]> {
     return this.#list<IngressClass>(INGRESS_CLASSES);
+  }
+  /** What Gateways are made of; nothing where their kinds are not defined. */
+  async gatewayObjects(): Promise<Omit<GatewayObjects, 'service'>> {
+    const all = <T extends KubeObject>(of: ResourceId) => this.#list<T>(of).catch((): readonly T[] => []);
+    const [classes, gateways, http, grpc, tls, tcp, udp, grants, policies] = await Promise.all([
+      all<GatewayClass>(GATEWAY_CLASSES),
+      all<Gateway>(GATEWAYS),
+      all<HTTPRoute>(HTTP_ROUTES),
+      all<GRPCRoute>(GRPC_ROUTES),
+      all<Route<StreamRouteRule>>(TLS_ROUTES),
+      all<Route<StreamRouteRule>>(TCP_ROUTES),
+      all<Route<StreamRouteRule>>(UDP_ROUTES),
+      all<ReferenceGrant>(REFERENCE_GRANTS),
+      all<BackendTLSPolicy>(BACKEND_TLS_POLICIES),
+    ]);
+    const [secrets, configMaps, namespaces] =
+      gateways.length > 0
+        ? await Promise.all([all<Secret>(SECRETS), all<ConfigMap>(CONFIG_MAPS), this.namespaces()])
+        : [[], [], []];
+    const find = <T extends KubeObject>(list: readonly T[], { namespace, name }: { namespace: string; name: string }) =>
+      list.find(({ metadata }) => metadata.namespace === namespace && metadata.name === name);
+    const text = (data: string) => Buffer.from(data, 'base64').toString();
+    return {
+      classes,
+      gateways,
+      routes: { HTTPRoute: http, GRPCRoute: grpc, TLSRoute: tls, TCPRoute: tcp, UDPRoute: udp },
+      grants,
+      policies,
+      namespace: name => namespaces.find(({ metadata }) => metadata.name === name),
+      secret: ref => {
+        const found = find(secrets, ref);
+        return found && Object.fromEntries(Object.entries(found.data ?? {}).map(([key, data]) => [key, text(data)]));
+      },
+      configMap: ref => find(configMaps, ref)?.data,
+    };
   }
   async slicesOf({ metadata }: Service): Promise<readonly EndpointSlice[]> {
     const all = await this.#list<EndpointSlice>(ENDPOINT_SLICES, metadata.namespace);

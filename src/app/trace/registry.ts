@@ -2,6 +2,7 @@
 
 import type { Step } from './step.ts';
 import { endpoints } from './steps/endpoints.ts';
+import { gateway } from './steps/gateway.ts';
 import { ingress } from './steps/ingress.ts';
 import { kernel } from './steps/kernel.ts';
 import { listener } from './steps/listener.ts';
@@ -12,4 +13,16 @@ import { policy } from './steps/policy.ts';
 import { service } from './steps/service.ts';
 import { way } from './steps/way.ts';
 
-export const STEPS: readonly Step[] = [origin, ingress, name, service, endpoints, kernel, nat, policy, way, listener];
+export const STEPS: readonly Step[] = [
+  origin,
+  ingress,
+  gateway,
+  name,
+  service,
+  endpoints,
+  kernel,
+  nat,
+  policy,
+  way,
+  listener,
+];

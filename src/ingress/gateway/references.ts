@@ -40,6 +40,8 @@ const SYSTEM_CA = '@system-ca';
 export class References {
   readonly #objects: GatewayObjects;
   readonly #policies = new Map<string, PolicyResult & { readonly tls: NonNullable<Upstream['tls']> | undefined }>();
+  /** All that name a target, also those that another one has outdone. */
+  readonly #naming = new Map<string, PolicyResult[]>();
   readonly policies: PolicyResult[] = [];
   /** File → certificates of authorities. */
   readonly caFiles = new Map<string, string>();
@@ -87,9 +89,10 @@ export class References {
     if (!found)
       return { reason: 'BackendNotFound', message: `Service ${namespace}/${name} has no ${wanted} port ${port}` };
     const isH2 = from.kind === 'GRPCRoute' || found.appProtocol === 'kubernetes.io/h2c';
-    const policy =
-      this.#policies.get(`${namespace}/${name} ${found.name ?? ''}`) ?? this.#policies.get(`${namespace}/${name}`);
-    if (policy) for (const gateway of gateways) policy.ancestors.add(gateway);
+    const keys = [`${namespace}/${name} ${found.name ?? ''}`, `${namespace}/${name}`];
+    const policy = keys.map(key => this.#policies.get(key)).find(each => each !== undefined);
+    for (const named of keys.flatMap(key => this.#naming.get(key) ?? []))
+      for (const gateway of gateways) named.ancestors.add(gateway);
     if (policy && !policy.tls)
       return { reason: 'InvalidBackendTLSPolicy', message: `BackendTLSPolicy ${keyOf(policy.policy)} is not usable` };
     return {
@@ -119,6 +122,7 @@ export class References {
     for (const { group, kind, name, sectionName } of targetRefs) {
       if (group !== '' || kind !== 'Service') continue;
       const key = `${namespace}/${name}${sectionName ? ` ${sectionName}` : ''}`;
+      this.#naming.set(key, [...(this.#naming.get(key) ?? []), result]);
       const known = this.#policies.get(key);
       if (known) conflicts.push(`${key} has the older policy ${keyOf(known.policy)}`);
       else this.#policies.set(key, result);

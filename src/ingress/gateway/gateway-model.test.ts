@@ -1,0 +1,451 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Namespace, Service } from '../../api/core/v1.gen.ts';
+import type {
+  BackendTLSPolicy,
+  Gateway,
+  HTTPRouteRule,
+  Listener,
+  ReferenceGrant,
+  Route,
+} from '../../api/gateway/v1.ts';
+import { backendShape } from './backend-shape.ts';
+import { type HttpFrontend, matchRequest } from './frontends.ts';
+import { backendsOf } from './gateway-desired.ts';
+import { buildGatewayState, type GatewayState } from './gateway-model.ts';
+import type { GatewayObjects, RouteKind, RoutesByKind } from './gateway-objects.ts';
+import { allocate, serviceName, targetPorts } from './gateway-service.ts';
+import { compareSpecificity, covers, intersection } from './hostnames.ts';
+import { escaped } from './route-rules.ts';
+
+let ages = 0;
+const metadata = (name: string, namespace = 'default') => ({
+  name,
+  namespace,
+  generation: 1,
+  creationTimestamp: new Date(++ages * 1000).toISOString(),
+});
+const listener = (more: Partial<Listener> = {}): Listener => ({ name: 'http', port: 80, protocol: 'HTTP', ...more });
+const gateway = (...listeners: Listener[]): Gateway => ({
+  apiVersion: 'gateway.networking.k8s.io/v1',
+  kind: 'Gateway',
+  metadata: metadata('g'),
+  spec: { gatewayClassName: 'coxswain', listeners },
+});
+const to = (name: string, more: object = {}) => ({ name, port: 80, ...more });
+const path = (value: string, type = 'PathPrefix') => ({ path: { type, value } }) as never;
+const rule = (service: string, ...matches: object[]): HTTPRouteRule => ({
+  ...(matches.length > 0 ? { matches: matches as never } : {}),
+  backendRefs: [to(service)],
+});
+function route(
+  name: string,
+  rules: readonly unknown[],
+  hostnames: string[] = ['a.test'],
+  namespace = 'default',
+): Route {
+  return {
+    apiVersion: 'gateway.networking.k8s.io/v1',
+    kind: 'HTTPRoute',
+    metadata: metadata(name, namespace),
+    spec: { parentRefs: [{ name: 'g', namespace: 'default' }], hostnames, rules },
+  };
+}
+
+interface Given {
+  readonly gateways?: readonly Gateway[];
+  readonly http?: readonly Route[];
+  readonly others?: Partial<Record<RouteKind, readonly Route[]>>;
+  readonly grants?: readonly ReferenceGrant[];
+  readonly policies?: readonly BackendTLSPolicy[];
+  readonly configMaps?: Readonly<Record<string, Record<string, string>>>;
+}
+function build({ gateways = [gateway(listener())], http = [], others = {}, ...given }: Given): GatewayState {
+  const routes = { HTTPRoute: http, GRPCRoute: [], TLSRoute: [], TCPRoute: [], UDPRoute: [], ...others };
+  const objects: GatewayObjects = {
+    classes: [
+      {
+        apiVersion: 'gateway.networking.k8s.io/v1',
+        kind: 'GatewayClass',
+        metadata: metadata('coxswain'),
+        spec: { controllerName: 'coxswain.dev/gateway' },
+      },
+    ],
+    gateways,
+    routes: routes as unknown as RoutesByKind,
+    grants: given.grants ?? [],
+    policies: given.policies ?? [],
+    namespace: name => ({ metadata: { name, labels: { team: name } } }) as unknown as Namespace,
+    service: (namespace, name) =>
+      name === 'missing'
+        ? undefined
+        : ({
+            metadata: { name, namespace },
+            spec: {
+              ports: [
+                { port: 80, name: 'http' },
+                { port: 53, name: 'dns', protocol: 'UDP' },
+              ],
+            },
+          } as Service),
+    secret: () => undefined,
+    configMap: ({ name }) => given.configMaps?.[name],
+  };
+  const ports = new Map([80, 81, 443].map((port, at) => [port, 11_000 + at]));
+  return buildGatewayState(objects, new Map(gateways.map(each => [`default/${each.metadata.name}`, ports])));
+}
+const ask = (state: GatewayState, url: string, headers: Record<string, string> = {}, method = 'GET', port = 80) => {
+  const { hostname, pathname, searchParams } = new URL(url);
+  const frontend = state.frontends.find(each => each.port === port) as HttpFrontend;
+  const asked = {
+    host: hostname,
+    path: pathname,
+    method,
+    headers: new Map(Object.entries(headers)),
+    query: searchParams,
+  };
+  return matchRequest(frontend, asked).candidate?.choices[0]?.backend.service?.name;
+};
+const saidOf = (state: GatewayState, at = 0) =>
+  state.routes[at]!.parents.map(({ conditions }) =>
+    conditions.map(({ type, status, reason }) => `${type} ${status} ${reason}`).join(', '),
+  );
+
+test('host names: wildcards are for any number of labels', () => {
+  assert.ok(covers('*.a.test', 'x.y.a.test'));
+  assert.ok(!covers('*.a.test', 'a.test'));
+  assert.ok(covers('*.test', '*.a.test'));
+  assert.ok(!covers('*.a.test', '*.test'));
+  assert.ok(covers('*', 'anything'));
+  assert.equal(intersection('*.test', 'a.test'), 'a.test');
+  assert.equal(intersection('a.test', 'b.test'), undefined);
+  assert.deepEqual(['*', '*.test', 'a.test', '*.a.test', 'long.test'].sort(compareSpecificity), [
+    'long.test',
+    'a.test',
+    '*.a.test',
+    '*.test',
+    '*',
+  ]);
+});
+
+test('paths and tests by upstream’s precedence, whatever the order of rules', () => {
+  const rules = [
+    rule('root'),
+    rule('prefix', path('/a')),
+    rule('long', path('/a/b')),
+    rule('exact', path('/a/b', 'Exact')),
+    rule('pattern', path('/p/[0-9]+', 'RegularExpression')),
+    rule('method', { ...(path('/m') as object), method: 'POST' }),
+    rule('two', {
+      headers: [
+        { name: 'X', value: '1' },
+        { name: 'Y', value: '2' },
+      ],
+    }),
+    rule('one', { headers: [{ name: 'X', value: '1' }] }),
+    rule('query', { queryParams: [{ name: 'q', value: 'v' }] }),
+    rule('deep', { ...(path('/a/b/c') as object), headers: [{ name: 'X', value: '1' }] }),
+  ];
+  for (const order of [rules, [...rules].reverse()]) {
+    const state = build({ http: [route('r', order)] });
+    const asked = (url: string, headers = {}, method = 'GET') => ask(state, `http://a.test${url}`, headers, method);
+    assert.equal(asked('/'), 'root');
+    assert.equal(asked('/ab'), 'root');
+    assert.equal(asked('/a/'), 'prefix');
+    assert.equal(asked('/a/b'), 'exact');
+    assert.equal(asked('/a/b/'), 'long');
+    assert.equal(asked('/p/12'), 'pattern');
+    assert.equal(asked('/p/12x'), 'root');
+    assert.equal(asked('/m', {}, 'POST'), 'method');
+    assert.equal(asked('/m'), 'root');
+    assert.equal(asked('/x', { x: '1', y: '2' }), 'two');
+    assert.equal(asked('/x', { x: '1' }), 'one');
+    assert.equal(asked('/x?q=v'), 'query');
+    assert.equal(asked('/a/b/c', { x: '1' }), 'deep');
+    assert.equal(asked('/a/b/c'), 'long');
+  }
+});
+
+test('the more specific host comes first, then the older route; listeners are apart', () => {
+  const state = build({
+    gateways: [
+      gateway(
+        listener(),
+        listener({ name: 'own', hostname: 'own.test' }),
+        listener({ name: 'w', hostname: '*.w.test' }),
+      ),
+    ],
+    http: [
+      { ...route('wide', [rule('wide', path('/x'))], ['*.test']) },
+      route('first', [rule('first')], ['a.test']),
+      route('second', [rule('second'), rule('longer', path('/longer'))], ['a.test']),
+      {
+        ...route('own', [rule('own', path('/only'))], ['own.test']),
+        spec: { parentRefs: [{ name: 'g', sectionName: 'own' }], rules: [rule('own', path('/only'))] },
+      },
+    ],
+  });
+  assert.equal(ask(state, 'http://a.test/x'), 'first');
+  assert.equal(ask(state, 'http://a.test/longer'), 'longer');
+  assert.equal(ask(state, 'http://b.test/x'), 'wide');
+  assert.equal(ask(state, 'http://b.test/'), undefined);
+  assert.equal(ask(state, 'http://own.test/only'), 'own');
+  // The route for every name of .test is attached to the listener of own.test too, since that one is among them.
+  assert.equal(ask(state, 'http://own.test/x'), 'wide');
+  assert.equal(ask(state, 'http://deep.er.w.test/x'), 'wide');
+});
+
+test('listeners that cannot be told apart are none of them served', () => {
+  const state = build({
+    gateways: [
+      gateway(
+        listener(),
+        listener({ name: 'tcp', protocol: 'TCP' }),
+        listener({ name: 'fine', port: 81 }),
+        listener({ name: 'odd', port: 82, protocol: 'example.com/x' }),
+        listener({ name: 'kinds', port: 84, allowedRoutes: { kinds: [{ kind: 'TCPRoute' }] } }),
+      ),
+    ],
+    http: [route('r', [rule('s')])],
+  });
+  const [{ listeners, accepted } = { listeners: [], accepted: undefined }] = state.gateways;
+  assert.deepEqual(
+    listeners.map(
+      ({ isServed, conditions, attached }) => `${isServed} ${conditions.map(({ reason }) => reason)} ${attached.size}`,
+    ),
+    [
+      'false ProtocolConflict,ProtocolConflict,ResolvedRefs 1',
+      'false ProtocolConflict,ProtocolConflict,ResolvedRefs 0',
+      'true Accepted,NoConflicts,ResolvedRefs 1',
+      'false UnsupportedProtocol,NoConflicts,ResolvedRefs 0',
+      'false Accepted,NoConflicts,InvalidRouteKinds 0',
+    ],
+  );
+  assert.deepEqual([accepted?.status, accepted?.reason], ['True', 'ListenersNotValid']);
+  assert.deepEqual(
+    state.frontends.map(({ port }) => port),
+    [81],
+  );
+});
+
+test('routes say why they are not attached', () => {
+  const elsewhere = (parentRefs: object[]) =>
+    ({ ...route('x', [rule('s')]), spec: { parentRefs, rules: [rule('s')] } }) as Route;
+  const said = (given: Given) => saidOf(build(given))[0];
+  assert.equal(
+    said({ http: [elsewhere([{ name: 'g', sectionName: 'nope' }])] }),
+    'Accepted False NoMatchingParent, ResolvedRefs True ResolvedRefs',
+  );
+  assert.match(said({ http: [elsewhere([{ name: 'g', port: 81 }])] })!, /NoMatchingParent/);
+  assert.match(said({ http: [route('x', [rule('s')], ['a.test'], 'other')] })!, /NotAllowedByListeners/);
+  assert.match(
+    said({ gateways: [gateway(listener({ hostname: 'b.test' }))], http: [route('x', [rule('s')])] })!,
+    /NoMatchingListenerHostname/,
+  );
+  const selecting = listener({
+    allowedRoutes: { namespaces: { from: 'Selector', selector: { matchLabels: { team: 'other' } } } },
+  });
+  assert.match(
+    said({ gateways: [gateway(selecting)], http: [route('x', [rule('s')], ['a.test'], 'other')] })!,
+    /Accepted True/,
+  );
+  assert.match(said({ gateways: [gateway(selecting)], http: [route('x', [rule('s')])] })!, /NotAllowedByListeners/);
+  assert.deepEqual(build({ http: [elsewhere([{ name: 'nobody' }])] }).routes, []);
+});
+
+test('references: existence, kinds, ports, grants', () => {
+  const state = build({
+    http: [
+      route('r', [
+        {
+          backendRefs: [
+            to('missing'),
+            to('s', { kind: 'Bucket' }),
+            to('s', { port: 81 }),
+            to('s', { namespace: 'other' }),
+          ],
+        },
+      ]),
+    ],
+    grants: [
+      {
+        apiVersion: 'v1',
+        kind: 'ReferenceGrant',
+        metadata: metadata('x', 'other'),
+        spec: {
+          from: [{ group: 'gateway.networking.k8s.io', kind: 'HTTPRoute', namespace: 'default' }],
+          to: [{ group: '', kind: 'Service', name: 't' }],
+        },
+      },
+    ],
+  });
+  const condition = state.routes[0]!.parents[0]!.conditions.at(-1)!;
+  assert.equal(condition.reason, 'BackendNotFound');
+  for (const text of [
+    /missing does not exist/,
+    /not \/Bucket s/,
+    /no TCP port 81/,
+    /no ReferenceGrant in namespace other/,
+  ])
+    assert.match(condition.message, text);
+  const answers = [...backendsOf(state.frontends).values()].map(({ answer }) => answer);
+  assert.deepEqual(answers, [500]);
+  const granted = build({
+    http: [route('r', [{ backendRefs: [to('t', { namespace: 'other' })] }])],
+    grants: [
+      {
+        apiVersion: 'v1',
+        kind: 'ReferenceGrant',
+        metadata: metadata('x', 'other'),
+        spec: {
+          from: [{ group: 'gateway.networking.k8s.io', kind: 'HTTPRoute', namespace: 'default' }],
+          to: [{ group: '', kind: 'Service' }],
+        },
+      },
+    ],
+  });
+  assert.equal(ask(granted, 'http://a.test/'), 't');
+});
+
+test('what cannot be honoured is told, and answers an error; a rule that is understood goes on', () => {
+  const state = build({
+    http: [
+      route('r', [
+        rule('fine', path('/fine')),
+        {
+          ...rule('s', path('/x')),
+          filters: [{ type: 'ExtensionRef', extensionRef: { group: 'a', kind: 'b', name: 'c' } }],
+        },
+        rule('s', path('(a+)+', 'RegularExpression')),
+        { ...rule('s', path('/y')), retry: { backoff: '1s' } },
+      ]),
+    ],
+  });
+  assert.equal(
+    saidOf(state)[0],
+    'Accepted True Accepted, PartiallyInvalid True UnsupportedValue, ResolvedRefs True ResolvedRefs',
+  );
+  assert.equal(ask(state, 'http://a.test/fine'), 'fine');
+  assert.equal(ask(state, 'http://a.test/x'), undefined);
+  const bad = build({ http: [route('r', [{ ...rule('s'), retry: { codes: [418] } }])] });
+  assert.match(saidOf(bad)[0]!, /Accepted False UnsupportedValue/);
+});
+
+test('weights are shares; a rule without a backend answers 500, with all weights 0 too', () => {
+  const state = build({
+    http: [
+      route('r', [
+        { backendRefs: [to('a', { weight: 9 }), to('b', { weight: 0 }), to('c', { weight: 1 })] },
+        { matches: [path('/none')] },
+        { matches: [path('/zero')], backendRefs: [to('a', { weight: 0 })] },
+      ]),
+    ],
+  });
+  const frontend = state.frontends[0] as HttpFrontend;
+  const choices = frontend.domains.find(({ host }) => host === 'a.test')!.prefixes.get('')![0]!.choices;
+  assert.deepEqual(
+    choices.map(({ backend, weight }) => [backend.service?.name, weight]),
+    [
+      ['a', 9],
+      ['c', 1],
+    ],
+  );
+  for (const at of ['/none', '/zero'])
+    assert.equal(frontend.domains[0]!.prefixes.get(at)![0]!.choices[0]!.backend.answer, 500);
+});
+
+test('prefixes are replaced as upstream’s table has it', () => {
+  const rewritten = (request: string, prefix: string, replacePrefixMatch: string): string => {
+    const filters = [{ type: 'URLRewrite', urlRewrite: { path: { type: 'ReplacePrefixMatch', replacePrefixMatch } } }];
+    const state = build({ http: [route('r', [{ ...rule('s', path(prefix)), filters }])] });
+    const { lines } = backendShape([...backendsOf(state.frontends).values()][0]!);
+    let at = request;
+    for (const [, action, from, format] of lines as string[][])
+      if (action === 'replace-path') at = at.replace(new RegExp(from!), format!.replace('\\1', '$1'));
+    return at;
+  };
+  for (const [request, prefix, replacement, wanted] of [
+    ['/foo/bar', '/foo', '/xyz', '/xyz/bar'],
+    ['/foo/bar', '/foo', '/xyz/', '/xyz/bar'],
+    ['/foo/bar', '/foo/', '/xyz', '/xyz/bar'],
+    ['/foo/bar', '/foo/', '/xyz/', '/xyz/bar'],
+    ['/foo', '/foo', '/xyz', '/xyz'],
+    ['/foo/', '/foo', '/xyz', '/xyz/'],
+    ['/foo/bar', '/foo', '', '/bar'],
+    ['/foo/', '/foo', '', '/'],
+    ['/foo', '/foo', '', '/'],
+    ['/foo/', '/foo', '/', '/'],
+    ['/foo', '/foo', '/', '/'],
+    ['/x', '/', '/y', '/y/x'],
+    ['/foo/foo/x', '/foo', '', '/foo/x'],
+  ] as const)
+    assert.equal(rewritten(request, prefix, replacement), wanted, `${request} ${prefix} ${replacement}`);
+  assert.equal(escaped('/a.(b)+$'), '/a\\.\\(b\\)\\+\\$');
+});
+
+test('gRPC: service and method are a path; UDP ports lead to Services', () => {
+  const grpc = (match: object) => ({ matches: [{ method: match }], backendRefs: [to('grpc')] });
+  const state = build({
+    gateways: [gateway(listener(), listener({ name: 'udp', port: 53, protocol: 'UDP' }))],
+    others: {
+      GRPCRoute: [route('g', [grpc({ service: 'a.B', method: 'C' }), grpc({ service: 'd.E' }), grpc({ method: 'F' })])],
+      UDPRoute: [route('u', [{ backendRefs: [to('dns', { port: 53 })] }], [])],
+    },
+  });
+  for (const [at, wanted] of [
+    ['/a.B/C', 'grpc'],
+    ['/a.B/D', undefined],
+    ['/d.E/X', 'grpc'],
+    ['/x.Y/F', 'grpc'],
+  ] as const)
+    assert.equal(ask(state, `http://a.test${at}`), wanted, at);
+  assert.equal([...backendsOf(state.frontends).values()][0]!.upstream.protocol, 'h2');
+  assert.deepEqual([...state.gateways[0]!.udpPorts], [[53, [{ namespace: 'default', name: 'dns', port: 53 }]]]);
+});
+
+test('of two policies for one Service the older is in force', () => {
+  const policy = (name: string, more: object = {}): BackendTLSPolicy => ({
+    apiVersion: 'gateway.networking.k8s.io/v1',
+    kind: 'BackendTLSPolicy',
+    metadata: metadata(name),
+    spec: {
+      targetRefs: [{ group: '', kind: 'Service', name: 's' }],
+      validation: { hostname: `${name}.test`, wellKnownCACertificates: 'System', ...more },
+    },
+  });
+  const state = build({ http: [route('r', [rule('s')])], policies: [policy('old'), policy('new')] });
+  assert.equal([...backendsOf(state.frontends).values()][0]!.upstream.tls?.hostname, 'old.test');
+  assert.deepEqual(
+    state.policies.map(({ ancestors }) =>
+      ancestors.map(({ gateway: of, conditions }) => `${of} ${conditions[0]!.reason}`),
+    ),
+    [['default/g Accepted'], ['default/g Conflicted']],
+  );
+  const broken = build({
+    http: [route('r', [rule('s')])],
+    policies: [
+      policy('old', {
+        wellKnownCACertificates: undefined,
+        caCertificateRefs: [{ group: '', kind: 'ConfigMap', name: 'x' }],
+      }),
+    ],
+  });
+  assert.match(saidOf(broken)[0]!, /ResolvedRefs False InvalidBackendTLSPolicy/);
+  assert.equal(broken.policies[0]!.ancestors[0]!.conditions[0]!.reason, 'NoValidCACertificate');
+});
+
+test('target ports are kept, unique, and those of the oldest Gateway', () => {
+  const [old, young] = [gateway(listener()), { ...gateway(listener()), metadata: metadata('young') }];
+  const service = (targetPort: number) => ({ spec: { ports: [{ port: 80, targetPort }] } }) as Service;
+  const known = targetPorts([young, old], () => service(11_005));
+  assert.deepEqual([known.get('default/g'), known.get('default/young')], [new Map([[80, 11_005]]), new Map()]);
+  assert.deepEqual(
+    allocate('default/young', [80, 81], known),
+    new Map([
+      [80, 11_000],
+      [81, 11_001],
+    ]),
+  );
+  assert.deepEqual(targetPorts([old], () => service(22)).get('default/g'), new Map());
+  assert.match(serviceName({ ...old, metadata: metadata(`my.gateway.${'x'.repeat(80)}`) }), /^[a-z][-a-z0-9]{1,62}$/);
+});

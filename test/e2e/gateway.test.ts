@@ -1,0 +1,192 @@
+/** The Gateway API by stock kubectl: from `apply` to an answer, conditions, columns, who may refer to whom, what `cox trace` says. */
+
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after } from 'node:test';
+import { ensurePki } from '../../src/apiserver/certificates/pki.ts';
+import { before, it, type Json, root, useCluster, useNamespace } from './cluster.ts';
+import { eventually, outcomeOf } from './process.ts';
+
+const cluster = useCluster();
+const ns = useNamespace(cluster, 'gateway');
+const other = useNamespace(cluster, 'gateway-other');
+const k = (...args: string[]): Promise<string> => cluster.kubectl('-n', ns, ...args);
+const folder = mkdtempSync(join(tmpdir(), 'cox-gateway-e2e-'));
+after(() => rmSync(folder, { recursive: true, force: true }));
+let address = '';
+
+before(
+  async () => {
+    await cluster.kubectl('wait', '--for=condition=Accepted', 'gatewayclass/coxswain', '--timeout=60s');
+    const pki = await ensurePki(join(folder, 'pki'), { sans: ['localhost'] });
+    const pair = await pki.ensureServer('shop', { commonName: 'shop', organizations: [] }, ['shop.example.com']);
+    writeFileSync(join(folder, 'tls.crt'), pair.certificate);
+    writeFileSync(join(folder, 'tls.key'), pair.key);
+    await k('create', 'secret', 'tls', 'shop', `--cert=${folder}/tls.crt`, `--key=${folder}/tls.key`);
+    await k('apply', '-f', join(root, 'examples', 'gateway', 'shop.yaml'));
+    await k('wait', '--for=condition=Programmed', 'gateway/shop', '--timeout=60s');
+    await cluster.readyPods(ns, 'app=shop', 2);
+    address = (await k('get', 'gateway', 'shop', '-o', 'jsonpath={.status.addresses[0].value}')).trim();
+    await reply('/', { 'X-Version': '2' }, said => /version: 2/.test(said.text));
+  },
+  { timeout: 180_000 },
+);
+
+interface Said {
+  readonly status: number;
+  readonly text: string;
+  readonly location: string;
+}
+
+/** What curl on a node says of the Gateway's address, once it is as wanted: the API has a route before a node's HAProxy does. */
+function reply(
+  path: string,
+  headers: Record<string, string>,
+  isWanted: (said: Said) => boolean,
+  host = 'shop.example.com',
+): Promise<Said> {
+  return eventually(`${host}${path}`, async () => {
+    const given = Object.entries({ Host: host, ...headers }).flatMap(([name, value]) => ['-H', `${name}: ${value}`]);
+    const said = await ask(...given, `http://${address}:8080${path}`);
+    if (!isWanted(said)) throw new Error(`${said.status} ${said.location}: ${said.text.slice(0, 200)}`);
+    return said;
+  });
+}
+async function ask(...args: string[]): Promise<Said> {
+  const output = await cluster
+    .onNode('node-1', 'curl', '-sk', '-m', '10', '-w', '\n%{http_code} %{redirect_url}', ...args)
+    .catch(() => '\n0 ');
+  const at = output.trimEnd().lastIndexOf('\n');
+  const [status, location = ''] = output
+    .slice(at + 1)
+    .trim()
+    .split(' ') as [string, string?];
+  return { status: Number(status), text: output.slice(0, at), location };
+}
+const conditions = async (kind: string, name: string, namespace = ns): Promise<string> => {
+  const { status } = (await cluster.json('-n', namespace, 'get', kind, name)) as Json;
+  const said = (list: Json[]) => (list ?? []).map(each => `${each.type}=${each.status}/${each.reason}`).join(' ');
+  if (kind === 'gateway')
+    return `${said(status.conditions)}; ${(status.listeners ?? []).map((each: Json) => `${each.name} ${each.attachedRoutes} ${said(each.conditions)}`).join('; ')}`;
+  return (status?.parents ?? []).map((each: Json) => said(each.conditions)).join('; ');
+};
+const says = (kind: string, name: string, wanted: RegExp, namespace = ns): Promise<string> =>
+  eventually(`${kind} ${name} says ${wanted}`, async () => {
+    const text = await conditions(kind, name, namespace);
+    if (!wanted.test(text)) throw new Error(text);
+    return text;
+  });
+
+it('an applied Gateway is served: by path, header and weight, rewritten and redirected', cluster, async () => {
+  await reply('/', { 'X-Version': '2' }, ({ text }) => /version: 2/.test(text));
+  await reply('/', {}, ({ text }) => /version: 1/.test(text));
+  const api = await reply('/api/items?x=1', {}, ({ text }) => /version: 2/.test(text));
+  assert.match(api.text, /request: GET \/v2\/items\?x=1/);
+  assert.match(api.text, /user-agent: gateway/i);
+  assert.match(api.text, /x-forwarded-for: \d/);
+  const old = await reply('/old', {}, ({ status }) => status === 301);
+  assert.equal(old.location, 'http://shop.example.com:8080/new');
+  await reply('/', {}, ({ status }) => status === 404, 'nobody.example.com');
+  const https = await eventually('an answer by HTTPS', async () => {
+    const said = await ask('--resolve', `shop.example.com:8443:${address}`, 'https://shop.example.com:8443/');
+    return said.status === 200 && said;
+  });
+  assert.match(https.text, /version: \d/);
+  await eventually('an answer by the TCP listener', async () => {
+    const said = await ask(`http://${address}:9000/plain`);
+    return /version: 1[\s\S]*request: GET \/plain/.test(said.text);
+  });
+});
+
+it('conditions and columns are upstream’s', cluster, async () => {
+  await says('gateway', 'shop', /Accepted=True\/Accepted Programmed=True\/Programmed.*http 1 .*https 1 .*tcp 1 /);
+  await says('httproute', 'shop', /^Accepted=True\/Accepted ResolvedRefs=True\/ResolvedRefs$/);
+  assert.match(await k('get', 'gateways'), /^NAME +CLASS +ADDRESS +PROGRAMMED +AGE\nshop +coxswain +[\d.]+ +True/);
+  assert.match(await k('get', 'httproutes'), /^NAME +HOSTNAMES +AGE\nshop +\["shop.example.com"\]/);
+  assert.match(
+    await cluster.kubectl('get', 'gc'),
+    /^NAME +CONTROLLER +ACCEPTED +AGE\ncoxswain +coxswain.dev\/gateway +True/,
+  );
+  const { status, metadata } = (await cluster.json('-n', ns, 'get', 'gateway', 'shop')) as Json;
+  for (const each of status.conditions) assert.equal(each.observedGeneration, metadata.generation);
+  assert.deepEqual(
+    status.listeners[0].supportedKinds.map((each: Json) => each.kind),
+    ['HTTPRoute', 'GRPCRoute'],
+  );
+});
+
+it('other namespaces: allowed by the listener, and by a ReferenceGrant', cluster, async () => {
+  const route = (backend: object) => ({
+    apiVersion: 'gateway.networking.k8s.io/v1',
+    kind: 'HTTPRoute',
+    metadata: { name: 'cross' },
+    spec: {
+      parentRefs: [{ name: 'shop', namespace: ns, sectionName: 'http' }],
+      hostnames: ['cross.example.com'],
+      rules: [{ backendRefs: [{ name: 'shop-v1', port: 80, ...backend }] }],
+    },
+  });
+  await cluster.apply(other, [route({ namespace: ns })]);
+  await says('httproute', 'cross', /Accepted=False\/NotAllowedByListeners/, other);
+  const from = '[{"op":"replace","path":"/spec/listeners/0/allowedRoutes/namespaces","value":{"from":"All"}}]';
+  await k('patch', 'gateway', 'shop', '--type=json', '-p', from);
+  await says('httproute', 'cross', /Accepted=True\/Accepted ResolvedRefs=False\/RefNotPermitted/, other);
+  await reply('/', {}, ({ status }) => status === 500, 'cross.example.com');
+  await cluster.apply(ns, [
+    {
+      apiVersion: 'gateway.networking.k8s.io/v1beta1',
+      kind: 'ReferenceGrant',
+      metadata: { name: 'cross' },
+      spec: {
+        from: [{ group: 'gateway.networking.k8s.io', kind: 'HTTPRoute', namespace: other }],
+        to: [{ group: '', kind: 'Service', name: 'shop-v1' }],
+      },
+    },
+  ]);
+  await says('httproute', 'cross', /Accepted=True\/Accepted ResolvedRefs=True\/ResolvedRefs/, other);
+  await reply('/', {}, ({ status }) => status === 200, 'cross.example.com');
+});
+
+it('cox trace tells which rule of which route takes a request', cluster, async () => {
+  const traced = await eventually('a trace that works', async () => {
+    const { code, stdout } = await cluster.tryCox(['trace', 'http://shop.example.com:8080/api/x']);
+    if (code !== 0) throw new Error(stdout);
+    return stdout;
+  });
+  assert.match(traced, new RegExp(`taken by rule 3 of HTTPRoute ${ns}/shop, at listener http of Gateway ${ns}/shop`));
+  assert.match(traced, /rewritten with another path/);
+  assert.match(traced, new RegExp(`HAProxy sends it to Service ${ns}/shop-v2:80`));
+  const missing = await cluster.tryCox(['trace', 'http://nobody.example.com:8080/']);
+  assert.match(missing.stdout, /listener http of Gateway .* no route there takes \/: 404/);
+  assert.equal(missing.code, 1);
+});
+
+it('what cannot be had is told; with the Gateway its Service goes', cluster, async () => {
+  await cluster.apply(ns, [
+    {
+      apiVersion: 'gateway.networking.k8s.io/v1',
+      kind: 'Gateway',
+      metadata: { name: 'odd' },
+      spec: {
+        gatewayClassName: 'coxswain',
+        listeners: [
+          { name: 'http', port: 80, protocol: 'HTTP' },
+          { name: 'tcp', port: 80, protocol: 'TCP' },
+          { name: 'https', port: 443, protocol: 'HTTPS', tls: { certificateRefs: [{ name: 'nobody' }] } },
+        ],
+      },
+    },
+  ]);
+  const told = await says('gateway', 'odd', /Accepted=False\/ListenersNotValid Programmed=False\/Invalid/);
+  assert.match(told, /http 0 Accepted=False\/ProtocolConflict Conflicted=True\/ProtocolConflict/);
+  assert.match(told, /https 0 .*ResolvedRefs=False\/InvalidCertificateRef/);
+  await k('delete', 'gateway', 'odd', 'shop');
+  await eventually('the Service is gone', async () => {
+    const { code } = await outcomeOf(cluster.kubectlPath, ['-n', ns, 'get', 'service', 'shop-coxswain'], {
+      env: cluster.env,
+    });
+    return code !== 0;
+  });
+});
