@@ -75,13 +75,13 @@ test('HAProxy takes what hostile routes of gateways lead to', { skip: !HaproxyPr
   const folder = mkdtempSync(join(tmpdir(), 'cox-hostile-'));
   try {
     // One Gateway each, on ports of its own.
-    const samples = fc.sample(hostileGateways, { numRuns: 400, seed: Date.now() });
+    const samples = fc.sample(hostileGateways, { numRuns: 150, seed: Date.now() });
     const frontends = samples.flatMap(({ objects }, at) => {
       const ports = [80, 443, 5000].map((port, n) => [port, 11_000 + 3 * at + n] as const);
       return buildGatewayState(objects, new Map([['default/g', new Map(ports)]])).frontends;
     });
     const desired = gatewayDesired({ frontends, caFiles: new Map(), bindAddress: '127.0.0.1' }, new Map());
-    assert.ok(desired.routes.size > 20, `${desired.routes.size} backends`);
+    assert.ok(desired.routes.size > 10, `${desired.routes.size} backends`);
     const names = new Map([...desired.routes.keys()].map((id, at) => [id, `b${at}`]));
     const backendOf = (id: string) => names.get(id)!;
     for (const [file, text] of desired.files) writeFileSync(join(folder, file), text);

@@ -200,7 +200,7 @@ export function corsPreflight({ origins, methods, headers, maxAgeSeconds, creden
       ...words('http-request return status 204'),
       ...header('Access-Control-Allow-Origin', isOpen && !credentials ? '*' : '%[var(txn.origin)]'),
       ...header('Access-Control-Allow-Methods', literal(methods)),
-      ...header('Access-Control-Allow-Headers', literal(headers)),
+      ...(headers ? header('Access-Control-Allow-Headers', literal(headers)) : []),
       ...header('Access-Control-Max-Age', String(maxAgeSeconds)),
       ...(credentials ? header('Access-Control-Allow-Credentials', 'true') : []),
       ...(exposeHeaders ? header('Access-Control-Expose-Headers', literal(exposeHeaders)) : []),
