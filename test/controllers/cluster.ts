@@ -42,7 +42,7 @@ export interface TestCluster {
 }
 
 export async function openCluster(
-  options: { controllers?: boolean; scheduler?: boolean; log?: Logger } = {},
+  options: { controllers?: boolean; scheduler?: boolean; log?: Logger; extensions?: Transport } = {},
 ): Promise<TestCluster> {
   const log = options.log ?? createLogger('test', { level: 'warn' });
   const clock = systemClock;
@@ -75,7 +75,16 @@ export async function openCluster(
   const host =
     options.controllers === false
       ? undefined
-      : startControllers({ transport: api, informers, log, clock, random, signal: stop.signal, caPem: 'CA' });
+      : startControllers({
+          transport: api,
+          informers,
+          log,
+          clock,
+          random,
+          signal: stop.signal,
+          caPem: 'CA',
+          ...(options.extensions ? { extensions: options.extensions } : {}),
+        });
   const scheduler =
     options.scheduler === false
       ? undefined
@@ -93,7 +102,7 @@ export async function openCluster(
     brokenImages: new Set(),
     stopMs: 0,
     async until(what, check) {
-      const deadlineMs = performance.now() + 5000;
+      const deadlineMs = performance.now() + 30_000;
       for (;;) {
         const value = await check();
         if (value !== undefined && value !== false) return value as never;
