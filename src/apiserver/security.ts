@@ -89,6 +89,7 @@ export interface Security {
   readonly aggregator: Aggregator;
   readonly fairness: Fairness;
   readonly auditor: Auditor | undefined;
+  readonly tokens: ServiceAccountTokens;
   /** Follows the configuration files that may change while the server runs, until the signal aborts. */
   follow(signal: AbortSignal): Promise<void>;
   /** Writes what is missing of the system's own objects; idempotent, and cheap when nothing is. */
@@ -155,6 +156,7 @@ export function createSecurity(options: SecurityOptions): Security {
     aggregator,
     fairness,
     auditor,
+    tokens,
     authenticators: [authenticator],
     authorizer,
     admission,

@@ -16,6 +16,7 @@ import { systemRandom } from '../base/random.ts';
 import type { Transport } from '../client/transport.ts';
 import { openMemoryStore } from '../store/memory.ts';
 import type { Store } from '../store/store.ts';
+import type { ServiceAccountTokens } from './authn/service-account-tokens.ts';
 import type { KeyPair } from './certificates/certificate.ts';
 import { ensurePki, type Pki } from './certificates/pki.ts';
 import { loadServerSettings } from './configuration/server-settings.ts';
@@ -47,6 +48,7 @@ export interface Bed {
   readonly server: ApiServer;
   readonly root: Transport;
   readonly store: Store;
+  readonly tokens: ServiceAccountTokens;
   readonly admin: KeyPair;
   ask(asked: Asked): Promise<Reply>;
   /** A file below the bed's folder; its path. */
@@ -117,6 +119,7 @@ export async function openBed(
     pki,
     server,
     store: inner,
+    tokens: security.tokens,
     root: server.transport(LOOPBACK_USER),
     admin: pki.issueClient({ commonName: 'admin', organizations: ['system:masters'] }),
     file: folder.file,

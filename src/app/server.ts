@@ -129,6 +129,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
     nodeCidrMaskSizes: ranges.nodeMaskSizes,
     loadBalancerAddresses: config.loadBalancerAddresses,
     extensions: await ownExtensions(pki, { host: addresses[0]!, port }),
+    authority: { sign: grant => pki.sign(grant), legacyToken: of => security.tokens.issueLegacy(of) },
   });
   const scheduler = startScheduler({
     transport: server.transport(LOOPBACK_USER, 'kube-scheduler'),

@@ -7,6 +7,7 @@ const define = (group: string, version: string, resource: string): ResourceId =>
 export const PODS = define('', 'v1', 'pods');
 export const SERVICES = define('', 'v1', 'services');
 export const ENDPOINTS = define('', 'v1', 'endpoints');
+export const CERTIFICATE_SIGNING_REQUESTS = define('certificates.k8s.io', 'v1', 'certificatesigningrequests');
 export const NODES = define('', 'v1', 'nodes');
 export const NAMESPACES = define('', 'v1', 'namespaces');
 export const CONFIG_MAPS = define('', 'v1', 'configmaps');

@@ -1,9 +1,13 @@
 /** The controllers, in the order in which they start. A folder that is missing here fails a test. */
 
 import { attachDetach } from './attachdetach/controller.ts';
+import { bootstrapSigner } from './bootstrapsigner/controller.ts';
 import { cloudLoadBalancer } from './cloudloadbalancer/controller.ts';
 import { clusterNetworkPolicy } from './clusternetworkpolicy/controller.ts';
 import { cronJob } from './cronjob/controller.ts';
+import { csrApproving } from './csrapproving/controller.ts';
+import { csrCleaner } from './csrcleaner/controller.ts';
+import { csrSigning } from './csrsigning/controller.ts';
 import { daemonSet } from './daemonset/controller.ts';
 import { deployment } from './deployment/controller.ts';
 import { disruption } from './disruption/controller.ts';
@@ -28,15 +32,23 @@ import { resourceClaim } from './resourceclaim/controller.ts';
 import { rootCa } from './rootca/controller.ts';
 import type { ControllerDefinition } from './runtime/controller.ts';
 import { serviceAccount } from './serviceaccount/controller.ts';
+import { serviceAccountToken } from './serviceaccounttoken/controller.ts';
 import { serviceCidr } from './servicecidr/controller.ts';
 import { statefulSet } from './statefulset/controller.ts';
 import { taintEviction } from './tainteviction/controller.ts';
+import { tokenCleaner } from './tokencleaner/controller.ts';
 import { ttlAfterFinished } from './ttlafterfinished/controller.ts';
 import { vacProtection } from './vacprotection/controller.ts';
 
 export const controllers: readonly ControllerDefinition[] = [
   serviceAccount,
+  serviceAccountToken,
   rootCa,
+  csrApproving,
+  csrSigning,
+  csrCleaner,
+  tokenCleaner,
+  bootstrapSigner,
   nodeIpam,
   serviceCidr,
   nodeLifecycle,

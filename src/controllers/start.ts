@@ -7,7 +7,7 @@ import { type Random, systemRandom } from '../base/random.ts';
 import { InformerFactory } from '../client/informer.ts';
 import type { Transport } from '../client/transport.ts';
 import { controllers } from './registry.ts';
-import type { ControllerDefinition } from './runtime/controller.ts';
+import type { ClusterAuthority, ControllerDefinition } from './runtime/controller.ts';
 import { ControllerHost } from './runtime/host.ts';
 
 export interface StartControllersOptions {
@@ -23,6 +23,8 @@ export interface StartControllersOptions {
   readonly nodeCidrMaskSizes?: readonly number[];
   /** Addresses for Services of type LoadBalancer, as a pool names them; default none. */
   readonly loadBalancerAddresses?: readonly string[];
+  /** Signs certificates and tokens; without one nobody does. */
+  readonly authority?: ClusterAuthority;
   /** Where extension APIs such as metrics.k8s.io are asked; default the transport. */
   readonly extensions?: Transport;
   /** Shared with other components of the process; without it, one is made and started. */
@@ -46,6 +48,7 @@ export function startControllers(options: StartControllersOptions): ControllerHo
         options.nodeCidrMaskSizes ??
         clusterCidrs.map(cidr => NODE_CIDR_MASK_SIZE[cidr.includes(':') ? 'IPv6' : 'IPv4']),
       loadBalancerAddresses: options.loadBalancerAddresses ?? [],
+      authority: options.authority,
       ...(options.extensions ? { extensions: options.extensions } : {}),
     },
     log,

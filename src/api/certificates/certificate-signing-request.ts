@@ -1,5 +1,6 @@
 /** Certificate signing requests. Who asks is filled in by the API server, never by the client. */
 
+import { messageOf } from '../../base/errors.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
 import { humanDuration } from '../machinery/duration.ts';
@@ -12,6 +13,7 @@ import {
   eachAt,
   requireText,
 } from '../machinery/validation.ts';
+import { parseCertificateRequest } from './certificate-request.ts';
 import type { CertificateSigningRequest } from './v1.gen.ts';
 
 const EXPIRATION_SECONDS_MIN = 600;
@@ -32,10 +34,11 @@ export const certificateSigningRequest = defineKind<CertificateSigningRequest>({
   validate: object => {
     const errors: Errors = [];
     const spec = object.spec;
-    if (!spec?.request)
-      addInvalid(errors, 'spec.request', spec?.request ?? '', 'PEM block type must be CERTIFICATE REQUEST');
-    else if (!/-----BEGIN CERTIFICATE REQUEST-----/.test(Buffer.from(spec.request, 'base64').toString('latin1')))
-      addInvalid(errors, 'spec.request', spec.request, 'PEM block type must be CERTIFICATE REQUEST');
+    try {
+      parseCertificateRequest(spec?.request ?? '');
+    } catch (error) {
+      addInvalid(errors, 'spec.request', spec?.request ?? '', messageOf(error));
+    }
     const usages = spec?.usages ?? [];
     if (usages.length === 0) addRequired(errors, 'spec.usages');
     const seen = new Set<string>();

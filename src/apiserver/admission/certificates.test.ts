@@ -5,6 +5,7 @@ import { VirtualClock } from '../../base/clock.ts';
 import { silentLogger } from '../../base/log.ts';
 import { seededRandom } from '../../base/random.ts';
 import { AuthorizerChain } from '../authz/authorizer.ts';
+import { makeRequest } from '../certificates/request-fixture.ts';
 import { FakeReader } from '../fake-reader.ts';
 import { type AdmissionRequest, LOOPBACK_USER } from '../request.ts';
 import { certificateApproval, certificateRequester, certificateSubjectRestriction } from './certificates.ts';
@@ -76,12 +77,10 @@ test('approval is stamped, and needs the right to approve for the signer', async
 });
 
 test('nobody becomes a master by a certificate', () => {
-  const name = Buffer.from('system:masters');
-  const der = Buffer.concat([Buffer.from('300f060355040a130e', 'hex'), name]);
-  const pem = `-----BEGIN CERTIFICATE REQUEST-----\n${der.toString('base64')}\n-----END CERTIFICATE REQUEST-----\n`;
+  const { request } = makeRequest({ commonName: 'jane', organizations: ['dev', 'system:masters'] });
   const object = {
     metadata: { name: 'u' },
-    spec: { request: Buffer.from(pem).toString('base64'), signerName: signer },
+    spec: { request, signerName: signer },
   };
   assert.throws(() => certificateSubjectRestriction().validate!(ask({ object })), /signer with system:masters group/);
   const other = { ...object, spec: { ...object.spec, signerName: 'example.com/x' } };

@@ -3,6 +3,7 @@
  * denies must have the right to `approve` for the signer, and who signs the right to `sign`; and nobody gets a client certificate of `system:masters`.
  */
 
+import { parseCertificateRequest } from '../../api/certificates/certificate-request.ts';
 import type { CertificateSigningRequest, CertificateSigningRequestCondition } from '../../api/certificates/v1.gen.ts';
 import { formatTime } from '../../base/clock.ts';
 import type { AdmissionPlugin, AdmissionRequest } from '../request.ts';
@@ -11,8 +12,6 @@ import { type AdmissionContext, isAbout, refusal } from './context.ts';
 const GROUP = 'certificates.k8s.io';
 const RESOURCE = 'certificatesigningrequests';
 const CLIENT_SIGNER = 'kubernetes.io/kube-apiserver-client';
-/** The organization's relative distinguished name in DER: 2.5.4.10, then a string. */
-const ORGANIZATION = Buffer.from('060355040a', 'hex');
 const MASTERS = 'system:masters';
 
 const isChange = ({ operation, attributes }: AdmissionRequest, subresource: string): boolean =>
@@ -121,11 +120,10 @@ export function certificateSubjectRestriction(): AdmissionPlugin {
 }
 
 function namesMasters(request: string): boolean {
-  const pem = Buffer.from(request, 'base64').toString('latin1');
-  const der = Buffer.from(pem.replace(/-----[^-]+-----/g, ''), 'base64');
-  for (let at = der.indexOf(ORGANIZATION); at >= 0; at = der.indexOf(ORGANIZATION, at + 1)) {
-    const start = at + ORGANIZATION.length + 2;
-    if (der.toString('utf8', start, start + der[start - 1]!) === MASTERS) return true;
+  try {
+    return parseCertificateRequest(request).organizations.includes(MASTERS);
+  } catch {
+    // Validation says what is wrong with it.
+    return false;
   }
-  return false;
 }

@@ -13,7 +13,6 @@ interface Gap {
 const DEVICES = 'devices are not allocated yet';
 
 export const GAPS: readonly Gap[] = [
-  { of: 'certificatesigningrequests.certificates.k8s.io', says: 'no signer issues certificates yet' },
   { of: 'resourceclaims.resource.k8s.io', says: DEVICES },
   { of: 'resourceclaimtemplates.resource.k8s.io', says: DEVICES },
 ];

@@ -51,6 +51,17 @@ export interface TokenSubject {
   readonly warnAfterSeconds?: number;
 }
 
+/** What a token in a Secret is for. */
+export interface LegacySubject {
+  readonly namespace: string;
+  readonly secret: string;
+  readonly serviceAccount: ObjectReference;
+}
+
+const LEGACY_ISSUER = 'kubernetes/serviceaccount';
+/** Put on a Secret whose token has not been used for long. */
+const INVALID_SINCE = 'kubernetes.io/legacy-token-invalid-since';
+
 export interface ServiceAccountTokensOptions {
   readonly keys: { readonly privateKey: KeyObject; readonly publicKey: KeyObject };
   readonly issuer: string;
@@ -99,6 +110,23 @@ export class ServiceAccountTokens {
       nbf: now,
       sub: `system:serviceaccount:${subject.namespace}:${subject.serviceAccount.name}`,
     };
+    return this.#sign(claims);
+  }
+
+  /** A token that a Secret holds: it names no audience and does not expire, and lives as long as the Secret. */
+  issueLegacy(of: LegacySubject): string {
+    const claims = {
+      iss: LEGACY_ISSUER,
+      'kubernetes.io/serviceaccount/namespace': of.namespace,
+      'kubernetes.io/serviceaccount/secret.name': of.secret,
+      'kubernetes.io/serviceaccount/service-account.name': of.serviceAccount.name,
+      'kubernetes.io/serviceaccount/service-account.uid': of.serviceAccount.uid,
+      sub: `system:serviceaccount:${of.namespace}:${of.serviceAccount.name}`,
+    };
+    return this.#sign(claims);
+  }
+
+  #sign(claims: object): string {
     const signed = `${this.#header}.${encode(claims)}`;
     return `${signed}.${sign('sha256', Buffer.from(signed), { key: this.#options.keys.privateKey, dsaEncoding: 'ieee-p1363' }).toString('base64url')}`;
   }
@@ -108,7 +136,9 @@ export class ServiceAccountTokens {
    * JWT); otherwise throws an Error that says what is wrong.
    */
   verify(token: string, audiences: readonly string[]): { user: UserInfo; audiences: readonly string[] } | undefined {
-    const known = this.#verified.get(token) ?? this.#checkSignature(token);
+    let known = this.#verified.get(token);
+    if (!known && isLegacy(token)) return this.#verifyLegacy(token, audiences);
+    known ??= this.#checkSignature(token);
     if (!known) return undefined;
     const { claims, user } = known;
     const seconds = this.#options.clock.now() / 1000;
@@ -156,6 +186,31 @@ export class ServiceAccountTokens {
     return entry;
   }
 
+  #verifyLegacy(token: string, audiences: readonly string[]): { user: UserInfo; audiences: readonly string[] } {
+    const [header, body, signature] = token.split('.') as [string, string, string];
+    if ((decode(header) as { alg?: string } | undefined)?.alg !== 'ES256')
+      throw new Error('unexpected signature algorithm');
+    const key = { key: this.#options.keys.publicKey, dsaEncoding: 'ieee-p1363' as const };
+    if (!verify('sha256', Buffer.from(`${header}.${body}`), key, Buffer.from(signature, 'base64url')))
+      throw new Error('invalid signature');
+    const claims = decode(body) as Readonly<Record<string, string>>;
+    const claim = (name: string) => String(claims[`kubernetes.io/serviceaccount/${name}`] ?? '');
+    const [namespace, secretName] = [claim('namespace'), claim('secret.name')];
+    const account = { name: claim('service-account.name'), uid: claim('service-account.uid') };
+    const secret = this.#options.reader().get(SECRETS, namespace, secretName) as
+      | { data?: Record<string, string>; metadata: { deletionTimestamp?: string; labels?: Record<string, string> } }
+      | undefined;
+    const held = Buffer.from(secret?.data?.['token'] ?? '', 'base64').toString();
+    if (!secret || secret.metadata.deletionTimestamp || held !== token)
+      throw new Error('service account token has been invalidated');
+    if (secret.metadata.labels?.[INVALID_SINCE]) throw new Error('the token in secret has been marked as invalid');
+    this.#checkObjects({ namespace, serviceaccount: account });
+    const own = audiences.filter(audience => audience === this.#options.issuer);
+    if (own.length === 0)
+      throw new Error(`token audiences are invalid for the target audiences ${JSON.stringify(audiences)}`);
+    return { user: accountUser(namespace, account), audiences: own };
+  }
+
   #checkObjects(claims: PrivateClaims): void {
     const check = (kind: string, of: ResourceId, namespace: string, reference: ObjectReference | undefined) => {
       if (!reference) return;
@@ -177,12 +232,23 @@ export class ServiceAccountTokens {
   }
 }
 
+function isLegacy(token: string): boolean {
+  const body = token.split('.', 3)[1];
+  return body !== undefined && (decode(body) as { iss?: string } | undefined)?.iss === LEGACY_ISSUER;
+}
+
+function accountUser(namespace: string, { name, uid }: ObjectReference): UserInfo {
+  return {
+    name: `system:serviceaccount:${namespace}:${name}`,
+    uid,
+    groups: ['system:serviceaccounts', `system:serviceaccounts:${namespace}`, 'system:authenticated'],
+  };
+}
+
 function userOf(claims: Claims): UserInfo {
   const { namespace, serviceaccount, pod, node } = claims['kubernetes.io'];
   return {
-    name: `system:serviceaccount:${namespace}:${serviceaccount.name}`,
-    uid: serviceaccount.uid,
-    groups: ['system:serviceaccounts', `system:serviceaccounts:${namespace}`, 'system:authenticated'],
+    ...accountUser(namespace, serviceaccount),
     extra: {
       'authentication.kubernetes.io/credential-id': [`JTI=${claims.jti}`],
       ...(node

@@ -59,6 +59,23 @@ export function issueCertificate(
   const parent = 'certificate' in issuer ? new X509Certificate(issuer.certificate) : undefined;
   const authorityId = parent ? keyIdOf(parent.publicKey.export({ type: 'spki', format: 'der' })) : keyId;
   const signingKey = 'certificate' in issuer ? issuer.privateKey : issuer.selfKey;
+  return signed(
+    { ...request, subject, publicKey: spki, extensions: extensions(request, keyId, authorityId) },
+    { name: parent ? subjectBytes(parent) : subject, key: signingKey },
+  );
+}
+
+/** The certificate as PEM. */
+function signed(
+  content: {
+    readonly subject: Uint8Array;
+    readonly publicKey: Uint8Array;
+    readonly extensions: readonly Buffer[];
+    readonly notBeforeMs: number;
+    readonly notAfterMs: number;
+  },
+  by: { readonly name: Buffer; readonly key: KeyObject },
+): string {
   const algorithm = sequence(oid(ECDSA_WITH_SHA256));
   const serial = randomBytes(16);
   serial[0]! &= 0x7f;
@@ -66,15 +83,90 @@ export function issueCertificate(
     tagged(0, integer(Buffer.from([2]))),
     integer(serial),
     algorithm,
-    parent ? subjectBytes(parent) : subject,
-    sequence(time(request.notBeforeMs), time(request.notAfterMs)),
-    subject,
-    spki,
-    tagged(3, sequence(...extensions(request, keyId, authorityId))),
+    by.name,
+    sequence(time(content.notBeforeMs), time(content.notAfterMs)),
+    content.subject,
+    content.publicKey,
+    tagged(3, sequence(...content.extensions)),
   );
-  const certificate = sequence(body, algorithm, bits(sign('sha256', body, signingKey)));
+  const certificate = sequence(body, algorithm, bits(sign('sha256', body, by.key)));
   return `-----BEGIN CERTIFICATE-----\n${certificate.toString('base64').replace(/.{1,64}/g, '$&\n')}-----END CERTIFICATE-----\n`;
 }
+
+/** What a signer grants to a certificate request: the subject and names that it asks for, as they are written. */
+export interface Grant {
+  readonly subject: Uint8Array;
+  readonly publicKey: Uint8Array;
+  readonly alternativeNames?: Uint8Array | undefined;
+  /** As in CertificateSigningRequests: `digital signature`, `client auth`. */
+  readonly usages: readonly string[];
+  readonly notBeforeMs: number;
+  readonly notAfterMs: number;
+}
+
+/** Signs a certificate for a request. Throws for a usage that there is not. Returns PEM. */
+export function signGrant(grant: Grant, issuer: Issuer): string {
+  const parent = new X509Certificate(issuer.certificate);
+  const bytes = [0, 0];
+  const extended: Buffer[] = [];
+  for (const usage of grant.usages) {
+    const bit = KEY_USAGE_BITS[usage];
+    const id = EXTENDED_USAGES[usage];
+    if (bit !== undefined) bytes[bit >> 3]! |= 0x80 >> (bit & 7);
+    else if (id) extended.push(oid(id));
+    else throw new Error(`unrecognized usage: ${usage}`);
+  }
+  const used = bytes[1] ? bytes : bytes.slice(0, 1);
+  const unused = used.at(-1) ? Math.clz32(used.at(-1)! & -used.at(-1)!) ^ 31 : 0;
+  const list = [
+    ...(bytes.some(byte => byte !== 0) ? [extension('2.5.29.15', true, bits(Buffer.from(used), unused))] : []),
+    ...(extended.length > 0 ? [extension('2.5.29.37', false, sequence(...extended))] : []),
+    extension('2.5.29.19', true, sequence()),
+    extension(
+      '2.5.29.35',
+      false,
+      sequence(primitive(0, keyIdOf(parent.publicKey.export({ type: 'spki', format: 'der' })))),
+    ),
+    ...(grant.alternativeNames
+      ? [extension('2.5.29.17', isEmptyName(grant.subject), Buffer.from(grant.alternativeNames))]
+      : []),
+  ];
+  return signed(
+    { ...grant, subject: grant.subject, extensions: list },
+    { name: subjectBytes(parent), key: issuer.privateKey },
+  );
+}
+
+const isEmptyName = (name: Uint8Array): boolean => name.length <= 2;
+
+/** X.509 key usages by what Kubernetes calls them: their bits, from the first. */
+const KEY_USAGE_BITS: Readonly<Record<string, number>> = {
+  signing: 0,
+  'digital signature': 0,
+  'content commitment': 1,
+  'key encipherment': 2,
+  'data encipherment': 3,
+  'key agreement': 4,
+  'cert sign': 5,
+  'crl sign': 6,
+  'encipher only': 7,
+  'decipher only': 8,
+};
+const EXTENDED_USAGES: Readonly<Record<string, string>> = {
+  any: '2.5.29.37.0',
+  'server auth': USAGE_OIDS.server,
+  'client auth': USAGE_OIDS.client,
+  'code signing': '1.3.6.1.5.5.7.3.3',
+  'email protection': '1.3.6.1.5.5.7.3.4',
+  's/mime': '1.3.6.1.5.5.7.3.4',
+  'ipsec end system': '1.3.6.1.5.5.7.3.5',
+  'ipsec tunnel': '1.3.6.1.5.5.7.3.6',
+  'ipsec user': '1.3.6.1.5.5.7.3.7',
+  timestamping: '1.3.6.1.5.5.7.3.8',
+  'ocsp signing': '1.3.6.1.5.5.7.3.9',
+  'microsoft sgc': '1.3.6.1.4.1.311.10.3.3',
+  'netscape sgc': '2.16.840.1.113730.4.1',
+};
 
 /** A fresh key with a certificate signed by the issuer. */
 export function issueKeyPair(request: CertificateRequest, issuer: Issuer): KeyPair {
@@ -118,9 +210,10 @@ export function parseSubject(subject: string | undefined): { commonName: string;
 
 const keyIdOf = (spki: Uint8Array): Buffer => createHash('sha1').update(spki.subarray(-65)).digest();
 
+const extension = (id: string, critical: boolean, value: Buffer): Buffer =>
+  sequence(oid(id), ...(critical ? [bool(true)] : []), octets(value));
+
 function extensions(request: CertificateRequest, keyId: Buffer, authorityId: Buffer): Buffer[] {
-  const extension = (id: string, critical: boolean, value: Buffer) =>
-    sequence(oid(id), ...(critical ? [bool(true)] : []), octets(value));
   const authority = request.usages.includes('authority');
   // digitalSignature + keyCertSign + cRLSign, or digitalSignature + keyEncipherment.
   const keyUsage = authority ? bits(Buffer.from([0b1000_0110]), 1) : bits(Buffer.from([0b1010_0000]), 5);

@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { type Clock, systemClock } from '../../base/clock.ts';
 import {
   addressBytes,
+  type Grant,
   type Issuer,
   issueCertificate,
   issueKeyPair,
@@ -18,6 +19,7 @@ import {
   newKey,
   parseSubject,
   type Subject,
+  signGrant,
 } from './certificate.ts';
 
 const HOUR_MS = 3_600_000;
@@ -41,6 +43,8 @@ export interface Pki {
   readonly kubeletClient: KeyPair;
   /** P-256 pair of service account tokens. */
   readonly serviceAccountKey: { readonly privateKey: KeyObject; readonly publicKey: KeyObject };
+  /** A certificate for what a signer has granted, not longer valid than the authority. */
+  sign(grant: Grant): string;
   /** A certificate for a user (CN) and its groups (O), valid a year. Nothing is written to disk. */
   issueClient(subject: Subject): KeyPair;
   /** A serving certificate; a kubelet's has the subject `system:node:NAME`, `system:nodes`. */
@@ -106,11 +110,13 @@ export async function ensurePki(directory: string, options: PkiOptions): Promise
     stored(join(directory, 'service-account.pem'), async () => ({ certificate: '', key: keyPem(newKey().privateKey) })),
   ]);
   const privateKey = createPrivateKey(signing.key);
+  const endMs = Date.parse(new X509Certificate(issuer.certificate).validTo);
   return {
     ca: issuer.certificate,
     server,
     kubeletClient,
     serviceAccountKey: { privateKey, publicKey: createPublicKey(privateKey) },
+    sign: grant => signGrant({ ...grant, notAfterMs: Math.min(grant.notAfterMs, endMs) }, issuer),
     issueClient: subject => issue('client', subject, []),
     issueServer: (subject, names) => issue('server', subject, names),
     ensureClient: (name, subject) => kept(name, 'client', subject, []),

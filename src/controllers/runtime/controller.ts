@@ -38,6 +38,27 @@ export interface ControllerSettings {
   readonly loadBalancerAddresses: readonly string[];
   /** Where extension APIs such as metrics.k8s.io are asked, which a transport in process does not lead to. Default: the transport. */
   readonly extensions?: Transport;
+  /** Signs for the cluster; without one nothing is signed. */
+  readonly authority?: ClusterAuthority | undefined;
+}
+
+/** The keys of the cluster, behind what controllers may do with them. */
+export interface ClusterAuthority {
+  /** PEM of a certificate. Throws for a usage that there is not. */
+  sign(grant: {
+    readonly subject: Uint8Array;
+    readonly publicKey: Uint8Array;
+    readonly alternativeNames?: Uint8Array | undefined;
+    readonly usages: readonly string[];
+    readonly notBeforeMs: number;
+    readonly notAfterMs: number;
+  }): string;
+  /** A token of the kind that Secrets hold. */
+  legacyToken(of: {
+    readonly namespace: string;
+    readonly secret: string;
+    readonly serviceAccount: { readonly name: string; readonly uid: string };
+  }): string;
 }
 
 export interface ReconcileContext {
