@@ -105,6 +105,8 @@ export interface ContainerConfig {
 
 export interface ContainerState {
   readonly id: string;
+  /** Name of the runtime that has it; absent: ours. */
+  readonly runtime?: string;
   readonly sandboxId: string;
   readonly podUid: string;
   readonly name: string;

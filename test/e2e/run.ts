@@ -12,7 +12,9 @@ import { parseArgs } from 'node:util';
 import { freshCluster } from './cluster.ts';
 
 /** Files that may not run beside others, in order. */
-const ALONE = ['rollout-load', 'traffic-faults', 'storage-faults', 'faults', 'lifecycle'];
+const ALONE = ['rollout-load', 'traffic-faults', 'storage-faults', 'faults'];
+/** Files that bring up clusters of their own, after the rest. */
+const OWN = ['runtimes', 'lifecycle'];
 const PARALLEL_FILES = 2;
 
 const { values, positionals } = parseArgs({
@@ -61,8 +63,8 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   });
 }
 
-const together = chosen.filter(name => !ALONE.includes(name));
-const alone = ALONE.filter(name => chosen.includes(name) && name !== 'lifecycle');
+const together = chosen.filter(name => !ALONE.includes(name) && !OWN.includes(name));
+const alone = ALONE.filter(name => chosen.includes(name));
 if (together.length + alone.length > 0) {
   try {
     process.stdout.write(await cluster.up());
@@ -74,7 +76,7 @@ if (together.length + alone.length > 0) {
     if (!interrupted) await end();
   }
 }
-if (chosen.includes('lifecycle') && !interrupted) failed += await runFiles(['lifecycle'], 1, {});
+for (const name of OWN) if (chosen.includes(name) && !interrupted) failed += await runFiles([name], 1, {});
 console.log(
   `end to end: ${failed === 0 ? 'all passed' : 'FAILED'} in ${((performance.now() - startedMs) / 1000).toFixed(0)} s`,
 );

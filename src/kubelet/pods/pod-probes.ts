@@ -12,6 +12,7 @@ import type { ContainerState, RuntimeState } from '../runtime.ts';
 import type { PodContext } from './context.ts';
 import type { PodSubject } from './pod-subject.ts';
 import { allContainers } from './resources.ts';
+import { containerIdOf } from './status.ts';
 
 const EXEC_OUTPUT_BYTES_MAX = 10 * 1024;
 
@@ -48,7 +49,7 @@ export class PodProbes {
       if (this.#probes.has(container.id)) continue;
       const spec = allContainers(this.#subject.pod).find(one => one.name === container.name);
       if (!spec) continue;
-      const known = this.#subject.toldStatuses.find(one => one.containerID === `cox://${container.id}`);
+      const known = this.#subject.toldStatuses.find(one => one.containerID === containerIdOf(container));
       this.#probes.set(
         container.id,
         new ContainerProbes({

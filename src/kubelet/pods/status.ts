@@ -90,7 +90,7 @@ function runtimeState(container: ContainerState, input: StatusInput): ApiContain
       ...(message ? { message } : {}),
       startedAt: formatTime(container.startedMs ?? 0).replace(/^1970.*/, '1970-01-01T00:00:00Z'),
       finishedAt: formatTime(container.finishedMs ?? container.createdMs),
-      containerID: `cox://${container.id}`,
+      containerID: containerIdOf(container),
     },
   };
 }
@@ -160,7 +160,7 @@ function containerStatus(
     restartCount: latest.attempt,
     image: latest.imageRef,
     imageID: latest.imageId,
-    containerID: `cox://${latest.id}`,
+    containerID: containerIdOf(latest),
     started: isInit && !isSidecar(spec) ? isRunning : isStarted,
     ...resourcesOf(spec, latest.id, input),
     ...mountsOf(spec),
@@ -300,6 +300,9 @@ function refusedStatus({ pod, ended, nowMs }: StatusInput): PodStatus {
     qosClass: qosOf(pod),
   };
 }
+
+/** As a status tells it: `containerd://…`. */
+export const containerIdOf = ({ runtime = 'cox', id }: ContainerState): string => `${runtime}://${id}`;
 
 export function podStatus(input: StatusInput): PodStatus {
   const { pod } = input;

@@ -9,6 +9,7 @@ import { terminationPath } from './container-config.ts';
 import { logTail } from './log-tail.ts';
 import type { PodSubject } from './pod-subject.ts';
 import { allContainers } from './resources.ts';
+import { containerIdOf } from './status.ts';
 
 const TERMINATION_MESSAGE_BYTES_MAX = 4096;
 
@@ -22,7 +23,7 @@ export function terminationMessage(subject: PodSubject, container: ContainerStat
     // Gone with a restart of the machine; what was told of it stays.
     const told = subject.toldStatuses
       .flatMap(({ state, lastState }) => [state?.terminated, lastState?.terminated])
-      .find(ended => ended?.containerID === `cox://${container.id}`);
+      .find(ended => ended?.containerID === containerIdOf(container));
     if (told) return told.message;
   }
   if (spec?.terminationMessagePolicy === 'FallbackToLogsOnError' && container.exitCode !== 0)

@@ -106,7 +106,7 @@ export class CriRuntime implements Runtime {
     this.#clock = options.clock ?? systemClock;
     this.#client = found.client;
     this.#supply = found.supply;
-    this.#states = new CriStates(found.client);
+    this.#states = new CriStates(found.client, found.name);
     this.name = found.name;
     this.version = found.version;
     if (options.handlers) this.handlers = options.handlers;

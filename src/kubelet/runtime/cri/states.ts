@@ -32,11 +32,13 @@ interface ContainerInfo {
 
 export class CriStates {
   readonly #client: Client;
+  readonly #name: string;
   readonly #sandboxes = new Map<string, Known<SandboxState>>();
   readonly #containers = new Map<string, Known<ContainerState>>();
 
-  constructor(client: Client) {
+  constructor(client: Client, name: string) {
     this.#client = client;
+    this.#name = name;
   }
 
   async snapshot(podUid?: string): Promise<RuntimeState> {
@@ -116,6 +118,7 @@ export class CriStates {
     const { reason = '', message = '' } = status;
     const value: ContainerState = {
       id,
+      runtime: this.#name,
       sandboxId: podSandboxId ?? '',
       podUid: kept.podUid,
       name: status.metadata?.name ?? '',
