@@ -28,6 +28,8 @@ export class ClaimBinder implements Inventory {
   readonly #client: ResourceClient<ResourceClaim>;
   /** Claims as they will be once written, by key. */
   readonly #assumed = new Map<string, ResourceClaim>();
+  /** Revisions at which assumed claims were written: from there on the informer knows better. */
+  readonly #written = new WeakMap<ResourceClaim, string>();
   #taken: ReadonlySet<string> | undefined;
 
   constructor(options: {
@@ -42,11 +44,17 @@ export class ClaimBinder implements Inventory {
     this.#client = options.client;
     options.claims.onChange(({ object, old }) => {
       this.#taken = undefined;
-      const key = keyOf((object ?? old)!);
-      const assumed = this.#assumed.get(key);
-      // What others write about a claim makes the assumption void: it is decided anew.
-      if (assumed && object?.metadata.resourceVersion !== assumed.metadata.resourceVersion) this.#assumed.delete(key);
+      if (object) this.#settle(object);
+      else this.#assumed.delete(keyOf(old!));
     });
+  }
+
+  /** An assumption ends when the informer shows what was written, or what came after it. */
+  #settle(seen: ResourceClaim): void {
+    const assumed = this.#assumed.get(keyOf(seen));
+    const revision = assumed && this.#written.get(assumed);
+    if (revision !== undefined && Number(seen.metadata.resourceVersion) >= Number(revision))
+      this.#assumed.delete(keyOf(seen));
   }
 
   claim(namespace: string, name: string): ResourceClaim | undefined {
@@ -117,7 +125,10 @@ export class ClaimBinder implements Inventory {
       const had = this.#claims.get(keyOf(claim))?.metadata.finalizers?.includes(RESOURCE_CLAIM_FINALIZER);
       const kept = had ? claim : await this.#client.update(claim);
       const status = claim.status!;
-      await this.#client.updateStatus({ ...kept, status });
+      const written = await this.#client.updateStatus({ ...kept, status });
+      this.#written.set(claim, written.metadata.resourceVersion!);
+      const seen = this.#claims.get(keyOf(claim));
+      if (seen) this.#settle(seen);
     }
   }
 }

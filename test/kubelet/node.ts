@@ -11,6 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pod } from '../../src/api/core/v1.gen.ts';
 import type { KubeObject } from '../../src/api/meta.ts';
 import { LOOPBACK_USER } from '../../src/apiserver/request.ts';
+import { podHandlers } from '../../src/apiserver/reviews/pods.ts';
 import { ApiServer } from '../../src/apiserver/server.ts';
 import { chooseRanges } from '../../src/app/cluster-ranges.ts';
 import { adminCredentials, agentCredentials, openPki } from '../../src/app/pki.ts';
@@ -114,7 +115,16 @@ export class TestNode {
       : new BridgeNetwork();
   }
   async start(): Promise<void> {
-    this.server = await ApiServer.open({ store: openMemoryStore(), log: createLogger('api', { level: 'error' }) });
+    this.server = await ApiServer.open({
+      store: openMemoryStore(),
+      log: createLogger('api', { level: 'error' }),
+      createHandlers: podHandlers({
+        reader: () => this.server.reader,
+        transport: () => this.api,
+        stored: () => this.api as never,
+        clock: systemClock,
+      }),
+    });
     this.api = this.server.transport(LOOPBACK_USER);
     for (const name of ['default', 'kube-system', 'kube-node-lease'])
       await this.api

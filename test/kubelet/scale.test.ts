@@ -1,5 +1,5 @@
 /**
- * A full node: two hundred pods of a real cluster, an agent that is killed under them, pods that crash in hundreds, and
+ * A full node: many pods of a real cluster, an agent that is killed under them, as many pods that crash, and
  * nothing left of all that afterwards: no process, mount, namespace, control group, interface or address.
  */
 
@@ -13,10 +13,11 @@ import { mountTable } from '../../src/sys/mount.ts';
 import { type Cluster, deployment, freshCluster, isReady, type Json, pod, root } from '../e2e/cluster.ts';
 import { eventually } from '../e2e/process.ts';
 
-const PODS = Number(process.env['COX_SCALE_PODS'] ?? 200);
+/** Two hundred take minutes beside other work: `COX_SCALE_PODS=200`. */
+const PODS = Number(process.env['COX_SCALE_PODS'] ?? 50);
 const IMAGE = 'busybox:1.35';
 const SLEEP = { command: ['sleep', '100000'] };
-const WAIT_MS = 120_000;
+const WAIT_MS = 240_000;
 
 let cluster: Cluster;
 before(

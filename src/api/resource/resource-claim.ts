@@ -1,7 +1,9 @@
-/** Devices that pods claim: claims, their templates, device classes and what nodes offer. Columns only. */
+/** Devices that pods claim: claims, their templates, device classes and what nodes offer. */
 
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
+import { checkUnchanged, type Errors } from '../machinery/validation.ts';
+import { checkDeviceClaim, checkSelectors, defaultDeviceClaim } from './resource-claim-validation.ts';
 import type { DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice } from './v1.gen.ts';
 
 const GROUP = 'resource.k8s.io';
@@ -10,6 +12,13 @@ export const resourceClaim = defineKind<ResourceClaim>({
   group: GROUP,
   version: 'v1',
   kind: 'ResourceClaim',
+  defaults: object => defaultDeviceClaim(object.spec?.devices),
+  validate: object => checkDeviceClaim('spec.devices', object.spec?.devices),
+  validateUpdate: (object, old) => {
+    const errors: Errors = [];
+    checkUnchanged(errors, 'spec', object.spec, old.spec);
+    return errors;
+  },
   columns: [
     nameColumn,
     text('State', object => {
@@ -28,6 +37,13 @@ export const resourceClaimTemplate = defineKind<ResourceClaimTemplate>({
   group: GROUP,
   version: 'v1',
   kind: 'ResourceClaimTemplate',
+  defaults: object => defaultDeviceClaim(object.spec?.spec?.devices),
+  validate: object => checkDeviceClaim('spec.spec.devices', object.spec?.spec?.devices),
+  validateUpdate: (object, old) => {
+    const errors: Errors = [];
+    checkUnchanged(errors, 'spec', object.spec, old.spec);
+    return errors;
+  },
   columns: [nameColumn, ageColumn],
 });
 
@@ -35,6 +51,7 @@ export const deviceClass = defineKind<DeviceClass>({
   group: GROUP,
   version: 'v1',
   kind: 'DeviceClass',
+  validate: object => checkSelectors('spec.selectors', object.spec?.selectors),
   columns: [nameColumn, ageColumn],
 });
 

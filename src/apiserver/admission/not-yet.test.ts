@@ -29,7 +29,14 @@ test('a gap warns who creates, and nobody else', () => {
       attributes: { resource, group, name: 'x' },
       warn: (text: string) => warnings.push(text),
     } as unknown as AdmissionRequest);
-  ask('CREATE', 'resourceclaims', 'resource.k8s.io');
-  ask('UPDATE', 'resourceclaims', 'resource.k8s.io');
-  assert.deepEqual(warnings, ['devices are not allocated yet']);
+  for (const { of } of GAPS) {
+    const [resource, group] = [of.slice(0, of.indexOf('.')), of.slice(of.indexOf('.') + 1)];
+    ask('CREATE', resource, group);
+    ask('UPDATE', resource, group);
+  }
+  ask('CREATE', 'pods', '');
+  assert.deepEqual(
+    warnings,
+    GAPS.map(({ says }) => says),
+  );
 });

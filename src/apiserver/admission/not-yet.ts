@@ -10,12 +10,7 @@ interface Gap {
   readonly says: string;
 }
 
-const DEVICES = 'devices are not allocated yet';
-
-export const GAPS: readonly Gap[] = [
-  { of: 'resourceclaims.resource.k8s.io', says: DEVICES },
-  { of: 'resourceclaimtemplates.resource.k8s.io', says: DEVICES },
-];
+export const GAPS: readonly Gap[] = [];
 
 export function notYet(): AdmissionPlugin {
   const gaps = new Map(GAPS.map(gap => [gap.of, gap]));

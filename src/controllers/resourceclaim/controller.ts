@@ -109,7 +109,9 @@ function create(ctx: ReconcileContext): Controller {
       const { allocation: _, ...rest } = claim.status ?? {};
       current = await client.updateStatus({ ...claim, status: rest });
     }
-    if (!current.status?.allocation && finalizers.includes(RESOURCE_CLAIM_FINALIZER))
+    // Not of a claim that the scheduler is just about to allocate.
+    const isGivenBack = current !== claim || deletionTimestamp !== undefined;
+    if (isGivenBack && !current.status?.allocation && finalizers.includes(RESOURCE_CLAIM_FINALIZER))
       await client.update({
         ...current,
         metadata: { ...current.metadata, finalizers: finalizers.filter(one => one !== RESOURCE_CLAIM_FINALIZER) },

@@ -1,0 +1,36 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { checkDeviceClaim, defaultDeviceClaim } from './resource-claim-validation.ts';
+import type { DeviceClaim } from './v1.gen.ts';
+
+const fields = (claim: object) =>
+  checkDeviceClaim('d', claim as DeviceClaim).map(({ field, type }) => `${field} ${type}`);
+
+test('requests for devices: names, one kind, rules that compile, constraints of requests there are', () => {
+  const good = {
+    name: 'a',
+    exactly: { deviceClassName: 'c', selectors: [{ cel: { expression: 'device.driver == "x"' } }] },
+  };
+  assert.deepEqual(fields({ requests: [good], constraints: [{ requests: ['a'], matchAttribute: 'x/y' }] }), []);
+  assert.deepEqual(fields({ requests: [good, good] }), ['d.requests[1].name FieldValueDuplicate']);
+  assert.deepEqual(fields({ requests: [{ name: 'a' }] }), ['d.requests[0] FieldValueRequired']);
+  assert.deepEqual(fields({ requests: [{ name: 'A_', exactly: { deviceClassName: '' } }] }), [
+    'd.requests[0].name FieldValueInvalid',
+    'd.requests[0].exactly.deviceClassName FieldValueRequired',
+  ]);
+  const broken = { deviceClassName: 'c', allocationMode: 'Some', selectors: [{ cel: { expression: 'device.' } }] };
+  assert.deepEqual(fields({ requests: [{ name: 'a', firstAvailable: [broken] }] }), [
+    'd.requests[0].firstAvailable[0].allocationMode FieldValueNotSupported',
+    'd.requests[0].firstAvailable[0].selectors[0].cel.expression FieldValueInvalid',
+  ]);
+  assert.deepEqual(fields({ requests: [good], constraints: [{ requests: ['b'] }] }), [
+    'd.constraints[0].requests[0] FieldValueInvalid',
+    'd.constraints[0].matchAttribute FieldValueRequired',
+  ]);
+});
+
+test('one device where nothing else is said', () => {
+  const claim = { requests: [{ name: 'a', exactly: { deviceClassName: 'c' } }] } as DeviceClaim;
+  defaultDeviceClaim(claim);
+  assert.deepEqual(claim.requests![0]!.exactly, { deviceClassName: 'c', allocationMode: 'ExactCount', count: 1 });
+});

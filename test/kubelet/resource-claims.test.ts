@@ -1,0 +1,171 @@
+/** Dynamic resource allocation, with a real scheduler, controller, kubelet and containers, and a sample driver. */
+
+import assert from 'node:assert/strict';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { ResourceClaim } from '../../src/api/resource/v1.gen.ts';
+import { systemClock } from '../../src/base/clock.ts';
+import { createLogger } from '../../src/base/log.ts';
+import { seededRandom } from '../../src/base/random.ts';
+import { InformerFactory } from '../../src/client/informer.ts';
+import { DEVICE_CLASSES, PODS, RESOURCE_CLAIM_TEMPLATES, RESOURCE_CLAIMS } from '../../src/client/resources.ts';
+import { garbageCollector } from '../../src/controllers/garbagecollector/controller.ts';
+import { resourceClaim } from '../../src/controllers/resourceclaim/controller.ts';
+import { startControllers } from '../../src/controllers/start.ts';
+import { startScheduler } from '../../src/scheduler/scheduler.ts';
+import { MS_BIND, mount } from '../../src/sys/libc.ts';
+import { isReady, TestNode } from './node.ts';
+import { SampleClaimDriver } from './sample-claim-driver.ts';
+
+const DRIVER = 'gpu.example.com';
+const WAIT_MS = 30_000;
+const node = new TestNode({ isolated: true });
+const stop = new AbortController();
+let driver: SampleClaimDriver;
+
+before(async () => {
+  await node.start();
+  // Descriptions of devices of this mount namespace only.
+  const cdiFolder = '/var/run/cdi';
+  mkdirSync(cdiFolder, { recursive: true });
+  mkdirSync(join(node.root, 'cdi'));
+  mount(join(node.root, 'cdi'), cdiFolder, null, MS_BIND, null);
+  const options = {
+    transport: node.api,
+    log: createLogger('test', { level: 'warn' }),
+    clock: systemClock,
+    random: seededRandom(1),
+    signal: stop.signal,
+  };
+  const informers = new InformerFactory(options);
+  const host = startControllers({
+    ...options,
+    informers,
+    caPem: 'CA',
+    definitions: [resourceClaim, garbageCollector],
+  });
+  const scheduler = startScheduler({ ...options, informers });
+  await Promise.all([host.ready, scheduler.ready]);
+  driver = new SampleClaimDriver({
+    name: DRIVER,
+    node: 'node-1',
+    rootDir: join(node.root, 'lib'),
+    cdiFolder,
+    api: node.api,
+    devices: ['small', 'large'].map((name, i) => ({ name, attributes: { size: { int: (i + 1) * 10 } } })),
+  });
+  await driver.publish();
+  await driver.start();
+  await node.put(DEVICE_CLASSES, {
+    apiVersion: 'resource.k8s.io/v1',
+    kind: 'DeviceClass',
+    metadata: { name: 'gpu' },
+    spec: { selectors: [{ cel: { expression: `device.driver == "${DRIVER}"` } }] },
+  });
+  await node.put(RESOURCE_CLAIM_TEMPLATES, {
+    apiVersion: 'resource.k8s.io/v1',
+    kind: 'ResourceClaimTemplate',
+    metadata: { name: 'large', namespace: 'default' },
+    spec: { spec: { devices: { requests: [large] } } },
+  });
+});
+after(async () => {
+  stop.abort();
+  await driver.stop();
+  await node.close();
+});
+
+const large = {
+  name: 'gpu',
+  exactly: {
+    deviceClassName: 'gpu',
+    selectors: [{ cel: { expression: `device.attributes["${DRIVER}"].size >= 20` } }],
+  },
+};
+const withClaim = (claim: object, command = 'sleep 1000') => ({
+  nodeName: undefined,
+  restartPolicy: 'Never',
+  resourceClaims: [{ name: 'device', ...claim }],
+  containers: [
+    {
+      name: 'c',
+      image: 'busybox:1',
+      command: ['sh', '-c', command],
+      resources: { claims: [{ name: 'device' }] },
+    },
+  ],
+});
+const claims = async () =>
+  (await node.api.list({ of: RESOURCE_CLAIMS, namespace: 'default' })).items as ResourceClaim[];
+async function eventually(what: string, check: () => Promise<unknown>): Promise<void> {
+  const end = Date.now() + WAIT_MS;
+  while (!(await check())) {
+    assert.ok(Date.now() < end, `${what}; claims ${JSON.stringify(await claims())}`);
+    await sleep(20);
+  }
+}
+const remove = async (name: string) => {
+  await node.api.delete({ of: PODS, namespace: 'default', name });
+  await node.untilGone(name, WAIT_MS);
+};
+
+test('a claim from a template: made, allocated by its rule, prepared, in the container, and gone with the pod', async () => {
+  const show =
+    '(env | grep DEVICE_; stat -c "%n %F" /dev/large; ls /dev/small) > /dev/termination-log 2>&1; sleep 1000';
+  await node.create('one', withClaim({ resourceClaimTemplateName: 'large' }, show));
+  const one = await node.until('one', isReady, WAIT_MS);
+  const [claim] = await claims();
+  assert.equal(one.status!.resourceClaimStatuses![0]!.resourceClaimName, claim!.metadata.name);
+  assert.match(claim!.metadata.name, /^one-device-/);
+  assert.deepEqual(
+    claim!.status!.allocation!.devices!.results!.map(({ request, device, pool }) => [request, device, pool]),
+    [['gpu', 'large', 'node-1']],
+  );
+  assert.deepEqual(
+    claim!.status!.reservedFor!.map(({ uid }) => uid),
+    [one.metadata.uid],
+  );
+  assert.deepEqual([...driver.prepared], [claim!.metadata.uid]);
+
+  await node.create('two', withClaim({ resourceClaimTemplateName: 'large' }));
+  await node.untilEvents('two', events => events.some(text => /cannot allocate all claims/.test(text)), WAIT_MS);
+  await remove('one');
+  assert.equal(driver.prepared.has(claim!.metadata.uid!), false, 'cleaned up before the pod is gone');
+  await node.until('two', isReady, WAIT_MS);
+  await remove('two');
+  await eventually('claims go with their pods', async () => (await claims()).length === 0);
+});
+
+test('a claim that pods share, a driver that fails at first, and a kubelet that comes back', async () => {
+  await node.put(RESOURCE_CLAIMS, {
+    apiVersion: 'resource.k8s.io/v1',
+    kind: 'ResourceClaim',
+    metadata: { name: 'shared', namespace: 'default' },
+    spec: { devices: { requests: [{ name: 'any', exactly: { deviceClassName: 'gpu', allocationMode: 'All' } }] } },
+  });
+  driver.failure = 'the cable is loose';
+  await node.create('first', withClaim({ resourceClaimName: 'shared' }));
+  await node.untilEvents(
+    'first',
+    events => events.some(text => /FailedPrepareDynamicResources.*the cable is loose/.test(text)),
+    WAIT_MS,
+  );
+  driver.failure = undefined;
+  await node.until('first', isReady, WAIT_MS);
+  await node.create('second', {
+    ...withClaim({ resourceClaimName: 'shared' }, 'ls /dev/small /dev/large > /dev/termination-log'),
+  });
+  const second = await node.until('second', pod => pod.status?.phase === 'Succeeded', WAIT_MS);
+  assert.equal(second.status!.containerStatuses![0]!.state!.terminated!.message, '/dev/large\n/dev/small\n');
+  await node.restartKubelet();
+  await eventually('only the pod that runs holds it', async () => {
+    const [claim] = await claims();
+    return claim?.status?.reservedFor?.map(({ name }) => name).join() === 'first';
+  });
+  assert.equal(driver.prepared.size, 1, 'still used');
+  await remove('first');
+  assert.equal(driver.prepared.size, 0);
+  await eventually('its devices are free again', async () => (await claims())[0]!.status?.allocation === undefined);
+});
