@@ -37,7 +37,7 @@ const TOOLS = {
     libnghttp2-14 libidn2-0 librtmp1 libssh2-1 libpsl5 libgssapi-krb5-2 libldap-2.5-0 libzstd1 libbrotli1 libunistring2 libgnutls30 libhogweed6
     libnettle8 libgmp10 libkrb5-3 libk5crypto3 libcom-err2 libkrb5support0 libkeyutils1 libsasl2-2 libp11-kit0 libtasn1-6 libffi8 libuv1 liblmdb0
     libfstrm0 libprotobuf-c1 libjson-c5 libmaxminddb0 libxml2 libicu72 liblzma5 libstdc++6 libgcc-s1 libelf1 libbpf1 libmnl0 libcap2 libselinux1
-    libpcre2-8-0 libtirpc3 libxtables12 libdb5.3 libedit2 libaudit1 libcap-ng0`.split(/\s+/),
+    libpcre2-8-0 libjemalloc2 libtirpc3 libxtables12 libdb5.3 libedit2 libaudit1 libcap-ng0`.split(/\s+/),
 };
 
 function agnhost(packages: FileTree): FileTree {
