@@ -38,6 +38,7 @@ export interface IngressAgentOptions {
 export class IngressAgent implements DataPlaneSource {
   readonly #source: IngressSource;
   readonly #front: IngressFront;
+  readonly #endpoints: ServiceEndpoints;
   readonly #plane: NodeDataPlane;
 
   constructor(options: IngressAgentOptions) {
@@ -53,6 +54,7 @@ export class IngressAgent implements DataPlaneSource {
       features: new Set(),
     };
     const endpoints = new ServiceEndpoints(informers);
+    this.#endpoints = endpoints;
     this.#plane = new NodeDataPlane({
       ...options,
       name: 'ingress',
@@ -68,6 +70,8 @@ export class IngressAgent implements DataPlaneSource {
   }
   onChange(handler: () => void): void {
     this.#source.onChange(handler);
+    // Where an ExternalName leads is part of the configuration.
+    this.#endpoints.onExternal(handler);
   }
   start(signal: AbortSignal): void {
     this.#source.start(signal);
@@ -88,7 +92,8 @@ export class IngressAgent implements DataPlaneSource {
     return {
       services,
       announcement: `${this.#front.httpPort}/${this.#front.httpsPort}`,
-      desired: servers => ingressDesired(state, this.#front, servers),
+      desired: servers =>
+        ingressDesired({ ...state, externalOf: service => this.#endpoints.of(service).external }, this.#front, servers),
       labels: id => {
         const route = routes.get(id);
         if (!route) return undefined;

@@ -8,6 +8,7 @@ import type { EndpointSlice } from '../api/discovery/v1.gen.ts';
 import { keyOf } from '../api/meta.ts';
 import type { Informer, InformerFactory } from '../client/informer.ts';
 import { ENDPOINT_SLICES, SERVICES } from '../client/resources.ts';
+import { tryParseAddress } from '../sys/address.ts';
 import type { ServiceRef } from './route-table.ts';
 
 const SERVICE_NAME = 'kubernetes.io/service-name';
@@ -16,8 +17,12 @@ const BY_SERVICE = 'by-service';
 export interface Endpoints {
   /** `10.244.0.5:8080`, `[fd00::5]:8080`; sorted. */
   readonly addresses: readonly string[];
+  /** Of a Service of type ExternalName: where to go instead, by name or address. */
+  readonly external?: { readonly host: string; readonly port: number };
   readonly problem?: string;
 }
+
+const PORT_MAX = 65_535;
 
 export class ServiceEndpoints {
   readonly #services: Informer<Service>;
@@ -40,11 +45,18 @@ export class ServiceEndpoints {
     void Promise.all([this.#services.synced, this.#slices.synced]).then(() => handler(''));
   }
 
+  /** Called when a Service leads out of the cluster, or no longer does, or elsewhere. */
+  onExternal(handler: () => void): void {
+    this.#services.onChange(({ object, old }) => {
+      if (object?.spec === old?.spec) return;
+      if (object?.spec?.type === 'ExternalName' || old?.spec?.type === 'ExternalName') handler();
+    });
+  }
+
   of({ namespace, name, port, protocol: wantedProtocol = 'TCP' }: ServiceRef): Endpoints {
     const service = this.#services.get(`${namespace}/${name}`);
     if (!service) return { addresses: [], problem: `Service ${name} does not exist` };
-    if (service.spec?.type === 'ExternalName')
-      return { addresses: [], problem: `Service ${name} is of type ExternalName, which is not supported` };
+    if (service.spec?.type === 'ExternalName') return externalOf(service, port);
     const ports = (service.spec?.ports ?? []).filter(({ protocol = 'TCP' }) => protocol === wantedProtocol);
     const wanted = port === undefined ? ports[0] : ports.find(each => each.name === port || each.port === port);
     if (!wanted) return { addresses: [], problem: `Service ${name} has no ${wantedProtocol} port ${port ?? ''}` };
@@ -62,6 +74,23 @@ export class ServiceEndpoints {
     return { addresses: [...(ready.size > 0 ? ready : ending)].sort() };
   }
 }
+
+/** As ingress-nginx: the port is that of the Service if it has it, else the number that was asked for. */
+function externalOf({ metadata, spec }: Service, wanted: string | number | undefined): Endpoints {
+  const found = spec?.ports?.find(each => wanted === undefined || each.name === wanted || each.port === wanted);
+  const port = found ? (typeof found.targetPort === 'number' && found.targetPort) || found.port : wanted;
+  const host = (spec?.externalName ?? '').replace(/\.$/, '').toLowerCase();
+  const refuse = (why: string): Endpoints => ({ addresses: [], problem: `Service ${metadata.name} ${why}` });
+  if (typeof port !== 'number' || port < 1 || port > PORT_MAX) return refuse(`has no port ${wanted ?? ''}`);
+  const address = tryParseAddress(host);
+  if (!address && !/^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*$/.test(host))
+    return refuse(`has the externalName ${host.slice(0, 100)}, which is no name of DNS`);
+  if (host === 'localhost' || host.endsWith('.localhost') || isLoopback(host))
+    return refuse(`leads to the node's own ${host}`);
+  return { addresses: [], external: { host: address && host.includes(':') ? `[${host}]` : host, port } };
+}
+
+const isLoopback = (host: string): boolean => /^127\.|^0\.|^::1$|^::$|^::ffff:/.test(host);
 
 function serviceKeyOf(slice: EndpointSlice): string {
   return `${slice.metadata.namespace}/${slice.metadata.labels?.[SERVICE_NAME] ?? ''}`;

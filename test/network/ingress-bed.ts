@@ -61,6 +61,7 @@ export class IngressBed {
   /** Of HAProxy, in `folder`. */
   readonly folderName: string = 'ingress';
   readonly accessLog = join(this.folder, 'access.log');
+  nameservers: readonly string[] = [];
   httpPort = 0;
   httpsPort = 0;
   pki!: Pki;
@@ -95,7 +96,7 @@ export class IngressBed {
       informers,
       ingressInformers: informers,
       nodeTransport: this.api,
-      nameservers: [],
+      nameservers: this.nameservers,
       defaultCertificate: `${serving.certificate}\n${serving.key}`,
       bindAddress: '127.0.0.1',
       httpPort: this.httpPort,

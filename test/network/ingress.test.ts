@@ -1,14 +1,16 @@
 /** Requests through a real HAProxy that the agent's ingress drives: routing, endpoints without reload, TLS, protocols, annotations. */
 
 import assert from 'node:assert/strict';
+import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { connect as connectH2, createServer as createH2Server } from 'node:http2';
 import { type AddressInfo, connect as connectTcp } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
+import type { KubeObject } from '../../src/api/meta.ts';
 import { metrics } from '../../src/base/metrics.ts';
-import { NODES } from '../../src/client/resources.ts';
+import { NODES, SERVICES } from '../../src/client/resources.ts';
 import { HaproxyProcess } from '../../src/ingress/haproxy/haproxy-process.ts';
 import { IngressBed, until } from './ingress-bed.ts';
 
@@ -135,6 +137,8 @@ describe('ingress', { skip: !can }, () => {
     assert.equal(await subject('bad.test'), 'default');
     assert.equal(await subject('plain.test'), 'default');
 
+    // Certificates come before routes.
+    await bed.answers('tls.test', '/t', 308);
     const kept = await open('tls.test');
     const ask = async () => {
       kept.write('GET /t HTTP/1.1\r\nHost: tls.test\r\n\r\n');
@@ -434,6 +438,34 @@ describe('ingress', { skip: !can }, () => {
     assert.ok(canaries > 45 && canaries < 145, `${canaries} of 300`);
   });
 
+  test('a Service of type ExternalName leads out by name or address, and not to the node itself', async () => {
+    const outside = await bed.backend('outside');
+    const external = (name: string, externalName: string) =>
+      bed.api.put(SERVICES, {
+        apiVersion: 'v1',
+        kind: 'Service',
+        metadata: { name, namespace: 'default' },
+        spec: { type: 'ExternalName', externalName, ports: [{ name: 'http', port: outside.port }] },
+      } as KubeObject);
+    // An address of the loopback range would be the node's own: the whole of 127.0.0.0/8 is refused.
+    external('self', '127.0.0.1');
+    external('localhost', 'localhost');
+    external('named', 'outside.example');
+    for (const name of ['self', 'localhost', 'named']) bed.putIngress(`external-${name}`, { '/': `${name}:http` });
+    for (const name of ['self', 'localhost', 'named']) await bed.answers(`external-${name}.test`, '/', 503);
+    const { dns, asked } = await nameServer();
+    bed.track(dns);
+    bed.nameservers = [`127.0.0.1:${dns.address().port}`];
+    await bed.stopAgent();
+    await bed.startAgent();
+    external('named', 'elsewhere.example');
+    await until('the name is asked', () => asked.has('elsewhere.example'));
+    // The server's answer is the loopback address, which a name may well have: what is asked is where it leads.
+    const reply = await bed.answers('external-named.test', '/', 200);
+    assert.equal(JSON.parse(reply.text).backend, 'outside');
+    assert.equal(JSON.parse(reply.text).headers.host, 'external-named.test');
+  });
+
   test('rates are limited for each client', async () => {
     bed.putIngress('limited', { '/': 'web' }, { annotations: { 'limit-rps': '1', 'limit-burst-multiplier': '5' } });
     bed.putIngress(
@@ -543,3 +575,26 @@ describe('ingress', { skip: !can }, () => {
     await bed.answers('plain.test', '/', 200);
   });
 });
+
+/** Answers every question for an address with 127.0.0.1. */
+async function nameServer(): Promise<{ dns: Socket; asked: Set<string> }> {
+  const asked = new Set<string>();
+  const dns = createSocket('udp4');
+  dns.on('message', (question, { port, address }) => {
+    const labels: string[] = [];
+    let at = 12;
+    for (; question[at] !== 0; at += question[at]! + 1)
+      labels.push(question.toString('latin1', at + 1, at + 1 + question[at]!));
+    asked.add(labels.join('.').toLowerCase());
+    const isA = question.readUInt16BE(at + 1) === 1;
+    const head = Buffer.from(question.subarray(0, 12));
+    head.writeUInt16BE(0x8180, 2);
+    head.writeUInt16BE(isA ? 1 : 0, 6);
+    head.writeUInt32BE(0, 8);
+    const answer = Buffer.from([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 127, 0, 0, 1]);
+    dns.send(Buffer.concat([head, question.subarray(12, at + 5), ...(isA ? [answer] : [])]), port, address);
+  });
+  dns.bind(0, '127.0.0.1');
+  await once(dns, 'listening');
+  return { dns, asked };
+}

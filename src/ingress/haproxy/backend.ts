@@ -8,6 +8,7 @@ import type { Route } from '../route-table.ts';
 import type { Affinity, Balance, Cors, Limits, SecretRef, Settings, Text, Variable } from '../settings.ts';
 import { stableName } from '../stable-name.ts';
 import { type Line, literal } from './configuration.ts';
+import { RESOLVERS } from './process-sections.ts';
 
 /** Secrets and ConfigMaps that settings refer to; undefined while there is none such. */
 export interface Resources {
@@ -50,6 +51,20 @@ export function serverWords({ protocol, serverName }: Settings): Line {
   if (protocol === 'h2c') return words('proto h2');
   const name = serverName === undefined ? 'req.hdr(host),host_only' : `str(${serverName})`;
   return [...words('ssl verify none sni'), name, 'alpn', protocol === 'h2' ? 'h2' : 'http/1.1'];
+}
+
+interface External {
+  readonly host: string;
+  readonly port: number;
+}
+
+export const isName = ({ host }: External): boolean => !/^[\d.]+$|^\[/.test(host);
+
+/** A server that is not in the cluster, whose name is asked again and again. */
+export function externalServer(external: External, own: Line): Line {
+  const { host, port } = external;
+  const resolving = isName(external) ? ['resolvers', RESOLVERS, ...words('init-addr none resolve-prefer ipv4')] : [];
+  return ['server', 'external', `${host}:${port}`, ...resolving, ...own];
 }
 
 /** The key with which cookies of servers are made; servers that are added later need it said again. */

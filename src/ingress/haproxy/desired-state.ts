@@ -4,8 +4,9 @@
 
 import type { Users } from '../credentials.ts';
 import type { Listening } from '../ingress-class.ts';
-import type { Route, RouteTable } from '../route-table.ts';
-import { backendLines, cookieKey, type Resources, serverWords } from './backend.ts';
+import type { Route, RouteTable, ServiceRef } from '../route-table.ts';
+import type { Endpoints } from '../service-endpoints.ts';
+import { backendLines, cookieKey, externalServer, isName, type Resources, serverWords } from './backend.ts';
 import type { Section } from './configuration.ts';
 import { type BackendShape, type CertificateEntry, type Desired, PLAIN_SHAPE, shape } from './desired.ts';
 import { DEFAULT_KEY, type Feature, FILES, listeningSections } from './listening.ts';
@@ -20,6 +21,8 @@ export interface IngressWishes {
   readonly certificates: ReadonlyMap<string, string>;
   /** Name of the list → its users. */
   readonly users: ReadonlyMap<string, Users>;
+  /** Where a Service of type ExternalName leads. */
+  externalOf(service: ServiceRef): External | undefined;
 }
 
 export interface IngressFront {
@@ -34,6 +37,8 @@ export interface IngressFront {
   readonly features: Set<Feature>;
 }
 
+type External = NonNullable<Endpoints['external']>;
+
 const CLIENT_SECONDS = 60;
 
 export function ingressDesired(
@@ -45,11 +50,17 @@ export function ingressDesired(
   for (const feature of featuresOf(wishes.table)) front.features.add(feature);
   const settings = routes.map(route => route.settings);
   const seconds = settings.map(({ readSeconds = 0, sendSeconds = 0 }) => Math.ceil(Math.max(readSeconds, sendSeconds)));
+  const externals = new Map<string, External>();
+  for (const { id, service } of routes) {
+    const external = service && wishes.externalOf(service);
+    // A name that nobody can be asked for leads nowhere.
+    if (external && (!isName(external) || front.nameservers.length > 0)) externals.set(id, external);
+  }
   const certificates = new Map<string, CertificateEntry>();
   for (const [host, pem] of wishes.certificates)
     certificates.set(`certificates/${host.replace('*', '_')}.pem`, { list: FILES.certificateList, filter: host, pem });
   return {
-    routes: new Map(routes.map(route => [route.id, shapeOf(route, wishes.resources)])),
+    routes: new Map(routes.map(route => [route.id, shapeOf(route, wishes.resources, externals.get(route.id))])),
     servers,
     certificates,
     certificateLists: [FILES.certificateList],
@@ -62,7 +73,7 @@ export function ingressDesired(
         ...wishes.listening,
         ...front,
         usesLua: settings.some(({ basicAuth, externalAuth }) => basicAuth || externalAuth),
-        resolves: false,
+        resolves: [...externals.values()].some(isName),
         clientSeconds: seconds.reduce((a, b) => Math.max(a, b), CLIENT_SECONDS),
         canaries: routes.flatMap(route =>
           route.canaries.map(({ rule, route: to }) => ({ of: backendOf(route.id), to: backendOf(to), rule })),
@@ -77,8 +88,13 @@ export function ingressDesired(
 
 const ORDERED = new Set([FILES.pattern]);
 
-export function shapeOf(route: Route | undefined, resources: Resources): BackendShape {
-  return route ? shape(backendLines(route, resources), serverWords(route.settings), cookieKey(route)) : PLAIN_SHAPE;
+export function shapeOf(route: Route | undefined, resources: Resources, external?: External): BackendShape {
+  if (!route) return PLAIN_SHAPE;
+  const words = serverWords(route.settings);
+  const own = backendLines(route, resources);
+  // HAProxy's command line makes no servers whose names are asked of DNS: it is part of the section.
+  const isShut = route.settings.isClosed || !external;
+  return shape(isShut ? own : [...own, externalServer(external, words)], words, cookieKey(route));
 }
 
 export function userSections({ users }: Pick<IngressWishes, 'users'>): Section[] {
