@@ -12,6 +12,9 @@ import { eachField, malformed, Reader } from './reader.ts';
 import { BYTES, MAGIC, SCHEMA, splitGroupVersion, VARINT, type Wrapper, wireOf, wrapperOf } from './wire.ts';
 
 const NESTING_MAX = 100;
+/** Times that RFC 3339 has a form of: the years 1 to 9999. */
+const FIRST_SECOND = -62_135_596_800;
+const LAST_SECOND = 253_402_300_799;
 
 const byNumber = new Map<string, ReadonlyMap<number, BuiltinField>>();
 
@@ -248,6 +251,8 @@ function decodeTime(reader: Reader, micro: boolean): string | undefined {
   });
   // Go's zero time: null in JSON.
   if (seconds === 0 && nanos === 0) return undefined;
+  if (!(seconds >= FIRST_SECOND && seconds <= LAST_SECOND) || nanos < 0 || nanos >= 1e9)
+    throw malformed('a time is out of range');
   const text = new Date(seconds * 1000).toISOString().slice(0, 19);
   return micro ? `${text}.${String(Math.floor(nanos / 1000)).padStart(6, '0')}Z` : `${text}Z`;
 }

@@ -42,13 +42,13 @@ class Maker {
     }
     return this.#value(type, depth);
   }
-  /** No empty lists: protobuf has none, and Go writes null for them. */
+  /** No empty lists and maps: protobuf has none, and Go writes null for them. */
   #value(type: string, depth: number): unknown {
     if (type.startsWith('[]'))
       return Array.from({ length: 1 + this.below(2) }, () => this.#value(type.slice(2), depth));
     if (type.startsWith('map[string]'))
       return Object.fromEntries(
-        Array.from({ length: this.below(3) }, () => [this.#text() || 'k', this.#value(type.slice(11), depth)]),
+        Array.from({ length: 1 + this.below(2) }, () => [this.#text() || 'k', this.#value(type.slice(11), depth)]),
       );
     if (hasType(type)) return this.object(type, depth + 1);
     switch (type) {

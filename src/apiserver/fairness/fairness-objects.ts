@@ -40,10 +40,10 @@ export class FairnessObjects {
   /** Writes what is missing, and acts on what there is and will be. On an unchanged cluster it writes nothing. */
   async bootstrap(): Promise<void> {
     await this.#ensureAll();
+    await this.#tellDangling();
     this.#configure();
     for (const kind of [FLOW_SCHEMAS, PRIORITY_LEVEL_CONFIGURATIONS])
       this.#options.reader().onChange(kind, () => this.#schedule());
-    this.#schedule();
   }
 
   #schemas(): readonly FlowSchema[] {
@@ -111,30 +111,30 @@ export class FairnessObjects {
 
   async #tellDangling(): Promise<void> {
     const levels = new Set(this.#levels().map(({ metadata }) => metadata.name));
-    for (const schema of this.#schemas()) {
-      const level = schema.spec.priorityLevelConfiguration.name;
-      const found = levels.has(level);
-      const status = found ? 'False' : 'True';
-      const others = (schema.status?.conditions ?? []).filter(({ type }) => type !== 'Dangling');
-      const known = schema.status?.conditions?.find(({ type }) => type === 'Dangling');
-      if (known?.status === status) continue;
-      const condition = {
-        type: 'Dangling',
-        status,
-        lastTransitionTime: formatTime(this.#options.clock.now()),
-        reason: found ? 'Found' : 'NotFound',
-        message: `This FlowSchema references the PriorityLevelConfiguration object named ${JSON.stringify(level)} ${found ? 'and it exists' : 'but there is no such object'}`,
-      };
-      await this.#options
-        .transport()
-        .update({ of: FLOW_SCHEMAS, name: schema.metadata.name, subresource: 'status' }, {
-          ...schema,
-          status: { conditions: [...others, condition] },
-        } as KubeObject)
-        .catch(error => {
-          if (!isReason(error, 'Conflict') && !isReason(error, 'NotFound')) throw error;
-        });
-    }
+    await Promise.all(
+      this.#schemas().map(schema => this.#tell(schema, levels.has(schema.spec.priorityLevelConfiguration.name))),
+    );
+  }
+  async #tell(schema: FlowSchema, found: boolean): Promise<void> {
+    const level = JSON.stringify(schema.spec.priorityLevelConfiguration.name);
+    const conditions = schema.status?.conditions ?? [];
+    const status = found ? 'False' : 'True';
+    if (conditions.some(condition => condition.type === 'Dangling' && condition.status === status)) return;
+    const condition = {
+      type: 'Dangling',
+      status,
+      lastTransitionTime: formatTime(this.#options.clock.now()),
+      reason: found ? 'Found' : 'NotFound',
+      message: `This FlowSchema references the PriorityLevelConfiguration object named ${level} ${found ? 'and it exists' : 'but there is no such object'}`,
+    };
+    const others = conditions.filter(({ type }) => type !== 'Dangling');
+    const next = { ...schema, status: { conditions: [...others, condition] } } as KubeObject;
+    await this.#options
+      .transport()
+      .update({ of: FLOW_SCHEMAS, name: schema.metadata.name, subresource: 'status' }, next)
+      .catch(error => {
+        if (!isReason(error, 'Conflict') && !isReason(error, 'NotFound')) throw error;
+      });
   }
 }
 
