@@ -11,7 +11,7 @@ import { createLogger, type Logger } from '../base/log.ts';
 import { ApiEventRecorder } from '../client/event-recorder.ts';
 import type { HttpsTransport } from '../client/https-transport.ts';
 import { InformerFactory } from '../client/informer.ts';
-import { NODES } from '../client/resources.ts';
+import { ENDPOINT_SLICES, NODES } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { ClusterDns } from '../dns/cluster-dns.ts';
 import { HealthServer } from '../proxy/health-server.ts';
@@ -70,6 +70,7 @@ export function runProxy(options: StandaloneProxyOptions): Promise<void> {
     const nodeName = (options.nodeName ?? hostname()).toLowerCase();
     const node = await nodeNamed(transport, nodeName, log, signal);
     if (!node) return;
+    await requireEndpointSlices(transport);
     const nodeIps = (node.status?.addresses ?? [])
       .filter(({ type }) => type === 'InternalIP')
       .map(({ address }) => address);
@@ -124,6 +125,18 @@ async function nodeNamed(
   return undefined;
 }
 
+/** Rejects where the server is known not to have them; one that cannot be asked is for the informers to wait for. */
+async function requireEndpointSlices(transport: Transport): Promise<void> {
+  await transport.list({ of: ENDPOINT_SLICES }, { limit: 1 }).catch(error => {
+    if (isReason(error, 'NotFound'))
+      throw failure(
+        400,
+        'BadRequest',
+        'this API server does not serve EndpointSlices of discovery.k8s.io/v1; that takes Kubernetes 1.21 or newer',
+      );
+  });
+}
+
 export interface StandaloneDnsOptions extends StandaloneOptions {
   readonly addresses: readonly string[];
   readonly port: number;
@@ -134,6 +147,7 @@ export function runDns(options: StandaloneDnsOptions): Promise<void> {
   const { addresses, port, clusterDomain } = options;
   const shared = { ...options, part: 'dns', userAgent: 'CoreDNS/cox' };
   return untilEnded(shared, async ({ transport, informers, log, signal }) => {
+    await requireEndpointSlices(transport);
     const clock = systemClock;
     const dns = new ClusterDns({
       informers,

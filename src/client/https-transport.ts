@@ -5,7 +5,7 @@
 
 import * as http2 from 'node:http2';
 import type { KubeList, KubeObject, WatchEvent } from '../api/meta.ts';
-import { ApiError, messageOf, type Status, serviceUnavailable } from '../base/errors.ts';
+import { ApiError, messageOf, type Status, type StatusReason, serviceUnavailable } from '../base/errors.ts';
 import {
   type DeleteOptions,
   type ListOptions,
@@ -237,6 +237,19 @@ async function* linesOf(stream: http2.ClientHttp2Stream): AsyncIterable<string> 
   }
 }
 
+/** As client-go understands an answer that is no Status: a stock server says `404 page not found` of a group it does not serve. */
+const REASONS: Readonly<Record<number, string>> = {
+  400: 'BadRequest',
+  401: 'Unauthorized',
+  403: 'Forbidden',
+  404: 'NotFound',
+  405: 'MethodNotAllowed',
+  410: 'Gone',
+  429: 'TooManyRequests',
+  503: 'ServiceUnavailable',
+  504: 'Timeout',
+};
+
 function errorFrom(code: number, text: string): ApiError {
   try {
     const status = JSON.parse(text) as Status;
@@ -250,6 +263,7 @@ function errorFrom(code: number, text: string): ApiError {
     metadata: {},
     status: 'Failure',
     code,
-    message: text.slice(0, 500) || `HTTP status ${code}`,
+    message: text.slice(0, 500).trim() || `HTTP status ${code}`,
+    ...(REASONS[code] ? { reason: REASONS[code] as StatusReason } : {}),
   });
 }
