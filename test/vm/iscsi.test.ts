@@ -14,10 +14,10 @@ import { isInside, runInVirtualMachine } from './virtual-machine.ts';
 if (process.getuid?.() !== 0) test('iscsi volumes', { skip: 'needs root' });
 else if (isInside) tests();
 else
-  test('iscsi volumes, on a machine with Debian’s kernel', { timeout: 400_000 }, async () => {
+  test('iscsi volumes, on a machine with Debian’s kernel', { timeout: 600_000 }, async () => {
     const { code, output } = await runInVirtualMachine(
       [process.execPath, '--test-reporter=spec', import.meta.filename],
-      { timeoutMs: 380_000 },
+      { timeoutMs: 580_000 },
     );
     process.stdout.write(output);
     assert.equal(code, 0, output || 'the machine printed nothing');

@@ -110,14 +110,16 @@ async function prepareInterface(lun: Lun, signal: AbortSignal): Promise<string> 
   const name = interfaceName(lun);
   if (name === lun.iface) return name;
   const one = ['--mode', 'iface', '--interface', name];
-  const settings: (readonly [string, string])[] = (
-    await iscsiadm(['--mode', 'iface', '--interface', lun.iface], { signal })
-  )
-    .split('\n')
-    .map(line => /^(iface\.\S+) = (.+)$/.exec(line))
-    .filter(found => found !== null)
-    .map(([, key = '', value = '']) => [key, value] as const)
-    .filter(([key, value]) => value !== '<empty>' && !OWN_SETTINGS.has(key));
+  // Of one's own interfaces everything else; the default one has nothing to tell.
+  const settings: (readonly [string, string])[] =
+    lun.iface === 'default'
+      ? []
+      : (await iscsiadm(['--mode', 'iface', '--interface', lun.iface], { signal }))
+          .split('\n')
+          .map(line => /^(iface\.\S+) = (.+)$/.exec(line))
+          .filter(found => found !== null)
+          .map(([, key = '', value = '']) => [key, value] as const)
+          .filter(([key, value]) => value !== '<empty>' && !OWN_SETTINGS.has(key));
   // It is there already when another disk uses it.
   await iscsiadm([...one, '--op', 'new'], { signal }).catch(ignore(SESSION_EXISTS));
   for (const [key, value] of [...settings, ['iface.initiatorname', lun.initiatorName!] as const])
@@ -172,13 +174,15 @@ const chapSettings = (prefix: string, chap: Chap | undefined): Record<string, st
       )
     : {};
 
-/** What iscsiadm wrote down about the portal, passwords too. */
+/** What iscsiadm wrote down, passwords too. What it knows of the portal takes all targets there with it: only when none is in use. */
 async function forget(iqn: string, portal: string, iface: string): Promise<void> {
-  for (const record of [nodeOf(iqn, portal, iface), discoveryOf(portal, iface)])
-    await iscsiadm([...record, '--op', 'delete'], {}).catch(() => {});
+  const isUsed = sessions().some(session => session.portal === portal && session.iface === iface);
+  const record = isUsed ? nodeOf(iqn, portal, iface) : discoveryOf(portal, iface);
+  await iscsiadm([...record, '--op', 'delete'], {}).catch(() => {});
 }
 
 interface Session {
+  readonly iqn: string;
   readonly portal: string;
   readonly iface: string;
   /** Of the session's device under /sys. */
@@ -186,10 +190,11 @@ interface Session {
   readonly host: string;
 }
 
-function sessionsOf(iqn: string): Session[] {
+const sessionsOf = (iqn: string): Session[] => sessions().filter(session => session.iqn === iqn);
+
+function sessions(): Session[] {
   return folders('/sys/class/iscsi_session').flatMap(name => {
     const folder = `/sys/class/iscsi_session/${name}`;
-    if (text(join(folder, 'targetname')) !== iqn) return [];
     const connection = `/sys/class/iscsi_connection/connection${name.slice('session'.length)}:0`;
     const address = text(join(connection, 'persistent_address'));
     const host = folders('/sys/class/iscsi_host').find(one =>
@@ -198,6 +203,7 @@ function sessionsOf(iqn: string): Session[] {
     if (!host) return [];
     return [
       {
+        iqn: text(join(folder, 'targetname')),
         portal: `${address.includes(':') ? `[${address}]` : address}:${text(join(connection, 'persistent_port'))}`,
         iface: text(join(folder, 'ifacename')),
         folder: join(folder, 'device'),
