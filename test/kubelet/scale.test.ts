@@ -14,7 +14,7 @@ import { type Cluster, deployment, freshCluster, isReady, type Json, pod, root }
 import { eventually } from '../e2e/process.ts';
 
 /** Two hundred take minutes beside other work: `COX_SCALE_PODS=200`. */
-const PODS = Number(process.env['COX_SCALE_PODS'] ?? 50);
+const PODS = Number(process.env['COX_SCALE_PODS'] ?? 30);
 const IMAGE = 'busybox:1.35';
 const SLEEP = { command: ['sleep', '100000'] };
 const WAIT_MS = 240_000;
