@@ -78,7 +78,7 @@ async function eventually(check: () => Promise<unknown>): Promise<void> {
       await check();
       return;
     } catch (error) {
-      if (attempt === 1000) throw error;
+      if (attempt === 500) throw error;
       await new Promise(resolve => setTimeout(resolve, 10));
     }
   }
@@ -101,9 +101,12 @@ test('bootstrap: system namespaces, the kubernetes Service at the first address,
     } while (revision !== server.caches.revision);
     return revision;
   };
-  const before = await settled();
-  await security.bootstrap();
-  assert.equal(await settled(), before);
+  // What the first one began may go on behind it for a while; one that writes each time never gets through.
+  await eventually(async () => {
+    const before = await settled();
+    await security.bootstrap();
+    assert.equal(await settled(), before);
+  });
   await server.close();
 });
 
