@@ -35,6 +35,7 @@ import type {
   ExternalAuth,
   HashSource,
   Limits,
+  Replacement,
   RetryReason,
   Settings,
 } from './settings.ts';
@@ -173,6 +174,9 @@ export function readAnnotations(ingress: Ingress, defaults: Readonly<Record<stri
     canary: canary(from),
     aliases: from.get('server-alias', list(hostName)) ?? [],
     responseHeaders: from.get('custom-headers', reference(namespace)),
+    redirectFrom: redirectFrom(from),
+    cookiePath: from.get('proxy-cookie-path', pair(PATH_TEXT)),
+    cookieDomain: from.get('proxy-cookie-domain', pair(DOMAIN_TEXT)),
     isLogged: from.get('enable-access-log', boolean) ?? true,
   });
   from.get('whitelist-source-range', list(cidr));
@@ -182,6 +186,28 @@ export function readAnnotations(ingress: Ingress, defaults: Readonly<Record<stri
 
 function compact<T extends object>(object: { [K in keyof T]: T[K] | undefined }): T {
   return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined)) as T;
+}
+
+const PATH_TEXT = /^\/[A-Za-z0-9._~/-]{0,255}$/;
+const DOMAIN_TEXT = /^\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*$/;
+const PLACE_TEXT = /^(https?:\/\/[A-Za-z0-9.-]+(:\d{1,5})?(\/[A-Za-z0-9._~/-]*)?|\/[A-Za-z0-9._~/-]*)$/;
+
+/** Two texts, `FROM TO`; `off` is as nothing. */
+const pair =
+  (form: RegExp): Reader<Replacement | undefined> =>
+  text => {
+    if (text === 'off') return undefined;
+    const [before, after, more] = text.split(/\s+/);
+    if (!form.test(before ?? '') || !form.test(after ?? '') || more !== undefined)
+      throw new Refused('must be "off", or what is replaced and by what, without variables');
+    return { from: before!, to: after! };
+  };
+
+function redirectFrom(from: Annotations): Replacement | undefined {
+  const place = matching(PLACE_TEXT, 'must be a URL or a path, without variables');
+  const before = from.get('proxy-redirect-from', text => (text === 'off' ? undefined : place(text)));
+  const after = from.get('proxy-redirect-to', place);
+  return before !== undefined && after !== undefined ? { from: before, to: after } : undefined;
 }
 
 const rewrite: Reader<string> = text => {

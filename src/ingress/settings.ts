@@ -33,6 +33,11 @@ export interface Limits {
   readonly exempt: readonly string[];
 }
 
+export interface Replacement {
+  readonly from: string;
+  readonly to: string;
+}
+
 export interface SecretRef {
   readonly namespace: string;
   readonly name: string;
@@ -105,6 +110,10 @@ export interface Settings {
   readonly aliases: readonly string[];
   /** A ConfigMap of response headers. */
   readonly responseHeaders?: SecretRef;
+  /** Beginnings of Location headers, and of the paths and domains of cookies, that backends know by other names. */
+  readonly redirectFrom?: Replacement;
+  readonly cookiePath?: Replacement;
+  readonly cookieDomain?: Replacement;
   readonly isLogged: boolean;
   /** A setting that protects could not be honoured: nothing is let through. */
   readonly isClosed: boolean;

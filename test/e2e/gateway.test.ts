@@ -15,18 +15,20 @@ const other = useNamespace(cluster, 'gateway-other');
 const k = (...args: string[]): Promise<string> => cluster.kubectl('-n', ns, ...args);
 const folder = mkdtempSync(join(tmpdir(), 'cox-gateway-e2e-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
+/** A machine with other work to do may take its time. */
+const SLOWLY = { timeoutMs: 60_000 };
 let address = '';
 
 before(
   async () => {
-    await cluster.kubectl('wait', '--for=condition=Accepted', 'gatewayclass/coxswain', '--timeout=60s');
+    await cluster.kubectl('wait', '--for=condition=Accepted', 'gatewayclass/coxswain', '--timeout=120s');
     const pki = await ensurePki(join(folder, 'pki'), { sans: ['localhost'] });
     const pair = await pki.ensureServer('shop', { commonName: 'shop', organizations: [] }, ['shop.example.com']);
     writeFileSync(join(folder, 'tls.crt'), pair.certificate);
     writeFileSync(join(folder, 'tls.key'), pair.key);
     await k('create', 'secret', 'tls', 'shop', `--cert=${folder}/tls.crt`, `--key=${folder}/tls.key`);
     await k('apply', '-f', join(root, 'examples', 'gateway', 'shop.yaml'));
-    await k('wait', '--for=condition=Programmed', 'gateway/shop', '--timeout=60s');
+    await k('wait', '--for=condition=Programmed', 'gateway/shop', '--timeout=120s');
     await cluster.readyPods(ns, 'app=shop', 2);
     address = (await k('get', 'gateway', 'shop', '-o', 'jsonpath={.status.addresses[0].value}')).trim();
     await reply('/', { 'X-Version': '2' }, said => /version: 2/.test(said.text));
@@ -47,12 +49,16 @@ function reply(
   isWanted: (said: Said) => boolean,
   host = 'shop.example.com',
 ): Promise<Said> {
-  return eventually(`${host}${path}`, async () => {
-    const given = Object.entries({ Host: host, ...headers }).flatMap(([name, value]) => ['-H', `${name}: ${value}`]);
-    const said = await ask(...given, `http://${address}:8080${path}`);
-    if (!isWanted(said)) throw new Error(`${said.status} ${said.location}: ${said.text.slice(0, 200)}`);
-    return said;
-  });
+  return eventually(
+    `${host}${path}`,
+    async () => {
+      const given = Object.entries({ Host: host, ...headers }).flatMap(([name, value]) => ['-H', `${name}: ${value}`]);
+      const said = await ask(...given, `http://${address}:8080${path}`);
+      if (!isWanted(said)) throw new Error(`${said.status} ${said.location}: ${said.text.slice(0, 200)}`);
+      return said;
+    },
+    SLOWLY,
+  );
 }
 async function ask(...args: string[]): Promise<Said> {
   const output = await cluster
@@ -73,11 +79,15 @@ const conditions = async (kind: string, name: string, namespace = ns): Promise<s
   return (status?.parents ?? []).map((each: Json) => said(each.conditions)).join('; ');
 };
 const says = (kind: string, name: string, wanted: RegExp, namespace = ns): Promise<string> =>
-  eventually(`${kind} ${name} says ${wanted}`, async () => {
-    const text = await conditions(kind, name, namespace);
-    if (!wanted.test(text)) throw new Error(text);
-    return text;
-  });
+  eventually(
+    `${kind} ${name} says ${wanted}`,
+    async () => {
+      const text = await conditions(kind, name, namespace);
+      if (!wanted.test(text)) throw new Error(text);
+      return text;
+    },
+    SLOWLY,
+  );
 
 it('an applied Gateway is served: by path, header and weight, rewritten and redirected', cluster, async () => {
   await reply('/', { 'X-Version': '2' }, ({ text }) => /version: 2/.test(text));

@@ -309,6 +309,33 @@ describe('ingress', { skip: !can }, () => {
     assert.equal(foreign.headers['x-extra'], "it's 100% there");
   });
 
+  test('what a backend says of itself is told by the names that clients know', async () => {
+    const inner = await bed.backend('inner', (_, response) => {
+      response.writeHead(302, {
+        Location: 'http://inner.local/app/x?y',
+        'Set-Cookie': ['a=1; Path=/app/x; Domain=inner.local', 'b=2; path=/other'],
+      });
+      response.end();
+      return true;
+    });
+    bed.putService('inner', [inner.port]);
+    bed.putIngress(
+      'names',
+      { '/': 'inner' },
+      {
+        annotations: {
+          'proxy-redirect-from': 'http://inner.local/app/',
+          'proxy-redirect-to': 'https://names.test/',
+          'proxy-cookie-path': '/app/ /',
+          'proxy-cookie-domain': 'inner.local names.test',
+        },
+      },
+    );
+    const reply = await bed.answers('names.test', '/', 302);
+    assert.equal(reply.headers.location, 'https://names.test/x?y');
+    assert.deepEqual(reply.headers['set-cookie'], ['a=1; Path=/x; Domain=names.test', 'b=2; path=/other']);
+  });
+
   test('who may come in: addresses, passwords of htpasswd and crypt, another server', async () => {
     bed.putIngress('closed', { '/': 'web' }, { annotations: { 'whitelist-source-range': '10.0.0.0/8' } });
     bed.putIngress('open', { '/': 'web' }, { annotations: { 'whitelist-source-range': '10.0.0.0/8,127.0.0.0/8' } });

@@ -39,6 +39,7 @@ export function backendLines(route: Route, resources: Resources): readonly Line[
     lines.push(['http-request', 'set-header', 'X-Forwarded-Prefix', literal(settings.forwardedPrefix)]);
   if (settings.cors) lines.push(...corsHeaders(settings.cors));
   if (settings.responseHeaders) lines.push(...responseHeaders(settings.responseHeaders, resources));
+  lines.push(...replacements(settings));
   if (settings.balance) lines.push(...balanceLines(settings.balance));
   if (settings.affinity) lines.push(...affinityLines(settings.affinity, route.id));
   lines.push(...timeoutLines(settings), ...retryLines(settings));
@@ -250,6 +251,26 @@ function responseHeaders(ref: SecretRef, resources: Resources): Line[] {
     .filter(([name]) => !FRAMING.has(name.toLowerCase()))
     .filter(([name, value]) => /^[A-Za-z0-9-]{1,128}$/.test(name) && /^[\x20-\x7e]{1,1024}$/.test(value.trim()))
     .map(([name, value]) => ['http-response', 'set-header', name, literal(value.trim())]);
+}
+
+function replacements({ redirectFrom, cookiePath, cookieDomain }: Settings): Line[] {
+  const replace = (header: string, pattern: string, by: string): Line => [
+    'http-response',
+    'replace-header',
+    header,
+    pattern,
+    by,
+  ];
+  const escaped = (text: string) => text.replace(/[.-]/g, '\\$&');
+  const lines: Line[] = [];
+  if (redirectFrom) lines.push(replace('Location', `^${escaped(redirectFrom.from)}(.*)$`, `${redirectFrom.to}\\1`));
+  if (cookiePath)
+    lines.push(replace('Set-Cookie', `^(?i)(.*;\\s*path=)${escaped(cookiePath.from)}(.*)$`, `\\1${cookiePath.to}\\2`));
+  if (cookieDomain) {
+    const from = escaped(cookieDomain.from.replace(/^\./, ''));
+    lines.push(replace('Set-Cookie', `^(?i)(.*;\\s*domain=)\\.?${from}(\\s*;.*)?$`, `\\1${cookieDomain.to}\\2`));
+  }
+  return lines;
 }
 
 function balanceLines(balance: Balance): Line[] {
