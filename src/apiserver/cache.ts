@@ -149,6 +149,10 @@ export class Caches {
     this.#revision = page.revision;
     this.#loadedAt = page.revision;
     for (const { key, value, modRevision } of page.entries) {
+      if (value[0] !== OPENING_BRACE)
+        throw new Error(
+          `${key} is kept encrypted; start the server with the file that it was written with: --kube-apiserver-arg encryption-provider-config=FILE`,
+        );
       const [prefix, rest] = splitStoreKey(key);
       this.of(prefix).entries.set(rest, new Entry({ key: rest, revision: modRevision, value }));
     }
@@ -251,6 +255,7 @@ export class Caches {
 }
 
 const COMMA = 0x2c;
+const OPENING_BRACE = 0x7b;
 
 /** The entries' JSON with commas between: one allocation, one copy. */
 export function joinBytes(entries: readonly Entry[]): Buffer {

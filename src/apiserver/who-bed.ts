@@ -56,9 +56,9 @@ export interface Bed {
   close(): Promise<void>;
 }
 
-/** Asks again until `check` throws nothing more, for ten seconds. */
+/** Asks again until `check` throws nothing more, for a minute. */
 export async function eventually<T>(check: () => T | Promise<T>): Promise<T> {
-  const endMs = Date.now() + 10_000;
+  const endMs = Date.now() + 60_000;
   for (;;) {
     try {
       return await check();

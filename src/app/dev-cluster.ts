@@ -89,12 +89,16 @@ export async function bringUp(options: UpOptions): Promise<UpResult> {
   return withLock(name, async () => {
     const before = loadRecord(name);
     if (before && stateOf(before) === 'running') return alreadyRunning(before, options);
+    const { serverArguments } = options;
+    const checked = serverArguments
+      ? { ...options, serverArguments: await checkedArguments(serverArguments) }
+      : options;
     const started = systemClock.monotonic();
     const interrupt = new AbortController();
     const onSignal = () => interrupt.abort(failure(500, 'InternalError', 'interrupted'));
     process.once('SIGINT', onSignal).once('SIGTERM', onSignal);
     try {
-      const record = await start(before, options, interrupt.signal);
+      const record = await start(before, checked, interrupt.signal);
       const seconds = (systemClock.monotonic() - started) / 1000;
       say(`Cluster "${name}" is up in ${seconds.toFixed(2)} s.  export KUBECONFIG=${kubeconfigPath(record)}`);
       if (options.foreground) await stayAttached(record, options, interrupt.signal);
@@ -189,9 +193,7 @@ async function start(
       'Conflict',
       `cluster "${name}" has ${before.nodes.length} nodes and its data knows them; resume it with --nodes ${before.nodes.length} or more, or delete it first: cox down --name ${name}`,
     );
-  const serverArguments = options.serverArguments
-    ? await checkedArguments(options.serverArguments)
-    : (before?.serverArguments ?? []);
+  const serverArguments = options.serverArguments ?? before?.serverArguments ?? [];
   const ranges = before ? keepRanges(before, options.ranges) : chooseRanges(options.ranges);
   checkCapacity(ranges, nodeCount);
   const virtualAddress = options.virtualAddress

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type Cluster, freshCluster, type Json, pod, root } from './cluster.ts';
@@ -58,6 +58,48 @@ function scenario(name: string, body: (cluster: Cluster) => Promise<void>): void
 }
 
 const running = async (cluster: Cluster): Promise<boolean> => (await cluster.tryCox(['status'])).code === 0;
+
+scenario('options of kube-apiserver: refused before anything starts, then in force', async cluster => {
+  const files = `${cluster.stateDir}-options`;
+  mkdirSync(files);
+  const file = (name: string, text: string) => {
+    writeFileSync(join(files, name), text);
+    return join(files, name);
+  };
+  const up = (...args: string[]) => cluster.up({ nodes: 1, extra: args.flatMap(arg => ['--kube-apiserver-arg', arg]) });
+  try {
+    const policy = file('policy.yaml', '{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Loud}]}');
+    const log = join(files, 'audit.log');
+    const audit = [`audit-policy-file=${policy}`, `audit-log-path=${log}`];
+    await assert.rejects(up(...audit), /audit-policy-file: .*rules\[0\]\.level: Unsupported value: "Loud"/);
+    file('policy.yaml', '{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata, users: [steve]}]}');
+    const key = Buffer.alloc(32, 7).toString('base64');
+    const encryption = file(
+      'encryption.yaml',
+      `{apiVersion: apiserver.config.k8s.io/v1, kind: EncryptionConfiguration, resources: [{resources: [secrets], providers: [{aesgcm: {keys: [{name: k, secret: ${key}}]}}]}]}`,
+    );
+    const tokens = file('tokens.csv', 'sesame,steve,1,"system:masters"\n');
+    await up(...audit, `encryption-provider-config=${encryption}`, `token-auth-file=${tokens}`);
+    const { clusters } = await cluster.json('config', 'view', '--raw');
+    const steve = [
+      '--kubeconfig=/dev/null',
+      `--server=${clusters[0].cluster.server}`,
+      '--insecure-skip-tls-verify',
+      '--token=sesame',
+    ];
+    await cluster.kubectl(...steve, 'create', 'secret', 'generic', 'hidden', '--from-literal=password=hunter2');
+    const secret = await cluster.json(...steve, 'get', 'secret', 'hidden');
+    assert.equal(Buffer.from(secret.data.password, 'base64').toString(), 'hunter2');
+    const store = readdirSync(join(cluster.stateDir, 'store')).map(name =>
+      readFileSync(join(cluster.stateDir, 'store', name)),
+    );
+    assert.ok(store.some(bytes => bytes.includes('k8s:enc:aesgcm:v1:k:')));
+    assert.ok(!store.some(bytes => bytes.includes(secret.data.password)));
+    await eventually('audited', async () => /"username":"steve".*"name":"hidden"/.test(readFileSync(log, 'utf8')));
+  } finally {
+    rmSync(files, { recursive: true, force: true });
+  }
+});
 
 scenario('up, a friendly second up, stop, resume with all state, down without a trace', async cluster => {
   assert.match(await cluster.up({ nodes: 1 }), /up in \d+\.\d+ s/);

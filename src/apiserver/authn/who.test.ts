@@ -57,7 +57,7 @@ before(async () => {
           type: 'Webhook',
           name: 'hook',
           webhook: {
-            timeout: '3s',
+            timeout: '30s',
             subjectAccessReviewVersion: 'v1',
             matchConditionSubjectAccessReviewVersion: 'v1',
             failurePolicy: 'Deny',

@@ -135,6 +135,7 @@ test('secrets are sealed at rest, read back after a restart, and sealed anew by 
     cluster(inner, path),
     /secrets\/n\/new is encrypted \(k8s:enc:aesgcm:v1:c:\) and no provider .* has its key/,
   );
+  await assert.rejects(ApiServer.open({ store: inner }), /secrets\/n\/new is kept encrypted; start the server with/);
   // Sealed values belong to their place.
   const moved = await inner.get('/registry/core/secrets/n/old');
   await inner.commit({ type: 'put', key: '/registry/core/secrets/n/other', value: moved!.value });
