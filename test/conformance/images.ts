@@ -43,8 +43,8 @@ const TOOLS = {
 function agnhost(packages: FileTree): FileTree {
   const tree = new FileTree();
   copyWithLibraries(packages, tree, TOOLS.paths);
-  // Upstream's netcat is that of OpenBSD; busybox has taken its name.
-  tree.symlink('/bin/nc', 'nc.openbsd').symlink('/usr/local/bin/iperf', '/usr/bin/iperf');
+  // Upstream's netcat is that of OpenBSD. Busybox has taken its name, and its shell knows its own netcat before any file's.
+  tree.symlink('/bin/sh', 'bash').symlink('/bin/nc', 'nc.openbsd').symlink('/usr/local/bin/iperf', '/usr/bin/iperf');
   return tree
     .directory('/uploads')
     .file('/localhost.crt', from('agnhost', 'porter', 'localhost.crt'))
