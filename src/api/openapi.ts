@@ -239,10 +239,19 @@ class DocumentBuilder {
     const name = customName(info, kind);
     const extension = (kind: string) => [{ group, kind, version }];
     const meta = (type: string) => this.#typeReference(type);
-    const own = this.#dialect === 'v2' ? withoutV3(schema ?? {}) : (schema ?? {});
+    const isV2 = this.#dialect === 'v2';
+    // Clients of v2 take named fields to be all there are: an object that may have any has none of them.
+    const isOpen = schema === undefined || (isV2 && schema['x-kubernetes-preserve-unknown-fields'] === true);
+    const own = isOpen
+      ? isV2
+        ? {}
+        : { 'x-kubernetes-preserve-unknown-fields': true }
+      : isV2
+        ? withoutV3(schema)
+        : schema;
     this.#definitions.set(name, {
       type: 'object',
-      ...(schema === undefined ? { 'x-kubernetes-preserve-unknown-fields': true } : own),
+      ...own,
       ...(own['properties'] === undefined
         ? {}
         : {

@@ -21,7 +21,7 @@ export function mergeSubresource(
   const old = update.old as Shaped;
   switch (subresource) {
     case 'status':
-      return mergeStatus(served.kind, object, old);
+      return mergeStatus(served, object, old);
     case 'finalize': {
       const finalizers = object.spec?.['finalizers'] as string[] | undefined;
       const { finalizers: _, ...spec } = old.spec ?? {};
@@ -30,6 +30,7 @@ export function mergeSubresource(
     case 'approval':
       return {
         ...thaw(old),
+        metadata: withOwnMetadata(object, old),
         status: { ...thaw(old.status ?? {}), conditions: object.status?.['conditions'] ?? [] },
       } as KubeObject;
     case 'ephemeralcontainers': {
@@ -44,14 +45,41 @@ export function mergeSubresource(
   }
 }
 
-function mergeStatus(kind: Kind | undefined, object: Shaped, old: Shaped): KubeObject {
-  if (kind?.prepareStatusUpdate) {
-    kind.prepareStatusUpdate(object, old);
+function mergeStatus(served: Served, object: Shaped, old: Shaped): KubeObject {
+  if (served.kind?.prepareStatusUpdate) {
+    served.kind.prepareStatusUpdate(object, old);
     return object;
   }
-  const metadata: ObjectMeta = { ...thaw(old.metadata) };
   const { status: _, ...rest } = old;
-  return { ...thaw(rest), metadata, ...(object.status === undefined ? {} : { status: object.status }) } as KubeObject;
+  return {
+    ...thaw(rest),
+    metadata: statusHasMetadata(served) ? withOwnMetadata(object, old) : { ...thaw(old.metadata) },
+    ...(object.status === undefined ? {} : { status: object.status }),
+  } as KubeObject;
+}
+
+/** Whether an update of the status may change labels, annotations, owners and finalizers too, as upstream's older kinds let it. */
+export function statusHasMetadata({ kind, custom, info }: Served): boolean {
+  return kind?.prepareStatusUpdate !== undefined || !(custom || KEEPS_METADATA.has(info.group));
+}
+const KEEPS_METADATA = new Set([
+  'admissionregistration.k8s.io',
+  'apiextensions.k8s.io',
+  'apiregistration.k8s.io',
+  'resource.k8s.io',
+  'storage.k8s.io',
+]);
+
+function withOwnMetadata(object: KubeObject, old: KubeObject): ObjectMeta {
+  const { labels: _l, annotations: _a, ownerReferences: _o, finalizers: _f, ...kept } = thaw(old.metadata);
+  const { labels, annotations, ownerReferences, finalizers } = object.metadata;
+  return {
+    ...kept,
+    ...(labels ? { labels } : {}),
+    ...(annotations ? { annotations } : {}),
+    ...(ownerReferences ? { ownerReferences } : {}),
+    ...(finalizers ? { finalizers } : {}),
+  } as ObjectMeta;
 }
 
 interface ContainerLike {

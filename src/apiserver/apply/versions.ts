@@ -9,11 +9,13 @@ import { normalize } from '../../api/structural.ts';
 import { convertObject } from '../conversion.ts';
 import { deepFreeze } from '../entry.ts';
 import { apiVersionOf, type ResourceTable, type Served, splitApiVersion } from '../resource-table.ts';
+import { statusHasMetadata } from '../subresources.ts';
 import { type FieldTable, rootTable, type Scope } from './structure.ts';
 
 /** The kinds whose status updates may change metadata too. */
-function scopeOf({ stored, kind }: Served, subresource: string): Scope {
-  if (subresource === 'status') return kind?.prepareStatusUpdate ? 'statusAndMetadata' : 'status';
+function scopeOf(served: Served, subresource: string): Scope {
+  const { stored } = served;
+  if (subresource === 'status') return statusHasMetadata(served) ? 'statusAndMetadata' : 'status';
   if (subresource !== '' && subresource !== 'scale') return 'all';
   return stored.subresources.some(({ name }) => name === 'status') ? 'withoutStatus' : 'all';
 }
