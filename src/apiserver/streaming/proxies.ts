@@ -16,6 +16,7 @@ import { ENDPOINT_SLICES, NODES, PODS, SERVICES } from '../../client/resources.t
 import type { ResourceId } from '../../client/transport.ts';
 import type { ConnectContext, ConnectHandler, Reader } from '../request.ts';
 import { connectTcp, dialText, type Endpoint, isProxyable } from './dial.ts';
+import { HtmlLinks } from './html-links.ts';
 import { type KubeletConnections, plainFailure } from './kubelet-connection.ts';
 import { copyBody, forwardedHeaders, requestHead, sendBody, tunnel } from './tunnel.ts';
 
@@ -172,12 +173,24 @@ async function forward(kubelets: KubeletConnections, context: ConnectContext, ta
   });
   if (!reply) return;
   res.statusCode = reply.statusCode ?? 502;
-  for (const [name, value] of Object.entries(forwardedHeaders(reply.headers, { upgrade: false })))
+  const hasLinks = isHtml(reply.headers) && method !== 'HEAD';
+  for (const [name, value] of Object.entries(forwardedHeaders(reply.headers, { upgrade: false }))) {
+    if (hasLinks && name === 'content-length') continue;
     res.setHeader(
       name,
       name === 'location' ? relocated(String(value), { host, prefix }) : (value as string | string[]),
     );
-  await copyBody(reply, res);
+  }
+  if (!hasLinks) return copyBody(reply, res);
+  const links = new HtmlLinks(url => relocated(url, { host, prefix }));
+  reply.once('error', error => links.destroy(error));
+  res.once('close', () => reply.destroy());
+  await copyBody(reply.pipe(links), res);
+}
+
+/** Compressed pages pass as they are: clients that ask for them read no links here. */
+function isHtml(headers: http.IncomingHttpHeaders): boolean {
+  return /^text\/html\s*(;|$)/i.test(headers['content-type'] ?? '') && headers['content-encoding'] === undefined;
 }
 
 async function connectTo(kubelets: KubeletConnections, target: ProxyTarget): Promise<Duplex> {
@@ -194,10 +207,11 @@ async function connectTo(kubelets: KubeletConnections, target: ProxyTarget): Pro
   });
 }
 
-/** A redirect of the backend, as a path behind the proxy; redirects to elsewhere are left alone. */
+/** A redirect or link of the backend, as a path behind the proxy; those to elsewhere are left alone. */
 function relocated(location: string, { host, prefix }: { host: string; prefix: string }): string {
   const own = new RegExp(`^https?://${host.replace(/[.[\]]/g, '\\$&')}(?=[/?#]|$)`);
   const path = location.replace(own, '');
   if (path === location && !(location.startsWith('/') && !location.startsWith('//'))) return location;
+  if (path.startsWith(`${prefix}/`)) return path;
   return prefix + (path.startsWith('/') ? path : `/${path}`);
 }

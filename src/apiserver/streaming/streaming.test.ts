@@ -261,15 +261,18 @@ test('proxies: paths, methods, bodies, redirects, credentials kept back', async 
     (req, res) =>
       void (req.url!.startsWith('/moved')
         ? res.writeHead(302, { location: '/there?x=1' }).end()
-        : req.method === 'PUT'
-          ? req.pipe(res)
-          : res.end(`${req.method} ${req.url} ${req.headers.authorization} ${req.headers['x-forwarded-uri']}`)),
+        : req.url === '/page'
+          ? res.setHeader('content-type', 'text/html; charset=utf-8').end('<a href="/next">')
+          : req.method === 'PUT'
+            ? req.pipe(res)
+            : res.end(`${req.method} ${req.url} ${req.headers.authorization} ${req.headers['x-forwarded-uri']}`)),
   );
   const backendPort = await listening(backend);
   assert.equal(
     await text(`/pods/p:${backendPort}/proxy/a%20b/c?d=e`),
     `200 GET /a%20b/c?d=e undefined /pods/p:${backendPort}/proxy/a%20b/c`,
   );
+  assert.equal(await text(`/pods/p:${backendPort}/proxy/page`), `200 <a href="/pods/p:${backendPort}/proxy/next">`);
   const body = randomBytes(BIG);
   const echoed = await ask(`/pods/p:${backendPort}/proxy/x`, {
     method: 'PUT',

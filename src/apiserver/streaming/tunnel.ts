@@ -3,8 +3,8 @@
  * reply. Memory stays flat: a side that cannot write stops the other from reading. Either side may close its half first.
  */
 
-import type { ClientRequest, IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders } from 'node:http';
-import type { Duplex, Writable } from 'node:stream';
+import type { ClientRequest, IncomingHttpHeaders, OutgoingHttpHeaders } from 'node:http';
+import type { Duplex, Readable, Writable } from 'node:stream';
 import type { ConnectContext } from '../request.ts';
 
 /** Headers that belong to one connection, or that prove who the client is. */
@@ -105,7 +105,7 @@ export function tunnel(
 type Response = NonNullable<ConnectContext['res']>;
 
 /** Copies a reply's body to the client as fast as the client takes it. Resolves when it is through or the client went away. */
-export function copyBody(from: IncomingMessage, to: Response): Promise<void> {
+export function copyBody(from: Readable, to: Response): Promise<void> {
   return new Promise((resolve, reject) => {
     const gone = () => {
       from.destroy();
