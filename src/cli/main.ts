@@ -59,6 +59,12 @@ async function main(args: readonly string[]): Promise<number> {
   return invocation ? ((await command.run(invocation)) ?? 0) : 0;
 }
 
+// A reader that has seen enough (`cox status | head`) is no failure, and what a command does goes on.
+for (const stream of [process.stdout, process.stderr])
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+  });
+
 try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
