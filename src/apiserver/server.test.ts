@@ -126,7 +126,7 @@ test('watch from now, from a revision, and through a selector', async () => {
   await api.create(inDefault(), configMap('b'));
   const live = take(api, { of: CONFIG_MAPS }, { resourceVersion: '2' }, 3);
   const selected = take(api, { of: CONFIG_MAPS }, { resourceVersion: '0', labelSelector: 'app=web' }, 4);
-  await new Promise(resolve => setTimeout(resolve, 5));
+  await new Promise(resolve => setTimeout(resolve, 100));
   await api.patch(inDefault('a'), { metadata: { labels: { app: 'db' } } }, 'application/merge-patch+json');
   await api.patch(inDefault('b'), { metadata: { labels: { app: 'web' } } }, 'application/merge-patch+json');
   await api.delete(inDefault('b'));

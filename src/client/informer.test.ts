@@ -32,7 +32,9 @@ function scripted(lists: KubeObject[][], watches: BoundedQueue<WatchEvent>[]) {
   return { transport, asked };
 }
 
-const turn = () => new Promise(resolve => setTimeout(resolve, 15));
+async function until(condition: () => boolean): Promise<void> {
+  for (let tries = 0; !condition() && tries < 2000; tries++) await new Promise(resolve => setTimeout(resolve, 5));
+}
 
 test('lists, follows the watch, keeps indexes, and resumes where a watch ended', async () => {
   const first = new BoundedQueue<WatchEvent>(10);
@@ -54,7 +56,7 @@ test('lists, follows the watch, keeps indexes, and resumes where a watch ended',
   first.push({ type: 'DELETED', object: pod('two', '13') });
   first.push({ type: 'BOOKMARK', object: pod('', '20') });
   first.close();
-  await turn();
+  await until(() => asked.length === 2);
   assert.deepEqual(changes, ['+one', '+two', '~one', '-two']);
   assert.deepEqual(asked, ['10', '20']);
   assert.deepEqual(
@@ -89,7 +91,7 @@ test('a 410 relists and hands out the differences only', async () => {
   );
   changes.length = 0;
   first.push({ type: 'ERROR', object: expired('too old resource version').status });
-  await turn();
+  await until(() => changes.length === 3);
   assert.deepEqual(changes, ['~old', '+new', '-gone']);
   stop.abort();
   second.close();

@@ -31,13 +31,14 @@ const TOOLS = {
     '/bin/ss',
     '/bin/ip',
     '/usr/bin/iperf',
+    '/usr/bin/getent',
   ],
   packages:
     `bash libtinfo6 curl libcurl4 bind9-dnsutils bind9-host bind9-libs netcat-openbsd iproute2 iperf libc6 libssl3 zlib1g libbsd0 libmd0
     libnghttp2-14 libidn2-0 librtmp1 libssh2-1 libpsl5 libgssapi-krb5-2 libldap-2.5-0 libzstd1 libbrotli1 libunistring2 libgnutls30 libhogweed6
     libnettle8 libgmp10 libkrb5-3 libk5crypto3 libcom-err2 libkrb5support0 libkeyutils1 libsasl2-2 libp11-kit0 libtasn1-6 libffi8 libuv1 liblmdb0
     libfstrm0 libprotobuf-c1 libjson-c5 libmaxminddb0 libxml2 libicu72 liblzma5 libstdc++6 libgcc-s1 libelf1 libbpf1 libmnl0 libcap2 libselinux1
-    libpcre2-8-0 libjemalloc2 libtirpc3 libxtables12 libdb5.3 libedit2 libaudit1 libcap-ng0`.split(/\s+/),
+    libpcre2-8-0 libc-bin libjemalloc2 libtirpc3 libxtables12 libdb5.3 libedit2 libaudit1 libcap-ng0`.split(/\s+/),
 };
 
 function agnhost(packages: FileTree): FileTree {
