@@ -16,7 +16,6 @@ import { limitRanger } from './limit-ranger.ts';
 import { mutatingPolicies } from './mutating-policies.ts';
 import { namespaceLifecycle } from './namespace-lifecycle.ts';
 import { nodeRestriction, taintNodesByCondition } from './node-restriction.ts';
-import { notYet } from './not-yet.ts';
 import { podSecurity } from './pod-security.ts';
 import { defaultTolerationSeconds, priority, runtimeClass } from './pods.ts';
 import { policyDefinitions } from './policy-definitions.ts';
@@ -53,7 +52,6 @@ export function admissionPlugins(context: AdmissionContext, quota: ResourceQuota
     defaultIngressClass(context),
     rbacEscalation(context),
     policyDefinitions(),
-    notYet(),
   ];
   return [
     ...own,
