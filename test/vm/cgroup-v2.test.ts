@@ -9,7 +9,7 @@ import type { Pod } from '../../src/api/core/v1.gen.ts';
 import { PODS } from '../../src/client/resources.ts';
 import { CgroupTree } from '../../src/sys/cgroup.ts';
 import { isReady, TestNode } from '../kubelet/node.ts';
-import { isInside, runInVirtualMachine } from './virtual-machine.ts';
+import { isInside, runTestsInVirtualMachine } from './virtual-machine.ts';
 
 /** Without hardware help everything there takes its time. */
 const WAIT_MS = 120_000;
@@ -18,10 +18,7 @@ if (process.getuid?.() !== 0) test('cgroup v2', { skip: 'needs root' });
 else if (isInside) tests();
 else
   test('control groups of version 2, on a machine with Debian’s kernel', { timeout: 400_000 }, async () => {
-    const { code, output } = await runInVirtualMachine(
-      [process.execPath, '--test-reporter=spec', import.meta.filename],
-      { timeoutMs: 380_000 },
-    );
+    const { code, output } = await runTestsInVirtualMachine(import.meta.filename, { timeoutMs: 380_000 });
     process.stdout.write(output);
     assert.equal(code, 0, output || 'the machine printed nothing');
   });

@@ -9,16 +9,13 @@ import { iscsiVolume } from '../../src/kubelet/volumes/iscsi/iscsi-volume.ts';
 import type { VolumeNode } from '../../src/kubelet/volumes/volume-node.ts';
 import { mountTable } from '../../src/sys/mount.ts';
 import { type ContextFacts, exampleSource, volumeContext } from '../kubelet/volumes/context.ts';
-import { isInside, runInVirtualMachine } from './virtual-machine.ts';
+import { isInside, runTestsInVirtualMachine } from './virtual-machine.ts';
 
 if (process.getuid?.() !== 0) test('iscsi volumes', { skip: 'needs root' });
 else if (isInside) tests();
 else
   test('iscsi volumes, on a machine with Debian’s kernel', { timeout: 600_000 }, async () => {
-    const { code, output } = await runInVirtualMachine(
-      [process.execPath, '--test-reporter=spec', import.meta.filename],
-      { timeoutMs: 580_000 },
-    );
+    const { code, output } = await runTestsInVirtualMachine(import.meta.filename, { timeoutMs: 580_000 });
     process.stdout.write(output);
     assert.equal(code, 0, output || 'the machine printed nothing');
   });

@@ -10,16 +10,13 @@ import { nfsVolume } from '../../src/kubelet/volumes/nfs.ts';
 import type { VolumeNode } from '../../src/kubelet/volumes/volume-node.ts';
 import { mountTable } from '../../src/sys/mount.ts';
 import { exampleSource, targetAt, volumeContext } from '../kubelet/volumes/context.ts';
-import { isInside, runInVirtualMachine } from './virtual-machine.ts';
+import { isInside, runTestsInVirtualMachine } from './virtual-machine.ts';
 
 if (process.getuid?.() !== 0) test('nfs volumes', { skip: 'needs root' });
 else if (isInside) tests();
 else
   test('nfs volumes, on a machine with Debian’s kernel', { timeout: 400_000 }, async () => {
-    const { code, output } = await runInVirtualMachine(
-      [process.execPath, '--test-reporter=spec', import.meta.filename],
-      { timeoutMs: 380_000 },
-    );
+    const { code, output } = await runTestsInVirtualMachine(import.meta.filename, { timeoutMs: 380_000 });
     process.stdout.write(output);
     assert.equal(code, 0, output || 'the machine printed nothing');
   });
