@@ -11,7 +11,7 @@ import { ClusterFixture, namespace, service, slice } from './cluster-fixture.ts'
 import { defaultCorefile } from './configuration.ts';
 import { decodeMessage, encodeQuery, FLAG, RCODE, TYPE } from './message.ts';
 import { decodeName } from './name.ts';
-import { NameServerFixture } from './name-server-fixture.ts';
+import { freePort, NameServerFixture } from './name-server-fixture.ts';
 import { PLUGINS } from './plugins/registry.ts';
 import { DnsServer, type DnsServerOptions } from './server.ts';
 
@@ -24,7 +24,7 @@ async function started(t: TestContext, corefile: string, options: Partial<DnsSer
   const warnings: string[] = [];
   const server = new DnsServer({
     informers: cluster,
-    listen: { addresses: ['127.0.0.1'], port: 0 },
+    listen: { addresses: ['127.0.0.1'], port: await freePort() },
     corefile,
     random: seededRandom(1),
     log: silentLogger,

@@ -1,5 +1,6 @@
 /** An upstream name server for tests: answers on a free port of 127.0.0.1 over UDP and TCP as it is told, and counts. */
 
+import { randomInt } from 'node:crypto';
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:net';
@@ -86,11 +87,12 @@ export class NameServerFixture {
 async function onePort(): Promise<{ udp: Socket; tcp: Server }> {
   for (let tries = 0; ; tries++) {
     const udp = createSocket('udp4');
-    udp.bind(0, LOCALHOST);
-    await once(udp, 'listening');
     const tcp = createServer();
-    tcp.listen(udp.address().port, LOCALHOST);
     try {
+      // Below those that the kernel gives to connections, which may take one from a test at any moment.
+      udp.bind(randomInt(20_000, 32_000), LOCALHOST);
+      await once(udp, 'listening');
+      tcp.listen(udp.address().port, LOCALHOST);
       await once(tcp, 'listening');
       return { udp, tcp };
     } catch (error) {
