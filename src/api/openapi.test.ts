@@ -120,3 +120,23 @@ test('the index names each document, and hashes change with the release and the 
   const changed = openapiV3Documents({ ...options, custom: [{ ...widgets, schema: { type: 'object' } }] });
   assert.equal(hashes([...documents, ...changed]).size, documents.length + 1);
 });
+
+test('v2 names no field of a custom resource that may have any, so that its clients refuse none', () => {
+  const schema = {
+    type: 'object',
+    'x-kubernetes-preserve-unknown-fields': true,
+    properties: { spec: { type: 'object' } },
+  };
+  const build = (custom: CustomResource) =>
+    (openapiV2Document({ ...options, custom: [custom] }) as unknown as { definitions: Schemas }).definitions[
+      'com.example.shop.v1.Widget'
+    ];
+  const open = {
+    type: 'object',
+    'x-kubernetes-group-version-kind': [{ group: 'shop.example.com', kind: 'Widget', version: 'v1' }],
+  };
+  assert.deepEqual(build({ ...widgets, schema }), open);
+  assert.deepEqual(build({ info: widgets.info }), open);
+  const v3 = documentAt('apis/shop.example.com/v1', [{ ...widgets, schema }]);
+  assert.equal(v3.components.schemas['com.example.shop.v1.Widget']!['x-kubernetes-preserve-unknown-fields'], true);
+});
