@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import test from 'node:test';
 import type { Kind } from './kind.ts';
 import { kindFor, kinds } from './kinds.ts';
-import { builtinResources } from './resources.ts';
+import { builtinResources, optionalResources } from './resources.ts';
 
 const here = import.meta.dirname;
 
@@ -29,7 +29,9 @@ test('every kind of every file is in the registry', async () => {
 test('kinds are served, and each once', () => {
   const names = kinds.map(kind => `${kind.group}/${kind.version}/${kind.kind}`);
   assert.equal(new Set(names).size, names.length);
-  const served = new Set(builtinResources.map(info => `${info.group}/${info.version}/${info.kind}`));
+  const served = new Set(
+    [...builtinResources, ...optionalResources].map(info => `${info.group}/${info.version}/${info.kind}`),
+  );
   for (const name of names) assert.ok(served.has(name), `${name} is no resource`);
 });
 

@@ -27,6 +27,7 @@ import { horizontalPodAutoscaler } from './autoscaling/horizontal-pod-autoscaler
 import { cronJob } from './batch/cron-job.ts';
 import { job } from './batch/job.ts';
 import { certificateSigningRequest } from './certificates/certificate-signing-request.ts';
+import { clusterTrustBundle } from './certificates/cluster-trust-bundle.ts';
 import { lease } from './coordination/lease.ts';
 import { componentStatus } from './core/component-status.ts';
 import { configMap } from './core/config-map.ts';
@@ -104,6 +105,7 @@ export const kinds: readonly Kind[] = [
   volumeAttributesClass,
   runtimeClass,
   certificateSigningRequest,
+  clusterTrustBundle,
   mutatingAdmissionPolicy,
   mutatingAdmissionPolicyBinding,
   validatingAdmissionPolicy,

@@ -35,6 +35,8 @@ export interface CustomResource {
 export interface OpenapiOptions {
   /** Identifies the build, so that clients' caches end with it. */
   readonly release: string;
+  /** Default: those that every server serves. */
+  readonly builtin?: readonly ResourceInfo[];
   readonly custom?: readonly CustomResource[];
 }
 
@@ -70,7 +72,11 @@ const securityScheme = {
 const info = (release: string) => ({ title: 'Kubernetes', version: release });
 
 /** The v3 documents in order of their paths. */
-export function openapiV3Documents({ release, custom = [] }: OpenapiOptions): OpenapiDocument[] {
+export function openapiV3Documents({
+  release,
+  builtin = builtinResources,
+  custom = [],
+}: OpenapiOptions): OpenapiDocument[] {
   const documents: OpenapiDocument[] = [];
   const add = (path: string, content: unknown, build: (builder: DocumentBuilder) => void) => {
     const hash = createHash('sha512')
@@ -78,14 +84,14 @@ export function openapiV3Documents({ release, custom = [] }: OpenapiOptions): Op
       .digest('hex')
       .toUpperCase();
     const make = () => {
-      const builder = new DocumentBuilder('v3', release, custom);
+      const builder = new DocumentBuilder('v3', { release, builtin, custom });
       build(builder);
       return builder.finish();
     };
     documents.push({ path, hash, build: make });
   };
   for (const page of staticPages) add(page.path.replace(/^\/|\/$/g, ''), page, builder => builder.addPage(page));
-  for (const { group, versions } of servedGroups(custom)) {
+  for (const { group, versions } of servedGroups([...builtin, ...custom.map(({ info }) => info)])) {
     if (group !== '') add(`apis/${group}`, 0, builder => builder.addPage(groupPage(group)));
     for (const version of versions) {
       const home = group === '' ? `api/${version}` : `apis/${group}/${version}`;
@@ -103,10 +109,10 @@ export function openapiV3Index(documents: readonly OpenapiDocument[]): JsonSchem
 }
 
 /** Body of `/openapi/v2`. */
-export function openapiV2Document({ release, custom = [] }: OpenapiOptions): JsonSchema {
-  const builder = new DocumentBuilder('v2', release, custom);
+export function openapiV2Document({ release, builtin = builtinResources, custom = [] }: OpenapiOptions): JsonSchema {
+  const builder = new DocumentBuilder('v2', { release, builtin, custom });
   for (const page of staticPages) builder.addPage(page);
-  for (const { group, versions } of servedGroups(custom)) {
+  for (const { group, versions } of servedGroups([...builtin, ...custom.map(({ info }) => info)])) {
     if (group !== '') builder.addPage(groupPage(group));
     for (const version of versions) builder.addGroupVersion(group, version);
   }
@@ -151,9 +157,9 @@ function groupPage(group: string): Page {
   };
 }
 
-function servedGroups(custom: readonly CustomResource[]): { group: string; versions: string[] }[] {
+function servedGroups(infos: readonly ResourceInfo[]): { group: string; versions: string[] }[] {
   const groups = new Map(apiGroupOrder.map(({ group, versions }) => [group, new Set(versions)]));
-  for (const { info } of custom) {
+  for (const info of infos) {
     const versions = groups.get(info.group);
     if (versions) versions.add(info.version);
     else groups.set(info.group, new Set([info.version]));
@@ -164,15 +170,17 @@ function servedGroups(custom: readonly CustomResource[]): { group: string; versi
 class DocumentBuilder {
   readonly #dialect: Dialect;
   readonly #release: string;
+  readonly #builtin: readonly ResourceInfo[];
   readonly #custom: readonly CustomResource[];
   readonly #paths = new Map<string, JsonSchema>();
   readonly #definitions = new Map<string, JsonSchema>();
   /** Definitions that are referred to but not yet made, with the type that describes them. */
   readonly #pending = new Map<string, string | undefined>();
 
-  constructor(dialect: Dialect, release: string, custom: readonly CustomResource[]) {
+  constructor(dialect: Dialect, { release, builtin, custom }: Required<OpenapiOptions>) {
     this.#dialect = dialect;
     this.#release = release;
+    this.#builtin = builtin;
     this.#custom = custom;
   }
 
@@ -195,7 +203,7 @@ class DocumentBuilder {
       reply: 'meta.v1.APIResourceList',
     });
     const serves = (info: ResourceInfo) => info.group === group && info.version === version;
-    for (const resource of builtinResources) {
+    for (const resource of this.#builtin) {
       if (serves(resource)) this.#addPaths(resourcePaths(resource, false), tag);
     }
     for (const resource of this.#custom) {

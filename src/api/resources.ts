@@ -258,6 +258,11 @@ export const builtinResources: readonly ResourceInfo[] = [
   ]),
 ];
 
+/** Beta resources that a stock server has but serves only when it is told to (`--runtime-config`). */
+export const optionalResources: readonly ResourceInfo[] = [
+  ...served('certificates.k8s.io', 'v1beta1', [inCluster('clustertrustbundles', 'ClusterTrustBundle')]),
+];
+
 const byResource = new Map(builtinResources.map(info => [`${info.group}/${info.version}/${info.resource}`, info]));
 const byKind = new Map(builtinResources.map(info => [`${info.group}/${info.version}/${info.kind}`, info]));
 

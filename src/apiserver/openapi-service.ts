@@ -3,8 +3,8 @@
 import { createHash } from 'node:crypto';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import {
-  type CustomResource,
   type OpenapiDocument,
+  type OpenapiOptions,
   openapiV2Document,
   openapiV3Documents,
   openapiV3Index,
@@ -40,7 +40,7 @@ export class OpenapiService {
     const known = this.#served.get(path);
     if (known) return known;
     if (path === '/openapi/v2' || path === V2_PROTOBUF) {
-      const document = openapiV2Document({ release: this.#release, custom: this.#custom() });
+      const document = openapiV2Document(this.#options());
       if (path === '/openapi/v2') return this.#keep(path, document);
       return this.#keepBytes(path, openapiV2Protobuf(document));
     }
@@ -48,8 +48,9 @@ export class OpenapiService {
     const document = this.#all().get(path);
     return document && this.#keep(path, document.build(), document.hash);
   }
-  #custom(): CustomResource[] {
-    return this.#table.custom.map(({ info, custom }) => ({ info, schema: custom!.published as JsonSchema }));
+  #options(): OpenapiOptions {
+    const custom = this.#table.custom.map(({ info, custom }) => ({ info, schema: custom!.published as JsonSchema }));
+    return { release: this.#release, builtin: this.#table.builtin, custom };
   }
   // Documents of group-versions that have not changed keep their hash, and with it their bytes.
   #renew(): void {
@@ -63,7 +64,7 @@ export class OpenapiService {
   }
   #all(): Map<string, OpenapiDocument> {
     if (!this.#documents) {
-      const all = openapiV3Documents({ release: this.#release, custom: this.#custom() });
+      const all = openapiV3Documents(this.#options());
       this.#documents = new Map(all.map(document => [`/openapi/v3/${document.path}`, document]));
     }
     return this.#documents;

@@ -71,6 +71,10 @@ export class ResourceTable {
   get infos(): readonly ResourceInfo[] {
     return this.#infos;
   }
+  /** What is served without definitions: all but custom resources. */
+  get builtin(): readonly ResourceInfo[] {
+    return this.#builtin;
+  }
   /** Grows with every change of what is served. */
   get version(): number {
     return this.#version;

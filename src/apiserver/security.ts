@@ -5,6 +5,7 @@
  */
 
 import { resourceByName } from '../api/resources.ts';
+import type { ResourceInfo } from '../api/schema.ts';
 import type { Clock } from '../base/clock.ts';
 import { issuerOf } from '../base/cluster-defaults.ts';
 import type { Logger } from '../base/log.ts';
@@ -78,6 +79,7 @@ export interface SecurityOptions {
 }
 
 export interface Security {
+  readonly optional: readonly ResourceInfo[];
   readonly authenticators: readonly Authenticator[];
   readonly authorizer: Authorizer;
   readonly admission: readonly AdmissionPlugin[];
@@ -105,6 +107,7 @@ export const DEFAULT_SETTINGS: ServerSettings = {
   requestHeader: REQUEST_HEADER_DEFAULTS,
   authorization: AUTHORIZATION_DEFAULT,
   disabledAdmission: [],
+  optional: [],
 };
 
 export function createSecurity(options: SecurityOptions): Security {
@@ -157,6 +160,7 @@ export function createSecurity(options: SecurityOptions): Security {
     fairness,
     auditor,
     tokens,
+    optional: settings.optional,
     authenticators: [authenticator],
     authorizer,
     admission,

@@ -4,6 +4,8 @@
  */
 
 import type { KubeObject } from '../api/meta.ts';
+import { builtinResources } from '../api/resources.ts';
+import type { ResourceInfo } from '../api/schema.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { KUBERNETES_VERSION } from '../base/cluster-defaults.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
@@ -48,6 +50,8 @@ import { WebhookClient } from './webhooks/client.ts';
 
 export interface ApiServerOptions {
   readonly store: Store;
+  /** Beta resources that are served beside those of every server. */
+  readonly optional?: readonly ResourceInfo[];
   readonly authenticators?: readonly Authenticator[];
   /** Without one everything is allowed. */
   readonly authorizer?: Authorizer;
@@ -69,7 +73,7 @@ export interface ApiServerOptions {
 }
 
 export class ApiServer {
-  readonly table = new ResourceTable();
+  readonly table: ResourceTable;
   readonly caches: Caches;
   readonly reader: Reader;
   readonly dispatcher: Dispatcher;
@@ -89,6 +93,9 @@ export class ApiServer {
     this.#log = options.log ?? silentLogger;
     this.#clock = options.clock ?? systemClock;
     this.#random = options.random ?? systemRandom;
+    this.table = options.optional?.length
+      ? new ResourceTable([...builtinResources, ...options.optional])
+      : new ResourceTable();
     this.caches = new Caches(options.store);
     this.reader = new CacheReader(this.table, this.caches);
     const registry = new Registry({

@@ -59,6 +59,43 @@ function scenario(name: string, body: (cluster: Cluster) => Promise<void>): void
 
 const running = async (cluster: Cluster): Promise<boolean> => (await cluster.tryCox(['status'])).code === 0;
 
+/** The cluster's own root as a trust bundle of a signer, read by a pod; a root that is added arrives. */
+async function trustBundleInPod(cluster: Cluster): Promise<void> {
+  await cluster.loadImages();
+  await eventually(
+    'service account',
+    async () => (await cluster.tryKubectl('get', 'serviceaccount', 'default')).code === 0,
+  );
+  const { clusters } = await cluster.json('config', 'view', '--raw');
+  const trustBundle = Buffer.from(clusters[0].cluster['certificate-authority-data'], 'base64').toString();
+  await cluster.apply('default', [
+    {
+      apiVersion: 'certificates.k8s.io/v1beta1',
+      kind: 'ClusterTrustBundle',
+      metadata: { name: 'example.com:roots:v1', labels: { live: 'yes' } },
+      spec: { signerName: 'example.com/roots', trustBundle },
+    },
+  ]);
+  const labelSelector = { matchLabels: { live: 'yes' } };
+  const sources = [
+    { clusterTrustBundle: { signerName: 'example.com/roots', labelSelector, path: 'roots.pem' } },
+    { clusterTrustBundle: { name: 'none', optional: true, path: 'none.pem' } },
+  ];
+  const command = 'wc -c < /trust/none.pem; cat /trust/roots.pem';
+  await cluster.apply('default', [
+    pod('trusting', 'busybox:1.35', {
+      command: ['sh', '-c', command],
+      spec: { restartPolicy: 'Never', volumes: [{ name: 'trust', projected: { sources } }] },
+      container: { volumeMounts: [{ name: 'trust', mountPath: '/trust' }] },
+    }),
+  ]);
+  await eventually(
+    'pod read the roots',
+    async () => (await cluster.json('get', 'pod', 'trusting')).status.phase === 'Succeeded',
+  );
+  assert.equal((await cluster.kubectl('logs', 'trusting')).trim(), `0\n${trustBundle.trim()}`);
+}
+
 scenario('options of kube-apiserver: refused before anything starts, then in force', async cluster => {
   const files = `${cluster.stateDir}-options`;
   mkdirSync(files);
@@ -79,7 +116,12 @@ scenario('options of kube-apiserver: refused before anything starts, then in for
       `{apiVersion: apiserver.config.k8s.io/v1, kind: EncryptionConfiguration, resources: [{resources: [secrets], providers: [{aesgcm: {keys: [{name: k, secret: ${key}}]}}]}]}`,
     );
     const tokens = file('tokens.csv', 'sesame,steve,1,"system:masters"\n');
-    await up(...audit, `encryption-provider-config=${encryption}`, `token-auth-file=${tokens}`);
+    await up(
+      ...audit,
+      `encryption-provider-config=${encryption}`,
+      `token-auth-file=${tokens}`,
+      'runtime-config=api/beta=true',
+    );
     const { clusters } = await cluster.json('config', 'view', '--raw');
     const steve = [
       '--kubeconfig=/dev/null',
@@ -96,6 +138,7 @@ scenario('options of kube-apiserver: refused before anything starts, then in for
     assert.ok(store.some(bytes => bytes.includes('k8s:enc:aesgcm:v1:k:')));
     assert.ok(!store.some(bytes => bytes.includes(secret.data.password)));
     await eventually('audited', async () => /"username":"steve".*"name":"hidden"/.test(readFileSync(log, 'utf8')));
+    await trustBundleInPod(cluster);
   } finally {
     rmSync(files, { recursive: true, force: true });
   }

@@ -4,16 +4,9 @@ import { messageOf } from '../../base/errors.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
 import { humanDuration } from '../machinery/duration.ts';
-import {
-  addDuplicate,
-  addInvalid,
-  addRequired,
-  checkUnchanged,
-  type Errors,
-  eachAt,
-  requireText,
-} from '../machinery/validation.ts';
+import { addDuplicate, addInvalid, addRequired, checkUnchanged, type Errors, eachAt } from '../machinery/validation.ts';
 import { parseCertificateRequest } from './certificate-request.ts';
+import { checkSignerName } from './signer-name.ts';
 import type { CertificateSigningRequest } from './v1.gen.ts';
 
 const EXPIRATION_SECONDS_MIN = 600;
@@ -54,13 +47,7 @@ export const certificateSigningRequest = defineKind<CertificateSigningRequest>({
         seconds,
         `may not specify a duration less than ${EXPIRATION_SECONDS_MIN} seconds (10 minutes)`,
       );
-    if (requireText(errors, 'spec.signerName', spec?.signerName) && !/^[^/]+\.[^/]+\/.+$/.test(spec!.signerName))
-      addInvalid(
-        errors,
-        'spec.signerName',
-        spec!.signerName,
-        'must be a fully qualified domain and path of the form "example.com/signer-name"',
-      );
+    checkSignerName(errors, 'spec.signerName', spec?.signerName);
     return errors;
   },
   validateUpdate: (object, old) => {

@@ -3,8 +3,10 @@
  * denies must have the right to `approve` for the signer, and who signs the right to `sign`; and nobody gets a client certificate of `system:masters`.
  */
 
+import { isDeepStrictEqual } from 'node:util';
 import { parseCertificateRequest } from '../../api/certificates/certificate-request.ts';
 import type { CertificateSigningRequest, CertificateSigningRequestCondition } from '../../api/certificates/v1.gen.ts';
+import type { ClusterTrustBundle } from '../../api/certificates/v1beta1.gen.ts';
 import { formatTime } from '../../base/clock.ts';
 import type { AdmissionPlugin, AdmissionRequest } from '../request.ts';
 import { type AdmissionContext, isAbout, refusal } from './context.ts';
@@ -105,6 +107,27 @@ async function mayActFor(
     if (allowed) return true;
   }
   return false;
+}
+
+/** Whoever says whom a signer's certificates come from needs the right to `attest` for it. */
+export function clusterTrustBundleAttest({ authorizer }: AdmissionContext): AdmissionPlugin {
+  return {
+    name: 'ClusterTrustBundleAttest',
+    async validate(request) {
+      if (!isAbout(request, GROUP, 'clustertrustbundles') || request.operation === 'DELETE') return;
+      const [bundle, old] = [request.object as ClusterTrustBundle, request.oldObject as ClusterTrustBundle | undefined];
+      const signerName = bundle.spec?.signerName;
+      if (!signerName || (old && isDeepStrictEqual(withoutOwners(bundle), withoutOwners(old)))) return;
+      if (await mayActFor(authorizer, request, { verb: 'attest', signerName })) return;
+      throw refusal(request, `user not permitted to attest for signerName ${JSON.stringify(signerName)}`);
+    },
+  };
+}
+
+/** What only the garbage collector changes left out. */
+function withoutOwners({ metadata, spec }: ClusterTrustBundle): object {
+  const { ownerReferences: _, finalizers: __, managedFields: ___, ...rest } = metadata;
+  return { metadata: rest, spec };
 }
 
 export function certificateSubjectRestriction(): AdmissionPlugin {

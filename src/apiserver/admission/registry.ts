@@ -10,6 +10,7 @@ import {
   certificateRequester,
   certificateSigning,
   certificateSubjectRestriction,
+  clusterTrustBundleAttest,
 } from './certificates.ts';
 import type { AdmissionContext } from './context.ts';
 import { limitRanger } from './limit-ranger.ts';
@@ -48,6 +49,7 @@ export function admissionPlugins(context: AdmissionContext, quota: ResourceQuota
     certificateRequester(context),
     certificateApproval(context),
     certificateSigning(context),
+    clusterTrustBundleAttest(context),
     certificateSubjectRestriction(),
     defaultIngressClass(context),
     rbacEscalation(context),

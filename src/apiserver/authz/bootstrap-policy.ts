@@ -431,6 +431,9 @@ const CLUSTER_BINDINGS: Readonly<Record<string, readonly string[]>> = {
   'system:service-account-issuer-discovery': ['group:system:serviceaccounts'],
 };
 
+/** There where ClusterTrustBundles are served: pods may read them. */
+const TRUST_BUNDLE_READER = 'system:cluster-trust-bundle-discovery';
+
 const lock = (name: string) => [
   'watch core configmaps',
   `get,update core configmaps @${name}`,
@@ -487,10 +490,12 @@ export interface BootstrapPolicy {
 }
 
 /** All objects of the policy, built anew. Aggregated roles already hold the rules that aggregation would give them. */
-export function bootstrapPolicy(): BootstrapPolicy {
+export function bootstrapPolicy({ trustBundles = false } = {}): BootstrapPolicy {
   const clusterRoles: ClusterRole[] = Object.entries(CLUSTER_ROLES).map(([name, rules]) =>
     clusterRole(name, rules.map(parseRule)),
   );
+  if (trustBundles)
+    clusterRoles.push(clusterRole(TRUST_BUNDLE_READER, [parseRule('R certificates.k8s.io clustertrustbundles')]));
   // From the innermost aggregate outwards: edit contains view, admin contains edit.
   for (const name of [...AGGREGATED].reverse()) {
     const parts = clusterRoles
@@ -505,6 +510,7 @@ export function bootstrapPolicy(): BootstrapPolicy {
   const clusterRoleBindings = Object.entries(CLUSTER_BINDINGS).map(([name, subjects]) =>
     clusterRoleBinding(name, subjects),
   );
+  if (trustBundles) clusterRoleBindings.push(clusterRoleBinding(TRUST_BUNDLE_READER, ['group:system:serviceaccounts']));
   for (const [name, rules] of Object.entries(CONTROLLERS)) {
     clusterRoles.push(clusterRole(`system:controller:${name}`, rules.map(parseRule)));
     clusterRoleBindings.push(clusterRoleBinding(`system:controller:${name}`, [`account:kube-system/${name}`]));

@@ -111,6 +111,9 @@ export class NodeAuthorizer implements Authorizer {
         if (subresource !== '' || !['get', 'list', 'watch'].includes(verb)) return undefined;
         if (name === node || selects(attributes, 'metadata.name', node)) return ALLOWED;
         return denied(`node '${node}' cannot read '${name}', only its own Node object`);
+      // Part of the role only where they are served.
+      case 'certificates.k8s.io/clustertrustbundles':
+        return !subresource && ['get', 'list', 'watch'].includes(verb) ? ALLOWED : undefined;
       case '/pods':
         if (subresource !== '') return undefined;
         if (verb === 'get') return this.#podsOf(node)?.has(`${namespace}/${name}`) ? ALLOWED : denied(related);

@@ -9,7 +9,13 @@ import type { KubeObject } from '../../api/meta.ts';
 import type { ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, Subject } from '../../api/rbac/v1.gen.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
-import { CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES } from '../../client/resources.ts';
+import {
+  CLUSTER_ROLE_BINDINGS,
+  CLUSTER_ROLES,
+  CLUSTER_TRUST_BUNDLES,
+  ROLE_BINDINGS,
+  ROLES,
+} from '../../client/resources.ts';
 import type { ResourceId, Transport } from '../../client/transport.ts';
 import type { Reader } from '../request.ts';
 import { bootstrapPolicy, mergeRules } from './bootstrap-policy.ts';
@@ -32,7 +38,9 @@ export class PolicyReconciler {
 
   /** One pass: all missing objects at once (the store groups the commits); on an unchanged cluster it writes nothing. */
   async bootstrap(): Promise<void> {
-    const policy = bootstrapPolicy();
+    const policy = bootstrapPolicy({
+      trustBundles: this.#options.reader().table?.of(CLUSTER_TRUST_BUNDLES) !== undefined,
+    });
     await Promise.all([
       ...policy.clusterRoles.map(role => this.#ensure(CLUSTER_ROLES, role, addRules)),
       ...policy.clusterRoleBindings.map(binding => this.#ensure(CLUSTER_ROLE_BINDINGS, binding, addSubjects)),

@@ -4,6 +4,8 @@
  */
 
 import { readFileSync } from 'node:fs';
+import { optionalResources } from '../../api/resources.ts';
+import type { ResourceInfo } from '../../api/schema.ts';
 import { failure, messageOf } from '../../base/errors.ts';
 import { readKubeconfig, type ServerAccess } from '../../client/kubeconfig.ts';
 import type { AuditPolicy } from '../audit/policy.ts';
@@ -58,6 +60,8 @@ export interface ServerSettings {
     readonly reloads: boolean;
   };
   readonly disabledAdmission: readonly string[];
+  /** Beta resources that are served although a server without options does not. */
+  readonly optional: readonly ResourceInfo[];
 }
 
 type Reading = 'text' | 'file' | 'path' | 'boolean' | 'count' | 'duration' | 'list' | 'lists';
@@ -104,6 +108,7 @@ const OPTIONS = {
   'encryption-provider-config': 'file',
   'encryption-provider-config-automatic-reload': 'boolean',
   'disable-admission-plugins': 'list',
+  'runtime-config': 'list',
 } as const satisfies Readonly<Record<string, Reading>>;
 
 type Option = keyof typeof OPTIONS;
@@ -253,7 +258,32 @@ export async function loadServerSettings(args: readonly string[], ownIssuer: str
     ...(audit ? { audit } : {}),
     ...(encryption ? { encryption } : {}),
     disabledAdmission: given.list('disable-admission-plugins') ?? [],
+    optional: optionalOf(given),
   };
+}
+
+/** `GROUP/VERSION=true`, `GROUP/VERSION/RESOURCE=true`, `api/beta=true` and `api/all=true`. What every server serves cannot be turned off. */
+function optionalOf(given: Given): readonly ResourceInfo[] {
+  const found = new Set<ResourceInfo>();
+  for (const entry of given.list('runtime-config') ?? []) {
+    const [name = '', value = 'true'] = entry.split('=', 2);
+    const matches = optionalResources.filter(
+      ({ group, version, resource }) =>
+        name === 'api/all' ||
+        (name === 'api/beta' && version.includes('beta')) ||
+        name === `${group}/${version}` ||
+        name === `${group}/${version}/${resource}`,
+    );
+    const isSwitch = name === 'api/all' || name === 'api/beta';
+    if (value !== 'true' && value !== 'false')
+      throw refused('runtime-config', `Invalid value: ${JSON.stringify(entry)}: must be NAME=true or NAME=false`);
+    if ((matches.length === 0 && !isSwitch) || (name === 'api/all' && value === 'false')) {
+      const known = optionalResources.map(({ group, version, resource }) => `${group}/${version}/${resource}`);
+      throw refused('runtime-config', `${JSON.stringify(name)} cannot be switched; known: ${known.join(', ')}`);
+    }
+    for (const info of matches) value === 'true' ? found.add(info) : found.delete(info);
+  }
+  return [...found];
 }
 
 async function authenticationOf(given: Given, ownIssuer: string): Promise<AuthenticationConfiguration> {

@@ -153,6 +153,14 @@ export class PodMounts {
           throw error;
         }
       },
+      list: async <T extends KubeObject>(of: ResourceId, fieldSelector: string) => {
+        try {
+          return (await transport.list({ of }, { fieldSelector })).items as T[];
+        } catch (error) {
+          if (isReason(error, 'NotFound')) return undefined;
+          throw error;
+        }
+      },
       token: request => tokens.get(pod, request),
       volumes,
       event: (type, reason, message) => this.#subject.event(type, reason, message),

@@ -11,6 +11,7 @@ import type {
 import { unmount } from '../../sys/mount.ts';
 import { writePayload } from './payload.ts';
 import { configMapFiles, downwardFiles, FILE_MODE_DEFAULT, type Files, secretFiles, tokenFiles } from './projection.ts';
+import { trustBundleFiles } from './trust-bundles.ts';
 import type { VolumeContext, VolumePlugin, VolumeTarget } from './volume.ts';
 
 function fileVolume<S>(
@@ -75,8 +76,9 @@ export const projectedVolume = fileVolume<ProjectedVolumeSource>(
         if (part.secret) return secretFiles(part.secret, mode, context);
         if (part.downwardAPI) return downwardFiles(part.downwardAPI, mode, context);
         if (part.serviceAccountToken) return tokenFiles(part.serviceAccountToken, mode, context);
+        if (part.clusterTrustBundle) return trustBundleFiles(part.clusterTrustBundle, mode, context);
         throw new Error(
-          `projected source ${Object.keys(part)[0]} is not supported by this kubelet: it has configMap, secret, downwardAPI and serviceAccountToken`,
+          `projected source ${Object.keys(part)[0]} is not supported by this kubelet: it has configMap, secret, downwardAPI, serviceAccountToken and clusterTrustBundle`,
         );
       }),
     );

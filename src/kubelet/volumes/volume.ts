@@ -59,6 +59,8 @@ export interface VolumeContext {
     of: ResourceId,
     key: { readonly namespace?: string; readonly name: string },
   ): Promise<T | undefined>;
+  /** Objects of a cluster-scoped kind by a field selector; undefined when the server has no such kind. */
+  list<T extends KubeObject>(of: ResourceId, fieldSelector: string): Promise<readonly T[] | undefined>;
   /** A token for the pod's service account, renewed in time by mounting again. */
   token(request: { readonly audience: string | undefined; readonly expirationSeconds: number }): Promise<string>;
   readonly use: VolumeUse;

@@ -26,6 +26,7 @@ export function volumeContext(facts: ContextFacts = {}): VolumeContext {
     pod: { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'p', namespace: 'default', uid: 'uid' }, spec: {} },
     read: async (_of: unknown, name: string) => find(name),
     fetch: async (_of: unknown, key: { name: string; namespace?: string }) => find(key.name, key.namespace),
+    list: async () => objects,
     use: {
       volume: 'v',
       isReadOnly,
