@@ -11,6 +11,7 @@ import { eventually } from './process.ts';
 
 const cluster = useCluster();
 const ns = useNamespace(cluster, 'storage-sources');
+const lender = useNamespace(cluster, 'storage-lender');
 
 const get = (...what: string[]): Promise<Json> => cluster.json('-n', ns, 'get', ...what);
 const isThere = async (...what: string[]) => (await cluster.tryKubectl('-n', ns, 'get', ...what)).code === 0;
@@ -88,6 +89,37 @@ it('a claim of another namespace is no source without a grant', cluster, async (
   await event('ProvisioningFailed', 'accessing kube-system/secret of PersistentVolumeClaim dataSource from');
   await remove('pod', 'thief');
   await remove('pvc', 'stolen');
+});
+
+it('a claim of another namespace is the source once that namespace grants it', cluster, async () => {
+  await cluster.apply(lender, [
+    claim('original', '16Mi'),
+    user('writer', 'original', { script: 'echo lent > /data/file; sync; echo written' }),
+  ]);
+  await eventually(
+    'the original is written',
+    async () => (await cluster.tryKubectl('-n', lender, 'logs', 'writer')).stdout.includes('written'),
+    { timeoutMs: 60_000 },
+  );
+  await cluster.apply(ns, [
+    claim('lent', '16Mi', { dataSourceRef: { kind: 'PersistentVolumeClaim', name: 'original', namespace: lender } }),
+    user('borrower', 'lent', { script: 'cat /data/file' }),
+  ]);
+  await event('ProvisioningFailed', `accessing ${lender}/original of PersistentVolumeClaim dataSource from`);
+  await cluster.apply(lender, [
+    {
+      apiVersion: 'gateway.networking.k8s.io/v1beta1',
+      kind: 'ReferenceGrant',
+      metadata: { name: 'lend' },
+      spec: {
+        from: [{ group: '', kind: 'PersistentVolumeClaim', namespace: ns }],
+        to: [{ group: '', kind: 'PersistentVolumeClaim', name: 'original' }],
+      },
+    },
+  ]);
+  await says('borrower', 'lent');
+  await remove('pod', 'borrower');
+  await remove('pvc', 'lent');
 });
 
 it('a snapshot whose content somebody made by hand', cluster, async () => {
