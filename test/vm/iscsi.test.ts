@@ -116,6 +116,9 @@ tgt account --op new --user user --password correct-horse; tgt account --op bind
       /of type Opaque, not kubernetes.io\/iscsi-chap/,
     );
     await assert.rejects(mount(guarded), /secret "default\/chap" with the CHAP passwords not found/);
+    await assert.rejects(mount(guarded, { objects: [secret('battery-staple')] }), /authorization failure/);
+    await unmountLast();
+    nothingIsLeft();
     const target = await mount(guarded, { objects: [secret('correct-horse')] });
     writeFileSync(`${target.path}/file`, 'guarded');
     await unmount(target);
