@@ -1,7 +1,7 @@
 /**
  * Puts a set of files into a volume so that a reader sees the old set or the new one, never a mix: the files lie in a fresh
  * folder `..<time>`, the link `..data` is switched to it by rename, and visible names are links through `..data`.
- * Refuses file paths that leave the volume.
+ * A set that cannot be written whole, on a full disk say, leaves nothing. Refuses file paths that leave the volume.
  */
 
 import {
@@ -28,6 +28,7 @@ export interface PayloadFile {
 export type Payload = ReadonlyMap<string, PayloadFile>;
 
 const DATA = '..data';
+const PENDING = '..data_tmp';
 
 /** Throws for an absolute path, `..`, or a name that begins with `..`. */
 export function checkPayloadPath(path: string): void {
@@ -45,33 +46,48 @@ export function writePayload(
   for (const path of payload.keys()) checkPayloadPath(path);
   mkdirSync(folder, { recursive: true, mode: 0o755 });
   const current = readLink(join(folder, DATA));
+  removeLeftovers(folder, current);
   if (current !== undefined && holds(join(folder, current), payload)) {
     linkNames(folder, payload);
     return false;
   }
   let fresh = `..${options.stamp}`;
   for (let i = 0; lstatSync(join(folder, fresh), { throwIfNoEntry: false }); i++) fresh = `..${options.stamp}.${i}`;
-  makeFolder(join(folder, fresh), options.fsGroup);
+  try {
+    writeFiles(join(folder, fresh), payload, options.fsGroup);
+    const pending = join(folder, PENDING);
+    symlinkSync(fresh, pending);
+    renameSync(pending, join(folder, DATA));
+  } catch (error) {
+    rmSync(join(folder, fresh), { recursive: true, force: true });
+    throw error;
+  }
+  linkNames(folder, payload);
+  if (current !== undefined) rmSync(join(folder, current), { recursive: true, force: true });
+  return true;
+}
+
+/** What an agent that was killed meanwhile had begun. */
+function removeLeftovers(folder: string, current: string | undefined): void {
+  for (const name of readdirSync(folder))
+    if (name.startsWith('..') && name !== DATA && name !== current)
+      rmSync(join(folder, name), { recursive: true, force: true });
+}
+
+function writeFiles(root: string, payload: Payload, fsGroup: number | undefined): void {
+  makeFolder(root, fsGroup);
   for (const [path, file] of payload) {
-    const target = join(folder, fresh, path);
+    const target = join(root, path);
     for (let parent = dirname(path), made: string[] = []; parent !== '.'; parent = dirname(parent)) {
       made = [parent, ...made];
       if (dirname(parent) === '.')
         for (const one of made)
-          if (!lstatSync(join(folder, fresh, one), { throwIfNoEntry: false }))
-            makeFolder(join(folder, fresh, one), options.fsGroup);
+          if (!lstatSync(join(root, one), { throwIfNoEntry: false })) makeFolder(join(root, one), fsGroup);
     }
     writeFileSync(target, file.data);
-    if (file.uid !== undefined || options.fsGroup !== undefined) chownSync(target, file.uid ?? 0, options.fsGroup ?? 0);
-    chmodSync(target, options.fsGroup !== undefined ? file.mode | 0o440 : file.mode);
+    if (file.uid !== undefined || fsGroup !== undefined) chownSync(target, file.uid ?? 0, fsGroup ?? 0);
+    chmodSync(target, fsGroup !== undefined ? file.mode | 0o440 : file.mode);
   }
-  const pending = join(folder, '..data_tmp');
-  rmSync(pending, { force: true });
-  symlinkSync(fresh, pending);
-  renameSync(pending, join(folder, DATA));
-  linkNames(folder, payload);
-  if (current !== undefined) rmSync(join(folder, current), { recursive: true, force: true });
-  return true;
 }
 
 function makeFolder(path: string, fsGroup: number | undefined): void {
