@@ -1,6 +1,6 @@
 /** From a container's spec to what the runtime is asked for: environment, mounts, security, resources. */
 
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Container, Pod } from '../../api/core/v1.gen.ts';
 import { runCommand } from '../../sys/command.ts';
@@ -118,7 +118,8 @@ export function terminationPath(memoryDir: string, container: string, attempt: n
   return join(memoryDir, 'containers', container, String(attempt));
 }
 
-function terminationFile(
+/** Makes the file that an attempt's message is written to. */
+export function terminationFile(
   memoryDir: string,
   container: Container,
   attempt: number,
@@ -127,8 +128,9 @@ function terminationFile(
   mkdirSync(join(hostPath, '..'), { recursive: true, mode: 0o750 });
   // Of those before only the last can still be asked for.
   rmSync(terminationPath(memoryDir, container.name, attempt - 2), { force: true });
-  // Any user of the container may write it.
-  writeFileSync(hostPath, '', { mode: 0o666 });
+  writeFileSync(hostPath, '');
+  // Any user of the container may write it, whatever the umask of this process.
+  chmodSync(hostPath, 0o666);
   return { hostPath, containerPath: container.terminationMessagePath || TERMINATION_PATH_DEFAULT };
 }
 
