@@ -52,12 +52,13 @@ const result = await build({
   logLevel: 'warning',
 });
 for (const name of readdirSync(resolve(root, 'src/api'))) {
-  if (name.endsWith('.gen.json')) copyFileSync(resolve(root, 'src/api', name), resolve(out, name));
+  if (name.endsWith('.gen.json') || name === 'descriptions.txt')
+    copyFileSync(resolve(root, 'src/api', name), resolve(out, name));
 }
 // Chunks of earlier builds go, unless a running cluster may still load them lazily: a day is plenty.
 const kept = new Set(Object.keys(result.metafile.outputs).map(path => path.split('/').at(-1)));
 for (const name of before) {
-  if (kept.has(name) || name.endsWith('.gen.json')) continue;
+  if (kept.has(name) || name.endsWith('.gen.json') || name === 'descriptions.txt') continue;
   const { mtimeMs } = await import('node:fs').then(fs => fs.statSync(resolve(out, name)));
   if (Date.now() - mtimeMs > 24 * 3600 * 1000) rmSync(resolve(out, name));
 }

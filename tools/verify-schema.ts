@@ -9,6 +9,7 @@
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { Descriptions } from '../src/api/descriptions.ts';
 import { openapiV2Document } from '../src/api/openapi.ts';
 import { definitionSchema, type JsonSchema } from '../src/api/openapi-schema.ts';
 import { apiGroupOrder } from '../src/api/resources.ts';
@@ -60,14 +61,15 @@ function compareDefinitions(): number {
   const types = new Map(typeNames().map(name => [typeSchema(name).openapiName, name]));
   const opaque = new Map<string, undefined>();
   const ours = new Map<string, JsonSchema>();
+  const manner = { dialect: 'v2' as const, descriptions: new Descriptions(new Map()) };
   for (const [definition, type] of types) {
     const visit = (name: string, of: string | undefined) => of === undefined && opaque.set(name, undefined);
-    ours.set(definition, definitionSchema(definition, type, 'v2', visit));
+    ours.set(definition, definitionSchema(definition, type, manner, visit));
   }
   for (const name of [...opaque.keys(), 'io.k8s.apimachinery.pkg.apis.meta.v1.Patch']) {
     ours.set(
       name,
-      definitionSchema(name, undefined, 'v2', () => {}),
+      definitionSchema(name, undefined, manner, () => {}),
     );
   }
   for (const name of Object.keys(reference.definitions)) {

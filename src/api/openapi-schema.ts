@@ -1,7 +1,8 @@
 /**
  * Built-in types as OpenAPI schemas, version 2 or 3, with the `x-kubernetes-*` extensions that clients patch and explain by.
- * Descriptions are left out: this project carries the facts of the API, not its prose.
+ * Descriptions are this project's own (`descriptions.txt`).
  */
+import type { Descriptions } from './descriptions.ts';
 import { type BuiltinField, groupVersionOfType, isKind, typeSchema } from './schema-registry.ts';
 
 /** OpenAPI version: v2 has neither defaults nor enums, and no `allOf`, as upstream publishes it. */
@@ -107,24 +108,39 @@ export interface GroupVersionKind {
 export function definitionSchema(
   definition: string,
   type: string | undefined,
-  dialect: Dialect,
+  { dialect, descriptions }: Manner,
   visit: (definition: string, type: string | undefined) => void,
 ): JsonSchema {
-  if (type !== undefined) return new TypeRenderer(type, dialect, visit).render();
+  if (type !== undefined) return new TypeRenderer(type, { dialect, descriptions }, visit).render();
   const fixed = opaque[definition]!;
-  return 'v2' in fixed ? (fixed as Readonly<Record<Dialect, JsonSchema>>)[dialect] : (fixed as JsonSchema);
+  const schema = 'v2' in fixed ? (fixed as Readonly<Record<Dialect, JsonSchema>>)[dialect] : (fixed as JsonSchema);
+  return { ...described(descriptions.ofType(definition)), ...schema };
 }
+
+/** How definitions are rendered. */
+export interface Manner {
+  readonly dialect: Dialect;
+  readonly descriptions: Descriptions;
+}
+
+const described = (description: string | undefined): JsonSchema => (description === undefined ? {} : { description });
 
 class TypeRenderer {
   readonly #type: string;
   readonly #dialect: Dialect;
+  readonly #descriptions: Descriptions;
   readonly #visit: (definition: string, type: string | undefined) => void;
   readonly #properties: [string, JsonSchema][] = [];
   readonly #required: string[] = [];
 
-  constructor(type: string, dialect: Dialect, visit: (definition: string, type: string | undefined) => void) {
+  constructor(
+    type: string,
+    { dialect, descriptions }: Manner,
+    visit: (definition: string, type: string | undefined) => void,
+  ) {
     this.#type = type;
     this.#dialect = dialect;
+    this.#descriptions = descriptions;
     this.#visit = visit;
   }
 
@@ -132,7 +148,7 @@ class TypeRenderer {
     const type = typeSchema(this.#type);
     this.#addFields(this.#type);
     this.#properties.sort(([a], [b]) => (a < b ? -1 : 1));
-    const schema: JsonSchema = { type: 'object' };
+    const schema: JsonSchema = { ...described(this.#descriptions.ofType(this.#type)), type: 'object' };
     if (this.#properties.length > 0) schema['properties'] = Object.fromEntries(this.#properties);
     if (this.#required.length > 0) schema['required'] = this.#required;
     const kinds = kindsOf(this.#type);
@@ -163,7 +179,10 @@ class TypeRenderer {
   #field(type: string, field: BuiltinField): JsonSchema {
     const v3 = this.#dialect === 'v3';
     const jsonName = field.type.endsWith('json') ? jsonFields[`${type}.${field.name}`] : undefined;
-    const schema = this.#reference(field.type, v3 ? field.enum : undefined, jsonName);
+    const schema: JsonSchema = {
+      ...described(this.#descriptions.ofField(type, field.name)),
+      ...this.#reference(field.type, v3 ? field.enum : undefined, jsonName),
+    };
     if (v3 && field.default !== undefined) schema['default'] = field.default;
     else if (v3 && field.alwaysPresent && named[field.type] === undefined) schema['default'] = zero[field.type] ?? {};
     if (field.listMapKeys) schema['x-kubernetes-list-map-keys'] = field.listMapKeys;

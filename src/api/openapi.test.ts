@@ -74,11 +74,23 @@ test('every reference of every document leads to a definition, and no definition
 test('v3 schemas carry defaults, enums and merge facts', () => {
   const { schemas } = documentAt('api/v1').components;
   const port = schemas['io.k8s.api.core.v1.ServicePort']!;
-  assert.deepEqual(port.properties['protocol'], { type: 'string', enum: ['SCTP', 'TCP', 'UDP'], default: 'TCP' });
-  assert.deepEqual(port.properties['port'], { type: 'integer', format: 'int32', default: 0 });
+  assert.match(port['description'] as string, /port of a Service/);
+  assert.deepEqual(port.properties['protocol'], {
+    description: 'Transport protocol: TCP, UDP or SCTP.',
+    type: 'string',
+    enum: ['SCTP', 'TCP', 'UDP'],
+    default: 'TCP',
+  });
+  assert.deepEqual(port.properties['port'], {
+    description: "Number of the Service's port.",
+    type: 'integer',
+    format: 'int32',
+    default: 0,
+  });
   assert.deepEqual(port['required'], ['port']);
   const container = schemas['io.k8s.api.core.v1.Container']!;
   assert.deepEqual(container.properties['env'], {
+    description: 'Environment variables.',
     type: 'array',
     items: { allOf: [{ $ref: '#/components/schemas/io.k8s.api.core.v1.EnvVar' }], default: {} },
     'x-kubernetes-list-map-keys': ['name'],

@@ -4,6 +4,7 @@
  * The protobuf form of v2 is in `openapi-protobuf.ts`.
  */
 import { createHash } from 'node:crypto';
+import { Descriptions, descriptionText } from './descriptions.ts';
 import {
   type Body,
   capital,
@@ -78,9 +79,10 @@ export function openapiV3Documents({
   custom = [],
 }: OpenapiOptions): OpenapiDocument[] {
   const documents: OpenapiDocument[] = [];
+  const prose = createHash('sha256').update(descriptionText()).digest('hex');
   const add = (path: string, content: unknown, build: (builder: DocumentBuilder) => void) => {
     const hash = createHash('sha512')
-      .update(JSON.stringify([release, path, content]))
+      .update(JSON.stringify([release, prose, path, content]))
       .digest('hex')
       .toUpperCase();
     const make = () => {
@@ -169,6 +171,7 @@ function servedGroups(infos: readonly ResourceInfo[]): { group: string; versions
 
 class DocumentBuilder {
   readonly #dialect: Dialect;
+  readonly #descriptions = new Descriptions();
   readonly #release: string;
   readonly #builtin: readonly ResourceInfo[];
   readonly #custom: readonly CustomResource[];
@@ -212,9 +215,10 @@ class DocumentBuilder {
   }
 
   finish(): JsonSchema {
+    const manner = { dialect: this.#dialect, descriptions: this.#descriptions };
     for (const [definition, type] of this.#pending) {
       const visit = (name: string, of: string | undefined) => this.#refer(name, of);
-      this.#definitions.set(definition, definitionSchema(definition, type, this.#dialect, visit));
+      this.#definitions.set(definition, definitionSchema(definition, type, manner, visit));
       this.#pending.delete(definition);
     }
     const paths = sorted(this.#paths);
@@ -265,8 +269,7 @@ class DocumentBuilder {
         : {
             properties: {
               ...(own['properties'] as JsonSchema),
-              apiVersion: { type: 'string' },
-              kind: { type: 'string' },
+              ...this.#typeMeta(),
               metadata: meta('meta.v1.ObjectMeta'),
             },
           }),
@@ -274,16 +277,21 @@ class DocumentBuilder {
     });
     this.#definitions.set(customName(info, listKind), {
       type: 'object',
+      description: `A list of ${kind} objects.`,
       required: ['items'],
       properties: {
-        apiVersion: { type: 'string' },
+        ...this.#typeMeta(),
         items: { type: 'array', items: { $ref: schemaRoot[this.#dialect] + name } },
-        kind: { type: 'string' },
         metadata: meta('meta.v1.ListMeta'),
       },
       'x-kubernetes-group-version-kind': extension(listKind),
     });
     this.#addPaths(resourcePaths(info, true), tag, true);
+  }
+
+  #typeMeta(): JsonSchema {
+    const field = (name: string) => ({ description: this.#descriptions.ofField('', name), type: 'string' });
+    return { apiVersion: field('apiVersion'), kind: field('kind') };
   }
 
   #operation(operation: Operation, tag: string, isCustom: boolean): JsonSchema {

@@ -62,6 +62,8 @@ it('discovery, OpenAPI, health and version', cluster, async () => {
 
 it('explain knows every level', cluster, async () => {
   assert.match(await k('explain', 'pod.spec.containers.livenessProbe'), /FIELD: livenessProbe <Probe>/);
+  assert.match(await k('explain', 'pod'), /DESCRIPTION:\n {4}One or more containers/);
+  assert.match(await k('explain', 'pod.spec.nodeName'), /DESCRIPTION:\n {4}The node on which the pod runs/);
   assert.match(await k('explain', 'deploy.spec.strategy', '--recursive'), /maxSurge/);
 });
 
