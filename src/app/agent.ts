@@ -25,7 +25,7 @@ import { NftablesBackend } from '../proxy/nftables/nftables-backend.ts';
 import { ServiceProxy } from '../proxy/service-proxy.ts';
 import { closeOnExec } from '../sys/file-descriptor.ts';
 import { type ClusterRanges, segmentsOf } from './cluster-ranges.ts';
-import type { RuntimeName } from './cluster-record.ts';
+import { makePassable, type RuntimeName } from './cluster-record.ts';
 import { keepCompiledCode } from './compile-cache.ts';
 import { DNS_PORT, ensureDnsAddress } from './dns-address.ts';
 import { bindKubeletFolder } from './kubelet-folder.ts';
@@ -85,7 +85,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
   if (config.dnsSocket !== undefined) closeOnExec(config.dnsSocket);
   mkdirSync(config.rootDir, { recursive: true, mode: 0o700 });
   const kubeletDir = config.ownMounts ? bindKubeletFolder(config.rootDir) : config.rootDir;
-  mkdirSync(config.runDir, { recursive: true, mode: 0o700 });
+  makePassable(config.runDir);
 
   const { credentials, server } = config;
   const connect = (pair: { certificate: string; key: string }, userAgent: string) =>

@@ -3,8 +3,8 @@
  * processes are its own. One JSON file a cluster, replaced atomically; it exists from `up` until its data is deleted.
  */
 
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { chmodSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { failure } from '../base/errors.ts';
 import type { KubeletConfiguration } from '../kubelet/configuration.ts';
 import type { ClusterRanges } from './cluster-ranges.ts';
@@ -50,6 +50,12 @@ export interface ClusterRecord {
 }
 
 export const runDir = (name: string): string => join(RUN_ROOT, name);
+
+/** Makes a folder in there that anybody can pass through, as root of a pod's own user namespace must; its files are root's alone. */
+export function makePassable(folder: string): void {
+  mkdirSync(folder, { recursive: true, mode: 0o711 });
+  for (let at = folder; at.startsWith(RUN_ROOT); at = dirname(at)) chmodSync(at, 0o711);
+}
 export const defaultStateDir = (name: string): string => join(DATA_ROOT, 'data', name);
 export const kubeconfigPath = (record: ClusterRecord): string => join(record.stateDir, 'kubeconfig');
 export const switchNamespace = (name: string): string => `cox-${name}`;

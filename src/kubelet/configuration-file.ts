@@ -92,7 +92,10 @@ function reserved(value: unknown, path: string): Record<string, string> {
   );
 }
 
-/** Fields that are followed. */
+/** Fields that are followed. */ const IDS_PER_POD_MULTIPLE = 65536;
+/** The kernel's ids have 32 bits. */
+const IDS_PER_POD_MAX = 2 ** 31;
+
 const READERS: Readonly<Record<string, Reader>> = {
   evictionHard: (value, path) => ({ evictionHard: bySignal(value, path, threshold) }),
   evictionSoft: (value, path) => ({ evictionSoft: bySignal(value, path, threshold) }),
@@ -127,6 +130,15 @@ const READERS: Readonly<Record<string, Reader>> = {
   seccompDefault: (value, path) => ({
     seccompDefault: typeof value === 'boolean' ? value : refuse(path, 'Invalid value: must be true or false'),
   }),
+  userNamespaces: (value, path) => {
+    const { idsPerPod, ...others } = mapping(value, path);
+    for (const name of Object.keys(others)) refuse(`${path}.${name}`, 'unknown field');
+    if (idsPerPod === undefined || idsPerPod === null) return {};
+    const ids = wholeNumber(idsPerPod, `${path}.idsPerPod`, { min: IDS_PER_POD_MULTIPLE });
+    if (ids % IDS_PER_POD_MULTIPLE !== 0 || ids > IDS_PER_POD_MAX)
+      refuse(`${path}.idsPerPod`, `Invalid value: ${ids}: must be a multiple of ${IDS_PER_POD_MULTIPLE}`);
+    return { idsPerPod: ids };
+  },
   registerWithTaints: (value, path) => ({
     registerWithTaints: list(value, path).map((one, i) => {
       const { key, value: of, effect } = mapping(one, `${path}[${i}]`);
@@ -214,7 +226,7 @@ const UNDONE: ReadonlySet<string> = new Set([
   ],
   ...['healthzPort', 'healthzBindAddress', 'experimentalMemoryPSI', 'evictionSignals', 'mergeDefaultEvictionSettings'],
   ...['singleProcessOOMKill', 'imagePullCredentialsVerificationPolicy', 'preloadedImagesVerificationAllowlist'],
-  ...['userNamespaces', 'allowSwap', 'runOnce', 'nodeShutdown'],
+  ...['allowSwap', 'runOnce', 'nodeShutdown'],
 ]);
 
 /** What the text says. Throws Invalid with the place of the first mistake. */

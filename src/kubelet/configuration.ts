@@ -44,6 +44,8 @@ export interface KubeletConfiguration {
   readonly crashLoopBackOffSecondsMax: number;
   /** A pod that names no seccomp profile gets the runtime's default one. */
   readonly seccompDefault: boolean;
+  /** Users and groups of a pod that has a user namespace of its own: a multiple of 65536. */
+  readonly idsPerPod: number;
   /** Set when the node is made. */
   readonly registerWithTaints: readonly Taint[];
 }
@@ -70,6 +72,7 @@ export const CONFIGURATION_DEFAULT: KubeletConfiguration = {
   containerLogMaxFiles: 5,
   crashLoopBackOffSecondsMax: 300,
   seccompDefault: false,
+  idsPerPod: 65536,
   registerWithTaints: [],
 };
 
@@ -88,6 +91,7 @@ export function configzOf(
     evictionSoftGracePeriodSeconds,
     containerLogMaxBytes,
     crashLoopBackOffSecondsMax,
+    idsPerPod,
     ...rest
   } = configuration;
   const seconds = (of: Readonly<Record<string, number>>) =>
@@ -101,6 +105,7 @@ export function configzOf(
     evictionPressureTransitionPeriod: `${evictionPressureTransitionPeriodSeconds}s`,
     containerLogMaxSize: String(containerLogMaxBytes),
     crashLoopBackOff: { maxContainerRestartPeriod: `${crashLoopBackOffSecondsMax}s` },
+    userNamespaces: { idsPerPod },
     cgroupsPerQOS: true,
     enforceNodeAllocatable: ['pods'],
     cgroupDriver: 'cgroupfs',

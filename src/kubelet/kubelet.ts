@@ -37,6 +37,7 @@ import { PodWorkers } from './pods/pod-workers.ts';
 import { StartGate } from './pods/start-gate.ts';
 import { StatusWriter } from './pods/status-writer.ts';
 import { TokenSource } from './pods/tokens.ts';
+import { UserIds } from './pods/user-ids.ts';
 import { References } from './references.ts';
 import { ConmonRuntime } from './runtime/conmon-runtime.ts';
 import type { PodNetwork, Runtime } from './runtime.ts';
@@ -166,6 +167,7 @@ export class Kubelet {
     devices.connect(plugins);
     const drivers = new ClaimDrivers({ rootDir, clock, log });
     const claims = new PodClaims({ path: join(rootDir, 'dra-claims.json'), transport, drivers });
+    const paths = new PodPaths({ rootDir, runDir });
     const context: PodContext = {
       nodeName,
       nodeIps,
@@ -186,7 +188,8 @@ export class Kubelet {
       log,
       tokens: new TokenSource({ transport, clock }),
       statuses: new StatusWriter({ transport, clock, log, signal }),
-      paths: new PodPaths({ rootDir, runDir }),
+      paths,
+      userIds: new UserIds({ pods: paths.pods, podsMax: configuration.maxPods, idsPerPod: configuration.idsPerPod }),
       volumes: {
         name: nodeName,
         rootDir,
@@ -236,7 +239,7 @@ export class Kubelet {
       volumesInUse: () => staging.inUse,
       devices: () => plugins.resources,
       nodes: informers.get<Node>(NODES, { fieldSelector: `metadata.name=${nodeName}` }),
-      runtimeVersion: `${runtime.name}://${runtime.version}`,
+      runtime,
       clock,
       log,
     });

@@ -17,6 +17,8 @@ export interface SandboxConfig {
   readonly hostIpc: boolean;
   /** All containers of the pod see one process namespace, which an init of the runtime's own holds. */
   readonly shareProcesses?: boolean;
+  /** The pod has a user namespace of its own (`hostUsers: false`), whose ids 0 … are these of the machine. */
+  readonly userIds?: { readonly hostId: number; readonly length: number };
   readonly sysctls?: Readonly<Record<string, string>>;
   readonly cgroupParent: string;
   /** Size of the /dev/shm that the pod's containers share; default 64 MiB. */
@@ -157,11 +159,21 @@ export interface RuntimeEvent {
   readonly started?: true;
 }
 
+/** As Node status tells them. */
+export interface HandlerFeatures {
+  readonly recursiveReadOnlyMounts: boolean;
+  readonly userNamespaces: boolean;
+  /** `supplementalGroupsPolicy: Strict`; the node tells it of its default handler. */
+  readonly supplementalGroupsPolicy: boolean;
+}
+
 export interface Runtime {
   readonly name: string;
   readonly version: string;
   /** What `SandboxConfig.handler` may be; absent: the runtime itself refuses what it does not have. */
   readonly handlers?: readonly string[];
+  /** What pods of a handler can have; absent: nothing that depends on it. */
+  featuresOf?(handler: string): HandlerFeatures | undefined;
   /** What a container mounts must be there when it is created, not only when it starts. */
   readonly needsMounts?: boolean;
   /** Rejects for a handler that there is not. */

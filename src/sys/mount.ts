@@ -32,6 +32,8 @@ export interface OverlayOptions {
   readonly upper: string;
   readonly work: string;
   readonly target: string;
+  /** Where `lowerBase` is, if the layers are to be seen through another mount of it. */
+  readonly lowerView?: string;
 }
 
 /**
@@ -40,12 +42,12 @@ export interface OverlayOptions {
  * (`volatile`): a writable layer never outlives the machine's boot anyway.
  */
 export function mountOverlay(options: OverlayOptions): void {
-  const { lower, lowerBase, upper, work, target } = options;
+  const { lower, lowerBase, lowerView = lowerBase, upper, work, target } = options;
   const base = `lowerdir=${lower.join(':')},upperdir=${upper},workdir=${work}`;
   if (base.length > MOUNT_DATA_BYTES_MAX)
     throw new Error(`image has too many layers for one overlay mount: ${lower.length}`);
   const before = process.cwd();
-  process.chdir(lowerBase);
+  process.chdir(lowerView);
   try {
     try {
       mount('overlay', target, 'overlay', 0, `${base},volatile`);
@@ -99,9 +101,11 @@ export function isInMemory(path: string): boolean {
   return statfsSync(path).type === TMPFS_MAGIC;
 }
 
-export function mountShm(target: string, sizeBytes: number): void {
+export function mountShm(target: string, options: { readonly sizeBytes: number; readonly owner?: number }): void {
+  const { sizeBytes, owner = 0 } = options;
   mkdirSync(target, { recursive: true });
-  mount('shm', target, 'tmpfs', MS_NOSUID | MS_NODEV | MS_NOEXEC, `mode=1777,size=${sizeBytes}`);
+  const data = `mode=1777,size=${sizeBytes},uid=${owner},gid=${owner}`;
+  mount('shm', target, 'tmpfs', MS_NOSUID | MS_NODEV | MS_NOEXEC, data);
 }
 
 /** Binds `source` at `target`, which must exist and be of the same sort (file or folder). */

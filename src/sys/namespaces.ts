@@ -1,6 +1,6 @@
 /**
  * Makes namespaces without a process to hold them: the calling thread enters new ones, pins each with a bind mount, and goes
- * back, all within one synchronous call. Invariant: the thread ends in the namespaces it began in, or the process aborts.
+ * back, all within one synchronous call (those of a user namespace: `user-namespace.ts`). Invariant: the thread ends in the namespaces it began in, or the process aborts.
  */
 
 import { closeSync, mkdirSync, openSync, writeFileSync } from 'node:fs';
@@ -45,17 +45,14 @@ export interface NamespaceRequest {
 
 /** Pins new namespaces under `folder`; `lo` of a new network namespace is up. */
 export function pinNamespaces(request: NamespaceRequest): void {
-  const { folder, kinds, hostname, sysctls = {} } = request;
+  const { folder, kinds } = request;
   mkdirSync(folder, { recursive: true, mode: 0o711 });
   const homes = kinds.map(kind => ({ kind, fd: openSync(`/proc/thread-self/ns/${kind}`, 'r') }));
   try {
     for (const kind of kinds) writeFileSync(`${folder}/${kind}`, '');
     unshare(kinds.reduce((flags, kind) => flags | FLAGS[kind], 0));
     try {
-      if (kinds.includes('uts') && hostname !== undefined) sethostname(hostname, Buffer.byteLength(hostname));
-      if (kinds.includes('net')) raiseLoopback();
-      for (const [name, value] of Object.entries(sysctls))
-        writeFileSync(`/proc/sys/${name.replaceAll('.', '/')}`, value);
+      furnish(request);
       for (const kind of kinds) mount(`/proc/thread-self/ns/${kind}`, `${folder}/${kind}`, null, MS_BIND, null);
     } finally {
       try {
@@ -71,6 +68,22 @@ export function pinNamespaces(request: NamespaceRequest): void {
   } finally {
     for (const home of homes) closeSync(home.fd);
   }
+}
+
+function furnish({ kinds, hostname, sysctls = {} }: NamespaceRequest): void {
+  if (kinds.includes('uts') && hostname !== undefined) sethostname(hostname, Buffer.byteLength(hostname));
+  if (kinds.includes('net')) raiseLoopback();
+  for (const [name, value] of Object.entries(sysctls)) writeFileSync(`/proc/sys/${name.replaceAll('.', '/')}`, value);
+}
+
+/** What `pinNamespaces` does inside new namespaces, inside those that are pinned under `folder` already. */
+export function arrangeNamespaces(request: NamespaceRequest): void {
+  const enter = (kinds: readonly PinnedNamespace[]): void => {
+    const [kind, ...others] = kinds;
+    if (kind === undefined) return furnish(request);
+    insideNamespace(kind, `${request.folder}/${kind}`, () => enter(others));
+  };
+  enter(request.kinds);
 }
 
 /** Runs a synchronous function on this thread inside the namespace at `path`. */
@@ -98,7 +111,7 @@ export function insideNamespace<T>(kind: PinnedNamespace, path: string, run: () 
 }
 
 export function unpinNamespaces(folder: string): void {
-  for (const kind of Object.keys(FLAGS)) unmount(`${folder}/${kind}`);
+  for (const kind of [...Object.keys(FLAGS), 'user']) unmount(`${folder}/${kind}`);
 }
 
 /** Of the network namespace that this thread is in. */

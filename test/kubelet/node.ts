@@ -5,7 +5,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pod } from '../../src/api/core/v1.gen.ts';
@@ -99,6 +99,8 @@ export class TestNode {
     unshare(CLONE_NEWNS | CLONE_NEWNET);
     mount('none', '/', null, MS_REC | MS_PRIVATE, null);
     this.root = mkdtempSync('/var/tmp/cox-node-');
+    // Root of a pod's own user namespace passes through as anybody.
+    chmodSync(this.root, 0o711);
     if (options.isolated) ip('link', 'set', 'lo', 'up');
     if (options.diskBytes) {
       mkdirSync(join(this.root, 'lib'));

@@ -14,7 +14,7 @@ import { LEASES, NODES } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
 import type { Pressure } from '../eviction/signals.ts';
 import type { ImageStore } from '../images/image-store.ts';
-import type { PodNetwork } from '../runtime.ts';
+import type { PodNetwork, Runtime } from '../runtime.ts';
 import { ARCHITECTURE, type MachineCapacity, readSystemInfo } from './machine.ts';
 
 export interface NodeStatusOptions {
@@ -28,7 +28,7 @@ export interface NodeStatusOptions {
   readonly network: PodNetwork;
   readonly images: ImageStore;
   readonly machine: MachineCapacity;
-  readonly runtimeVersion: string;
+  readonly runtime: Pick<Runtime, 'name' | 'version' | 'handlers' | 'featuresOf'>;
   /** What the node is short of. */
   pressures(): ReadonlySet<Pressure>;
   /** Attachable volumes that are mounted, or about to be: nobody may detach them. */
@@ -185,7 +185,7 @@ export class NodeStatusWriter {
   }
 
   #status(before: NodeStatus | undefined): NodeStatus {
-    const { nodeName, nodeIps, port, machine, runtimeVersion, clock } = this.#options;
+    const { nodeName, nodeIps, port, machine, runtime, clock } = this.#options;
     const devices = this.#options.devices();
     const now = formatTime(clock.now());
     const condition = (type: string, status: 'True' | 'False', reason: string, message: string): NodeCondition => {
@@ -223,9 +223,10 @@ export class NodeStatusWriter {
         { type: 'Hostname', address: nodeName },
       ],
       daemonEndpoints: { kubeletEndpoint: { Port: port } },
-      nodeInfo: readSystemInfo(runtimeVersion),
+      nodeInfo: readSystemInfo(`${runtime.name}://${runtime.version}`),
       images: this.#listImages(),
       volumesInUse: [...this.#options.volumesInUse()],
+      ...handlerStatus(runtime),
     };
   }
 
@@ -336,6 +337,25 @@ export class NodeStatusWriter {
   }
 }
 
+/** What each handler of a runtime can, as far as it tells; the default one has no name. */
+export function handlerStatus(
+  runtime: Pick<Runtime, 'handlers' | 'featuresOf'>,
+): Pick<NodeStatus, 'runtimeHandlers' | 'features'> {
+  const told = [...(runtime.handlers ?? [])].sort().flatMap(name => {
+    const features = runtime.featuresOf?.(name);
+    return features ? [{ name, features }] : [];
+  });
+  if (!told.length) return {};
+  const { supplementalGroupsPolicy = false } = told.find(({ name }) => name === '')?.features ?? {};
+  return {
+    runtimeHandlers: told.map(({ name, features: { recursiveReadOnlyMounts, userNamespaces } }) => ({
+      name,
+      features: { recursiveReadOnlyMounts, userNamespaces },
+    })),
+    features: { supplementalGroupsPolicy },
+  };
+}
+
 /** With null, which removes it, for each resource that was written here and is no more. */
 function withoutGone(
   before: Readonly<Record<string, string>> = {},
@@ -359,6 +379,8 @@ function fingerprint({
   nodeInfo,
   images,
   volumesInUse,
+  runtimeHandlers,
+  features,
 }: NodeStatus): string {
   const sorted = (map: Readonly<Record<string, unknown>> = {}) =>
     Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1));
@@ -370,6 +392,8 @@ function fingerprint({
     sorted(nodeInfo as never).filter(([, value]) => value !== ''),
     (images ?? []).map(one => [one.names, one.sizeBytes]),
     volumesInUse ?? [],
+    (runtimeHandlers ?? []).map(one => [one.name ?? '', sorted({ ...one.features })]),
+    sorted({ ...features }),
     conditions
       .filter(one => ['MemoryPressure', 'DiskPressure', 'PIDPressure', 'Ready'].includes(one.type))
       .map(one => [one.type, one.status, one.reason, one.message])

@@ -20,6 +20,7 @@ import type { NodeLimits, Refusal } from './refusals.ts';
 import type { StartGate } from './start-gate.ts';
 import type { StatusWriter } from './status-writer.ts';
 import type { TokenSource } from './tokens.ts';
+import type { UserIds } from './user-ids.ts';
 
 export interface PodContext {
   readonly nodeName: string;
@@ -39,6 +40,7 @@ export interface PodContext {
   readonly statuses: StatusWriter;
   readonly starts: StartGate;
   readonly paths: PodPaths;
+  readonly userIds: UserIds;
   readonly volumes: VolumeNode;
   readonly devices: DeviceAllocations;
   readonly claims: PodClaims;

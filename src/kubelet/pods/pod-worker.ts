@@ -26,6 +26,7 @@ import { hostPorts, podCgroup, podLimits } from './resources.ts';
 import { handlerOf } from './runtime-class.ts';
 import { latestOf, podStatus } from './status.ts';
 import { terminationMessage } from './termination-message.ts';
+import { userIdsOf } from './user-ids.ts';
 
 const RESYNC_MS = 60_000;
 const SANDBOX_RETRY_MS = 1000;
@@ -345,6 +346,7 @@ export class PodWorker {
       const handler = runtimeClassName
         ? await handlerOf(runtimeClassName, { transport: this.#context.transport, handlers: runtime.handlers })
         : undefined;
+      const userIds = userIdsOf(pod, { ...this.#context, ...(handler === undefined ? {} : { handler }) });
       const { podPidsLimit } = this.#context.configuration;
       const limits = podLimits(this.#resize.grantedPod(pod));
       cgroups.create(cgroup, { ...limits, ...(podPidsLimit > 0 ? { pidsMax: podPidsLimit } : {}) });
@@ -359,6 +361,7 @@ export class PodWorker {
         cgroupParent: cgroup,
         labels: {},
         ...(handler === undefined ? {} : { handler }),
+        ...(userIds ? { userIds } : {}),
       });
     } catch (error) {
       this.#subject.event('Warning', 'FailedCreatePodSandBox', `Failed to create pod sandbox: ${messageOf(error)}`);
@@ -395,6 +398,7 @@ export class PodWorker {
   async #releaseVolumes(): Promise<void> {
     const { cgroups, cgroupRoot } = this.#context;
     await this.#mounts.release();
+    this.#context.userIds.release(this.#uid);
     cgroups.remove(podCgroup(cgroupRoot, this.#subject.pod));
   }
 

@@ -97,7 +97,6 @@ const HAS_SELINUX = existsSync('/sys/fs/selinux/enforce');
 
 function unsupportedPod(pod: Pod): string | undefined {
   const { spec } = pod;
-  if (spec.hostUsers === false) return 'spec.hostUsers: false (user namespaces)';
   if (
     HAS_SELINUX &&
     spec.securityContext?.seLinuxOptions &&

@@ -4,13 +4,14 @@
  * no record.
  */
 
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chownSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { mountOverlay } from '../../sys/mount.ts';
+import { mountOverlay, unmount } from '../../sys/mount.ts';
 import type { PinnedNamespace } from '../../sys/namespaces.ts';
 import { clampOomScoreAdj } from '../../sys/process.ts';
+import { bindIdmapped } from '../../sys/user-namespace.ts';
 import type { Image } from '../images/image-store.ts';
-import type { SandboxConfig } from '../runtime.ts';
+import type { ContainerConfig, MountConfig, SandboxConfig } from '../runtime.ts';
 import type { RuntimeFolders } from './folders.ts';
 import type { MountPoints } from './mount-points.ts';
 import type { ContainerRecord } from './records.ts';
@@ -39,20 +40,30 @@ export function makeBundle(request: BundleRequest): ProcessUser {
   const rootfs = join(bundle, 'rootfs');
   const [upper, work] = [folders.layer(id), folders.work(id)];
   for (const folder of [bundle, rootfs, upper, work]) mkdirSync(folder, { mode: 0o755 });
+  const { userIds } = sandbox;
+  const folder = folders.sandbox(record.sandboxId);
+  const userNamespace = userIds && { path: join(folder, 'user'), ids: userIds };
+  // Whoever is root inside owns the root folder; all below it comes from the layers.
+  if (userIds) for (const own of [upper, rootfs]) chownSync(own, userIds.hostId, userIds.hostId);
+  const lowerView = userNamespace && join(bundle, 'layers');
+  if (lowerView) bindIdmapped(request.layersDir, lowerView, { namespace: userNamespace.path });
   const points = ['/proc', '/sys', '/dev', ...config.mounts.map(mount => mount.containerPath)];
   mountOverlay({
-    lower: [...[...image.layers].reverse(), request.mountPoints.layer(points)],
+    // Mount points that are the machine's root's would be nobody's inside: runc makes those that are missing.
+    lower: [...[...image.layers].reverse(), ...(userIds ? [] : [request.mountPoints.layer(points)])],
     lowerBase: request.layersDir,
     upper,
     work,
     target: rootfs,
+    ...(lowerView ? { lowerView } : {}),
   });
+  // The overlay keeps its own view of them.
+  if (lowerView) unmount(lowerView);
   const user = resolveUser(rootfs, image.config.User ?? '', config.user ?? {});
-  const folder = folders.sandbox(record.sandboxId);
   const pin = (kind: PinnedNamespace) => (existsSync(join(folder, kind)) ? { [kind]: join(folder, kind) } : {});
   const pid = request.processNamespace();
   const spec = containerSpec({
-    config,
+    config: userNamespace ? idmappedMounts(config, { bundle, namespace: userNamespace.path }) : config,
     sandbox,
     image,
     user,
@@ -63,8 +74,28 @@ export function makeBundle(request: BundleRequest): ProcessUser {
     oomScoreAdj: clampOomScoreAdj(config.oomScoreAdj),
     namespaces: { ...pin('net'), ...pin('ipc'), ...pin('uts'), ...(pid === undefined ? {} : { pid }) },
     shmPath: sandbox.hostIpc ? '/dev/shm' : join(folder, 'shm'),
+    ...(userNamespace ? { userNamespace } : {}),
   });
   writeFileSync(join(bundle, 'config.json'), JSON.stringify(spec));
   mkdirSync(join(config.logPath, '..'), { recursive: true, mode: 0o755 });
   return user;
+}
+
+/** The same with every mount from a view of its own in the bundle, where files belong to whom the pod's namespace says. */
+function idmappedMounts(config: ContainerConfig, to: { readonly bundle: string; readonly namespace: string }) {
+  const folder = join(to.bundle, 'mounts');
+  mkdirSync(folder, { mode: 0o711 });
+  let count = 0;
+  const view = <M extends Pick<MountConfig, 'hostPath'> & Partial<MountConfig>>(mount: M) => {
+    const hostPath = join(folder, String(count++));
+    bindIdmapped(mount.hostPath, hostPath, { ...mount, namespace: to.namespace, recursive: true });
+    // Inside, runc could not do that: flags that the mount has already (nosuid, nodev) must not go.
+    return { ...mount, hostPath, readOnly: false, recursiveReadOnly: false, noExec: false };
+  };
+  const { terminationMessagePath } = config;
+  return {
+    ...config,
+    mounts: config.mounts.map(view),
+    ...(terminationMessagePath ? { terminationMessagePath: view(terminationMessagePath) } : {}),
+  };
 }

@@ -17,11 +17,13 @@ import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { CgroupTree } from '../../sys/cgroup.ts';
 import { bootIdentity, clampOomScoreAdj, identify, isAlive } from '../../sys/process.ts';
+import { hasUserNamespaces } from '../../sys/user-namespace.ts';
 import type { ImageStore } from '../images/image-store.ts';
 import type {
   ContainerConfig,
   ContainerState,
   ExecOptions,
+  HandlerFeatures,
   PodNetwork,
   Runtime,
   RuntimeEvent,
@@ -29,6 +31,7 @@ import type {
   SandboxConfig,
   SandboxState,
 } from '../runtime.ts';
+import { hasRecursiveReadOnly } from '../volumes/recursive-read-only.ts';
 import { makeBundle } from './bundle.ts';
 import { ownCapabilities } from './capabilities.ts';
 import { Containers } from './containers.ts';
@@ -91,6 +94,15 @@ export class ConmonRuntime implements Runtime {
     this.#sandboxes = new Sandboxes({ folders, network, clock, runc: this.#runc, boot: this.#boot });
     this.#containers = new Containers({ folders, monitor: this.#monitor, cgroups, clock, boot: this.#boot });
     folders.clearLeftovers({ sandboxes: this.#sandboxes.ids(), containers: this.#containers.ids() });
+  }
+
+  featuresOf(handler: string): HandlerFeatures | undefined {
+    if (!this.handlers.includes(handler)) return undefined;
+    return {
+      recursiveReadOnlyMounts: hasRecursiveReadOnly,
+      userNamespaces: hasUserNamespaces,
+      supplementalGroupsPolicy: true,
+    };
   }
 
   async runSandbox(config: SandboxConfig): Promise<SandboxState> {

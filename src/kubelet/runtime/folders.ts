@@ -1,7 +1,7 @@
 /**
  * Where the runtime's things lie on disk, and how they go:
  *   <root>/sandboxes.log, <root>/containers.log   records;  <root>/layers/ID, <root>/overlay-work/ID   a container's writable layer
- *   <run>/s/ID/{net,ipc,uts,shm}   a sandbox's pins;  <run>/c/ID/   bundle, pid, attach socket;  <run>/exits/ID   exit codes
+ *   <run>/s/ID/{net,ipc,uts,user,shm}   a sandbox's pins;  <run>/c/ID/   bundle, pid, attach socket;  <run>/exits/ID   exit codes
  * Invariant: removal takes mounts down first and may be repeated at any stage of making. It does not know what runs: whoever
  * removes a folder has ended its processes.
  */
@@ -75,8 +75,11 @@ export class RuntimeFolders {
   }
 
   removeContainer(id: string): void {
-    unmount(join(this.bundle(id), 'rootfs'));
-    for (const folder of [this.bundle(id), this.layer(id), this.work(id), join(this.runc, id)])
+    const bundle = this.bundle(id);
+    unmount(join(bundle, 'rootfs'));
+    // Views of files that belong to others: nothing may be deleted through them.
+    if (existsSync(join(bundle, 'mounts')) || existsSync(join(bundle, 'layers'))) unmountBelow(bundle);
+    for (const folder of [bundle, this.layer(id), this.work(id), join(this.runc, id)])
       rmSync(folder, { recursive: true, force: true });
     rmSync(this.exitFile(id), { force: true });
   }

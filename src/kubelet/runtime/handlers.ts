@@ -10,6 +10,7 @@ import { notFound } from '../../base/errors.ts';
 import type {
   ContainerConfig,
   ExecOptions,
+  HandlerFeatures,
   Runtime,
   RuntimeEvent,
   RuntimeState,
@@ -38,6 +39,10 @@ export class HandlerRuntimes implements Runtime {
   }
   get needsMounts(): boolean {
     return this.#runtimes.some(({ needsMounts }) => needsMounts);
+  }
+
+  featuresOf(handler: string): HandlerFeatures | undefined {
+    return this.#runtimes.find(({ handlers }) => handlers?.includes(handler))?.featuresOf?.(handler);
   }
 
   async runSandbox(config: SandboxConfig): Promise<SandboxState> {

@@ -8,6 +8,7 @@ import { spawn } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { identify, type ProcessIdentity } from '../../sys/process.ts';
+import { idMappings, type UserNamespace } from './spec.ts';
 
 const NOBODY = 65535;
 const START_MS_MAX = 60_000;
@@ -20,11 +21,12 @@ export interface HolderRequest {
   readonly folder: string;
   readonly cgroupsPath: string;
   readonly namespaces: Readonly<Partial<Record<'network' | 'ipc' | 'uts', string>>>;
+  readonly user?: UserNamespace;
 }
 
 /** Rejects where it cannot run; whoever asked removes the folder then. */
 export async function holdProcesses(request: HolderRequest): Promise<ProcessIdentity> {
-  const { runc, runcRoot, id, folder, cgroupsPath, namespaces } = request;
+  const { runc, runcRoot, id, folder, cgroupsPath, namespaces, user } = request;
   const bundle = join(folder, 'holder');
   const rootfs = join(bundle, 'rootfs');
   for (const point of ['proc', 'dev']) mkdirSync(join(rootfs, point), { recursive: true, mode: 0o755 });
@@ -52,7 +54,9 @@ export async function holdProcesses(request: HolderRequest): Promise<ProcessIden
         { type: 'pid' },
         { type: 'mount' },
         ...Object.entries(namespaces).map(([type, path]) => ({ type, path })),
+        ...(user ? [{ type: 'user', path: user.path }] : []),
       ],
+      ...idMappings(user),
       resources: { devices: [{ allow: false, access: 'rwm' }] },
     },
   };

@@ -14,6 +14,7 @@ import { notFound } from '../../base/errors.ts';
 import { mountShm } from '../../sys/mount.ts';
 import { type PinnedNamespace, pinNamespaces, tcpSocketInside } from '../../sys/namespaces.ts';
 import { isAlive, type ProcessIdentity, sendSignal } from '../../sys/process.ts';
+import { pinUserNamespaces } from '../../sys/user-namespace.ts';
 import type { PodNetwork, SandboxConfig, SandboxState } from '../runtime.ts';
 import type { RuntimeFolders } from './folders.ts';
 import { holdProcesses } from './process-holder.ts';
@@ -104,13 +105,16 @@ export class Sandboxes {
       const open: Record<string, string> = config.hostNetwork
         ? {}
         : { 'net.ipv4.ip_unprivileged_port_start': '0', 'net.ipv4.ping_group_range': '0 2147483647' };
-      if (kinds.length)
-        pinNamespaces({ folder, kinds, hostname: config.hostname, sysctls: { ...open, ...config.sysctls } });
-      if (!config.hostIpc) mountShm(join(folder, 'shm'), config.shmBytes ?? SHM_BYTES_DEFAULT);
+      const request = { folder, kinds, hostname: config.hostname, sysctls: { ...open, ...config.sysctls } };
+      if (config.userIds) await pinUserNamespaces({ ...request, ids: config.userIds });
+      else if (kinds.length) pinNamespaces(request);
+      const shm = { sizeBytes: config.shmBytes ?? SHM_BYTES_DEFAULT, owner: config.userIds?.hostId ?? 0 };
+      if (!config.hostIpc) mountShm(join(folder, 'shm'), shm);
     }
     if (config.shareProcesses && !record.holder) {
       const pin = (kind: PinnedNamespace) => (kinds.includes(kind) ? join(folder, kind) : undefined);
       const [network, ipc, uts] = [pin('net'), pin('ipc'), pin('uts')];
+      const user = config.userIds && { path: join(folder, 'user'), ids: config.userIds };
       record.holder = await holdProcesses({
         runc: this.#runc,
         runcRoot: this.#folders.runc,
@@ -118,6 +122,7 @@ export class Sandboxes {
         folder,
         cgroupsPath: `${config.cgroupParent}/${record.id}`,
         namespaces: { ...(network ? { network } : {}), ...(ipc ? { ipc } : {}), ...(uts ? { uts } : {}) },
+        ...(user ? { user } : {}),
       });
       this.#log.save(record);
     }

@@ -38,6 +38,21 @@ export interface SpecInput {
   readonly oomScoreAdj: number;
   readonly namespaces: { readonly net?: string; readonly ipc?: string; readonly uts?: string; readonly pid?: string };
   readonly shmPath: string;
+  /** The pod's own, absent for the machine's. */
+  readonly userNamespace?: UserNamespace;
+}
+
+export interface UserNamespace {
+  readonly path: string;
+  readonly ids: { readonly hostId: number; readonly length: number };
+}
+
+/** What a configuration says beside the namespace's path. */
+export function idMappings(user: UserNamespace | undefined): object {
+  if (!user) return {};
+  const { hostId: hostID, length: size } = user.ids;
+  const mappings = [{ containerID: 0, hostID, size }];
+  return { uidMappings: mappings, gidMappings: mappings };
 }
 
 /** Command line by CRI's rules: a pod's command replaces the image's entrypoint and with it the image's arguments. */
@@ -85,7 +100,9 @@ export function containerSpec(input: SpecInput): object {
         ...(namespaces.ipc ? [{ type: 'ipc', path: namespaces.ipc }] : []),
         ...(namespaces.uts ? [{ type: 'uts', path: namespaces.uts }] : []),
         ...(input.unified && !privileged ? [{ type: 'cgroup' }] : []),
+        ...(input.userNamespace ? [{ type: 'user', path: input.userNamespace.path }] : []),
       ],
+      ...idMappings(input.userNamespace),
       resources: {
         devices: [{ allow: privileged, access: 'rwm' }, ...devices.map(({ rule }) => rule)],
         cpu: {
