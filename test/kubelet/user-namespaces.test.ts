@@ -45,7 +45,7 @@ test('root inside is nobody outside; files, volumes and system folders look as w
     'id -u; cat /proc/self/uid_map | tr -s " "',
     'stat -Lc "%u:%g %n" / /bin/busybox /data /cfg/key /host/of-root /etc/hosts /dev/shm',
     'touch /mine /data/mine /host/mine /dev/shm/mine && stat -c "%u:%g %n" /mine /data/mine /host/mine /dev/shm/mine',
-    'chown 1000:1000 /data/mine && hostname && caty; echo; cat /host/of-root; echo',
+    'chown 1000:1000 /data/mine && hostname && cat /cfg/key; echo; cat /host/of-root; echo',
     'ip addr add 10.1.1.1/32 dev lo && echo net-admin',
     'test -d /sys/class/net/eth0 && echo sysfs; echo done > /dev/termination-log',
   ].join('; ');
