@@ -103,13 +103,16 @@ backend b
     await bed.start();
     bed.putService('web', [BACKEND]);
     bed.putIngress('one', { '/': 'web' });
+    bed.putIngress('quiet', { '/': 'web' }, { annotations: { 'enable-access-log': 'false' } });
     await bed.answers('one.test', '/', 200);
+    await bed.answers('quiet.test', '/', 200);
     const memoryOfOne = memoryOf(bed.workerPid);
     const targets = (): Target[] => [
       { name: 'bare HAProxy', port: BARE, pid: children[2]!.pid! },
       { name: 'HAProxy by hand', port: BY_HAND, pid: children[3]!.pid! },
       { name: 'nginx', port: NGINX, pid: children[1]!.pid! },
       { name: 'ours', port: bed.httpPort, pid: bed.masterPid! },
+      { name: 'ours, no access log', port: bed.httpPort, pid: bed.masterPid!, host: 'quiet.test' },
     ];
     await compare('one host', targets(), 'one.test');
     await endpointChanges(bed);
@@ -157,15 +160,16 @@ interface Target {
   readonly name: string;
   readonly port: number;
   readonly pid: number;
+  readonly host?: string;
 }
 
 /** In turn, so that what else the machine does meets all of them alike. Processor time is the least seen: noise only adds to it. */
 async function compare(what: string, targets: readonly Target[], host: string): Promise<void> {
   const seen = new Map<string, (Load & { cpuUs: number })[]>(targets.map(({ name }) => [name, []]));
   for (let round = 0; round < Number(values.rounds); round++)
-    for (const { name, port, pid } of targets) {
+    for (const { name, port, pid, host: own = host } of targets) {
       const before = cpuOf(pid);
-      const result = await load(port, host);
+      const result = await load(port, own);
       seen.get(name)!.push({ ...result, cpuUs: (cpuOf(pid) - before) / result.requests });
     }
   const rate = (name: string) => median(seen.get(name)!.map(each => each.rate));

@@ -24,7 +24,7 @@ import {
   SECRETS,
   SERVICES,
 } from '../../src/client/resources.ts';
-import { isSettled } from '../../src/ingress/haproxy/haproxy-process.ts';
+import { HaproxyProcess, isSettled } from '../../src/ingress/haproxy/haproxy-process.ts';
 import { MASTER_SOCKET } from '../../src/ingress/haproxy/process-files.ts';
 import { IngressAgent } from '../../src/ingress/ingress-agent.ts';
 import { FakeApi } from './fake-api.ts';
@@ -38,6 +38,14 @@ export interface Reply {
   readonly headers: IncomingHttpHeaders;
   readonly text: string;
 }
+
+/** Ports of the backends of the Services `web` and `other`. */
+export interface Web {
+  readonly a: number;
+  readonly b: number;
+}
+
+export const canRunIngress = process.getuid?.() === 0 && HaproxyProcess.isInstalled();
 
 export interface Seen {
   readonly backend: string;
@@ -77,6 +85,27 @@ export class IngressBed {
     this.api.put(NODES, { apiVersion: 'v1', kind: 'Node', metadata: { name: 'node-1' } });
     this.putClass('coxswain');
     await this.startAgent();
+  }
+  /** With two Services, and with a host `plain.test`. */
+  async startWeb(): Promise<Web> {
+    await this.start();
+    const a = (await this.backend('a')).port;
+    const b = (await this.backend('b')).port;
+    this.putService('web', [a]);
+    this.putService('other', [b]);
+    this.putIngress('plain', { '/': 'web' });
+    // The first exact path, wildcard and redirect cost a reload, which later ones do not.
+    this.putIngress(
+      'first',
+      { '/': { pathType: 'Exact' } },
+      { host: '*.first.test', tls: [{ hosts: ['*.first.test'] }] },
+    );
+    await this.answers('plain.test', '/', 200);
+    await this.answers('x.first.test', '/', 308);
+    return { a, b };
+  }
+  get reloads(): number {
+    return (readFileSync(`${this.folder}/ingress/haproxy.log`, 'utf8').match(/Loading success/g) ?? []).length;
   }
   async startAgent(): Promise<void> {
     this.#stop = new AbortController();

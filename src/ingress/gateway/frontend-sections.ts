@@ -5,7 +5,7 @@
 
 import type { Line, Section } from '../haproxy/configuration.ts';
 import type { BackendOf } from '../haproxy/desired.ts';
-import { clientHeaders, normalising, words } from '../haproxy/process-sections.ts';
+import { clientAddress, clientHeaders, normalising, words } from '../haproxy/process-sections.ts';
 import type { Candidate, CertificateOfHost, Frontend, HttpFrontend, TlsFrontend } from './frontends.ts';
 import { ANY } from './hostnames.ts';
 import type { Choice, Test } from './route-rules.ts';
@@ -82,6 +82,7 @@ class Renderer implements Rendered {
       name: id,
       lines: [
         ['bind', ...at, ...(certificates ? secure(id, certificates, 'h2,http/1.1') : [])],
+        clientAddress(),
         ...logging('http'),
         ...normalising(),
         ...clientHeaders({ trustsForwarded: false, scheme: certificates ? 'https' : 'http', port }),
@@ -316,13 +317,13 @@ class Rules {
 
 /** One line of JSON for a request or connection; what clients wrote is escaped by HAProxy itself. */
 function logging(mode: 'http' | 'tcp'): Line[] {
-  const host = '"host":"%[var(txn.host),bytes(0,255),json(utf8s)]"';
+  const host = '"host":"%[var(txn.host),bytes(0,255),json(ascii)]"';
   const fields =
     mode === 'http'
       ? [
           '"method":"%HM"',
           host,
-          '"path":"%[var(txn.path),bytes(0,1024),json(utf8s)]"',
+          '"path":"%[var(txn.path),bytes(0,1024),json(ascii)]"',
           '"status":%ST',
           '"bytes":%B',
           '"milliseconds":%Ta',
@@ -331,7 +332,7 @@ function logging(mode: 'http' | 'tcp'): Line[] {
       : [host, '"bytes":%B', '"milliseconds":%Tt'];
   const format = [
     '{"time":%Ts.%ms',
-    '"client":"%ci"',
+    mode === 'http' ? '"client":"%[var(sess.client)]"' : '"client":"%ci"',
     '"listener":"%f"',
     ...fields,
     `"route":"%[var(txn.to),map_str(${ROUTES_MAP})]"`,

@@ -7,7 +7,7 @@
 import type { Listening } from '../ingress-class.ts';
 import type { CanaryRule } from '../settings.ts';
 import type { Line, Section } from './configuration.ts';
-import { clientHeaders, lines, normalising, processSections, words } from './process-sections.ts';
+import { clientAddress, clientHeaders, lines, normalising, processSections, words } from './process-sections.ts';
 
 /** Names of files, relative to the folder in which HAProxy runs. */
 export const FILES = {
@@ -58,11 +58,11 @@ export function listeningSections(options: ListeningOptions): Section[] {
 const logFormat = ({ trustsForwarded }: Listening): string =>
   [
     '{"time":%Ts.%ms',
-    trustsForwarded ? '"client":"%[src]"' : '"client":"%ci"',
+    `"client":"%[${trustsForwarded ? 'src' : 'var(sess.client)'}]"`,
     '"tls":"%sslv"',
     '"method":"%HM"',
-    '"host":"%[var(txn.host),bytes(0,255),json(utf8s)]"',
-    '"path":"%[var(txn.path),bytes(0,1024),json(utf8s)]"',
+    '"host":"%[var(txn.host),bytes(0,255),json(ascii)]"',
+    '"path":"%[var(txn.path),bytes(0,1024),json(ascii)]"',
     '"status":%ST',
     '"bytes":%B',
     '"milliseconds":%Ta',
@@ -71,7 +71,7 @@ const logFormat = ({ trustsForwarded }: Listening): string =>
     '"endpoint":"%s"',
     '"retries":"%rc"',
     '"end":"%ts"',
-    '"request":"%[var(txn.request),bytes(0,64),json(utf8s)]"}',
+    '"request":"%[var(txn.request)]"}',
   ].join(',');
 
 function frontend(options: ListeningOptions): Section {
@@ -89,6 +89,7 @@ function frontend(options: ListeningOptions): Section {
         ...how,
         ...words(`ssl crt ${FILES.defaultCertificate} crt-list ${FILES.certificateList} alpn h2,http/1.1`),
       ],
+      clientAddress(),
       words('log global'),
       ['log-format', logFormat(options)],
       ...normalising(),

@@ -1,0 +1,296 @@
+/** Annotations of ingress-nginx and settings of classes, through a real HAProxy that the agent drives. */
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { canRunIngress, IngressBed, until, type Web } from './ingress-bed.ts';
+
+describe('ingress: annotations', { skip: !canRunIngress }, () => {
+  const bed = new IngressBed();
+  let web: Web;
+
+  before(async () => {
+    web = await bed.startWeb();
+  });
+  after(() => bed.close());
+
+  test('large bodies both ways, and a limit where one is asked for', async () => {
+    const sizes = await bed.backend('sizes', (_seen, response, request) => {
+      let bytes = 0;
+      request.on('data', (part: Buffer) => {
+        bytes += part.length;
+      });
+      request.on('end', () => response.end(`${bytes}`));
+      return true;
+    });
+    bed.putService('sizes', [sizes.port]);
+    bed.putIngress('sizes', { '/': 'sizes' });
+    bed.putIngress('small', { '/': 'sizes' }, { annotations: { 'proxy-body-size': '1k' } });
+    await bed.answers('small.test', '/', 200);
+    const body = 'x'.repeat(20_000_000);
+    assert.equal((await bed.get('sizes.test', '/', { method: 'PUT', body })).text, String(body.length));
+    assert.equal((await bed.get('small.test', '/', { method: 'POST', body: 'x'.repeat(1024) })).text, '1024');
+    assert.equal((await bed.get('small.test', '/', { method: 'POST', body: 'x'.repeat(1025) })).status, 413);
+    assert.equal(
+      (await bed.get('small.test', '/', { method: 'POST', body: 'x', headers: { 'Transfer-Encoding': 'chunked' } }))
+        .status,
+      411,
+    );
+  });
+
+  test('rewriting, redirects, headers and CORS as ingress-nginx has them', async () => {
+    bed.putIngress(
+      'rewrite',
+      { '/api(/|$)(.*)': { pathType: 'ImplementationSpecific' } },
+      { annotations: { 'rewrite-target': '/v1/$2' } },
+    );
+    bed.putIngress('moved', { '/': 'web' }, { annotations: { 'permanent-redirect': 'https://new.test$request_uri' } });
+    bed.putIngress(
+      'temporal',
+      { '/': 'web' },
+      { annotations: { 'temporal-redirect': 'https://t.test/', 'temporal-redirect-code': '307' } },
+    );
+    bed.putIngress('forced', { '/': 'web' }, { annotations: { 'force-ssl-redirect': 'true' } });
+    bed.putIngress(
+      'vhost',
+      { '/': 'web' },
+      { annotations: { 'upstream-vhost': 'inner.local', 'x-forwarded-prefix': '/pre', 'server-alias': 'alias.test' } },
+    );
+    bed.putConfigMap('extra', { 'X-Extra': "it's 100% there" });
+    bed.putIngress(
+      'cors',
+      { '/': 'web' },
+      {
+        annotations: {
+          'enable-cors': 'true',
+          'cors-allow-origin': 'https://*.app.test, http://localhost:3000',
+          'custom-headers': 'default/extra',
+        },
+      },
+    );
+    await bed.answers('cors.test', '/', 200);
+    assert.equal((await bed.seen('rewrite.test', '/api/users?x=1')).url, '/v1/users?x=1');
+    assert.equal((await bed.seen('rewrite.test', '/API')).url, '/v1/');
+    assert.equal((await bed.get('rewrite.test', '/apis')).status, 404);
+    const moved = await bed.get('moved.test', '/a?b');
+    assert.deepEqual([moved.status, moved.headers.location], [301, 'https://new.test/a?b']);
+    assert.equal((await bed.get('temporal.test')).status, 307);
+    assert.equal((await bed.get('forced.test')).status, 308);
+    for (const host of ['vhost.test', 'alias.test']) {
+      const seen = await bed.seen(host, '/');
+      assert.equal(seen.headers.host, 'inner.local');
+      assert.equal(seen.headers['x-forwarded-prefix'], '/pre');
+      assert.equal(seen.headers['x-forwarded-host'], host);
+    }
+    const preflight = await bed.get('cors.test', '/', { method: 'OPTIONS', headers: { Origin: 'https://x.app.test' } });
+    assert.equal(preflight.status, 204);
+    assert.equal(preflight.headers['access-control-allow-origin'], 'https://x.app.test');
+    const foreign = await bed.get('cors.test', '/', { headers: { Origin: 'https://evil.test' } });
+    assert.equal(foreign.headers['access-control-allow-origin'], undefined);
+    assert.equal(foreign.headers['x-extra'], "it's 100% there");
+  });
+
+  test('what a backend says of itself is told by the names that clients know', async () => {
+    const inner = await bed.backend('inner', (_, response) => {
+      response.writeHead(302, {
+        Location: 'http://inner.local/app/x?y',
+        'Set-Cookie': ['a=1; Path=/app/x; Domain=inner.local', 'b=2; path=/other'],
+      });
+      response.end();
+      return true;
+    });
+    bed.putService('inner', [inner.port]);
+    bed.putIngress(
+      'names',
+      { '/': 'inner' },
+      {
+        annotations: {
+          'proxy-redirect-from': 'http://inner.local/app/',
+          'proxy-redirect-to': 'https://names.test/',
+          'proxy-cookie-path': '/app/ /',
+          'proxy-cookie-domain': 'inner.local names.test',
+        },
+      },
+    );
+    const reply = await bed.answers('names.test', '/', 302);
+    assert.equal(reply.headers.location, 'https://names.test/x?y');
+    assert.deepEqual(reply.headers['set-cookie'], ['a=1; Path=/x; Domain=names.test', 'b=2; path=/other']);
+  });
+
+  test('who may come in: addresses, passwords of htpasswd and crypt, another server', async () => {
+    bed.putIngress('closed', { '/': 'web' }, { annotations: { 'whitelist-source-range': '10.0.0.0/8' } });
+    bed.putIngress('open', { '/': 'web' }, { annotations: { 'whitelist-source-range': '10.0.0.0/8,127.0.0.0/8' } });
+    bed.putIngress('denied', { '/': 'web' }, { annotations: { 'denylist-source-range': '127.0.0.1' } });
+    bed.putIngress('broken', { '/': 'web' }, { annotations: { 'whitelist-source-range': 'not-an-address' } });
+    // By htpasswd's methods and by crypt(3); the password is "secret" but for one.
+    const users = [
+      'anna:$apr1$abcdefgh$h9FWgUz3n9YxylKLlR5SQ/',
+      'long:$apr1$xy$KWmjAYxMqmqTjytotPjDu.',
+      'sha:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=',
+      'crypt:$6$abcdefgh$ltjgWl6579NluT/Vi1nwEvcil.G5Nbc4NiXZaNGStk8PSwGfQv72N2CKPPrVACtLtip/cZ/1GM/O6IND4WQhG.',
+    ];
+    bed.putSecret('users', { auth: users.join('\n') });
+    bed.putIngress(
+      'basic',
+      { '/': 'web' },
+      { annotations: { 'auth-type': 'basic', 'auth-secret': 'users', 'auth-realm': 'Say "who"' } },
+    );
+    bed.putIngress('nosecret', { '/': 'web' }, { annotations: { 'auth-type': 'basic', 'auth-secret': 'nosuch' } });
+    const auth = await bed.backend('auth', (seen, response) => {
+      const token = seen.headers['x-token'];
+      response.statusCode = token === 'good' ? 200 : token === 'bad' ? 403 : 401;
+      response.setHeader('X-User', `user of ${seen.headers['x-original-url']}`);
+      response.end();
+      return true;
+    });
+    bed.putIngress(
+      'external',
+      { '/': 'web' },
+      {
+        annotations: { 'auth-url': `http://127.0.0.1:${auth.port}/check`, 'auth-response-headers': 'X-User' },
+      },
+    );
+    bed.putIngress(
+      'signin',
+      { '/': 'web' },
+      {
+        annotations: {
+          'auth-url': `http://127.0.0.1:${auth.port}/check`,
+          'auth-signin': 'https://login.test/?rd=$escaped_request_uri',
+        },
+      },
+    );
+    await bed.answers('external.test', '/', 401);
+    await bed.answers('signin.test', '/', 302);
+    assert.equal((await bed.get('closed.test')).status, 403);
+    assert.equal((await bed.get('open.test')).status, 200);
+    assert.equal((await bed.get('denied.test')).status, 403);
+    assert.equal((await bed.get('broken.test')).status, 503, 'a guard that is not understood shuts');
+    const basic = (user: string, password: string) => ({
+      headers: { Authorization: `Basic ${btoa(`${user}:${password}`)}` },
+    });
+    const refused = await bed.get('basic.test');
+    assert.equal(refused.status, 401);
+    assert.match(refused.headers['www-authenticate']!, /realm="Say/);
+    for (const user of ['anna', 'sha', 'crypt'])
+      assert.equal((await bed.get('basic.test', '/', basic(user, 'secret'))).status, 200, user);
+    const long = 'a much longer password than sixteen bytes';
+    for (const status of [200, 200])
+      assert.equal((await bed.get('basic.test', '/', basic('long', long))).status, status);
+    assert.equal((await bed.get('basic.test', '/', basic('anna', 'Secret'))).status, 401);
+    assert.equal((await bed.get('basic.test', '/', basic('crypt', 'Secret'))).status, 401);
+    assert.equal((await bed.get('basic.test', '/', basic('sha', 'Secret'))).status, 401);
+    assert.equal((await bed.get('nosecret.test', '/', basic('sha', 'secret'))).status, 401);
+    const signIn = await bed.get('signin.test', '/a?b=c');
+    assert.equal(signIn.headers.location, 'https://login.test/?rd=%2Fa%3Fb%3Dc');
+    assert.equal((await bed.get('external.test', '/', { headers: { 'X-Token': 'bad' } })).status, 403);
+    const seen = await bed.seen('external.test', '/p', { headers: { 'X-Token': 'good', 'X-User': 'forged' } });
+    assert.equal(seen.headers['x-user'], 'user of http://external.test/p');
+  });
+
+  test('sticky sessions stay with their endpoint, canaries get their share, hashes their endpoint', async () => {
+    bed.putService('both', [web.a, web.b]);
+    bed.putIngress(
+      'sticky',
+      { '/': 'both' },
+      { annotations: { affinity: 'cookie', 'session-cookie-name': 'ROUTE', 'session-cookie-samesite': 'Lax' } },
+    );
+    bed.putIngress('hash', { '/': 'both' }, { annotations: { 'upstream-hash-by': '$http_x_key' } });
+    bed.putIngress('main', { '/': 'web' }, { host: 'canary.test' });
+    bed.putIngress(
+      'canary',
+      { '/': 'other' },
+      {
+        host: 'canary.test',
+        annotations: { canary: 'true', 'canary-by-header': 'X-Canary', 'canary-weight': '30' },
+      },
+    );
+    await until('the canary gets something', async () =>
+      (await bed.get('canary.test', '/', { headers: { 'X-Canary': 'always' } })).text.includes('"b"'),
+    );
+    await bed.answers('sticky.test', '/', 200);
+    const first = await bed.get('sticky.test');
+    const cookie = first.headers['set-cookie']![0]!;
+    assert.match(cookie, /^ROUTE=[0-9a-f]+;.*SameSite=Lax/);
+    const home = JSON.parse(first.text).backend;
+    for (let i = 0; i < 6; i++)
+      assert.equal((await bed.seen('sticky.test', '/', { headers: { Cookie: cookie.split(';')[0]! } })).backend, home);
+    const both = new Set<string>();
+    for (let i = 0; i < 8; i++) both.add((await bed.seen('sticky.test')).backend);
+    assert.equal(both.size, 2);
+    // An endpoint that comes later gets its cookie too.
+    const c = await bed.backend('c');
+    bed.putService('both', [c.port]);
+    await until('the later endpoint is sticky', async () => {
+      const { headers, text } = await bed.get('sticky.test');
+      return (
+        text.includes('"c"') &&
+        (headers['set-cookie']?.[0] ?? '').startsWith('ROUTE=') &&
+        !headers['set-cookie']![0]!.startsWith('ROUTE=;')
+      );
+    });
+    bed.putService('both', [web.a, web.b]);
+    const answering = new Set<string>();
+    await until(
+      'all are back',
+      async () => answering.add((await bed.seen('sticky.test')).backend).size >= 2 && !answering.delete('c'),
+    );
+    for (const key of ['k1', 'k2', 'k3']) {
+      const homes = new Set<string>();
+      for (let i = 0; i < 4; i++) homes.add((await bed.seen('hash.test', '/', { headers: { 'X-Key': key } })).backend);
+      assert.equal(homes.size, 1);
+    }
+    assert.equal((await bed.seen('canary.test', '/', { headers: { 'X-Canary': 'never' } })).backend, 'a');
+    let canaries = 0;
+    for (let i = 0; i < 300; i++) if ((await bed.seen('canary.test')).backend === 'b') canaries++;
+    assert.ok(canaries > 45 && canaries < 145, `${canaries} of 300`);
+  });
+
+  test('rates are limited for each client', async () => {
+    bed.putIngress('limited', { '/': 'web' }, { annotations: { 'limit-rps': '1', 'limit-burst-multiplier': '5' } });
+    bed.putIngress(
+      'exempt',
+      { '/': 'web' },
+      { annotations: { 'limit-rps': '1', 'limit-burst-multiplier': '1', 'limit-whitelist': '127.0.0.0/8' } },
+    );
+    await bed.answers('exempt.test', '/', 200);
+    const statuses: number[] = [];
+    for (let i = 0; i < 20; i++) statuses.push((await bed.get('limited.test')).status);
+    assert.ok(statuses.slice(0, 3).every(status => status === 200));
+    assert.ok(statuses.includes(503));
+    for (let i = 0; i < 20; i++) assert.equal((await bed.get('exempt.test')).status, 200);
+  });
+
+  test('a class of settings: defaults for its Ingresses', async () => {
+    bed.putConfigMap('settings', { 'app-root': '/home' });
+    bed.putClass('special', { parameters: 'settings' });
+    bed.putIngress('byclass', { '/': 'web' }, { className: 'special' });
+    bed.putIngress('overridden', { '/': 'web' }, { className: 'special', annotations: { 'app-root': '/own' } });
+    bed.putIngress('foreign', { '/': 'web' }, { className: 'nginx' });
+    const reply = await bed.answers('byclass.test', '/', 302);
+    assert.equal(reply.headers.location, '/home');
+    assert.equal((await bed.get('overridden.test')).headers.location, '/own');
+    assert.equal((await bed.get('foreign.test')).status, 404);
+  });
+
+  test('another Service while there is no endpoint, another endpoint after a bad answer', async () => {
+    bed.putService('empty', []);
+    bed.putIngress('fallback', { '/': 'empty' }, { annotations: { 'default-backend': 'other' } });
+    await bed.answers('fallback.test', '/', 200);
+    assert.equal((await bed.seen('fallback.test')).backend, 'b');
+    bed.putService('empty', [web.a]);
+    await until('its own endpoint', async () => (await bed.seen('fallback.test')).backend === 'a');
+    const failing = await bed.backend('failing', (_seen, response) => {
+      response.statusCode = 503;
+      response.end();
+      return true;
+    });
+    bed.putService('half', [failing.port, web.a]);
+    bed.putIngress(
+      'retried',
+      { '/': 'half' },
+      { annotations: { 'proxy-next-upstream': 'error http_503', 'proxy-next-upstream-tries': '4' } },
+    );
+    await bed.answers('retried.test', '/', 200);
+    for (let i = 0; i < 6; i++) assert.equal((await bed.get('retried.test')).status, 200);
+  });
+});

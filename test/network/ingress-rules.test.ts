@@ -1,0 +1,249 @@
+/** Requests through a real HAProxy that the agent drives: hosts and paths, endpoints without reload, protocols, the log, deaths and returns. */
+
+import assert from 'node:assert/strict';
+import { createSocket, type Socket } from 'node:dgram';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { connect as connectH2, createServer as createH2Server } from 'node:http2';
+import { type AddressInfo, connect as connectTcp } from 'node:net';
+import { after, before, describe, test } from 'node:test';
+import type { KubeObject } from '../../src/api/meta.ts';
+import { metrics } from '../../src/base/metrics.ts';
+import { NODES, SERVICES } from '../../src/client/resources.ts';
+import { canRunIngress, IngressBed, until, type Web } from './ingress-bed.ts';
+
+describe('ingress: rules', { skip: !canRunIngress }, () => {
+  const bed = new IngressBed();
+  let web: Web;
+
+  before(async () => {
+    web = await bed.startWeb();
+  });
+  after(() => bed.close());
+
+  test('a request reaches its Service with the headers of a proxy, and what matches nothing gets 404', async () => {
+    const seen = await bed.seen('plain.test', '/x?y=1', {
+      headers: { 'X-Forwarded-For': '6.6.6.6', Proxy: 'http://evil' },
+    });
+    assert.equal(seen.backend, 'a');
+    assert.equal(seen.url, '/x?y=1');
+    assert.equal(seen.headers['x-forwarded-for'], '127.0.0.1');
+    assert.equal(seen.headers['x-forwarded-proto'], 'http');
+    assert.equal(seen.headers['x-forwarded-host'], 'plain.test');
+    assert.equal(seen.headers['x-forwarded-port'], '80');
+    assert.equal(seen.headers['x-real-ip'], '127.0.0.1');
+    assert.match(seen.headers['x-request-id'] as string, /^[0-9A-F]{24}$/);
+    assert.equal(seen.headers.proxy, undefined);
+    assert.equal((await bed.get('nobody.test')).status, 404);
+    assert.equal(
+      bed.api.read(NODES, 'node-1')!.metadata.annotations!['ingress.coxswain.dev/data-plane'],
+      `${bed.httpPort}/${bed.httpsPort}`,
+    );
+  });
+
+  test('hosts and paths by upstream precedence, new ones without a reload', async () => {
+    const before = bed.reloads;
+    bed.putIngress(
+      'paths',
+      {
+        '/': 'web',
+        '/foo': 'other',
+        '/foo/bar/': 'web',
+        '/exact': { pathType: 'Exact', backend: { service: { name: 'other', port: { number: 80 } } } },
+      },
+      { host: 'Paths.test'.toLowerCase() },
+    );
+    bed.putIngress('wild', { '/': 'other' }, { host: '*.wild.test' });
+    bed.putIngress('precise', { '/only': 'web' }, { host: 'precise.wild.test' });
+    await bed.answers('x.wild.test', '/', 200);
+    await bed.answers('precise.wild.test', '/only', 200);
+    const backend = async (host: string, path: string) => (await bed.seen(host, path)).backend;
+    assert.equal(await backend('paths.test', '/'), 'a');
+    assert.equal(await backend('PATHS.test:8080', '/foo'), 'b');
+    assert.equal(await backend('paths.test', '/foo/'), 'b');
+    assert.equal(await backend('paths.test', '/foo/x?q=/foo/bar'), 'b');
+    assert.equal(await backend('paths.test', '/foobar'), 'a');
+    assert.equal(await backend('paths.test', '/foo/bar'), 'a');
+    assert.equal(await backend('paths.test', '/foo/barn'), 'b');
+    assert.equal(await backend('paths.test', '/exact'), 'b');
+    assert.equal(await backend('paths.test', '/exact/'), 'a');
+    assert.equal(await backend('x.wild.test', '/'), 'b');
+    assert.equal(await backend('precise.wild.test', '/only'), 'a');
+    assert.equal((await bed.get('a.b.wild.test')).status, 404, 'a wildcard is one label');
+    assert.equal((await bed.get('wild.test')).status, 404);
+    assert.equal(await backend('paths.test', '/foo/../%66oo'), 'b', 'what is matched is what the backend sees');
+    assert.equal((await bed.get('paths.test/foo', '/')).status, 400, 'a host has no slash');
+    assert.equal(bed.reloads, before);
+  });
+
+  test('endpoints come and go without a reload, and a connection that is refused is tried elsewhere', async () => {
+    const before = bed.reloads;
+    const dead = await bed.backend('dead');
+    bed.putService('web', [web.a, dead.port]);
+    await until('both answer', async () => (await bed.seen('plain.test')).backend === 'dead');
+    dead.server.close();
+    dead.server.closeAllConnections();
+    for (let i = 0; i < 10; i++) assert.equal((await bed.seen('plain.test')).backend, 'a');
+    bed.putService('web', []);
+    await bed.answers('plain.test', '/', 503);
+    bed.putService('web', [web.a]);
+    await bed.answers('plain.test', '/', 200);
+    assert.equal(bed.reloads, before);
+  });
+
+  test('WebSockets live through endpoint changes and a reload', async () => {
+    const socketServer = await bed.backend('ws');
+    socketServer.server.on('upgrade', (_request, socket) => {
+      socket.write(
+        'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n',
+      );
+      socket.on('data', (data: Buffer) => socket.write(data));
+      socket.on('error', () => {});
+    });
+    bed.putService('ws', [socketServer.port]);
+    bed.putIngress('ws', { '/': 'ws' });
+    await bed.answers('ws.test', '/', 200);
+    const socket = connectTcp(bed.httpPort, '127.0.0.1');
+    socket.write(
+      'GET /chat HTTP/1.1\r\nHost: ws.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n',
+    );
+    assert.match(String((await once(socket, 'data'))[0]), /^HTTP\/1.1 101/);
+    const echo = async (text: string) => {
+      socket.write(text);
+      assert.equal(String((await once(socket, 'data'))[0]), text);
+    };
+    await echo('one');
+    const before = bed.reloads;
+    bed.putIngress('reload', { '/': 'web' }, { annotations: { 'app-root': '/in' } });
+    await bed.answers('reload.test', '/', 302);
+    assert.equal(bed.reloads, before + 1);
+    await echo('two');
+    bed.putService('ws', []);
+    await bed.answers('ws.test', '/', 503);
+    await echo('three');
+    socket.destroy();
+  });
+
+  test('gRPC: HTTP/2 to the backend, trailers come through', async () => {
+    const server = createH2Server((request, response) => {
+      response.writeHead(200, { 'content-type': 'application/grpc' });
+      response.addTrailers({ 'grpc-status': '0' });
+      response.end(request.httpVersion);
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    bed.track(server);
+    bed.putService('grpc', [(server.address() as AddressInfo).port]);
+    bed.putIngress('grpc', { '/': 'grpc' }, { annotations: { 'backend-protocol': 'GRPC' } });
+    await bed.answers('grpc.test', '/', 200);
+    const session = connectH2(`http://127.0.0.1:${bed.httpPort}`);
+    const stream = session.request({
+      ':path': '/pkg.Service/Method',
+      ':authority': 'grpc.test',
+      ':method': 'POST',
+      te: 'trailers',
+    });
+    stream.end('hello');
+    const trailers = once(stream, 'trailers');
+    let text = '';
+    for await (const part of stream) text += part;
+    assert.equal(text, '2.0');
+    assert.equal((await trailers)[0]['grpc-status'], '0');
+    session.close();
+  });
+
+  test('a Service of type ExternalName leads out by name or address, and not to the node itself', async () => {
+    const outside = await bed.backend('outside');
+    const external = (name: string, externalName: string) =>
+      bed.api.put(SERVICES, {
+        apiVersion: 'v1',
+        kind: 'Service',
+        metadata: { name, namespace: 'default' },
+        spec: { type: 'ExternalName', externalName, ports: [{ name: 'http', port: outside.port }] },
+      } as KubeObject);
+    // An address of the loopback range would be the node's own: the whole of 127.0.0.0/8 is refused.
+    external('self', '127.0.0.1');
+    external('localhost', 'localhost');
+    external('named', 'outside.example');
+    for (const name of ['self', 'localhost', 'named']) bed.putIngress(`external-${name}`, { '/': `${name}:http` });
+    for (const name of ['self', 'localhost', 'named']) await bed.answers(`external-${name}.test`, '/', 503);
+    const { dns, asked } = await nameServer();
+    bed.track(dns);
+    bed.nameservers = [`127.0.0.1:${dns.address().port}`];
+    await bed.stopAgent();
+    await bed.startAgent();
+    external('named', 'elsewhere.example');
+    await until('the name is asked', () => asked.has('elsewhere.example'));
+    // The server's answer is the loopback address, which a name may well have: what is asked is where it leads.
+    const reply = await bed.answers('external-named.test', '/', 200);
+    assert.equal(JSON.parse(reply.text).backend, 'outside');
+    assert.equal(JSON.parse(reply.text).headers.host, 'external-named.test');
+  });
+
+  test('the access log is JSON whatever a client sends; metrics count by route', async () => {
+    const lines = () =>
+      readFileSync(bed.accessLog, 'utf8')
+        .split('\n')
+        .filter(text => text.startsWith('{'))
+        .map(text => JSON.parse(text) as Record<string, unknown>);
+    const logged = async (path: string) => {
+      await until('a line in the log', () => lines().some(line => line['path'] === path));
+      return lines().find(line => line['path'] === path)!;
+    };
+    const path = '/%22,%22x%22:%22\\"}';
+    await bed.get('plain.test', `${path}?q=1`, { headers: { 'X-Request-ID': 'a"b\\c' } });
+    const line = await logged(path);
+    assert.match(line['request'] as string, /^[0-9A-F]{24}$/, 'an identifier that could end a string is not kept');
+    assert.equal(line['client'], '127.0.0.1');
+    assert.equal(
+      (await bed.seen('plain.test', '/kept', { headers: { 'X-Request-ID': 'mine-1' } })).headers['x-request-id'],
+      'mine-1',
+    );
+    assert.equal((await logged('/kept'))['request'], 'mine-1');
+    assert.equal(line['host'], 'plain.test');
+    assert.equal(line['route'], 'default/plain web:http');
+    assert.equal(line['status'], 200);
+    assert.equal(line['endpoint'], `127.0.0.1:${web.a}`);
+    await until('requests are counted', () =>
+      /cox_ingress_requests_total\{namespace="default",ingress="plain",service="web:http",status="2xx"\} [1-9]/.test(
+        metrics.render(),
+      ),
+    );
+  });
+
+  test('the agent dies and comes back; HAProxy dies and comes back', async () => {
+    const pid = bed.masterPid!;
+    await bed.stopAgent();
+    assert.equal((await bed.get('plain.test')).status, 200);
+    await bed.startAgent();
+    const d = await bed.backend('d');
+    bed.putService('web', [d.port]);
+    await until('the new agent drives', async () => (await bed.seen('plain.test')).backend === 'd');
+    assert.equal(bed.masterPid, pid, 'the same process');
+    process.kill(pid, 'SIGKILL');
+    await until('a new process', () => bed.masterPid !== undefined && bed.masterPid !== pid);
+    await bed.answers('plain.test', '/', 200);
+  });
+});
+
+/** Answers every question for an address with 127.0.0.1. */
+async function nameServer(): Promise<{ dns: Socket; asked: Set<string> }> {
+  const asked = new Set<string>();
+  const dns = createSocket('udp4');
+  dns.on('message', (question, { port, address }) => {
+    const labels: string[] = [];
+    let at = 12;
+    for (; question[at] !== 0; at += question[at]! + 1)
+      labels.push(question.toString('latin1', at + 1, at + 1 + question[at]!));
+    asked.add(labels.join('.').toLowerCase());
+    const isA = question.readUInt16BE(at + 1) === 1;
+    const head = Buffer.from(question.subarray(0, 12));
+    head.writeUInt16BE(0x8180, 2);
+    head.writeUInt16BE(isA ? 1 : 0, 6);
+    head.writeUInt32BE(0, 8);
+    const answer = Buffer.from([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 127, 0, 0, 1]);
+    dns.send(Buffer.concat([head, question.subarray(12, at + 5), ...(isA ? [answer] : [])]), port, address);
+  });
+  dns.bind(0, '127.0.0.1');
+  await once(dns, 'listening');
+  return { dns, asked };
+}
