@@ -62,7 +62,7 @@ export async function deleteObject(
     checkPreconditions(served, current, options);
     const preparing = served.custom?.prepare?.([current.object]);
     if (preparing) await preparing;
-    if (!admitted) await registry.admit(operation, 'DELETE', workingForm(served, current.object));
+    if (!admitted) await registry.admit(operation, 'DELETE', { old: workingForm(served, current.object) });
     admitted = true;
     const step = planDeletion(served, current.object, options, registry.clock.now());
     if (step.next === 'nothing') return current;

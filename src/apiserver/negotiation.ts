@@ -23,8 +23,8 @@ export interface Representation {
   readonly version: string;
 }
 
-/** Whether what is served has protobuf messages. */
-export type Serving = 'builtin' | 'custom';
+/** What there are forms of: custom resources have no protobuf messages, reviews and other resources that only answer no Tables. */
+export type Serving = 'builtin' | 'custom' | 'review';
 
 /** In the order in which upstream offers them: the first serves `*`/`*`. */
 const MEDIA_TYPES: Readonly<Record<Format, string>> = {
@@ -46,19 +46,20 @@ const KNOWN_MAX = 256;
 const known = {
   builtin: new Map<string, Representation | undefined>(),
   custom: new Map<string, Representation | undefined>(),
+  review: new Map<string, Representation | undefined>(),
 };
 
 /** The best representation for an Accept header. Throws NotAcceptable. */
 export function negotiate(accept: string | undefined, serving: Serving = 'builtin'): Representation {
   if (!accept || accept === '*/*' || accept === 'application/json') return JSON_PLAIN;
   const chosen = represented(accept, serving);
-  if (!chosen) throw notAcceptable(FORMATS.filter(format => format !== 'protobuf' || serving === 'builtin'));
+  if (!chosen) throw notAcceptable(FORMATS.filter(format => format !== 'protobuf' || serving !== 'custom'));
   return chosen;
 }
 
 /** As `negotiate`, for a watch, which YAML has no form of. */
 export function negotiateWatch(accept: string | undefined, serving: Serving): Representation {
-  const offered = FORMATS.filter(format => STREAM_TYPES[format] && (format !== 'protobuf' || serving === 'builtin'));
+  const offered = FORMATS.filter(format => STREAM_TYPES[format] && (format !== 'protobuf' || serving !== 'custom'));
   const refused = () => notAcceptable(offered, ';stream=watch');
   if (!accept) return JSON_PLAIN;
   const chosen = represented(accept, serving);
@@ -132,7 +133,7 @@ function represent({ parameters }: Clause, format: Format, serving: Serving): Re
   const group = parameters.get('g');
   const version = parameters.get('v') ?? '';
   if (group === 'meta.k8s.io' && (version === 'v1' || version === 'v1beta1')) {
-    if (as === 'Table') return isProtobuf ? undefined : { format, as, version };
+    if (as === 'Table') return isProtobuf || serving === 'review' ? undefined : { format, as, version };
     if (as === 'PartialObjectMetadata' || as === 'PartialObjectMetadataList') return { format, as, version };
   }
   if (group === 'apidiscovery.k8s.io' && as === 'APIGroupDiscoveryList' && version === 'v2')

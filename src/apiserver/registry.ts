@@ -311,8 +311,13 @@ export class Registry {
   }
 
   /** Admission of a deletion or of a connection: there is no object to change. */
-  async admit(operation: Operation, kind: 'DELETE' | 'CONNECT', old: KubeObject | undefined): Promise<void> {
-    const request = this.#admissionRequest(operation, kind, undefined, old);
+  async admit(
+    operation: Operation,
+    kind: 'DELETE' | 'CONNECT',
+    about: Pick<AdmissionRequest, 'kind'> & { readonly object?: KubeObject | undefined; readonly old?: KubeObject },
+  ): Promise<void> {
+    const { replace: _, ...rest } = this.#admissionRequest(operation, kind, about.object, about.old);
+    const request: AdmissionRequest = { ...rest, kind: about.kind };
     await this.#mutate(request);
     await this.#validate(request);
   }

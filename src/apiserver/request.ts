@@ -6,7 +6,7 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { KubeObject } from '../api/meta.ts';
-import type { ResourceInfo } from '../api/schema.ts';
+import type { ResourceInfo, SubresourceInfo } from '../api/schema.ts';
 import type { ResourceId } from '../client/transport.ts';
 import type { RawRequest, RawResponse } from './http2/raw.ts';
 import type { ResourceTable } from './resource-table.ts';
@@ -78,6 +78,8 @@ export interface AdmissionRequest {
   readonly operation: 'CREATE' | 'UPDATE' | 'DELETE' | 'CONNECT';
   readonly attributes: RequestAttributes;
   readonly info: ResourceInfo;
+  /** Kind of the object where it is not the resource's: of the options of a CONNECT, which have no metadata. */
+  readonly kind?: SubresourceInfo['kind'];
   /** Defaulted, not yet validated; mutating plugins change it in place. Undefined for DELETE. */
   readonly object: KubeObject | undefined;
   readonly oldObject: KubeObject | undefined;

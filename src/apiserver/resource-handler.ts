@@ -11,6 +11,7 @@ import type { PatchType } from '../client/transport.ts';
 import { fieldManagerProblem, managerOf } from './apply/managers.ts';
 import type { Trail } from './audit/trail.ts';
 import { joinBytes } from './cache.ts';
+import { connectOptions } from './connect-options.ts';
 import type { Deletion } from './deletion.ts';
 import { type Dispatcher, isShownAsStored, outcomeObject, type Selectors, shownObject } from './dispatcher.ts';
 import { Entry } from './entry.ts';
@@ -120,29 +121,34 @@ export class ResourceHandler {
         handler.of.version === version,
     );
   }
-  /** Admission of a raw connection; the parent object is what plug-ins see as old. */
+  /** Admission of a raw connection; its options are what plug-ins see as the object. */
   async admitConnect(
     attributes: RequestAttributes,
-    query: URLSearchParams,
+    { query, rest }: { query: URLSearchParams; rest: string },
     warnings: (message: string) => void,
     trail?: Trail,
   ): Promise<void> {
     const served = this.#options.table.find(attributes.group, attributes.version, attributes.resource);
     if (!served) throw failure(404, 'NotFound', 'the server could not find the requested resource');
+    const kind = served.info.subresources.find(({ name }) => name === attributes.subresource)?.kind;
     await this.#options.dispatcher.registry.admit(
       operationOf(warnings, { attributes, served, query, trail }),
       'CONNECT',
-      undefined,
+      {
+        object: connectOptions(kind, query, rest),
+        kind,
+      },
     );
   }
 
   async #connect(handler: ConnectHandler, { context, query, routed, operation }: Request): Promise<void> {
-    await this.admitConnect(operation.attributes, query, operation.warn, context.trail);
+    const { rest } = routed.attributes;
+    await this.admitConnect(operation.attributes, { query, rest }, operation.warn, context.trail);
     const raw = context.exchange.raw();
     const connection: ConnectContext = {
       attributes: operation.attributes,
       query,
-      rest: routed.attributes.rest,
+      rest,
       ...raw,
     };
     context.code = 200;
@@ -358,6 +364,7 @@ export class ResourceHandler {
 }
 
 function servingOf({ served, attributes }: Operation): Serving {
+  if (!served.persistent) return 'review';
   return served.custom && attributes.subresource !== 'scale' ? 'custom' : 'builtin';
 }
 

@@ -1,6 +1,6 @@
 /**
- * HTTP/1.1 upgrades (exec, attach, port-forward, proxied WebSockets): the same steps as any request, then the raw socket
- * goes to the connect handler. A refusal is written to the socket as an ordinary reply.
+ * HTTP/1.1 upgrades (exec, attach, port-forward, logs, proxied WebSockets, watches): the same steps as any request, then the raw socket
+ * goes to the connect handler or carries a watch. A refusal is written to the socket as an ordinary reply.
  */
 
 import type { IncomingMessage } from 'node:http';
@@ -12,6 +12,7 @@ import type { Arrival, Asking, Routed } from './http-handler.ts';
 import type { Credentials, RequestAttributes, UserInfo } from './request.ts';
 import { withUser } from './request-path.ts';
 import type { ResourceHandler } from './resource-handler.ts';
+import { isWebSocket, watchExchange } from './streaming/message-replies.ts';
 
 export interface UpgradeSteps {
   readonly authenticate: (exchange: Asking, request: Arrival) => UserInfo | Promise<UserInfo>;
@@ -42,10 +43,17 @@ export async function handleUpgrade(
     const attributes = withUser(routed.attributes, await steps.authenticate(asking, { certificate, routed, context }));
     await steps.authorize(attributes, context.trail);
     const handler = attributes.isResource ? steps.resources.connectHandler(attributes) : undefined;
+    if (!handler && attributes.verb === 'watch' && isWebSocket(headers)) {
+      const exchange = await watchExchange({ request, socket, head });
+      const reply = { exchange, code: 0, warnings: undefined, admitted: undefined, expired: false, ...context };
+      await steps.resources.handle(reply, attributes, routed);
+      return;
+    }
     if (!handler) throw failure(400, 'BadRequest', 'the resource cannot be upgraded to a stream');
-    await steps.resources.admitConnect(attributes, query, () => {}, context.trail);
+    const { rest } = routed.attributes;
+    await steps.resources.admitConnect(attributes, { query, rest }, () => {}, context.trail);
     context.trail?.started(code);
-    await handler.handle({ attributes, query, rest: routed.attributes.rest, req: request, socket, head });
+    await handler.handle({ attributes, query, rest, req: request, socket, head });
   } catch (error) {
     const known = error instanceof ApiError ? error : internalError(messageOf(error));
     code = known.code;

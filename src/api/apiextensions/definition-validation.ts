@@ -11,7 +11,6 @@ import {
   addInvalid,
   addProblems,
   addRequired,
-  allowOneOf,
   checkUnchanged,
   type Errors,
   eachAt,
@@ -261,8 +260,5 @@ export function validateDefinitionStatus(object: CustomResourceDefinition): Erro
     if (!object.spec?.versions?.some(({ name }) => name === version))
       addInvalid(errors, at, version, 'must appear in spec.versions');
   });
-  eachAt(object.status?.conditions, 'status.conditions', (condition, at) =>
-    allowOneOf(errors, `${at}.status`, condition.status, ['True', 'False', 'Unknown']),
-  );
   return errors;
 }

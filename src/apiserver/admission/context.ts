@@ -21,7 +21,7 @@ export interface AdmissionContext {
 /** Upstream's `admission.NewForbidden`: `pods "x" is forbidden: why`. */
 export function refusal(request: AdmissionRequest, why: string): ApiError {
   const { attributes, object } = request;
-  const name = object?.metadata.name || attributes.name || object?.metadata.generateName || 'Unknown';
+  const name = object?.metadata?.name || attributes.name || object?.metadata?.generateName || 'Unknown';
   return forbidden({ group: attributes.group, resource: attributes.resource }, name, why);
 }
 
@@ -36,4 +36,4 @@ export const isPodCreate = (request: AdmissionRequest): boolean =>
   request.operation === 'CREATE' && isAbout(request, '', 'pods');
 
 /** The name a create handler or plugin sees before the store has given one. */
-export const nameOf = (request: AdmissionRequest): string => request.object?.metadata.name ?? request.attributes.name;
+export const nameOf = (request: AdmissionRequest): string => request.object?.metadata?.name ?? request.attributes.name;

@@ -74,7 +74,7 @@ function isAbout(rule: NamedRuleWithOperations, info: ResourceInfo, request: Adm
   if (!has(rule.operations, operation)) return false;
   if (!has(rule.apiGroups, info.group) || !has(rule.apiVersions, info.version)) return false;
   if (!isScope(rule.scope, info, attributes.resource)) return false;
-  if (rule.resourceNames?.length && !rule.resourceNames.includes(request.object?.metadata.name || attributes.name))
+  if (rule.resourceNames?.length && !rule.resourceNames.includes(request.object?.metadata?.name || attributes.name))
     return false;
   return rule.resources?.some(pattern => isResource(pattern, info.resource, attributes.subresource)) ?? false;
 }
@@ -98,7 +98,7 @@ function isInNamespace(selector: LabelSelector | undefined, request: AdmissionRe
   const isNamespace = attributes.group === '' && attributes.resource === 'namespaces';
   if (!isNamespace && attributes.namespace === '') return true;
   const labels = isNamespace
-    ? (request.object ?? request.oldObject)?.metadata.labels
+    ? (request.object ?? request.oldObject)?.metadata?.labels
     : reader.get(NAMESPACES, '', attributes.namespace)?.metadata.labels;
   return labelSelectorMatch(selector!)(labels);
 }
@@ -106,7 +106,8 @@ function isInNamespace(selector: LabelSelector | undefined, request: AdmissionRe
 function hasLabels(selector: LabelSelector | undefined, { object, oldObject }: AdmissionRequest): boolean {
   if (isEverything(selector)) return true;
   const matches = labelSelectorMatch(selector!);
-  return [object, oldObject].some((one: KubeObject | undefined) => one !== undefined && matches(one.metadata?.labels));
+  // Options of a connection have no metadata, so no selector finds them.
+  return [object, oldObject].some((one: KubeObject | undefined) => one?.metadata && matches(one.metadata.labels));
 }
 
 function isEverything(selector: LabelSelector | undefined): boolean {

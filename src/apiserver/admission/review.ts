@@ -24,10 +24,10 @@ export function reviewOf(request: AdmissionRequest, info: ResourceInfo, uid: str
   const options = OPTIONS[operation];
   return {
     uid,
-    kind: kindOf(info),
+    kind: request.kind ?? kindOf(info),
     resource: resourceOf(info),
     ...(subresource ? { subResource: subresource } : {}),
-    requestKind: kindOf(own),
+    requestKind: request.kind ?? kindOf(own),
     requestResource: resourceOf(own),
     ...(subresource ? { requestSubResource: subresource } : {}),
     ...(request.object?.metadata?.name || name ? { name: request.object?.metadata?.name || name } : {}),

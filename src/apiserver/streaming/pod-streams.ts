@@ -20,10 +20,17 @@ import { forbiddenRequest } from '../authz/denial.ts';
 import type { Authorizer, ConnectContext, ConnectHandler, Reader } from '../request.ts';
 import { dialText } from './dial.ts';
 import { type KubeletConnections, plainFailure } from './kubelet-connection.ts';
+import { type Frames, isWebSocket, openMessages } from './message-replies.ts';
 import { copyBody, forwardedHeaders, requestHead, tunnel } from './tunnel.ts';
 
 /** Upstream reads that much of a kubelet's error. */
 const ERROR_BYTES_MAX = 2048;
+/** By subprotocol; what a client that names none gets stands first. */
+const LOG_FRAMES: Readonly<Record<string, Frames>> = {
+  '': 'binary',
+  'binary.k8s.io': 'binary',
+  'base64.binary.k8s.io': 'base64',
+};
 const TEXT = { 'content-type': 'text/plain' };
 
 export interface PodStreamsOptions {
@@ -115,15 +122,24 @@ function chooseContainer(pod: Pod, asked: string): string {
 }
 
 async function log(options: PodStreamsOptions, context: ConnectContext): Promise<void> {
-  const { query, res } = context;
+  const { query, res, socket } = context;
   const pod = readPod(options.reader(), context);
   const parameters = logParameters(pod.metadata.name, query);
   const container = chooseContainer(pod, query.get('container') ?? '');
-  if (!res) throw badRequest('logs are not upgraded');
+  if (!res && !isWebSocket(context.req.headers)) throw badRequest('logs are upgraded to a WebSocket only');
+  const begin = async () => {
+    if (!res)
+      return openMessages(
+        { request: context.req as IncomingMessage, socket: socket!, head: context.head! },
+        LOG_FRAMES,
+      );
+    (res as ServerResponse).writeHead(200, TEXT);
+    if ('flushHeaders' in res) res.flushHeaders();
+    return res;
+  };
   const nodeName = pod.spec?.nodeName;
   if (!nodeName) {
-    (res as ServerResponse).writeHead(200, TEXT);
-    res.end();
+    (await begin()).end();
     return;
   }
   const endpoint = options.kubelets.locate(nodeName);
@@ -136,7 +152,7 @@ async function log(options: PodStreamsOptions, context: ConnectContext): Promise
         if (again && request.reusedSocket && error.code === 'ECONNRESET') return open(false);
         reject(plainFailure(`Get "https://${endpoint.host}:${endpoint.port}${path}": ${dialText(endpoint, error)}`));
       });
-      res.once('close', () => {
+      (res ?? socket!).once('close', () => {
         resolve(undefined);
         request.destroy();
       });
@@ -146,9 +162,7 @@ async function log(options: PodStreamsOptions, context: ConnectContext): Promise
   });
   if (!reply) return;
   if (reply.statusCode !== 200) throw await kubeletError(reply, pod.metadata.name);
-  (res as ServerResponse).writeHead(200, TEXT);
-  if ('flushHeaders' in res) res.flushHeaders();
-  await copyBody(reply, res);
+  await copyBody(reply, await begin());
 }
 
 async function kubeletError(reply: IncomingMessage, name: string): Promise<Error> {

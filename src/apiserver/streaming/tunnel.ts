@@ -102,7 +102,7 @@ export function tunnel(
   });
 }
 
-type Response = NonNullable<ConnectContext['res']>;
+type Response = NonNullable<ConnectContext['res']> | Writable;
 
 /** Copies a reply's body to the client as fast as the client takes it. Resolves when it is through or the client went away. */
 export function copyBody(from: Readable, to: Response): Promise<void> {
