@@ -10,6 +10,12 @@ export interface HealthCheck {
 
 export class Health {
   readonly #checks: HealthCheck[] = [{ name: 'ping', check: () => undefined }];
+  readonly #asked = Promise.withResolvers<void>();
+
+  /** Resolves when somebody was told for the first time that the server is ready. */
+  get toldReady(): Promise<void> {
+    return this.#asked.promise;
+  }
 
   add(check: HealthCheck): void {
     this.#checks.push(check);
@@ -41,6 +47,7 @@ export class Health {
       text += problem === undefined ? `[+]${name} ok\n` : `[-]${name} failed: reason withheld\n`;
     }
     if (failed) return { status: 500, text: `${text}${endpoint} check failed\n` };
+    if (endpoint === 'readyz') this.#asked.resolve();
     return { status: 200, text: query?.has('verbose') ? `${text}${endpoint} check passed\n` : 'ok' };
   }
 }

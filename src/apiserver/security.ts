@@ -96,7 +96,7 @@ export interface Security {
   follow(signal: AbortSignal): Promise<void>;
   /** Writes what is missing of the system's own objects; idempotent, and cheap when nothing is. */
   bootstrap(): Promise<void>;
-  /** Writes what nobody waits for, such as APIServices; to be called once the server serves. */
+  /** Writes what nobody waits for, such as APIServices and statuses, and keeps it so; to be called once the server serves. */
   settle(): Promise<void>;
 }
 
@@ -189,11 +189,12 @@ export function createSecurity(options: SecurityOptions): Security {
       await Promise.all([policy.bootstrap(), flows.bootstrap(), ensureKubernetesService(kubernetes)]);
       keepKubernetesService(kubernetes);
       policy.watchAggregation();
-      new PolicyStatuses({ reader, transport, log }).follow();
-      new AllocationRepair({ addresses, ports, reader, transport, clock, log }).start();
       quota.start();
     },
     async settle() {
+      flows.follow();
+      new PolicyStatuses({ reader, transport, log }).follow();
+      new AllocationRepair({ addresses, ports, reader, transport, clock, log }).start();
       await aggregator.bootstrap();
       aggregator.start();
     },

@@ -202,6 +202,13 @@ export class ApiServer {
     this.#health.add(check);
   }
 
+  /** Resolves once somebody has the answer that the server is ready: whoever waits for that waits for nothing else. */
+  async toldReady(): Promise<void> {
+    await this.#health.toldReady;
+    // The answer is written at the end of this turn.
+    await new Promise(resolve => setImmediate(resolve));
+  }
+
   /** A part of the control plane that `kubectl get componentstatuses` shows. */
   addComponent(component: Component): void {
     this.dispatcher.components.add(component);

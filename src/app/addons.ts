@@ -3,6 +3,7 @@
 import type { KubeObject } from '../api/meta.ts';
 import type { ClusterRole } from '../api/rbac/v1.gen.ts';
 import { isReason } from '../base/errors.ts';
+import { Client } from '../client/client.ts';
 import { CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, CONFIG_MAPS, INGRESS_CLASSES, SERVICES } from '../client/resources.ts';
 import type { ResourceId, Transport } from '../client/transport.ts';
 import { COREFILE_CONFIG_MAP } from '../dns/cluster-dns.ts';
@@ -130,13 +131,10 @@ export async function ensureAddons(
 ): Promise<void> {
   const ensure = async (of: ResourceId, object: KubeObject) => {
     try {
-      await transport.create(
-        { of, ...(object.metadata.namespace ? { namespace: object.metadata.namespace } : {}) },
-        object,
-      );
+      const created = await new Client(transport).of(of).ensure(object);
+      if (!created && of === CLUSTER_ROLES) await addRules(transport, object as ClusterRole);
     } catch (error) {
-      if (!isReason(error, 'AlreadyExists') && !(of === SERVICES && isReason(error, 'Invalid'))) throw error;
-      if (of === CLUSTER_ROLES) await addRules(transport, object as ClusterRole);
+      if (!(of === SERVICES && isReason(error, 'Invalid'))) throw error;
     }
   };
   await Promise.all([

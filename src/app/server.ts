@@ -59,6 +59,9 @@ export interface ServerConfig {
   readonly arguments: readonly string[];
 }
 
+/** Without anybody who asks, as when a supervisor starts the server again. */
+const TOLD_READY_MS_MAX = 30;
+
 export async function runServer(config: ServerConfig): Promise<void> {
   const log = createLogger('server');
   log.info('starting', { cluster: config.cluster });
@@ -112,6 +115,8 @@ export async function runServer(config: ServerConfig): Promise<void> {
   const fd = listenTcp({ namespace: config.machineNetnsFd, address: '127.0.0.1', port: config.apiPort });
   await Promise.all([server.listen({ fd }, tls), ...addresses.map(host => server.listen({ host, port }, tls))]);
   log.info('serving', { port: config.apiPort, addresses: addresses.join(',') });
+  // What starts now keeps this thread for a while: whoever has waited for the server hears first that it is there.
+  await Promise.race([server.toldReady(), clock.sleep(TOLD_READY_MS_MAX, stop.signal)]);
   void security.follow(stop.signal);
   void security.settle().catch(error => log.error('APIServices could not be written', { error: messageOf(error) }));
 

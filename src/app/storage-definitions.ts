@@ -7,6 +7,7 @@ import type { KubeObject } from '../api/meta.ts';
 import type { Clock } from '../base/clock.ts';
 import { isReason, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { Client } from '../client/client.ts';
 import type { ResourceId, Transport } from '../client/transport.ts';
 import { LOCAL_DRIVER } from '../localdriver/names.ts';
 
@@ -205,10 +206,9 @@ export async function ensureStorageDefinitions(
   for (const [of, wanted] of [...STORAGE_DEFINITIONS, LOCAL_SNAPSHOT_CLASS]) {
     for (let tries = 0; !signal.aborted; tries++) {
       try {
-        await transport.create({ of }, wanted);
+        await new Client(transport).of(of).ensure(wanted);
         break;
       } catch (error) {
-        if (isReason(error, 'AlreadyExists')) break;
         // The class, until its definition is served.
         if (!isReason(error, 'NotFound') || tries >= TRIES_MAX) {
           log.warn('volume snapshots and populators cannot be used', {

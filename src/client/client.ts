@@ -5,7 +5,7 @@
  */
 
 import type { KubeList, KubeObject } from '../api/meta.ts';
-import type { Status } from '../base/errors.ts';
+import { isReason, type Status } from '../base/errors.ts';
 import type {
   DeleteOptions,
   ListOptions,
@@ -52,6 +52,23 @@ export class ResourceClient<T extends KubeObject> {
   /** The namespace is the object's own. */
   create(object: T, options?: WriteOptions): Promise<T> {
     return this.#transport.create(this.#target(object.metadata.namespace), object, options) as Promise<T>;
+  }
+  /** Creates the object unless it is there; whether it did. Looks first: a create that is refused has been validated all the same. */
+  async ensure(object: T): Promise<boolean> {
+    const { namespace = '', name } = object.metadata;
+    try {
+      await this.get(namespace, name);
+      return false;
+    } catch (error) {
+      if (!isReason(error, 'NotFound')) throw error;
+    }
+    try {
+      await this.create(object);
+      return true;
+    } catch (error) {
+      if (!isReason(error, 'AlreadyExists')) throw error;
+      return false;
+    }
   }
   /** Conflicts when `object.metadata.resourceVersion` is set and stale. */
   update(object: T, options?: WriteOptions): Promise<T> {

@@ -3,9 +3,10 @@
  * Requests that never reached the server fail with ServiceUnavailable; nothing is retried here, callers own their retries.
  */
 
-import * as http2 from 'node:http2';
+import type { ClientHttp2Session, ClientHttp2Stream } from 'node:http2';
 import type { KubeList, KubeObject, WatchEvent } from '../api/meta.ts';
 import { ApiError, messageOf, type Status, type StatusReason, serviceUnavailable } from '../base/errors.ts';
+import { http2 } from '../base/lazy-http2.ts';
 import {
   type DeleteOptions,
   type ListOptions,
@@ -41,7 +42,7 @@ const PING_TIMEOUT_MS = 10_000;
 
 export class HttpsTransport implements Transport {
   readonly #options: HttpsTransportOptions;
-  #session: http2.ClientHttp2Session | undefined;
+  #session: ClientHttp2Session | undefined;
   #pinger: NodeJS.Timeout | undefined;
 
   constructor(options: HttpsTransportOptions) {
@@ -85,7 +86,7 @@ export class HttpsTransport implements Transport {
 
   async *watch(target: Target, options: WatchOptions, signal: AbortSignal): AsyncIterable<WatchEvent> {
     const stream = this.#open('GET', pathOf(target) + query({ ...options, watch: true }));
-    const abort = () => stream.close(http2.constants.NGHTTP2_CANCEL);
+    const abort = () => stream.close(http2().constants.NGHTTP2_CANCEL);
     signal.addEventListener('abort', abort, { once: true });
     try {
       const status = await headOf(stream, this.#options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
@@ -127,12 +128,12 @@ export class HttpsTransport implements Transport {
       if (status >= 300) throw errorFrom(status, text);
       return JSON.parse(text);
     } catch (error) {
-      stream.close(http2.constants.NGHTTP2_CANCEL);
+      stream.close(http2().constants.NGHTTP2_CANCEL);
       throw error instanceof ApiError ? error : serviceUnavailable(messageOf(error));
     }
   }
 
-  #open(method: string, rawPath: string, contentType?: string, body?: unknown): http2.ClientHttp2Stream {
+  #open(method: string, rawPath: string, contentType?: string, body?: unknown): ClientHttp2Stream {
     const session = this.#connection();
     const { token, userAgent = 'coxswain' } = this.#options;
     const stream = session.request(
@@ -152,10 +153,10 @@ export class HttpsTransport implements Transport {
     return stream;
   }
 
-  #connection(): http2.ClientHttp2Session {
+  #connection(): ClientHttp2Session {
     if (this.#session && !this.#session.closed && !this.#session.destroyed) return this.#session;
     const { server, ca, cert, key, servername, insecure } = this.#options;
-    const session = http2.connect(server, {
+    const session = http2().connect(server, {
       ca,
       ...(cert ? { cert } : {}),
       ...(key ? { key } : {}),
@@ -177,7 +178,7 @@ export class HttpsTransport implements Transport {
   }
 }
 
-function ping(session: http2.ClientHttp2Session): void {
+function ping(session: ClientHttp2Session): void {
   if (session.destroyed || session.closed || session.connecting) return;
   const deadline = setTimeout(() => session.destroy(new Error('peer does not answer pings')), PING_TIMEOUT_MS).unref();
   session.ping(() => clearTimeout(deadline));
@@ -200,10 +201,10 @@ function deleteBody(options: DeleteOptions = {}): unknown {
   return { apiVersion: 'v1', kind: 'DeleteOptions', gracePeriodSeconds, propagationPolicy, preconditions };
 }
 
-function headOf(stream: http2.ClientHttp2Stream, timeoutMs: number): Promise<number> {
+function headOf(stream: ClientHttp2Stream, timeoutMs: number): Promise<number> {
   return new Promise((resolve, reject) => {
     const deadline = setTimeout(() => {
-      stream.close(http2.constants.NGHTTP2_CANCEL);
+      stream.close(http2().constants.NGHTTP2_CANCEL);
       reject(new Error(`no reply within ${timeoutMs} ms`));
     }, timeoutMs);
     const settle = (act: () => void) => {
@@ -216,13 +217,13 @@ function headOf(stream: http2.ClientHttp2Stream, timeoutMs: number): Promise<num
   });
 }
 
-async function textOf(stream: http2.ClientHttp2Stream): Promise<string> {
+async function textOf(stream: ClientHttp2Stream): Promise<string> {
   const chunks: Buffer[] = [];
   for await (const chunk of stream) chunks.push(chunk as Buffer);
   return Buffer.concat(chunks).toString('utf8');
 }
 
-async function* linesOf(stream: http2.ClientHttp2Stream): AsyncIterable<string> {
+async function* linesOf(stream: ClientHttp2Stream): AsyncIterable<string> {
   let rest: Buffer[] = [];
   for await (const chunk of stream as AsyncIterable<Buffer>) {
     let start = 0;

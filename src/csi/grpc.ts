@@ -1,13 +1,14 @@
 /**
  * gRPC over HTTP/2 on unix sockets: the client of one socket and a server; unary calls, and calls answered with a stream. By
- * `node:http2`, which the process has loaded anyway. Invariant: every unary call ends, by its reply, a GrpcError, or its deadline;
+ * `node:http2`. Invariant: every unary call ends, by its reply, a GrpcError, or its deadline;
  * a stream ends with its signal.
  * CSI's calls are the default; another service brings a table of its own.
  */
 
 import { rmSync } from 'node:fs';
-import { type ClientHttp2Session, connect, createServer, type Http2Server, type ServerHttp2Stream } from 'node:http2';
+import type { ClientHttp2Session, Http2Server, ServerHttp2Stream } from 'node:http2';
 import { createConnection } from 'node:net';
+import { http2 } from '../base/lazy-http2.ts';
 import { CALLS, type Call, type Reply, type Request } from './calls.ts';
 import { decode, encode } from './protobuf.ts';
 
@@ -211,7 +212,7 @@ export class GrpcClient<T extends CallTable = typeof CALLS> {
 
   #open(): ClientHttp2Session {
     if (this.#session && !this.#session.closed && !this.#session.destroyed) return this.#session;
-    const session = connect('http://localhost', { createConnection: () => createConnection(this.#socket) });
+    const session = http2().connect('http://localhost', { createConnection: () => createConnection(this.#socket) });
     this.#session = session;
     // Streams tell of it.
     session.on('error', () => {});
@@ -253,7 +254,7 @@ export async function serveGrpc(
       { call: calls[name]!, handle: handle as Handle },
     ]),
   );
-  const server: Http2Server = createServer();
+  const server: Http2Server = http2().createServer();
   const sessions = new Set<{ destroy(): void }>();
   server.on('session', session => {
     sessions.add(session);

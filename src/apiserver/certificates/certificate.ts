@@ -5,7 +5,7 @@
  */
 
 import { createHash, generateKeyPairSync, type KeyObject, randomBytes, sign, X509Certificate } from 'node:crypto';
-import { isIP } from 'node:net';
+import { isIP, isIPv4 } from 'node:net';
 import { bits, bool, integer, octets, oid, primitive, sequence, set, tagged, time, utf8 } from './der.ts';
 
 /** A certificate and its private key, both PEM. */
@@ -234,7 +234,7 @@ function extensions(request: CertificateRequest, keyId: Buffer, authorityId: Buf
 
 /** 4 or 16 bytes of an IP address. */
 export function addressBytes(address: string): Buffer {
-  if (isIP(address) === 4) return Buffer.from(address.split('.').map(Number));
+  if (isIPv4(address)) return Buffer.from(address.split('.').map(Number));
   let text = address;
   const embedded = /^(.*:)(\d+\.\d+\.\d+\.\d+)$/.exec(text);
   if (embedded) {

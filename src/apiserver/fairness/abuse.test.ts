@@ -40,13 +40,15 @@ before(async () => {
     ],
   });
   const transport = server.transport(LOOPBACK_USER);
-  await new FairnessObjects({
+  const flows = new FairnessObjects({
     fairness,
     reader: () => server.reader,
     transport: () => transport,
     clock: systemClock,
     log: silentLogger,
-  }).bootstrap();
+  });
+  await flows.bootstrap();
+  flows.follow();
   for (let i = 0; i < OBJECTS; i++)
     await transport.create({ of: CONFIG_MAPS, namespace: 'default' }, {
       apiVersion: 'v1',

@@ -37,11 +37,14 @@ export class FairnessObjects {
     this.#options = options;
   }
 
-  /** Writes what is missing, and acts on what there is and will be. On an unchanged cluster it writes nothing. */
+  /** Writes what is missing, and acts on what there is. On an unchanged cluster it writes nothing. */
   async bootstrap(): Promise<void> {
     await this.#ensureAll();
-    await this.#tellDangling();
     this.#configure();
+  }
+  /** Acts on every change from now on, and tells each schema how it stands. */
+  follow(): void {
+    this.#schedule();
     for (const kind of [FLOW_SCHEMAS, PRIORITY_LEVEL_CONFIGURATIONS])
       this.#options.reader().onChange(kind, () => this.#schedule());
   }

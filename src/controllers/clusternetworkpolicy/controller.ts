@@ -7,7 +7,7 @@ import type { Condition, ObjectKey } from '../../api/meta.ts';
 import { CLUSTER_POLICY_DEFINITIONS } from '../../api/networkpolicy/definitions.ts';
 import { type ClusterPolicy, unknownParts } from '../../api/networkpolicy/kinds.ts';
 import { formatTime } from '../../base/clock.ts';
-import { isReason, messageOf } from '../../base/errors.ts';
+import { messageOf } from '../../base/errors.ts';
 import type { Informer } from '../../client/informer.ts';
 import {
   ADMIN_NETWORK_POLICIES,
@@ -94,12 +94,7 @@ class ClusterNetworkPolicies implements Controller {
     while (!signal.aborted) {
       try {
         for (const definition of CLUSTER_POLICY_DEFINITIONS)
-          await client
-            .of(CUSTOM_RESOURCE_DEFINITIONS)
-            .create(definition)
-            .catch(error => {
-              if (!isReason(error, 'AlreadyExists')) throw error;
-            });
+          await client.of(CUSTOM_RESOURCE_DEFINITIONS).ensure(definition);
         break;
       } catch (error) {
         log.warn('cluster network policies cannot be defined yet, trying again', { error: messageOf(error) });

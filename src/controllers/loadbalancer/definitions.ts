@@ -3,6 +3,8 @@
  * announcement by layer 2. What an administrator changed or deleted afterwards stays as it is.
  */
 
+import { isDeepStrictEqual } from 'node:util';
+import type { CustomResourceDefinition } from '../../api/apiextensions/v1.gen.ts';
 import { LOAD_BALANCER_DEFINITIONS } from '../../api/loadbalancer/definitions.ts';
 import { API_VERSION, type IPAddressPool, type L2Advertisement } from '../../api/loadbalancer/v1beta1.ts';
 import { isReason } from '../../base/errors.ts';
@@ -17,23 +19,16 @@ const LOOK_EVERY_MS = 20;
 export async function ensureDefinitions(ctx: ReconcileContext): Promise<void> {
   const { client, settings } = ctx;
   const created = await Promise.all(
-    LOAD_BALANCER_DEFINITIONS.map(definition =>
-      client
-        .of(CUSTOM_RESOURCE_DEFINITIONS)
-        .create(definition)
-        .then(
-          () => true,
-          async error => {
-            if (!isReason(error, 'AlreadyExists')) throw error;
-            // The group is ours: an older version's definition becomes this one's.
-            const { name } = definition.metadata;
-            await client
-              .of(CUSTOM_RESOURCE_DEFINITIONS)
-              .patch('', name, { spec: { versions: definition.spec.versions } });
-            return false;
-          },
-        ),
-    ),
+    LOAD_BALANCER_DEFINITIONS.map(async definition => {
+      const definitions = client.of<CustomResourceDefinition>(CUSTOM_RESOURCE_DEFINITIONS);
+      if (await definitions.ensure(definition)) return true;
+      // The group is ours: an older version's definition becomes this one's.
+      const { name } = definition.metadata;
+      const { versions } = definition.spec;
+      const { spec } = await definitions.get('', name);
+      if (!isDeepStrictEqual(spec.versions, versions)) await definitions.patch('', name, { spec: { versions } });
+      return false;
+    }),
   );
   const addresses = settings.loadBalancerAddresses;
   if (!created[0] || addresses.length === 0) return;

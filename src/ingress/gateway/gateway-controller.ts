@@ -165,13 +165,10 @@ export class GatewayController {
   async #define(signal: AbortSignal): Promise<void> {
     const { clock } = this.#options;
     let isNew = false;
-    for (const definition of GATEWAY_DEFINITIONS)
-      try {
-        await this.#client.of(CUSTOM_RESOURCE_DEFINITIONS).create(definition);
-        isNew ||= definition.spec.names.kind === 'GatewayClass';
-      } catch (error) {
-        if (!isReason(error, 'AlreadyExists')) throw error;
-      }
+    for (const definition of GATEWAY_DEFINITIONS) {
+      const created = await this.#client.of(CUSTOM_RESOURCE_DEFINITIONS).ensure(definition);
+      if (created) isNew ||= definition.spec.names.kind === 'GatewayClass';
+    }
     if (!isNew) return;
     const deadline = clock.monotonic() + SERVED_AFTER_MS_MAX;
     for (;;)
