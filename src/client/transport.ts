@@ -29,6 +29,8 @@ export interface ListOptions {
   readonly resourceVersionMatch?: 'Exact' | 'NotOlderThan';
   readonly limit?: number;
   readonly continue?: string;
+  /** Of metrics APIs only: selects among the values of a metric. */
+  readonly metricLabelSelector?: string;
 }
 
 export interface WatchOptions {

@@ -7,30 +7,46 @@ import type { HorizontalPodAutoscaler } from '../../src/api/autoscaling/v2.gen.t
 import type { Pod } from '../../src/api/core/v1.gen.ts';
 import { mapSelectorMatch } from '../../src/api/machinery/labels.ts';
 import { isPodReady } from '../../src/api/machinery/pod.ts';
+import { notFound } from '../../src/base/errors.ts';
 import { DEPLOYMENTS, HORIZONTAL_POD_AUTOSCALERS, PODS } from '../../src/client/resources.ts';
-import type { ListOptions, Target, Transport } from '../../src/client/transport.ts';
+import { type ListOptions, pathOf, type Target, type Transport } from '../../src/client/transport.ts';
 import { openCluster, type TestCluster } from './cluster.ts';
 
 let cluster: TestCluster;
 /** Thousandths of a CPU that each container of every pod uses; nothing is measured while undefined. */
 let usedMilli: number | undefined = 200;
 
+/** What the other metrics APIs are asked, and what they say: by group and path. */
+const asked: string[] = [];
+const told: Record<string, object[]> = {};
+
 const extensions = {
-  async list({ namespace }: Target, { labelSelector = '' }: ListOptions) {
-    const { items } = await cluster.of<Pod>(PODS).list(namespace!, { labelSelector });
-    // Measured long after the pods became ready: what they burn while they start does not count.
-    const timestamp = new Date(Date.now() + 3_600_000).toISOString();
-    const usage = { cpu: `${usedMilli}m`, memory: '1Mi' };
-    return {
-      items: (usedMilli === undefined ? [] : items).map(({ metadata, spec }) => ({
-        metadata: { name: metadata.name, namespace },
-        timestamp,
-        window: '15s',
-        containers: spec.containers.map(({ name }) => ({ name, usage })),
-      })),
-    };
+  async list(target: Target, options: ListOptions) {
+    if (target.of.group !== 'metrics.k8s.io') {
+      const { labelSelector, metricLabelSelector } = options;
+      asked.push([pathOf(target), labelSelector, metricLabelSelector].filter(Boolean).join(' '));
+      const items = told[pathOf(target)];
+      if (!items) throw notFound({ resource: target.of.resource, group: target.of.group }, target.name ?? '');
+      return { items };
+    }
+    return podMetrics(target, options);
   },
 } as unknown as Transport;
+
+async function podMetrics({ namespace }: Target, { labelSelector = '' }: ListOptions) {
+  const { items } = await cluster.of<Pod>(PODS).list(namespace!, { labelSelector });
+  // Measured long after the pods became ready: what they burn while they start does not count.
+  const timestamp = new Date(Date.now() + 3_600_000).toISOString();
+  const usage = { cpu: `${usedMilli}m`, memory: '1Mi' };
+  return {
+    items: (usedMilli === undefined ? [] : items).map(({ metadata, spec }) => ({
+      metadata: { name: metadata.name, namespace },
+      timestamp,
+      window: '15s',
+      containers: spec.containers.map(({ name }) => ({ name, usage })),
+    })),
+  };
+}
 
 before(async () => {
   cluster = await openCluster({ extensions });
@@ -119,6 +135,68 @@ test('by a container, with rules: two pods at a time; bounds come before metrics
   await cluster.until('three replicas', async () => (await replicasOf('ruled')) === 3);
   await autoscalers().patch('default', 'ruled', { spec: { minReplicas: 5 } }, 'application/merge-patch+json');
   await cluster.until('five replicas', async () => (await replicasOf('ruled')) === 5);
+});
+
+test('by a metric of pods, of an object and from outside: the APIs that others serve are asked', async () => {
+  const custom = '/apis/custom.metrics.k8s.io/v1beta1/namespaces/default';
+  await deploy('queue', 2);
+  const pods = (await cluster.of<Pod>(PODS).list('default', { labelSelector: 'app=queue' })).items;
+  // A server of the older version only.
+  told[`${custom}/pods/*/requests`] = pods.map(({ metadata }) => ({
+    describedObject: { kind: 'Pod', name: metadata.name },
+    timestamp: new Date().toISOString(),
+    value: '300m',
+  }));
+  const metric = { name: 'requests', selector: { matchLabels: { verb: 'get' } } };
+  const byPods = { type: 'Pods', pods: { metric, target: { type: 'AverageValue', averageValue: '200m' } } };
+  await autoscale('queue', { maxReplicas: 10, metrics: [byPods] });
+  await cluster.until('three replicas', async () => (await replicasOf('queue')) === 3);
+  assert.ok(asked.includes(`${custom}/pods/*/requests app=queue verb=get`), asked.join('\n'));
+  const status = await untilCondition('queue', 'ScalingActive', 'ValidMetricFound');
+  assert.deepEqual(status.currentMetrics?.[0], { type: 'Pods', pods: { metric, current: { averageValue: '300m' } } });
+
+  const newest = '/apis/custom.metrics.k8s.io/v1beta2/namespaces/default';
+  told[`${newest}/ingresses.networking.k8s.io/front/hits`] = [{ value: '40' }];
+  const describedObject = { apiVersion: 'networking.k8s.io/v1', kind: 'Ingress', name: 'front' };
+  const byObject = {
+    type: 'Object',
+    object: { describedObject, metric: { name: 'hits' }, target: { type: 'Value', value: '20' } },
+  };
+  await deploy('front', 2);
+  await autoscale('front', { maxReplicas: 10, metrics: [byObject] });
+  await cluster.until('four replicas', async () => (await replicasOf('front')) === 4);
+  const event = 'New size: 4; reason: Ingress metric hits above target';
+  await cluster.until('the event', async () => (await cluster.events()).some(({ message }) => message === event));
+
+  told['/apis/external.metrics.k8s.io/v1beta1/namespaces/default/jobs'] = [{ value: '3' }, { value: '4' }];
+  const byQueue = {
+    type: 'External',
+    external: { metric: { name: 'jobs' }, target: { type: 'AverageValue', averageValue: '2' } },
+  };
+  await deploy('worker', 2);
+  await autoscale('worker', { maxReplicas: 10, metrics: [byQueue] });
+  await cluster.until('four replicas', async () => (await replicasOf('worker')) === 4);
+});
+
+test('pods of two autoscalers are left alone', async () => {
+  await deploy('shared', 2);
+  usedMilli = 200;
+  const scaleTargetRef = { apiVersion: 'apps/v1', kind: 'Deployment', name: 'shared' };
+  const never = {
+    behavior: { scaleUp: { selectPolicy: 'Disabled' } },
+    scaleTargetRef,
+    maxReplicas: 10,
+    metrics: cpu(50),
+  };
+  await autoscale('one', never);
+  await untilCondition('one', 'ScalingActive', 'ValidMetricFound');
+  await autoscale('two', never);
+  const status = await untilCondition('two', 'ScalingActive', 'AmbiguousSelector');
+  assert.equal(
+    status.conditions?.find(({ type }) => type === 'ScalingActive')?.message,
+    'pods by selector app=shared are controlled by multiple HPAs: [default/two default/one]',
+  );
+  await autoscalers().delete('default', 'one');
 });
 
 test('what cannot be found out is told, and nothing is changed', async () => {

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import type { HorizontalPodAutoscalerSpec } from '../../api/autoscaling/v2.gen.ts';
 import type { Pod } from '../../api/core/v1.gen.ts';
 import type { PodMetric } from './pod-metrics.ts';
-import { byAverage, byUtilization, type Sample } from './replica-calculation.ts';
+import { byAverage, byShare, byUtilization, byValue, type Sample } from './replica-calculation.ts';
 import { applyRules, type History, memoryMs } from './scaling-rules.ts';
 
 const NOW = Date.UTC(2026, 0, 1);
@@ -53,6 +53,18 @@ test('replicas by utilization: up, down, within the tolerance', () => {
 
 test('replicas by average value', () => {
   assert.deepEqual(byAverage(sample([100, 200, 300]), 100), { replicas: 6, averageMilli: 200 });
+});
+
+test("replicas by one value for all, and by each one's share of it", () => {
+  const tolerances = { up: 0.1, down: 0.1 };
+  const { pods } = sample([1, 1, 1]);
+  assert.equal(byValue({ current: 3, pods, tolerances }, 20_000, 15_000), 4);
+  assert.equal(byValue({ current: 3, pods, tolerances }, 16_000, 15_000), 3);
+  assert.equal(byValue({ current: 0, pods: [], tolerances }, 31_000, 15_000), 3);
+  // Pods that are not ready do no work.
+  assert.equal(byValue({ current: 3, pods: [pods[0]!, pod('p9', { conditions: [] })], tolerances }, 30_000, 15_000), 2);
+  assert.deepEqual(byShare({ replicas: 3, tolerances }, 9_000, 1_500), { replicas: 6, averageMilli: 3_000 });
+  assert.deepEqual(byShare({ replicas: 3, tolerances }, 4_600, 1_500), { replicas: 3, averageMilli: 1_534 });
 });
 
 test('pods that start, wait, fail or were not measured never make it more extreme', () => {

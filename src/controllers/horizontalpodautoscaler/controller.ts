@@ -1,37 +1,46 @@
 /**
- * HorizontalPodAutoscalers (autoscaling/v2): looks every 15 seconds at the resource metrics of the pods behind a scalable
- * object and sets its replicas. Recommendations and changes of the last minutes are kept in memory, as upstream does: after
- * a restart stabilization begins with the number of replicas there is. Metrics of types Object, Pods and External are refused.
+ * HorizontalPodAutoscalers (autoscaling/v2): looks every 15 seconds at the metrics of a scalable object and sets its replicas.
+ * Recommendations and changes of the last minutes are kept in memory, as upstream does: after a restart stabilization begins with
+ * the number of replicas there is. Pods that two autoscalers would scale are left alone.
  */
 
 import type { Scale } from '../../api/autoscaling/v1.gen.ts';
 import type {
   CrossVersionObjectReference,
+  ExternalMetricSource,
   HorizontalPodAutoscaler,
+  MetricIdentifier,
   MetricSpec,
   MetricStatus,
+  MetricTarget,
+  ObjectMetricSource,
+  PodsMetricSource,
 } from '../../api/autoscaling/v2.gen.ts';
 import type { Pod } from '../../api/core/v1.gen.ts';
 import { semanticEqual } from '../../api/machinery/equality.ts';
-import { parseLabelSelector } from '../../api/machinery/labels.ts';
+import { formatLabelSelector, parseLabelSelector } from '../../api/machinery/labels.ts';
 import { canonicalQuantity, quantityMilli } from '../../api/machinery/quantity.ts';
 import { keyOf } from '../../api/meta.ts';
 import { builtinResources } from '../../api/resources.ts';
+import type { ResourceInfo } from '../../api/schema.ts';
 import { formatTime } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import { CUSTOM_RESOURCE_DEFINITIONS, HORIZONTAL_POD_AUTOSCALERS, PODS } from '../../client/resources.ts';
-import type { ResourceId } from '../../client/transport.ts';
+import type { ResourceId, Transport } from '../../client/transport.ts';
 import { type Controller, type ControllerDefinition, type ReconcileContext, watch } from '../runtime/controller.ts';
 import { customResources } from '../runtime/custom-resources.ts';
 import { idOf } from '../runtime/resources.ts';
+import { externalMetric, objectMetric, podsMetric } from './other-metrics.ts';
 import { type PodMetric, resourceMetrics } from './pod-metrics.ts';
-import { byAverage, byUtilization, type Proposal, type Sample } from './replica-calculation.ts';
+import { byAverage, byShare, byUtilization, byValue, type Proposal, type Sample } from './replica-calculation.ts';
 import { applyRules, memoryMs, type Recommendation, type ScaleEvent } from './scaling-rules.ts';
 
 const SYNC_MS = 15_000;
 const TOLERANCE = 0.1;
 
 interface Memory {
+  /** Of the pods that it scales, as a string. */
+  selector?: string;
   recommendations: Recommendation[];
   events: ScaleEvent[];
 }
@@ -96,7 +105,7 @@ function create(ctx: ReconcileContext): Controller {
       let memory = memories.get(key);
       if (!memory) memories.set(key, (memory = { recommendations: [], events: [] }));
       try {
-        await new Round(ctx, autoscaler, memory).run();
+        await new Round(ctx, autoscaler, memory, memories).run();
       } catch (error) {
         ctx.log.debug('an autoscaler could not do its work', { key, error: messageOf(error) });
       }
@@ -110,11 +119,18 @@ class Round {
   readonly #ctx: ReconcileContext;
   readonly #of: HorizontalPodAutoscaler;
   readonly #memory: Memory;
+  readonly #memories: ReadonlyMap<string, Memory>;
   readonly #nowMs: number;
   readonly #findings: Findings;
 
-  constructor(ctx: ReconcileContext, of: HorizontalPodAutoscaler, memory: Memory) {
+  constructor(
+    ctx: ReconcileContext,
+    of: HorizontalPodAutoscaler,
+    memory: Memory,
+    memories: ReadonlyMap<string, Memory>,
+  ) {
     this.#ctx = ctx;
+    this.#memories = memories;
     this.#of = of;
     this.#memory = memory;
     this.#nowMs = ctx.clock.now();
@@ -186,13 +202,21 @@ class Round {
       this.#findings.set('ScalingActive', 'False', { reason: 'InvalidSelector', message });
       return undefined;
     }
+    this.#memory.selector = selector;
+    const rivals = this.#rivals(selector);
+    if (rivals.length > 0) {
+      const message = `pods by selector ${selector} are controlled by multiple HPAs: [${rivals.join(' ')}]`;
+      this.#warn('AmbiguousSelector', message);
+      this.#findings.set('ScalingActive', 'False', { reason: 'AmbiguousSelector', message });
+      return undefined;
+    }
     let most: { replicas: number; name: string } | undefined;
     let failed: { reason: string; message: string } | undefined;
     let failures = 0;
     const statuses: MetricStatus[] = [];
     for (const metric of metrics) {
       try {
-        const { replicas, name, status } = await this.#measure(metric, selector, current);
+        const { replicas, name, status } = await this.#measure(metric, scale, current);
         statuses.push(status);
         if (!most || replicas > most.replicas) most = { replicas, name };
       } catch (error) {
@@ -221,35 +245,127 @@ class Round {
     return most;
   }
 
-  async #measure(
-    metric: MetricSpec,
-    selector: string,
-    current: number,
-  ): Promise<{ replicas: number; name: string; status: MetricStatus }> {
+  /** All autoscalers of the pods, when there is more than this one. */
+  #rivals(selector: string): string[] {
+    const { namespace = '' } = this.#of.metadata;
+    const others = [...this.#memories].filter(
+      ([key, memory]) => memory !== this.#memory && memory.selector && key.startsWith(`${namespace}/`),
+    );
+    if (others.length === 0) return [];
+    const pods = this.#pods(selector);
+    const rivals = others.filter(([, memory]) => {
+      const matches = parseLabelSelector(memory.selector!);
+      return pods.some(({ metadata }) => matches(metadata.labels));
+    });
+    return rivals.length === 0 ? [] : [keyOf(this.#of), ...rivals.map(([key]) => key)];
+  }
+
+  #pods(selector: string): Pod[] {
+    const matches = parseLabelSelector(selector);
+    const { namespace } = this.#of.metadata;
+    return [...this.#ctx.informers.get<Pod>(PODS).values()].filter(
+      pod => pod.metadata.namespace === namespace && matches(pod.metadata.labels),
+    );
+  }
+
+  #measure(metric: MetricSpec, scale: Scale, current: number): Promise<Measured> {
+    const selector = scale.status?.selector ?? '';
+    const told = scale.status?.replicas ?? 0;
+    if (metric.pods) return this.#measurePods(metric.pods, selector, current);
+    if (metric.object) return this.#measureObject(metric.object, { selector, current, told });
+    if (metric.external) return this.#measureExternal(metric.external, { selector, current, told });
+    return this.#measureResource(metric, selector, current);
+  }
+
+  get #metrics(): Transport {
+    return this.#ctx.settings.extensions ?? this.#ctx.transport;
+  }
+
+  async #measurePods({ metric, target }: PodsMetricSource, selector: string, current: number): Promise<Measured> {
+    const { namespace = '' } = this.#of.metadata;
+    let metrics: Map<string, PodMetric>;
+    try {
+      metrics = await podsMetric(this.#metrics, { namespace, selector, metric });
+    } catch (error) {
+      throw new Error(`unable to get metric ${metric.name}: ${messageOf(error)}`);
+    }
+    const proposal = byAverage(
+      {
+        current,
+        pods: this.#pods(selector),
+        metrics,
+        resource: '',
+        container: '',
+        tolerances: this.#tolerances(),
+        nowMs: this.#nowMs,
+      },
+      quantityMilli(target.averageValue),
+    );
+    return {
+      replicas: proposal.replicas,
+      name: `pods metric ${metric.name}`,
+      status: { type: 'Pods', pods: { metric, current: { averageValue: quantityOf(proposal.averageMilli) } } },
+    };
+  }
+
+  async #measureObject({ describedObject, metric, target }: ObjectMetricSource, of: Replicas): Promise<Measured> {
+    const { namespace = '' } = this.#of.metadata;
+    const info = infoOf(this.#ctx, describedObject);
+    let milli: number;
+    try {
+      milli = await objectMetric(this.#metrics, { namespace, object: describedObject, info, metric });
+    } catch (error) {
+      const { kind, name } = describedObject;
+      throw new Error(`unable to get metric ${metric.name}: ${kind} on ${namespace} ${name}/${messageOf(error)}`);
+    }
+    const { replicas, value } = this.#judge(milli, target, of);
+    const name = target.value === undefined ? externalName(metric) : `${describedObject.kind} metric ${metric.name}`;
+    return { replicas, name, status: { type: 'Object', object: { metric, describedObject, current: value } } };
+  }
+
+  async #measureExternal({ metric, target }: ExternalMetricSource, of: Replicas): Promise<Measured> {
+    const { namespace = '' } = this.#of.metadata;
+    let milli: number;
+    try {
+      milli = await externalMetric(this.#metrics, { namespace, metric });
+    } catch (error) {
+      const selector = metric.selector ? formatLabelSelector(metric.selector) : 'nil';
+      throw new Error(`unable to get external metric ${namespace}/${metric.name}/${selector}: ${messageOf(error)}`);
+    }
+    const { replicas, value } = this.#judge(milli, target, of);
+    return { replicas, name: externalName(metric), status: { type: 'External', external: { metric, current: value } } };
+  }
+
+  /** What a value that is not of single pods asks for. */
+  #judge(milli: number, target: MetricTarget, { selector, current, told }: Replicas) {
+    const tolerances = this.#tolerances();
+    if (target.averageValue !== undefined) {
+      const share = byShare({ replicas: told, tolerances }, milli, quantityMilli(target.averageValue));
+      return { replicas: share.replicas, value: { averageValue: quantityOf(share.averageMilli) } };
+    }
+    const pods = this.#pods(selector);
+    const replicas = byValue({ current, pods, tolerances }, milli, quantityMilli(target.value));
+    return { replicas, value: { value: quantityOf(milli) } };
+  }
+
+  async #measureResource(metric: MetricSpec, selector: string, current: number): Promise<Measured> {
     const source = metric.type === 'Resource' ? metric.resource : metric.containerResource;
-    if (!source || (metric.type !== 'Resource' && metric.type !== 'ContainerResource'))
-      throw new Error(
-        `metrics of type ${metric.type} are not supported by this cluster: use Resource or ContainerResource`,
-      );
+    if (!source) throw new Error(`invalid metric source: ${metric.type}`);
     const { name: resource, target } = source;
     const container = metric.containerResource?.container ?? '';
     const { namespace = '' } = this.#of.metadata;
-    const { transport, settings, informers } = this.#ctx;
     const what = container ? `${resource} container resource` : `${resource} resource`;
     let metrics: Map<string, PodMetric>;
     try {
-      metrics = await resourceMetrics(settings.extensions ?? transport, { namespace, selector, resource, container });
+      metrics = await resourceMetrics(this.#metrics, { namespace, selector, resource, container });
     } catch (error) {
       throw new Error(
         `failed to get ${resource} utilization: unable to get metrics for resource ${resource}: ${messageOf(error)}`,
       );
     }
-    const matches = parseLabelSelector(selector);
     const sample: Sample = {
       current,
-      pods: [...informers.get<Pod>(PODS).values()].filter(
-        pod => pod.metadata.namespace === namespace && matches(pod.metadata.labels),
-      ),
+      pods: this.#pods(selector),
       metrics,
       resource,
       container,
@@ -259,7 +375,7 @@ class Round {
     const status = (proposal: Proposal) => {
       const value = {
         ...(proposal.utilization === undefined ? {} : { averageUtilization: proposal.utilization }),
-        averageValue: canonicalQuantity(`${proposal.averageMilli}m`),
+        averageValue: quantityOf(proposal.averageMilli),
       };
       return metric.type === 'Resource'
         ? { type: metric.type, resource: { name: resource, current: value } }
@@ -344,19 +460,42 @@ class Round {
   }
 }
 
+interface Measured {
+  readonly replicas: number;
+  /** In events and conditions. */
+  readonly name: string;
+  readonly status: MetricStatus;
+}
+
+interface Replicas {
+  readonly selector: string;
+  /** That are asked for. */
+  readonly current: number;
+  /** That the target says it has. */
+  readonly told: number;
+}
+
+const quantityOf = (milli: number): string => canonicalQuantity(`${milli}m`);
+const externalName = ({ name, selector }: MetricIdentifier): string =>
+  `external metric ${name}(${selector ? formatLabelSelector(selector) : 'nil'})`;
+
 function describe({ type, resource, containerResource }: MetricSpec): string {
   if (resource) return `${resource.name} resource`;
-  return containerResource ? `${containerResource.name} container` : type;
+  return containerResource ? `${containerResource.name} container` : type.toLowerCase();
 }
 
 /** The resource that the reference's kind is served as. Throws when there is none that can be scaled. */
-function resourceOf(ctx: ReconcileContext, { apiVersion = '', kind }: CrossVersionObjectReference): ResourceId {
+function resourceOf(ctx: ReconcileContext, reference: CrossVersionObjectReference): ResourceId {
+  return idOf(infoOf(ctx, reference));
+}
+
+function infoOf(ctx: ReconcileContext, { apiVersion = '', kind }: CrossVersionObjectReference): ResourceInfo {
   const group = apiVersion.includes('/') ? apiVersion.slice(0, apiVersion.indexOf('/')) : '';
   const version = apiVersion.slice(apiVersion.indexOf('/') + 1);
   const all = [...builtinResources, ...customResources(ctx)].filter(info => info.kind === kind && info.group === group);
   const info = all.find(one => one.version === version) ?? all[0];
   if (!info) throw new Error(`no matches for kind "${kind}" in group "${group}"`);
-  return idOf(info);
+  return info;
 }
 
 export const horizontalPodAutoscaler: ControllerDefinition = {

@@ -5,6 +5,7 @@
  */
 
 import type { Pod } from '../../api/core/v1.gen.ts';
+import { isPodReady } from '../../api/machinery/pod.ts';
 import { quantityMilli } from '../../api/machinery/quantity.ts';
 import type { PodMetric } from './pod-metrics.ts';
 
@@ -69,6 +70,31 @@ export function byAverage(sample: Sample, targetMilli: number): Proposal {
     },
     busy: () => targetMilli,
   });
+}
+
+/** Replicas by one value for all pods together: it is to come to the target. */
+export function byValue(
+  sample: Pick<Sample, 'current' | 'pods' | 'tolerances'>,
+  milli: number,
+  targetMilli: number,
+): number {
+  const { current, pods, tolerances } = sample;
+  const ratio = milli / targetMilli;
+  if (current === 0) return Math.ceil(ratio);
+  if (isWithin(tolerances, ratio)) return current;
+  const ready = pods.filter(pod => pod.status?.phase === 'Running' && isPodReady(pod)).length;
+  return Math.ceil(ratio * ready);
+}
+
+/** Replicas by one value that is shared among the pods: each one's share is to come to the target. */
+export function byShare(
+  { replicas, tolerances }: { readonly replicas: number; readonly tolerances: Tolerances },
+  milli: number,
+  targetMilli: number,
+): { replicas: number; averageMilli: number } {
+  const averageMilli = replicas === 0 ? 0 : Math.ceil(milli / replicas);
+  const isClose = replicas > 0 && isWithin(tolerances, milli / (targetMilli * replicas));
+  return { replicas: isClose ? replicas : Math.ceil(milli / targetMilli), averageMilli };
 }
 
 interface Measure {
