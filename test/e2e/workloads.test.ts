@@ -55,6 +55,38 @@ it('a ReplicationController and a ReplicaSet keep their number of pods', cluster
   await k('delete', 'rc/rc', 'rs/rs', `pod/${kept.metadata.name}`, '--wait=false');
 });
 
+it('a Job takes an orphan back and lets go of a pod that it no longer selects', cluster, async () => {
+  await cluster.apply(ns, [
+    {
+      apiVersion: 'batch/v1',
+      kind: 'Job',
+      metadata: { name: 'adopts' },
+      spec: {
+        template: {
+          metadata: { labels: { app: 'adopts' } },
+          spec: {
+            restartPolicy: 'Never',
+            terminationGracePeriodSeconds: 1,
+            containers: [
+              { name: 'main', image: 'busybox:1.35', imagePullPolicy: 'IfNotPresent', command: ['sleep', '3600'] },
+            ],
+          },
+        },
+      },
+    },
+  ]);
+  const [{ metadata }] = await cluster.readyPods(ns, 'app=adopts', 1);
+  const change = (patch: object) => k('patch', 'pod', metadata.name, '--type=merge', '-p', JSON.stringify(patch));
+  const seen = async () => (await get('pod', metadata.name)).metadata;
+  await change({ metadata: { ownerReferences: null, finalizers: null } });
+  await eventually('adopted', async () => (await seen()).ownerReferences?.[0]?.name === 'adopts');
+  assert.deepEqual((await seen()).finalizers, ['batch.kubernetes.io/job-tracking']);
+  await change({ metadata: { labels: null } });
+  await eventually('released', async () => !(await seen()).ownerReferences);
+  assert.equal((await seen()).finalizers, undefined);
+  await k('delete', 'job/adopts', `pod/${metadata.name}`, '--wait=false');
+});
+
 it('a Deployment rolls, pauses, rolls back and collects its garbage', cluster, async () => {
   await cluster.apply(ns, [
     deployment('roll', 'coxswain/echo:1', {

@@ -19,7 +19,7 @@ import {
 } from '../runtime/controller.ts';
 import { Expectations } from '../runtime/expectations.ts';
 import { REVISION_HASH, syncRevisions, truncateHistory } from '../runtime/history.ts';
-import { claim, dependents, indexByController, orphans } from '../runtime/ownership.ts';
+import { claim, concerned, dependents, indexByController, orphans } from '../runtime/ownership.ts';
 import { createPod, deletePod, isNamespaceTerminating, slowStart } from '../runtime/pod-control.ts';
 import { msUntilAvailable } from '../runtime/pods.ts';
 import { daemonPod, placement, targetNode } from './placement.ts';
@@ -223,19 +223,12 @@ function create(ctx: ReconcileContext): Controller {
       watch<Pod>(PODS, change => {
         const pod = latest(change);
         const owner = controllerOf(pod);
-        if (!owner)
-          return [...sets.values()]
-            .filter(
-              set =>
-                set.metadata.namespace === pod.metadata.namespace &&
-                labelSelectorMatch(set.spec.selector)(pod.metadata.labels),
-            )
-            .map(keyOf);
-        if (owner.kind !== 'DaemonSet') return [];
-        const key = `${pod.metadata.namespace}/${owner.name}`;
-        if (!change.old) expectations.created(key);
-        if (change.deleted || pod.metadata.deletionTimestamp) expectations.deleted(key, pod.metadata.uid!);
-        return [key];
+        if (owner?.kind === 'DaemonSet') {
+          const key = `${pod.metadata.namespace}/${owner.name}`;
+          if (!change.old) expectations.created(key);
+          if (change.deleted || pod.metadata.deletionTimestamp) expectations.deleted(key, pod.metadata.uid!);
+        }
+        return concerned(change, { kind: 'DaemonSet', owners: sets, selector: ({ spec }) => spec.selector });
       }),
       watch<Node>(NODES, change => {
         const facts = (node: Node | undefined) =>

@@ -13,7 +13,7 @@ import {
   watch,
 } from '../runtime/controller.ts';
 import { Expectations } from '../runtime/expectations.ts';
-import { claim, dependents, indexByController, orphans } from '../runtime/ownership.ts';
+import { claim, concerned, dependents, indexByController, orphans } from '../runtime/ownership.ts';
 import { JobPass, TRACKING_FINALIZER } from './pass.ts';
 
 const MANAGER = 'kubernetes.io/job-controller';
@@ -50,11 +50,12 @@ function create(ctx: ReconcileContext): Controller {
         const uid = pod.metadata.uid!;
         if (change.deleted || !pod.metadata.finalizers?.includes(TRACKING_FINALIZER)) released.delete(uid);
         const owner = controllerOf(pod);
-        if (owner?.kind !== 'Job') return [];
-        const key = `${pod.metadata.namespace}/${owner.name}`;
-        if (!change.old) expectations.created(key);
-        if (change.deleted || pod.metadata.deletionTimestamp) expectations.deleted(key, uid);
-        return [key];
+        if (owner?.kind === 'Job') {
+          const key = `${pod.metadata.namespace}/${owner.name}`;
+          if (!change.old) expectations.created(key);
+          if (change.deleted || pod.metadata.deletionTimestamp) expectations.deleted(key, uid);
+        }
+        return concerned(change, { kind: 'Job', owners: jobs, selector: ({ spec }) => spec?.selector });
       }),
     ],
     async reconcile({ namespace, name }) {
@@ -65,6 +66,7 @@ function create(ctx: ReconcileContext): Controller {
         ownerResource: JOBS,
         of: PODS,
         selector: labelSelectorMatch(job.spec?.selector),
+        finalizer: TRACKING_FINALIZER,
         objects: [...dependents(pods, job), ...orphans(pods, namespace)],
       });
       return new JobPass(ctx, { job, pods: claimed, expectations, released }).run();

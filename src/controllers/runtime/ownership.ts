@@ -3,12 +3,12 @@
  * that no longer do), as upstream's ControllerRefManager. Patches name the uid, so that a namesake is never claimed.
  */
 
-import type { Match } from '../../api/machinery/labels.ts';
-import { controllerOf, type KubeObject, type OwnerReference } from '../../api/meta.ts';
+import { labelSelectorMatch, type Match } from '../../api/machinery/labels.ts';
+import { controllerOf, type KubeObject, keyOf, type LabelSelector, type OwnerReference } from '../../api/meta.ts';
 import { failure, isReason } from '../../base/errors.ts';
 import type { Informer } from '../../client/informer.ts';
 import type { ResourceId } from '../../client/transport.ts';
-import type { ReconcileContext } from './controller.ts';
+import { type Change, latest, type ReconcileContext } from './controller.ts';
 
 export function controllerReference(owner: KubeObject): OwnerReference {
   const { name, uid } = owner.metadata;
@@ -41,12 +41,34 @@ export function orphans<T extends KubeObject>(informer: Informer<T>, namespace: 
   return informer.byIndex(CONTROLLER_INDEX, `orphan/${namespace}`);
 }
 
+/**
+ * Keys of the owners of one kind that a change of an object concerns: its controller and the one it had before; for an orphan all that would
+ * adopt it.
+ */
+export function concerned<T extends KubeObject>(
+  change: Change<KubeObject>,
+  { kind, owners, selector }: { kind: string; owners: Informer<T>; selector: (owner: T) => LabelSelector | undefined },
+): string[] {
+  const { metadata } = latest(change);
+  const controller = controllerOf(latest(change));
+  const before = change.old && controllerOf(change.old);
+  const controllers = [controller, ...(before?.uid === controller?.uid ? [] : [before])];
+  const keys = controllers.flatMap(one => (one?.kind === kind ? [`${metadata.namespace}/${one.name}`] : []));
+  if (controller || change.deleted) return keys;
+  const adopting = [...owners.values()].filter(
+    owner => owner.metadata.namespace === metadata.namespace && labelSelectorMatch(selector(owner))(metadata.labels),
+  );
+  return [...keys, ...adopting.map(keyOf)];
+}
+
 export interface Claim<T extends KubeObject> {
   readonly owner: KubeObject;
   readonly ownerResource: ResourceId;
   readonly of: ResourceId;
   readonly selector: Match;
   readonly objects: readonly T[];
+  /** Comes with the reference and goes with it. */
+  readonly finalizer?: string;
   /** A further condition for adoption and keeping. */
   readonly accepts?: (object: T) => boolean;
 }
@@ -91,19 +113,23 @@ async function assertStillThere<T extends KubeObject>(
 
 async function adopt<T extends KubeObject>(
   ctx: ReconcileContext,
-  { owner, of }: Claim<T>,
+  { owner, of, finalizer }: Claim<T>,
   object: T,
 ): Promise<boolean> {
   const { name, namespace = '', uid } = object.metadata;
   try {
-    await ctx.client
-      .of(of)
-      .patch(
-        namespace,
-        name,
-        { metadata: { ownerReferences: [controllerReference(owner)], uid } },
-        'application/strategic-merge-patch+json',
-      );
+    await ctx.client.of(of).patch(
+      namespace,
+      name,
+      {
+        metadata: {
+          ownerReferences: [controllerReference(owner)],
+          uid,
+          ...(finalizer ? { finalizers: [finalizer] } : {}),
+        },
+      },
+      'application/strategic-merge-patch+json',
+    );
     return true;
   } catch (error) {
     if (isReason(error, 'NotFound')) return false;
@@ -111,17 +137,25 @@ async function adopt<T extends KubeObject>(
   }
 }
 
-async function release<T extends KubeObject>(ctx: ReconcileContext, { owner, of }: Claim<T>, object: T): Promise<void> {
+async function release<T extends KubeObject>(
+  ctx: ReconcileContext,
+  { owner, of, finalizer }: Claim<T>,
+  object: T,
+): Promise<void> {
   const { name, namespace = '', uid } = object.metadata;
   try {
-    await ctx.client
-      .of(of)
-      .patch(
-        namespace,
-        name,
-        { metadata: { ownerReferences: [{ $patch: 'delete', uid: owner.metadata.uid }], uid } },
-        'application/strategic-merge-patch+json',
-      );
+    await ctx.client.of(of).patch(
+      namespace,
+      name,
+      {
+        metadata: {
+          ownerReferences: [{ $patch: 'delete', uid: owner.metadata.uid }],
+          uid,
+          ...(finalizer ? { '$deleteFromPrimitiveList/finalizers': [finalizer] } : {}),
+        },
+      },
+      'application/strategic-merge-patch+json',
+    );
   } catch (error) {
     // Gone, or its reference has been removed already: either way it is released.
     if (!isReason(error, 'NotFound', 'Invalid')) throw error;

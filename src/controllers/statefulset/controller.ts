@@ -21,7 +21,7 @@ import {
   watch,
 } from '../runtime/controller.ts';
 import { syncRevisions, truncateHistory } from '../runtime/history.ts';
-import { claim, controllerReference, dependents, indexByController, orphans } from '../runtime/ownership.ts';
+import { claim, concerned, controllerReference, dependents, indexByController, orphans } from '../runtime/ownership.ts';
 import { msUntilAvailable } from '../runtime/pods.ts';
 import { claimsFor, ordinalOf, podFor, revisionOfPod, startOrdinal } from './identity.ts';
 
@@ -218,18 +218,9 @@ function create(ctx: ReconcileContext): Controller {
     name: 'statefulset',
     watches: [
       watch<StatefulSet>(STATEFUL_SETS, change => [keyOf(latest(change))]),
-      watch<Pod>(PODS, change => {
-        const pod = latest(change);
-        const owner = controllerOf(pod);
-        if (owner) return owner.kind === 'StatefulSet' ? [`${pod.metadata.namespace}/${owner.name}`] : [];
-        return [...sets.values()]
-          .filter(
-            set =>
-              set.metadata.namespace === pod.metadata.namespace &&
-              labelSelectorMatch(set.spec.selector)(pod.metadata.labels),
-          )
-          .map(keyOf);
-      }),
+      watch<Pod>(PODS, change =>
+        concerned(change, { kind: 'StatefulSet', owners: sets, selector: ({ spec }) => spec.selector }),
+      ),
       watch<ControllerRevision>(CONTROLLER_REVISIONS, () => []),
       watch<PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIMS, () => []),
     ],
