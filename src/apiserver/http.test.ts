@@ -3,10 +3,11 @@ import { type ClientHttp2Session, connect, type IncomingHttpHeaders, type Outgoi
 import { request as httpsRequest } from 'node:https';
 import { after, before, test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
+import { WebSocket } from 'ws';
 import { encodeProtobuf } from '../api/protobuf/encoder.ts';
 import { openMemoryStore } from '../store/memory.ts';
 import { issueCertificate, issueKeyPair, newKey } from './certificates/certificate.ts';
-import type { ConnectContext, Credentials, UserInfo } from './request.ts';
+import type { AdmissionRequest, ConnectContext, Credentials, UserInfo } from './request.ts';
 import { ApiServer } from './server.ts';
 
 const DAY_MS = 86_400_000;
@@ -39,12 +40,16 @@ let server: ApiServer;
 let session: ClientHttp2Session;
 let port: number;
 const connections: ConnectContext[] = [];
+const admitted: AdmissionRequest[] = [];
 
 before(async () => {
   server = await ApiServer.open({
     store: openMemoryStore(),
     authenticators: [authenticator],
     authorizer: { authorize: ({ verb, name }) => ({ allowed: verb === 'get' && name !== 'secret', reason: '' }) },
+    admission: [
+      { name: 'Sees', validate: request => void (request.operation === 'CONNECT' && admitted.push(request)) },
+    ],
     connectHandlers: [
       {
         of: { group: '', version: 'v1', resource: 'pods' },
@@ -342,6 +347,52 @@ test('HTTP/1.1 requests and upgrades', async () => {
   assert.deepEqual(connections[0]!.query.getAll('command'), ['sh', '-c']);
   assert.equal(connections[0]!.attributes.name, 'p');
   assert.equal(await upgrade('/api/v1/namespaces/default/configmaps/first'), 'status 400');
+  await upgrade('/api/v1/namespaces/default/pods/p/exec?command=ls&stdin=true&stdout=0&tty&container=c');
+  assert.deepEqual(admitted.at(-1)!.object, {
+    kind: 'PodExecOptions',
+    apiVersion: 'v1',
+    stdin: true,
+    stdout: false,
+    tty: true,
+    container: 'c',
+    command: ['ls'],
+  });
+});
+
+test('a watch over a WebSocket: an event a message, refusals before it opens', async () => {
+  const open = (query: string) =>
+    new WebSocket(`wss://127.0.0.1:${port}${maps}?watch=1&${query}`, { ca, key: admin.key, cert: admin.certificate });
+  const { json } = await ask('POST', maps, { body: configMap('messages') });
+  const socket = open(`resourceVersion=${json.metadata.resourceVersion}&fieldSelector=metadata.name%3Dmessages`);
+  const events: any[] = [];
+  const closed = new Promise<number>(resolve => socket.once('close', resolve));
+  const two = new Promise<void>((resolve, reject) => {
+    socket.once('error', reject);
+    socket.on('message', (data, isBinary) => {
+      assert.equal(isBinary, false);
+      if (events.push(JSON.parse(String(data))) === 2) resolve();
+    });
+  });
+  await ask('DELETE', `${maps}/messages`);
+  await ask('POST', maps, { body: configMap('messages') });
+  await two;
+  assert.deepEqual(
+    events.map(({ type, object }) => `${type} ${object.metadata.name}`),
+    ['DELETED messages', 'ADDED messages'],
+  );
+  socket.close();
+  await closed;
+  const refused = await new Promise<number | undefined>(resolve => {
+    const bad = open('resourceVersion=x');
+    bad.on('error', () => {});
+    bad.once('unexpected-response', (request, response) => {
+      resolve(response.statusCode);
+      request.destroy();
+    });
+  });
+  assert.equal(refused, 400);
+  const ended = open('timeoutSeconds=1&resourceVersion=0');
+  assert.equal(await new Promise<number>(resolve => ended.once('close', resolve)), 1000);
 });
 
 test('deprecated kinds say so', async () => {

@@ -31,6 +31,8 @@ test('the best clause wins: quality, then how exact it is, then the order', () =
 test('Tables have no protobuf form, metadata has one even of custom resources; YAML has no stream', () => {
   const table = 'as=Table;g=meta.k8s.io;v=v1';
   assert.throws(() => negotiate(`${PROTOBUF};${table}`), { code: 406 });
+  assert.throws(() => negotiate(`application/json;${table}`, 'review'), { code: 406 });
+  assert.equal(negotiate(`application/json;${table},application/json`, 'review').as, undefined);
   assert.equal(negotiate(`${PROTOBUF};${table},application/json;${table}`).format, 'json');
   const partial = negotiate(`${PROTOBUF};as=PartialObjectMetadata;g=meta.k8s.io;v=v1`, 'custom');
   assert.deepEqual(partial, { format: 'protobuf', as: 'PartialObjectMetadata', version: 'v1' });

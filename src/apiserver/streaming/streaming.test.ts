@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { after, before, test } from 'node:test';
+import { WebSocket } from 'ws';
 import type { Pod } from '../../api/core/v1.gen.ts';
 import { ApiError } from '../../base/errors.ts';
 import { seededRandom } from '../../base/random.ts';
@@ -204,6 +205,30 @@ test('logs over HTTP/2, larger than any window', async () => {
   for await (const chunk of stream) size += (chunk as Buffer).length;
   session.close();
   assert.equal(size, BIG);
+});
+
+test('logs over a WebSocket: in the form of its subprotocol, closed at their end', async () => {
+  const read = (path: string, ...protocols: string[]) =>
+    new Promise<string>(resolve => {
+      const socket = new WebSocket(`ws://127.0.0.1:${port()}${path}`, protocols);
+      let told = '';
+      socket.on('error', () => {});
+      socket.once('unexpected-response', (request, response) => {
+        resolve(`status ${response.statusCode}`);
+        request.destroy();
+      });
+      socket.on('message', (data, isBinary) => {
+        told += isBinary ? String(data) : Buffer.from(String(data), 'base64');
+      });
+      socket.once('close', code => resolve(`${code} ${socket.protocol} ${told.split(',')[0]}`));
+    });
+  const hello = 'hello from /containerLogs/ns/p/c';
+  assert.equal(await read('/pods/p/log'), `1000  ${hello}`);
+  assert.equal(await read('/pods/p/log', 'binary.k8s.io'), `1000 binary.k8s.io ${hello}`);
+  assert.equal(await read('/pods/p/log', 'base64.binary.k8s.io'), `1000 base64.binary.k8s.io ${hello}`);
+  assert.equal(await read('/pods/p/log', 'v4.channel.k8s.io'), 'status 403');
+  assert.equal(await read('/pods/unbound/log'), '1000  ');
+  assert.equal(await read('/pods/waiting/log'), 'status 400');
 });
 
 test("an upgrade is a raw tunnel: both ways, half closed, without the client's credentials", async () => {
