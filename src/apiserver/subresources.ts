@@ -90,6 +90,9 @@ interface ContainerLike {
 
 function mergeResize(object: Shaped, old: Shaped): KubeObject {
   const next = thaw(old);
+  const ofPod = object.spec?.['resources'];
+  if (ofPod === undefined) delete next.spec?.['resources'];
+  else next.spec = { ...next.spec, resources: ofPod };
   for (const list of ['containers', 'initContainers'] as const) {
     const asked = (object.spec?.[list] ?? []) as ContainerLike[];
     for (const container of (next.spec?.[list] ?? []) as ContainerLike[]) {

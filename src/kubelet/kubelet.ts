@@ -160,7 +160,10 @@ export class Kubelet {
     const plugins: DevicePlugins = new DevicePlugins({
       rootDir,
       known: devices.resources,
-      changed: () => node.wake(),
+      changed: () => {
+        node.wake();
+        workers.wake(devices.users);
+      },
       clock,
       log,
     });

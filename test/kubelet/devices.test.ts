@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Node } from '../../src/api/core/v1.gen.ts';
+import type { Node, Pod } from '../../src/api/core/v1.gen.ts';
 import { NODES } from '../../src/client/resources.ts';
 import { isReady, TestNode } from './node.ts';
 import { SampleDevicePlugin } from './sample-device-plugin.ts';
@@ -116,5 +116,15 @@ test('devices that are ill or whose plugin is gone are not given, and are when i
   await untilAmounts('2', '2');
   await node.create('back', withWidgets(2));
   await node.until('back', isReady, WAIT_MS);
+  const health = (pod: Pod) =>
+    JSON.stringify(
+      pod.status!.containerStatuses![0]!.allocatedResourcesStatus?.map(({ name, resources = [] }) => [
+        name,
+        ...resources.map(one => `${one.resourceID} ${one.health}`).sort(),
+      ]),
+    );
+  await node.until('back', pod => health(pod) === '[["example.com/widget","w1 Healthy","w2 Healthy"]]');
+  plugin.setHealth('w1', false);
+  await node.until('back', pod => health(pod) === '[["example.com/widget","w1 Unhealthy","w2 Healthy"]]');
   assert.equal(plugin.preStarted.length, 1);
 });

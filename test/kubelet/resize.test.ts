@@ -119,3 +119,30 @@ test('a limit below what is used is not set: the condition says why, and the con
   assert.match(condition(stuck, 'PodResizeInProgress')!.message!, /memory limit \(20971520\) below current usage/);
   assert.equal(stuck.status!.containerStatuses![0]!.restartCount, 0);
 });
+
+test('what the pod itself may have grows and shrinks in place, and a kubelet that comes back knows it', async () => {
+  const given = resources('100m', '32Mi', '200m', '64Mi');
+  await node.create('whole', { resources: given, containers: [container(undefined as never)] });
+  const first = await node.until('whole', isReady);
+  assert.deepEqual(first.status!.resources, given);
+  const resizePod = (wanted: object) =>
+    node.api.patch(
+      { of: PODS, namespace: 'default', name: 'whole', subresource: 'resize' },
+      { spec: { resources: wanted } },
+      'application/strategic-merge-patch+json',
+    );
+  await resizePod(resources('200m', '48Mi', '500m', '128Mi'));
+  const grown = await node.until('whole', pod => pod.status?.resources?.limits?.['memory'] === '128Mi');
+  assert.equal(idOf(grown), idOf(first));
+  assert.deepEqual(grown.status!.allocatedResources, { cpu: '200m', memory: '48Mi' });
+  assert.deepEqual(tree.limits(groupOf(grown)), { cpuQuotaMicros: 50_000, memoryBytesMax: 128 * MIB });
+  await node.until('whole', pod => !condition(pod, 'PodResizeInProgress'));
+  await resizePod(resources('1000', '48Mi', '1000', '128Mi'));
+  const hopeless = await node.until('whole', pod => condition(pod, 'PodResizePending'));
+  assert.equal(condition(hopeless, 'PodResizePending')!.reason, 'Infeasible');
+  await node.restartKubelet();
+  await resizePod(resources('100m', '32Mi', '300m', '96Mi'));
+  const shrunk = await node.until('whole', pod => pod.status?.resources?.limits?.['memory'] === '96Mi');
+  assert.equal(idOf(shrunk), idOf(first));
+  assert.deepEqual(tree.limits(groupOf(shrunk)), { cpuQuotaMicros: 30_000, memoryBytesMax: 96 * MIB });
+});

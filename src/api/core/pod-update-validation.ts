@@ -200,7 +200,7 @@ export function validateEphemeralContainersUpdate(pod: Pod, old: Pod): Errors {
   return errors;
 }
 
-/** The `resize` subresource: CPU and memory of containers and sidecars, without a change of the QoS class. */
+/** The `resize` subresource: CPU and memory of the pod, its containers and sidecars, without a change of the QoS class. */
 export function validatePodResize(pod: Pod, old: Pod): Errors {
   if (old.metadata.annotations?.[MIRROR_ANNOTATION] !== undefined)
     return [fieldErrors.forbidden('[]', 'static pods cannot be resized')];
@@ -211,13 +211,15 @@ export function validatePodResize(pod: Pod, old: Pod): Errors {
   if ((old.status?.qosClass ?? podQosClass(before)) !== podQosClass(spec))
     addInvalid(errors, 'spec', pod.status?.qosClass ?? '', 'Pod QOS Class may not change as a result of resizing');
   const masked = { ...spec };
+  if (before.resources && spec.resources) {
+    checkNothingRemoved(errors, 'spec.resources', spec.resources, before.resources);
+    masked.resources = withoutComputeChanges(spec.resources, before.resources);
+  }
   for (const field of ['initContainers', 'containers'] as const) {
     masked[field] = (spec[field] ?? []).map((container, index) => {
       const was = before[field]?.[index];
       if (!was || (field === 'initContainers' && !isSidecar(was))) return container;
-      for (const kind of ['requests', 'limits'] as const)
-        if (Object.keys(was.resources?.[kind] ?? {}).some(name => container.resources?.[kind]?.[name] === undefined))
-          addForbidden(errors, `spec.${field}[${index}].resources.${kind}`, `resource ${kind} cannot be removed`);
+      checkNothingRemoved(errors, `spec.${field}[${index}].resources`, container.resources, was.resources);
       return { ...container, resources: withoutComputeChanges(container.resources, was.resources) };
     });
   }
@@ -230,6 +232,17 @@ export function validatePodResize(pod: Pod, old: Pod): Errors {
   )
     addForbidden(errors, 'spec', 'only cpu and memory resources are mutable');
   return errors;
+}
+
+function checkNothingRemoved(
+  errors: Errors,
+  path: string,
+  now: ResourceRequirements = {},
+  was: ResourceRequirements = {},
+): void {
+  for (const kind of ['requests', 'limits'] as const)
+    if (Object.keys(was[kind] ?? {}).some(name => now[kind]?.[name] === undefined))
+      addForbidden(errors, `${path}.${kind}`, `resource ${kind} cannot be removed`);
 }
 
 function withoutComputeChanges(now: ResourceRequirements = {}, was: ResourceRequirements = {}): ResourceRequirements {

@@ -284,6 +284,10 @@ test('resize changes CPU and memory within the same class', () => {
     ['spec: Forbidden: only cpu and memory resources are mutable'],
   );
   assert.match(resize(pod => void (pod.spec!.containers[0]!.resources = {})).join(), /QOS Class may not change/);
+  assert.match(
+    resize(pod => void (pod.spec!.resources = { requests: { cpu: '200m' } })).join(),
+    /only cpu and memory resources are mutable/,
+  );
 });
 
 test('deletion grace', () => {

@@ -7,7 +7,7 @@
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { isExtendedResource } from '../../api/core/resource-validation.ts';
-import type { Container, Pod } from '../../api/core/v1.gen.ts';
+import type { Container, Pod, ResourceStatus } from '../../api/core/v1.gen.ts';
 import { quantityValue } from '../../api/machinery/quantity.ts';
 import type { Refusal } from '../pods/refusals.ts';
 import { isSidecar } from '../pods/resources.ts';
@@ -43,6 +43,17 @@ export class DeviceAllocations {
   }
   ofContainer(podUid: string, container: string): readonly Entry[] {
     return this.#entries.filter(one => one.podUid === podUid && one.container === container);
+  }
+  /** For the container's status. */
+  health(podUid: string, container: string): ResourceStatus[] {
+    return this.ofContainer(podUid, container).map(({ resource, ids }) => ({
+      name: resource,
+      resources: ids.map(resourceID => ({ resourceID, health: this.#plugins.health(resource, resourceID) })),
+    }));
+  }
+  /** Pods that have devices. */
+  get users(): ReadonlySet<string> {
+    return new Set(this.#entries.map(({ podUid }) => podUid));
   }
 
   /** Gives the pod all devices that its containers ask for, or says why it cannot have them; then it gets none. */

@@ -72,6 +72,11 @@ export class DevicePlugins {
     const { devices = new Map<string, boolean>() } = this.#offers.get(resource) ?? {};
     return [...devices].filter(([, isHealthy]) => isHealthy).map(([id]) => id);
   }
+  /** As a container's status tells it: unknown where no plugin tells of the device. */
+  health(resource: string, id: string): 'Healthy' | 'Unhealthy' | 'Unknown' {
+    const isHealthy = this.#offers.get(resource)?.devices.get(id);
+    return isHealthy === undefined ? 'Unknown' : isHealthy ? 'Healthy' : 'Unhealthy';
+  }
   /** For the node's status, as quantities. */
   get resources(): { readonly capacity: Record<string, string>; readonly allocatable: Record<string, string> } {
     const capacity: Record<string, string> = {};

@@ -1,11 +1,11 @@
 /**
- * In-place resize of one pod's containers (KEP-1287): what the node has granted each of them (allocated), what its control
+ * In-place resize of one pod and its containers (KEP-1287, KEP-5419): what the node has granted each of them (allocated), what its control
  * group says (actual), and the way from what the spec wants over the one to the other. Invariant: pods are granted no more
  * than the node has; a container always runs with what it was granted. What was granted survives a restart of the agent in
  * the pod's status. It starts and stops no container itself.
  */
 
-import type { Container, Pod, PodCondition, ResourceRequirements } from '../../api/core/v1.gen.ts';
+import type { Container, Pod, PodCondition, PodStatus, ResourceRequirements } from '../../api/core/v1.gen.ts';
 import { compareQuantity } from '../../api/machinery/quantity.ts';
 import { formatTime } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
@@ -33,6 +33,9 @@ export class PodResize {
   readonly #allocated = new Map<string, ResourceRequirements>();
   /** By container id: what its control group has. */
   readonly #actual = new Map<string, ResourceRequirements>();
+  /** Of the pod itself: what it was granted, and what its control group has. */
+  #allocatedPod: ResourceRequirements | undefined;
+  #actualPod: ResourceRequirements | undefined;
   #pending: Waiting | undefined;
   #failure: string | undefined;
   #isUnderWay = false;
@@ -54,6 +57,7 @@ export class PodResize {
       ...pod,
       spec: {
         ...pod.spec,
+        ...(this.#allocatedPod ? { resources: this.#allocatedPod } : {}),
         containers: containers.map(one => this.granted(one)),
         ...(initContainers ? { initContainers: initContainers.map(one => this.granted(one)) } : {}),
       },
@@ -62,6 +66,15 @@ export class PodResize {
   /** As the status shows it: what the container of that id has, else what it will have. */
   resourcesOf(container: Container, id: string | undefined): ResourceRequirements {
     return (id === undefined ? undefined : this.#actual.get(id)) ?? this.granted(container).resources ?? {};
+  }
+  /** Of the pod itself, for its status. */
+  get podResources(): Pick<PodStatus, 'resources' | 'allocatedResources'> {
+    if (!this.#allocatedPod) return {};
+    const { requests } = this.#allocatedPod;
+    return {
+      ...(requests && Object.keys(requests).length ? { allocatedResources: requests } : {}),
+      resources: this.#actualPod ?? this.#allocatedPod,
+    };
   }
   get conditions(): PodCondition[] {
     const { pod } = this.#subject;
@@ -103,6 +116,15 @@ export class PodResize {
             : this.#allocated.get(container.name)!,
         );
     }
+    const { spec, status } = this.#subject.pod;
+    if (spec.resources && !this.#allocatedPod) {
+      // A pod that has run before has what its status says.
+      const before = state.containers.length ? status?.resources : undefined;
+      const { cpu, memory } = status?.allocatedResources ?? {};
+      const granted = { ...(cpu === undefined ? {} : { cpu }), ...(memory === undefined ? {} : { memory }) };
+      this.#allocatedPod = before ? { ...before, requests: { ...before.requests, ...granted } } : spec.resources;
+      this.#actualPod = before ?? spec.resources;
+    }
     for (const id of this.#actual.keys())
       if (!state.containers.some(one => one.id === id && one.state === 'running')) this.#actual.delete(id);
   }
@@ -118,11 +140,13 @@ export class PodResize {
   #grant(state: RuntimeState): void {
     const { pod, context, uid } = this.#subject;
     const wanted = allContainers(pod).filter(one => !isSame(one.resources, this.#allocated.get(one.name)));
-    if (wanted.length === 0) {
+    const isPodWanted = this.#allocatedPod !== undefined && !isSame(pod.spec.resources, this.#allocatedPod);
+    if (wanted.length === 0 && !isPodWanted) {
       this.#pending = undefined;
       return;
     }
-    const isBefore = !wanted.some(one => latestOf(state.containers, one.name)?.state === 'running');
+    const changing = isPodWanted ? allContainers(pod) : wanted;
+    const isBefore = !changing.some(one => latestOf(state.containers, one.name)?.state === 'running');
     const refusal = isBefore ? undefined : capacityRefusal(pod, context.otherPods(uid), context.node);
     if (refusal) {
       const isHopeless = capacityRefusal(pod, [], context.node) !== undefined;
@@ -138,7 +162,11 @@ export class PodResize {
     }
     this.#pending = undefined;
     for (const container of wanted) this.#allocated.set(container.name, container.resources ?? {});
-    if (!isBefore) this.#subject.event('Normal', 'ResizeStarted', `Pod resize started: ${summaryOf(wanted)}`);
+    if (isPodWanted) this.#allocatedPod = pod.spec.resources;
+    // What does not run yet is made with what it was granted.
+    if (isBefore && isPodWanted) this.#actualPod = this.#allocatedPod;
+    if (!isBefore)
+      this.#subject.event('Normal', 'ResizeStarted', `Pod resize started: ${summaryOf(wanted, this.#allocatedPod)}`);
   }
 
   async #actuate(state: RuntimeState): Promise<boolean> {
@@ -150,7 +178,8 @@ export class PodResize {
       const goal = this.#allocated.get(spec.name)!;
       return actual && !isSame(actual, goal) ? [{ spec, running, actual, goal }] : [];
     });
-    if (changed.length === 0) {
+    const isPodChanged = this.#allocatedPod !== undefined && !isSame(this.#allocatedPod, this.#actualPod);
+    if (changed.length === 0 && !isPodChanged) {
       const wasUnderWay = this.#isUnderWay;
       this.#isUnderWay = false;
       this.#failure = undefined;
@@ -158,7 +187,7 @@ export class PodResize {
         this.#subject.event(
           'Normal',
           'ResizeCompleted',
-          `Pod resize completed: ${summaryOf(allContainers(this.grantedPod(pod)))}`,
+          `Pod resize completed: ${summaryOf(allContainers(this.grantedPod(pod)), this.#allocatedPod)}`,
         );
       return wasUnderWay;
     }
@@ -169,6 +198,8 @@ export class PodResize {
       // Room first: the pod's group holds its containers'.
       context.cgroups.set(cgroup, { cpuQuotaMicros: -1, memoryBytesMax: -1 });
       for (const one of changed) await this.#change(one);
+      if (isPodChanged) this.#checkUsage(cgroup, limits.memoryBytesMax);
+      this.#actualPod = this.#allocatedPod;
       this.#failure = undefined;
     } catch (error) {
       this.#failure = messageOf(error);
@@ -184,6 +215,12 @@ export class PodResize {
     }
     this.#subject.wake();
     return true;
+  }
+
+  #checkUsage(cgroup: string, limit: number | undefined): void {
+    const used = this.#subject.context.cgroups.usage(cgroup)?.workingSetBytes ?? 0;
+    if (limit === undefined || used < limit || isEqual(this.#allocatedPod, this.#actualPod, 'memory')) return;
+    throw new Error(`attempting to set pod memory limit (${limit}) below current usage (${used})`);
   }
 
   async #change(one: {
@@ -225,6 +262,9 @@ function isSame(a: ResourceRequirements | undefined, b: ResourceRequirements | u
   return a === b || COMPUTE.every(name => isEqual(a, b, name));
 }
 
-function summaryOf(containers: readonly Container[]): string {
-  return JSON.stringify({ containers: containers.map(({ name, resources = {} }) => ({ name, resources })) });
+function summaryOf(containers: readonly Container[], ofPod: ResourceRequirements | undefined): string {
+  return JSON.stringify({
+    containers: containers.map(({ name, resources = {} }) => ({ name, resources })),
+    ...(ofPod ? { resources: ofPod } : {}),
+  });
 }

@@ -188,6 +188,8 @@ export class PodWorker {
       isStarted: container => this.#probes.of(container.id)?.isStarted ?? false,
       resources: (container, id) => this.#resize.resourcesOf(container, id),
       granted: container => this.#resize.granted(container),
+      podResources: this.#resize.podResources,
+      deviceHealth: container => this.#context.devices.health(this.#uid, container.name),
       conditions: this.#resize.conditions,
       terminationMessage: container => terminationMessage(this.#subject, container),
       ...(this.#ended ? { ended: this.#ended, isRefused: this.#isAdmitted === false } : {}),

@@ -85,8 +85,9 @@ export class PodWorkers {
   async removeDead(): Promise<void> {
     for (const worker of [...this.#workers.values()]) await worker.removeDead();
   }
-  wakeAll(): void {
-    for (const worker of this.#workers.values()) worker.wake();
+  /** Something of these pods has changed that no event tells. */
+  wake(uids: Iterable<string>): void {
+    for (const uid of uids) this.#workers.get(uid)?.wake();
   }
 
   async run(signal: AbortSignal): Promise<void> {

@@ -188,6 +188,8 @@ const OWNED = [
   'containerStatuses',
   'ephemeralContainerStatuses',
   'qosClass',
+  'resources',
+  'allocatedResources',
 ] as const satisfies readonly (keyof PodStatus)[];
 /** Lists that a strategic merge would merge by key instead of replacing. */
 const MERGED = new Set<string>(['hostIPs', 'podIPs']);

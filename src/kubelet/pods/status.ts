@@ -11,6 +11,7 @@ import type {
   PodCondition,
   PodStatus,
   ResourceRequirements,
+  ResourceStatus,
 } from '../../api/core/v1.gen.ts';
 import { formatTime } from '../../base/clock.ts';
 import type { ContainerState } from '../runtime.ts';
@@ -37,6 +38,10 @@ export interface StatusInput {
   /** What a container has, and what it was granted; the spec's when absent. */
   readonly resources?: (container: Container, id: string | undefined) => ResourceRequirements;
   readonly granted?: (container: Container) => Container;
+  /** Of the pod itself, where its spec has them. */
+  readonly podResources?: Pick<PodStatus, 'resources' | 'allocatedResources'>;
+  /** How the devices of a container are. */
+  readonly deviceHealth?: (container: Container) => readonly ResourceStatus[];
   /** Conditions beside the kubelet's usual ones. */
   readonly conditions?: readonly PodCondition[];
   /** The kubelet ended or refused the pod: phase Failed with this. */
@@ -182,12 +187,14 @@ function resourcesOf(
   spec: Container,
   id: string | undefined,
   input: StatusInput,
-): Pick<ContainerStatus, 'resources' | 'allocatedResources'> {
+): Pick<ContainerStatus, 'resources' | 'allocatedResources' | 'allocatedResourcesStatus'> {
+  const devices = input.deviceHealth?.(spec) ?? [];
   const allocated = (input.granted?.(spec) ?? spec).resources?.requests;
   const { requests, limits } = input.resources?.(spec, id) ?? spec.resources ?? {};
   return {
     ...(allocated && Object.keys(allocated).length ? { allocatedResources: allocated } : {}),
     resources: { ...(limits ? { limits } : {}), ...(requests ? { requests } : {}) },
+    ...(devices.length ? { allocatedResourcesStatus: [...devices] } : {}),
   };
 }
 
@@ -390,6 +397,7 @@ export function podStatus(input: StatusInput): PodStatus {
           ),
         }
       : {}),
+    ...input.podResources,
     qosClass: qosOf(pod),
   };
 }
