@@ -33,6 +33,9 @@ import { buildBusyboxImage } from './busybox-image.ts';
 
 const ip = (...args: string[]) => execFileSync('ip', args, { stdio: ['ignore', 'ignore', 'pipe'] });
 
+/** Of waits for what comes in a second on a quiet machine. */
+const PATIENCE_MS = 30_000;
+
 class BridgeNetwork implements PodNetwork {
   readonly #ips = new Map<string, string>();
   #next = 2;
@@ -224,14 +227,18 @@ export class TestNode {
       .map(one => `${one.reason}: ${one.message}`);
   }
   /** Events are told after the fact: waits until they are as wanted. */
-  async untilEvents(name: string, what: (events: readonly string[]) => unknown, timeoutMs = 3000): Promise<void> {
+  async untilEvents(
+    name: string,
+    what: (events: readonly string[]) => unknown,
+    timeoutMs = PATIENCE_MS,
+  ): Promise<void> {
     const end = Date.now() + timeoutMs;
     for (let events = await this.events(name); !what(events); events = await this.events(name)) {
       if (Date.now() > end) assert.fail(`timed out; events ${JSON.stringify(events, null, 1)}`);
       await sleep(10);
     }
   }
-  async until(name: string, what: (pod: Pod) => unknown, timeoutMs = 10_000): Promise<Pod> {
+  async until(name: string, what: (pod: Pod) => unknown, timeoutMs = PATIENCE_MS): Promise<Pod> {
     const end = Date.now() + timeoutMs;
     for (;;) {
       const pod = await this.pod(name);
@@ -243,7 +250,7 @@ export class TestNode {
       await sleep(5);
     }
   }
-  async untilGone(name: string, timeoutMs = 10_000): Promise<void> {
+  async untilGone(name: string, timeoutMs = PATIENCE_MS): Promise<void> {
     const end = Date.now() + timeoutMs;
     while (await this.pod(name)) {
       assert.ok(Date.now() < end, `${name} is still there: ${JSON.stringify((await this.pod(name))?.status)}`);
