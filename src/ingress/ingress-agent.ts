@@ -98,8 +98,9 @@ export class IngressAgent implements DataPlaneSource {
         const route = routes.get(id);
         if (!route) return undefined;
         const [namespace, name] = route.ingress.split('/') as [string, string];
-        const { service } = route;
-        return { namespace, name, service: service ? `${service.name}:${service.port ?? ''}` : '' };
+        const { service, content } = route;
+        const to = service ? `${service.name}:${service.port ?? ''}` : (content?.name ?? '');
+        return { namespace, name, service: to };
       },
     };
   }

@@ -119,7 +119,7 @@ export class IngressSource {
     const certificateRefs = [...table.certificates.values()];
     this.#configMaps.want([
       ...(ours.length > 0 ? parameters : []),
-      ...routes.flatMap(({ settings }) => settings.responseHeaders ?? []),
+      ...routes.flatMap(({ settings, content }) => [settings.responseHeaders ?? [], content ?? []].flat()),
     ]);
     const isSettled = (ours.length === 0 || this.#tlsSecrets.hasSynced) && this.#configMaps.hasSynced;
     if (!isSettled) return undefined;
@@ -127,6 +127,9 @@ export class IngressSource {
     if (!this.#secrets.hasSynced) return undefined;
 
     const findings: Finding[] = [...table.findings];
+    for (const { content, ingress } of routes)
+      if (content && !this.#configMaps.get(content))
+        findings.push({ ingress, reason: 'ResourceBackend', message: `ConfigMap ${content.name} does not exist` });
     const users = new Map<string, Users>();
     for (const { settings, ingress } of routes) {
       if (!settings.basicAuth) continue;
@@ -139,7 +142,11 @@ export class IngressSource {
     return {
       table,
       listening: this.#listening(classes),
-      resources: { secret: ref => this.#data(ref), configMap: ref => this.#configMaps.get(ref)?.data },
+      resources: {
+        secret: ref => this.#data(ref),
+        configMap: ref => this.#configMaps.get(ref)?.data,
+        files: ref => this.#configMaps.get(ref),
+      },
       certificates: this.#certificates(table, findings),
       users,
       findings: unique(findings),

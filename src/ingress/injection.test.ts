@@ -34,7 +34,11 @@ const TYPES = new Set([
 
 function render(route: Route, headers: Record<string, string>): Section[] {
   return [
-    { type: 'backend', name: 'b0', lines: backendLines(route, { secret: () => undefined, configMap: () => headers }) },
+    {
+      type: 'backend',
+      name: 'b0',
+      lines: backendLines(route, { secret: () => undefined, files: () => undefined, configMap: () => headers }),
+    },
   ];
 }
 
@@ -187,5 +191,5 @@ test('a plain route has the plain shape, which any spare backend has', () => {
     redirectsToTls: true,
     canaries: [],
   };
-  assert.equal(shapeOf(route, { secret: () => undefined, configMap: () => undefined }).key, '');
+  assert.equal(shapeOf(route, { secret: () => undefined, files: () => undefined, configMap: () => undefined }).key, '');
 });

@@ -193,7 +193,7 @@ test('what cannot be honoured is told with annotation, value and rule, and shuts
   assert.equal([...table.routes.values()][0]!.settings.isClosed, true);
 });
 
-test('resource backends answer 503 and are told', () => {
+test('resource backends other than ConfigMaps answer 503 and are told', () => {
   const made = ingress('x', {});
   const spec = {
     rules: [

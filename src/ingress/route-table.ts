@@ -28,8 +28,10 @@ export interface Route {
   readonly id: string;
   /** `namespace/name`. */
   readonly ingress: string;
-  /** Absent: answers 503. */
+  /** Absent, and no content either: answers 503. */
   readonly service?: ServiceRef;
+  /** A ConfigMap of files that is the backend itself. */
+  readonly content?: SecretRef;
   readonly settings: Settings;
   readonly redirectsToTls: boolean;
   /** The path's expression, when the path is rewritten by it. */
@@ -275,11 +277,12 @@ class Builder {
     const { ingress } = classed;
     const { settings } = settingsOf(classed);
     const service = serviceOf(ingress, backend);
-    if (!service)
+    const content = contentOf(ingress, backend);
+    if (!service && !content)
       this.#find(
         ingress,
         'ResourceBackend',
-        `${host}${path}: resource backends are not supported (${backend.resource?.kind} ${backend.resource?.name}); requests get 503`,
+        `${host}${path}: a resource backend is a ConfigMap of files, not ${backend.resource?.apiGroup ?? ''}/${backend.resource?.kind} ${backend.resource?.name}; requests get 503`,
       );
     const redirectsToTls =
       settings.tlsRedirect === 'always' || (settings.tlsRedirect === 'withTls' && coversTls(ingress, host));
@@ -303,6 +306,7 @@ class Builder {
     const fallback =
       settings.defaultBackend === undefined ? undefined : this.#fallback(ingress, settings.defaultBackend);
     const id = routeId(ingress, service, [
+      content && `files ${content.name}`,
       redirectsToTls ? 'tls' : undefined,
       rewritePattern,
       canaries.length > 0 ? `${host}${path}` : undefined,
@@ -311,6 +315,7 @@ class Builder {
       id,
       ingress: keyOf(ingress),
       ...(service ? { service } : {}),
+      ...(content ? { content } : {}),
       settings,
       redirectsToTls,
       ...(rewritePattern === undefined ? {} : { rewritePattern }),
@@ -360,6 +365,11 @@ function serviceOf(ingress: Ingress, { service }: IngressBackend): ServiceRef | 
   if (!service) return undefined;
   const port = service.port?.name || service.port?.number;
   return { namespace: ingress.metadata.namespace ?? '', name: service.name, ...(port === undefined ? {} : { port }) };
+}
+
+function contentOf(ingress: Ingress, { resource }: IngressBackend): SecretRef | undefined {
+  if (resource?.kind !== 'ConfigMap' || resource.apiGroup) return undefined;
+  return { namespace: ingress.metadata.namespace ?? '', name: resource.name };
 }
 
 function ruleHosts(ingress: Ingress): string[] {

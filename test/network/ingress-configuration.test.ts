@@ -19,7 +19,12 @@ import { CONFIGURATION } from '../../src/ingress/haproxy/process-files.ts';
 import { annotations, hostile, hostileGateways, ingressOf } from '../../src/ingress/hostile-fixture.ts';
 import { buildRouteTable } from '../../src/ingress/route-table.ts';
 
-const resources = { secret: () => undefined, configMap: () => ({ 'X-Extra': "100% 'there'" }) };
+const resources = {
+  secret: () => undefined,
+  files: () => undefined,
+  files: () => undefined,
+  configMap: () => ({ 'X-Extra': "100% 'there'" }),
+};
 
 test('HAProxy takes what hostile Ingresses lead to', { skip: !HaproxyProcess.isInstalled() }, () => {
   const folder = mkdtempSync(join(tmpdir(), 'cox-hostile-'));

@@ -210,6 +210,26 @@ describe('ingress: rules', { skip: !canRunIngress }, () => {
     );
   });
 
+  test('a ConfigMap of files is a backend', async () => {
+    const odd = 'a"]]\\ \n\0ü';
+    bed.putConfigMap('site', { 'index.html': '<h1>one</h1>', 'odd.txt': odd });
+    const resource = { resource: { kind: 'ConfigMap', name: 'site' } };
+    bed.putIngress('site', { '/': { backend: resource }, '/api': 'web' });
+    bed.putIngress('bucket', {
+      '/': { backend: { resource: { apiGroup: 'example.com', kind: 'Bucket', name: 'b' } } },
+    });
+    const page = await bed.answers('site.test', '/', 200);
+    assert.equal(page.text, '<h1>one</h1>');
+    assert.match(page.headers['content-type']!, /^text\/html/);
+    assert.equal((await bed.get('site.test', '/deep/odd.txt')).text, odd);
+    assert.equal((await bed.get('site.test', '/none')).status, 404);
+    assert.equal((await bed.get('site.test', '/', { method: 'POST', body: 'x' })).status, 405);
+    assert.equal((await bed.seen('site.test', '/api/x')).backend, 'a');
+    assert.equal((await bed.get('bucket.test')).status, 503);
+    bed.putConfigMap('site', { 'index.html': 'x'.repeat(500_000) });
+    await until('the new page', async () => (await bed.get('site.test')).text.length === 500_000);
+  });
+
   test('the agent dies and comes back; HAProxy dies and comes back', async () => {
     const pid = bed.masterPid!;
     await bed.stopAgent();

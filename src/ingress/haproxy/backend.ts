@@ -4,6 +4,7 @@
  * evaluates, except in forms that `annotation-values.ts` has checked.
  */
 
+import type { ConfigMap } from '../../api/core/v1.gen.ts';
 import type { Route } from '../route-table.ts';
 import type { Affinity, Balance, Cors, Limits, SecretRef, Settings, Text, Variable } from '../settings.ts';
 import { stableName } from '../stable-name.ts';
@@ -14,6 +15,8 @@ import { RESOLVERS } from './process-sections.ts';
 export interface Resources {
   secret(ref: SecretRef): Readonly<Record<string, string>> | undefined;
   configMap(ref: SecretRef): Readonly<Record<string, string>> | undefined;
+  /** A ConfigMap that is a backend. */
+  files(ref: SecretRef): ConfigMap | undefined;
 }
 
 /** HAProxy refuses lines of more than 64 words. */
@@ -24,7 +27,7 @@ const when = (condition: string): Line => ['if', ...words(`{ ${condition} }`)];
 
 export function backendLines(route: Route, resources: Resources): readonly Line[] {
   const { settings } = route;
-  if (settings.isClosed || !route.service) return [refusal(503)];
+  if (settings.isClosed || !(route.service || route.content)) return [refusal(503)];
   const lines: Line[] = [];
   if (!settings.isLogged) lines.push(words('http-request set-log-level silent'));
   lines.push(...addressRules(settings));
@@ -43,6 +46,11 @@ export function backendLines(route: Route, resources: Resources): readonly Line[
   if (settings.balance) lines.push(...balanceLines(settings.balance));
   if (settings.affinity) lines.push(...affinityLines(settings.affinity, route.id));
   lines.push(...timeoutLines(settings), ...retryLines(settings));
+  if (route.content) {
+    const { namespace, name } = route.content;
+    lines.push(['http-request', 'set-var(txn.content)', `str(${namespace}/${name})`]);
+    lines.push(words('http-request use-service lua.content'));
+  }
   return lines;
 }
 

@@ -2,12 +2,14 @@
  * From a route table to what HAProxy is to hold, purely: the shapes of backends, the contents of maps, lists of users.
  */
 
+import { createHash } from 'node:crypto';
 import type { Users } from '../credentials.ts';
 import type { Listening } from '../ingress-class.ts';
 import type { Route, RouteTable, ServiceRef } from '../route-table.ts';
 import type { Endpoints } from '../service-endpoints.ts';
 import { backendLines, cookieKey, externalServer, isName, type Resources, serverWords } from './backend.ts';
 import type { Section } from './configuration.ts';
+import { contentSource } from './content.ts';
 import { type BackendShape, type CertificateEntry, type Desired, PLAIN_SHAPE, shape } from './desired.ts';
 import { DEFAULT_KEY, type Feature, FILES, listeningSections } from './listening.ts';
 import { LUA_SOURCE } from './lua.ts';
@@ -56,6 +58,13 @@ export function ingressDesired(
     // A name that nobody can be asked for leads nowhere.
     if (external && (!isName(external) || front.nameservers.length > 0)) externals.set(id, external);
   }
+  const contents = new Map(
+    routes.flatMap(({ content }) => (content ? [[`${content.namespace}/${content.name}`, content]] : [])),
+  );
+  const content =
+    contents.size > 0
+      ? contentSource([...contents.values()].flatMap(ref => wishes.resources.files(ref) ?? []))
+      : undefined;
   const certificates = new Map<string, CertificateEntry>();
   for (const [host, pem] of wishes.certificates)
     certificates.set(`certificates/${host.replace('*', '_')}.pem`, { list: FILES.certificateList, filter: host, pem });
@@ -67,12 +76,14 @@ export function ingressDesired(
     files: new Map([
       [FILES.defaultCertificate, front.defaultCertificate],
       [FILES.lua, LUA_SOURCE],
+      ...(content === undefined ? [] : [[FILES.content, content] as const]),
     ]),
     sections: backendOf => [
       ...listeningSections({
         ...wishes.listening,
         ...front,
         usesLua: settings.some(({ basicAuth, externalAuth }) => basicAuth || externalAuth),
+        contentVersion: content === undefined ? undefined : createHash('sha256').update(content).digest('hex'),
         resolves: [...externals.values()].some(isName),
         clientSeconds: seconds.reduce((a, b) => Math.max(a, b), CLIENT_SECONDS),
         canaries: routes.flatMap(route =>

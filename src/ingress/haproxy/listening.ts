@@ -12,6 +12,7 @@ import { clientAddress, clientHeaders, lines, normalising, processSections, word
 /** Names of files, relative to the folder in which HAProxy runs. */
 export const FILES = {
   lua: 'ingress.lua',
+  content: 'content.lua',
   certificateList: 'certificates.list',
   defaultCertificate: 'certificates/default.pem',
   exact: 'exact.map',
@@ -38,6 +39,8 @@ export interface ListeningOptions extends Listening {
   /** Where names of authentication servers are asked. */
   readonly nameservers: readonly string[];
   readonly usesLua: boolean;
+  /** Of the files that ConfigMaps are served from; absent: there are none. */
+  readonly contentVersion?: string | undefined;
   /** Some backend is a name of DNS. */
   readonly resolves: boolean;
   readonly features: ReadonlySet<Feature>;
@@ -46,9 +49,15 @@ export interface ListeningOptions extends Listening {
 }
 
 export function listeningSections(options: ListeningOptions): Section[] {
-  const { usesLua, nameservers, resolves, clientSeconds } = options;
+  const { usesLua, contentVersion: version, nameservers, resolves, clientSeconds } = options;
   return [
-    ...processSections({ nameservers, resolves, clientSeconds, ...(usesLua ? { lua: FILES.lua } : {}) }),
+    ...processSections({
+      nameservers,
+      resolves,
+      clientSeconds,
+      ...(usesLua ? { lua: FILES.lua } : {}),
+      ...(version === undefined ? {} : { content: { file: FILES.content, version } }),
+    }),
     frontend(options),
     notFound(),
   ];

@@ -26,6 +26,8 @@ export const lines = (...all: string[]): Line[] => all.map(words);
 export interface ProcessOptions {
   /** The file of a Lua program, where one is needed. */
   readonly lua?: string;
+  /** Another, and a text that tells its versions apart. */
+  readonly content?: { readonly file: string; readonly version: string };
   /** Where names are asked. */
   readonly nameservers: readonly string[];
   readonly resolves: boolean;
@@ -36,7 +38,7 @@ export function processSections(options: ProcessOptions): Section[] {
   return [globalSection(options), defaultsSection(options), ...resolvers(options)];
 }
 
-function globalSection({ lua, nameservers }: ProcessOptions): Section {
+function globalSection({ lua, content, nameservers }: ProcessOptions): Section {
   return {
     type: 'global',
     lines: [
@@ -51,6 +53,7 @@ function globalSection({ lua, nameservers }: ProcessOptions): Section {
       ['ssl-default-bind-options', ...words('ssl-min-ver TLSv1.2 no-tls-tickets')],
       words('tune.ssl.cachesize 4000'),
       ...(lua ? [['lua-load', lua]] : []),
+      ...(content ? [['lua-load', content.file, content.version]] : []),
       ...(lua && nameservers.length > 0 ? [['httpclient.resolvers.id', RESOLVERS]] : []),
       ...(lua ? [words('httpclient.ssl.verify none')] : []),
     ],
