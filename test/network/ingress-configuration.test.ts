@@ -22,7 +22,6 @@ import { buildRouteTable } from '../../src/ingress/route-table.ts';
 const resources = {
   secret: () => undefined,
   files: () => undefined,
-  files: () => undefined,
   configMap: () => ({ 'X-Extra': "100% 'there'" }),
 };
 
