@@ -14,13 +14,17 @@ const WAIT_MS = 30_000;
 const node = new TestNode({ isolated: true });
 let plugin: SampleDevicePlugin;
 
-const amounts = async () => {
+const amounts = async (resource: string) => {
   const { status } = (await node.api.get({ of: NODES, name: 'node-1' })) as Node;
-  return [status?.capacity?.[RESOURCE], status?.allocatable?.[RESOURCE]];
+  return [status?.capacity?.[resource], status?.allocatable?.[resource]];
 };
-async function untilAmounts(capacity: string, allocatable: string): Promise<void> {
+async function untilAmounts(capacity?: string, allocatable?: string, resource = RESOURCE): Promise<void> {
   const end = Date.now() + WAIT_MS;
-  for (let now = await amounts(); now[0] !== capacity || now[1] !== allocatable; now = await amounts()) {
+  for (
+    let now = await amounts(resource);
+    now[0] !== capacity || now[1] !== allocatable;
+    now = await amounts(resource)
+  ) {
     assert.ok(Date.now() < end, `capacity and allocatable ${now}, wanted ${capacity} and ${allocatable}`);
     await sleep(10);
   }
@@ -89,6 +93,20 @@ test('a kubelet that comes back knows who has what; its plugin registers again',
   }
   await untilAmounts('3', '3');
   assert.equal((await node.pod('three'))!.status!.containerStatuses![0]!.restartCount, 0);
+});
+
+test('what somebody else advertises on the node can be allocated for as long as it is there', async () => {
+  const advertise = (amount: string | null) =>
+    node.api.patch(
+      { of: NODES, name: 'node-1', subresource: 'status' },
+      { status: { capacity: { 'example.com/foreign': amount } } },
+      'application/merge-patch+json',
+    );
+  await advertise('3');
+  await untilAmounts('3', '3', 'example.com/foreign');
+  await advertise(null);
+  await untilAmounts(undefined, undefined, 'example.com/foreign');
+  await untilAmounts('3', '3');
 });
 
 test('devices that are ill or whose plugin is gone are not given, and are when it is back', async () => {

@@ -4,6 +4,7 @@
  */
 
 import type { Lease } from '../../api/coordination/v1.gen.ts';
+import { isExtendedResource } from '../../api/core/resource-validation.ts';
 import type { ContainerImage, Node, NodeCondition, NodeStatus, Taint } from '../../api/core/v1.gen.ts';
 import { type Clock, formatMicroTime, formatTime } from '../../base/clock.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
@@ -96,6 +97,8 @@ export class NodeStatusWriter {
   #images: ContainerImage[] = [];
   #imagesReadMs = Number.NEGATIVE_INFINITY;
   #wake: (() => void) | undefined;
+  /** Names of resources that this kubelet has told of. */
+  readonly #own = new Set<string>();
 
   constructor(options: NodeStatusOptions) {
     this.#options = options;
@@ -248,7 +251,9 @@ export class NodeStatusWriter {
     let reportedMs = Number.NEGATIVE_INFINITY;
     while (!signal.aborted) {
       const status = this.#status(this.#written);
-      const isChanged = fingerprint(status) !== fingerprint(this.#written);
+      for (const name of Object.keys(status.capacity ?? {})) this.#own.add(name);
+      const foreign = allocatableOfOthers(this.#options.nodes.get(nodeName)?.status, this.#own);
+      const isChanged = foreign !== undefined || fingerprint(status) !== fingerprint(this.#written);
       if (isChanged || clock.monotonic() - reportedMs > REPORT_MS) {
         try {
           this.#node = (await transport.patch(
@@ -257,7 +262,7 @@ export class NodeStatusWriter {
               status: {
                 ...status,
                 capacity: withoutGone(this.#written.capacity, status.capacity),
-                allocatable: withoutGone(this.#written.allocatable, status.allocatable),
+                allocatable: { ...withoutGone(this.#written.allocatable, status.allocatable), ...foreign },
                 addresses: this.#written.addresses ? [...status.addresses!, { $patch: 'replace' }] : status.addresses,
               },
             },
@@ -363,6 +368,20 @@ function withoutGone(
 ): Record<string, string | null> {
   const gone = Object.keys(before).filter(name => now[name] === undefined);
   return { ...now, ...Object.fromEntries(gone.map(name => [name, null])) };
+}
+
+/**
+ * What is to be written for extended resources that somebody else advertises by writing the capacity: all of it can be allocated, for as long as
+ * it is there. Undefined when it is so already.
+ */
+function allocatableOfOthers(
+  { capacity = {}, allocatable = {} }: NodeStatus = {},
+  own: ReadonlySet<string>,
+): Record<string, string | null> | undefined {
+  const names = Object.keys({ ...allocatable, ...capacity }).filter(
+    name => isExtendedResource(name) && !own.has(name) && capacity[name] !== allocatable[name],
+  );
+  return names.length > 0 ? Object.fromEntries(names.map(name => [name, capacity[name] ?? null])) : undefined;
 }
 
 function isReady(status: NodeStatus): boolean {
