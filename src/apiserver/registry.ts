@@ -5,6 +5,7 @@
  * Deletion is in `deletion.ts`, which builds on the same steps.
  */
 
+import { semanticEqual } from '../api/machinery/equality.ts';
 import { validateObjectMeta, validateObjectMetaUpdate } from '../api/machinery/metadata.ts';
 import type { KubeObject } from '../api/meta.ts';
 import { checkFields, type FieldValidation, normalize } from '../api/structural.ts';
@@ -183,7 +184,12 @@ export class Registry {
     const exists = this.cacheOf(served).entries.has(this.keyOf(operation));
     if (!exists && served.kind?.createOnUpdate && !attributes.subresource && !object.metadata.resourceVersion)
       return { outcome: await this.create(operation, body), created: true };
-    if (!object.metadata.resourceVersion && served.kind?.unconditionalUpdate === false && !attributes.subresource)
+    if (
+      exists &&
+      !object.metadata.resourceVersion &&
+      served.kind?.unconditionalUpdate === false &&
+      !attributes.subresource
+    )
       throw invalid(served.stored, object.metadata.name, [
         {
           type: 'FieldValueInvalid',
@@ -490,7 +496,7 @@ function prepareUpdateGenerically(served: Served, object: Shaped, old: Shaped): 
   if (!hasStatus(served)) return;
   if (old.status === undefined) delete object.status;
   else object.status = old.status;
-  if (old.metadata.generation !== undefined && JSON.stringify(object.spec) !== JSON.stringify(old.spec))
+  if (old.metadata.generation !== undefined && !semanticEqual(object.spec, old.spec))
     object.metadata.generation = old.metadata.generation + 1;
 }
 

@@ -2,6 +2,7 @@
 
 import { defineKind, type Kind } from '../kind.ts';
 import { ageColumn, integer, nameColumn } from '../machinery/columns.ts';
+import { semanticEqual } from '../machinery/equality.ts';
 import { dnsSubdomainProblems } from '../machinery/names.ts';
 import {
   addDuplicate,
@@ -47,7 +48,7 @@ const shared: Pick<
     object.metadata.generation = 1;
   },
   prepareUpdate: (object, old) => {
-    const changed = JSON.stringify(object.webhooks) !== JSON.stringify(old.webhooks);
+    const changed = !semanticEqual(object.webhooks, old.webhooks);
     object.metadata.generation = (old.metadata.generation ?? 0) + (changed ? 1 : 0);
   },
   validate: object => {

@@ -3,6 +3,7 @@
 import { formatTime } from '../../base/clock.ts';
 import { defineKind } from '../kind.ts';
 import { nameColumn } from '../machinery/columns.ts';
+import { semanticEqual } from '../machinery/equality.ts';
 import { validateDefinition, validateDefinitionStatus } from './definition-validation.ts';
 import type { CustomResourceDefinition, CustomResourceDefinitionSpec } from './v1.gen.ts';
 
@@ -36,7 +37,7 @@ export const customResourceDefinition = defineKind<CustomResourceDefinition>({
     } as NonNullable<CustomResourceDefinition['status']>;
   },
   prepareUpdate: (object, old) => {
-    const changed = JSON.stringify(object.spec) !== JSON.stringify(old.spec);
+    const changed = !semanticEqual(object.spec, old.spec);
     object.metadata.generation = (old.metadata.generation ?? 0) + (changed ? 1 : 0);
     const stored = object.spec?.versions?.find(version => version.storage)?.name;
     const before = old.status?.storedVersions ?? [];

@@ -5,6 +5,7 @@ import { checkNonSpecialAddress } from '../core/address-validation.ts';
 import { PROTOCOLS } from '../core/container-validation.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
+import { semanticEqual } from '../machinery/equality.ts';
 import { labelValueProblems, qualifiedNameProblems } from '../machinery/labels.ts';
 import { dnsLabelProblems, dnsSubdomainProblems, ipFamily, portNumberProblems } from '../machinery/names.ts';
 import {
@@ -44,8 +45,7 @@ export const endpointSlice = defineKind<EndpointSlice>({
     const { metadata: _, ...now } = object;
     const { metadata: __, ...then } = old;
     const changed =
-      JSON.stringify(now) !== JSON.stringify(then) ||
-      JSON.stringify(object.metadata.labels ?? {}) !== JSON.stringify(old.metadata.labels ?? {});
+      !semanticEqual(now, then) || !semanticEqual(object.metadata.labels ?? {}, old.metadata.labels ?? {});
     object.metadata.generation = (old.metadata.generation ?? 0) + (changed ? 1 : 0);
   },
   validate: object => {

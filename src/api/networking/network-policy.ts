@@ -4,6 +4,7 @@ import { fieldErrors } from '../../base/errors.ts';
 import { PROTOCOLS } from '../core/container-validation.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
+import { semanticEqual } from '../machinery/equality.ts';
 import { formatLabelSelector } from '../machinery/labels.ts';
 import { cidrProblems, portNameProblems, portNumberProblems } from '../machinery/names.ts';
 import {
@@ -32,7 +33,7 @@ export const networkPolicy = defineKind<NetworkPolicy>({
     object.metadata.generation = 1;
   },
   prepareUpdate: (object, old) => {
-    const changed = JSON.stringify(object.spec) !== JSON.stringify(old.spec);
+    const changed = !semanticEqual(object.spec, old.spec);
     object.metadata.generation = (old.metadata.generation ?? 0) + (changed ? 1 : 0);
   },
   validate: object => {
