@@ -6,16 +6,13 @@ import { after, before, test } from 'node:test';
 import type { KubeObject } from '../api/meta.ts';
 import { systemClock } from '../base/clock.ts';
 import { issuerOf } from '../base/cluster-defaults.ts';
-import { silentLogger } from '../base/log.ts';
-import { systemRandom } from '../base/random.ts';
 import { CLUSTER_ROLES, CLUSTER_TRUST_BUNDLES } from '../client/resources.ts';
-import { openMemoryStore } from '../store/memory.ts';
 import { issueCertificate, newKey } from './certificates/certificate.ts';
 import { ensurePki, type Pki } from './certificates/pki.ts';
 import { loadServerSettings } from './configuration/server-settings.ts';
 import { LOOPBACK_USER } from './request.ts';
-import { createSecurity, type Security } from './security.ts';
-import { ApiServer } from './server.ts';
+import { openSecured } from './security-bed.ts';
+import type { ApiServer } from './server.ts';
 
 let directory: string;
 let pki: Pki;
@@ -26,22 +23,8 @@ before(async () => {
 after(() => rm(directory, { recursive: true, force: true }));
 
 async function open(...args: string[]): Promise<ApiServer> {
-  const late: { server?: ApiServer } = {};
-  const security: Security = createSecurity({
-    reader: () => late.server!.reader,
-    transport: () => late.server!.transport(LOOPBACK_USER),
-    pki,
-    serviceCidrs: ['10.96.0.0/12'],
-    nodePortRange: { first: 30000, last: 32767 },
-    advertise: { address: '172.30.0.1', port: 6443 },
-    settings: await loadServerSettings(args, issuerOf('cluster.local')),
-    clock: systemClock,
-    random: systemRandom,
-    log: silentLogger,
-  });
-  late.server = await ApiServer.open({ store: openMemoryStore(), ...security });
-  await security.bootstrap();
-  return late.server;
+  const settings = await loadServerSettings(args, issuerOf('cluster.local'));
+  return (await openSecured({ pki, settings })).server;
 }
 
 function root(name: string, isAuthority = true): string {

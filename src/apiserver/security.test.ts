@@ -5,9 +5,6 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { Pod, Service } from '../api/core/v1.gen.ts';
 import type { KubeObject } from '../api/meta.ts';
-import { systemClock } from '../base/clock.ts';
-import { silentLogger } from '../base/log.ts';
-import { systemRandom } from '../base/random.ts';
 import {
   ENDPOINT_SLICES,
   IP_ADDRESSES,
@@ -18,11 +15,9 @@ import {
   SERVICE_ACCOUNTS,
   SERVICES,
 } from '../client/resources.ts';
-import { openMemoryStore } from '../store/memory.ts';
 import { ensurePki, type Pki } from './certificates/pki.ts';
 import { LOOPBACK_USER } from './request.ts';
-import { createSecurity, type Security } from './security.ts';
-import { ApiServer } from './server.ts';
+import { openSecured } from './security-bed.ts';
 
 let directory: string;
 let pki: Pki;
@@ -33,22 +28,7 @@ before(async () => {
 after(() => rm(directory, { recursive: true, force: true }));
 
 async function cluster() {
-  const late: { server?: ApiServer } = {};
-  const security: Security = createSecurity({
-    reader: () => late.server!.reader,
-    transport: () => late.server!.transport(LOOPBACK_USER),
-    pki,
-    serviceCidrs: ['10.96.0.0/12'],
-    nodePortRange: { first: 30000, last: 32767 },
-    advertise: { address: '172.30.0.1', port: 6443 },
-    clock: systemClock,
-    random: systemRandom,
-    log: silentLogger,
-  });
-  const server = await ApiServer.open({ store: openMemoryStore(), ...security });
-  late.server = server;
-  await security.bootstrap();
-  const root = server.transport(LOOPBACK_USER);
+  const { server, security, root } = await openSecured({ pki });
   await root.create(
     { of: SERVICE_ACCOUNTS, namespace: 'default' },
     { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'default' } },

@@ -9,10 +9,7 @@ import { createServer, request as httpsRequest } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { systemClock } from '../base/clock.ts';
 import { issuerOf } from '../base/cluster-defaults.ts';
-import { silentLogger } from '../base/log.ts';
-import { systemRandom } from '../base/random.ts';
 import type { Transport } from '../client/transport.ts';
 import { openMemoryStore } from '../store/memory.ts';
 import type { Store } from '../store/store.ts';
@@ -20,9 +17,8 @@ import type { ServiceAccountTokens } from './authn/service-account-tokens.ts';
 import type { KeyPair } from './certificates/certificate.ts';
 import { ensurePki, type Pki } from './certificates/pki.ts';
 import { loadServerSettings } from './configuration/server-settings.ts';
-import { LOOPBACK_USER } from './request.ts';
-import { createSecurity } from './security.ts';
-import { ApiServer } from './server.ts';
+import { openSecured } from './security-bed.ts';
+import type { ApiServer } from './server.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: replies of every shape
 type Any = any;
@@ -89,24 +85,9 @@ export async function openBed(
   const folder = testFolder();
   const pki = await ensurePki(join(folder.path, 'pki'), { sans: ['127.0.0.1', 'localhost'] });
   const settings = await loadServerSettings(await args({ file: folder.file, pki }), issuerOf());
-  const late: { server?: ApiServer } = {};
-  const security = createSecurity({
-    reader: () => late.server!.reader,
-    transport: () => late.server!.transport(LOOPBACK_USER),
-    pki,
-    serviceCidrs: ['10.96.0.0/12'],
-    nodePortRange: { first: 30000, last: 32767 },
-    advertise: { address: '172.30.0.1', port: 6443 },
-    settings,
-    clock: systemClock,
-    random: systemRandom,
-    log: silentLogger,
-  });
   const inner = openMemoryStore();
   const store = options.store ? await options.store(inner) : inner;
-  const server = await ApiServer.open({ store, ...security });
-  late.server = server;
-  await security.bootstrap();
+  const { server, security, root } = await openSecured({ pki, settings, store });
   const frontProxyCa = settings.requestHeaderCa ?? (await pki.ensureFrontProxy()).ca;
   const { port } = await server.listen(
     { host: '127.0.0.1', port: 0 },
@@ -120,7 +101,7 @@ export async function openBed(
     server,
     store: inner,
     tokens: security.tokens,
-    root: server.transport(LOOPBACK_USER),
+    root,
     admin: pki.issueClient({ commonName: 'admin', organizations: ['system:masters'] }),
     file: folder.file,
     ask: asked => ask(port, pki.ca, asked),

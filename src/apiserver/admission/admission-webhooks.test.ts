@@ -6,17 +6,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { KubeObject } from '../../api/meta.ts';
-import { systemClock } from '../../base/clock.ts';
 import { ApiError } from '../../base/errors.ts';
-import { silentLogger } from '../../base/log.ts';
-import { systemRandom } from '../../base/random.ts';
 import { CONFIG_MAPS } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
-import { openMemoryStore } from '../../store/memory.ts';
 import { ensurePki, type Pki } from '../certificates/pki.ts';
-import { LOOPBACK_USER } from '../request.ts';
-import { createSecurity } from '../security.ts';
-import { ApiServer } from '../server.ts';
+import { openSecured } from '../security-bed.ts';
+import type { ApiServer } from '../server.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: tests look into objects freely
 type Any = any;
@@ -64,24 +59,10 @@ after(async () => {
 });
 
 async function open(): Promise<{ server: ApiServer; api: Transport; warnings: string[] }> {
-  const late: { server?: ApiServer } = {};
-  const security = createSecurity({
-    reader: () => late.server!.reader,
-    transport: () => late.server!.transport(LOOPBACK_USER),
-    pki,
-    serviceCidrs: ['10.96.0.0/12'],
-    nodePortRange: { first: 30000, last: 32767 },
-    advertise: { address: '172.30.0.1', port: 6443 },
-    clock: systemClock,
-    random: systemRandom,
-    log: silentLogger,
-  });
-  const server = await ApiServer.open({ store: openMemoryStore(), ...security });
-  late.server = server;
-  await security.bootstrap();
+  const { server, root } = await openSecured({ pki });
   calls.length = 0;
   answers.clear();
-  return { server, api: server.transport(LOOPBACK_USER), warnings: [] };
+  return { server, api: root, warnings: [] };
 }
 
 const registration = (resource: string) => ({

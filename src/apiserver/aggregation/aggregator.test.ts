@@ -7,15 +7,11 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { TLSSocket } from 'node:tls';
 import type { KubeObject } from '../../api/meta.ts';
-import { systemClock } from '../../base/clock.ts';
-import { silentLogger } from '../../base/log.ts';
-import { systemRandom } from '../../base/random.ts';
 import { ENDPOINT_SLICES, SERVICES } from '../../client/resources.ts';
-import { openMemoryStore } from '../../store/memory.ts';
 import { ensurePki, type Pki } from '../certificates/pki.ts';
 import { LOOPBACK_USER, type StoredObjects } from '../request.ts';
-import { createSecurity } from '../security.ts';
-import { ApiServer } from '../server.ts';
+import { openSecured } from '../security-bed.ts';
+import type { ApiServer } from '../server.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: tests look into objects freely
 type Any = any;
@@ -64,27 +60,13 @@ function get(path: string, headers: Record<string, string> = {}): Promise<{ stat
 before(async () => {
   directory = await mkdtemp(join(tmpdir(), 'cox-aggregation-'));
   pki = await ensurePki(directory, { sans: ['127.0.0.1'] });
-  const late: { server?: ApiServer } = {};
-  const security = createSecurity({
-    reader: () => late.server!.reader,
-    transport: () => late.server!.transport(LOOPBACK_USER),
-    pki,
-    serviceCidrs: ['10.96.0.0/12'],
-    nodePortRange: { first: 30000, last: 32767 },
-    advertise: { address: '172.30.0.1', port: 6443 },
-    clock: systemClock,
-    random: systemRandom,
-    log: silentLogger,
-  });
-  server = await ApiServer.open({ store: openMemoryStore(), ...security });
-  late.server = server;
-  await security.bootstrap();
+  const { security, root: api, ...opened } = await openSecured({ pki });
+  server = opened.server;
   await security.settle();
   ({ port } = await server.listen(
     { host: '127.0.0.1', port: 0 },
     { key: pki.server.key, cert: pki.server.certificate, ca: pki.ca },
   ));
-  const api = server.transport(LOOPBACK_USER);
   const map: Any = await api.get({
     of: { group: '', version: 'v1', resource: 'configmaps' },
     namespace: 'kube-system',

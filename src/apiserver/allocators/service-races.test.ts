@@ -7,16 +7,11 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Service } from '../../api/core/v1.gen.ts';
 import type { KubeObject } from '../../api/meta.ts';
-import { systemClock } from '../../base/clock.ts';
 import { isReason } from '../../base/errors.ts';
-import { silentLogger } from '../../base/log.ts';
-import { seededRandom, systemRandom } from '../../base/random.ts';
+import { seededRandom } from '../../base/random.ts';
 import { SERVICES } from '../../client/resources.ts';
-import { openMemoryStore } from '../../store/memory.ts';
 import { ensurePki } from '../certificates/pki.ts';
-import { LOOPBACK_USER } from '../request.ts';
-import { createSecurity } from '../security.ts';
-import { ApiServer } from '../server.ts';
+import { openSecured } from '../security-bed.ts';
 import { clusterIpsOf } from './service-fields.ts';
 
 const namespace = 'default';
@@ -27,23 +22,12 @@ const make = (name: string, spec: Service['spec'] = {}): KubeObject =>
 test('creates, patches of type and family, and deletions at once leave each address and port with one Service', async t => {
   const directory = await mkdtemp(join(tmpdir(), 'cox-races-'));
   t.after(() => rm(directory, { recursive: true, force: true }));
-  const late: { server?: ApiServer } = {};
-  const security = createSecurity({
-    reader: () => late.server!.reader,
-    transport: () => late.server!.transport(LOOPBACK_USER),
+  const { server, root: api } = await openSecured({
     pki: await ensurePki(directory, { sans: [] }),
     // Small, so that they collide and run out.
     serviceCidrs: ['10.96.0.0/27', 'fd00:10:96::/123'],
     nodePortRange: { first: 30000, last: 30019 },
-    advertise: { address: '172.30.0.1', port: 6443 },
-    clock: systemClock,
-    random: systemRandom,
-    log: silentLogger,
   });
-  const server = await ApiServer.open({ store: openMemoryStore(), ...security });
-  late.server = server;
-  await security.bootstrap();
-  const api = server.transport(LOOPBACK_USER);
   const random = seededRandom(11);
   const pick = <T>(from: readonly T[]): T => from[Math.floor(random.next() * from.length)]!;
   const specs = [
