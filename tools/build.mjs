@@ -1,6 +1,7 @@
 // Bundles the product into dist/: one entry, chunks shared between commands, native packages left outside.
 // A start from the bundle costs a third of one from src, and only loads what the command needs.
 
+import { spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { build } from 'esbuild';
@@ -23,6 +24,7 @@ const httpWithoutUndici = {
 };
 
 const root = resolve(import.meta.dirname, '..');
+const commit = spawnSync('git', ['-C', root, 'rev-parse', 'HEAD'], { encoding: 'utf8' }).stdout?.trim() ?? '';
 const out = resolve(root, 'dist');
 
 // Built beside and renamed file by file would leave mixed chunks; content-hashed chunk names make overwriting safe.
@@ -42,6 +44,7 @@ const result = await build({
   sourcesContent: false,
   plugins: [httpWithoutUndici],
   legalComments: 'none',
+  define: { COX_COMMIT: JSON.stringify(commit) },
   external: ['lmdb', 'koffi'],
   // Its CommonJS build has no named exports when it is loaded on demand from a chunk; this is the same library as a module.
   alias: { yaml: resolve(root, 'node_modules/yaml/browser/index.js') },

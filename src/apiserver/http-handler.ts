@@ -4,7 +4,7 @@
  */
 
 import type { Clock } from '../base/clock.ts';
-import { KUBERNETES_VERSION } from '../base/cluster-defaults.ts';
+import { BUILD_COMMIT, KUBERNETES_VERSION } from '../base/cluster-defaults.ts';
 import { ApiError, failure, internalError, unauthorized } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { metrics, type SeriesHandle } from '../base/metrics.ts';
@@ -49,7 +49,7 @@ const VERSION = {
   minCompatibilityMajor: KUBERNETES_VERSION.major,
   minCompatibilityMinor: String(Number(KUBERNETES_VERSION.minor) - 1),
   gitVersion: KUBERNETES_VERSION.git,
-  gitCommit: '',
+  gitCommit: BUILD_COMMIT,
   gitTreeState: 'clean',
   buildDate: '1970-01-01T00:00:00Z',
   goVersion: 'none',

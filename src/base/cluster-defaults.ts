@@ -13,6 +13,10 @@ export const SEGMENT_API_PORT = 6443;
 
 export const KUBERNETES_VERSION = { major: '1', minor: '36', git: 'v1.36.0+cox' } as const;
 
+declare const COX_COMMIT: string | undefined;
+/** Commit of the sources that were bundled; '' when that is not known. */
+export const BUILD_COMMIT: string = typeof COX_COMMIT === 'string' ? COX_COMMIT : '';
+
 /** Of Coxswain itself; package.json says the same. */
 export const COXSWAIN_VERSION = '0.1.0';
 

@@ -36,13 +36,21 @@ export function findNewSet(deployment: Deployment, sets: readonly ReplicaSet[]):
   return [...sets].sort(byCreation).find(set => sameTemplate(set.spec.template, deployment.spec.template));
 }
 
-export function revisionOf(set: ReplicaSet): number {
-  const revision = Number(set.metadata.annotations?.[REVISION] ?? 0);
-  return Number.isSafeInteger(revision) ? revision : 0;
+/** All 64 bits of it; undefined when it is no such number. */
+function revisionNumber(text: string | undefined): bigint | undefined {
+  if (text === undefined) return 0n;
+  const number = /^[+-]?\d+$/.test(text) ? BigInt(text.replace('+', '')) : undefined;
+  return number !== undefined && BigInt.asIntN(64, number) === number ? number : undefined;
 }
 
-export const maxRevision = (sets: readonly ReplicaSet[]): number =>
-  sets.reduce((max, set) => Math.max(max, revisionOf(set)), 0);
+export const revisionOf = (set: ReplicaSet): bigint => revisionNumber(set.metadata.annotations?.[REVISION]) ?? 0n;
+
+export const byRevision = (a: ReplicaSet, b: ReplicaSet): number => (revisionOf(a) < revisionOf(b) ? -1 : 1);
+
+export function maxRevision(sets: readonly ReplicaSet[]): bigint {
+  const last = [...sets].sort(byRevision).at(-1);
+  return last ? revisionOf(last) : 0n;
+}
 
 /** Annotations that record the size the Deployment had, for proportional scaling. */
 export function replicaAnnotations(deployment: Deployment): Record<string, string> {
@@ -56,14 +64,14 @@ export function replicaAnnotations(deployment: Deployment): Record<string, strin
 export function newSetAnnotations(
   deployment: Deployment,
   present: Readonly<Record<string, string>>,
-  options: { revision: number; exists: boolean },
+  options: { revision: bigint; exists: boolean },
 ): Record<string, string> {
   const annotations: Record<string, string> = { ...present };
   for (const [key, value] of Object.entries(deployment.metadata.annotations ?? {}))
     if (!NOT_COPIED.has(key)) annotations[key] = value;
   const before = present[REVISION];
-  const beforeNumber = Number(before ?? 0);
-  if (!Number.isSafeInteger(beforeNumber)) return annotations;
+  const beforeNumber = revisionNumber(before);
+  if (beforeNumber === undefined) return annotations;
   if (beforeNumber < options.revision) {
     annotations[REVISION] = String(options.revision);
     if (before) {

@@ -30,13 +30,13 @@ import {
   wanted,
 } from './arithmetic.ts';
 import {
+  byRevision,
   findNewSet,
   maxRevision,
   newSetAnnotations,
   POD_TEMPLATE_HASH,
   REVISION,
   replicaAnnotations,
-  revisionOf,
   sameTemplate,
 } from './revision.ts';
 import { calculateStatus, condition, isComplete, msUntilDeadline, rolloutStatus, withCondition } from './status.ts';
@@ -160,7 +160,7 @@ export class Rollout {
   /** Makes annotations and status agree on the revision; creates the new replica set when asked. */
   async #syncRevision(options: { create: boolean }): Promise<ReplicaSet | undefined> {
     const existing = this.#newSet();
-    const revision = maxRevision(this.#oldSets()) + 1;
+    const revision = maxRevision(this.#oldSets()) + 1n;
     if (!existing) return options.create ? this.#createNewSet(revision) : undefined;
     const annotations = newSetAnnotations(this.#deployment, existing.metadata.annotations ?? {}, {
       revision,
@@ -195,7 +195,7 @@ export class Rollout {
     return newSet;
   }
 
-  async #createNewSet(revision: number): Promise<ReplicaSet> {
+  async #createNewSet(revision: bigint): Promise<ReplicaSet> {
     const deployment = this.#deployment;
     const hash = podTemplateHash(deployment.spec.template, deployment.status?.collisionCount);
     const { template, selector } = deployment.spec;
@@ -312,7 +312,7 @@ export class Rollout {
     const alive = this.#oldSets().filter(set => !set.metadata.deletionTimestamp);
     const excess = alive.length - deployment.spec.revisionHistoryLimit!;
     if (excess <= 0) return;
-    for (const set of alive.sort((a, b) => revisionOf(a) - revisionOf(b)).slice(0, excess)) {
+    for (const set of alive.sort(byRevision).slice(0, excess)) {
       const settled = (set.metadata.generation ?? 0) <= (set.status?.observedGeneration ?? 0);
       if ((set.status?.replicas ?? 0) !== 0 || replicasOf(set) !== 0 || !settled) continue;
       try {
