@@ -32,7 +32,8 @@ if [ ! -e "$source/cmd/kube-apiserver" ]; then
 fi
 
 cd "$source"
-stamp='-X k8s.io/component-base/version.gitVersion=v1.20.2 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=20'
+stamped=k8s.io/kubernetes/vendor/k8s.io/component-base/version
+stamp="-X $stamped.gitVersion=v1.20.2 -X $stamped.gitMajor=1 -X $stamped.gitMinor=20"
 build() {
   [ -x "$out/built/$1" ] && return
   echo "compiling $1"
@@ -41,6 +42,7 @@ build() {
 build agnhost ./test/images/agnhost
 build nnp ./test/images/nonewprivs
 build sample-apiserver ./vendor/k8s.io/sample-apiserver
+build kubectl ./cmd/kubectl
 [ -x "$out/built/pause" ] || gcc -Os -static -o "$out/built/pause" build/pause/linux/pause.c
 if [ ! -x "$out/built/e2e.test" ]; then
   echo 'compiling the conformance suite'

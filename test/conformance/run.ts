@@ -30,10 +30,13 @@ const { values } = parseArgs({
   },
 });
 const suite = join(values.dir, 'built', 'e2e.test');
-if (!existsSync(suite)) {
-  console.error(`there is no ${suite}: run "bash test/conformance/build.sh" first`);
-  process.exit(2);
-}
+// The suite looks at what its own release's kubectl prints.
+const kubectl = join(values.dir, 'built', 'kubectl');
+for (const program of [suite, kubectl])
+  if (!existsSync(program)) {
+    console.error(`there is no ${program}: run "bash test/conformance/build.sh" first`);
+    process.exit(2);
+  }
 const folder = join(values.dir, 'results');
 if (!values.again) rmSync(folder, { recursive: true, force: true });
 mkdirSync(folder, { recursive: true });
@@ -93,7 +96,7 @@ function runBatch(cluster: Cluster, options: { log: string; kubeconfig: string; 
   const focus = options.tests.map(name => `${name.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&')}$`).join('|');
   const words = [
     ...['node', 'exec', '--name', cluster.name, 'node-1', '--', suite, '-kubeconfig', options.kubeconfig],
-    ...['-provider', 'skeleton', '-num-nodes', '2', '-minStartupPods', '0', '-kubectl-path', cluster.kubectlPath],
+    ...['-provider', 'skeleton', '-num-nodes', '2', '-minStartupPods', '0', '-kubectl-path', kubectl],
     ...['-disable-log-dump', '-delete-namespace-on-failure=true'],
     ...['-ginkgo.noColor', '-ginkgo.slowSpecThreshold', '600', '-ginkgo.focus', focus],
   ];
@@ -155,35 +158,32 @@ writeFileSync(
   { mode: 0o600 },
 );
 
-// Until 1.24 each service account had a Secret with a token, and the suite of 1.20 begins no test without its name. It looks at nothing else of it.
+// Until 1.24 the control plane gave each service account a Secret with a token and named it in the account: no test of 1.20 begins without.
 const accounts = new Background(
   cluster.kubectlPath,
   [
-    'get',
-    'serviceaccounts',
-    '-A',
-    '--field-selector=metadata.name=default',
-    '-w',
-    '-o',
-    'jsonpath={.metadata.namespace} {.secrets}{"\\n"}',
+    ...['get', 'serviceaccounts', '-A', '-w', '-o'],
+    'jsonpath={.metadata.namespace} {.metadata.name} {.metadata.deletionTimestamp}{.secrets}{"\\n"}',
   ],
   { env: cluster.env },
 );
-accounts.child.stdout!.on('data', (text: string) => {
-  for (const line of text.trim().split('\n')) {
-    const [namespace, secrets] = line.split(' ');
-    if (namespace && !secrets)
-      void cluster.tryKubectl(
-        '-n',
-        namespace,
-        'patch',
-        'serviceaccount',
-        'default',
-        '-p',
-        '{"secrets":[{"name":"none"}]}',
-      );
-  }
+createInterface(accounts.child.stdout!).on('line', line => {
+  const [namespace = '', name = '', settled] = line.split(' ');
+  if (!settled && !namespace.startsWith('kube-')) void nameToken(namespace, name);
 });
+
+async function nameToken(namespace: string, account: string): Promise<void> {
+  const name = `${account}-token`;
+  const annotations = { 'kubernetes.io/service-account.name': account };
+  const token = { metadata: { name, annotations }, type: 'kubernetes.io/service-account-token' };
+  const made = await cluster
+    .apply(namespace, [{ apiVersion: 'v1', kind: 'Secret', ...token }])
+    .catch((error: Error) => error);
+  // A namespace may be gone as fast as it came.
+  if (typeof made !== 'string') return console.error(`no token of ${namespace}/${account}: ${made.message}`);
+  const patch = JSON.stringify({ secrets: [{ name }] });
+  await cluster.tryKubectl('-n', namespace, 'patch', 'serviceaccount', account, '-p', patch);
+}
 
 const startedMs = performance.now();
 let batches = 0;
