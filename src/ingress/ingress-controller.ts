@@ -40,6 +40,8 @@ const STATUS = 'status/';
 // An Ingress and its Service usually come together: what is only missing for a moment is not told.
 const FINDINGS_DELAY_MS = 1000;
 const SYNC_MS = 20;
+/** Until a status that does not tell our addresses is corrected. */
+const CORRECT_MS = 1000;
 const WORKERS = 8;
 const FAMILIES = ['IPv4', 'IPv6'] as const;
 
@@ -113,9 +115,14 @@ export class IngressController {
       await this.#ensureService();
     }
     for (const family of FAMILIES) await this.#putSlice(family);
-    for (const { ingress } of ours)
-      if (!semanticEqual(ingress.status?.loadBalancer?.ingress ?? [], this.#addresses()))
-        this.#queue.add(STATUS + keyOf(ingress));
+    const addresses = this.#addresses();
+    for (const { ingress } of ours) {
+      const told = ingress.status?.loadBalancer?.ingress ?? [];
+      if (semanticEqual(told, addresses)) continue;
+      // Whoever writes another status may be about to do more: no chase of two writers.
+      if (told.length > 0) this.#queue.addAfter(STATUS + keyOf(ingress), CORRECT_MS);
+      else this.#queue.add(STATUS + keyOf(ingress));
+    }
   }
 
   async #prepare(ingresses: readonly Ingress[]): Promise<void> {
