@@ -3,7 +3,7 @@
  * the controller would do, the Service with its target ports, is put there by hand.
  */
 
-import { GROUP, type Listener, type Route } from '../../src/api/gateway/v1.ts';
+import { type Gateway, GROUP, type Listener, type Route } from '../../src/api/gateway/v1.ts';
 import type { KubeObject } from '../../src/api/meta.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { createLogger } from '../../src/base/log.ts';
@@ -65,8 +65,13 @@ export class GatewayBed extends IngressBed {
   }
 
   /** `target` ports must be of the range for gateways. */
-  putGateway(name: string, listeners: readonly (Listener & { readonly target: number })[]): void {
+  putGateway(
+    name: string,
+    listeners: readonly (Listener & { readonly target: number })[],
+    more: Partial<Gateway['spec']> = {},
+  ): void {
     const gateway = this.#object('Gateway', name, {
+      ...more,
       gatewayClassName: 'coxswain',
       listeners: listeners.map(({ target: _, ...listener }) => listener),
     });

@@ -5,8 +5,10 @@ import { once } from 'node:events';
 import { connect as connectH2, createServer as createH2Server, type ServerHttp2Stream } from 'node:http2';
 import { createServer as createHttpsServer } from 'node:https';
 import { type AddressInfo, connect as connectTcp, createServer as createTcpServer } from 'node:net';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { connect as connectTls, createServer as createTlsServer } from 'node:tls';
+import { ensurePki } from '../../src/apiserver/certificates/pki.ts';
 import { HaproxyProcess } from '../../src/ingress/haproxy/haproxy-process.ts';
 import { GatewayBed } from './gateway-bed.ts';
 import { until } from './ingress-bed.ts';
@@ -15,7 +17,7 @@ const can = process.getuid?.() === 0 && HaproxyProcess.isInstalled();
 const to = (name: string, more: object = {}) => ({ name, port: 80, ...more });
 const path = (value: string, type = 'PathPrefix') => ({ path: { type, value } });
 /** Of the range for gateways; a test's own network namespace is not needed, since nothing else listens there. */
-const [HTTP, HTTPS, MIXED, TCP, TERMINATED] = [11_901, 11_902, 11_903, 11_904, 11_905];
+const [HTTP, HTTPS, MIXED, TCP, TERMINATED, CLIENTS] = [11_901, 11_902, 11_903, 11_904, 11_905, 11_906];
 const parentRefs = [{ name: 'g' }];
 
 describe('gateway', { skip: !can }, () => {
@@ -40,21 +42,42 @@ describe('gateway', { skip: !can }, () => {
     bed.putService('b', [b.port]);
     await bed.putCertificate('tls', ['tls.test', '*.wild.test']);
     const tls = { certificateRefs: [{ name: 'tls' }] };
-    bed.putGateway('g', [
-      { name: 'http', port: 80, target: HTTP, protocol: 'HTTP' },
-      { name: 'https', port: 443, target: HTTPS, protocol: 'HTTPS', hostname: 'tls.test', tls },
-      { name: 'pass', port: 8443, target: MIXED, protocol: 'TLS', hostname: 'pass.test', tls: { mode: 'Passthrough' } },
-      { name: 'mixed', port: 8443, target: MIXED, protocol: 'HTTPS', hostname: 'tls.test', tls },
-      { name: 'tcp', port: 5000, target: TCP, protocol: 'TCP' },
+    const caCertificateRefs = [{ group: '', kind: 'ConfigMap', name: 'ca' }];
+    bed.putConfigMap('ca', { 'ca.crt': bed.pki.ca });
+    const client = await bed.pki.ensureClient('gateway', { commonName: 'gateway', organizations: [] });
+    bed.putSecret('own', { 'tls.crt': client.certificate, 'tls.key': client.key }, 'kubernetes.io/tls');
+    bed.putGateway(
+      'g',
+      [
+        { name: 'http', port: 80, target: HTTP, protocol: 'HTTP' },
+        { name: 'https', port: 443, target: HTTPS, protocol: 'HTTPS', hostname: 'tls.test', tls },
+        {
+          name: 'pass',
+          port: 8443,
+          target: MIXED,
+          protocol: 'TLS',
+          hostname: 'pass.test',
+          tls: { mode: 'Passthrough' },
+        },
+        { name: 'mixed', port: 8443, target: MIXED, protocol: 'HTTPS', hostname: 'tls.test', tls },
+        { name: 'tcp', port: 5000, target: TCP, protocol: 'TCP' },
+        {
+          name: 'end',
+          port: 6443,
+          target: TERMINATED,
+          protocol: 'TLS',
+          hostname: 'tls.test',
+          tls: { mode: 'Terminate', ...tls },
+        },
+        { name: 'clients', port: 9443, target: CLIENTS, protocol: 'HTTPS', hostname: 'tls.test', tls },
+      ],
       {
-        name: 'end',
-        port: 6443,
-        target: TERMINATED,
-        protocol: 'TLS',
-        hostname: 'tls.test',
-        tls: { mode: 'Terminate', ...tls },
+        tls: {
+          backend: { clientCertificateRef: { name: 'own' } },
+          frontend: { default: {}, perPort: [{ port: 9443, tls: { validation: { caCertificateRefs } } }] },
+        },
       },
-    ]);
+    );
     route('plain', [{ backendRefs: [to('a')] }], { hostnames: ['plain.test', '*.wild.test'] });
     await isServed('plain.test');
   });
@@ -258,8 +281,9 @@ describe('gateway', { skip: !can }, () => {
     bed.track(inner);
     bed.putService('inner', [(inner.address() as AddressInfo).port]);
     bed.put('TLSRoute', 'pass', { parentRefs, hostnames: ['pass.test'], rules: [{ backendRefs: [to('inner')] }] });
+    const asked = 'GET /t HTTP/1.1\r\nHost: tls.test\r\nConnection: close\r\n\r\n';
     for (const port of [HTTPS, MIXED]) {
-      const said = () => tlsSays(port, 'tls.test', 'GET /t HTTP/1.1\r\nHost: tls.test\r\nConnection: close\r\n\r\n');
+      const said = () => tlsSays(port, 'tls.test', asked);
       await until(`port ${port} answers`, async () => /"backend":"a"/.test((await said()).text));
       await bed.settled();
       const { subject, text } = await said();
@@ -268,6 +292,12 @@ describe('gateway', { skip: !can }, () => {
       assert.match(text, /"x-forwarded-for":"127\.0\.0\.1"/);
       assert.equal((await tlsSays(port, 'other.test', '')).subject, undefined);
     }
+    const client = await bed.pki.ensureClient('caller', { commonName: 'caller', organizations: [] });
+    const known = { cert: client.certificate, key: client.key };
+    const answered = await tlsSays(CLIENTS, 'tls.test', asked, known);
+    assert.match(answered.text, /"backend":"a"/, answered.error ?? 'no answer');
+    assert.equal((await tlsSays(CLIENTS, 'tls.test', asked)).text, '', 'who shows no certificate is not let in');
+    assert.equal((await tlsSays(CLIENTS, 'tls.test', asked, await stranger())).text, '', 'nor is a stranger');
     await until('TLS passes', async () => (await tlsSays(MIXED, 'pass.test', '')).text === 'inner says hello');
     await bed.settled();
     assert.equal((await tlsSays(MIXED, 'pass.test', '')).subject, 'inner');
@@ -319,14 +349,14 @@ describe('gateway', { skip: !can }, () => {
 
   test('a backend by TLS is checked against its policy', async () => {
     const pair = await bed.pki.ensureServer('secure', { commonName: 'secure', organizations: [] }, ['secure.internal']);
-    const server = createHttpsServer({ cert: pair.certificate, key: pair.key }, (_, response) =>
-      response.end('{"backend":"secure"}'),
+    const server = createHttpsServer(
+      { cert: pair.certificate, key: pair.key, ca: bed.pki.ca, requestCert: true, rejectUnauthorized: true },
+      (_, response) => response.end('{"backend":"secure"}'),
     );
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
     bed.track(server);
     bed.putService('secure', [(server.address() as AddressInfo).port]);
-    bed.putConfigMap('ca', { 'ca.crt': bed.pki.ca });
     const policy = (hostname: string) =>
       bed.put('BackendTLSPolicy', 'secure', {
         targetRefs: [{ group: '', kind: 'Service', name: 'secure' }],
@@ -340,18 +370,29 @@ describe('gateway', { skip: !can }, () => {
     await bed.answers('secure.test', '/', 503);
   });
 
+  /** A certificate of an authority of its own. */
+  async function stranger(): Promise<{ cert: string; key: string }> {
+    const pki = await ensurePki(join(bed.folder, 'stranger'), { sans: ['localhost'] });
+    const { certificate, key } = await pki.ensureClient('stranger', { commonName: 'stranger', organizations: [] });
+    return { cert: certificate, key };
+  }
+
   function tlsSays(
     port: number,
     name: string,
     request: string,
+    client: object = {},
   ): Promise<{ text: string; subject?: string; error?: string }> {
     return new Promise(resolve => {
       let text = '';
       let subject: string | undefined;
-      const socket = connectTls({ host: '127.0.0.1', port, servername: name, rejectUnauthorized: false }, () => {
-        subject = String(socket.getPeerCertificate().subject.CN);
-        if (request) socket.write(request);
-      });
+      const socket = connectTls(
+        { host: '127.0.0.1', port, servername: name, rejectUnauthorized: false, ...client },
+        () => {
+          subject = String(socket.getPeerCertificate().subject.CN);
+          if (request) socket.write(request);
+        },
+      );
       const finish = (error?: string) => {
         socket.destroy();
         resolve({ text, ...(subject ? { subject } : {}), ...(error ? { error } : {}) });

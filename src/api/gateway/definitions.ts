@@ -21,6 +21,7 @@ import {
   namespace,
   object,
   objectName,
+  objectReference,
   oneOf,
   options,
   parentReference,
@@ -127,6 +128,22 @@ const address = (value: Schema, mayBeEmpty: boolean): Schema =>
     object({ type: defaulted(ADDRESS_TYPE, 'IPAddress'), value }, mayBeEmpty ? [] : ['value']),
     hostnameRule('self', mayBeEmpty),
   );
+const clientsTls = object({
+  validation: object(
+    {
+      caCertificateRefs: atomic(objectReference, 8, 1),
+      mode: defaulted(oneOf('AllowValidOnly', 'AllowInsecureFallback'), 'AllowValidOnly'),
+    },
+    ['caCertificateRefs'],
+  ),
+});
+const gatewayTls = object({
+  backend: object({ clientCertificateRef: secretReference }),
+  frontend: object(
+    { default: clientsTls, perPort: mapBy('port', object({ port, tls: clientsTls }, ['port', 'tls']), 64) },
+    ['default'],
+  ),
+});
 const gatewaySpec = object(
   {
     gatewayClassName: objectName,
@@ -136,6 +153,7 @@ const gatewaySpec = object(
       uniqueAddresses('IPAddress'),
       uniqueAddresses('Hostname'),
     ),
+    tls: gatewayTls,
     infrastructure: object({
       labels: keyed('Label', 8),
       annotations: keyed('Annotation', 16),

@@ -144,6 +144,7 @@ export const secretReference = object(
   { group: defaulted(group, ''), kind: defaulted(kind, 'Secret'), name: objectName, namespace },
   ['name'],
 );
+export const objectReference = object({ group, kind, name: objectName, namespace }, ['group', 'kind', 'name']);
 export const routeGroupKind = object({ group: defaulted(group, GROUP), kind }, ['kind']);
 export const parentReference = object(
   { group: defaulted(group, GROUP), kind: defaulted(kind, 'Gateway'), namespace, name: objectName, sectionName, port },

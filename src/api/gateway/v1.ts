@@ -58,6 +58,21 @@ export interface Listener {
   };
 }
 
+export interface ObjectReference {
+  readonly group: string;
+  readonly kind: string;
+  readonly name: string;
+  readonly namespace?: string;
+}
+
+/** How certificates of clients are checked; without `validation` none is asked for. */
+export interface ClientsTls {
+  readonly validation?: {
+    readonly caCertificateRefs: readonly ObjectReference[];
+    readonly mode?: 'AllowValidOnly' | 'AllowInsecureFallback';
+  };
+}
+
 export interface GatewayAddress {
   readonly type?: string;
   readonly value?: string;
@@ -68,6 +83,13 @@ export interface Gateway extends KubeObject {
     readonly gatewayClassName: string;
     readonly listeners: readonly Listener[];
     readonly addresses?: readonly GatewayAddress[];
+    readonly tls?: {
+      readonly backend?: { readonly clientCertificateRef?: SecretReference };
+      readonly frontend?: {
+        readonly default: ClientsTls;
+        readonly perPort?: readonly { readonly port: number; readonly tls: ClientsTls }[];
+      };
+    };
     readonly infrastructure?: {
       readonly labels?: Readonly<Record<string, string>>;
       readonly annotations?: Readonly<Record<string, string>>;

@@ -14,6 +14,8 @@ export interface JudgedGateway {
   readonly gateway: Gateway;
   readonly key: string;
   readonly listeners: readonly JudgedListener[];
+  /** File of the certificate that it shows to backends, or why there is none. */
+  readonly own: string | Problem | undefined;
 }
 
 export interface Attachment {

@@ -43,6 +43,7 @@ function serverWords({ protocol, tls }: Upstream, mode: Backend['mode']): Line {
     `str(${tls.hostname})`,
     'verifyhost',
     tls.verify,
+    ...(tls.certificate ? ['crt', tls.certificate] : []),
     ...(mode === 'http' ? ['alpn', protocol === 'h2' ? 'h2' : 'http/1.1'] : []),
   ];
 }

@@ -8,6 +8,7 @@ import type { BackendOf } from '../haproxy/desired.ts';
 import { clientAddress, clientHeaders, normalising, words } from '../haproxy/process-sections.ts';
 import type { Candidate, CertificateOfHost, Frontend, HttpFrontend, TlsFrontend } from './frontends.ts';
 import { ANY } from './hostnames.ts';
+import type { ClientChecks } from './listeners.ts';
 import type { Choice, Test } from './route-rules.ts';
 
 export const NOT_FOUND = 'not-found';
@@ -66,7 +67,7 @@ class Renderer implements Rendered {
     this.#options = options;
   }
 
-  http(id: string, at: readonly string[], { domains, certificates, port }: HttpFrontend): void {
+  http(id: string, at: readonly string[], { domains, certificates, clients, port }: HttpFrontend): void {
     const rules = new Rules('http-request', this.#options.backendOf);
     const exact = new Map<string, string>();
     const prefixes = new Map<string, string>();
@@ -81,7 +82,12 @@ class Renderer implements Rendered {
       type: 'frontend',
       name: id,
       lines: [
-        ['bind', ...at, ...(certificates ? secure(id, certificates, 'h2,http/1.1') : [])],
+        [
+          'bind',
+          ...at,
+          ...(certificates ? secure(id, certificates, 'h2,http/1.1') : []),
+          ...(clients ? checking(clients) : []),
+        ],
         clientAddress(),
         ...logging('http'),
         ...normalising(),
@@ -213,6 +219,11 @@ class Renderer implements Rendered {
 const idle = (side: 'client' | 'server'): Line => ['timeout', side, `${IDLE_SECONDS}s`];
 
 /** Of a bind line: the certificate of the listener for any name is shown where no other fits; without one the handshake fails. */
+function checking({ caFile, isRequired }: ClientChecks): Line {
+  const how = isRequired ? 'verify required' : 'verify optional crt-ignore-err all ca-ignore-err all';
+  return ['ca-file', caFile, ...words(how)];
+}
+
 function secure(id: string, certificates: readonly CertificateOfHost[], protocols?: string): string[] {
   const at = certificates.findIndex(({ hostname }) => hostname === ANY);
   return [

@@ -10,7 +10,7 @@ import { keyOf } from '../../api/meta.ts';
 import type { Attachment } from './attachment.ts';
 import { compareAge, type RouteKind } from './gateway-objects.ts';
 import { compareSpecificity, covers, mostSpecific } from './hostnames.ts';
-import type { JudgedListener } from './listeners.ts';
+import type { ClientChecks, JudgedListener } from './listeners.ts';
 import { type Choice, compareMatches, type Match, type ReadRoute, type Test } from './route-rules.ts';
 
 export interface Candidate {
@@ -49,6 +49,8 @@ export interface HttpFrontend extends FrontendCommon {
   readonly kind: 'http';
   /** Undefined: plain HTTP. */
   readonly certificates: readonly CertificateOfHost[] | undefined;
+  /** How certificates of clients are checked. */
+  readonly clients?: ClientChecks;
   /** Most specific first. */
   readonly domains: readonly Domain[];
 }
@@ -95,6 +97,7 @@ export function buildFrontend(
     ...common,
     kind: 'http',
     certificates: hasTls ? certificatesOf(wanted) : undefined,
+    ...clientsOf(wanted),
     domains: domainsOf(wanted, byAge),
   });
   const tcp = of('TCP')[0];
@@ -124,6 +127,11 @@ export function buildFrontend(
   };
 }
 
+/** Of the same port, and so the same for all. */
+const clientsOf = (listeners: readonly JudgedListener[]): { clients?: ClientChecks } => {
+  const clients = listeners[0]?.clients;
+  return clients ? { clients } : {};
+};
 const certificatesOf = (listeners: readonly JudgedListener[]): CertificateOfHost[] =>
   listeners.flatMap(({ hostname, certificates }) => certificates.map(pem => ({ hostname, pem })));
 

@@ -449,3 +449,35 @@ test('target ports are kept, unique, and those of the oldest Gateway', () => {
   assert.deepEqual(targetPorts([old], () => service(22)).get('default/g'), new Map());
   assert.match(serviceName({ ...old, metadata: metadata(`my.gateway.${'x'.repeat(80)}`) }), /^[a-z][-a-z0-9]{1,62}$/);
 });
+
+test('certificates of clients: a port that has no authority to check them by is not served', () => {
+  const https = (port: number) => listener({ name: `p${port}`, port, protocol: 'HTTPS', tls: { certificateRefs: [] } });
+  const refs = (name: string, more: object = {}) => ({
+    validation: { caCertificateRefs: [{ group: '', kind: 'ConfigMap', name, ...more }] },
+  });
+  const own = gateway(https(443), https(444), https(445), https(446), listener());
+  const tls = {
+    backend: { clientCertificateRef: { name: 'missing' } },
+    frontend: {
+      default: refs('ca'),
+      perPort: [
+        { port: 444, tls: refs('missing') },
+        { port: 445, tls: refs('ca', { kind: 'Secret' }) },
+        { port: 446, tls: refs('ca', { namespace: 'other' }) },
+      ],
+    },
+  };
+  const configMaps = { ca: { 'ca.crt': '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n' } };
+  const state = build({ gateways: [{ ...own, spec: { ...own.spec, tls } }], configMaps });
+  const [result] = state.gateways;
+  const reasons = (type: string) =>
+    result!.listeners.map(({ conditions }) => conditions.find(each => each.type === type)!.reason);
+  assert.deepEqual(reasons('Accepted'), ['Accepted', ...Array(3).fill('NoValidCACertificate'), 'Accepted']);
+  assert.deepEqual(reasons('ResolvedRefs').slice(1, 4), [
+    'InvalidCACertificateRef',
+    'InvalidCACertificateKind',
+    'RefNotPermitted',
+  ]);
+  assert.equal(result!.listeners[0]!.clients?.isRequired, true);
+  assert.equal(result!.resolved.reason, 'InvalidClientCertificateRef');
+});

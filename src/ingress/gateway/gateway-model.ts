@@ -20,7 +20,7 @@ import {
   type Said,
   said,
 } from './gateway-objects.ts';
-import { type JudgedListener, judgeListeners } from './listeners.ts';
+import { clientCertificate, type JudgedListener, judgeListeners } from './listeners.ts';
 import { References } from './references.ts';
 import { type Choice, RouteReader } from './route-rules.ts';
 
@@ -71,7 +71,8 @@ export function buildGatewayState(objects: GatewayObjects, targetPorts: TargetPo
   const gateways = new Map<string, JudgedGateway & { readonly refusal: Problem | undefined }>();
   for (const gateway of ourGateways(objects.classes, objects.gateways).sort(compareAge)) {
     const listeners = judgeListeners(gateway, objects, references);
-    gateways.set(keyOf(gateway), { gateway, key: keyOf(gateway), listeners, refusal: refusalOf(gateway) });
+    const own = clientCertificate(gateway, objects, references);
+    gateways.set(keyOf(gateway), { gateway, key: keyOf(gateway), listeners, own, refusal: refusalOf(gateway) });
   }
   const attached: AttachedRoute[] = [];
   const routes: RouteResult[] = [];
@@ -111,11 +112,17 @@ function readRoute(
   attached: AttachedRoute[],
 ): RouteResult {
   const reader = new RouteReader(kind, route, references, new Set(parents.map(({ gateway }) => gateway.key)));
-  const results = parents.map(({ parentRef, attachments, refusal }) => {
+  const results = parents.map(({ parentRef, gateway, attachments, refusal }) => {
+    const certificate = typeof gateway.own === 'string' ? gateway.own : undefined;
     const reads = attachments.map(attachment => {
       const { listener, protocol, terminates } = attachment.listener;
       const scheme = protocol === 'HTTPS' ? 'https' : 'http';
-      const read = reader.read({ port: listener.port, scheme, isPassedThrough: protocol === 'TLS' && !terminates });
+      const read = reader.read({
+        port: listener.port,
+        scheme,
+        isPassedThrough: protocol === 'TLS' && !terminates,
+        certificate,
+      });
       return { kind, route, attachment, read };
     });
     const read = reads[0]?.read ?? reader.read({ port: 80, scheme: 'http', isPassedThrough: false });
@@ -148,7 +155,7 @@ function readRoute(
 const hasWeights = (choices: readonly Choice[]): boolean => new Set(choices.map(({ weight }) => weight)).size > 1;
 
 function gatewayResult(
-  { gateway, key, listeners, refusal }: JudgedGateway & { readonly refusal: Problem | undefined },
+  { gateway, key, listeners, own, refusal }: JudgedGateway & { readonly refusal: Problem | undefined },
   attached: readonly AttachedRoute[],
 ): GatewayResult {
   const wrong = listeners.filter(({ isAccepted, isServed }) => !isAccepted || !isServed);
@@ -163,6 +170,7 @@ function gatewayResult(
     gateway,
     key,
     listeners,
+    own,
     isAccepted,
     accepted: refusal
       ? said('Accepted', false, refusal.reason, refusal.message)
@@ -175,9 +183,11 @@ function gatewayResult(
           )
         : said('Accepted', true, 'Accepted', 'the Gateway is valid'),
     resolved:
-      unresolved.length > 0
-        ? said('ResolvedRefs', false, 'ListenersNotResolved', `references are not resolved of: ${names(unresolved)}`)
-        : said('ResolvedRefs', true, 'ResolvedRefs'),
+      typeof own === 'object'
+        ? said('ResolvedRefs', false, own.reason, own.message)
+        : unresolved.length > 0
+          ? said('ResolvedRefs', false, 'ListenersNotResolved', `references are not resolved of: ${names(unresolved)}`)
+          : said('ResolvedRefs', true, 'ResolvedRefs'),
     tcpPorts: isAccepted
       ? [...new Set(served.filter(({ protocol }) => protocol !== 'UDP').map(({ listener }) => listener.port))].sort(
           (a, b) => a - b,

@@ -13,6 +13,7 @@ import { GROUP } from '../../api/gateway/v1.ts';
 import type { KubeObject } from '../../api/meta.ts';
 import type { GatewayResult, PolicyStatus, RouteResult } from './gateway-model.ts';
 import { CONTROLLER_NAME, type Said, said } from './gateway-objects.ts';
+import { letsAnybodyIn } from './listeners.ts';
 
 /** How far a Gateway has come. */
 export interface Progress {
@@ -49,7 +50,8 @@ function beside(
   ];
 }
 
-const GATEWAY_TYPES = ['Accepted', 'Programmed', 'ResolvedRefs'];
+const INSECURE = 'InsecureFrontendValidationMode';
+const GATEWAY_TYPES = ['Accepted', 'Programmed', 'ResolvedRefs', INSECURE];
 
 export function gatewayStatus(
   gateway: Gateway,
@@ -58,7 +60,10 @@ export function gatewayStatus(
   now: string,
 ): GatewayStatus {
   const before = gateway.status;
-  const ours = conditionsOf(gateway, before?.conditions, [accepted, programmed, resolved], now);
+  const insecure = letsAnybodyIn(gateway)
+    ? [said(INSECURE, true, 'ConfigurationChanged', 'clients are let in without a valid certificate')]
+    : [];
+  const ours = conditionsOf(gateway, before?.conditions, [accepted, programmed, resolved, ...insecure], now);
   return {
     addresses,
     conditions: beside(before?.conditions, ours, GATEWAY_TYPES),

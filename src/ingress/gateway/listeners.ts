@@ -3,7 +3,7 @@
  * wrong with the others. Invariant: of listeners that cannot be told apart none is served.
  */
 
-import type { Gateway, Listener, RouteGroupKind } from '../../api/gateway/v1.ts';
+import type { ClientsTls, Gateway, Listener, RouteGroupKind } from '../../api/gateway/v1.ts';
 import { GROUP } from '../../api/gateway/v1.ts';
 import { keyOf } from '../../api/meta.ts';
 import { readCertificate, type SecretData } from '../credentials.ts';
@@ -24,6 +24,8 @@ export interface JudgedListener {
   readonly kinds: readonly RouteKind[];
   /** Chain and key, each. */
   readonly certificates: readonly string[];
+  /** How certificates of clients are checked; absent: none is asked for. */
+  readonly clients?: ClientChecks;
   readonly conditions: readonly Said[];
   readonly isAccepted: boolean;
   readonly isResolved: boolean;
@@ -31,6 +33,13 @@ export interface JudgedListener {
   readonly isServed: boolean;
   /** Routes that are attached to it. */
   readonly attached: Set<string>;
+}
+
+export interface ClientChecks {
+  /** File of authorities. */
+  readonly caFile: string;
+  /** False: clients without a valid one are let in too. */
+  readonly isRequired: boolean;
 }
 
 const KINDS: Readonly<Record<Protocol, readonly RouteKind[]>> = {
@@ -61,13 +70,24 @@ export function judgeListeners(gateway: Gateway, objects: GatewayObjects, refere
       if (certificates.length === 0)
         unresolved ??= { reason: 'InvalidCertificateRef', message: 'there is no certificate to show' };
     }
+    const validation = protocol === 'HTTPS' ? validationOf(gateway, listener.port) : undefined;
+    const authorities =
+      validation && references.authorities(gateway.metadata.namespace ?? '', validation.caCertificateRefs);
+    unresolved = authorities?.problems[0] ?? unresolved;
+    const clients = authorities?.caFile
+      ? { caFile: authorities.caFile, isRequired: validation?.mode !== 'AllowInsecureFallback' }
+      : undefined;
+    const noAuthority: Problem | undefined =
+      authorities && !clients
+        ? { reason: 'NoValidCACertificate', message: authorities.problems[0]?.message ?? 'there is no authority' }
+        : undefined;
     const refusal: Problem | undefined = conflict
       ? conflict
       : unsupported
         ? { reason: 'UnsupportedProtocol', message: unsupported }
         : options.length > 0
           ? { reason: 'UnsupportedValue', message: `tls.options ${options.join(', ')}: there are no options` }
-          : undefined;
+          : noAuthority;
     const canServe = !refusal && (!terminates || certificates.length > 0) && kinds.supported.length > 0;
     return {
       listener,
@@ -76,6 +96,7 @@ export function judgeListeners(gateway: Gateway, objects: GatewayObjects, refere
       terminates,
       kinds: kinds.supported,
       certificates,
+      ...(clients ? { clients } : {}),
       isAccepted: !refusal,
       isResolved: !unresolved,
       isServed: canServe,
@@ -93,6 +114,34 @@ export function judgeListeners(gateway: Gateway, objects: GatewayObjects, refere
       ],
     };
   });
+}
+
+type Validation = NonNullable<ClientsTls['validation']>;
+
+function validationOf({ spec }: Gateway, port: number): Validation | undefined {
+  const { frontend } = spec.tls ?? {};
+  return (frontend?.perPort?.find(each => each.port === port)?.tls ?? frontend?.default)?.validation;
+}
+
+/** Clients that show no valid certificate are let in somewhere. */
+export function letsAnybodyIn({ spec }: Gateway): boolean {
+  const { frontend } = spec.tls ?? {};
+  return [frontend?.default, ...(frontend?.perPort ?? []).map(({ tls }) => tls)].some(
+    each => each?.validation?.mode === 'AllowInsecureFallback',
+  );
+}
+
+/** The file of what a Gateway shows to its backends, or why there is none. */
+export function clientCertificate(
+  gateway: Gateway,
+  objects: GatewayObjects,
+  references: References,
+): string | Problem | undefined {
+  const ref = gateway.spec.tls?.backend?.clientCertificateRef;
+  if (!ref) return undefined;
+  const read = certificateOf(gateway, ref, objects, references, undefined);
+  if (typeof read === 'string') return references.file('own', read);
+  return read.reason === 'RefNotPermitted' ? read : { ...read, reason: 'InvalidClientCertificateRef' };
 }
 
 function protocolOf({ protocol }: Listener): Protocol | undefined {

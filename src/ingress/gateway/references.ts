@@ -4,10 +4,11 @@
  */
 
 import { createHash } from 'node:crypto';
-import type { BackendObjectReference, BackendTLSPolicy } from '../../api/gateway/v1.ts';
+import type { BackendObjectReference, BackendTLSPolicy, ObjectReference } from '../../api/gateway/v1.ts';
 import { GROUP } from '../../api/gateway/v1.ts';
 import { keyOf } from '../../api/meta.ts';
 import type { ServiceRef } from '../route-table.ts';
+import type { SecretRef } from '../settings.ts';
 import { compareAge, type GatewayObjects, type Problem, type Said, said } from './gateway-objects.ts';
 
 export interface Referent {
@@ -20,7 +21,13 @@ export interface Referent {
 /** How a backend is spoken to. */
 export interface Upstream {
   readonly protocol: 'http' | 'h2';
-  readonly tls?: { readonly hostname: string; readonly verify: string; readonly caFile: string };
+  readonly tls?: {
+    readonly hostname: string;
+    readonly verify: string;
+    readonly caFile: string;
+    /** File of the certificate that is shown to the backend. */
+    readonly certificate?: string;
+  };
 }
 
 export interface ResolvedBackend {
@@ -43,7 +50,7 @@ export class References {
   /** All that name a target, also those that another one has outdone. */
   readonly #naming = new Map<string, PolicyResult[]>();
   readonly policies: PolicyResult[] = [];
-  /** File → certificates of authorities. */
+  /** File → certificates of authorities, or of gateways with their keys. */
   readonly caFiles = new Map<string, string>();
   /** `namespace/name` of every Service that was asked about. */
   readonly services = new Set<string>();
@@ -62,6 +69,47 @@ export class References {
         spec.from.some(each => each.group === GROUP && each.kind === from.kind && each.namespace === from.namespace) &&
         spec.to.some(each => each.group === to.group && each.kind === to.kind && (!each.name || each.name === to.name)),
     );
+  }
+
+  /** The authorities that a Gateway has clients checked by: those of its references that can be had, and what is wrong with the others. */
+  authorities(
+    namespace: string,
+    refs: readonly ObjectReference[],
+  ): { readonly caFile: string | undefined; readonly problems: readonly Problem[] } {
+    const problems: Problem[] = [];
+    let pem = '';
+    for (const { group, kind, name, namespace: of = namespace } of refs) {
+      if (group !== '' || kind !== 'ConfigMap') {
+        const message = `certificates come from ConfigMaps, not ${group}/${kind} ${name}`;
+        problems.push({ reason: 'InvalidCACertificateKind', message });
+      } else if (!this.permits({ kind: 'Gateway', namespace }, { group, kind, namespace: of, name })) {
+        const message = `no ReferenceGrant in namespace ${of} lets a Gateway of ${namespace} refer to ConfigMap ${name}`;
+        problems.push({ reason: 'RefNotPermitted', message });
+      } else {
+        const bundle = this.#bundle({ namespace: of, name });
+        if (typeof bundle === 'string') pem += bundle;
+        else problems.push(bundle);
+      }
+    }
+    return { caFile: pem === '' ? undefined : this.file('ca', pem), problems };
+  }
+
+  /** Where a text of certificates will be found: another file for another text. */
+  file(kind: 'ca' | 'own', pem: string): string {
+    const file = `certificates/${kind}-${createHash('sha256').update(pem).digest('hex')}.pem`;
+    this.caFiles.set(file, pem);
+    return file;
+  }
+
+  #bundle(ref: SecretRef): string | Problem {
+    const text = this.#objects.configMap(ref)?.['ca.crt'];
+    const blocks = text?.match(/-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----/g);
+    if (!blocks)
+      return {
+        reason: 'InvalidCACertificateRef',
+        message: `ConfigMap ${ref.name} has no certificate in the key ca.crt`,
+      };
+    return blocks.map(block => `${block.replace(/\s*\n\s*/g, '\n')}\n`).join('');
   }
 
   /** The Service behind a reference of a route to a backend. */
@@ -152,14 +200,10 @@ export class References {
     for (const { group, kind, name } of caCertificateRefs) {
       if (group !== '' || kind !== 'ConfigMap')
         return { reason: 'InvalidKind', message: `certificates come from ConfigMaps, not ${group}/${kind} ${name}` };
-      const text = this.#objects.configMap({ namespace: metadata.namespace ?? '', name })?.['ca.crt'];
-      const blocks = text?.match(/-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----/g);
-      if (!blocks)
-        return { reason: 'InvalidCACertificateRef', message: `ConfigMap ${name} has no certificate in the key ca.crt` };
-      pem += blocks.map(block => `${block.replace(/\s*\n\s*/g, '\n')}\n`).join('');
+      const bundle = this.#bundle({ namespace: metadata.namespace ?? '', name });
+      if (typeof bundle !== 'string') return bundle;
+      pem += bundle;
     }
-    const caFile = `certificates/ca-${createHash('sha256').update(pem).digest('hex')}.pem`;
-    this.caFiles.set(caFile, pem);
-    return { caFile };
+    return { caFile: this.file('ca', pem) };
   }
 }

@@ -103,6 +103,8 @@ export interface Place {
   readonly scheme: 'http' | 'https';
   /** What comes is encrypted already, from end to end. */
   readonly isPassedThrough: boolean;
+  /** File of what the Gateway shows to backends that are spoken to by TLS. */
+  readonly certificate?: string | undefined;
 }
 
 const RETRY_CODES = new Set([401, 403, 404, 408, 425, 500, 501, 502, 503, 504]);
@@ -181,19 +183,26 @@ export class RouteReader {
     place: Place,
     more: Pick<Backend, 'serverMs' | 'retry'>,
   ): Backend {
-    const found = this.#resolve(ref);
+    const found = this.#resolve(ref, place);
     if (!found) return this.#refusal();
     const resolved = place.isPassedThrough ? { service: found.service, upstream: HTTP_UPSTREAM } : found;
     const own = this.#steps(ref.filters ?? [], prefix, place);
     return this.#backend({ ...resolved, steps: [...steps, ...own], ...more });
   }
 
-  #resolve(ref: BackendRef): { readonly service: ServiceRef; readonly upstream: Upstream } | undefined {
+  #resolve(
+    ref: BackendRef,
+    { certificate }: Place,
+  ): { readonly service: ServiceRef; readonly upstream: Upstream } | undefined {
     const { namespace = '' } = this.#route.metadata;
     const resolved = this.#references.backend({ kind: this.#kind, namespace }, ref, this.#gateways);
-    if (!isProblem(resolved)) return resolved;
-    this.#unresolved.push(resolved);
-    return undefined;
+    if (isProblem(resolved)) {
+      this.#unresolved.push(resolved);
+      return undefined;
+    }
+    const { service, upstream } = resolved;
+    if (!upstream.tls || certificate === undefined) return resolved;
+    return { service, upstream: { ...upstream, tls: { ...upstream.tls, certificate } } };
   }
 
   /** gRPC knows no status 500, but that a server is not available. */
@@ -240,7 +249,7 @@ export class RouteReader {
         });
       } else if (requestMirror) {
         const { percent, fraction, backendRef } = requestMirror;
-        const resolved = this.#resolve(backendRef);
+        const resolved = this.#resolve(backendRef, place);
         if (!resolved) continue;
         const of = percent ?? fraction?.numerator ?? 1;
         const total = percent === undefined ? (fraction?.denominator ?? (fraction ? 100 : 1)) : 100;
