@@ -20,6 +20,11 @@ kubeReserved: { cpu: 100m, memory: 100Mi }
 containerLogMaxSize: 1Mi
 crashLoopBackOff: { maxContainerRestartPeriod: 20s }
 cgroupDriver: cgroupfs
+cpuManagerPolicy: static
+cpuManagerPolicyOptions: { full-pcpus-only: "true" }
+reservedSystemCPUs: 0-1
+topologyManagerPolicy: single-numa-node
+userNamespaces: { idsPerPod: 131072 }
 registerWithTaints: [{ key: a, value: b, effect: NoSchedule }]`),
     {
       maxPods: 250,
@@ -33,6 +38,11 @@ registerWithTaints: [{ key: a, value: b, effect: NoSchedule }]`),
       kubeReserved: { cpu: '100m', memory: '100Mi' },
       containerLogMaxBytes: 1024 * 1024,
       crashLoopBackOffSecondsMax: 20,
+      cpuManagerPolicy: 'static',
+      cpuManagerPolicyOptions: { 'full-pcpus-only': 'true' },
+      reservedSystemCPUs: '0-1',
+      topologyManagerPolicy: 'single-numa-node',
+      idsPerPod: 131072,
       registerWithTaints: [{ key: 'a', value: 'b', effect: 'NoSchedule' }],
     },
   );
@@ -46,11 +56,14 @@ test('mistakes and what is not followed are refused, with their place', () => {
     ['evictionHard: { memory.available: -1Mi }', /evictionHard\[memory.available\]: Invalid value/],
     ['evictionSoft: { memory.available: 1Gi }', /grace period must be specified for the soft eviction threshold/],
     ['evictionSoftGracePeriod: { memory.available: 1m }', /there is no soft eviction threshold/],
-    ['topologyManagerPolicy: single-numa-node', /topologyManagerPolicy: is "none" here and cannot be/],
+    ['topologyManagerPolicy: two-numa-nodes', /topologyManagerPolicy: Unsupported value/],
+    ['reservedSystemCPUs: 3-1', /reservedSystemCPUs: Invalid value: .* is no list of CPUs/],
+    ['cpuManagerPolicyOptions: { align-by-socket: "true" }', /does not follow it yet/],
+    ['userNamespaces: { idsPerPod: 1000 }', /idsPerPod: Invalid value: 1000/],
     ['memoryManagerPolicy: Static', /memoryManagerPolicy: is "None" here and cannot be/],
     ['clusterDNS: [10.0.0.10]', /clusterDNS: cannot be set here/],
     ['podsPerCore: 5', /podsPerCore: this kubelet does not follow it yet/],
-    ['cpuManagerPolicy: static', /cpuManagerPolicy: is "none" here and cannot be "static"/],
+    ['cpuManagerPolicy: dynamic', /cpuManagerPolicy: Unsupported value/],
     ['kubeReserved: { disk: 1Gi }', /cannot reserve "disk"/],
     ['crashLoopBackOff: { maxContainerRestartPeriod: 10m }', /between 1s and 300s/],
     ['maxPods: 1\nmaxPods: 2', /k\.yaml: .*unique/],

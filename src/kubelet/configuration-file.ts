@@ -7,7 +7,13 @@
 import { parse } from 'yaml';
 import { parseNano, quantityValue } from '../api/machinery/quantity.ts';
 import { failure } from '../base/errors.ts';
-import { EVICTION_SIGNALS, type EvictionSignal, type KubeletConfiguration } from './configuration.ts';
+import {
+  EVICTION_SIGNALS,
+  type EvictionSignal,
+  type KubeletConfiguration,
+  TOPOLOGY_POLICIES,
+} from './configuration.ts';
+import { parseCpuSet } from './cpus/cpu-set.ts';
 
 const API_VERSION = 'kubelet.config.k8s.io/v1beta1';
 const KIND = 'KubeletConfiguration';
@@ -92,10 +98,12 @@ function reserved(value: unknown, path: string): Record<string, string> {
   );
 }
 
-/** Fields that are followed. */ const IDS_PER_POD_MULTIPLE = 65536;
+const IDS_PER_POD_MULTIPLE = 65536;
 /** The kernel's ids have 32 bits. */
 const IDS_PER_POD_MAX = 2 ** 31;
+const CPU_POLICY_OPTIONS = ['full-pcpus-only'];
 
+/** Fields that are followed. */
 const READERS: Readonly<Record<string, Reader>> = {
   evictionHard: (value, path) => ({ evictionHard: bySignal(value, path, threshold) }),
   evictionSoft: (value, path) => ({ evictionSoft: bySignal(value, path, threshold) }),
@@ -139,6 +147,29 @@ const READERS: Readonly<Record<string, Reader>> = {
       refuse(`${path}.idsPerPod`, `Invalid value: ${ids}: must be a multiple of ${IDS_PER_POD_MULTIPLE}`);
     return { idsPerPod: ids };
   },
+  cpuManagerPolicy: (value, path) => ({ cpuManagerPolicy: oneOf<'none' | 'static'>(value, path, ['none', 'static']) }),
+  cpuManagerPolicyOptions: (value, path) => {
+    const options = mapping(value, path);
+    for (const [name, set] of Object.entries(options)) {
+      if (!CPU_POLICY_OPTIONS.includes(name))
+        refuse(`${path}.${name}`, 'this kubelet does not follow it yet; leave it out');
+      if (set !== 'true' && set !== 'false') refuse(`${path}.${name}`, 'Invalid value: must be "true" or "false"');
+    }
+    return { cpuManagerPolicyOptions: options as Record<string, string> };
+  },
+  reservedSystemCPUs: (value, path) => {
+    try {
+      parseCpuSet(text(value, path));
+    } catch (error) {
+      refuse(path, `Invalid value: ${(error as Error).message}`);
+    }
+    return { reservedSystemCPUs: text(value, path) };
+  },
+  topologyManagerPolicy: (value, path) => ({ topologyManagerPolicy: oneOf(value, path, TOPOLOGY_POLICIES) }),
+  topologyManagerScope: (value, path) => {
+    oneOf(value, path, ['container', 'pod']);
+    return {};
+  },
   registerWithTaints: (value, path) => ({
     registerWithTaints: list(value, path).map((one, i) => {
       const { key, value: of, effect } = mapping(one, `${path}[${i}]`);
@@ -164,10 +195,7 @@ const FIXED: Readonly<Record<string, unknown>> = {
   enableDebuggingHandlers: true,
   makeIPTablesUtilChains: true,
   protectKernelDefaults: false,
-  cpuManagerPolicy: 'none',
   memoryManagerPolicy: 'None',
-  topologyManagerPolicy: 'none',
-  topologyManagerScope: 'container',
   localStorageCapacityIsolation: true,
   nodeLeaseDurationSeconds: 40,
   nodeStatusReportFrequency: '5m',
@@ -201,13 +229,7 @@ const UNDONE: ReadonlySet<string> = new Set([
   ...['podsPerCore', 'maxOpenFiles', 'contentType', 'kubeAPIQPS', 'kubeAPIBurst', 'registryPullQPS', 'registryBurst'],
   ...['eventRecordQPS', 'eventBurst', 'oomScoreAdj', 'failSwapOn', 'logging', 'tracing', 'volumeStatsAggPeriod'],
   ...['kubeletCgroups', 'systemCgroups', 'cgroupRoot', 'systemReservedCgroup', 'kubeReservedCgroup', 'qosReserved'],
-  ...[
-    'cpuManagerReconcilePeriod',
-    'cpuManagerPolicyOptions',
-    'reservedSystemCPUs',
-    'reservedMemory',
-    'topologyManagerPolicyOptions',
-  ],
+  ...['cpuManagerReconcilePeriod', 'reservedMemory', 'topologyManagerPolicyOptions'],
   ...['iptablesMasqueradeBit', 'iptablesDropBit', 'containerLogMaxWorkers', 'containerLogMonitorInterval'],
   ...['configMapAndSecretChangeDetectionStrategy', 'showHiddenMetricsForVersion', 'enableProfilingHandler'],
   ...[

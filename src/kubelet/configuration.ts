@@ -18,6 +18,8 @@ export type EvictionSignal = (typeof EVICTION_SIGNALS)[number];
 /** Signal to a quantity or a percentage of the capacity. */
 export type Thresholds = Readonly<Partial<Record<EvictionSignal, string>>>;
 
+export const TOPOLOGY_POLICIES = ['none', 'best-effort', 'restricted', 'single-numa-node'] as const;
+
 export interface KubeletConfiguration {
   readonly evictionHard: Thresholds;
   readonly evictionSoft: Thresholds;
@@ -46,6 +48,13 @@ export interface KubeletConfiguration {
   readonly seccompDefault: boolean;
   /** Users and groups of a pod that has a user namespace of its own: a multiple of 65536. */
   readonly idsPerPod: number;
+  /** `static`: containers of guaranteed pods that ask for whole processors have them alone. */
+  readonly cpuManagerPolicy: 'none' | 'static';
+  readonly cpuManagerPolicyOptions: Readonly<Record<string, string>>;
+  /** A list as `0-1,4`: never anybody's alone; '' for as many as are reserved. */
+  readonly reservedSystemCPUs: string;
+  /** On a machine with one NUMA node all of them come to the same. */
+  readonly topologyManagerPolicy: (typeof TOPOLOGY_POLICIES)[number];
   /** Set when the node is made. */
   readonly registerWithTaints: readonly Taint[];
 }
@@ -73,6 +82,10 @@ export const CONFIGURATION_DEFAULT: KubeletConfiguration = {
   crashLoopBackOffSecondsMax: 300,
   seccompDefault: false,
   idsPerPod: 65536,
+  cpuManagerPolicy: 'none',
+  cpuManagerPolicyOptions: {},
+  reservedSystemCPUs: '',
+  topologyManagerPolicy: 'none',
   registerWithTaints: [],
 };
 
@@ -110,8 +123,6 @@ export function configzOf(
     enforceNodeAllocatable: ['pods'],
     cgroupDriver: 'cgroupfs',
     protectKernelDefaults: false,
-    cpuManagerPolicy: 'none',
     memoryManagerPolicy: 'None',
-    topologyManagerPolicy: 'none',
   };
 }

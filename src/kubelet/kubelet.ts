@@ -18,10 +18,13 @@ import { NODES, PODS, SERVICES } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { CgroupTree } from '../sys/cgroup.ts';
 import { CONFIGURATION_DEFAULT, configzOf, type KubeletConfiguration } from './configuration.ts';
+import { CpuAssignments } from './cpus/cpu-assignments.ts';
+import { readCpuTopology } from './cpus/cpu-topology.ts';
 import { ClaimDrivers } from './devices/claim-drivers.ts';
 import { DeviceAllocations } from './devices/device-allocations.ts';
 import { DevicePlugins } from './devices/device-plugins.ts';
 import { PodClaims } from './devices/pod-claims.ts';
+import { PodResources } from './devices/pod-resources.ts';
 import { Evictor } from './eviction/evictor.ts';
 import { ImageCollection } from './images/image-collection.ts';
 import { ImageStore } from './images/image-store.ts';
@@ -168,6 +171,11 @@ export class Kubelet {
       log,
     });
     devices.connect(plugins);
+    const cpus = new CpuAssignments({
+      path: join(rootDir, 'cpu_manager_state'),
+      topology: readCpuTopology(),
+      configuration,
+    });
     const drivers = new ClaimDrivers({ rootDir, clock, log });
     const claims = new PodClaims({ path: join(rootDir, 'dra-claims.json'), transport, drivers });
     const paths = new PodPaths({ rootDir, runDir });
@@ -206,9 +214,11 @@ export class Kubelet {
       node: { ...machine.resources, allowedUnsafeSysctls: configuration.allowedUnsafeSysctls },
       configuration,
       devices,
+      cpus,
       claims,
       services: () => services.values(),
       publishPorts: () => workers.publishPorts(),
+      shareCpus: () => workers.shareCpus(),
       pressureRefusal: pod => evictor.refusal(pod),
       otherPods: uid => workers.activePods().filter(pod => pod.metadata.uid !== uid),
     };
@@ -279,6 +289,14 @@ export class Kubelet {
       pods: () => workers.activePods(),
       clock,
     });
+    const resources = new PodResources({
+      rootDir,
+      pods: () => workers.activePods(),
+      devices,
+      plugins,
+      claims,
+      cpus,
+    });
     const address = nodeIps[0] ?? '127.0.0.1';
     const server = new KubeletServer({
       address,
@@ -300,6 +318,7 @@ export class Kubelet {
         node.run(signal),
         csi.run(signal),
         plugins.run(signal),
+        resources.run(signal),
         drivers.run(signal),
         collection.run(signal),
         evictor.run(signal),

@@ -100,6 +100,8 @@ export interface ContainerConfig {
     readonly cpuPeriodMicros?: number;
     readonly memoryBytesMax?: number;
     readonly pidsMax?: number;
+    /** Processors it may use, as `0-1,4`; all when absent. */
+    readonly cpus?: string;
   };
   readonly labels: Readonly<Record<string, string>>;
   readonly terminationMessagePath?: { readonly hostPath: string; readonly containerPath: string };

@@ -16,6 +16,8 @@ export interface CgroupLimits {
   /** -1 for none. */
   readonly memoryBytesMax?: number;
   readonly pidsMax?: number;
+  /** Processors that may be used, as `0-1,4`. */
+  readonly cpus?: string;
 }
 
 export interface CgroupUsage {
@@ -151,7 +153,8 @@ export class CgroupTree {
       const folder = this.#folder(controller, path);
       if (folder) writeFileSync(`${folder}/${file}`, String(value));
     };
-    const { cpuShares, cpuQuotaMicros, cpuPeriodMicros = 100_000, memoryBytesMax, pidsMax } = limits;
+    const { cpuShares, cpuQuotaMicros, cpuPeriodMicros = 100_000, memoryBytesMax, pidsMax, cpus } = limits;
+    if (cpus !== undefined) write('cpuset', 'cpuset.cpus', cpus);
     if (this.unified) {
       if (cpuShares !== undefined) write('cpu', 'cpu.weight', weightOf(cpuShares));
       if (cpuQuotaMicros !== undefined)

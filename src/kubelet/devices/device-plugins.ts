@@ -62,6 +62,10 @@ export class DevicePlugins {
   get folder(): string {
     return join(this.#options.rootDir, 'device-plugins');
   }
+  /** Resources that plugins offer. */
+  get names(): readonly string[] {
+    return [...this.#offers.keys()];
+  }
   has(resource: string): boolean {
     return this.#offers.has(resource);
   }

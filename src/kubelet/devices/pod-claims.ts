@@ -13,6 +13,14 @@ import { RESOURCE_CLAIMS } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
 import type { ClaimDrivers } from './claim-drivers.ts';
 
+interface ClaimedDevice {
+  readonly requests: readonly string[];
+  readonly cdi: readonly string[];
+  readonly driver?: string;
+  readonly pool?: string;
+  readonly device?: string;
+}
+
 interface Prepared {
   readonly uid: string;
   readonly namespace: string;
@@ -21,7 +29,7 @@ interface Prepared {
   /** Pods that use it, with the name by which each does. */
   users: readonly { readonly podUid: string; readonly as: string }[];
   /** What the drivers said; empty until they have. */
-  devices: readonly { readonly requests: readonly string[]; readonly cdi: readonly string[] }[];
+  devices: readonly ClaimedDevice[];
   isReady: boolean;
 }
 
@@ -71,7 +79,7 @@ export class PodClaims {
       prepared.users = [...prepared.users, { podUid, as }];
     this.#save();
     if (prepared.isReady) return;
-    const devices: Prepared['devices'][number][] = [];
+    const devices: ClaimedDevice[] = [];
     for (const driver of drivers) {
       const { claims } = await this.#drivers
         .driver(driver)
@@ -79,8 +87,8 @@ export class PodClaims {
       const answer = claims.find(one => one.key === uid)?.value;
       if (!answer) throw new Error(`NodePrepareResources skipped claim ${namespace}/${name}`);
       if (answer.error) throw new Error(`NodePrepareResources failed for claim ${namespace}/${name}: ${answer.error}`);
-      for (const { requestNames = [], cdiDeviceIds = [] } of answer.devices ?? [])
-        devices.push({ requests: requestNames, cdi: cdiDeviceIds });
+      for (const { requestNames = [], cdiDeviceIds = [], poolName = '', deviceName = '' } of answer.devices ?? [])
+        devices.push({ requests: requestNames, cdi: cdiDeviceIds, driver, pool: poolName, device: deviceName });
     }
     prepared.devices = devices;
     prepared.isReady = true;
@@ -89,14 +97,16 @@ export class PodClaims {
 
   /** CDI names of what a container claims. */
   cdiOf(podUid: string, container: Container): string[] {
-    return (container.resources?.claims ?? []).flatMap(({ name, request }) => {
-      const claim = this.#claims.find(one => one.users.some(user => user.podUid === podUid && user.as === name));
-      return (claim?.devices ?? [])
-        .filter(
-          ({ requests }) =>
-            !request || requests.length === 0 || requests.some(one => one === request || one.startsWith(`${request}/`)),
-        )
-        .flatMap(({ cdi }) => cdi);
+    return this.ofContainer(podUid, container).flatMap(({ devices }) => devices.flatMap(({ cdi }) => cdi));
+  }
+  /** Claims of a container, with those of their devices that it asks for. */
+  ofContainer(podUid: string, container: Container): Pick<Prepared, 'name' | 'namespace' | 'devices'>[] {
+    return (container.resources?.claims ?? []).flatMap(({ name: as, request }) => {
+      const claim = this.#claims.find(one => one.users.some(user => user.podUid === podUid && user.as === as));
+      if (!claim) return [];
+      const isAsked = ({ requests }: ClaimedDevice) =>
+        !request || requests.length === 0 || requests.some(one => one === request || one.startsWith(`${request}/`));
+      return [{ name: claim.name, namespace: claim.namespace, devices: claim.devices.filter(isAsked) }];
     });
   }
 

@@ -6,6 +6,7 @@ import type { NodeSystemInfo } from '../../api/core/v1.gen.ts';
 import { quantityMilli, quantityValue } from '../../api/machinery/quantity.ts';
 import type { CgroupLimits } from '../../sys/cgroup.ts';
 import type { KubeletConfiguration } from '../configuration.ts';
+import { parseCpuSet } from '../cpus/cpu-set.ts';
 import type { NodeResources } from '../fields.ts';
 
 export const KUBELET_VERSION = 'v1.36.0-cox';
@@ -34,7 +35,9 @@ export function readCapacity(rootDir: string, configuration: KubeletConfiguratio
     memoryKib * 1024 - reserved('memory') - thresholdOf(evictionHard['memory.available'], memoryKib * 1024);
   const ephemeralBytes =
     diskBytes - reserved('ephemeral-storage') - thresholdOf(evictionHard['nodefs.available'], diskBytes);
-  const freeMilli = cpuMilli - reserved('cpu', quantityMilli);
+  // Those that are named count instead of how many are reserved.
+  const named = parseCpuSet(configuration.reservedSystemCPUs).size;
+  const freeMilli = cpuMilli - (named > 0 ? named * 1000 : reserved('cpu', quantityMilli));
   for (const [name, left] of Object.entries({
     cpu: freeMilli,
     memory: memoryBytes,

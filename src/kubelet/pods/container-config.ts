@@ -101,7 +101,7 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
     ...(security.procMount === 'Unmasked' ? { unmaskedProc: true } : {}),
     ...(container.lifecycle?.stopSignal ? { stopSignal: container.lifecycle.stopSignal } : {}),
     oomScoreAdj: oomScoreAdj(pod, container, context.node.memoryBytes),
-    resources: containerLimits(container),
+    resources: context.cpus.limits(containerLimits(container), { podUid: uid!, container: container.name }),
     labels: {
       hash: containerHash(container),
       'io.kubernetes.container.name': container.name,

@@ -8,6 +8,7 @@ import type { EventRecorder } from '../../client/event-recorder.ts';
 import type { Transport } from '../../client/transport.ts';
 import type { CgroupTree } from '../../sys/cgroup.ts';
 import type { KubeletConfiguration } from '../configuration.ts';
+import type { CpuAssignments } from '../cpus/cpu-assignments.ts';
 import type { DeviceAllocations } from '../devices/device-allocations.ts';
 import type { PodClaims } from '../devices/pod-claims.ts';
 import type { ImageStore } from '../images/image-store.ts';
@@ -43,6 +44,7 @@ export interface PodContext {
   readonly userIds: UserIds;
   readonly volumes: VolumeNode;
   readonly devices: DeviceAllocations;
+  readonly cpus: CpuAssignments;
   readonly claims: PodClaims;
   readonly node: NodeLimits;
   readonly configuration: KubeletConfiguration;
@@ -52,6 +54,8 @@ export interface PodContext {
   services(): Iterable<Service>;
   /** Opens and closes host ports as the pods' sandboxes want them. */
   publishPorts(): Promise<void>;
+  /** Gives all containers that have no processors of their own those that are left. */
+  shareCpus(): Promise<void>;
   /** Why the node, short of something, does not take the pod now. */
   pressureRefusal(pod: Pod): Refusal | undefined;
   /** Pods of this node that take up resources, without the given one. */

@@ -13,7 +13,7 @@ import type { ContainerState, RuntimeState } from '../runtime.ts';
 import type { ContainerStops } from './container-stops.ts';
 import { graceSecondsOf } from './container-stops.ts';
 import type { PodSubject } from './pod-subject.ts';
-import { capacityRefusal } from './refusals.ts';
+import { capacityRefusal, type Refusal } from './refusals.ts';
 import { allContainers, containerLimits, isSidecar, podCgroup, podLimits } from './resources.ts';
 import { latestOf } from './status.ts';
 
@@ -21,6 +21,11 @@ const COMPUTE = ['cpu', 'memory'] as const;
 /** Room may be made by other pods at any time. */
 const DEFERRED_RETRY_MS = 5000;
 const ERROR_RETRY_MS = 5000;
+
+const EXCLUSIVE_CPUS: Refusal = {
+  reason: 'Infeasible',
+  message: 'Resize is infeasible for Guaranteed Pods alongside CPU Manager static policy',
+};
 
 interface Waiting {
   readonly reason: 'Deferred' | 'Infeasible';
@@ -147,9 +152,14 @@ export class PodResize {
     }
     const changing = isPodWanted ? allContainers(pod) : wanted;
     const isBefore = !changing.some(one => latestOf(state.containers, one.name)?.state === 'running');
-    const refusal = isBefore ? undefined : capacityRefusal(pod, context.otherPods(uid), context.node);
+    const isBound = !isBefore && context.cpus.has(uid);
+    const refusal = isBefore
+      ? undefined
+      : isBound
+        ? EXCLUSIVE_CPUS
+        : capacityRefusal(pod, context.otherPods(uid), context.node);
     if (refusal) {
-      const isHopeless = capacityRefusal(pod, [], context.node) !== undefined;
+      const isHopeless = isBound || capacityRefusal(pod, [], context.node) !== undefined;
       const pending: Waiting = {
         reason: isHopeless ? 'Infeasible' : 'Deferred',
         message: refusal.message.replace('Pod was rejected: ', ''),
@@ -193,7 +203,7 @@ export class PodResize {
     }
     this.#isUnderWay = true;
     const cgroup = podCgroup(context.cgroupRoot, pod);
-    const limits = podLimits(this.grantedPod(pod));
+    const limits = podLimits(this.grantedPod(pod), context.cpus.has(this.#subject.uid));
     try {
       // Room first: the pod's group holds its containers'.
       context.cgroups.set(cgroup, { cpuQuotaMicros: -1, memoryBytesMax: -1 });
@@ -240,7 +250,8 @@ export class PodResize {
       await this.#stops.stop(running, spec, graceSecondsOf(this.#subject.pod), why);
       return;
     }
-    const limits = containerLimits({ ...spec, resources: goal });
+    const owner = { podUid: this.#subject.uid, container: spec.name };
+    const limits = this.#subject.context.cpus.limits(containerLimits({ ...spec, resources: goal }), owner);
     const limit = limits.memoryBytesMax;
     const used = cgroups.usage(`${podCgroup(cgroupRoot, this.#subject.pod)}/${running.id}`)?.workingSetBytes ?? 0;
     if (limit !== undefined && used >= limit && !isEqual(actual, goal, 'memory'))

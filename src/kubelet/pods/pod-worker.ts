@@ -21,7 +21,7 @@ import { PodMounts } from './pod-mounts.ts';
 import { PodProbes } from './pod-probes.ts';
 import { PodResize } from './pod-resize.ts';
 import { newsOf, PodSubject, readySandbox } from './pod-subject.ts';
-import { admissionRefusal } from './refusals.ts';
+import { admissionRefusal, type Refusal } from './refusals.ts';
 import { hostPorts, podCgroup, podLimits } from './resources.ts';
 import { handlerOf } from './runtime-class.ts';
 import { latestOf, podStatus } from './status.ts';
@@ -259,7 +259,8 @@ export class PodWorker {
           ? undefined
           : (this.#context.pressureRefusal(this.#subject.pod) ??
             admissionRefusal(this.#subject.pod, this.#context.otherPods(this.#uid), this.#context.node) ??
-            (await this.#context.devices.admit(this.#subject.pod)));
+            (await this.#context.devices.admit(this.#subject.pod)) ??
+            (await this.#admitCpus()));
       this.#isAdmitted = refusal === undefined;
       if (refusal) {
         this.#ended = refusal;
@@ -268,6 +269,13 @@ export class PodWorker {
       }
     }
     return this.#isAdmitted;
+  }
+
+  async #admitCpus(): Promise<Refusal | undefined> {
+    const { cpus } = this.#context;
+    const refusal = cpus.admit(this.#subject.pod);
+    if (cpus.has(this.#uid)) await this.#context.shareCpus();
+    return refusal;
   }
 
   async #converge(state: RuntimeState): Promise<void> {
@@ -350,7 +358,7 @@ export class PodWorker {
         : undefined;
       const userIds = userIdsOf(pod, { ...this.#context, ...(handler === undefined ? {} : { handler }) });
       const { podPidsLimit } = this.#context.configuration;
-      const limits = podLimits(this.#resize.grantedPod(pod));
+      const limits = podLimits(this.#resize.grantedPod(pod), this.#context.cpus.has(this.#uid));
       cgroups.create(cgroup, { ...limits, ...(podPidsLimit > 0 ? { pidsMax: podPidsLimit } : {}) });
       return await runtime.runSandbox({
         podUid: this.#uid,
@@ -394,7 +402,9 @@ export class PodWorker {
 
   // A driver that does not answer is asked again by the step that this fails.
   async #releaseDevices(): Promise<void> {
-    this.#context.devices.release(this.#uid);
+    const { devices, cpus } = this.#context;
+    devices.release(this.#uid);
+    if (cpus.release(this.#uid)) await this.#context.shareCpus();
     if (this.#subject.pod.spec.resourceClaims?.length) await this.#context.claims.release(this.#uid);
   }
   async #releaseVolumes(): Promise<void> {

@@ -165,6 +165,23 @@ export class PodWorkers {
     await network.publish(ports);
   }
 
+  async shareCpus(): Promise<void> {
+    const { cpus, cgroups, cgroupRoot, runtime, log } = this.#context;
+    const { shared } = cpus;
+    if (shared === undefined) return;
+    const { containers } = await runtime.snapshot();
+    for (const { id, podUid, name, state } of containers) {
+      const pod = this.#workers.get(podUid)?.pod;
+      if (!pod || state !== 'running' || cpus.exclusive(podUid, name).length > 0) continue;
+      try {
+        cgroups.set(`${podCgroup(cgroupRoot, pod)}/${id}`, { cpus: shared });
+      } catch (error) {
+        // It may have ended meanwhile.
+        log.debug('processors of a container not set', { pod: pod.metadata.name, error: messageOf(error) });
+      }
+    }
+  }
+
   /** A pod of the node's own, that no API server told of. */
   startStatic(pod: Pod): void {
     this.#statics.add(pod.metadata.uid!);
@@ -226,6 +243,8 @@ export class PodWorkers {
     for (const one of state.containers) if (strangers.has(one.podUid)) await runtime.remove(one.id).catch(() => {});
     await network.retain(known);
     this.#context.devices.retain(uid => known.has(uid));
+    this.#context.cpus.retain(uid => known.has(uid));
+    await this.shareCpus();
     for (const uid of this.#context.claims.users) if (!known.has(uid)) this.#leftOver.add(uid);
     for (const uid of [...namesIn(paths.pods), ...namesIn(paths.memories)])
       if (!known.has(uid)) this.#leftOver.add(uid);

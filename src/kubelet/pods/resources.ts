@@ -74,14 +74,14 @@ export function podRequest(pod: Pod, name: string, of: 'requests' | 'limits' = '
   return (ofPod !== undefined ? measure(ofPod) : Math.max(running, greatestInit)) + measure(pod.spec.overhead?.[name]);
 }
 
-/** Limits of the pod's own group: a limit only where every container has one. */
-export function podLimits(pod: Pod): CgroupLimits {
+/** Limits of the pod's own group: a limit only where every container has one, and no quota beside processors of one's own. */
+export function podLimits(pod: Pod, hasOwnCpus = false): CgroupLimits {
   const everyHas = (name: string) =>
     pod.spec.resources?.limits?.[name] !== undefined ||
     allContainers(pod).every(container => quantityMilli(container.resources?.limits?.[name]) > 0);
   return limitsOf(
     podRequest(pod, 'cpu'),
-    everyHas('cpu') ? podRequest(pod, 'cpu', 'limits') : 0,
+    everyHas('cpu') && !hasOwnCpus ? podRequest(pod, 'cpu', 'limits') : 0,
     everyHas('memory') ? podRequest(pod, 'memory', 'limits') : 0,
   );
 }

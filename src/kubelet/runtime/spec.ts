@@ -110,6 +110,7 @@ export function containerSpec(input: SpecInput): object {
           ...(resources.cpuQuotaMicros !== undefined
             ? { quota: resources.cpuQuotaMicros, period: resources.cpuPeriodMicros ?? 100_000 }
             : {}),
+          ...(resources.cpus === undefined ? {} : { cpus: resources.cpus }),
         },
         ...(resources.memoryBytesMax !== undefined
           ? { memory: { limit: resources.memoryBytesMax, swap: resources.memoryBytesMax } }

@@ -62,6 +62,7 @@ export const RESOURCES = schema({
   cpuShares: integer(3),
   memoryLimitInBytes: integer(4),
   oomScoreAdj: integer(5),
+  cpusetCpus: text(6),
   unified: textMap(9),
   memorySwapLimitInBytes: integer(10),
 });

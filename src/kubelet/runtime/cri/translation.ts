@@ -142,7 +142,7 @@ export function containerMessage({ config, sandbox, image, seccompFile }: Contai
 
 /** What is absent is unlimited, which has to be said to a container that had a limit. */
 export function resourcesMessage(resources: ContainerConfig['resources']): ResourcesMessage {
-  const { cpuShares, cpuQuotaMicros, cpuPeriodMicros, memoryBytesMax, pidsMax } = resources;
+  const { cpuShares, cpuQuotaMicros, cpuPeriodMicros, memoryBytesMax, pidsMax, cpus } = resources;
   if (pidsMax !== undefined)
     throw new Error('a limit of processes for one container is not supported by the container runtime');
   return {
@@ -150,6 +150,7 @@ export function resourcesMessage(resources: ContainerConfig['resources']): Resou
     cpuPeriod: cpuPeriodMicros ?? CPU_PERIOD_MICROS,
     cpuQuota: cpuQuotaMicros ?? -1,
     memoryLimitInBytes: memoryBytesMax ?? -1,
+    ...(cpus === undefined ? {} : { cpusetCpus: cpus }),
     memorySwapLimitInBytes: memoryBytesMax ?? -1,
   };
 }

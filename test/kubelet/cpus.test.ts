@@ -1,0 +1,105 @@
+/** Processors of one's own (cpuManagerPolicy: static) with real control groups, and what the pod resources API tells of them. */
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Pod } from '../../src/api/core/v1.gen.ts';
+import { PODS } from '../../src/client/resources.ts';
+import { GrpcClient } from '../../src/csi/grpc.ts';
+import { readCpuTopology } from '../../src/kubelet/cpus/cpu-topology.ts';
+import { POD_RESOURCES_CALLS } from '../../src/kubelet/devices/pod-resources-messages.ts';
+import { CgroupTree } from '../../src/sys/cgroup.ts';
+import { isReady, TestNode } from './node.ts';
+
+const cpus = readCpuTopology().cpus.map(({ id }) => id);
+const isEnough = cpus.length >= 2 && availableParallelism() === cpus.length;
+const options = { skip: isEnough ? false : 'this machine has one processor only' };
+const tree = new CgroupTree();
+let node: TestNode;
+before(async () => {
+  node = new TestNode({
+    configuration: {
+      cpuManagerPolicy: 'static',
+      // All but one, so that one is to be had.
+      reservedSystemCPUs: isEnough ? cpus.slice(0, -1).join(',') : '0',
+      topologyManagerPolicy: 'single-numa-node',
+    },
+  });
+  await node.start();
+});
+after(() => node.close());
+
+const WAIT_MS = 30_000;
+const last = cpus.at(-1)!;
+const container = (cpu?: string) => ({
+  name: 'c',
+  image: 'busybox:1',
+  imagePullPolicy: 'IfNotPresent',
+  command: ['sh', '-c', 'exec sleep 1000'],
+  ...(cpu === undefined ? {} : { resources: { requests: { cpu, memory: '16Mi' }, limits: { cpu, memory: '16Mi' } } }),
+});
+/** What the kernel lets the container's process run on. */
+const allowed = (pod: Pod): string => {
+  const id = pod.status!.containerStatuses![0]!.containerID!.slice('cox://'.length);
+  const pid = readFileSync(join(node.root, 'run/c', id, 'pid'), 'utf8');
+  return /^Cpus_allowed_list:\s+(\S+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]!;
+};
+async function untilAllowed(pod: Pod, list: string): Promise<void> {
+  const end = Date.now() + WAIT_MS;
+  while (allowed(pod) !== list) {
+    assert.ok(Date.now() < end, `runs on ${allowed(pod)}, wanted ${list}`);
+    await sleep(20);
+  }
+}
+const listOf = (ids: readonly number[]) => (ids.length > 1 ? `${ids[0]}-${ids.at(-1)}` : `${ids[0]}`);
+
+test(
+  'a guaranteed pod has its processor alone, others what is left; told by the API, kept by a restart, given back',
+  options,
+  async () => {
+    await node.create('others', { containers: [container()] });
+    const others = await node.until('others', isReady);
+    assert.equal(allowed(others), listOf(cpus));
+    await node.create('alone', { containers: [container('1')] });
+    const alone = await node.until('alone', isReady);
+    assert.equal(allowed(alone), String(last));
+    await untilAllowed(others, listOf(cpus.slice(0, -1)));
+    const group = `${node.cgroupRoot}/kubepods/pod${alone.metadata.uid}`;
+    assert.equal(tree.limits(group).cpuQuotaMicros, undefined);
+
+    const client = new GrpcClient(join(node.root, 'lib/pod-resources/kubelet.sock'), POD_RESOURCES_CALLS);
+    try {
+      const { podResources } = await client.call('list', {});
+      const told = podResources.map(({ name, containers = [] }) => [
+        name,
+        containers.map(one => [one.name, one.cpuIds]),
+      ]);
+      assert.deepEqual(told.sort(), [
+        ['alone', [['c', [last]]]],
+        ['others', [['c', []]]],
+      ]);
+      const one = await client.call('get', { podName: 'alone', podNamespace: 'default' });
+      assert.deepEqual(one.podResources?.containers?.[0]?.cpuIds, [last]);
+      await assert.rejects(client.call('get', { podName: 'nobody', podNamespace: 'default' }), /not found/);
+      assert.deepEqual((await client.call('getAllocatableResources', {})).cpuIds, [last]);
+    } finally {
+      client.close();
+    }
+
+    await node.create('late', { containers: [container('1')] });
+    const late = await node.until('late', pod => pod.status?.phase === 'Failed');
+    // What is reserved by name is not allocatable.
+    assert.equal(late.status!.reason!, 'OutOfcpu');
+    await node.restartKubelet();
+    await node.create('after', { containers: [container()] });
+    const next = await node.until('after', isReady);
+    assert.equal(allowed(next), listOf(cpus.slice(0, -1)));
+    assert.equal(allowed(alone), String(last));
+    await node.api.delete({ of: PODS, namespace: 'default', name: 'alone' });
+    await node.untilGone('alone');
+    for (const pod of [others, next]) await untilAllowed(pod, listOf(cpus));
+  },
+);
