@@ -118,6 +118,11 @@ test('custom resources have documents of their own and a place in v2', () => {
   const definitions = openapiV2Document({ ...options, custom: [widgets] })['definitions'] as Schemas;
   const spec = definitions['com.example.shop.v1.Widget']!.properties['spec'] as (typeof definitions)[string];
   assert.deepEqual(spec.properties, { size: { 'x-kubernetes-int-or-string': true }, colour: {} });
+  for (const { properties } of [schema, definitions['com.example.shop.v1.Widget']!])
+    assert.match(
+      String((properties['metadata'] as { description?: string }).description),
+      /^Standard object's metadata/,
+    );
 });
 
 test('the index names each document, and hashes change with the release and the custom schema', () => {

@@ -250,7 +250,11 @@ class DocumentBuilder {
     const { group, version, kind, listKind } = info;
     const name = customName(info, kind);
     const extension = (kind: string) => [{ group, kind, version }];
-    const meta = (type: string) => this.#typeReference(type);
+    const meta = (type: string) => {
+      const reference = this.#typeReference(type);
+      const description = this.#descriptions.ofField('', 'metadata');
+      return this.#dialect === 'v2' ? { ...reference, description } : { allOf: [reference], description };
+    };
     const isV2 = this.#dialect === 'v2';
     // Clients of v2 take named fields to be all there are: an object that may have any has none of them.
     const isOpen = schema === undefined || (isV2 && schema['x-kubernetes-preserve-unknown-fields'] === true);
