@@ -322,10 +322,10 @@ export class Kubelet {
         drivers.run(signal),
         collection.run(signal),
         evictor.run(signal),
-        // A container's environment names the Services there are: none may start before they are known.
-        Promise.race([services.synced, aborted(signal)]).then(() =>
-          Promise.all([statics.run(signal), workers.run(signal)]),
-        ),
+        // A container's environment names the Services there are: none may start before they are known, save those of the node
+        // itself, on which the API server may depend.
+        workers.run(signal, { ready: Promise.race([services.synced, aborted(signal)]) }),
+        statics.run(signal),
       ]);
     } finally {
       references.stop();

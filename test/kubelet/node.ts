@@ -152,7 +152,8 @@ export class TestNode {
     const tls = this.#tls;
     this.#stop = new AbortController();
     const log = createLogger('kubelet', { level: (process.env['COX_LOG'] as 'debug') ?? 'warn' });
-    const informers = new InformerFactory({ transport: this.api, log });
+    const transport = this.#door();
+    const informers = new InformerFactory({ transport, log });
     informers.start(this.#stop.signal);
     const kubelet = new Kubelet({
       nodeName: 'node-1',
@@ -161,7 +162,7 @@ export class TestNode {
       runDir: join(this.root, 'run'),
       imageDir: join(this.root, 'images'),
       cgroupRoot: this.cgroupRoot,
-      transport: this.api,
+      transport,
       informers,
       network: this.network,
       clusterDns: ['10.96.0.10'],
@@ -175,6 +176,20 @@ export class TestNode {
   async stopKubelet(): Promise<void> {
     this.#stop?.abort();
     await this.#running;
+  }
+  /** Whether kubelets started from now on reach the API server. */
+  isReachable = true;
+  /** As the kubelet has it: asks in vain while the API server is not to be reached. */
+  #door(): Transport {
+    return new Proxy(this.api, {
+      get: (api, name) => {
+        const method = Reflect.get(api, name) as (...args: unknown[]) => unknown;
+        return (...args: unknown[]) => {
+          if (!this.isReachable) throw new Error('connect ECONNREFUSED');
+          return method.apply(api, args);
+        };
+      },
+    });
   }
   async restartKubelet(): Promise<void> {
     await this.stopKubelet();

@@ -1,7 +1,7 @@
 /** Pods from a folder of manifests: they run without being asked for, and mirrors in the API show them. */
 
 import assert from 'node:assert/strict';
-import { rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -31,6 +31,36 @@ spec:
     imagePullPolicy: IfNotPresent
     command: [sh, -c, "echo ${word}; exec sleep 1000"]
 `;
+
+test('a pod of the node itself starts, and starts again, before the API server was ever reached', async () => {
+  await node.stopKubelet();
+  node.isReachable = false;
+  mkdirSync(join(node.root, 'out'));
+  const early = manifest('early')
+    .replace('name: web', 'name: early')
+    .replace('echo early; exec sleep 1000', 'echo x >> /out/starts');
+  const mounts = '    volumeMounts: [{name: out, mountPath: /out}]\n  volumes: [{name: out, hostPath: {path: OUT}}]\n';
+  writeFileSync(file('early.yaml'), early + mounts.replace('OUT', join(node.root, 'out')));
+  node.startKubelet();
+  const starts = () => {
+    try {
+      return readFileSync(join(node.root, 'out/starts'), 'utf8').length / 2;
+    } catch {
+      return 0;
+    }
+  };
+  const end = Date.now() + 30_000;
+  while (starts() < 2) {
+    assert.ok(Date.now() < end, `started ${starts()} times`);
+    await sleep(20);
+  }
+  assert.equal(await node.pod('early-node-1'), undefined);
+  node.isReachable = true;
+  const mirror = await node.until('early-node-1', pod => (pod.status?.containerStatuses?.[0]?.restartCount ?? 0) > 0);
+  assert.match(mirror.status!.containerStatuses![0]!.state!.waiting?.reason ?? 'CrashLoopBackOff', /CrashLoopBackOff/);
+  rmSync(file('early.yaml'));
+  await node.untilGone('early-node-1');
+});
 
 test('a manifest becomes a pod with a mirror; the file decides, and a restarted kubelet carries on', async () => {
   for (

@@ -90,8 +90,21 @@ export class PodWorkers {
     for (const uid of uids) this.#workers.get(uid)?.wake();
   }
 
-  async run(signal: AbortSignal): Promise<void> {
+  /** Static pods run at once, those of the API from when `ready` resolves. */
+  async run(signal: AbortSignal, { ready }: { readonly ready: Promise<unknown> }): Promise<void> {
     const { log, runtime, clock } = this.#context;
+    void (async () => {
+      for await (const { podUid, started } of runtime.events(signal)) if (!started) this.#workers.get(podUid)?.wake();
+    })().catch(error => log.error('runtime events ended', { error: messageOf(error) }));
+    signal.addEventListener(
+      'abort',
+      () => {
+        for (const worker of this.#workers.values()) worker.abandon();
+      },
+      { once: true },
+    );
+    await ready;
+    if (signal.aborted) return;
     this.#pods.onChange(({ object, old, deleted }) => {
       if (signal.aborted) return;
       const mirrored = mirroredUid(object ?? old);
@@ -103,16 +116,6 @@ export class PodWorkers {
       if (old && old.metadata.uid !== object.metadata.uid) this.#removed(old);
       this.#changed(object);
     });
-    void (async () => {
-      for await (const { podUid, started } of runtime.events(signal)) if (!started) this.#workers.get(podUid)?.wake();
-    })().catch(error => log.error('runtime events ended', { error: messageOf(error) }));
-    signal.addEventListener(
-      'abort',
-      () => {
-        for (const worker of this.#workers.values()) worker.abandon();
-      },
-      { once: true },
-    );
     await Promise.race([
       this.#pods.synced,
       new Promise<void>(resolve => signal.addEventListener('abort', () => resolve(), { once: true })),
