@@ -2,8 +2,8 @@
 // A start from the bundle costs a third of one from src, and only loads what the command needs.
 
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { basename, resolve } from 'node:path';
 import { build } from 'esbuild';
 
 /**
@@ -27,10 +27,21 @@ const root = resolve(import.meta.dirname, '..');
 const commit = spawnSync('git', ['-C', root, 'rev-parse', 'HEAD'], { encoding: 'utf8' }).stdout?.trim() ?? '';
 const out = resolve(root, 'dist');
 
-// Built beside and renamed file by file would leave mixed chunks; content-hashed chunk names make overwriting safe.
+const startedMs = Date.now();
 mkdirSync(out, { recursive: true });
 const before = new Set(readdirSync(out));
+
+/** Each file is whole from its first moment on, since another command may be starting from this folder, or building it. */
+function put(name, content) {
+  const path = resolve(out, name);
+  const pending = `${path}.${process.pid}`;
+  writeFileSync(pending, content);
+  renameSync(pending, path);
+  return path;
+}
+
 const result = await build({
+  write: false,
   entryPoints: { cox: resolve(root, 'src/cli/main.ts') },
   outdir: out,
   outExtension: { '.js': '.mjs' },
@@ -51,17 +62,20 @@ const result = await build({
   banner: {
     js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
   },
-  metafile: true,
   logLevel: 'warning',
 });
-for (const name of readdirSync(resolve(root, 'src/api'))) {
-  if (name.endsWith('.gen.json') || name === 'descriptions.txt')
-    copyFileSync(resolve(root, 'src/api', name), resolve(out, name));
-}
+const isData = name => name.endsWith('.gen.json') || name === 'descriptions.txt';
+const data = readdirSync(resolve(root, 'src/api')).filter(isData);
+for (const name of data) put(name, readFileSync(resolve(root, 'src/api', name)));
+// The entry comes last, when all that it names is there. It is as old as the sources it was read from.
+const isEntry = ({ path }) => basename(path) === 'cox.mjs';
+for (const file of result.outputFiles.filter(file => !isEntry(file))) put(basename(file.path), file.contents);
+const entry = put('cox.mjs', result.outputFiles.find(isEntry).contents);
+utimesSync(entry, startedMs / 1000, startedMs / 1000);
+
 // Chunks of earlier builds go, unless a running cluster may still load them lazily: a day is plenty.
-const kept = new Set(Object.keys(result.metafile.outputs).map(path => path.split('/').at(-1)));
+const kept = new Set([...data, ...result.outputFiles.map(({ path }) => basename(path))]);
 for (const name of before) {
-  if (kept.has(name) || name.endsWith('.gen.json') || name === 'descriptions.txt') continue;
-  const { mtimeMs } = await import('node:fs').then(fs => fs.statSync(resolve(out, name)));
-  if (Date.now() - mtimeMs > 24 * 3600 * 1000) rmSync(resolve(out, name));
+  const stat = kept.has(name) ? undefined : statSync(resolve(out, name), { throwIfNoEntry: false });
+  if (stat && Date.now() - stat.mtimeMs > 24 * 3600 * 1000) rmSync(resolve(out, name), { force: true });
 }
