@@ -19,7 +19,7 @@ const SINGLE = new Set([
   'referer',
   'user-agent',
 ]);
-const NOT_IN_VALUES = /[\0\r\n]|^[ \t]|[ \t]$/;
+const NOT_PLAIN = /[\0\r\n]|^[ \t]|[ \t]$/;
 
 /** 1 for what may stand in the name of a header: tokens without capitals. */
 const NAME_LETTERS = new Uint8Array(256);
@@ -29,7 +29,9 @@ for (const letter of "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz") NAME
 export function requestHead(fields: readonly HeaderField[]): IncomingHttpHeaders | undefined {
   const headers: Record<string, string> = {};
   let regular = false;
-  for (const { name, value } of fields) {
+  for (const { name, value: sent } of fields) {
+    const value = NOT_PLAIN.test(sent) ? plainValue(name, sent) : sent;
+    if (value === undefined) return undefined;
     if (name.charCodeAt(0) === 0x3a) {
       if (regular || !PSEUDO.has(name) || headers[name] !== undefined) return undefined;
       headers[name] = value;
@@ -42,11 +44,15 @@ export function requestHead(fields: readonly HeaderField[]): IncomingHttpHeaders
       else if (!SINGLE.has(name)) headers[name] = `${known}${name === 'cookie' ? '; ' : ', '}${value}`;
       else if (name === 'content-length' && known !== value) return undefined;
     }
-    if (NOT_IN_VALUES.test(value)) return undefined;
   }
   if (!headers[':method'] || !headers[':scheme'] || !headers[':path']?.startsWith('/')) return undefined;
   const length = headers['content-length'];
   return length === undefined || /^\d{1,15}$/.test(length) ? (headers as IncomingHttpHeaders) : undefined;
+}
+
+// Go sends what its caller sets, and clients put a blank behind their User-Agent: upstream's server takes that, HTTP/1.1 strips it.
+function plainValue(name: string, sent: string): string | undefined {
+  return name.startsWith(':') || /[\0\r\n]/.test(sent) ? undefined : sent.replace(/^[ \t]+|[ \t]+$/g, '');
 }
 
 function isName(name: string): boolean {
