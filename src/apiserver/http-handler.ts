@@ -307,8 +307,10 @@ export class HttpHandler {
     finish(context, 200, { 'content-type': mediaTypeOf({ format }) }, await encodeBody(value, format));
   }
 
-  #openapi(context: ReplyContext, path: string, query: URLSearchParams | undefined): void {
+  async #openapi(context: ReplyContext, path: string, query: URLSearchParams | undefined): Promise<void> {
     const { headers: asked } = context.exchange;
+    const extensions = this.#options.aggregator?.openapi();
+    if (extensions) this.#options.openapi.merge(await extensions);
     // kubectl asks for v2 only as protobuf.
     const isProtobuf = path === '/openapi/v2' && /proto-openapi\.spec\.v2[.@]v1\.0\+protobuf/.test(asked.accept ?? '');
     const served = this.#options.openapi.find(isProtobuf ? V2_PROTOBUF : path);

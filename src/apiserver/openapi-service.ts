@@ -11,6 +11,7 @@ import {
 } from '../api/openapi.ts';
 import { openapiV2Protobuf } from '../api/openapi-protobuf.ts';
 import type { JsonSchema } from '../api/openapi-schema.ts';
+import type { ExtensionOpenapi } from './aggregation/extension-openapi.ts';
 import type { ResourceTable } from './resource-table.ts';
 
 /** Key of the v2 document's protobuf form beside the paths. */
@@ -27,6 +28,7 @@ export class OpenapiService {
   readonly #served = new Map<string, Served>();
   readonly #table: ResourceTable;
   #documents: Map<string, OpenapiDocument> | undefined;
+  #extensions: readonly ExtensionOpenapi[] = [];
   /** Of the table, when the documents were made. */
   #version = 0;
 
@@ -34,13 +36,19 @@ export class OpenapiService {
     this.#release = release;
     this.#table = table;
   }
+  /** Takes in what extension servers serve, in place of what they served before. */
+  merge(extensions: readonly ExtensionOpenapi[]): void {
+    if (extensions === this.#extensions) return;
+    this.#extensions = extensions;
+    this.#renew();
+  }
   /** By URL path; undefined for another path. */
   find(path: string): Served | undefined {
     if (this.#version !== this.#table.version) this.#renew();
     const known = this.#served.get(path);
     if (known) return known;
     if (path === '/openapi/v2' || path === V2_PROTOBUF) {
-      const document = openapiV2Document(this.#options());
+      const document = withExtensions(openapiV2Document(this.#options()), this.#extensions);
       if (path === '/openapi/v2') return this.#keep(path, document);
       return this.#keepBytes(path, openapiV2Protobuf(document));
     }
@@ -65,6 +73,9 @@ export class OpenapiService {
   #all(): Map<string, OpenapiDocument> {
     if (!this.#documents) {
       const all = openapiV3Documents(this.#options());
+      const ours = new Set(all.map(({ path }) => path));
+      for (const { path, hash, v3 } of this.#extensions) if (!ours.has(path)) all.push({ path, hash, build: () => v3 });
+      all.sort((a, b) => (a.path < b.path ? -1 : 1));
       this.#documents = new Map(all.map(document => [`/openapi/v3/${document.path}`, document]));
     }
     return this.#documents;
@@ -78,6 +89,18 @@ export class OpenapiService {
     this.#served.set(path, served);
     return served;
   }
+}
+
+/** Our version 2 document with theirs; a definition of the same name is ours. */
+function withExtensions(document: JsonSchema, extensions: readonly ExtensionOpenapi[]): JsonSchema {
+  if (extensions.length === 0) return document;
+  const { paths, definitions } = document as { paths: object; definitions: object };
+  const parts = [...extensions.flatMap(({ v2 }) => v2 ?? [])].reverse();
+  return {
+    ...document,
+    paths: Object.assign({}, ...parts.map(part => part.paths), paths),
+    definitions: Object.assign({}, ...parts.map(part => part.definitions), definitions),
+  };
 }
 
 export function plainBytes({ gzipped }: Served): Buffer {

@@ -225,6 +225,7 @@ export class ApiServer {
             authenticate: (exchange, arrival) => this.#handler.authenticate(exchange, arrival),
             authorize: (attributes, trail) => this.authorize(attributes, trail),
             resources: this.#resources,
+            aggregator: this.#options.aggregator,
             route,
           },
         ),

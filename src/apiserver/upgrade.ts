@@ -7,6 +7,7 @@ import type { IncomingMessage } from 'node:http';
 import { STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { ApiError, failure, internalError, messageOf, type Status } from '../base/errors.ts';
+import type { Aggregator } from './aggregation/aggregator.ts';
 import type { Trail } from './audit/trail.ts';
 import type { Arrival, Asking, Routed } from './http-handler.ts';
 import type { Credentials, RequestAttributes, UserInfo } from './request.ts';
@@ -18,6 +19,8 @@ export interface UpgradeSteps {
   readonly authenticate: (exchange: Asking, request: Arrival) => UserInfo | Promise<UserInfo>;
   readonly authorize: (attributes: RequestAttributes, trail?: Trail) => void | Promise<void>;
   readonly resources: ResourceHandler;
+  /** Knows the extension servers that upgrades are forwarded to. */
+  readonly aggregator: Pick<Aggregator, 'find'> | undefined;
   readonly route: (method: string, url: string) => Routed;
 }
 
@@ -42,6 +45,13 @@ export async function handleUpgrade(
     const asking = { url, headers, remoteAddress: request.socket.remoteAddress };
     const attributes = withUser(routed.attributes, await steps.authenticate(asking, { certificate, routed, context }));
     await steps.authorize(attributes, context.trail);
+    const extension = steps.aggregator?.find(routed.path);
+    if (extension) {
+      if (!extension.upgrade) throw failure(400, 'BadRequest', 'the resource cannot be upgraded to a stream');
+      context.trail?.started(code);
+      await extension.upgrade({ req: request, socket, head }, attributes.user);
+      return;
+    }
     const handler = attributes.isResource ? steps.resources.connectHandler(attributes) : undefined;
     if (!handler && attributes.verb === 'watch' && isWebSocket(headers)) {
       const exchange = await watchExchange({ request, socket, head });

@@ -134,6 +134,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
     nodeCidrMaskSizes: ranges.nodeMaskSizes,
     loadBalancerAddresses: config.loadBalancerAddresses,
     extensions: await ownExtensions(pki, { host: addresses[0]!, port }),
+    extensionResources: () => security.aggregator.deletable(),
     authority: { sign: grant => pki.sign(grant), legacyToken: of => security.tokens.issueLegacy(of) },
   });
   const scheduler = startScheduler({

@@ -8,6 +8,7 @@ import { InformerFactory } from '../client/informer.ts';
 import type { Transport } from '../client/transport.ts';
 import { controllers } from './registry.ts';
 import type { ClusterAuthority, ControllerDefinition } from './runtime/controller.ts';
+import type { ExtensionResources } from './runtime/extension-resources.ts';
 import { ControllerHost } from './runtime/host.ts';
 
 export interface StartControllersOptions {
@@ -27,6 +28,8 @@ export interface StartControllersOptions {
   readonly authority?: ClusterAuthority;
   /** Where extension APIs such as metrics.k8s.io are asked; default the transport. */
   readonly extensions?: Transport;
+  /** What extension servers serve now; default nothing. */
+  readonly extensionResources?: () => ExtensionResources;
   /** Shared with other components of the process; without it, one is made and started. */
   readonly informers?: InformerFactory;
   /** Default: all of them. */
@@ -50,6 +53,7 @@ export function startControllers(options: StartControllersOptions): ControllerHo
       loadBalancerAddresses: options.loadBalancerAddresses ?? [],
       authority: options.authority,
       ...(options.extensions ? { extensions: options.extensions } : {}),
+      ...(options.extensionResources ? { extensionResources: options.extensionResources } : {}),
     },
     log,
     clock,

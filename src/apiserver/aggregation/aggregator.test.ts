@@ -10,6 +10,7 @@ import type { KubeObject } from '../../api/meta.ts';
 import { ENDPOINT_SLICES, SERVICES } from '../../client/resources.ts';
 import { ensurePki, type Pki } from '../certificates/pki.ts';
 import { LOOPBACK_USER, type StoredObjects } from '../request.ts';
+import type { Security } from '../security.ts';
 import { openSecured } from '../security-bed.ts';
 import type { ApiServer } from '../server.ts';
 
@@ -19,10 +20,39 @@ type Any = any;
 const API_SERVICES = { group: 'apiregistration.k8s.io', version: 'v1', resource: 'apiservices' };
 const GROUP = 'metrics.example.dev';
 
+const VERSION_2 = {
+  swagger: '2.0',
+  paths: {
+    [`/apis/${GROUP}/v1/samples`]: {
+      get: {
+        operationId: 'listSamples',
+        produces: ['application/json'],
+        parameters: [{ in: 'query', name: 'limit', type: 'integer' }],
+        responses: { 200: { description: 'OK', schema: { $ref: '#/definitions/dev.example.Sample' } } },
+      },
+    },
+    '/apis/apps/v1/deployments': { get: {} },
+  },
+  definitions: {
+    'dev.example.Sample': {
+      description: 'A sample.',
+      type: 'object',
+      properties: {
+        metadata: { $ref: '#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta' },
+        size: { type: 'integer', description: 'How large.' },
+      },
+      'x-kubernetes-group-version-kind': [{ group: GROUP, kind: 'Sample', version: 'v1' }],
+    },
+    'io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta': { description: 'theirs', type: 'object' },
+    unused: {},
+  },
+};
+
 let directory: string;
 let pki: Pki;
 let extension: https.Server;
 let server: ApiServer;
+let security: Security;
 let port: number;
 let frontCa = '';
 const seen: { url: string; user: unknown; groups: unknown; subject: string }[] = [];
@@ -60,7 +90,8 @@ function get(path: string, headers: Record<string, string> = {}): Promise<{ stat
 before(async () => {
   directory = await mkdtemp(join(tmpdir(), 'cox-aggregation-'));
   pki = await ensurePki(directory, { sans: ['127.0.0.1'] });
-  const { security, root: api, ...opened } = await openSecured({ pki });
+  const { root: api, ...opened } = await openSecured({ pki });
+  security = opened.security;
   server = opened.server;
   await security.settle();
   ({ port } = await server.listen(
@@ -91,13 +122,28 @@ before(async () => {
             apiVersion: 'v1',
             groupVersion: `${GROUP}/v1`,
             resources: [
-              { name: 'samples', singularName: 'sample', namespaced: true, kind: 'Sample', verbs: ['get', 'list'] },
+              {
+                name: 'samples',
+                singularName: 'sample',
+                namespaced: true,
+                kind: 'Sample',
+                verbs: ['delete', 'get', 'list', 'watch'],
+              },
             ],
           }),
         );
+      if (request.url === '/openapi/v3') return void reply.writeHead(404).end('{}');
+      if (request.url === '/openapi/v2') return void reply.end(JSON.stringify(VERSION_2));
       reply.end(JSON.stringify({ kind: 'SampleList', apiVersion: `${GROUP}/v1`, metadata: {}, items: [] }));
     },
   );
+  extension.on('upgrade', (request, socket) => {
+    const { 'x-remote-user': user } = request.headers;
+    socket.write(
+      `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${request.headers.upgrade}\r\n\r\n${user}:`,
+    );
+    socket.pipe(socket);
+  });
   await new Promise<void>(resolve => extension.listen(0, '127.0.0.1', resolve));
 });
 after(async () => {
@@ -136,6 +182,7 @@ test('an extension server is found, forwarded to in the name of the user, and mi
   const reason = (wanted: string) =>
     eventually(async () => ((await available())?.reason === wanted ? true : undefined));
   await reason('ServiceNotFound');
+  assert.deepEqual(security.aggregator.deletable().silent, [`${GROUP}/v1`]);
   assert.equal((await get(`/apis/${GROUP}/v1/samples`)).status, 503);
   await api.create({ of: SERVICES, namespace: 'default' }, {
     apiVersion: 'v1',
@@ -173,9 +220,59 @@ test('an extension server is found, forwarded to in the name of the user, and mi
   const merged = (await get('/apis', { accept })).body.items.find((item: Any) => item.metadata.name === GROUP);
   assert.equal(merged.versions[0].freshness, 'Current');
   assert.equal(merged.versions[0].resources[0].resource, 'samples');
+  assert.deepEqual(
+    security.aggregator.deletable().served.map(info => `${info.group}/${info.resource}`),
+    [`${GROUP}/samples`],
+  );
+  await openapiIsMerged();
+  await upgradesGoThrough();
   await api.delete({ of: SERVICES, namespace: 'default', name: 'extension' });
   await reason('ServiceNotFound');
   assert.equal((await get(`/apis/${GROUP}/v1/samples`)).status, 503);
   await api.delete({ of: API_SERVICES, name: `v1.${GROUP}` });
   await eventually(async () => ((await get(`/apis/${GROUP}/v1/samples`)).status === 404 ? true : undefined));
 });
+
+async function openapiIsMerged(): Promise<void> {
+  const v2: Any = (await get('/openapi/v2')).body;
+  assert.ok(v2.paths[`/apis/${GROUP}/v1/samples`]);
+  assert.equal(v2.definitions['dev.example.Sample'].description, 'A sample.');
+  // Paths and definitions of ours stay ours.
+  assert.ok(v2.paths['/apis/apps/v1/deployments'].get.operationId);
+  assert.notEqual(v2.definitions['io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta'].description, 'theirs');
+  assert.equal(v2.definitions.unused, undefined);
+  const url = (await get('/openapi/v3')).body.paths[`apis/${GROUP}/v1`].serverRelativeURL;
+  const v3: Any = (await get(url)).body;
+  const { schemas } = v3.components;
+  assert.deepEqual(schemas['dev.example.Sample'].properties.metadata, {
+    $ref: '#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta',
+  });
+  const { parameters, responses } = v3.paths[`/apis/${GROUP}/v1/samples`].get;
+  assert.deepEqual(parameters, [{ in: 'query', name: 'limit', schema: { type: 'integer' } }]);
+  assert.deepEqual(responses['200'].content['application/json'].schema, {
+    $ref: '#/components/schemas/dev.example.Sample',
+  });
+}
+
+/** An upgrade reaches the extension server in the name of its user, and bytes go both ways. */
+async function upgradesGoThrough(): Promise<void> {
+  const { key, certificate } = pki.issueClient({ commonName: 'jane', organizations: ['system:masters'] });
+  const headers = { connection: 'Upgrade', upgrade: 'SPDY/3.1', 'x-remote-user': 'root' };
+  const path = `/apis/${GROUP}/v1/namespaces/default/samples/a/exec`;
+  const request = https.request({ host: '127.0.0.1', port, path, key, cert: certificate, ca: pki.ca, headers });
+  const [reply, socket, head] = await new Promise<[Any, Any, Buffer]>((resolve, reject) => {
+    request.once('upgrade', (...parts) => resolve(parts));
+    request.once('response', answer => reject(new Error(`status ${answer.statusCode}`)));
+    request.once('error', reject);
+    request.end();
+  });
+  try {
+    assert.equal(reply.headers.upgrade, 'SPDY/3.1');
+    let heard = head.toString();
+    socket.on('data', (part: Buffer) => (heard += part));
+    socket.write('hello');
+    await eventually(() => (heard === 'jane:hello' ? true : undefined));
+  } finally {
+    socket.destroy();
+  }
+}

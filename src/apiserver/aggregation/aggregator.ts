@@ -4,10 +4,14 @@
  * without stand for what this server serves itself, and come and go with it.
  */
 
+import type { IncomingMessage } from 'node:http';
 import * as https from 'node:https';
+import type { Duplex } from 'node:stream';
+import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
 import type { APIService, APIServiceCondition } from '../../api/apiregistration/v1.gen.ts';
 import type { KubeObject } from '../../api/meta.ts';
 import { apiGroupOrder } from '../../api/resources.ts';
+import type { ResourceInfo } from '../../api/schema.ts';
 import { assert } from '../../base/assert.ts';
 import { type Clock, formatTime } from '../../base/clock.ts';
 import { isReason, messageOf, serviceUnavailable } from '../../base/errors.ts';
@@ -19,9 +23,10 @@ import type { Pki } from '../certificates/pki.ts';
 import type { ReplyContext } from '../reply.ts';
 import type { Reader, UserInfo } from '../request.ts';
 import { apiVersionOf } from '../resource-table.ts';
-import type { Endpoint } from '../streaming/dial.ts';
+import { connectTcp, type Endpoint } from '../streaming/dial.ts';
 import { pickEndpoint } from '../streaming/proxies.ts';
-import { copyBody, forwardedHeaders, sendBody } from '../streaming/tunnel.ts';
+import { copyBody, forwardedHeaders, requestHead, sendBody, tunnel } from '../streaming/tunnel.ts';
+import { type ExtensionOpenapi, ExtensionOpenapis } from './extension-openapi.ts';
 import { type FrontProxy, publishFrontProxy, userHeaders } from './front-proxy.ts';
 
 const API_SERVICES: ResourceId = { group: 'apiregistration.k8s.io', version: 'v1', resource: 'apiservices' };
@@ -58,6 +63,20 @@ export interface OwnExtension {
   answer(context: ReplyContext): Promise<void>;
 }
 
+/** An upgrade request and the socket that it came on. */
+export interface UpgradeArrival {
+  readonly req: IncomingMessage;
+  readonly socket: Duplex;
+  readonly head: Buffer;
+}
+
+/** Who answers for a path; each in the name of the user, who may do what is asked. */
+export interface Forwarder {
+  forward(context: ReplyContext, user: UserInfo): Promise<void>;
+  /** Undefined where nothing can be upgraded. */
+  readonly upgrade: ((arrival: UpgradeArrival, user: UserInfo) => Promise<void>) | undefined;
+}
+
 interface Extension {
   service: APIService;
   isAvailable: boolean;
@@ -79,6 +98,8 @@ export class Aggregator {
   readonly #options: AggregatorOptions;
   readonly #extensions = new Map<string, Extension>();
   readonly #agent = new https.Agent({ keepAlive: true, maxFreeSockets: 8, timeout: 60_000 });
+  readonly #openapis = new ExtensionOpenapis();
+  #hadOpenapi = false;
   #identity: FrontProxy | undefined;
   #version = 0;
   readonly #stop = new AbortController();
@@ -175,6 +196,36 @@ export class Aggregator {
       this.#options.clock.after(CHECK_INTERVAL_MS, tick, { background: true });
     };
     this.#options.clock.after(CHECK_INTERVAL_MS, tick, { background: true });
+  }
+  /** What extension servers have of OpenAPI; undefined while there are none. Never rejects. */
+  openapi(): Promise<readonly ExtensionOpenapi[]> | undefined {
+    if (this.#extensions.size === 0 && !this.#hadOpenapi) return undefined;
+    const servers = [...this.#extensions.values()]
+      .filter(({ isAvailable }) => isAvailable)
+      .map(({ service }) => ({
+        path: `apis/${service.spec.group}/${service.spec.version}`,
+        get: async (path: string) => this.#get(service, this.#endpoint(service), path, 'application/json'),
+      }));
+    this.#hadOpenapi = servers.length > 0;
+    return this.#openapis.all(servers, this.#options.clock.now());
+  }
+  /** Resources of extension servers whose objects can be listed and deleted, each in one version; and the versions of those that do not answer. */
+  deletable(): { readonly served: readonly ResourceInfo[]; readonly silent: readonly string[] } {
+    const served = new Map<string, ResourceInfo>();
+    const silent: string[] = [];
+    const byRank = [...this.#extensions.values()].sort(
+      (a, b) => b.service.spec.versionPriority - a.service.spec.versionPriority,
+    );
+    for (const { service, isAvailable, resources } of byRank) {
+      const { group = '', version = '' } = service.spec;
+      if (!isAvailable) silent.push(`${group}/${version}`);
+      for (const resource of resources as readonly DiscoveredResource[]) {
+        const info = infoOf(resource, { group, version });
+        if (['delete', 'list'].every(verb => info.verbs.includes(verb)) && !served.has(`${group}/${info.resource}`))
+          served.set(`${group}/${info.resource}`, info);
+      }
+    }
+    return { served: [...served.values()], silent };
   }
   close(): void {
     this.#stop.abort();
@@ -333,16 +384,55 @@ export class Aggregator {
   }
 
   /** The extension that a path below `/apis` belongs to; undefined for what is ours. */
-  find(path: string): { forward(context: ReplyContext, user: UserInfo): Promise<void> } | undefined {
+  find(path: string): Forwarder | undefined {
     if (!path.startsWith('/apis/') || (this.#extensions.size === 0 && this.#own.length === 0)) return undefined;
     const [, , group, version] = path.split('/');
     const extension = group && version ? this.#extensions.get(`${version}.${group}`) : undefined;
     const own = extension ? undefined : this.#own.find(one => one.group === group && one.version === version);
-    if (own) return { forward: context => own.answer(context) };
+    if (own) return { forward: context => own.answer(context), upgrade: undefined };
     // What is served here cannot be taken over.
     if (!extension || this.#options.reader().table?.infos.some(info => apiVersionOf(info) === `${group}/${version}`))
       return undefined;
-    return { forward: (context, user) => this.#forward(extension, context, user) };
+    return {
+      forward: (context, user) => this.#forward(extension, context, user),
+      upgrade: (arrival, user) => this.#upgrade(extension, arrival, user),
+    };
+  }
+
+  /** Joins the client's socket to the server's; what the server replies is the client's, a refusal too. */
+  async #upgrade(
+    { service, isAvailable }: Extension,
+    { req, socket, head }: UpgradeArrival,
+    user: UserInfo,
+  ): Promise<void> {
+    if (!isAvailable) throw serviceUnavailable('service unavailable');
+    const endpoint = this.#endpoint(service);
+    const { host, port, key, cert, servername, ca, rejectUnauthorized } = this.#requestOptions(service, endpoint);
+    const plain = await connectTcp(endpoint);
+    const backend = await new Promise<TLSSocket>((resolve, reject) => {
+      const secure = connectTls(
+        {
+          socket: plain,
+          key,
+          cert,
+          servername,
+          ca,
+          rejectUnauthorized,
+          ALPNProtocols: ['http/1.1'],
+        } as ConnectionOptions,
+        () => resolve(secure),
+      );
+      secure.once('error', error => {
+        plain.destroy();
+        reject(serviceUnavailable(`error trying to reach service: ${messageOf(error)}`));
+      });
+    });
+    const headers = forwardedHeaders(req.headers, { upgrade: true });
+    for (const name of Object.keys(headers)) if (name.startsWith('x-remote-')) delete headers[name];
+    const at = `${host}:${port}`;
+    const { method = 'GET', url: path = '/' } = req;
+    const asked = requestHead({ method, path, host: at, headers: { ...headers, ...userHeaders(user) } });
+    await tunnel({ socket, head }, backend, asked);
   }
 
   async #forward({ service, isAvailable }: Extension, context: ReplyContext, user: UserInfo): Promise<void> {
@@ -391,6 +481,32 @@ function resourcesIn(document: unknown, group: string, version: string): readonl
   if (kind !== 'APIGroupDiscoveryList') return undefined;
   const found = items?.find(item => item.metadata?.name === group)?.versions?.find(one => one.version === version);
   return found?.resources ?? [];
+}
+
+interface DiscoveredResource {
+  readonly resource: string;
+  readonly responseKind?: { readonly kind?: string };
+  readonly scope?: string;
+  readonly singularResource?: string;
+  readonly verbs?: readonly string[];
+}
+
+function infoOf(of: DiscoveredResource, { group, version }: { group: string; version: string }): ResourceInfo {
+  const kind = of.responseKind?.kind ?? '';
+  return {
+    group,
+    version,
+    resource: of.resource,
+    singular: of.singularResource ?? '',
+    kind,
+    listKind: `${kind}List`,
+    namespaced: of.scope === 'Namespaced',
+    shortNames: [],
+    categories: [],
+    verbs: of.verbs ?? [],
+    type: '',
+    subresources: [],
+  };
 }
 
 /** An APIResourceList in the words of aggregated discovery. */

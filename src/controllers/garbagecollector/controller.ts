@@ -8,9 +8,12 @@ import { type KubeObject, type OwnerReference, splitKey } from '../../api/meta.t
 import { resourceByKind } from '../../api/resources.ts';
 import type { ResourceInfo } from '../../api/schema.ts';
 import { isReason } from '../../base/errors.ts';
-import type { DeleteOptions } from '../../client/transport.ts';
+import { Client } from '../../client/client.ts';
+import { InformerFactory } from '../../client/informer.ts';
+import type { DeleteOptions, Transport } from '../../client/transport.ts';
 import { type Controller, type ControllerDefinition, type ReconcileContext, watch } from '../runtime/controller.ts';
 import { followCustomResources } from '../runtime/custom-resources.ts';
+import { followExtensionResources, transportOf } from '../runtime/extension-resources.ts';
 import { deletableResources, idOf } from '../runtime/resources.ts';
 import { awaitsDependents, FOREGROUND, Graph, hasFinalizer, type Item, isDeleting, ORPHAN } from './graph.ts';
 
@@ -24,29 +27,59 @@ interface References {
 class Collector {
   readonly #ctx: ReconcileContext;
   readonly graph = new Graph();
-  /** Custom resources by `group/kind`. */
-  readonly #custom = new Map<string, ResourceInfo>();
+  /** Custom resources and those of extension servers by `group/kind`. */
+  readonly #others = new Map<string, ResourceInfo>();
+  /** Of extension servers: by `group/resource`. */
+  readonly #extensions = new Set<string>();
+  readonly #extensionInformers: InformerFactory;
 
   constructor(ctx: ReconcileContext) {
     this.#ctx = ctx;
+    const { log, settings, signal, transport } = ctx;
+    this.#extensionInformers = new InformerFactory({ transport: settings.extensions ?? transport, log });
+    this.#extensionInformers.start(signal);
   }
 
-  /** Follows the objects of custom resources as those of built-in ones. */
-  followCustom(): void {
-    const { informers, enqueue } = this.#ctx;
-    followCustomResources(this.#ctx, {
-      added: info => {
-        this.#custom.set(`${info.group}/${info.kind}`, info);
-        informers.get(idOf(info)).onChange(change => {
-          for (const uid of this.graph.apply(info, change)) enqueue(uid);
-        });
+  #isExtension({ group, resource }: ResourceInfo): boolean {
+    return this.#extensions.has(`${group}/${resource}`);
+  }
+  #transport(info: ResourceInfo): Transport {
+    return transportOf(this.#ctx, this.#isExtension(info));
+  }
+  #informers(info: ResourceInfo): InformerFactory {
+    return this.#isExtension(info) ? this.#extensionInformers : this.#ctx.informers;
+  }
+
+  /** Follows the objects of custom resources and extension servers as those of built-in ones. */
+  followOthers(): void {
+    const { enqueue } = this.#ctx;
+    const follow = {
+      added: (info: ResourceInfo) => {
+        this.#others.set(`${info.group}/${info.kind}`, info);
+        this.#informers(info)
+          .get(idOf(info))
+          .onChange(change => {
+            for (const uid of this.graph.apply(info, change)) enqueue(uid);
+          });
       },
-      removed: info => {
-        this.#custom.delete(`${info.group}/${info.kind}`);
+      removed: (info: ResourceInfo) => {
+        this.#others.delete(`${info.group}/${info.kind}`);
+        const informers = this.#informers(info);
         const gone = [...informers.get(idOf(info)).values()];
         informers.release(idOf(info));
         for (const old of gone)
           for (const uid of this.graph.apply(info, { object: undefined, old, deleted: true })) enqueue(uid);
+      },
+    };
+    followCustomResources(this.#ctx, follow);
+    followExtensionResources(this.#ctx, {
+      added: info => {
+        this.#extensions.add(`${info.group}/${info.resource}`);
+        follow.added(info);
+      },
+      removed: info => {
+        follow.removed(info);
+        this.#extensions.delete(`${info.group}/${info.resource}`);
       },
     });
   }
@@ -54,14 +87,14 @@ class Collector {
   #ownerInfo({ apiVersion, kind }: OwnerReference): ResourceInfo | undefined {
     const slash = apiVersion.indexOf('/');
     const group = slash < 0 ? '' : apiVersion.slice(0, slash);
-    const custom = this.#custom.get(`${group}/${kind}`);
-    if (custom) return custom;
+    const other = this.#others.get(`${group}/${kind}`);
+    if (other) return other;
     const info = resourceByKind(group, apiVersion.slice(slash + 1), kind);
     return info && FOLLOWED().get(`${info.group}/${info.resource}`);
   }
 
   #object(item: Item): KubeObject | undefined {
-    return this.#ctx.informers.get(idOf(item.info)).get(item.key);
+    return this.#informers(item.info).get(idOf(item.info)).get(item.key);
   }
 
   async collect(uid: string): Promise<void> {
@@ -112,12 +145,12 @@ class Collector {
   }
 
   async #owner(reference: OwnerReference, info: ResourceInfo, namespace: string): Promise<KubeObject | undefined> {
-    const cached = this.#ctx.informers
+    const cached = this.#informers(info)
       .get(idOf(info))
       .get(namespace ? `${namespace}/${reference.name}` : reference.name);
     if (cached?.metadata.uid === reference.uid) return cached;
     try {
-      const live = await this.#ctx.transport.get({
+      const live = await this.#transport(info).get({
         of: idOf(info),
         ...(namespace ? { namespace } : {}),
         name: reference.name,
@@ -157,7 +190,7 @@ class Collector {
     const { namespace, name } = splitKey(item.key);
     const { uid, resourceVersion } = object.metadata;
     try {
-      await this.#ctx.client
+      await new Client(this.#transport(item.info))
         .of(idOf(item.info))
         .patch(namespace, name, { metadata: { ...metadata, uid, resourceVersion } });
     } catch (error) {
@@ -190,7 +223,7 @@ class Collector {
     const { namespace, name } = splitKey(item.key);
     const { uid, resourceVersion } = object.metadata;
     try {
-      await this.#ctx.client.of(idOf(item.info)).delete(namespace, name, {
+      await new Client(this.#transport(item.info)).of(idOf(item.info)).delete(namespace, name, {
         propagationPolicy,
         preconditions: { uid: uid!, ...(resourceVersion ? { resourceVersion } : {}) },
       });
@@ -211,7 +244,7 @@ function create(ctx: ReconcileContext): Controller {
     name: 'garbagecollector',
     workers: 20,
     watches: [...FOLLOWED().values()].map(info => watch(idOf(info), change => collector.graph.apply(info, change))),
-    started: () => collector.followCustom(),
+    started: () => collector.followOthers(),
     reconcile: ({ name }) => collector.collect(name),
   };
 }

@@ -9,6 +9,7 @@ import type { ResourceInfo } from '../../api/schema.ts';
 import { formatTime } from '../../base/clock.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
 import { CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS } from '../../client/resources.ts';
+import type { Target, Transport } from '../../client/transport.ts';
 import {
   type Controller,
   type ControllerDefinition,
@@ -17,32 +18,40 @@ import {
   watch,
 } from '../runtime/controller.ts';
 import { customResources } from '../runtime/custom-resources.ts';
+import { extensionResources, transportOf } from '../runtime/extension-resources.ts';
 import { deletableResources, idOf } from '../runtime/resources.ts';
 
 const FINALIZER = 'kubernetes';
 // Deletions of pods wake the controller; everything else that lingers waits for somebody's finalizer.
 const REMAINING_RETRY_MS = 500;
+const SILENT_RETRY_MS = 3_000;
 
 interface Content {
   /** `pods.` or `deployments.apps` → instances left. */
   readonly remaining: Map<string, number>;
   readonly finalizers: Map<string, number>;
   readonly failures: string[];
+  /** Group-versions of extension servers that do not answer. */
+  readonly silent: readonly string[];
 }
 
+const isEmpty = ({ remaining, failures, silent }: Content): boolean =>
+  remaining.size === 0 && failures.length === 0 && silent.length === 0;
+
 async function deleteContent(
-  ctx: ReconcileContext,
+  { transport, silent = [] }: { transport: Transport; silent?: readonly string[] },
   namespace: string,
   resources: readonly ResourceInfo[],
 ): Promise<Content> {
-  const content: Content = { remaining: new Map(), finalizers: new Map(), failures: [] };
+  const content: Content = { remaining: new Map(), finalizers: new Map(), failures: [], silent };
   await Promise.all(
     resources.map(async info => {
       const target = { of: idOf(info), namespace };
       try {
-        if ((await ctx.transport.list(target, { limit: 1 })).items.length === 0) return;
-        await ctx.transport.deleteCollection(target, { propagationPolicy: 'Background' });
-        const { items } = await ctx.transport.list(target);
+        const there = (await transport.list(target, { limit: 1 })).items;
+        if (there.length === 0) return;
+        await deleteAll(transport, target, info);
+        const { items } = await transport.list(target);
         if (items.length > 0) note(content, info, items);
       } catch (error) {
         if (!isReason(error, 'NotFound', 'MethodNotAllowed')) content.failures.push(messageOf(error));
@@ -50,6 +59,14 @@ async function deleteContent(
     }),
   );
   return content;
+}
+
+/** One by one where the server cannot delete them together. */
+async function deleteAll(transport: Transport, target: Target, { verbs }: ResourceInfo): Promise<void> {
+  if (verbs.includes('deletecollection'))
+    return transport.deleteCollection(target, { propagationPolicy: 'Background' });
+  for (const { metadata } of (await transport.list(target)).items)
+    await transport.delete({ ...target, name: metadata.name }, { propagationPolicy: 'Background' });
 }
 
 function note(content: Content, info: ResourceInfo, items: readonly KubeObject[]): void {
@@ -67,12 +84,19 @@ function conditionsFor(content: Content): Omit<NamespaceCondition, 'lastTransiti
     .sort()
     .map(([finalizer, count]) => `${finalizer} in ${count} resource instances`);
   return [
-    {
-      type: 'NamespaceDeletionDiscoveryFailure',
-      status: 'False',
-      reason: 'ResourcesDiscovered',
-      message: 'All resources successfully discovered',
-    },
+    content.silent.length
+      ? {
+          type: 'NamespaceDeletionDiscoveryFailure',
+          status: 'True',
+          reason: 'DiscoveryFailed',
+          message: `Discovery failed for some groups, ${content.silent.length} failing: unable to retrieve the complete list of server APIs: ${content.silent.map(one => `${one}: stale GroupVersion discovery: ${one}`).join(', ')}`,
+        }
+      : {
+          type: 'NamespaceDeletionDiscoveryFailure',
+          status: 'False',
+          reason: 'ResourcesDiscovered',
+          message: 'All resources successfully discovered',
+        },
     {
       type: 'NamespaceDeletionGroupVersionParsingFailure',
       status: 'False',
@@ -146,6 +170,13 @@ async function finalize(ctx: ReconcileContext, name: string): Promise<void> {
   } as Namespace);
 }
 
+/** What extension servers have; while one of them does not answer, nobody knows that there is nothing. */
+function deleteExtensions(ctx: ReconcileContext, name: string): Promise<Content> {
+  const { served, silent } = extensionResources(ctx);
+  const namespaced = served.filter(info => info.namespaced);
+  return deleteContent({ transport: transportOf(ctx, true), silent }, name, namespaced);
+}
+
 function create(ctx: ReconcileContext): Controller {
   const namespaces = ctx.informers.get<Namespace>(NAMESPACES);
   const builtin = deletableResources({ events: true }).filter(info => info.namespaced);
@@ -169,11 +200,11 @@ function create(ctx: ReconcileContext): Controller {
       if (!namespace?.metadata.deletionTimestamp || !namespace.spec?.finalizers?.includes(FINALIZER)) return;
       try {
         let content = await deleteContent(ctx, name, pods);
-        if (content.remaining.size === 0 && content.failures.length === 0)
-          content = await deleteContent(ctx, name, namespaced());
-        if (content.remaining.size === 0 && content.failures.length === 0) return await finalize(ctx, name);
+        if (isEmpty(content)) content = await deleteContent(ctx, name, namespaced());
+        if (isEmpty(content)) content = await deleteExtensions(ctx, name);
+        if (isEmpty(content)) return await finalize(ctx, name);
         await writeConditions(ctx, namespace, content);
-        return { requeueAfterMs: REMAINING_RETRY_MS };
+        return { requeueAfterMs: content.silent.length > 0 ? SILENT_RETRY_MS : REMAINING_RETRY_MS };
       } catch (error) {
         if (isReason(error, 'NotFound')) return;
         throw error;

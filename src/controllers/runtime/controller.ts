@@ -12,6 +12,7 @@ import type { Client } from '../../client/client.ts';
 import type { EventRecorder } from '../../client/event-recorder.ts';
 import type { Handler, InformerFactory } from '../../client/informer.ts';
 import type { ResourceId, Transport } from '../../client/transport.ts';
+import type { ExtensionResources } from './extension-resources.ts';
 
 export type Change<T extends KubeObject = KubeObject> = Parameters<Handler<T>>[0];
 
@@ -38,6 +39,8 @@ export interface ControllerSettings {
   readonly loadBalancerAddresses: readonly string[];
   /** Where extension APIs such as metrics.k8s.io are asked, which a transport in process does not lead to. Default: the transport. */
   readonly extensions?: Transport;
+  /** What extension servers serve now; asked again and again. Default: nothing. */
+  readonly extensionResources?: () => ExtensionResources;
   /** Signs for the cluster; without one nothing is signed. */
   readonly authority?: ClusterAuthority | undefined;
 }
