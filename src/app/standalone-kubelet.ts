@@ -12,6 +12,7 @@ import { systemClock } from '../base/clock.ts';
 import { KUBELET_PORT } from '../base/cluster-defaults.ts';
 import { failure, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { systemRandom } from '../base/random.ts';
 import type { InformerFactory } from '../client/informer.ts';
 import type { Transport } from '../client/transport.ts';
 import { readConfigurationFile } from '../kubelet/configuration-file.ts';
@@ -22,6 +23,7 @@ import type { PodNetwork } from '../kubelet/runtime.ts';
 import { NodeNetwork } from '../network/node-network.ts';
 import { ensurePrerequisites, requireRoot } from './prerequisites.ts';
 import { ProcessPuller } from './process-puller.ts';
+import { type ServingPair, servingCertificates } from './serving-certificate.ts';
 import { type StandaloneOptions, untilEnded } from './standalone.ts';
 
 export interface StandaloneKubeletOptions extends StandaloneOptions {
@@ -36,6 +38,8 @@ export interface StandaloneKubeletOptions extends StandaloneOptions {
   readonly clientCaFile?: string;
   /** Files, PEM; default: made, and signed by an authority of this kubelet's own. */
   readonly tls?: { readonly certFile: string; readonly keyFile: string };
+  /** The cluster's signer is asked for the serving certificate, and again before it ends. */
+  readonly rotatesServerCertificate?: true;
   readonly clusterDns: readonly string[];
   readonly clusterDomain: string;
   /** Ranges of all pods; default those of the Node. */
@@ -84,6 +88,9 @@ export async function runKubelet(options: StandaloneKubeletOptions): Promise<voi
       clusterDns: options.clusterDns,
       clusterDomain: options.clusterDomain,
       tls,
+      ...(options.rotatesServerCertificate
+        ? { servingPairs: servingPairs(options, { nodeName, nodeIps, transport, log, signal }) }
+        : {}),
       port: options.port ?? KUBELET_PORT,
       configuration,
       puller: new ProcessPuller({ imageDir: join(rootDir, 'images'), network: {} }),
@@ -120,6 +127,26 @@ function podNetwork(
     clock: systemClock,
   });
   return { of: network, run: signal => network.run(signal) };
+}
+
+function servingPairs(
+  { rootDir }: StandaloneKubeletOptions,
+  node: {
+    readonly nodeName: string;
+    readonly nodeIps: readonly string[];
+    readonly transport: Transport;
+    readonly log: Logger;
+    readonly signal: AbortSignal;
+  },
+): AsyncIterable<ServingPair> {
+  const { nodeName, nodeIps, transport, log, signal } = node;
+  const folder = join(rootDir, 'pki');
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const names = [nodeName, ...nodeIps];
+  return servingCertificates(
+    { transport, folder, nodeName, names, clock: systemClock, random: systemRandom, log },
+    signal,
+  );
 }
 
 async function servingPair(

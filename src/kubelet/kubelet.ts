@@ -69,6 +69,8 @@ export interface KubeletOptions {
   readonly clusterDomain: string;
   /** PEM. `ca` signs the client certificates that the server accepts. */
   readonly tls: { readonly key: string; readonly cert: string; readonly ca: string };
+  /** Serving pairs that take the place of that in `tls`, as they come. */
+  readonly servingPairs?: AsyncIterable<{ readonly key: string; readonly cert: string }>;
   /** Default 10250. */
   readonly port?: number;
   readonly labels?: Readonly<Record<string, string>>;
@@ -302,6 +304,7 @@ export class Kubelet {
       address,
       port,
       tls,
+      ...(this.#options.servingPairs ? { renewals: this.#options.servingPairs } : {}),
       log,
       clock,
       backend: new PodBackend({

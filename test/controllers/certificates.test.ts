@@ -3,7 +3,7 @@ import { createHmac, X509Certificate } from 'node:crypto';
 import { after, before, test } from 'node:test';
 import type { CertificateSigningRequest } from '../../src/api/certificates/v1.gen.ts';
 import type { ConfigMap, Secret } from '../../src/api/core/v1.gen.ts';
-import { makeRequest } from '../../src/apiserver/certificates/request-fixture.ts';
+import { makeRequest } from '../../src/apiserver/certificates/signing-request.ts';
 import { type Bed, eventually, openBed } from '../../src/apiserver/who-bed.ts';
 import { formatTime } from '../../src/base/clock.ts';
 import { silentLogger } from '../../src/base/log.ts';

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { makeRequest } from '../../src/apiserver/certificates/request-fixture.ts';
+import { makeRequest } from '../../src/apiserver/certificates/signing-request.ts';
 import { it, type Json, useCluster, useNamespace } from './cluster.ts';
 import { eventually } from './process.ts';
 

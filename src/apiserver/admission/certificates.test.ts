@@ -5,7 +5,7 @@ import { VirtualClock } from '../../base/clock.ts';
 import { silentLogger } from '../../base/log.ts';
 import { seededRandom } from '../../base/random.ts';
 import { AuthorizerChain } from '../authz/authorizer.ts';
-import { makeRequest } from '../certificates/request-fixture.ts';
+import { makeRequest } from '../certificates/signing-request.ts';
 import { FakeReader } from '../fake-reader.ts';
 import { type AdmissionRequest, LOOPBACK_USER } from '../request.ts';
 import { certificateApproval, certificateRequester, certificateSubjectRestriction } from './certificates.ts';

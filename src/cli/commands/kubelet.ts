@@ -47,6 +47,10 @@ export const command: Command = {
     },
     'tls-cert-file': { type: 'string', value: 'FILE', help: "the kubelet's serving certificate (default: made)" },
     'tls-private-key-file': { type: 'string', value: 'FILE', help: 'its key' },
+    'rotate-server-certificates': {
+      type: 'boolean',
+      help: "ask the cluster's signer for the serving certificate, and again before it ends",
+    },
     'cluster-dns': { type: 'string', value: 'ADDRESS', help: "pods' name server, with commas between several" },
     'cluster-domain': { type: 'string', value: 'NAME', help: 'what pods search', default: CLUSTER_DOMAIN },
     'cluster-cidr': { type: 'string', value: 'RANGES', help: 'of all pods: what goes elsewhere is masqueraded' },
@@ -67,6 +71,8 @@ export const command: Command = {
     const [certFile, keyFile] = [text('tls-cert-file'), text('tls-private-key-file')];
     if ((certFile === undefined) !== (keyFile === undefined))
       usageError('--tls-cert-file and --tls-private-key-file go together');
+    if (certFile !== undefined && options['rotate-server-certificates'])
+      usageError('--rotate-server-certificates asks for the certificate that --tls-cert-file names: give one of them');
     await runKubelet({
       kubeconfig: text('kubeconfig') ?? usageError('kubelet needs --kubeconfig FILE'),
       ...option('context', 'context'),
@@ -78,6 +84,7 @@ export const command: Command = {
       ...option('configPath', 'config'),
       ...option('clientCaFile', 'client-ca-file'),
       ...(certFile && keyFile ? { tls: { certFile, keyFile } } : {}),
+      ...(options['rotate-server-certificates'] ? { rotatesServerCertificate: true as const } : {}),
       clusterDns: text('cluster-dns') ? parseAddresses(text('cluster-dns')!, '--cluster-dns') : [],
       clusterDomain: text('cluster-domain')!,
       ...(text('cluster-cidr') ? { clusterCidrs: text('cluster-cidr')!.split(',') } : {}),

@@ -26,6 +26,8 @@ export interface KubeletServerOptions {
   readonly port: number;
   /** PEM; `ca` is the cluster's authority, which signs the clients' certificates. */
   readonly tls: { readonly key: string; readonly cert: string; readonly ca: string };
+  /** Pairs that take the place of the one in `tls`, as they come; those who are connected keep theirs. */
+  readonly renewals?: AsyncIterable<{ readonly key: string; readonly cert: string }>;
   readonly backend: KubeletBackend;
   readonly log: Logger;
   readonly clock: Clock;
@@ -89,10 +91,16 @@ export class KubeletServer {
     });
   }
 
+  async #renew(): Promise<void> {
+    const { renewals, tls } = this.#options;
+    for await (const { key, cert } of renewals ?? []) this.#server.setSecureContext({ ca: tls.ca, key, cert });
+  }
+
   /** Serves until the signal aborts, then breaks off every session. Rejects when it cannot listen. */
   async run(signal: AbortSignal): Promise<void> {
     const { address, port, log } = this.#options;
     const server = this.#server;
+    void this.#renew().catch(error => log.error('serving certificates are not renewed any more', { error }));
     await new Promise<void>((resolve, reject) => {
       server.once('error', error => {
         this.#listen?.reject(error);

@@ -1,11 +1,11 @@
-/** Certificate requests for tests, as a client makes them. */
+/** PKCS #10 requests for certificates, as a client of certificates.k8s.io sends them. */
 
 import { type KeyObject, sign } from 'node:crypto';
 import { isIP } from 'node:net';
 import { addressBytes, keyPem, newKey, type Subject } from './certificate.ts';
 import { bits, integer, octets, oid, primitive, sequence, set, tagged, utf8 } from './der.ts';
 
-/** A request for the subject with the alternative names, base64 of its PEM, and its key as PEM. */
+/** A request for the subject with the alternative names, signed with its key; base64 of its PEM, and its key as PEM. */
 export function makeRequest(
   { commonName, organizations = [] }: Subject,
   names: readonly string[] = [],
