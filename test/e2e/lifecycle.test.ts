@@ -145,9 +145,9 @@ scenario('options of kube-apiserver: refused before anything starts, then in for
 });
 
 scenario('up, a friendly second up, stop, resume with all state, down without a trace', async cluster => {
-  assert.match(await cluster.up({ nodes: 1 }), /up in \d+\.\d+ s/);
+  assert.match(await cluster.up({ nodes: 2 }), /up in \d+\.\d+ s/);
   await cluster.loadImages();
-  assert.match(await cluster.up({ nodes: 1 }), /already running/);
+  assert.match(await cluster.up({ nodes: 2 }), /already running/);
   await eventually(
     'service account',
     async () => (await cluster.tryKubectl('get', 'serviceaccount', 'default')).code === 0,
@@ -171,24 +171,35 @@ scenario('up, a friendly second up, stop, resume with all state, down without a 
     bad.stderr,
     /--api-vip: Invalid value: "10\.0\.0\.1": must be an address of the cluster's load balancers/,
   );
-  await cluster.up({ nodes: 1, extra: ['--api-vip', vip] });
+  await cluster.up({ nodes: 2, extra: ['--api-vip', vip] });
   assert.equal((await cluster.json('get', 'configmap', 'kept')).data.a, 'b');
   const ca = join(cluster.stateDir, 'vip-ca.pem');
   const authority = await cluster.kubectl(
     ...['config', 'view', '--raw', '-o', 'jsonpath={.clusters[0].cluster.certificate-authority-data}'],
   );
   writeFileSync(ca, Buffer.from(authority, 'base64'));
-  await eventually('the API at its virtual address', async () => {
+  const readyAt = async (node: string) => {
     const { stdout } = await cluster.tryCox([
-      ...['node', 'exec', 'node-1', '--', 'curl', '-s', '-m', '2', '--cacert', ca, `https://${vip}:6443/readyz`],
+      ...['node', 'exec', node, '--', 'curl', '-s', '-m', '2', '--cacert', ca, `https://${vip}:6443/readyz`],
     ]);
     return stdout === 'ok';
-  });
+  };
+  for (const node of ['node-1', 'node-2'])
+    await eventually(`the API at its virtual address, from ${node}`, () => readyAt(node));
   const again = await cluster.readyPod('default', 'lasting');
   assert.equal(again.metadata.uid, before.metadata.uid);
   await eventually('it answers', async () =>
     (await cluster.get('default', 'lasting', 'http://127.0.0.1/hostname')).includes('lasting'),
   );
+
+  // The node that announces the virtual address is cut off: the other one does then, and it leads to the same server.
+  const announces = async (node: string) => (await cluster.onNode(node, 'ip', '-o', 'address')).includes(` ${vip}/`);
+  const holder = (await announces('node-1')) ? 'node-1' : 'node-2';
+  assert.ok(await announces(holder));
+  const other = holder === 'node-1' ? 'node-2' : 'node-1';
+  await cluster.onNode(holder, 'ip', 'link', 'set', 'eth0', 'down');
+  await eventually(`${other} announces it`, () => announces(other));
+  await eventually(`the API at its virtual address, from ${other}`, () => readyAt(other));
 
   await cluster.down();
   assert.deepEqual(await inventory(cluster), NOTHING);
