@@ -347,6 +347,7 @@ test('HTTP/1.1 requests and upgrades', async () => {
   assert.deepEqual(connections[0]!.query.getAll('command'), ['sh', '-c']);
   assert.equal(connections[0]!.attributes.name, 'p');
   assert.equal(await upgrade('/api/v1/namespaces/default/configmaps/first'), 'status 400');
+  assert.equal(await upgrade(`/api/v1/namespaces/default/pods/p/exec?command=${'a'.repeat(20_000)}`), 'hello');
   await upgrade('/api/v1/namespaces/default/pods/p/exec?command=ls&stdin=true&stdout=0&tty&container=c');
   assert.deepEqual(admitted.at(-1)!.object, {
     kind: 'PodExecOptions',

@@ -43,6 +43,9 @@ export interface Listener {
   close(): Promise<void>;
 }
 
+/** As Go's servers: the words of `kubectl exec` are in its URL. */
+const HEADER_BYTES_MAX = 1024 * 1024;
+
 export async function listenTls(
   address: ListenAddress,
   tls: TlsOptions,
@@ -53,7 +56,7 @@ export async function listenTls(
   const certificates = new WeakMap<object, Credentials['certificate']>();
 
   const http1 = createHttp1Server(
-    { requestTimeout: 0, headersTimeout: 60_000, keepAliveTimeout: 90_000 },
+    { requestTimeout: 0, headersTimeout: 60_000, keepAliveTimeout: 90_000, maxHeaderSize: HEADER_BYTES_MAX },
     (request, response) =>
       void handlers.request(new Http1Exchange(request, response), certificates.get(request.socket)),
   );
