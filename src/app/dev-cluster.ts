@@ -236,24 +236,30 @@ async function start(
   record = { ...record, server };
   saveRecord(record);
 
-  const admin = await adminCredentials(pki);
-  const credentials = await Promise.all(nodes.map(node => agentCredentials(pki, node)));
-  writeKubeconfig(kubeconfigPath(record), {
-    name,
-    server: `https://127.0.0.1:${apiPort}`,
-    ca: pki.ca,
-    credentials: admin,
-  });
-  step('certificates and kubeconfig');
-  signal.throwIfAborted();
-
-  const startedNodes = nodes.map((node, at) => {
+  const issuing = Promise.all([
+    adminCredentials(pki),
+    Promise.all(nodes.map(node => agentCredentials(pki, node))),
+  ] as const);
+  issuing.catch(() => {});
+  // Keys wait for the disk: links are made meanwhile.
+  for (const node of nodes)
     createNodeNamespace({
       switch: switchNamespace(name),
       name: nodeNamespace(name, node.name),
       ips: node.addresses,
       segments,
     });
+  const [admin, credentials] = await issuing;
+  writeKubeconfig(kubeconfigPath(record), {
+    name,
+    server: `https://127.0.0.1:${apiPort}`,
+    ca: pki.ca,
+    credentials: admin,
+  });
+  step('network, certificates and kubeconfig');
+  signal.throwIfAborted();
+
+  const startedNodes = nodes.map((node, at) => {
     const namespace = nodeNamespace(name, node.name);
     const descriptor = openDnsSocket({ namespace, address: dnsAddress(record.ranges) });
     try {
@@ -268,7 +274,7 @@ async function start(
   });
   record = { ...record, nodes: startedNodes };
   saveRecord(record);
-  step(`network and ${nodeCount} node namespace${nodeCount === 1 ? '' : 's'}`);
+  step(`${nodeCount} node${nodeCount === 1 ? '' : 's'} started`);
 
   const api = { server: `https://127.0.0.1:${apiPort}`, ca: pki.ca, cert: admin.certificate, key: admin.key };
   const alive = () => {
