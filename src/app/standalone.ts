@@ -8,10 +8,11 @@ import type { Node } from '../api/core/v1.gen.ts';
 import { systemClock } from '../base/clock.ts';
 import { failure, isReason, messageOf } from '../base/errors.ts';
 import { createLogger, type Logger } from '../base/log.ts';
+import { transportOfSlices } from '../client/endpoint-slices.ts';
 import { ApiEventRecorder } from '../client/event-recorder.ts';
 import type { HttpsTransport } from '../client/https-transport.ts';
 import { InformerFactory } from '../client/informer.ts';
-import { ENDPOINT_SLICES, NODES } from '../client/resources.ts';
+import { NODES } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { ClusterDns } from '../dns/cluster-dns.ts';
 import { HealthServer } from '../proxy/health-server.ts';
@@ -30,7 +31,7 @@ export interface StandaloneOptions {
 
 /** Runs the work until SIGTERM or SIGINT; whatever way it ends, nothing it started goes on. */
 export async function untilEnded(
-  options: StandaloneOptions & { readonly userAgent: string; readonly part: string },
+  options: StandaloneOptions & { readonly userAgent: string; readonly part: string; readonly readsSlices?: true },
   work: (context: {
     readonly transport: HttpsTransport;
     readonly informers: InformerFactory;
@@ -47,7 +48,8 @@ export async function untilEnded(
   log.info('starting', { server });
   try {
     await untilAccepting(server, { atMostMs: SERVER_WAIT_MS_MAX, signal: stop.signal });
-    await work({ transport, informers: new InformerFactory({ transport, log }), ca, log, signal: stop.signal });
+    const read = options.readsSlices ? await transportOfSlices(transport) : transport;
+    await work({ transport, informers: new InformerFactory({ transport: read, log }), ca, log, signal: stop.signal });
   } finally {
     stop.abort();
     transport.close();
@@ -64,13 +66,12 @@ export interface StandaloneProxyOptions extends StandaloneOptions {
 }
 
 export function runProxy(options: StandaloneProxyOptions): Promise<void> {
-  const shared = { ...options, part: 'proxy', userAgent: 'kube-proxy/v1.36.0 cox' };
+  const shared = { ...options, part: 'proxy', userAgent: 'kube-proxy/v1.36.0 cox', readsSlices: true } as const;
   return untilEnded(shared, async ({ transport, informers, log, signal }) => {
     const clock = systemClock;
     const nodeName = (options.nodeName ?? hostname()).toLowerCase();
     const node = await nodeNamed(transport, nodeName, log, signal);
     if (!node) return;
-    await requireEndpointSlices(transport);
     const nodeIps = (node.status?.addresses ?? [])
       .filter(({ type }) => type === 'InternalIP')
       .map(({ address }) => address);
@@ -125,18 +126,6 @@ async function nodeNamed(
   return undefined;
 }
 
-/** Rejects where the server is known not to have them; one that cannot be asked is for the informers to wait for. */
-async function requireEndpointSlices(transport: Transport): Promise<void> {
-  await transport.list({ of: ENDPOINT_SLICES }, { limit: 1 }).catch(error => {
-    if (isReason(error, 'NotFound'))
-      throw failure(
-        400,
-        'BadRequest',
-        'this API server does not serve EndpointSlices of discovery.k8s.io/v1; that takes Kubernetes 1.21 or newer',
-      );
-  });
-}
-
 export interface StandaloneDnsOptions extends StandaloneOptions {
   readonly addresses: readonly string[];
   readonly port: number;
@@ -145,9 +134,8 @@ export interface StandaloneDnsOptions extends StandaloneOptions {
 
 export function runDns(options: StandaloneDnsOptions): Promise<void> {
   const { addresses, port, clusterDomain } = options;
-  const shared = { ...options, part: 'dns', userAgent: 'CoreDNS/cox' };
+  const shared = { ...options, part: 'dns', userAgent: 'CoreDNS/cox', readsSlices: true } as const;
   return untilEnded(shared, async ({ transport, informers, log, signal }) => {
-    await requireEndpointSlices(transport);
     const clock = systemClock;
     const dns = new ClusterDns({
       informers,
