@@ -24,6 +24,9 @@ function numbered(type: string): ReadonlyMap<number, BuiltinField> {
   return fields;
 }
 
+/** What upstream still takes in a version that it no longer serves; its fields are those of today's. */
+const STILL_TAKEN: Readonly<Record<string, string>> = { 'policy/v1beta1 Eviction': 'policy.v1.Eviction' };
+
 /** Decodes a request body. Throws BadRequest for what is not protobuf or not a known kind. */
 export function decodeProtobuf(bytes: Buffer): KubeObject {
   if (!bytes.subarray(0, 4).equals(MAGIC))
@@ -48,7 +51,8 @@ export function decodeProtobuf(bytes: Buffer): KubeObject {
     }
     return false;
   });
-  const name = typeOfKind(...splitGroupVersion(type.apiVersion), type.kind);
+  const name =
+    STILL_TAKEN[`${type.apiVersion} ${type.kind}`] ?? typeOfKind(...splitGroupVersion(type.apiVersion), type.kind);
   if (!name) throw badRequest(`no kind "${type.kind}" is registered for version "${type.apiVersion}"`);
   return { apiVersion: type.apiVersion, kind: type.kind, ...(raw ? decodeMessage(name, raw, 0) : {}) } as KubeObject;
 }

@@ -82,24 +82,21 @@ test('binary data, embedded objects and named slices keep their form', () => {
   assert.deepEqual((decodeProtobuf(encodeProtobuf(review)) as unknown as typeof review).spec.extra, review.spec.extra);
 });
 
-test('bytes as a Go client writes them: kubectl create namespace x', () => {
-  // runtime.Unknown{TypeMeta{v1, Namespace}, raw: ObjectMeta{name: "x"}, empty spec and status}
+// runtime.Unknown with the TypeMeta given, and an object whose ObjectMeta is {name: "x"}.
+function writtenByGo(apiVersion: string, kind: string): Buffer {
+  const part = (key: number, bytes: Buffer) => Buffer.concat([Buffer.from([key, bytes.length]), bytes]);
+  const meta = Buffer.concat([part(0x0a, Buffer.from(apiVersion)), part(0x12, Buffer.from(kind))]);
   const raw = Buffer.from('0a030a0178', 'hex');
-  const meta = Buffer.concat([
-    Buffer.from([0x0a, 2]),
-    Buffer.from('v1'),
-    Buffer.from([0x12, 9]),
-    Buffer.from('Namespace'),
-  ]);
-  const body = Buffer.concat([
-    Buffer.from('k8s\0'),
-    Buffer.from([0x0a, meta.length]),
-    meta,
-    Buffer.from([0x12, raw.length]),
-    raw,
-    Buffer.from([0x1a, 0, 0x22, 0]),
-  ]);
-  assert.deepEqual(decodeProtobuf(body), { apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'x' } });
+  return Buffer.concat([Buffer.from('k8s\0'), part(0x0a, meta), part(0x12, raw), Buffer.from([0x1a, 0, 0x22, 0])]);
+}
+
+test('bytes as a Go client writes them: kubectl create namespace x', () => {
+  const named = { metadata: { name: 'x' } };
+  assert.deepEqual(decodeProtobuf(writtenByGo('v1', 'Namespace')), { apiVersion: 'v1', kind: 'Namespace', ...named });
+  // No longer served, but what older clients evict with.
+  const eviction = { apiVersion: 'policy/v1beta1', kind: 'Eviction' };
+  assert.deepEqual(decodeProtobuf(writtenByGo(eviction.apiVersion, eviction.kind)), { ...eviction, ...named });
+  assert.throws(() => decodeProtobuf(writtenByGo('policy/v1beta1', 'PodDisruptionBudget')), { code: 400 });
 });
 
 test('broken and foreign bytes are refused, never misread', () => {
