@@ -99,6 +99,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
   });
   const server = await ApiServer.open({ store, ...security, log, clock, random });
   late.server = server;
+  if (isEncrypted(store)) server.addCheck({ name: 'kms-providers', check: () => store.problem() });
   const transport = server.transport(LOOPBACK_USER);
   await security.bootstrap();
   await Promise.all([
@@ -187,6 +188,8 @@ export async function runServer(config: ServerConfig): Promise<void> {
   await server.close();
   await store.close();
 }
+
+const isEncrypted = (store: Store): store is Store & { problem(): string | undefined } => 'problem' in store;
 
 /** The store on disk, behind encryption where the settings want it. */
 async function openStore(

@@ -78,6 +78,9 @@ function isObject(value: unknown): value is Record<string, unknown> {
 /** Gathers what is wrong with the meaning of a document. */
 export class Problems {
   readonly #found: string[] = [];
+  get count(): number {
+    return this.#found.length;
+  }
   required(path: string, detail = ''): void {
     this.#found.push(`${path}: Required value${detail ? `: ${detail}` : ''}`);
   }

@@ -48,7 +48,9 @@ export class EncryptedStore implements Store {
   /** Whether the value is kept in another way than it would be written now. */
   isStale(key: Key): boolean {
     const sealedBy = this.#sealedBy.get(key);
-    return sealedBy !== undefined && sealedBy !== this.#envelopes(key)[0]!.prefix;
+    if (sealedBy === undefined) return false;
+    const [{ prefix, mark = '' }] = this.#envelopes(key) as readonly [Envelope];
+    return sealedBy !== prefix + mark;
   }
 
   revision(): Revision {
@@ -56,11 +58,13 @@ export class EncryptedStore implements Store {
   }
   async get(key: Key, at?: Revision): Promise<Entry | undefined> {
     const entry = await this.#store.get(key, at);
+    if (entry) await this.#prepared([entry]);
     return entry && this.#opened(entry);
   }
   async list(prefix: Key, page?: { at?: Revision; limit?: number; after?: Key }): Promise<Page> {
     const found = await this.#store.list(prefix, page);
     const isNow = page?.at === undefined;
+    await this.#prepared(found.entries);
     return {
       ...found,
       entries: found.entries.map(entry => {
@@ -85,6 +89,11 @@ export class EncryptedStore implements Store {
   }
   async *watch(prefix: Key, from: Revision, signal: AbortSignal): AsyncIterable<StoreEvent | Progress> {
     for await (const event of this.#store.watch(prefix, from, signal)) {
+      if (event.type !== 'progress')
+        await this.#prepared([
+          ...(event.type === 'put' ? [event.entry] : []),
+          ...(event.previous ? [event.previous] : []),
+        ]);
       if (event.type === 'progress') yield event;
       else if (event.type === 'delete') yield { ...event, previous: this.#opened(event.previous) };
       else
@@ -116,10 +125,35 @@ export class EncryptedStore implements Store {
     return this.#store.close();
   }
 
+  /** Resolves when all of them can be opened; what cannot is found out then. */
+  async #prepared(entries: readonly Entry[]): Promise<void> {
+    for (const { key, value } of entries) {
+      if (!isSealed(value) || this.#passing.has(value)) continue;
+      const envelope = envelopeOf(this.#envelopes(key), value);
+      const waiting = envelope?.prepare?.(bodyOf(envelope, value));
+      if (waiting)
+        await waiting.catch(error => {
+          throw new Error(`${key} cannot be decrypted with the key ${envelope!.prefix}: ${messageOf(error)}`);
+        });
+    }
+  }
+
+  /** What is wrong with whoever keeps the keys; undefined when nothing is. */
+  problem(): string | undefined {
+    for (const { envelopes } of this.#rules)
+      for (const envelope of envelopes) {
+        const problem = envelope.problem?.();
+        if (problem) return `${envelope.prefix} ${problem}`;
+      }
+    return undefined;
+  }
+
   #note({ key, value }: Entry): void {
     const envelopes = this.#envelopes(key);
     if (envelopes === PLAIN && !isSealed(value)) return;
-    this.#sealedBy.set(key, envelopeOf(envelopes, value)?.prefix ?? '');
+    const envelope = envelopeOf(envelopes, value);
+    const mark = envelope?.markOf?.(bodyOf(envelope, value)) ?? '';
+    this.#sealedBy.set(key, (envelope?.prefix ?? '') + mark);
   }
 
   #opened(entry: Entry): Entry {
@@ -133,8 +167,7 @@ export class EncryptedStore implements Store {
         `${key} is encrypted (${prefixText(value)}) and no provider of --encryption-provider-config has its key; give the file that it was written with`,
       );
     try {
-      const sealed = Buffer.from(value.buffer, value.byteOffset, value.length).subarray(envelope.prefix.length);
-      return { ...entry, value: envelope.open(sealed, key) };
+      return { ...entry, value: envelope.open(bodyOf(envelope, value), key) };
     } catch (error) {
       throw new Error(`${key} cannot be decrypted with the key ${envelope.prefix}: ${messageOf(error)}`);
     }
@@ -174,6 +207,11 @@ function envelopeOf(envelopes: readonly Envelope[], value: Uint8Array): Envelope
   if (!isSealed(value)) return IDENTITY;
   const head = Buffer.from(value.buffer, value.byteOffset, Math.min(value.length, 512)).toString('latin1');
   return envelopes.find(({ prefix }) => prefix !== '' && head.startsWith(prefix));
+}
+
+/** The value without its prefix. */
+function bodyOf({ prefix }: Envelope, value: Uint8Array): Buffer {
+  return Buffer.from(value.buffer, value.byteOffset, value.length).subarray(prefix.length);
 }
 
 function prefixText(value: Uint8Array): string {

@@ -1,11 +1,19 @@
 /** The file of `--encryption-provider-config` (apiserver.config.k8s.io/v1 EncryptionConfiguration): its shape and what upstream refuses in it. */
 
-import { Problems, parseDocument, type Shape } from '../configuration/document.ts';
+import { durationMs, Problems, parseDocument, type Shape } from '../configuration/document.ts';
 import { aesCbc, aesGcm, type Envelope, IDENTITY, secretBox } from './envelope.ts';
+import { KeyService } from './key-service.ts';
 
 interface Key {
   readonly name: string;
   readonly secret: string;
+}
+
+interface KeyServiceConfiguration {
+  readonly apiVersion?: string;
+  readonly name?: string;
+  readonly endpoint?: string;
+  readonly timeout?: string;
 }
 
 interface Provider {
@@ -13,7 +21,7 @@ interface Provider {
   readonly aesgcm?: { readonly keys: readonly Key[] };
   readonly aescbc?: { readonly keys: readonly Key[] };
   readonly secretbox?: { readonly keys: readonly Key[] };
-  readonly kms?: unknown;
+  readonly kms?: KeyServiceConfiguration;
 }
 
 interface Configuration {
@@ -27,11 +35,12 @@ export interface EncryptionRule {
 }
 
 const KEYS: Shape = { keys: [{ name: 'string', secret: 'string' }] };
+const KEY_SERVICE: Shape = { apiVersion: 'string', name: 'string', endpoint: 'string', timeout: 'string' };
 const SHAPE: { readonly [field: string]: Shape } = {
   resources: [
     {
       resources: ['string'],
-      providers: [{ identity: {}, aesgcm: KEYS, aescbc: KEYS, secretbox: KEYS, kms: 'any' }],
+      providers: [{ identity: {}, aesgcm: KEYS, aescbc: KEYS, secretbox: KEYS, kms: KEY_SERVICE }],
     },
   ],
 };
@@ -53,6 +62,7 @@ export async function parseEncryptionConfiguration(text: string): Promise<readon
   const problems = new Problems();
   if (groups.length === 0) problems.required('resources', 'provider list can not be empty');
   const seen = new Set<string>();
+  const services: Services = new Map();
   const rules = groups.map(({ resources = [], providers = [] }, at) => {
     const path = `resources[${at}]`;
     if (resources.length === 0) problems.required(`${path}.resources`, 'resources list is empty');
@@ -60,7 +70,7 @@ export async function parseEncryptionConfiguration(text: string): Promise<readon
       checkResource(resource, { path: `${path}.resources[${index}]`, seen, problems });
     if (providers.length === 0) problems.required(`${path}.providers`, 'provider list can not be empty');
     const envelopes = providers.flatMap((provider, index) =>
-      envelopesOf(provider ?? {}, `${path}.providers[${index}]`, problems),
+      envelopesOf(provider ?? {}, `${path}.providers[${index}]`, { problems, services }),
     );
     return { resources, envelopes };
   });
@@ -85,7 +95,44 @@ function checkResource(
   else if (resource.toLowerCase() !== resource) problems.invalid(path, resource, 'resource name should be lowercase');
 }
 
-function envelopesOf(provider: Provider, path: string, problems: Problems): Envelope[] {
+/** One for each name and endpoint, though several rules may name it. */
+type Services = Map<string, KeyService>;
+
+function keyServicesOf(
+  { apiVersion = 'v1', name = '', endpoint = '', timeout = '3s' }: KeyServiceConfiguration,
+  { path, problems, services }: { readonly path: string; readonly problems: Problems; readonly services: Services },
+): Envelope[] {
+  const before = problems.count;
+  if (apiVersion !== 'v2')
+    problems.invalid(
+      `${path}.apiVersion`,
+      apiVersion,
+      'only v2 is supported; KMS v1 is deprecated and disabled by default',
+    );
+  if (!name) problems.required(`${path}.name`, 'kms provider name is a required field');
+  else if (name.includes(':'))
+    problems.invalid(`${path}.name`, name, 'invalid kms provider name, kms provider names must not contain ":"');
+  const socket = endpoint.startsWith('unix://') ? endpoint.slice('unix://'.length) : '';
+  if (!endpoint) problems.required(`${path}.endpoint`, 'endpoint is a required field');
+  // An address @name lies in Linux' abstract name space.
+  else if (!/^(\/|@)./.test(socket))
+    problems.invalid(`${path}.endpoint`, endpoint, 'unsupported scheme for kms provider: it must be unix:///PATH');
+  const timeoutMs = durationMs(timeout);
+  if (timeoutMs === undefined || timeoutMs <= 0)
+    problems.invalid(`${path}.timeout`, timeout, 'should be a positive value');
+  if (problems.count > before) return [];
+  const known = services.get(name);
+  if (known) return [known];
+  const service = new KeyService({ name, socket: socket.replace(/^@/, '\0'), timeoutMs: timeoutMs! });
+  services.set(name, service);
+  return [service];
+}
+
+function envelopesOf(
+  provider: Provider,
+  path: string,
+  { problems, services }: { readonly problems: Problems; readonly services: Services },
+): Envelope[] {
   const given = Object.entries(provider).filter(([, value]) => value !== undefined && value !== null);
   if (given.length !== 1) {
     problems.invalid(
@@ -97,10 +144,8 @@ function envelopesOf(provider: Provider, path: string, problems: Problems): Enve
   }
   const [name, value] = given[0]!;
   if (name === 'identity') return [IDENTITY];
-  if (name === 'kms') {
-    problems.forbidden(`${path}.kms`, 'key management services are not supported; use secretbox, aesgcm or aescbc');
-    return [];
-  }
+  if (name === 'kms')
+    return keyServicesOf(value as KeyServiceConfiguration, { path: `${path}.kms`, problems, services });
   const { sizes, make } = KINDS[name as keyof typeof KINDS];
   const { keys = [] } = value as { keys?: readonly Key[] };
   if (keys.length === 0) problems.required(`${path}.${name}.keys`);

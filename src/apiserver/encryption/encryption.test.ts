@@ -43,7 +43,7 @@ async function cluster(inner: Store, path: string) {
     'https://issuer',
   );
   const stop = new AbortController();
-  const store = openEncrypted(inner, settings.encryption!, {
+  const store = await openEncrypted(inner, settings.encryption!, {
     clock: systemClock,
     log: silentLogger,
     signal: stop.signal,
@@ -151,7 +151,10 @@ test('what is wrong with the file is told without its secrets', async () => {
       /keys\[0\]\.secret: Invalid value: "REDACTED": secret is not of the expected length, got 5/,
     ],
     [configuration('{}'), /provider needs exactly one of/],
-    [configuration('{kms: {name: x}}'), /key management services are not supported/],
+    [
+      configuration('{kms: {name: x, endpoint: "http://x"}}'),
+      /kms\.apiVersion: Invalid value: "v1": only v2.*kms\.endpoint: Invalid value: "http:\/\/x": unsupported scheme/s,
+    ],
     [configuration(provider('aesgcm', 'a', 'a')), /keys\[1\]\.name: Duplicate value/],
     [configuration(provider('rot13', 'a')), /rot13: unknown field/],
     ['{apiVersion: v1, kind: Secret}', /wanted: kind EncryptionConfiguration/],

@@ -6,20 +6,35 @@ import type { Store } from '../../store/store.ts';
 import { followFile } from '../configuration/followed-file.ts';
 import type { ServerSettings } from '../configuration/server-settings.ts';
 import { EncryptedStore } from './encrypted-store.ts';
-import { parseEncryptionConfiguration } from './encryption-configuration.ts';
+import { type EncryptionRule, parseEncryptionConfiguration } from './encryption-configuration.ts';
 
-export function openEncrypted(
+interface Options {
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+}
+
+/** Rejects when a key management service does not answer. */
+export async function openEncrypted(
   inner: Store,
   { rules, file, reloads }: NonNullable<ServerSettings['encryption']>,
-  options: { readonly clock: Clock; readonly log: Logger; readonly signal: AbortSignal },
-): Store {
+  options: Options,
+): Promise<EncryptedStore> {
+  await started(rules, options);
   const store = new EncryptedStore(inner, rules);
   if (reloads)
     void followFile(file.text, {
       path: file.path,
       read: text => parseEncryptionConfiguration(text),
-      changed: next => store.use(next),
+      changed: async next => {
+        await started(next, options);
+        store.use(next);
+      },
       ...options,
     });
   return store;
+}
+
+async function started(rules: readonly EncryptionRule[], options: Options): Promise<void> {
+  for (const { envelopes } of rules) for (const envelope of envelopes) await envelope.start?.(options);
 }

@@ -5,6 +5,8 @@
 
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
 import { xsalsa20poly1305 } from '@noble/ciphers/salsa.js';
+import type { Clock } from '../../base/clock.ts';
+import type { Logger } from '../../base/log.ts';
 
 export interface Envelope {
   /** What its sealed values begin with; '' for plain ones. */
@@ -13,6 +15,15 @@ export interface Envelope {
   seal(plain: Uint8Array, context: string): Buffer;
   /** Throws for what was not sealed by this key, or has been changed. */
   open(sealed: Buffer, context: string): Buffer;
+  /** Where keys change under one prefix: which one seals now, and which one sealed a value (without its prefix). */
+  readonly mark?: string;
+  markOf?(sealed: Buffer): string;
+  /** Must be waited for before `open` where it returns a promise. */
+  prepare?(sealed: Buffer): Promise<void> | undefined;
+  /** Must be waited for before anything else. */
+  start?(options: { readonly clock: Clock; readonly log: Logger; readonly signal: AbortSignal }): Promise<void>;
+  /** Why it is not in order. */
+  problem?(): string | undefined;
 }
 
 export const IDENTITY: Envelope = {
