@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after } from 'node:test';
 import { ensurePki } from '../../src/apiserver/certificates/pki.ts';
-import { before, it, type Json, root, useCluster, useNamespace } from './cluster.ts';
+import { before, it, type Json, pod, root, useCluster, useNamespace } from './cluster.ts';
 import { eventually, outcomeOf } from './process.ts';
 
 const cluster = useCluster();
@@ -171,6 +171,57 @@ it('cox trace tells which rule of which route takes a request', cluster, async (
   const missing = await cluster.tryCox(['trace', 'http://nobody.example.com:8080/']);
   assert.match(missing.stdout, /listener http of Gateway .* no route there takes \/: 404/);
   assert.equal(missing.code, 1);
+});
+
+it('datagrams and streams go to pods by their routes', cluster, async () => {
+  const api = 'gateway.networking.k8s.io';
+  const route = (kind: string, sectionName: string) => ({
+    apiVersion: `${api}/v1alpha2`,
+    kind,
+    metadata: { name: 'streams' },
+    spec: {
+      parentRefs: [{ name: 'streams', sectionName }],
+      rules: [{ backendRefs: [{ name: 'streams', port: 5000 }] }],
+    },
+  });
+  await cluster.apply(ns, [
+    pod('streams', 'coxswain/echo:1', { labels: { app: 'streams' } }),
+    {
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { name: 'streams' },
+      spec: {
+        selector: { app: 'streams' },
+        ports: ['TCP', 'UDP'].map(protocol => ({ name: protocol.toLowerCase(), port: 5000, protocol })),
+      },
+    },
+    {
+      apiVersion: `${api}/v1`,
+      kind: 'Gateway',
+      metadata: { name: 'streams' },
+      spec: {
+        gatewayClassName: 'coxswain',
+        listeners: ['TCP', 'UDP'].map(protocol => ({ name: protocol.toLowerCase(), port: 5300, protocol })),
+      },
+    },
+    route('TCPRoute', 'tcp'),
+    route('UDPRoute', 'udp'),
+  ]);
+  await says('gateway', 'streams', /Programmed=True\/Programmed.*tcp 1 .*udp 1 /);
+  for (const kind of ['tcproute', 'udproute'])
+    await says(kind, 'streams', /^Accepted=True\/Accepted ResolvedRefs=True\/ResolvedRefs$/);
+  await cluster.readyPod(ns, 'streams');
+  const at = (await k('get', 'gateway', 'streams', '-o', 'jsonpath={.status.addresses[0].value}')).trim();
+  for (const protocol of ['tcp', 'udp'])
+    await eventually(
+      `an answer by ${protocol}`,
+      async () => {
+        const ask = `exec 3<>/dev/${protocol}/${at}/5300; echo hi >&3; timeout 1 head -n1 <&3`;
+        return (await cluster.onNode('node-1', 'bash', '-c', ask).catch(() => '')).startsWith('streams');
+      },
+      SLOWLY,
+    );
+  await k('delete', 'gateway', 'streams');
 });
 
 it('what cannot be had is told; with the Gateway its Service goes', cluster, async () => {

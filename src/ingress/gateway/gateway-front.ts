@@ -73,7 +73,14 @@ export function serviceOf(
       // Keeps the addresses of clients; pods of UDP routes may be on other nodes than the address.
       externalTrafficPolicy: udpPorts.size > 0 ? 'Cluster' : 'Local',
       ports,
-      ...(address ? { loadBalancerIP: address } : {}),
+      // An address that is asked for is of one family; otherwise one of each that the cluster has.
+      ...(address
+        ? {
+            loadBalancerIP: address,
+            ipFamilyPolicy: 'SingleStack',
+            ipFamilies: [address.includes(':') ? 'IPv6' : 'IPv4'],
+          }
+        : { ipFamilyPolicy: 'PreferDualStack' }),
     },
   };
 }
