@@ -80,7 +80,7 @@ test('asked for, waited for, kept, and asked for anew before it ends', async () 
   const { spec } = signer.requests[0]!;
   assert.deepEqual(
     [spec.signerName, spec.usages],
-    ['kubernetes.io/kubelet-serving', ['digital signature', 'server auth']],
+    ['kubernetes.io/kubelet-serving', ['digital signature', 'key encipherment', 'server auth']],
   );
   signer.settle(() => ({ conditions: [{ type: 'Denied', status: 'True', message: 'no' }] }));
   await clock.advance(30_000);

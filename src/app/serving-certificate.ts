@@ -17,6 +17,8 @@ import { CERTIFICATE_SIGNING_REQUESTS } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 
 const SIGNER = 'kubernetes.io/kubelet-serving';
+/** With the one that an elliptic key does not need: signers before 1.27 want all three. */
+const USAGES = ['digital signature', 'key encipherment', 'server auth'];
 const FILE = 'kubelet-server-current.pem';
 const POLL_MS_MIN = 250;
 const POLL_MS_MAX = 10_000;
@@ -87,7 +89,7 @@ async function request(
     apiVersion: 'certificates.k8s.io/v1',
     kind: 'CertificateSigningRequest',
     metadata: { generateName: 'csr-' },
-    spec: { request, signerName: SIGNER, usages: ['digital signature', 'server auth'] },
+    spec: { request, signerName: SIGNER, usages: USAGES },
   } as unknown as CertificateSigningRequest)) as CertificateSigningRequest;
   const { name } = asked.metadata;
   log.info('waiting for the serving certificate to be approved', { approve: `kubectl certificate approve ${name}` });

@@ -19,6 +19,8 @@ export interface SandboxConfig {
   readonly shareProcesses?: boolean;
   /** The pod has a user namespace of its own (`hostUsers: false`), whose ids 0 … are these of the machine. */
   readonly userIds?: { readonly hostId: number; readonly length: number };
+  /** One of its containers is privileged, which a runtime may have to know before. */
+  readonly isPrivileged?: boolean;
   readonly sysctls?: Readonly<Record<string, string>>;
   readonly cgroupParent: string;
   /** Size of the /dev/shm that the pod's containers share; default 64 MiB. */

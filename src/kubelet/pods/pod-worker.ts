@@ -22,7 +22,7 @@ import { PodProbes } from './pod-probes.ts';
 import { PodResize } from './pod-resize.ts';
 import { newsOf, PodSubject, readySandbox } from './pod-subject.ts';
 import { admissionRefusal, type Refusal } from './refusals.ts';
-import { hostPorts, podCgroup, podLimits } from './resources.ts';
+import { everyContainer, hostPorts, podCgroup, podLimits } from './resources.ts';
 import { handlerOf } from './runtime-class.ts';
 import { latestOf, podStatus } from './status.ts';
 import { terminationMessage } from './termination-message.ts';
@@ -371,6 +371,7 @@ export class PodWorker {
         cgroupParent: cgroup,
         labels: {},
         ...(handler === undefined ? {} : { handler }),
+        ...(everyContainer(pod).some(one => one.securityContext?.privileged) ? { isPrivileged: true } : {}),
         ...(userIds ? { userIds } : {}),
       });
     } catch (error) {

@@ -48,6 +48,8 @@ const config: ContainerConfig = {
 
 test('what the runtime does not keep comes back from its lists', () => {
   assert.deepEqual(keptSandbox(sandboxMessage(sandbox).annotations), sandbox);
+  const isPrivileged = (config: SandboxConfig) => sandboxMessage(config).linux?.securityContext?.privileged;
+  assert.deepEqual([isPrivileged(sandbox), isPrivileged({ ...sandbox, isPrivileged: true })], [false, true]);
   const message = containerMessage({ config, sandbox, image: 'i', seccompFile: undefined });
   assert.deepEqual(keptContainer(message.annotations), {
     podUid: 'u',

@@ -54,7 +54,11 @@ export function sandboxMessage(config: SandboxConfig): SandboxMessage {
     linux: {
       cgroupParent,
       sysctls: config.sysctls ?? {},
-      securityContext: { namespaceOptions: namespacesOf(config), seccomp: { profileType: PROFILE.RUNTIME_DEFAULT } },
+      securityContext: {
+        namespaceOptions: namespacesOf(config),
+        privileged: config.isPrivileged ?? false,
+        seccomp: { profileType: PROFILE.RUNTIME_DEFAULT },
+      },
     },
   };
 }
