@@ -47,6 +47,7 @@ import { adminCredentials, agentCredentials, openPki } from './pki.ts';
 import { ensurePrerequisites, requireRoot } from './prerequisites.ts';
 import { agentConfig, logTail, serverConfig, supervised } from './process-configs.ts';
 import { waitForApi, waitForDns, waitForNodes } from './readiness.ts';
+import { makeStateFolder } from './state-folder.ts';
 import { superviseNode, superviseServer } from './supervisor.ts';
 import { forget, tearDown } from './teardown.ts';
 
@@ -206,7 +207,7 @@ async function start(
 
   const apiPort = await chooseApiPort(options.apiPort ?? before?.apiPort ?? DEFAULT_API_PORT);
   const stateDir = before?.stateDir ?? resolve(options.stateDir ?? defaultStateDir(name));
-  mkdirSync(stateDir, { recursive: true, mode: 0o700 });
+  makeStateFolder(stateDir);
   mkdirSync(runDir(name), { recursive: true, mode: 0o700 });
   const nodes: NodeRecord[] = Array.from({ length: nodeCount }, (_, i) => ({
     name: `node-${i + 1}`,
