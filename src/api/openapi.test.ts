@@ -43,6 +43,7 @@ const widgets: CustomResource = {
             anyOf: [{ type: 'integer' }, { type: 'string' }],
           },
           colour: { type: 'string', default: 'red', nullable: true },
+          more: { type: 'object', 'x-kubernetes-preserve-unknown-fields': true, properties: { a: { type: 'string' } } },
         },
       },
     },
@@ -117,7 +118,11 @@ test('custom resources have documents of their own and a place in v2', () => {
   assert.ok(v3.paths['/apis/shop.example.com/v1/namespaces/{namespace}/widgets/{name}/status']);
   const definitions = openapiV2Document({ ...options, custom: [widgets] })['definitions'] as Schemas;
   const spec = definitions['com.example.shop.v1.Widget']!.properties['spec'] as (typeof definitions)[string];
-  assert.deepEqual(spec.properties, { size: { 'x-kubernetes-int-or-string': true }, colour: {} });
+  assert.deepEqual(spec.properties, {
+    size: { 'x-kubernetes-int-or-string': true },
+    colour: {},
+    more: { 'x-kubernetes-preserve-unknown-fields': true },
+  });
   for (const { properties } of [schema, definitions['com.example.shop.v1.Widget']!])
     assert.match(
       String((properties['metadata'] as { description?: string }).description),

@@ -396,6 +396,8 @@ function withoutV3(schema: JsonSchema): JsonSchema {
   if (nullable === true || rest['x-kubernetes-int-or-string'] === true) delete rest['type'];
   if (rest['x-kubernetes-preserve-unknown-fields'] === true || nullable === true) {
     const { properties: _p, items: _i, additionalProperties: _x, required: _r, ...open } = rest;
+    // Of an object or a list without a word of what is in it they know too much: no null may stand there.
+    if (open['type'] === 'object' || open['type'] === 'array') delete open['type'];
     return open;
   }
   for (const keyword of ['items', 'additionalProperties']) {

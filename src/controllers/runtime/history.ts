@@ -31,7 +31,18 @@ export interface RevisionHistory {
   readonly collisionCount: number | undefined;
 }
 
-const dataOf = (owner: Revisioned) => ({ spec: { template: { ...owner.spec.template, $patch: 'replace' } } });
+/** The patch that brings the template back, in the very bytes of upstream's: sorted, and with a time of creation that is null. */
+export function dataOf({ spec: { template } }: { spec: { template: PodTemplateSpec } }): object {
+  const metadata = { ...template.metadata, creationTimestamp: null };
+  return sorted({ spec: { template: { ...template, metadata, $patch: 'replace' } } }) as object;
+}
+
+function sorted(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(sorted);
+  if (typeof value !== 'object' || value === null) return value;
+  const entries = Object.entries(value).filter(([, inner]) => inner !== undefined);
+  return Object.fromEntries(entries.sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, inner]) => [key, sorted(inner)]));
+}
 
 export const templateOf = (revision: ControllerRevision): PodTemplateSpec =>
   (revision.data as { spec: { template: PodTemplateSpec } }).spec.template;
