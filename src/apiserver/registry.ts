@@ -20,7 +20,7 @@ import { convertObject, storedForm, workingForm } from './conversion.ts';
 import { canonical, Entry, encode, thaw } from './entry.ts';
 import type { AdmissionPlugin, AdmissionRequest, Allocator, RequestAttributes } from './request.ts';
 import { apiVersionOf, type ResourceTable, type Served, splitApiVersion } from './resource-table.ts';
-import { mergeSubresource } from './subresources.ts';
+import { applyScale, mergeSubresource, scaleOf } from './subresources.ts';
 
 /** One request for the registry, after authorization. */
 export interface Operation {
@@ -259,7 +259,10 @@ export class Registry {
     else if (kind?.prepareUpdate) kind.prepareUpdate(object, old);
     else prepareUpdateGenerically(served, object, old);
     const managedFields = this.fields.updated(operation, object, old);
-    const admission = this.#admissionRequest(operation, 'UPDATE', object, old);
+    const admission =
+      attributes.subresource === 'scale'
+        ? this.#scaleAdmission(operation, object, old)
+        : this.#admissionRequest(operation, 'UPDATE', object, old);
     const mutating = this.#mutate(admission);
     if (mutating) await mutating;
     const claims = attributes.subresource ? [] : this.#claim(operation, object, old);
@@ -404,6 +407,19 @@ export class Registry {
       warn: message => operation.warn(message),
       ...(trail ? { annotate: (key: string, value: string) => trail.annotate(key, value) } : {}),
       ...(object ? { replace: next => replaceContents(object, this.#settled(served, next)) } : {}),
+    };
+  }
+  // Admission of a scale sees Scales; what it makes of the new one goes into the object.
+  #scaleAdmission(operation: Operation, object: KubeObject, old: KubeObject): AdmissionRequest {
+    const { served } = operation;
+    const scale = scaleOf(served, object);
+    return {
+      ...this.#admissionRequest(operation, 'UPDATE', scale, scaleOf(served, old)),
+      kind: { group: 'autoscaling', version: 'v1', kind: 'Scale' },
+      replace: next => {
+        replaceContents(scale, next);
+        replaceContents(object, applyScale(served, object, next));
+      },
     };
   }
   // What admission made of an object, as if the client had sent it.

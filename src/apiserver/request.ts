@@ -78,7 +78,7 @@ export interface AdmissionRequest {
   readonly operation: 'CREATE' | 'UPDATE' | 'DELETE' | 'CONNECT';
   readonly attributes: RequestAttributes;
   readonly info: ResourceInfo;
-  /** Kind of the object where it is not the resource's: of the options of a CONNECT, which have no metadata. */
+  /** Kind of the object where it is not the resource's: a Scale, or the options of a CONNECT, which have no metadata. */
   readonly kind?: SubresourceInfo['kind'];
   /** Defaulted, not yet validated; mutating plugins change it in place. Undefined for DELETE. */
   readonly object: KubeObject | undefined;

@@ -117,6 +117,36 @@ test('a validating webhook refuses in its own words', async () => {
   await server.close();
 });
 
+test('whoever scales is judged by the Scale, and a webhook may change it', async () => {
+  const { api, server } = await open();
+  const of = { group: 'apps', version: 'v1', resource: 'deployments' };
+  const template = { metadata: { labels: { a: 'b' } }, spec: { containers: [{ name: 'c', image: 'i' }] } };
+  await api.create({ of, namespace: 'default' }, {
+    apiVersion: 'apps/v1',
+    kind: 'Deployment',
+    metadata: { name: 'web' },
+    spec: { replicas: 1, selector: { matchLabels: { a: 'b' } }, template },
+  } as unknown as KubeObject);
+  const rules = [
+    { operations: ['UPDATE'], apiGroups: ['apps'], apiVersions: ['v1'], resources: ['deployments/scale'] },
+  ];
+  await configure(api, 'Mutating', webhook('half', { rules }), webhook('seen', { rules }));
+  const reviews: Any[] = [];
+  answers.set('half', ({ request }) =>
+    patch({ op: 'replace', path: '/spec/replicas', value: request.object.spec.replicas / 2 }),
+  );
+  answers.set('seen', ({ request }) => ({ allowed: reviews.push(request) > 0 }));
+  const scale = { of, namespace: 'default', name: 'web', subresource: 'scale' };
+  const scaled = (await api.patch(scale, { spec: { replicas: 6 } }, 'application/merge-patch+json')) as Any;
+  assert.deepEqual([scaled.kind, scaled.spec.replicas], ['Scale', 3]);
+  assert.equal(((await api.get({ of, namespace: 'default', name: 'web' })) as Any).spec.replicas, 3);
+  const [{ kind, resource, object, oldObject, name }] = reviews;
+  assert.deepEqual(kind, { group: 'autoscaling', version: 'v1', kind: 'Scale' });
+  assert.deepEqual([resource.resource, name, object.kind, oldObject.kind], ['deployments', 'web', 'Scale', 'Scale']);
+  assert.deepEqual([object.spec.replicas, oldObject.spec.replicas], [3, 1]);
+  await server.close();
+});
+
 test('mutating webhooks come one after another, and again for who asks', async () => {
   const { api, server } = await open();
   await configure(api, 'Mutating', webhook('first', { reinvocationPolicy: 'IfNeeded' }), webhook('second'));
