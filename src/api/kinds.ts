@@ -58,6 +58,7 @@ import { deviceClass, resourceClaim, resourceClaimTemplate, resourceSlice } from
 import { priorityClass } from './scheduling/priority-class.ts';
 import { csiDriver, csiNode, csiStorageCapacity, volumeAttachment } from './storage/csi.ts';
 import { storageClass, volumeAttributesClass } from './storage/storage-class.ts';
+import { storageVersionMigration } from './storagemigration/storage-version-migration.ts';
 
 export const kinds: readonly Kind[] = [
   componentStatus,
@@ -120,6 +121,7 @@ export const kinds: readonly Kind[] = [
   resourceClaimTemplate,
   deviceClass,
   resourceSlice,
+  storageVersionMigration,
 ];
 
 let index: Map<string, Kind> | undefined;

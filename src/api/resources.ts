@@ -261,6 +261,9 @@ export const builtinResources: readonly ResourceInfo[] = [
 /** Beta resources that a stock server has but serves only when it is told to (`--runtime-config`). */
 export const optionalResources: readonly ResourceInfo[] = [
   ...served('certificates.k8s.io', 'v1beta1', [inCluster('clustertrustbundles', 'ClusterTrustBundle')]),
+  ...served('storagemigration.k8s.io', 'v1beta1', [
+    inCluster('storageversionmigrations', 'StorageVersionMigration', { subresources: [status] }),
+  ]),
 ];
 
 const byResource = new Map(builtinResources.map(info => [`${info.group}/${info.version}/${info.resource}`, info]));

@@ -8,8 +8,10 @@ import { resourceByName } from '../api/resources.ts';
 import type { ResourceInfo } from '../api/schema.ts';
 import type { Clock } from '../base/clock.ts';
 import { issuerOf } from '../base/cluster-defaults.ts';
+import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Random } from '../base/random.ts';
+import { SECRETS } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { ensureBootstrapObjects } from './admission/bootstrap-objects.ts';
 import type { AdmissionContext } from './admission/context.ts';
@@ -114,7 +116,14 @@ export function createSecurity(options: SecurityOptions): Security {
   const { reader, transport, pki, clock, random, log, settings = DEFAULT_SETTINGS, dial = {} } = options;
   const issuer = issuerOf(options.clusterDomain);
   const audiences = [issuer];
-  const tokens = new ServiceAccountTokens({ keys: pki.serviceAccountKey, issuer, reader, clock, random });
+  const tokens = new ServiceAccountTokens({
+    keys: pki.serviceAccountKey,
+    issuer,
+    reader,
+    clock,
+    random,
+    legacyUsed: legacyUseRecorder(transport, log),
+  });
   const authentication = new Authentication({
     settings,
     serviceAccounts: tokens,
@@ -198,6 +207,21 @@ export function createSecurity(options: SecurityOptions): Security {
       await aggregator.bootstrap();
       aggregator.start();
     },
+  };
+}
+
+/** Writes the day of a Secret token's last use onto the Secret, one write at a time for each. */
+function legacyUseRecorder(transport: () => Transport, log: Logger) {
+  const writing = new Set<string>();
+  return ({ namespace, name }: { readonly namespace: string; readonly name: string }, day: string): void => {
+    const key = `${namespace}/${name}`;
+    if (writing.has(key)) return;
+    writing.add(key);
+    const labels = { 'kubernetes.io/legacy-token-last-used': day };
+    void transport()
+      .patch({ of: SECRETS, namespace, name }, { metadata: { labels } }, 'application/merge-patch+json')
+      .catch(error => log.warn('the last use of a token could not be written down', { key, error: messageOf(error) }))
+      .finally(() => writing.delete(key));
   };
 }
 

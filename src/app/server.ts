@@ -136,6 +136,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
     loadBalancerAddresses: config.loadBalancerAddresses,
     extensions: await ownExtensions(pki, { host: addresses[0]!, port }),
     extensionResources: () => security.aggregator.deletable(),
+    serves: of => server.table.of(of) !== undefined,
     authority: { sign: grant => pki.sign(grant), legacyToken: of => security.tokens.issueLegacy(of) },
   });
   const scheduler = startScheduler({

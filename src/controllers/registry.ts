@@ -18,10 +18,12 @@ import { ephemeralVolume } from './ephemeralvolume/controller.ts';
 import { garbageCollector } from './garbagecollector/controller.ts';
 import { horizontalPodAutoscaler } from './horizontalpodautoscaler/controller.ts';
 import { job } from './job/controller.ts';
+import { legacyTokenCleaner } from './legacytokencleaner/controller.ts';
 import { loadBalancer } from './loadbalancer/controller.ts';
 import { namespace } from './namespace/controller.ts';
 import { nodeIpam } from './nodeipam/controller.ts';
 import { nodeLifecycle } from './nodelifecycle/controller.ts';
+import { nodeTtl } from './nodettl/controller.ts';
 import { persistentVolume } from './persistentvolume/controller.ts';
 import { podGc } from './podgc/controller.ts';
 import { pvcProtection } from './pvcprotection/controller.ts';
@@ -35,6 +37,7 @@ import { serviceAccount } from './serviceaccount/controller.ts';
 import { serviceAccountToken } from './serviceaccounttoken/controller.ts';
 import { serviceCidr } from './servicecidr/controller.ts';
 import { statefulSet } from './statefulset/controller.ts';
+import { storageVersionMigrator } from './storageversionmigrator/controller.ts';
 import { taintEviction } from './tainteviction/controller.ts';
 import { tokenCleaner } from './tokencleaner/controller.ts';
 import { ttlAfterFinished } from './ttlafterfinished/controller.ts';
@@ -79,4 +82,7 @@ export const controllers: readonly ControllerDefinition[] = [
   ephemeralVolume,
   attachDetach,
   ttlAfterFinished,
+  nodeTtl,
+  legacyTokenCleaner,
+  storageVersionMigrator,
 ];

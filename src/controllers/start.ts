@@ -5,7 +5,7 @@ import { CLUSTER_CIDR, NODE_CIDR_MASK_SIZE } from '../base/cluster-defaults.ts';
 import type { Logger } from '../base/log.ts';
 import { type Random, systemRandom } from '../base/random.ts';
 import { InformerFactory } from '../client/informer.ts';
-import type { Transport } from '../client/transport.ts';
+import type { ResourceId, Transport } from '../client/transport.ts';
 import { controllers } from './registry.ts';
 import type { ClusterAuthority, ControllerDefinition } from './runtime/controller.ts';
 import type { ExtensionResources } from './runtime/extension-resources.ts';
@@ -32,6 +32,8 @@ export interface StartControllersOptions {
   readonly extensionResources?: () => ExtensionResources;
   /** Shared with other components of the process; without it, one is made and started. */
   readonly informers?: InformerFactory;
+  /** Whether a resource that not every server has is served; default: it is not. */
+  readonly serves?: (of: ResourceId) => boolean;
   /** Default: all of them. */
   readonly definitions?: readonly ControllerDefinition[];
 }
@@ -43,7 +45,7 @@ export function startControllers(options: StartControllersOptions): ControllerHo
   const host = new ControllerHost({
     transport,
     informers,
-    definitions: options.definitions ?? controllers,
+    definitions: (options.definitions ?? controllers).filter(({ needs }) => !needs || options.serves?.(needs) === true),
     settings: {
       caPem,
       clusterCidrs,

@@ -5,6 +5,7 @@
 
 import type { Node, Pod } from '../../src/api/core/v1.gen.ts';
 import { type KubeObject, keyOf } from '../../src/api/meta.ts';
+import type { ResourceInfo } from '../../src/api/schema.ts';
 import { namespaceLifecycle } from '../../src/apiserver/admission/namespace-lifecycle.ts';
 import { LOOPBACK_USER } from '../../src/apiserver/request.ts';
 import { podHandlers } from '../../src/apiserver/reviews/pods.ts';
@@ -42,13 +43,20 @@ export interface TestCluster {
 }
 
 export async function openCluster(
-  options: { controllers?: boolean; scheduler?: boolean; log?: Logger; extensions?: Transport } = {},
+  options: {
+    controllers?: boolean;
+    scheduler?: boolean;
+    log?: Logger;
+    extensions?: Transport;
+    optional?: readonly ResourceInfo[];
+  } = {},
 ): Promise<TestCluster> {
   const log = options.log ?? createLogger('test', { level: 'warn' });
   const clock = systemClock;
   const late: { api?: Transport; server?: ApiServer } = {};
   const server = await ApiServer.open({
     store: openMemoryStore(),
+    optional: options.optional ?? [],
     log,
     clock,
     admission: [namespaceLifecycle({ reader: () => late.server!.reader } as never)],
@@ -84,6 +92,7 @@ export async function openCluster(
           signal: stop.signal,
           caPem: 'CA',
           ...(options.extensions ? { extensions: options.extensions } : {}),
+          serves: of => server.table.of(of) !== undefined,
         });
   const scheduler =
     options.scheduler === false

@@ -60,6 +60,7 @@ export interface LegacySubject {
 
 const LEGACY_ISSUER = 'kubernetes/serviceaccount';
 /** Put on a Secret whose token has not been used for long. */
+const LAST_USED = 'kubernetes.io/legacy-token-last-used';
 const INVALID_SINCE = 'kubernetes.io/legacy-token-invalid-since';
 
 export interface ServiceAccountTokensOptions {
@@ -68,6 +69,8 @@ export interface ServiceAccountTokensOptions {
   readonly reader: () => Reader;
   readonly clock: Clock;
   readonly random: Random;
+  /** The token of a Secret was used, first on this day (`2026-01-31`): the Secret is to say so. */
+  readonly legacyUsed?: (secret: { readonly namespace: string; readonly name: string }, day: string) => void;
 }
 
 /** Verified signatures remembered; a claim set is about 1 KB, so at most 4 MB. */
@@ -208,6 +211,8 @@ export class ServiceAccountTokens {
     const own = audiences.filter(audience => audience === this.#options.issuer);
     if (own.length === 0)
       throw new Error(`token audiences are invalid for the target audiences ${JSON.stringify(audiences)}`);
+    const day = new Date(this.#options.clock.now()).toISOString().slice(0, 10);
+    if (secret.metadata.labels?.[LAST_USED] !== day) this.#options.legacyUsed?.({ namespace, name: secretName }, day);
     return { user: accountUser(namespace, account), audiences: own };
   }
 

@@ -6,8 +6,9 @@
 
 import * as http from 'node:http';
 import * as https from 'node:https';
-import type { Duplex } from 'node:stream';
+import { type Duplex, pipeline, type Readable, type Transform } from 'node:stream';
 import * as tls from 'node:tls';
+import { createDeflate, createGunzip, createGzip, createInflate } from 'node:zlib';
 import type { Pod, Service } from '../../api/core/v1.gen.ts';
 import type { EndpointSlice } from '../../api/discovery/v1.gen.ts';
 import { badRequest, notFound, serviceUnavailable } from '../../base/errors.ts';
@@ -183,14 +184,32 @@ async function forward(kubelets: KubeletConnections, context: ConnectContext, ta
   }
   if (!hasLinks) return copyBody(reply, res);
   const links = new HtmlLinks(url => relocated(url, { host, prefix }));
-  reply.once('error', error => links.destroy(error));
+  const { open, close } = CODINGS[reply.headers['content-encoding'] ?? ''] ?? PLAIN;
+  const steps = [reply, ...open(), links, ...close()];
   res.once('close', () => reply.destroy());
-  await copyBody(reply.pipe(links), res);
+  // Whatever goes wrong on the way ends the last of them, and with it the reply.
+  pipeline(steps, () => {});
+  await copyBody(steps.at(-1) as Readable, res);
 }
 
-/** Compressed pages pass as they are: clients that ask for them read no links here. */
+interface Coding {
+  open(): Transform[];
+  close(): Transform[];
+}
+
+const PLAIN: Coding = { open: () => [], close: () => [] };
+/** By their content coding: how pages are read, and written again. Others pass as they are. */
+const CODINGS: Readonly<Record<string, Coding>> = {
+  '': PLAIN,
+  gzip: { open: () => [createGunzip()], close: () => [createGzip()] },
+  deflate: { open: () => [createInflate()], close: () => [createDeflate()] },
+};
+
 function isHtml(headers: http.IncomingHttpHeaders): boolean {
-  return /^text\/html\s*(;|$)/i.test(headers['content-type'] ?? '') && headers['content-encoding'] === undefined;
+  return (
+    /^text\/html\s*(;|$)/i.test(headers['content-type'] ?? '') &&
+    Object.hasOwn(CODINGS, headers['content-encoding'] ?? '')
+  );
 }
 
 async function connectTo(kubelets: KubeletConnections, target: ProxyTarget): Promise<Duplex> {

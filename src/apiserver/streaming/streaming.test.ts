@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { after, before, test } from 'node:test';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import { WebSocket } from 'ws';
 import type { Pod } from '../../api/core/v1.gen.ts';
 import { ApiError } from '../../base/errors.ts';
@@ -286,11 +287,19 @@ test('proxies: paths, methods, bodies, redirects, credentials kept back', async 
     (req, res) =>
       void (req.url!.startsWith('/moved')
         ? res.writeHead(302, { location: '/there?x=1' }).end()
-        : req.url === '/page'
-          ? res.setHeader('content-type', 'text/html; charset=utf-8').end('<a href="/next">')
-          : req.method === 'PUT'
-            ? req.pipe(res)
-            : res.end(`${req.method} ${req.url} ${req.headers.authorization} ${req.headers['x-forwarded-uri']}`)),
+        : req.url === '/packed'
+          ? res
+              .writeHead(200, { 'content-type': 'text/html', 'content-encoding': 'gzip' })
+              .end(gzipSync('<a href="/next">'))
+          : req.url === '/torn'
+            ? res
+                .writeHead(200, { 'content-type': 'text/html', 'content-encoding': 'gzip' })
+                .end(gzipSync('<a href="/next">').subarray(0, 20))
+            : req.url === '/page'
+              ? res.setHeader('content-type', 'text/html; charset=utf-8').end('<a href="/next">')
+              : req.method === 'PUT'
+                ? req.pipe(res)
+                : res.end(`${req.method} ${req.url} ${req.headers.authorization} ${req.headers['x-forwarded-uri']}`)),
   );
   const backendPort = await listening(backend);
   assert.equal(
@@ -298,6 +307,10 @@ test('proxies: paths, methods, bodies, redirects, credentials kept back', async 
     `200 GET /a%20b/c?d=e undefined /pods/p:${backendPort}/proxy/a%20b/c`,
   );
   assert.equal(await text(`/pods/p:${backendPort}/proxy/page`), `200 <a href="/pods/p:${backendPort}/proxy/next">`);
+  const packed = await ask(`/pods/p:${backendPort}/proxy/packed`);
+  assert.equal(packed.headers['content-encoding'], 'gzip');
+  assert.equal(gunzipSync(packed.body).toString(), `<a href="/pods/p:${backendPort}/proxy/next">`);
+  await assert.rejects(ask(`/pods/p:${backendPort}/proxy/torn`));
   const body = randomBytes(BIG);
   const echoed = await ask(`/pods/p:${backendPort}/proxy/x`, {
     method: 'PUT',

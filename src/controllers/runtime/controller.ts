@@ -92,6 +92,8 @@ export interface Controller {
 
 /** One line of the registry. `folder` is its folder's name, `component` the source of its events. */
 export interface ControllerDefinition {
+  /** Started only where the server serves it. */
+  readonly needs?: ResourceId;
   readonly folder: string;
   readonly component: string;
   create(ctx: ReconcileContext): Controller;
