@@ -2,10 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
-import type { Node, Pod } from '../../src/api/core/v1.gen.ts';
-import { NODES } from '../../src/client/resources.ts';
+import { evicted, untilCondition } from './eviction-bed.ts';
 import { isReady, TestNode } from './node.ts';
+import { sh } from './pods.ts';
 
 let node: TestNode;
 before(async () => {
@@ -16,26 +15,6 @@ before(async () => {
   await node.start();
 });
 after(() => node.close());
-
-const sh = (script: string, extra: object = {}) => ({
-  name: 'c',
-  image: 'busybox:1',
-  imagePullPolicy: 'IfNotPresent',
-  command: ['sh', '-c', script],
-  ...extra,
-});
-async function condition(type: string): Promise<string | undefined> {
-  const found = (await node.api.get({ of: NODES, name: 'node-1' })) as Node;
-  return found.status?.conditions?.find(one => one.type === type)?.status;
-}
-async function untilCondition(type: string, wanted: string): Promise<void> {
-  const endMs = Date.now() + 30_000;
-  while ((await condition(type)) !== wanted) {
-    assert.ok(Date.now() < endMs, `${type} does not become ${wanted}`);
-    await sleep(50);
-  }
-}
-const evicted = (pod: Pod) => pod.status?.phase === 'Failed';
 
 test('disk: the greatest user goes, critical pods never; the condition ends after its period', async () => {
   const big = (mib: number, priorityClassName?: string) => ({
@@ -53,8 +32,8 @@ test('disk: the greatest user goes, critical pods never; the condition ends afte
   await node.create('writer', big(80));
   const pod = await node.until('writer', evicted, 40_000);
   assert.match(pod.status!.message!, /^The node was low on resource: ephemeral-storage\. Threshold quantity: /);
-  await untilCondition('DiskPressure', 'True');
+  await untilCondition(node, 'DiskPressure', 'True');
   assert.ok(isReady((await node.pod('critical'))!));
   assert.notEqual((await node.pod('small'))!.status!.phase, 'Failed');
-  await untilCondition('DiskPressure', 'False');
+  await untilCondition(node, 'DiskPressure', 'False');
 });

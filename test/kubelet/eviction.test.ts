@@ -2,12 +2,11 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
-import type { Node, Pod } from '../../src/api/core/v1.gen.ts';
-import { NODES } from '../../src/client/resources.ts';
 import { CONFIGURATION_DEFAULT } from '../../src/kubelet/configuration.ts';
 import { readCapacity } from '../../src/kubelet/node/machine.ts';
+import { evicted, untilCondition } from './eviction-bed.ts';
 import { isReady, TestNode } from './node.ts';
+import { sh } from './pods.ts';
 
 const MIB = 1024 * 1024;
 const PODS_BYTES = 160 * MIB;
@@ -27,25 +26,6 @@ before(async () => {
 });
 after(() => node.close());
 
-const sh = (script: string, extra: object = {}) => ({
-  name: 'c',
-  image: 'busybox:1',
-  imagePullPolicy: 'IfNotPresent',
-  command: ['sh', '-c', script],
-  ...extra,
-});
-async function condition(type: string): Promise<string | undefined> {
-  const found = (await node.api.get({ of: NODES, name: 'node-1' })) as Node;
-  return found.status?.conditions?.find(one => one.type === type)?.status;
-}
-async function untilCondition(type: string, wanted: string): Promise<void> {
-  const endMs = Date.now() + 30_000;
-  while ((await condition(type)) !== wanted) {
-    assert.ok(Date.now() < endMs, `${type} does not become ${wanted}`);
-    await sleep(50);
-  }
-}
-const evicted = (pod: Pod) => pod.status?.phase === 'Failed';
 const memory = (mib: number) => ({ resources: { requests: { memory: `${mib}Mi` } } });
 
 test('memory: who uses more than it asked for goes first; the others stay', async () => {
@@ -70,12 +50,12 @@ test('memory: who uses more than it asked for goes first; the others stay', asyn
   const target = pod.status!.conditions!.find(one => one.type === 'DisruptionTarget');
   assert.equal(target?.reason, 'TerminationByKubelet');
   await node.untilEvents('greedy', events => events.some(text => text.startsWith('Evicted: The node was low')));
-  await untilCondition('MemoryPressure', 'True');
+  await untilCondition(node, 'MemoryPressure', 'True');
   await node.create('careless', { containers: [sh('sleep 1000')] });
   const refused = await node.until('careless', evicted);
   assert.equal(refused.status!.message, 'The node had condition: [MemoryPressure]. ');
   assert.ok(isReady((await node.pod('modest'))!));
-  await untilCondition('MemoryPressure', 'False');
+  await untilCondition(node, 'MemoryPressure', 'False');
   await node.create('later', { containers: [sh('sleep 1000')] });
   await node.until('later', isReady);
 });

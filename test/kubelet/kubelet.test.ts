@@ -10,6 +10,7 @@ import { WebSocket } from 'ws';
 import type { Node, Pod } from '../../src/api/core/v1.gen.ts';
 import { CONFIG_MAPS, LEASES, NODES, PODS, SECRETS, SERVICES } from '../../src/client/resources.ts';
 import { isReady, TestNode } from './node.ts';
+import { done, sh } from './pods.ts';
 
 let node: TestNode;
 before(async () => {
@@ -29,14 +30,6 @@ const log = (pod: Pod, container = 'c', attempt = 0) =>
     .join('')
     .split('\n')
     .filter(Boolean);
-const sh = (script: string, extra: object = {}) => ({
-  name: 'c',
-  image: 'busybox:1',
-  imagePullPolicy: 'IfNotPresent',
-  command: ['sh', '-c', script],
-  ...extra,
-});
-const done = (pod: Pod) => pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
 
 test('the node registers, is Ready, and has a lease', async () => {
   for (let i = 0; i < 400; i++) {

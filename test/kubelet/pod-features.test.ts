@@ -9,6 +9,7 @@ import type { KubeObject } from '../../src/api/meta.ts';
 import { PODS, RUNTIME_CLASSES } from '../../src/client/resources.ts';
 import { CgroupTree } from '../../src/sys/cgroup.ts';
 import { isReady, TestNode } from './node.ts';
+import { done, sh } from './pods.ts';
 
 let node: TestNode;
 before(async () => {
@@ -17,14 +18,6 @@ before(async () => {
 });
 after(() => node.close());
 
-const sh = (script: string, extra: object = {}) => ({
-  name: 'c',
-  image: 'busybox:1',
-  imagePullPolicy: 'IfNotPresent',
-  command: ['sh', '-c', script],
-  ...extra,
-});
-const done = (pod: Pod) => pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
 const log = ({ metadata: { name, uid } }: Pod, container = 'c', attempt = 0) =>
   readFileSync(join(node.root, `lib/logs/pods/default_${name}_${uid}/${container}/${attempt}.log`), 'utf8')
     .split('\n')

@@ -7,6 +7,7 @@ import { after, before, test } from 'node:test';
 import type { Pod } from '../../src/api/core/v1.gen.ts';
 import { PODS } from '../../src/client/resources.ts';
 import { isReady, TestNode } from './node.ts';
+import { done, sh } from './pods.ts';
 
 let node: TestNode;
 before(async () => {
@@ -15,14 +16,6 @@ before(async () => {
 });
 after(() => node.close());
 
-const sh = (script: string, extra: object = {}) => ({
-  name: 'c',
-  image: 'busybox:1',
-  imagePullPolicy: 'IfNotPresent',
-  command: ['sh', '-c', script],
-  ...extra,
-});
-const done = (pod: Pod) => pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
 const log = ({ metadata: { name, uid } }: Pod, container = 'c') =>
   readFileSync(join(node.root, `lib/logs/pods/default_${name}_${uid}/${container}/0.log`), 'utf8')
     .split('\n')
