@@ -66,7 +66,8 @@ export class CpuAssignments {
     this.isLeaving = !this.#isStatic && before !== undefined;
     if (!this.#isStatic) rmSync(path, { force: true });
     else if (before?.policyName === 'static') this.#entries = structuredClone(before.entries ?? {}) as never;
-    if (this.#isStatic) this.#save();
+    // On a full disk a kubelet that comes back has nothing new to say.
+    if (this.#isStatic && before?.policyName !== 'static') this.#save();
   }
 
   #reserve({ reservedSystemCPUs, kubeReserved, systemReserved }: CpuAssignmentsOptions['configuration']): Set<number> {

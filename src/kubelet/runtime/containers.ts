@@ -91,8 +91,8 @@ export class Containers {
     return record;
   }
   add(record: ContainerRecord): void {
-    this.#records.set(record.id, record);
     this.#log.save(record);
+    this.#records.set(record.id, record);
   }
   /** What a record says has changed. */
   save(record: ContainerRecord): void {

@@ -5,7 +5,7 @@
  * things (pids, sockets, exit codes) are read from the run folder and /proc instead.
  */
 
-import { appendFileSync, existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import type { ProcessIdentity } from '../../sys/process.ts';
 import type { ContainerConfig, SandboxConfig } from '../runtime.ts';
 import type { ProcessUser } from './users.ts';
@@ -48,26 +48,45 @@ const LINES_PER_RECORD_MAX = 8;
 export class RecordLog<T extends { readonly id: string }> {
   readonly #path: string;
   #lines = 0;
+  /** What the log says is not all: the disk was full. */
+  #isBehind = false;
   readonly #live = new Map<string, T>();
   constructor(path: string) {
     this.#path = path;
   }
+  /** On a full disk it throws for a record that is new; of one that is known the news is written as soon as there is room. */
   save(record: T): void {
+    const isKnown = this.#live.has(record.id);
     this.#live.set(record.id, record);
-    this.#append(record);
+    const failure = this.#append(record);
+    if (failure === undefined || isKnown) return;
+    this.#live.delete(record.id);
+    throw failure;
   }
   delete(id: string): void {
     if (this.#live.delete(id)) this.#append({ id, gone: true });
   }
   // A line break before as well: the line before may have been cut short.
-  #append(line: object): void {
-    appendFileSync(this.#path, `\n${JSON.stringify(line)}\n`, { mode: 0o600 });
-    if (++this.#lines > LINES_MAX && this.#lines > this.#live.size * LINES_PER_RECORD_MAX) this.#compact();
+  #append(line: object): unknown {
+    const failure = unlessFull(() => appendFileSync(this.#path, `\n${JSON.stringify(line)}\n`, { mode: 0o600 }));
+    if (failure !== undefined) {
+      this.#isBehind = true;
+      return failure;
+    }
+    if (this.#isBehind || (++this.#lines > LINES_MAX && this.#lines > this.#live.size * LINES_PER_RECORD_MAX))
+      this.#compact();
+    return undefined;
   }
+  // Where there is no room for it the log stays as it is, which says the same.
   #compact(): void {
     const text = [...this.#live.values()].map(record => `${JSON.stringify(record)}\n`).join('');
-    writeFileSync(`${this.#path}.new`, text, { mode: 0o600 });
-    renameSync(`${this.#path}.new`, this.#path);
+    const fresh = `${this.#path}.new`;
+    const failure = unlessFull(() => {
+      writeFileSync(fresh, text, { mode: 0o600 });
+      renameSync(fresh, this.#path);
+    });
+    if (failure !== undefined) return rmSync(fresh, { force: true });
+    this.#isBehind = false;
     this.#lines = this.#live.size;
   }
   /** Once, before the first `save`. */
@@ -85,5 +104,16 @@ export class RecordLog<T extends { readonly id: string }> {
     }
     this.#compact();
     return [...this.#live.values()];
+  }
+}
+
+/** The error of a full disk, if that is what stopped it. */
+function unlessFull(write: () => void): unknown {
+  try {
+    write();
+    return undefined;
+  } catch (error) {
+    if (!['ENOSPC', 'EDQUOT'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+    return error;
   }
 }

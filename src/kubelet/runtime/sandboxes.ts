@@ -88,8 +88,8 @@ export class Sandboxes {
       stopped: false,
       ips: [],
     };
-    this.#records.set(record.id, record);
     this.#log.save(record);
+    this.#records.set(record.id, record);
     return record;
   }
   /** May fail half-way: the caller then stops and deletes it. `config` may be newer than the record's. */
