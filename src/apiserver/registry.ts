@@ -412,7 +412,8 @@ export class Registry {
   // Admission of a scale sees Scales; what it makes of the new one goes into the object.
   #scaleAdmission(operation: Operation, object: KubeObject, old: KubeObject): AdmissionRequest {
     const { served } = operation;
-    const scale = scaleOf(served, object);
+    // A custom resource that is shown is frozen, and this one is still to be written.
+    const scale = scaleOf(served, thaw(object));
     return {
       ...this.#admissionRequest(operation, 'UPDATE', scale, scaleOf(served, old)),
       kind: { group: 'autoscaling', version: 'v1', kind: 'Scale' },
