@@ -31,6 +31,7 @@ import type {
   Balance,
   BasicAuth,
   CanaryRule,
+  ClientAuth,
   Cors,
   ExternalAuth,
   HashSource,
@@ -167,6 +168,7 @@ export function readAnnotations(ingress: Ingress, defaults: Readonly<Record<stri
     affinity: affinity(from),
     basicAuth: basicAuth(from, namespace),
     externalAuth: externalAuth(from),
+    clientAuth: clientAuth(from, namespace),
     cors: cors(from),
     upstreamHost: from.get('upstream-vhost', templatedHost),
     forwardedPrefix: from.get('x-forwarded-prefix', path),
@@ -324,6 +326,25 @@ function externalAuth(from: Annotations): ExternalAuth | undefined {
   const signIn = from.get('auth-signin', location);
   const responseHeaders = from.get('auth-response-headers', list(headerName)) ?? [];
   return url === undefined ? undefined : { url, method, responseHeaders, ...(signIn ? { signIn } : {}) };
+}
+
+const CLIENT_MODES = { on: 'required', optional: 'optional', optional_no_ca: 'unchecked', off: 'off' } as const;
+
+function clientAuth(from: Annotations, namespace: string): ClientAuth | undefined {
+  const secret = from.get('auth-tls-secret', reference(namespace));
+  const mode =
+    CLIENT_MODES[from.get('auth-tls-verify-client', oneOf('on', 'off', 'optional', 'optional_no_ca')) ?? 'on'];
+  const errorPage = from.get('auth-tls-error-page', location);
+  const passesCertificate = from.get('auth-tls-pass-certificate-to-upstream', boolean) ?? false;
+  const commonName = from.get('auth-tls-match-cn', text => expression(text.replace(/^CN=/, '')));
+  if (!secret || mode === 'off') return undefined;
+  return {
+    secret,
+    mode,
+    passesCertificate,
+    ...(errorPage ? { errorPage } : {}),
+    ...(commonName ? { commonName } : {}),
+  };
 }
 
 const CORS_HEADERS =

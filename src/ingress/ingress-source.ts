@@ -123,10 +123,20 @@ export class IngressSource {
     ]);
     const isSettled = (ours.length === 0 || this.#tlsSecrets.hasSynced) && this.#configMaps.hasSynced;
     if (!isSettled) return undefined;
-    this.#secrets.want([...auth.map(({ secret }) => secret), ...certificateRefs.filter(ref => !this.#tlsSecret(ref))]);
+    const authorities = routes.flatMap(({ settings }) => settings.clientAuth?.secret ?? []);
+    this.#secrets.want([
+      ...auth.map(({ secret }) => secret),
+      ...authorities,
+      ...certificateRefs.filter(ref => !this.#tlsSecret(ref)),
+    ]);
     if (!this.#secrets.hasSynced) return undefined;
 
     const findings: Finding[] = [...table.findings];
+    for (const { settings, ingress } of routes) {
+      const name = settings.clientAuth?.secret.name;
+      if (settings.clientAuth && !this.#data(settings.clientAuth.secret)?.['ca.crt'])
+        findings.push({ ingress, reason: 'SecretRefused', message: `Secret ${name} has no ca.crt; nobody is let in` });
+    }
     for (const { content, ingress } of routes)
       if (content && !this.#configMaps.get(content))
         findings.push({ ingress, reason: 'ResourceBackend', message: `ConfigMap ${content.name} does not exist` });

@@ -91,7 +91,7 @@ test('annotations, hosts and paths give the same tree back, and only directives 
           for (const word of sections[0]!.lines.flatMap(line => (line[1] === 'replace-path' ? line.slice(3) : line)))
             for (const [, expression] of word.replaceAll('%%', '').matchAll(/%\[([^\]]*)\]?/g))
               assert.ok(
-                /^(var\(txn\.origin\)|pathq|pathq,url_enc|path|query|src|method|req\.hdr\(host\),host_only|ssl_fc,iif\(https,http\))$/.test(
+                /^(var\(txn\.origin\)|pathq|pathq,url_enc|path|query|src|method|req\.hdr\(host\),host_only|ssl_fc,iif\(https,http\)|ssl_c_[si]_dn\(,0,rfc2253\)|ssl_c_der,base64,url_enc)$/.test(
                   expression!,
                 ),
                 word,

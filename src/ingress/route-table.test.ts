@@ -182,14 +182,18 @@ test('what cannot be honoured is told with annotation, value and rule, and shuts
       'x',
       { '/': 'x' },
       {
-        annotations: { 'configuration-snippet': 'return 200;', 'auth-tls-secret': 'ns/ca', 'proxy-body-size': 'much' },
+        annotations: {
+          'configuration-snippet': 'return 200;',
+          'auth-tls-verify-depth': '2',
+          'proxy-body-size': 'much',
+        },
       },
     ),
   ]);
   const messages = table.findings.map(finding => finding.message).join('\n');
   assert.match(messages, /configuration-snippet: "return 200;": snippets would let/);
   assert.match(messages, /proxy-body-size: "much": must be a size/);
-  assert.match(messages, /auth-tls-secret: "ns\/ca": is not supported; nothing is let through/);
+  assert.match(messages, /auth-tls-verify-depth: "2": is not supported; nothing is let through/);
   assert.equal([...table.routes.values()][0]!.settings.isClosed, true);
 });
 

@@ -58,6 +58,17 @@ export interface ExternalAuth {
   readonly responseHeaders: readonly string[];
 }
 
+/** Clients show a certificate of one of the authorities in a Secret's `ca.crt`. */
+export interface ClientAuth {
+  readonly secret: SecretRef;
+  /** `optional`: who shows none may come; `unchecked`: whatever is shown, the backend is told what it is worth. */
+  readonly mode: 'required' | 'optional' | 'unchecked';
+  readonly errorPage?: Text;
+  readonly passesCertificate: boolean;
+  /** An expression for the common name. */
+  readonly commonName?: string;
+}
+
 export interface Cors {
   /** Origins as given: `*`, `https://example.com`, `https://*.example.com`. */
   readonly origins: readonly string[];
@@ -102,6 +113,7 @@ export interface Settings {
   readonly affinity?: Affinity;
   readonly basicAuth?: BasicAuth;
   readonly externalAuth?: ExternalAuth;
+  readonly clientAuth?: ClientAuth;
   readonly cors?: Cors;
   readonly upstreamHost?: Text;
   readonly forwardedPrefix?: string;

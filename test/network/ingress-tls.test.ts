@@ -4,8 +4,10 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect as connectH2 } from 'node:http2';
 import { connect as connectTcp } from 'node:net';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
+import { ensurePki } from '../../src/apiserver/certificates/pki.ts';
 import { canRunIngress, IngressBed, until } from './ingress-bed.ts';
 
 describe('ingress: TLS', { skip: !canRunIngress }, () => {
@@ -61,6 +63,71 @@ describe('ingress: TLS', { skip: !canRunIngress }, () => {
     bed.removeIngress('tls');
     await until('certificate gone', async () => (await subject('tls.test')) === 'default');
     assert.equal(bed.reloads, before);
+  });
+
+  test('certificates of clients: who shows none, or a stranger’s, is not let in by any name', async () => {
+    await bed.putCertificate('shop', ['shop.test', 'free.test']);
+    bed.putSecret('clients', { 'ca.crt': bed.pki.ca });
+    const own = await bed.pki.ensureClient('caller', { commonName: 'caller', organizations: [] });
+    const strangers = await ensurePki(join(bed.folder, 'strangers'), { sans: ['localhost'] });
+    const foreign = await strangers.ensureClient('caller', { commonName: 'caller', organizations: [] });
+    bed.putSecret('others', { 'ca.crt': strangers.ca });
+    const tls = (host: string) => ({ tls: [{ hosts: [host], secretName: 'shop' }] });
+    const asking = { 'auth-tls-secret': 'clients', 'auth-tls-pass-certificate-to-upstream': 'true' };
+    bed.putIngress('shop', { '/': 'web' }, { ...tls('shop.test'), annotations: asking });
+    bed.putIngress('free', { '/': 'web' }, tls('free.test'));
+    bed.putIngress(
+      'optional',
+      { '/': 'web' },
+      { ...tls('optional.test'), annotations: { ...asking, 'auth-tls-verify-client': 'optional' } },
+    );
+    bed.putIngress(
+      'named',
+      { '/': 'web' },
+      { ...tls('named.test'), annotations: { 'auth-tls-secret': 'clients', 'auth-tls-match-cn': 'CN=call.*' } },
+    );
+    bed.putIngress('others', { '/': 'web' }, { ...tls('others.test'), annotations: { 'auth-tls-secret': 'others' } });
+    bed.putIngress(
+      'nosecret',
+      { '/': 'web' },
+      { ...tls('nosecret.test'), annotations: { 'auth-tls-secret': 'nosuch' } },
+    );
+    /** Status and body of a request for `host` on a connection that was opened with `servername`. */
+    const ask = (host: string, client: { certificate: string; key: string } | undefined, servername = host) =>
+      new Promise<{ status: number; text: string }>(resolve => {
+        let text = '';
+        const finish = () => {
+          socket.destroy();
+          resolve({ status: Number(/^HTTP\/1.1 (\d+)/.exec(text)?.[1] ?? 0), text });
+        };
+        const shown = client ? { cert: client.certificate, key: client.key } : {};
+        const socket = connectTls(
+          { host: '127.0.0.1', port: bed.httpsPort, servername, rejectUnauthorized: false, ...shown },
+          () =>
+            socket.write(`GET / HTTP/1.1\r\nHost: ${host}\r\nssl-client-verify: SUCCESS\r\nConnection: close\r\n\r\n`),
+        );
+        socket.on('data', part => {
+          text += part;
+        });
+        socket.on('error', finish).on('close', finish);
+      });
+    await until('who shows a certificate is let in', async () => (await ask('shop.test', own)).status === 200);
+    await until('all are served', async () => (await ask('named.test', own)).status === 200);
+    await bed.settled();
+    const { text } = await ask('shop.test', own);
+    assert.match(text, /"ssl-client-verify":"SUCCESS"/);
+    assert.match(text, /"ssl-client-subject-dn":"CN=caller"/);
+    assert.match(text, /"ssl-client-cert":"-----BEGIN%20CERTIFICATE-----%0A[^ "]+%0A-----END%20CERTIFICATE-----%0A"/);
+    assert.equal((await ask('shop.test', undefined)).status, 400);
+    assert.equal((await ask('shop.test', foreign)).status, 400);
+    assert.equal((await ask('shop.test', undefined, 'free.test')).status, 421, 'not by a name that asks for nothing');
+    assert.equal((await ask('shop.test', foreign, 'others.test')).status, 421, 'nor by one that asks for another');
+    assert.equal((await ask('others.test', foreign)).status, 200);
+    assert.equal((await ask('others.test', own)).status, 400);
+    assert.equal((await ask('free.test', undefined)).status, 200);
+    assert.match((await ask('optional.test', undefined)).text, /"ssl-client-verify":"NONE"/);
+    assert.equal((await ask('optional.test', foreign)).status, 400);
+    assert.equal((await ask('nosecret.test', own)).status, 503);
   });
 
   test('HTTP/2 to clients, over TLS and by prior knowledge', async () => {

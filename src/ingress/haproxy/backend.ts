@@ -6,7 +6,7 @@
 
 import type { ConfigMap } from '../../api/core/v1.gen.ts';
 import type { Route } from '../route-table.ts';
-import type { Affinity, Balance, Cors, Limits, SecretRef, Settings, Text, Variable } from '../settings.ts';
+import type { Affinity, Balance, ClientAuth, Cors, Limits, SecretRef, Settings, Text, Variable } from '../settings.ts';
 import { stableName } from '../stable-name.ts';
 import { type Line, literal } from './configuration.ts';
 import { RESOLVERS } from './process-sections.ts';
@@ -25,12 +25,14 @@ const WORDS_MAX = 40;
 const words = (line: string): Line => line.split(' ');
 const when = (condition: string): Line => ['if', ...words(`{ ${condition} }`)];
 
-export function backendLines(route: Route, resources: Resources): readonly Line[] {
+/** `authorities`: the name of those that its clients' certificates are of. */
+export function backendLines(route: Route, resources: Resources, authorities?: string): readonly Line[] {
   const { settings } = route;
   if (settings.isClosed || !(route.service || route.content)) return [refusal(503)];
   const lines: Line[] = [];
   if (!settings.isLogged) lines.push(words('http-request set-log-level silent'));
   lines.push(...addressRules(settings));
+  if (settings.clientAuth) lines.push(...certificateRules(settings.clientAuth, authorities));
   if (settings.limits) lines.push(...limitRules(settings.limits));
   if (settings.cors) lines.push(...corsPreflight(settings.cors));
   if (settings.bodyBytesMax !== undefined) lines.push(...bodyRules(settings.bodyBytesMax, settings));
@@ -177,6 +179,53 @@ function externalAuthRules({ externalAuth }: Settings): Line[] {
     ['http-request', 'deny', 'deny_status', '401', ...when('var(txn.auth_status) -m int 401')],
     ['http-request', 'deny', 'deny_status', '403', ...when('var(txn.auth_status) -m int 403')],
     ['http-request', 'deny', 'deny_status', '503', 'unless', ...words('{ var(txn.auth_status) -m int 200 }')],
+  ];
+}
+
+const SUBJECT_HEADERS = [
+  ['ssl-client-subject-dn', '%[ssl_c_s_dn(,0,rfc2253)]'],
+  ['ssl-client-issuer-dn', '%[ssl_c_i_dn(,0,rfc2253)]'],
+] as const;
+
+// The name that a connection was opened with decides what was asked of its client, so it is that name that counts here.
+function certificateRules(
+  { mode, errorPage, passesCertificate, commonName }: ClientAuth,
+  authorities = 'none',
+): Line[] {
+  const set = (name: string, value: string, ...condition: string[]): Line => [
+    ...['http-request', 'set-header', name, value],
+    ...condition,
+  ];
+  const shown = words('if { ssl_c_used }');
+  const wrong = (status: number, ...condition: string[]): Line =>
+    errorPage
+      ? ['http-request', 'redirect', 'location', format(errorPage), 'code', '302', ...condition]
+      : [...refusal(status), ...condition];
+  return [
+    words('http-request set-var(txn.authorities) ssl_fc_sni,lower,map_str(authorities.map)'),
+    words(
+      'http-request set-var(txn.authorities) ssl_fc_sni,lower,regsub(^[^.]+,*),map_str(authorities.map) unless { var(txn.authorities) -m found }',
+    ),
+    [...refusal(421), 'unless', '{', 'var(txn.authorities)', '-m', 'str', authorities, '}'],
+    ...(mode === 'required' ? [wrong(400, ...words('unless { ssl_c_used }'))] : []),
+    ...(mode === 'unchecked' ? [] : [wrong(400, ...words('if { ssl_c_used } !{ ssl_c_verify 0 }'))]),
+    ...(commonName === undefined
+      ? []
+      : [wrong(403, 'unless', '{', 'ssl_c_s_dn(cn)', '-m', 'reg', '--', `^(?:${commonName})$`, '}')]),
+    set('ssl-client-verify', 'NONE'),
+    set('ssl-client-verify', 'FAILED', ...shown),
+    set('ssl-client-verify', 'SUCCESS', ...shown, ...words('{ ssl_c_verify 0 }')),
+    ...[...SUBJECT_HEADERS.map(([name]) => name), 'ssl-client-cert'].map(name => ['http-request', 'del-header', name]),
+    ...SUBJECT_HEADERS.map(([name, value]) => set(name, value, ...shown)),
+    ...(passesCertificate
+      ? [
+          set(
+            'ssl-client-cert',
+            '-----BEGIN%%20CERTIFICATE-----%%0A%[ssl_c_der,base64,url_enc]%%0A-----END%%20CERTIFICATE-----%%0A',
+            ...shown,
+          ),
+        ]
+      : []),
   ];
 }
 

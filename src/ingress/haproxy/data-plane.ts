@@ -341,8 +341,8 @@ function serverName(server: string): string {
   return server.replaceAll('[', '').replaceAll(']', '');
 }
 
-const listLine = (file: string, { filter }: CertificateEntry): string =>
-  filter === undefined ? file : `${file} ${filter}`;
+const listLine = (file: string, { filter, options }: CertificateEntry): string =>
+  [file, ...(options === undefined ? [] : [`[${options}]`]), ...(filter === undefined ? [] : [filter])].join(' ');
 
 function backendSection(name: string, { shape, servers }: Backend): Section {
   const lines = [...servers].map(server => ['server', serverName(server), server, ...shape.serverWords]);

@@ -8,6 +8,7 @@ import type { Listening } from '../ingress-class.ts';
 import type { Route, RouteTable, ServiceRef } from '../route-table.ts';
 import type { Endpoints } from '../service-endpoints.ts';
 import { backendLines, cookieKey, externalServer, isName, type Resources, serverWords } from './backend.ts';
+import { authoritiesFile, type ClientAuthorities, clientAuthorities } from './client-authorities.ts';
 import type { Section } from './configuration.ts';
 import { contentSource } from './content.ts';
 import { type BackendShape, type CertificateEntry, type Desired, PLAIN_SHAPE, shape } from './desired.ts';
@@ -65,17 +66,37 @@ export function ingressDesired(
     contents.size > 0
       ? contentSource([...contents.values()].flatMap(ref => wishes.resources.files(ref) ?? []))
       : undefined;
+  const authorities = clientAuthorities(wishes.table, wishes.resources);
+  const asking = askingList(authorities);
   const certificates = new Map<string, CertificateEntry>();
-  for (const [host, pem] of wishes.certificates)
-    certificates.set(`certificates/${host.replace('*', '_')}.pem`, { list: FILES.certificateList, filter: host, pem });
+  for (const host of new Set([...wishes.certificates.keys(), ...authorities.byHost.keys()])) {
+    const of = authorities.byHost.get(host);
+    certificates.set(`certificates/${host.replace('*', '_')}.pem`, {
+      list: of !== undefined && asking ? asking : FILES.certificateList,
+      filter: host,
+      pem: wishes.certificates.get(host) ?? front.defaultCertificate,
+      ...(of === undefined ? {} : { options: `ca-file ${authoritiesFile(of)} verify optional` }),
+    });
+  }
   return {
-    routes: new Map(routes.map(route => [route.id, shapeOf(route, wishes.resources, externals.get(route.id))])),
+    routes: new Map(
+      routes.map(route => [
+        route.id,
+        shapeOf(
+          servedAs(route, authorities),
+          wishes.resources,
+          externals.get(route.id),
+          authorities.byRoute.get(route.id),
+        ),
+      ]),
+    ),
     servers,
     certificates,
-    certificateLists: [FILES.certificateList],
+    certificateLists: [FILES.certificateList, ...(asking ? [asking] : [])],
     files: new Map([
       [FILES.defaultCertificate, front.defaultCertificate],
       [FILES.lua, LUA_SOURCE],
+      ...[...authorities.bundles].map(([name, pem]) => [authoritiesFile(name), pem] as const),
       ...(content === undefined ? [] : [[FILES.content, content] as const]),
     ]),
     sections: backendOf => [
@@ -83,6 +104,7 @@ export function ingressDesired(
         ...wishes.listening,
         ...front,
         usesLua: settings.some(({ basicAuth, externalAuth }) => basicAuth || externalAuth),
+        askingList: asking,
         contentVersion: content === undefined ? undefined : createHash('sha256').update(content).digest('hex'),
         resolves: [...externals.values()].some(isName),
         clientSeconds: seconds.reduce((a, b) => Math.max(a, b), CLIENT_SECONDS),
@@ -92,17 +114,42 @@ export function ingressDesired(
       }),
       ...userSections(wishes),
     ],
-    maps: backendOf => desiredMaps(wishes, backendOf),
+    maps: backendOf => desiredMaps(wishes, backendOf).set(FILES.authorities, authoritiesMap(certificates, authorities)),
     orderedMaps: ORDERED,
   };
 }
 
+/** The file of names that ask for certificates: another one when it holds something else, since only a reload takes it. */
+function askingList({ byHost }: ClientAuthorities): string | undefined {
+  if (byHost.size === 0) return undefined;
+  const text = JSON.stringify([...byHost].sort());
+  return `asking-${createHash('sha256').update(text).digest('hex').slice(0, 32)}.list`;
+}
+
+/** Every name that has a certificate, as HAProxy chooses by it. */
+function authoritiesMap(
+  certificates: ReadonlyMap<string, CertificateEntry>,
+  { byHost }: ClientAuthorities,
+): Map<string, string> {
+  if (byHost.size === 0) return new Map();
+  return new Map([...certificates.values()].map(({ filter = '' }) => [filter, byHost.get(filter) ?? '-']));
+}
+
+function servedAs(route: Route, { shut }: ClientAuthorities): Route {
+  return shut.has(route.id) ? { ...route, settings: { ...route.settings, isClosed: true } } : route;
+}
+
 const ORDERED = new Set([FILES.pattern]);
 
-export function shapeOf(route: Route | undefined, resources: Resources, external?: External): BackendShape {
+export function shapeOf(
+  route: Route | undefined,
+  resources: Resources,
+  external?: External,
+  authorities?: string,
+): BackendShape {
   if (!route) return PLAIN_SHAPE;
   const words = serverWords(route.settings);
-  const own = backendLines(route, resources);
+  const own = backendLines(route, resources, authorities);
   // HAProxy's command line makes no servers whose names are asked of DNS: it is part of the section.
   const isShut = route.settings.isClosed || !external;
   return shape(isShut ? own : [...own, externalServer(external, words)], words, cookieKey(route));
@@ -159,6 +206,7 @@ export function desiredMaps(
     [FILES.redirect, redirect],
     [FILES.fallback, fallback],
     [FILES.passwords, passwords],
+    [FILES.authorities, new Map()],
     [FILES.routes, routes],
   ]);
 }

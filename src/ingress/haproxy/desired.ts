@@ -29,6 +29,8 @@ export interface CertificateEntry {
   readonly filter?: string;
   /** Chain and key. */
   readonly pem: string;
+  /** Of the connections that it is shown to; changing them takes another list. */
+  readonly options?: string;
 }
 
 export type BackendOf = (route: string) => string;

@@ -21,6 +21,7 @@ export const FILES = {
   redirect: 'redirect.map',
   fallback: 'fallback.map',
   passwords: 'passwords.map',
+  authorities: 'authorities.map',
   routes: 'routes.map',
 } as const;
 
@@ -39,6 +40,8 @@ export interface ListeningOptions extends Listening {
   /** Where names of authentication servers are asked. */
   readonly nameservers: readonly string[];
   readonly usesLua: boolean;
+  /** The file of certificates whose names ask clients for theirs. */
+  readonly askingList?: string | undefined;
   /** Of the files that ConfigMaps are served from; absent: there are none. */
   readonly contentVersion?: string | undefined;
   /** Some backend is a name of DNS. */
@@ -84,7 +87,7 @@ const logFormat = ({ trustsForwarded }: Listening): string =>
   ].join(',');
 
 function frontend(options: ListeningOptions): Section {
-  const { httpPort, httpsPort, bindAddress, proxyProtocol } = options;
+  const { httpPort, httpsPort, bindAddress, proxyProtocol, askingList } = options;
   const at = (port: number) => `${bindAddress}:${port}`;
   const how = [...(bindAddress === '::' ? ['v4v6'] : []), ...(proxyProtocol ? ['accept-proxy'] : [])];
   return {
@@ -97,6 +100,8 @@ function frontend(options: ListeningOptions): Section {
         at(httpsPort),
         ...how,
         ...words(`ssl crt ${FILES.defaultCertificate} crt-list ${FILES.certificateList} alpn h2,http/1.1`),
+        // What a certificate is worth is for the routes to say, which know who may come without.
+        ...(askingList ? ['crt-list', askingList, ...words('crt-ignore-err all ca-ignore-err all')] : []),
       ],
       clientAddress(),
       words('log global'),
