@@ -46,8 +46,8 @@ export interface MountConfig {
   readonly hostPath: string;
   readonly containerPath: string;
   readonly readOnly: boolean;
-  /** What is mounted below it is read-only too. */
-  readonly recursiveReadOnly?: boolean;
+  /** What is mounted below it is to be read-only too, where the runtime can do that or at all costs. */
+  readonly recursiveReadOnly?: 'IfPossible' | 'Enabled';
   /** No program may be run from it. */
   readonly noExec?: boolean;
   readonly propagation: 'private' | 'slave' | 'shared';

@@ -282,6 +282,15 @@ it('recursive read-only: what is mounted below is read-only too, and the status 
       },
     }),
   ]);
+  if (process.env['COX_E2E_RUNTIME'] === 'containerd') {
+    // Not a read-only mount that is none below: the interface has no word for it that containerd 1.6 knows.
+    await eventually('the container is refused', async () => {
+      const [status] = (await get('pod', 'rro')).status.containerStatuses ?? [];
+      return /recursiveReadOnly: Enabled .* is not supported/.test(status?.state.waiting?.message ?? '') || undefined;
+    });
+    await remove('pod', 'rro', '--grace-period=0', '--force');
+    return;
+  }
   await says('rro', 'done');
   const log = await cluster.kubectl('-n', ns, 'logs', 'rro');
   assert.match(log, /^\/top writable$/m);

@@ -7,7 +7,7 @@ import { runCommand } from '../../sys/command.ts';
 import type { Image } from '../images/image-store.ts';
 import type { ContainerConfig, DeviceConfig, MountConfig } from '../runtime.ts';
 import type { PodVolumes } from '../volumes/pod-volumes.ts';
-import { isRecursivelyReadOnly } from '../volumes/recursive-read-only.ts';
+import { recursionOf } from '../volumes/recursive-read-only.ts';
 import { pinSubPath } from '../volumes/sub-path.ts';
 import type { PodContext } from './context.ts';
 import { containerEnvironment, expand } from './environment.ts';
@@ -231,12 +231,13 @@ function volumeMounts(
         );
       }
     }
+    const recursion = recursionOf(mount);
     const containerPath = mount.mountPath.startsWith('/') ? mount.mountPath : `/${mount.mountPath}`;
     return {
       hostPath,
       containerPath,
       readOnly: (mount.readOnly ?? false) || found.isReadOnly,
-      ...(isRecursivelyReadOnly(mount) ? { recursiveReadOnly: true } : {}),
+      ...(recursion ? { recursiveReadOnly: recursion } : {}),
       ...(found.isNoExec ? { noExec: true } : {}),
       propagation: PROPAGATIONS[mount.mountPropagation ?? ''] ?? 'private',
     };

@@ -15,7 +15,7 @@ import type {
 } from '../../api/core/v1.gen.ts';
 import { formatTime } from '../../base/clock.ts';
 import type { ContainerState } from '../runtime.ts';
-import { isRecursivelyReadOnly } from '../volumes/recursive-read-only.ts';
+import { recursionOf } from '../volumes/recursive-read-only.ts';
 import { allContainers, isSidecar, qosOf } from './resources.ts';
 
 export interface Waiting {
@@ -140,7 +140,7 @@ function containerStatus(
       imageID: '',
       started: false,
       ...resourcesOf(spec, undefined, input),
-      ...mountsOf(spec),
+      ...mountsOf(spec, true),
     };
   }
   let state = runtimeState(latest, input);
@@ -168,7 +168,7 @@ function containerStatus(
     containerID: containerIdOf(latest),
     started: isInit && !isSidecar(spec) ? isRunning : isStarted,
     ...resourcesOf(spec, latest.id, input),
-    ...mountsOf(spec),
+    ...mountsOf(spec, latest.runtime === undefined),
     ...(latest.user
       ? {
           user: {
@@ -198,14 +198,15 @@ function resourcesOf(
   };
 }
 
-function mountsOf(spec: Container): Pick<ContainerStatus, 'volumeMounts'> {
+// Only our own runtime makes what is mounted below read-only too.
+function mountsOf(spec: Container, isOurs: boolean): Pick<ContainerStatus, 'volumeMounts'> {
   if (!spec.volumeMounts?.length) return {};
   return {
     volumeMounts: spec.volumeMounts.map(mount => ({
       name: mount.name,
       mountPath: mount.mountPath,
       ...(mount.readOnly
-        ? { readOnly: true, recursiveReadOnly: isRecursivelyReadOnly(mount) ? 'Enabled' : 'Disabled' }
+        ? { readOnly: true, recursiveReadOnly: isOurs && recursionOf(mount) ? 'Enabled' : 'Disabled' }
         : {}),
     })),
   };

@@ -88,9 +88,11 @@ function idmappedMounts(config: ContainerConfig, to: { readonly bundle: string; 
   let count = 0;
   const view = <M extends Pick<MountConfig, 'hostPath'> & Partial<MountConfig>>(mount: M) => {
     const hostPath = join(folder, String(count++));
-    bindIdmapped(mount.hostPath, hostPath, { ...mount, namespace: to.namespace, recursive: true });
+    const { recursiveReadOnly, readOnly = false, noExec = false, ...rest } = mount;
+    const flags = { readOnly, noExec, recursiveReadOnly: recursiveReadOnly !== undefined };
+    bindIdmapped(mount.hostPath, hostPath, { ...flags, namespace: to.namespace, recursive: true });
     // Inside, runc could not do that: flags that the mount has already (nosuid, nodev) must not go.
-    return { ...mount, hostPath, readOnly: false, recursiveReadOnly: false, noExec: false };
+    return { ...rest, hostPath, readOnly: false };
   };
   const { terminationMessagePath } = config;
   return {

@@ -7,6 +7,11 @@ const [MAJOR = 0, MINOR = 0] = release().split('.').map(Number);
 
 export const hasRecursiveReadOnly: boolean = MAJOR > 5 || (MAJOR === 5 && MINOR >= 12);
 
-export function isRecursivelyReadOnly({ readOnly, recursiveReadOnly = 'Disabled' }: VolumeMount): boolean {
-  return readOnly === true && recursiveReadOnly !== 'Disabled' && hasRecursiveReadOnly;
+/** What a mount asks for here; undefined for nothing. */
+export function recursionOf({
+  readOnly,
+  recursiveReadOnly = 'Disabled',
+}: VolumeMount): 'IfPossible' | 'Enabled' | undefined {
+  if (readOnly !== true || !hasRecursiveReadOnly) return undefined;
+  return recursiveReadOnly === 'Enabled' || recursiveReadOnly === 'IfPossible' ? recursiveReadOnly : undefined;
 }

@@ -48,6 +48,15 @@ const config: ContainerConfig = {
 
 test('what the runtime does not keep comes back from its lists', () => {
   assert.deepEqual(keptSandbox(sandboxMessage(sandbox).annotations), sandbox);
+  const recursively = (recursiveReadOnly: 'IfPossible' | 'Enabled') =>
+    containerMessage({
+      config: { ...config, mounts: [{ ...config.mounts[0]!, recursiveReadOnly }] },
+      sandbox,
+      image: 'i',
+      seccompFile: undefined,
+    });
+  assert.throws(() => recursively('Enabled'), /recursiveReadOnly: Enabled \(\/c\) is not supported/);
+  recursively('IfPossible');
   const isPrivileged = (config: SandboxConfig) => sandboxMessage(config).linux?.securityContext?.privileged;
   assert.deepEqual([isPrivileged(sandbox), isPrivileged({ ...sandbox, isPrivileged: true })], [false, true]);
   const message = containerMessage({ config, sandbox, image: 'i', seccompFile: undefined });

@@ -91,6 +91,11 @@ export function containerMessage({ config, sandbox, image, seccompFile }: Contai
   const { name, attempt, imageId, imageRef, logPath, labels, privileged, terminationMessagePath: message } = config;
   if (config.user?.strictGroups)
     throw new Error('supplementalGroupsPolicy: Strict is not supported by the container runtime of this node');
+  const recursive = config.mounts.find(({ recursiveReadOnly }) => recursiveReadOnly === 'Enabled');
+  if (recursive)
+    throw new Error(
+      `recursiveReadOnly: Enabled (${recursive.containerPath}) is not supported by the container runtime of this node: IfPossible goes without`,
+    );
   const isUnmasked = privileged || config.unmaskedProc;
   const kept: KeptContainer = { podUid: sandbox.podUid, imageId, imageRef, logPath, labels };
   return {
