@@ -60,7 +60,7 @@ export interface ServerConfig {
 }
 
 /** Without anybody who asks, as when a supervisor starts the server again. */
-const TOLD_READY_MS_MAX = 30;
+const TOLD_READY_MS_MAX = 100;
 
 export async function runServer(config: ServerConfig): Promise<void> {
   const log = createLogger('server');
