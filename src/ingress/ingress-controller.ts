@@ -152,6 +152,7 @@ export class IngressController {
           type: 'LoadBalancer',
           // Keeps the addresses of clients.
           externalTrafficPolicy: 'Local',
+          ipFamilyPolicy: 'PreferDualStack',
           ports: [
             { name: 'http', port: 80, targetPort: HTTP_PORT, protocol: 'TCP' },
             { name: 'https', port: 443, targetPort: HTTPS_PORT, protocol: 'TCP' },

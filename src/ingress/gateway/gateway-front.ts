@@ -124,9 +124,10 @@ export function slicesOf(
     ...rest,
   });
   const slices: EndpointSlice[] = [];
+  const listening = servingNodes(nodes, targets);
   if (targets.size > 0)
     for (const family of FAMILIES) {
-      const serving = servingNodes(nodes, targets).flatMap(node => {
+      const serving = listening.flatMap(node => {
         const address = node.status?.addresses?.find(
           each => each.type === 'InternalIP' && each.address.includes(':') === (family === 'IPv6'),
         )?.address;

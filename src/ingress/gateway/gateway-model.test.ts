@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Namespace, Service } from '../../api/core/v1.gen.ts';
+import type { Namespace, Node, Service } from '../../api/core/v1.gen.ts';
 import type {
   BackendTLSPolicy,
   Gateway,
@@ -12,9 +12,10 @@ import type {
 import { backendShape } from './backend-shape.ts';
 import { type HttpFrontend, matchRequest } from './frontends.ts';
 import { backendsOf } from './gateway-desired.ts';
+import { slicesOf } from './gateway-front.ts';
 import { buildGatewayState, type GatewayState } from './gateway-model.ts';
 import type { GatewayObjects, RouteKind, RoutesByKind } from './gateway-objects.ts';
-import { allocate, serviceName, targetPorts } from './gateway-service.ts';
+import { allocate, DATA_PLANE_ANNOTATION, serviceName, targetPorts } from './gateway-service.ts';
 import { compareSpecificity, covers, intersection } from './hostnames.ts';
 import { escaped } from './route-rules.ts';
 
@@ -480,4 +481,25 @@ test('certificates of clients: a port that has no authority to check them by is 
   ]);
   assert.equal(result!.listeners[0]!.clients?.isRequired, true);
   assert.equal(result!.resolved.reason, 'InvalidClientCertificateRef');
+});
+
+test('nodes serve a Gateway at their addresses of each family', () => {
+  const [result] = build({ gateways: [gateway(listener())] }).gateways;
+  const node = {
+    apiVersion: 'v1',
+    kind: 'Node',
+    metadata: { name: 'node-1', annotations: { [DATA_PLANE_ANNOTATION]: '11000' } },
+    status: {
+      conditions: [{ type: 'Ready', status: 'True' }],
+      addresses: ['10.0.0.1', 'fd00::1'].map(address => ({ type: 'InternalIP', address })),
+    },
+  } as unknown as Node;
+  const slices = slicesOf(result!, new Map([[80, 11_000]]), [node].values(), undefined as never);
+  assert.deepEqual(
+    slices.map(({ addressType, endpoints }) => [addressType, endpoints![0]!.addresses[0]]),
+    [
+      ['IPv4', '10.0.0.1'],
+      ['IPv6', 'fd00::1'],
+    ],
+  );
 });
