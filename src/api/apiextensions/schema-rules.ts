@@ -6,12 +6,13 @@
 import { isDeepStrictEqual } from 'node:util';
 import { type FieldError, fieldErrors } from '../../base/errors.ts';
 import { checkExpression, type Declarations, optionalOf, type Type } from '../cel/checker.ts';
+import { estimateCost } from '../cel/cost-estimate.ts';
 import { compile, kubernetesLibrary } from '../cel/environment.ts';
 import { Budget, CelBudgetError, type Program, type Scope } from '../cel/evaluator.ts';
 import { type Expression, parse } from '../cel/parser.ts';
 import { NONE, Optional, type Value } from '../cel/values.ts';
-import { addInvalid, addRequired, type Errors } from '../machinery/validation.ts';
-import { schemaType } from './schema-types.ts';
+import { addForbidden, addInvalid, addRequired, type Errors } from '../machinery/validation.ts';
+import { schemaType, valuesMax } from './schema-types.ts';
 import { schemaValue } from './schema-values.ts';
 import { isObject, type SchemaNode } from './structural-schema.ts';
 import type { JSONSchemaProps, ValidationRule } from './v1.gen.ts';
@@ -201,34 +202,76 @@ function errorOf(rule: ValidationRule, path: string, shown: string, message: str
 const REASONS = ['FieldValueDuplicate', 'FieldValueForbidden', 'FieldValueInvalid', 'FieldValueRequired'];
 
 /** Findings about the rules of a schema themselves: that they compile, and what they may speak of where they stand. */
-export function ruleDefinitionProblems(
-  schema: JSONSchemaProps,
-  path: string,
-  { correlatable = true, isRoot = true }: { correlatable?: boolean; isRoot?: boolean } = {},
-): FieldError[] {
+export function ruleDefinitionProblems(schema: JSONSchemaProps, path: string): FieldError[] {
   const errors: Errors = [];
-  (schema['x-kubernetes-validations'] ?? []).forEach((rule, index) => {
-    checkDefinition(rule, `${path}.x-kubernetes-validations[${index}]`, { schema, correlatable, isRoot, errors });
-  });
-  const into = (below: unknown, where: string, canCorrelate: boolean) => {
-    if (isObject(below))
-      errors.push(
-        ...ruleDefinitionProblems(below as JSONSchemaProps, where, { correlatable: canCorrelate, isRoot: false }),
-      );
-  };
-  for (const [name, property] of Object.entries(schema.properties ?? {}))
-    into(property, `${path}.properties[${name}]`, correlatable);
-  into(schema.additionalProperties, `${path}.additionalProperties`, correlatable);
-  into(schema.items, `${path}.items`, correlatable && schema['x-kubernetes-list-type'] === 'map');
+  const costs: RuleCost[] = [];
+  checkRulesBelow(schema, path, { correlatable: true, isRoot: true, times: 1, errors, costs });
+  checkWholeCost(costs, path, errors);
   return errors;
+}
+
+interface RuleCost {
+  readonly path: string;
+  readonly cost: number;
+}
+
+interface RulePlace {
+  readonly correlatable: boolean;
+  readonly isRoot: boolean;
+  /** How many values stand here at most; undefined where a list or map above has no bound. */
+  readonly times: number | undefined;
+  readonly errors: Errors;
+  readonly costs: RuleCost[];
+}
+
+function checkRulesBelow(schema: JSONSchemaProps, path: string, place: RulePlace): void {
+  const { correlatable, times } = place;
+  (schema['x-kubernetes-validations'] ?? []).forEach((rule, index) => {
+    checkDefinition(rule, `${path}.x-kubernetes-validations[${index}]`, { schema, ...place });
+  });
+  const into = (below: unknown, where: string, now: Partial<RulePlace> = {}) => {
+    if (isObject(below)) checkRulesBelow(below as JSONSchemaProps, where, { ...place, isRoot: false, ...now });
+  };
+  const each = (max: number | undefined) => (times === undefined || max === undefined ? undefined : times * max);
+  for (const [name, property] of Object.entries(schema.properties ?? {})) into(property, `${path}.properties[${name}]`);
+  into(schema.additionalProperties, `${path}.additionalProperties`, { times: each(schema.maxProperties) });
+  into(schema.items, `${path}.items`, {
+    correlatable: correlatable && schema['x-kubernetes-list-type'] === 'map',
+    times: each(schema.maxItems),
+  });
+}
+
+/** Upstream's StaticEstimatedCostLimit and StaticEstimatedCRDCostLimit. */
+const RULE_ESTIMATE_MAX = 10_000_000;
+const DEFINITION_COST_MAX = 100_000_000;
+const COSTLIEST_SHOWN = 4;
+
+function costProblem(what: string, cost: number, max: number): string {
+  const factor = cost / max;
+  const times = factor > 100 ? 'more than 100x' : `${factor.toFixed(factor < 1.5 ? 6 : 1)}x`;
+  return `${what} exceeds budget by factor of ${times} (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)`;
+}
+
+function checkWholeCost(costs: readonly RuleCost[], path: string, errors: Errors): void {
+  const whole = costs.reduce((sum, { cost }) => sum + cost, 0);
+  if (whole <= DEFINITION_COST_MAX) return;
+  const costliest = [...costs].sort((a, b) => b.cost - a.cost).slice(0, COSTLIEST_SHOWN);
+  for (const one of costliest)
+    addForbidden(
+      errors,
+      one.path,
+      'contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema',
+    );
+  const what = 'x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema';
+  addForbidden(errors, path, costProblem(what, whole, DEFINITION_COST_MAX));
 }
 
 function checkDefinition(
   rule: ValidationRule,
   path: string,
-  at: { schema: JSONSchemaProps; correlatable: boolean; isRoot: boolean; errors: Errors },
+  at: RulePlace & { readonly schema: JSONSchemaProps },
 ): void {
-  const { schema, correlatable, isRoot, errors } = at;
+  const { schema, correlatable, isRoot, times, errors, costs } = at;
   if (!rule.rule?.trim()) {
     addRequired(errors, `${path}.rule`, 'rule is not specified');
     return;
@@ -259,6 +302,10 @@ function checkDefinition(
         rule.rule,
         'oldSelf cannot be used on the uncorrelatable portion of the schema within the list that is not of type map',
       );
+    const cost = estimateCost(rule.rule, kubernetesLibrary(), declared) * (times ?? valuesMax(schema));
+    costs.push({ path: `${path}.rule`, cost });
+    if (cost > RULE_ESTIMATE_MAX)
+      addForbidden(errors, `${path}.rule`, costProblem('estimated rule cost', cost, RULE_ESTIMATE_MAX));
     if (rule.optionalOldSelf && !usesOldSelf)
       addInvalid(errors, `${path}.optionalOldSelf`, true, 'may not be set if oldSelf is not used in rule');
   } catch (error) {

@@ -28,9 +28,11 @@ export function schemaType(
     case 'boolean':
       return plain('bool');
     case 'string':
-      return plain(FORMATS[schema.format ?? ''] ?? 'string');
+      return sized(plain(FORMATS[schema.format ?? ''] ?? 'string'), charactersMax(schema));
     case 'array':
-      return isObject(schema.items) ? listOf(schemaType(schema.items as JSONSchemaProps)) : DYN;
+      return isObject(schema.items)
+        ? sized(listOf(schemaType(schema.items as JSONSchemaProps)), itemsMax(schema))
+        : DYN;
     case 'object':
       return objectType(schema, isResource);
     default:
@@ -38,9 +40,46 @@ export function schemaType(
   }
 }
 
+/** Upstream's: no object can be larger than a request. */
+const REQUEST_BYTES_MAX = 3 * 1024 * 1024;
+/** Of a character in UTF-8. */
+const CHARACTER_BYTES_MAX = 4;
+
+const sized = (type: Type, max: number): Type => ({ ...type, max }) as Type;
+
+function charactersMax({ maxLength, enum: values, format }: JSONSchemaProps): number {
+  if (maxLength !== undefined) return maxLength * CHARACTER_BYTES_MAX;
+  if (values?.length) return Math.max(...values.map(value => String(value).length));
+  if (format && FORMATS[format] && format !== 'byte') return 32;
+  return REQUEST_BYTES_MAX - 2;
+}
+
+export function itemsMax({ maxItems, items }: JSONSchemaProps): number {
+  return maxItems ?? Math.floor((REQUEST_BYTES_MAX - 2) / (bytesMin(items as JSONSchemaProps) + 1));
+}
+
+export function entriesMax({ maxProperties, additionalProperties }: JSONSchemaProps): number {
+  return maxProperties ?? Math.floor((REQUEST_BYTES_MAX - 2) / (bytesMin(additionalProperties as JSONSchemaProps) + 6));
+}
+
+/** How many values of a schema there can be at most, wherever they stand in an object. */
+export function valuesMax(schema: JSONSchemaProps): number {
+  return Math.floor(REQUEST_BYTES_MAX / (bytesMin(schema) + 1));
+}
+
+/** The fewest bytes of JSON that a value takes. */
+function bytesMin(schema: JSONSchemaProps | undefined): number {
+  if (!schema || schema['x-kubernetes-int-or-string']) return 1;
+  if (schema.type === 'boolean') return 4;
+  if (schema.type === 'integer' || schema.type === 'number') return 1;
+  if (schema.type !== 'object') return 2;
+  return (schema.required ?? []).reduce((sum, name) => sum + name.length + 4 + bytesMin(schema.properties?.[name]), 2);
+}
+
 function objectType(schema: JSONSchemaProps, isResource: boolean): Type {
   const { properties, additionalProperties } = schema;
-  if (isObject(additionalProperties)) return mapOf(schemaType(additionalProperties as JSONSchemaProps));
+  if (isObject(additionalProperties))
+    return sized(mapOf(schemaType(additionalProperties as JSONSchemaProps)), entriesMax(schema));
   if (!isResource && (!properties || Object.keys(properties).length === 0)) return DYN;
   return {
     is: 'object',

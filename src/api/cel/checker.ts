@@ -8,12 +8,13 @@ import type { Library, Overload } from './functions.ts';
 import { CelSyntaxError } from './lexer.ts';
 import { type Expression, parse } from './parser.ts';
 
+/** `max`: the most characters or entries, where they are declared. */
 export type Type =
   | { readonly is: 'dyn' }
   /** `int`, `string`, `quantity` … by their short names. */
-  | { readonly is: 'plain'; readonly name: string }
-  | { readonly is: 'list'; readonly of: Type }
-  | { readonly is: 'map'; readonly of: Type }
+  | { readonly is: 'plain'; readonly name: string; readonly max?: number }
+  | { readonly is: 'list'; readonly of: Type; readonly max?: number }
+  | { readonly is: 'map'; readonly of: Type; readonly max?: number }
   | { readonly is: 'optional'; readonly of: Type }
   | { readonly is: 'object'; readonly field: (name: string) => Type | undefined };
 
@@ -29,7 +30,7 @@ export type Declarations = (name: string) => Type | undefined;
 
 /** The type of the expression's value. Throws CelSyntaxError with the place of what is wrong. */
 export function checkExpression(source: string, library: Library, declarations: Declarations): Type {
-  return new Checker(source, library).type(parse(source), declarations);
+  return new TypeChecker(source, library).type(parse(source), declarations);
 }
 
 export function typeText(type: Type): string {
@@ -50,7 +51,8 @@ export function typeText(type: Type): string {
 const TYPE_NAMES = new Set('int uint double bool string bytes list map null_type type optional_type'.split(' '));
 const NUMBERS = ['int', 'uint', 'double'];
 
-class Checker {
+/** Types of the parts of one expression. */
+export class TypeChecker {
   readonly #source: string;
   readonly #library: Library;
 
@@ -234,6 +236,11 @@ class Checker {
     return results.size === 1 ? resultType(fitting[0]!.result) : DYN;
   }
 
+  /** What the body of a fold may name. */
+  foldScope(expression: Expression & { is: 'fold' }, env: Declarations): Declarations {
+    return foldScope(expression.names, this.type(expression.range, env), env);
+  }
+
   #fold(expression: Expression & { is: 'fold' }, env: Declarations): Type {
     const { fold, names } = expression;
     const range = this.type(expression.range, env);
@@ -242,13 +249,7 @@ class Checker {
         `expression of type '${typeText(range)}' cannot be range of a comprehension (must be list, map, or dynamic)`,
         expression.range,
       );
-    const item = range.is === 'list' || range.is === 'map' ? range.of : DYN;
-    const key = range.is === 'list' ? plain('int') : range.is === 'dyn' ? DYN : plain('string');
-    const types = names.length === 2 ? [key, item] : [range.is === 'list' ? item : key];
-    const inner = declare(
-      env,
-      names.map((name, at) => [name, types[at]!] as const),
-    );
+    const inner = foldScope(names, range, env);
     const test = (part: Expression) => {
       const type = this.type(part, inner);
       if (type.is !== 'dyn' && !(type.is === 'plain' && type.name === 'bool'))
@@ -267,6 +268,16 @@ class Checker {
     if (fold === 'map' || fold === 'transformList') return listOf(body);
     return fold === 'transformMap' ? mapOf(body) : DYN;
   }
+}
+
+function foldScope(names: readonly string[], range: Type, env: Declarations): Declarations {
+  const item = range.is === 'list' || range.is === 'map' ? range.of : DYN;
+  const key = range.is === 'list' ? plain('int') : range.is === 'dyn' ? DYN : plain('string');
+  const types = names.length === 2 ? [key, item] : [range.is === 'list' ? item : key];
+  return declare(
+    env,
+    names.map((name, at) => [name, types[at]!] as const),
+  );
 }
 
 function declare(env: Declarations, bound: readonly (readonly [string, Type])[]): Declarations {
