@@ -92,6 +92,7 @@ function short(resource: string, requested: number, used: number, capacity: numb
   };
 }
 
+const HAS_APPARMOR = existsSync('/sys/module/apparmor/parameters/enabled');
 /** Where the kernel has none, labels mean nothing, as with other runtimes. */
 const HAS_SELINUX = existsSync('/sys/fs/selinux/enforce');
 
@@ -128,7 +129,7 @@ export function containerRefusal(pod: Pod, container: Container): string | undef
   const own = container.securityContext ?? {};
   const armor = own.appArmorProfile ?? pod.spec.securityContext?.appArmorProfile;
   if (!own.privileged && armor && armor.type !== 'Unconfined')
-    return 'Cannot enforce AppArmor: this kubelet does not support AppArmor profiles yet';
+    return `Cannot enforce AppArmor: ${HAS_APPARMOR ? 'this kubelet does not support AppArmor profiles yet' : 'AppArmor is not enabled on the host'}`;
   if (HAS_SELINUX && own.seLinuxOptions && Object.values(own.seLinuxOptions).some(Boolean))
     return 'seLinuxOptions are not supported by this kubelet';
   if (!hasRecursiveReadOnly && container.volumeMounts?.some(mount => mount.recursiveReadOnly === 'Enabled'))
