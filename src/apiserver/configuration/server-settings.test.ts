@@ -13,7 +13,7 @@ const load = (...args: string[]) => loadServerSettings(args, 'https://own');
 test('the examples of docs/authentication.md are valid, each for its option', async () => {
   const page = readFileSync(join(import.meta.dirname, '../../../docs/authentication.md'), 'utf8');
   const examples = [...page.matchAll(/<!-- ([a-z-]+) -->\n```yaml\n([^`]+)```/g)];
-  assert.equal(examples.length, 4);
+  assert.equal(examples.length, 5);
   const kubeconfig = folder.file('kubeconfig', {
     clusters: [{ name: 'c', cluster: { server: 'https://127.0.0.1:1' } }],
     contexts: [{ name: 'x', context: { cluster: 'c', user: 'u' } }],
