@@ -1,24 +1,25 @@
 /**
- * Cluster DNS under load: answers a second, processor time and memory of our server (names of the cluster; names of others,
- * from its cache) and, beside it, of a bare
- * `node:dgram` echo as the floor. The generator is a process of its own on the same machine, keeps a fixed number of
- * queries in flight over several sockets on 127.0.0.1 and walks through the names, as dnsperf does.
+ * Cluster DNS under load: answers a second, processor time and memory of our server (names of the cluster; names of others, from its cache) and,
+ * beside it, of a bare `node:dgram` echo as the floor. The load is Debian's dnsperf (the program installs it) on 127.0.0.1: four clients,
+ * a fixed number of queries under way, through all names in turn.
  *
  *   node26 bench/dns.ts [--seconds 5] [--names 1000] [--in-flight 256]
  */
 
-import { type ChildProcess, fork } from 'node:child_process';
+import { type ChildProcess, execFile, fork } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
+import { parseArgs, promisify } from 'node:util';
 import { silentLogger } from '../src/base/log.ts';
 import { ClusterFixture, namespace, service, slice } from '../src/dns/cluster-fixture.ts';
-import { decodeMessage, encodeQuery, TYPE } from '../src/dns/message.ts';
+import { encodeQuery, TYPE } from '../src/dns/message.ts';
 import { NameServerFixture } from '../src/dns/name-server-fixture.ts';
 import { DnsServer } from '../src/dns/server.ts';
-import { parseAddress } from '../src/sys/address.ts';
-import { DatagramBatch, openDatagramSocket } from '../src/sys/datagram-batch.ts';
+import { installPackage } from './package.ts';
 
 const { values } = parseArgs({
   options: {
@@ -26,7 +27,6 @@ const { values } = parseArgs({
     seconds: { type: 'string', default: '5' },
     names: { type: 'string', default: '1000' },
     'in-flight': { type: 'string', default: '256' },
-    port: { type: 'string' },
     suffix: { type: 'string', default: 'default.svc.cluster.local' },
   },
 });
@@ -34,9 +34,10 @@ const seconds = Number(values.seconds);
 const names = Number(values.names);
 const inFlight = Number(values['in-flight']);
 const LOCALHOST = '127.0.0.1';
-const SOCKETS = 4;
+const CLIENTS = 4;
+const QR = 0x80;
 
-const nameOf = (index: number): string => `service-${index % names}.${values.suffix}`;
+const nameOf = (index: number, suffix: string): string => `service-${index}.${suffix}`;
 
 async function serve(): Promise<void> {
   const cluster = new ClusterFixture();
@@ -76,14 +77,21 @@ async function cached(): Promise<void> {
   void server.run(stop.signal);
   const { port } = await server.bound;
   for (let index = 0; index < names; index++)
-    await server.resolve(encodeQuery({ id: index, name: nameOf(index), type: TYPE.A }), 'udp', LOCALHOST);
+    await server.resolve(
+      encodeQuery({ id: index, name: nameOf(index, values.suffix), type: TYPE.A }),
+      'udp',
+      LOCALHOST,
+    );
   process.send!({ port });
   reportUsage();
 }
 
 async function echo(): Promise<void> {
   const socket = createSocket({ type: 'udp4', recvBufferSize: 1 << 20 });
-  socket.on('message', (message, { port, address }) => socket.send(message, port, address));
+  socket.on('message', (message, { port, address }) => {
+    message[2]! |= QR;
+    socket.send(message, port, address);
+  });
   socket.bind(0, LOCALHOST);
   await once(socket, 'listening');
   process.send!({ port: socket.address().port });
@@ -102,94 +110,53 @@ function reportUsage(): void {
   process.once('disconnect', () => process.exit(0));
 }
 
-// Sends and receives in batches too, so that on few cores the server is what is measured.
-async function generate(port: number): Promise<void> {
-  const queries = Array.from({ length: names }, (_, index) =>
-    encodeQuery({ id: index, name: nameOf(index), type: TYPE.A }),
-  );
-  let answered = 0;
-  let next = 0;
-  const sockets = Array.from({ length: SOCKETS }, () => {
-    const fd = openDatagramSocket({ address: parseAddress(LOCALHOST), port: 0 });
-    const socket = createSocket('udp4');
-    socket.bind({ fd });
-    socket.setRecvBufferSize(1 << 20);
-    const batch = new DatagramBatch(fd, { slots: 64, requestBytesMax: 1024, replyBytesMax: 512 });
-    let lastMs = performance.now();
-    const query = (): Buffer => queries[next++ % names]!;
-    socket.on('message', message => {
-      answered++;
-      lastMs = performance.now();
-      check(message);
-      socket.send(query(), port, LOCALHOST);
-      for (let round = 0; round < 4; round++) {
-        const count = batch.receive();
-        for (let slot = 0; slot < count; slot++) {
-          const asked = query();
-          asked.copy(batch.output, batch.replyAt);
-          batch.stage(slot, asked.length);
-        }
-        answered += count;
-        batch.flush();
-        if (count < batch.slots) break;
-      }
-    });
-    const fill = (): void => {
-      for (let index = 0; index < inFlight / SOCKETS; index++) socket.send(query(), port, LOCALHOST);
-    };
-    fill();
-    // Lost datagrams are made up for.
-    const refill = setInterval(() => {
-      if (performance.now() - lastMs > 100) fill();
-    }, 100);
-    return { close: () => (clearInterval(refill), socket.close()) };
-  });
-  await new Promise(resolve => setTimeout(resolve, 500));
-  process.send!('warm');
-  const from = answered;
-  const startMs = performance.now();
-  await new Promise(resolve => setTimeout(resolve, seconds * 1000));
-  process.send!({ rate: (answered - from) / ((performance.now() - startMs) / 1000) });
-  for (const socket of sockets) socket.close();
-}
-
-function check(message: Buffer): void {
-  const { rcode } = decodeMessage(message);
-  if (rcode !== 0) throw new Error(`answered with code ${rcode}`);
-}
-
 async function heard<T>(from: ChildProcess): Promise<T> {
   const [message] = await once(from, 'message');
   return message as T;
 }
 
 async function main(): Promise<void> {
+  installPackage({ program: '/usr/bin/dnsperf', name: 'dnsperf', why: 'makes the load' });
   const self = fileURLToPath(import.meta.url);
-  const shared = ['--seconds', String(seconds), '--names', String(names), '--in-flight', String(inFlight)];
-  const measure = async (role: string, ...more: string[]): Promise<void> => {
-    const server = fork(self, ['--role', role, ...shared, ...more]);
+  const folder = mkdtempSync(join(tmpdir(), 'cox-dns-'));
+  const measure = async (role: string, suffix = values.suffix): Promise<void> => {
+    const queries = join(folder, role);
+    writeFileSync(queries, Array.from({ length: names }, (_, index) => `${nameOf(index, suffix)} A\n`).join(''));
+    const server = fork(self, ['--role', role, ...['--names', String(names), '--suffix', suffix]]);
     const { port } = await heard<{ port: number }>(server);
-    const generator = fork(self, ['--role', 'generate', '--port', String(port), ...shared, ...more]);
-    await heard(generator);
+    const load = async (forSeconds: number): Promise<string> => {
+      const { stdout } = await promisify(execFile)('dnsperf', [
+        ...['-s', LOCALHOST, '-p', String(port), '-d', queries, '-l', String(forSeconds)],
+        ...['-c', String(CLIENTS), '-q', String(inFlight)],
+      ]);
+      return stdout;
+    };
+    await load(1);
     server.send('start');
-    const { rate } = await heard<{ rate: number }>(generator);
+    const said = await load(seconds);
     server.send('stop');
     const { cpuSeconds, residentMb } = await heard<{ cpuSeconds: number; residentMb: number }>(server);
     server.disconnect();
-    if (generator.connected) generator.disconnect();
+    const figure = (pattern: RegExp): number => Number(pattern.exec(said)?.[1]);
+    const rate = figure(/Queries per second:\s+([\d.]+)/);
+    const lost = figure(/Queries lost:\s+(\d+)/);
+    if (role !== 'echo' && !/NOERROR \d+ \(100\.00%\)/.test(said)) throw new Error(`not all were answered:\n${said}`);
     const cores = cpuSeconds / seconds;
     console.log(
-      `${role.padEnd(8)} ${Math.round(rate).toLocaleString('en').padStart(9)} answers/s  ${cores.toFixed(2)} cores  ${((cores / rate) * 1e6).toFixed(1)} µs of processor an answer  ${residentMb.toFixed(0)} MB resident`,
+      `${role.padEnd(8)} ${Math.round(rate).toLocaleString('en').padStart(9)} answers/s  ${(figure(/Average Latency \(s\):\s+([\d.]+)/) * 1e3).toFixed(1)} ms on average  ${lost} lost  ${cores.toFixed(2)} cores  ${((cores / rate) * 1e6).toFixed(1)} µs of processor an answer  ${residentMb.toFixed(0)} MB resident`,
     );
   };
   console.log(`${names} names, ${inFlight} queries in flight, ${seconds} s each; budget 60,000 answers/s`);
-  await measure('serve');
-  await measure('cached', '--suffix', 'example.com');
-  await measure('echo');
+  try {
+    await measure('serve');
+    await measure('cached', 'example.com');
+    await measure('echo');
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 }
 
 if (values.role === 'serve') await serve();
 else if (values.role === 'cached') await cached();
 else if (values.role === 'echo') await echo();
-else if (values.role === 'generate') await generate(Number(values.port));
 else await main();

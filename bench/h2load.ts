@@ -3,27 +3,18 @@
  * and shares its cores. One connection a client, one request at a time each, every request of a run the same.
  */
 
-import { execFile, execFileSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { installPackage } from './package.ts';
 
 const PROGRAM = '/usr/bin/h2load';
 /** Linux counts processor time in hundredths of a second. */
 const TICK_MS = 10;
 
-export function installH2load(): void {
-  if (existsSync(PROGRAM)) return;
-  console.log('Debian package nghttp2-client: makes the load');
-  const install = ['-qq', 'install', '-y', '--no-install-recommends', 'nghttp2-client'];
-  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
-  try {
-    execFileSync('apt-get', install, { stdio: 'ignore', env });
-  } catch {
-    execFileSync('apt-get', ['-qq', 'update'], { env });
-    execFileSync('apt-get', install, { stdio: 'ignore', env });
-  }
-}
+export const installH2load = (): void =>
+  installPackage({ program: PROGRAM, name: 'nghttp2-client', why: 'makes the load' });
 
 export interface LoadRequest {
   readonly path: string;
