@@ -167,14 +167,17 @@ export class LiveCluster {
   processOf(pod: Pod): number | undefined {
     const { uid } = pod.metadata;
     if (!uid) return undefined;
-    return readdirSync('/proc')
+    const commandOf = (pid: number): string => read(`/proc/${pid}/comm`)?.trim() ?? 'runc';
+    const processes = readdirSync('/proc')
       .filter(entry => /^\d+$/.test(entry))
       .map(Number)
-      .find(
+      .filter(
         pid =>
           read(`/proc/${pid}/cgroup`)?.includes(`/pod${uid}/`) &&
-          !/^(conmon|runc)/.test(read(`/proc/${pid}/comm`) ?? 'runc'),
+          !/^(conmon|runc|containerd-shim)/.test(commandOf(pid)),
       );
+    // containerd has a process before all others that only holds the sandbox, with files of its own.
+    return processes.find(pid => commandOf(pid) !== 'pause') ?? processes.at(-1);
   }
   /** A file as a process sees it. */
   fileOf(pid: number, path: string): string | undefined {
