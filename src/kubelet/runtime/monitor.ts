@@ -127,6 +127,8 @@ export class Monitor {
       const byte = Buffer.alloc(1);
       const endMs = this.#clock.monotonic() + START_WAIT_MS_MAX;
       for (;;) {
+        // Asked before the read: a program that is over by the time of the answer has left its byte by then.
+        const hasEnded = record.process && !isAlive(record.process);
         let bytesRead = 0;
         try {
           ({ bytesRead } = await handle.read(byte, 0, 1));
@@ -134,8 +136,7 @@ export class Monitor {
           if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
         }
         if (bytesRead > 0) break;
-        if (record.process && !isAlive(record.process))
-          throw new Error('container process ended before it could be started');
+        if (hasEnded) throw new Error('container process ended before it could be started');
         if (this.#clock.monotonic() > endMs) throw new Error('container process did not start in time');
         await this.#clock.sleep(1);
       }
