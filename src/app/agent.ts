@@ -177,6 +177,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     log,
     clock,
   });
+  const logOf = (part: string): string => `${config.runDir}${part === 'kubelet' ? '' : `-${part}`}.log`;
   const kubelet = new Kubelet({
     nodeName: config.node,
     nodeIps: config.nodeAddresses,
@@ -202,6 +203,12 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     port: config.kubeletPort,
     cgroupRoot: config.cgroupRoot,
     configuration: config.kubelet ?? {},
+    nodeLogs: {
+      entries: Object.fromEntries(
+        ['kubelet', 'ingress', 'gateway', 'containerd'].map(name => [`${name}.log`, logOf(name)]),
+      ),
+      services: { kubelet: logOf('kubelet') },
+    },
     ...(config.runtime === 'containerd' ? { runtime: containerdNode } : {}),
     log,
     clock,

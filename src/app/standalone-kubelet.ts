@@ -93,6 +93,7 @@ export async function runKubelet(options: StandaloneKubeletOptions): Promise<voi
         : {}),
       port: options.port ?? KUBELET_PORT,
       configuration,
+      nodeLogs: { entries: {}, folder: '/var/log' },
       puller: new ProcessPuller({ imageDir: join(rootDir, 'images'), network: {} }),
       ...(options.runtimeSocket === undefined ? {} : { runtime: criRuntime(options.runtimeSocket) }),
       log,

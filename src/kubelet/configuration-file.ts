@@ -55,6 +55,9 @@ function oneOf<T extends string>(value: unknown, path: string, values: readonly 
         `Unsupported value: ${JSON.stringify(value)}: supported values: ${values.map(one => JSON.stringify(one)).join(', ')}`,
       );
 }
+function truth(value: unknown, path: string): boolean {
+  return typeof value === 'boolean' ? value : refuse(path, 'Invalid value: must be true or false');
+}
 function list(value: unknown, path: string): readonly unknown[] {
   return Array.isArray(value) ? value : refuse(path, 'Invalid value: must be a list');
 }
@@ -135,9 +138,8 @@ const READERS: Readonly<Record<string, Reader>> = {
       refuse(`${path}.maxContainerRestartPeriod`, 'Invalid value: must be between 1s and 300s');
     return { crashLoopBackOffSecondsMax: secondsMax };
   },
-  seccompDefault: (value, path) => ({
-    seccompDefault: typeof value === 'boolean' ? value : refuse(path, 'Invalid value: must be true or false'),
-  }),
+  seccompDefault: (value, path) => ({ seccompDefault: truth(value, path) }),
+  enableSystemLogHandler: (value, path) => ({ enableSystemLogHandler: truth(value, path) }),
   userNamespaces: (value, path) => {
     const { idsPerPod, ...others } = mapping(value, path);
     for (const name of Object.keys(others)) refuse(`${path}.${name}`, 'unknown field');
@@ -193,6 +195,7 @@ const FIXED: Readonly<Record<string, unknown>> = {
   registerNode: true,
   enableControllerAttachDetach: true,
   enableDebuggingHandlers: true,
+  enableSystemLogQuery: true,
   makeIPTablesUtilChains: true,
   protectKernelDefaults: false,
   memoryManagerPolicy: 'None',
@@ -232,13 +235,7 @@ const UNDONE: ReadonlySet<string> = new Set([
   ...['cpuManagerReconcilePeriod', 'reservedMemory', 'topologyManagerPolicyOptions'],
   ...['iptablesMasqueradeBit', 'iptablesDropBit', 'containerLogMaxWorkers', 'containerLogMonitorInterval'],
   ...['configMapAndSecretChangeDetectionStrategy', 'showHiddenMetricsForVersion', 'enableProfilingHandler'],
-  ...[
-    'enableDebugFlagsHandler',
-    'enableSystemLogHandler',
-    'enableSystemLogQuery',
-    'rotateCertificates',
-    'serverTLSBootstrap',
-  ],
+  ...['enableDebugFlagsHandler', 'rotateCertificates', 'serverTLSBootstrap'],
   ...[
     'tlsCipherSuites',
     'tlsMinVersion',

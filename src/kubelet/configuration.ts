@@ -55,6 +55,8 @@ export interface KubeletConfiguration {
   readonly reservedSystemCPUs: string;
   /** On a machine with one NUMA node all of them come to the same. */
   readonly topologyManagerPolicy: (typeof TOPOLOGY_POLICIES)[number];
+  /** `/logs/` of the kubelet's port. */
+  readonly enableSystemLogHandler: boolean;
   /** Set when the node is made. */
   readonly registerWithTaints: readonly Taint[];
 }
@@ -86,6 +88,7 @@ export const CONFIGURATION_DEFAULT: KubeletConfiguration = {
   cpuManagerPolicyOptions: {},
   reservedSystemCPUs: '',
   topologyManagerPolicy: 'none',
+  enableSystemLogHandler: true,
   registerWithTaints: [],
 };
 
@@ -123,6 +126,7 @@ export function configzOf(
     enforceNodeAllocatable: ['pods'],
     cgroupDriver: 'cgroupfs',
     protectKernelDefaults: false,
+    enableSystemLogQuery: configuration.enableSystemLogHandler,
     memoryManagerPolicy: 'None',
   };
 }

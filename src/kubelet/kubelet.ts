@@ -45,6 +45,7 @@ import { References } from './references.ts';
 import { ConmonRuntime } from './runtime/conmon-runtime.ts';
 import type { PodNetwork, Runtime } from './runtime.ts';
 import { KubeletServer } from './server/kubelet-server.ts';
+import type { NodeLogsOptions } from './server/node-logs.ts';
 import { StaticPods } from './static/static-pods.ts';
 import { NodeStats } from './stats/node-stats.ts';
 import { CsiDrivers } from './volumes/csi/drivers.ts';
@@ -77,6 +78,8 @@ export interface KubeletOptions {
   readonly taints?: readonly Taint[];
   /** What differs from upstream's defaults. */
   readonly configuration?: Partial<KubeletConfiguration>;
+  /** Logs of the node itself beside its pods'. */
+  readonly nodeLogs?: NodeLogsOptions;
   readonly log?: Logger;
   readonly clock?: Clock;
   readonly random?: Random;
@@ -305,6 +308,14 @@ export class Kubelet {
       port,
       tls,
       ...(this.#options.servingPairs ? { renewals: this.#options.servingPairs } : {}),
+      ...(configuration.enableSystemLogHandler
+        ? {
+            nodeLogs: {
+              ...this.#options.nodeLogs,
+              entries: { ...this.#options.nodeLogs?.entries, pods: paths.logsRoot },
+            },
+          }
+        : {}),
       log,
       clock,
       backend: new PodBackend({

@@ -98,3 +98,17 @@ it('containers that share processes see each other, from kubectl exec too', clus
   assert.match(processes, /^\s+1 65535\s+\/pause$/m);
   await k('delete', 'pod', 'shares', '--wait=false');
 });
+
+it('logs of the node: listed, read and queried by whoever may use its proxy', cluster, async () => {
+  const logs = (path: string) => ['get', '--raw', `/api/v1/nodes/node-1/proxy/logs/${path}`];
+  assert.match(await cluster.kubectl(...logs('')), /<a href="kubelet.log">kubelet.log<\/a>\n<a href="pods\/">/);
+  const lines = (await cluster.kubectl(...logs('?query=kubelet&pattern=agent.*starting&tailLines=1')))
+    .trim()
+    .split('\n');
+  assert.equal(lines.length, 1);
+  assert.match(lines[0]!, /^\d{4}-.*INFO +agent: starting node=node-1$/);
+  const { stderr } = await cluster.tryKubectl(...logs('?query=kubelet&tailLines=x'));
+  assert.match(stderr, /tailLines: Invalid value: "x"/);
+  const denied = await cluster.tryKubectl(...logs(''), '--as=jane');
+  assert.match(denied.stderr, /cannot get resource "nodes\/proxy"/);
+});

@@ -14,6 +14,7 @@ import type { Logger } from '../../base/log.ts';
 import { metrics } from '../../base/metrics.ts';
 import type { KubeletBackend } from './backend.ts';
 import { serveLog } from './log-request.ts';
+import { NodeLogs, type NodeLogsOptions } from './node-logs.ts';
 import { servePortForward } from './port-forward.ts';
 import { serveAttach, serveExec } from './remote-command.ts';
 import { refuse, type Upgrade } from './upgrade.ts';
@@ -29,6 +30,8 @@ export interface KubeletServerOptions {
   /** Pairs that take the place of the one in `tls`, as they come; those who are connected keep theirs. */
   readonly renewals?: AsyncIterable<{ readonly key: string; readonly cert: string }>;
   readonly backend: KubeletBackend;
+  /** Of the node itself; without them `/logs/` is not found. */
+  readonly nodeLogs?: NodeLogsOptions;
   readonly log: Logger;
   readonly clock: Clock;
 }
@@ -42,6 +45,9 @@ const HEADER_BYTES_MAX = 1024 * 1024;
 /** Paths of sessions carry an optional pod uid before the container, as upstream's do. */
 const STREAMING = /^\/(exec|attach|portForward)(?:\/|$)/;
 
+/** By the first part of the path, what of a node one must be allowed; `proxy` for the rest. */
+const SUBRESOURCES: Readonly<Record<string, string>> = { stats: 'stats', metrics: 'metrics', logs: 'log' };
+
 const METRICS_TEXT = { 'Content-Type': 'text/plain; version=0.0.4; charset=utf-8' };
 
 interface Refusal {
@@ -54,6 +60,7 @@ export class KubeletServer {
   readonly listening: Promise<number>;
   readonly #options: KubeletServerOptions;
   readonly #server: Server;
+  readonly #nodeLogs: NodeLogs | undefined;
   readonly #sockets = new Set<Duplex>();
   readonly #requests = metrics.counter(
     'kubelet_http_requests_total',
@@ -70,6 +77,7 @@ export class KubeletServer {
 
   constructor(options: KubeletServerOptions) {
     this.#options = options;
+    this.#nodeLogs = options.nodeLogs && new NodeLogs(options.nodeLogs);
     const { key, cert, ca } = options.tls;
     this.listening = new Promise((resolve, reject) => (this.#listen = { resolve, reject }));
     this.listening.catch(() => {});
@@ -145,6 +153,7 @@ export class KubeletServer {
     if (STREAMING.test(url.pathname)) return answer(response, 400, 'Upgrade request required');
     if (request.method !== 'GET' && request.method !== 'HEAD')
       return answer(response, 405, '405: Method Not Allowed', { Allow: 'GET' });
+    if (first === 'logs' && this.#nodeLogs) return this.#nodeLogs.serve(request, response, rest, url);
     if (first === 'containerLogs' && rest.length === 3) {
       const [namespace, pod, container] = rest as [string, string, string];
       return serveLog(request, response, { namespace, pod, container }, url.searchParams, this.#options);
@@ -204,7 +213,7 @@ export class KubeletServer {
     const verb = request.method === 'GET' ? 'get' : 'create';
     return {
       code: 403,
-      text: `Forbidden (user=${[CN].flat().join()}, verb=${verb}, resource=nodes, subresource(s)=[proxy])`,
+      text: `Forbidden (user=${[CN].flat().join()}, verb=${verb}, resource=nodes, subresource(s)=[${SUBRESOURCES[segments(url)[0] ?? ''] ?? 'proxy'}])`,
     };
   }
 
@@ -215,6 +224,7 @@ export class KubeletServer {
       'attach',
       'portForward',
       'containerLogs',
+      'logs',
       'pods',
       'runningpods',
       'healthz',
