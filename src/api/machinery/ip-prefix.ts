@@ -9,7 +9,7 @@ export interface IpNumber {
 /** The caller has validated the text. */
 export function parseIp(text: string): IpNumber {
   if (!text.includes(':'))
-    return { value: text.split('.').reduce((value, part) => (value << 8n) | BigInt(part), 0n), bits: 32 };
+    return { value: BigInt(text.split('.').reduce((value, part) => value * 256 + Number(part), 0)), bits: 32 };
   const [head = [], tail] = text.split('::').map(half => (half === '' ? [] : half.split(':').flatMap(wordsOf)));
   const gap = tail ? Array<string>(8 - head.length - tail.length).fill('0') : [];
   const words = [...head, ...gap, ...(tail ?? [])];
@@ -25,7 +25,10 @@ function wordsOf(word: string): string[] {
 
 /** The one spelling: a dotted quad, or as RFC 5952 wants it. */
 export function formatIp({ value, bits }: IpNumber): string {
-  if (bits === 32) return [24n, 16n, 8n, 0n].map(shift => (value >> shift) & 255n).join('.');
+  if (bits === 32) {
+    const number = Number(value);
+    return `${number >>> 24}.${(number >>> 16) & 255}.${(number >>> 8) & 255}.${number & 255}`;
+  }
   const words = Array.from({ length: 8 }, (_, i) => ((value >> BigInt(112 - 16 * i)) & 0xffffn).toString(16));
   // The longest run of zero words becomes `::`.
   let best = { start: -1, length: 1 };

@@ -45,8 +45,8 @@ function create(ctx: ReconcileContext): Controller {
   const ranges = ctx.informers.get<ServiceCIDR>(SERVICE_CIDRS);
   const addresses = ctx.informers.get<IPAddress>(IP_ADDRESSES);
   const client = ctx.client.of<ServiceCIDR>(SERVICE_CIDRS);
-  const namesWhere = (test: (prefix: IpPrefix) => boolean): string[] =>
-    [...ranges.values()].filter(range => prefixesOf(range).some(test)).map(({ metadata }) => metadata.name);
+  const namesOf = (some: Iterable<ServiceCIDR>, test: (prefix: IpPrefix) => boolean): string[] =>
+    [...some].filter(range => prefixesOf(range).some(test)).map(({ metadata }) => metadata.name);
 
   async function setReady(
     range: ServiceCIDR,
@@ -65,11 +65,13 @@ function create(ctx: ReconcileContext): Controller {
       // A range that comes or goes may release, or bind, another one.
       watch<ServiceCIDR>(SERVICE_CIDRS, change => {
         const own = prefixesOf(latest(change));
-        return [latest(change).metadata.name, ...namesWhere(prefix => own.some(other => other.overlaps(prefix)))];
+        return [latest(change).metadata.name, ...namesOf(ranges.values(), prefix => own.some(other => other.overlaps(prefix)))];
       }),
       watch<IPAddress>(IP_ADDRESSES, change => {
         if (!change.deleted && change.old) return [];
-        return namesWhere(prefix => prefix.has(latest(change).metadata.name));
+        // Only a range that is to go asks what is in use; and each Service comes by here.
+        const leaving = [...ranges.values()].filter(({ metadata }) => metadata.deletionTimestamp);
+        return namesOf(leaving, prefix => prefix.has(latest(change).metadata.name));
       }),
     ],
     async reconcile({ name }): Promise<Result | void> {
