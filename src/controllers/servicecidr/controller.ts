@@ -65,7 +65,10 @@ function create(ctx: ReconcileContext): Controller {
       // A range that comes or goes may release, or bind, another one.
       watch<ServiceCIDR>(SERVICE_CIDRS, change => {
         const own = prefixesOf(latest(change));
-        return [latest(change).metadata.name, ...namesOf(ranges.values(), prefix => own.some(other => other.overlaps(prefix)))];
+        return [
+          latest(change).metadata.name,
+          ...namesOf(ranges.values(), prefix => own.some(other => other.overlaps(prefix))),
+        ];
       }),
       watch<IPAddress>(IP_ADDRESSES, change => {
         if (!change.deleted && change.old) return [];
