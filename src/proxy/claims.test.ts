@@ -21,7 +21,7 @@ const claim = (
     endpoints: [],
     localEndpoints: undefined,
     masquerade: 'always',
-    affinitySeconds: undefined,
+    affinity: undefined,
     whenEmpty: 'reject',
     sourceRanges: undefined,
   })),

@@ -8,7 +8,7 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import type { ProxyBackend } from './backend.ts';
-import type { Endpoint, ServiceEntry, ServiceTable } from './model.ts';
+import type { Affinity, Endpoint, ServiceEntry, ServiceTable } from './model.ts';
 
 export interface ContractSubject {
   readonly backend: ProxyBackend;
@@ -23,7 +23,7 @@ export function contractEntry(
   name: string,
   clusterIp: string,
   ips: readonly string[],
-  affinitySeconds?: number,
+  affinity?: Affinity,
 ): ServiceEntry {
   const endpoints: Endpoint[] = ips.map(ip => ({ ip, port: 8080, local: false }));
   return {
@@ -39,7 +39,7 @@ export function contractEntry(
         endpoints,
         localEndpoints: undefined,
         masquerade: 'off-cluster',
-        affinitySeconds,
+        affinity,
         whenEmpty: 'reject',
         sourceRanges: undefined,
       },

@@ -168,7 +168,7 @@ test('addresses: external, load balancer (not of proxy mode), none that the node
 
 test('session affinity has a default time; equal entries are the same', () => {
   const sticky = service({ sessionAffinity: 'ClientIP' });
-  assert.equal(entryOf(sticky, [], view)!.frontends[0]!.affinitySeconds, 10800);
+  assert.equal(entryOf(sticky, [], view)!.frontends[0]!.affinity?.seconds, 10800);
   assert.ok(sameEntry(entryOf(sticky, [], view), entryOf(sticky, [], view)));
   assert.ok(!sameEntry(entryOf(sticky, [], view), entryOf(service({}), [], view)));
 });

@@ -17,6 +17,16 @@ export interface Endpoint {
   readonly local: boolean;
 }
 
+/** Session affinity by client address. Whatever has the same memory, address, port and protocol sends a client to the same endpoint. */
+export interface Affinity {
+  readonly seconds: number;
+  /** The cluster IP and port of the Service's port, for all of its addresses and node ports. */
+  readonly address: string;
+  readonly port: number;
+  /** Whether `endpoints` are all of them or only this node's. `localEndpoints` always have the memory `local`. */
+  readonly memory: 'all' | 'local';
+}
+
 /**
  * One address and port that leads to a Service. `masquerade`: `off-cluster` hides senders that are no pods behind the node,
  * so that answers come back this way; `always` all senders.
@@ -33,8 +43,7 @@ export interface Frontend {
   /** With external traffic policy Local: what traffic from outside the cluster may use. Undefined with policy Cluster. */
   readonly localEndpoints: readonly Endpoint[] | undefined;
   readonly masquerade: 'off-cluster' | 'always';
-  /** Session affinity by client address for this long. */
-  readonly affinitySeconds: number | undefined;
+  readonly affinity: Affinity | undefined;
   /** What happens when no endpoint may be used. */
   readonly whenEmpty: 'reject' | 'drop';
   /** Who may use a load-balancer address; undefined: everybody. */
@@ -123,10 +132,19 @@ export function entryOf(service: Service, slices: readonly EndpointSlice[], view
         place: view,
       });
       for (const { ip } of localReady) localIps.add(ip);
+      const affinity: Affinity | undefined =
+        affinitySeconds === undefined
+          ? undefined
+          : {
+              seconds: affinitySeconds,
+              address: clusterIps.find(ip => familyOf(ip) === family)!,
+              port: servicePort.port,
+              memory: 'all',
+            };
       const base = {
         family,
         protocol,
-        affinitySeconds,
+        affinity,
         sourceRanges: undefined,
         // No endpoint anywhere: say so at once. None on this node, which policy demands: stay silent, another node may have one.
         whenEmpty: cluster.length === 0 ? 'reject' : 'drop',
@@ -139,6 +157,7 @@ export function entryOf(service: Service, slices: readonly EndpointSlice[], view
           address,
           port: servicePort.port,
           endpoints: internalLocal ? local : cluster,
+          ...(internalLocal && affinity ? { affinity: { ...affinity, memory: 'local' } } : {}),
           localEndpoints: undefined,
           masquerade: 'off-cluster',
         });

@@ -4,7 +4,7 @@
  * Registers here are the 32-bit ones: number 0 to 15, each four bytes; longer values fill several.
  */
 
-import { attribute, attributeText, attributeU8, attributeU32BE, nested } from './netlink-socket.ts';
+import { attribute, attributeText, attributeU32BE, nested } from './netlink-socket.ts';
 
 /** One expression, encoded. */
 export type Expression = Buffer;
@@ -15,8 +15,7 @@ const META_L4PROTO = 16;
 const NFT_NG_RANDOM = 1;
 const VERDICT_REGISTER = 0;
 const VERDICTS = { drop: 0, jump: -3, goto: -4, return: -5 } as const;
-const [IP_CT_DIR_ORIGINAL, NFT_LOOKUP_F_INV] = [0, 1];
-const CT_KEYS = { protocolPort: 12, destination4: 20, destination6: 22 } as const;
+const NFT_LOOKUP_F_INV = 1;
 const [NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_SADDR, RTN_LOCAL] = [3, 1, 2];
 const NFT_DYNSET_OP_UPDATE = 1;
 const NFT_NAT_DNAT = 1;
@@ -65,13 +64,6 @@ export function loadRandom(options: {
   );
 }
 
-/** Loads the destination address (`family`) or port (`port`) as the sender wrote it, before any rewriting. */
-export function loadOriginal(options: { readonly to: number; readonly what: 4 | 6 | 'port' }): Expression {
-  const { to, what } = options;
-  const key = what === 'port' ? CT_KEYS.protocolPort : what === 4 ? CT_KEYS.destination4 : CT_KEYS.destination6;
-  return expression('ct', register(1, to), number(2, key), attributeU8(3, IP_CT_DIR_ORIGINAL));
-}
-
 /** Goes on only where the sender's address is one of this machine's. */
 export function senderIsLocal(): Expression {
   const scratch = 0;
@@ -85,11 +77,6 @@ export function senderIsLocal(): Expression {
 export function isIn(options: { readonly set: string; readonly from: number; readonly absent?: boolean }): Expression {
   const flags = options.absent ? [number(5, NFT_LOOKUP_F_INV)] : [];
   return expression('lookup', attributeText(1, options.set), register(2, options.from), ...flags);
-}
-
-/** Looks the key up in a verdict map and does what it says; the rule ends here when there is none. */
-export function lookUpVerdict(options: { readonly map: string; readonly from: number }): Expression {
-  return expression('lookup', attributeText(1, options.map), register(2, options.from), number(3, VERDICT_REGISTER));
 }
 
 /** Goes to a chain, for good (`goto`) or to come back (`jump`). */
@@ -113,18 +100,36 @@ export function equals(options: {
   readonly mask: Uint8Array;
 }): Expression {
   const { from, bytes, mask } = options;
-  const value = (type: number, data: Uint8Array) => nested(type, attribute(1, data));
   return Buffer.concat([
-    expression(
-      'bitwise',
-      register(1, from),
-      register(2, from),
-      number(3, bytes.length),
-      value(4, mask),
-      value(5, Buffer.alloc(bytes.length)),
-    ),
-    expression('cmp', register(1, from), number(2, 0), value(3, bytes)),
+    masked(mask, { from, to: from }),
+    expression('cmp', register(1, from), number(2, 0), nested(3, attribute(1, bytes))),
   ]);
+}
+
+/** Copies so many registers, four at a time; the two stretches must not overlap. */
+export function copy(options: { readonly from: number; readonly to: number; readonly words: number }): Expression {
+  // The kernel takes no more at once.
+  const most = 4;
+  const parts: Expression[] = [];
+  for (let at = 0; at < options.words; at += most)
+    parts.push(
+      masked(Buffer.alloc(4 * Math.min(most, options.words - at), 255), {
+        from: options.from + at,
+        to: options.to + at,
+      }),
+    );
+  return Buffer.concat(parts);
+}
+
+function masked(mask: Uint8Array, { from, to }: { readonly from: number; readonly to: number }): Expression {
+  return expression(
+    'bitwise',
+    register(1, from),
+    register(2, to),
+    number(3, mask.length),
+    nested(4, attribute(1, mask)),
+    nested(5, attribute(1, Buffer.alloc(mask.length))),
+  );
 }
 
 /** Adds the element with this key, or refreshes it, with data and a time to live. */

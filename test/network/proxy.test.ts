@@ -201,6 +201,77 @@ for (const family of ['IPv4', 'IPv6'] as const) {
       assert.notEqual(next[0], chosen);
     });
 
+    test('affinity is one memory for all addresses of a Service’s port, and another for each other port', async () => {
+      const { one, a, b, c } = s;
+      const spec = {
+        name: 'one-memory',
+        type: 'LoadBalancer',
+        clusterIP: vip(35),
+        sessionAffinity: 'ClientIP',
+        externalIPs: [outer(40)],
+        ingress: [outer(41)],
+        ports: [
+          { ...TCP[0]!, name: 'x', nodePort: 30084 },
+          { ...TCP[0]!, name: 'y', port: 81, nodePort: 30085 },
+        ],
+      };
+      const pods = [s.on(a), s.on(b), s.on(c)];
+      await s.put(spec, pods);
+      const ways = (x: 0 | 1) =>
+        [
+          [vip(35), 80 + x],
+          [s.ipOf(one), 30084 + x],
+          [outer(40), 80 + x],
+          [outer(41), 80 + x],
+        ] as const;
+      const all = async (from: string, x: 0 | 1 = 0) =>
+        (await Promise.all(ways(x).map(([address, port]) => s.answerers(from, address, port, 6)))).flat();
+      // Each way first once: it does not matter by which a client comes.
+      for (const way of [0, 1, 2, 3]) {
+        await s.remove(spec.name);
+        await s.put(spec, pods);
+        const [address, port] = ways(0)[way]!;
+        const [first] = await ask(b.namespace, address, port);
+        assert.deepEqual(await all(b.namespace), [first, first, first, first], `first by ${address}:${port}`);
+      }
+      // The ports choose apart: over many clients (anew each time) not always alike.
+      let differs = false;
+      for (let i = 0; i < 40 && !differs; i++) {
+        await s.remove(spec.name);
+        await s.put(spec, pods);
+        differs = (await ask(b.namespace, vip(35), 80))[0] !== (await ask(b.namespace, vip(35), 81))[0];
+      }
+      assert.ok(differs);
+      await s.remove(spec.name);
+    });
+
+    test('affinity with external traffic policy Local: outsiders stay with one of this node’s, pods with any', async () => {
+      const { one, a, b, c } = s;
+      const spec = {
+        name: 'sticky-local',
+        type: 'NodePort',
+        clusterIP: vip(36),
+        sessionAffinity: 'ClientIP',
+        externalTrafficPolicy: 'Local',
+        ports: [{ ...TCP[0]!, nodePort: 30086 }],
+      };
+      await s.put(spec, [s.on(c)]);
+      // Remembered with an endpoint of the other node, which an outsider by the node port must not get.
+      assert.deepEqual(await s.answerers(one.namespace, vip(36), 80, 3), ['c']);
+      await s.put(spec, [s.on(a), s.on(b), s.on(c)]);
+      const [local, ...others] = await s.answerers(outside, s.ipOf(one), 30086, 20);
+      assert.deepEqual(others, []);
+      assert.match(local!, /^[ab]$/);
+      assert.deepEqual(await s.answerers(one.namespace, s.ipOf(one), 30086, 5), ['c']);
+      // It goes, another of this node's takes its place; so with the policy for inside.
+      const rest = [local === 'a' ? s.on(b) : s.on(a), s.on(c)];
+      await s.put(spec, rest);
+      assert.deepEqual(await s.answerers(outside, s.ipOf(one), 30086, 5), [local === 'a' ? 'b' : 'a']);
+      await s.put({ ...spec, internalTrafficPolicy: 'Local' }, rest);
+      assert.deepEqual(await s.answerers(one.namespace, vip(36), 80, 5), [local === 'a' ? 'b' : 'a']);
+      await s.remove(spec.name);
+    });
+
     test('affinity is kept for its time after the last connection, in the kernel itself', async () => {
       const { one, a, b } = s;
       const spec = (timeoutSeconds: number) => ({
@@ -295,7 +366,8 @@ for (const family of ['IPv4', 'IPv6'] as const) {
         'refused',
         'node-ports',
         'node-port-endpoints',
-        'remembered',
+        'remembered-as',
+        'remembered-as-node-ports',
         'hairpins',
       ].flatMap(set => raw.elements({ family: v4 ? NFPROTO_IPV4 : NFPROTO_IPV6, table: 'coxswain-proxy' }, set));
       raw.close();

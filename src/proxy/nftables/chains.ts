@@ -1,7 +1,7 @@
 /**
  * The chains that Services' elements go to, one for each shape and not for each Service. Pure. Their names say all:
  *   c3 cluster IP, 3 endpoints · e3 external, masqueraded · p3 as it is · l3-1 external policy Local, 1 of 3 local · o1 the choice among those;
- *   prefix n: reached by node port; suffix a: with session affinity. remember-60: clients are remembered for 60 seconds.
+ *   prefix n: reached by node port; suffix -60s: clients are remembered for 60 seconds, -local: with this node's endpoints only.
  *   only-…: who may use a load balancer's address.
  * As `nft list` shows a choice: dnat to (daddr . l4proto . dport . numgen random mod K) map @endpoints. They are made as
  * expressions because libnftables 1.0.6 takes maps of such types for ones of TCP only, and has too few registers for IPv6.
@@ -10,22 +10,22 @@
 import { networkOf, parsePrefix } from '../../sys/address.ts';
 import type { RawChain } from '../../sys/nfnetlink.ts';
 import {
+  copy,
   type Expression,
   end,
   equals,
   isIn,
-  loadOriginal,
   loadPayload,
   loadProtocol,
   loadRandom,
   lookUp,
-  lookUpVerdict,
   remember,
   rewriteDestination,
   senderIsLocal,
   toChain,
 } from '../../sys/nft-expressions.ts';
-import { type Family, MARK_CHAIN, REMEMBER_CHAIN } from './rules.ts';
+import type { Affinity } from '../model.ts';
+import { AFFINITY_MAP, type Family, MARK_CHAIN } from './rules.ts';
 
 /** Local endpoints have indexes from here in the endpoint maps, beside all endpoints from 0. */
 export const LOCAL_INDEX = 65_536;
@@ -38,7 +38,7 @@ export interface Chain extends RawChain {
 export interface Shape {
   readonly family: Family;
   readonly nodePort: boolean;
-  readonly affinity: boolean;
+  readonly affinity: Pick<Affinity, 'seconds' | 'memory'> | undefined;
   readonly endpoints: number;
   /** Whether pod ranges are known; without them nobody counts as outside the cluster. */
   readonly clusterCidrs: boolean;
@@ -59,7 +59,8 @@ function once(shape: Shape, name: string, make: () => Omit<Chain, 'name'>): Chai
 }
 
 function nameOf({ nodePort, affinity }: Shape, letter: string, count: number | string): string {
-  return `${nodePort ? 'n' : ''}${letter}${count}${affinity ? 'a' : ''}`;
+  const memory = affinity ? `-${affinity.seconds}s${affinity.memory === 'local' ? '-local' : ''}` : '';
+  return `${nodePort ? 'n' : ''}${letter}${count}${memory}`;
 }
 
 // Registers are words of four bytes; an address fills one or four of them.
@@ -87,29 +88,49 @@ function loadFrontend({ family, nodePort }: Shape, to: number): Expression[] {
   return [...(nodePort ? [] : [loadDestination(family, to)]), loadProtocol(at), loadPort(at + 1)];
 }
 
-function choice(shape: Shape, options: { modulus: number; offset: number }): Expression[][] {
+/**
+ * One of the endpoints. With affinity one is proposed to the memory, which takes it or keeps the client's former one for so many
+ * seconds more; what it then has is used, and where it has no room any is.
+ */
+function choice(
+  shape: Shape,
+  { local, ...random }: { modulus: number; offset: number; local?: boolean },
+): Expression[][] {
   const { family, nodePort, affinity } = shape;
   const words = wordsOf(family);
-  const rewrite = (map: string) => [
-    lookUp({ map, from: 0, to: 0 }),
-    rewriteDestination({ family: family.number === 4 ? 2 : 10, address: 0, port: words }),
-  ];
-  const rules: Expression[][] = [];
-  if (affinity)
-    rules.push([
-      loadSource(family, 0),
-      loadDestination(family, words),
-      loadProtocol(2 * words),
-      loadPort(2 * words + 1),
-      ...rewrite('affinity'),
-    ]);
-  const index = nodePort ? 2 : words + 2;
-  rules.push([
+  const rewrite = rewriteDestination({ family: family.number === 4 ? 2 : 10, address: 0, port: words });
+  const choose = (to: number) => [
     ...loadFrontend(shape, 0),
-    loadRandom({ to: index, ...options }),
-    ...rewrite(nodePort ? 'node-port-endpoints' : 'endpoints'),
-  ]);
-  return rules;
+    loadRandom({ to: nodePort ? 2 : words + 2, ...random }),
+    lookUp({ map: nodePort ? 'node-port-endpoints' : 'endpoints', from: 0, to }),
+  ];
+  if (!affinity) return [[...choose(0), rewrite]];
+  const map = AFFINITY_MAP[local ? 'local' : affinity.memory];
+  // nft 1.0.6 knows no length of what a map gave, and aborts when it is to show that as part of a key or an element. So registers
+  // are loaded from the packet first, for nft to show, and what a map gave is put over them from a word before, which nft does not follow.
+  const loadKey = [
+    loadDestination(family, words),
+    loadProtocol(2 * words),
+    loadPort(2 * words + 1),
+    nodePort
+      ? lookUp({ map: 'remembered-as-node-ports', from: 2 * words, to: words - 1 })
+      : lookUp({ map: 'remembered-as', from: words, to: words - 1 }),
+    loadSource(family, 0),
+  ];
+  const proposed = 2 * words + 2;
+  const propose = [
+    // nft wants to know where each four registers that are copied begin; 0 it knows anyway.
+    loadProtocol(4),
+    ...choose(1),
+    loadDestination(family, proposed),
+    loadPort(proposed + words),
+    copy({ from: 0, to: proposed - 1, words: words + 2 }),
+  ];
+  return [
+    [...propose, ...loadKey, remember({ map, key: 0, data: proposed, seconds: affinity.seconds })],
+    [...loadKey, lookUp({ map, from: 0, to: 0 }), rewrite],
+    [...choose(0), rewrite],
+  ];
 }
 
 /** The choice among all endpoints, senders keep their address. */
@@ -150,7 +171,7 @@ export function localChain(shape: Shape, localEndpoints: number): Chain {
         ? []
         : [
             once(shape, nameOf(shape, 'o', localEndpoints), () => ({
-              rules: choice(shape, { modulus: localEndpoints, offset: LOCAL_INDEX }),
+              rules: choice(shape, { modulus: localEndpoints, offset: LOCAL_INDEX, local: true }),
               uses: [],
             })),
           ];
@@ -164,50 +185,6 @@ export function localChain(shape: Shape, localEndpoints: number): Chain {
       uses: [plain, external, ...local],
     };
   });
-}
-
-/** Finds out whether clients of what a connection was first sent to are to be remembered, and for how long. */
-export function rememberingChain(family: Family): RawChain {
-  const words = wordsOf(family);
-  return {
-    name: REMEMBER_CHAIN,
-    rules: [
-      [
-        loadOriginal({ to: 0, what: family.number }),
-        loadProtocol(words),
-        loadOriginal({ to: words + 1, what: 'port' }),
-        lookUpVerdict({ map: 'remembered', from: 0 }),
-      ],
-      [
-        loadOriginal({ to: 0, what: family.number }),
-        isIn({ set: 'node-ips', from: 0 }),
-        loadProtocol(0),
-        loadOriginal({ to: 1, what: 'port' }),
-        lookUpVerdict({ map: 'remembered-node-ports', from: 0 }),
-      ],
-    ],
-  };
-}
-
-/** Notes which endpoint a client got, each time anew, for so many seconds. */
-export function rememberChain(family: Family, seconds: number): Chain {
-  const words = wordsOf(family);
-  const endpoint = 2 * words + 2;
-  return {
-    name: `${REMEMBER_CHAIN}-${seconds}`,
-    rules: [
-      [
-        loadSource(family, 0),
-        loadOriginal({ to: words, what: family.number }),
-        loadProtocol(2 * words),
-        loadOriginal({ to: 2 * words + 1, what: 'port' }),
-        loadDestination(family, endpoint),
-        loadPort(endpoint + words),
-        remember({ map: 'affinity', key: 0, data: endpoint, seconds }),
-      ],
-    ],
-    uses: [],
-  };
 }
 
 /** Lets only these senders on. */

@@ -3,15 +3,7 @@
 import { parseAddress } from '../../sys/address.ts';
 import type { Element, ElementData } from '../../sys/nfnetlink.ts';
 import type { Endpoint, Frontend, Protocol, ServiceEntry } from '../model.ts';
-import {
-  type Chain,
-  clusterChain,
-  externalChain,
-  LOCAL_INDEX,
-  localChain,
-  rememberChain,
-  restrictChain,
-} from './chains.ts';
+import { type Chain, clusterChain, externalChain, LOCAL_INDEX, localChain, restrictChain } from './chains.ts';
 import { type Family, REJECT_CHAIN } from './rules.ts';
 
 export interface Rendered {
@@ -63,10 +55,10 @@ function renderFrontend(
   },
 ): void {
   const { family, clusterCidrs, elements, chains, other } = into;
-  const { address, endpoints, localEndpoints, affinitySeconds: seconds } = frontend;
+  const { address, endpoints, localEndpoints, affinity } = frontend;
   const nodePort = address === undefined;
   const suffix = nodePort ? '-node-ports' : '';
-  const key = serviceKey(frontend);
+  const key = frontendBytes(frontend);
   const put = (set: string, data: ElementData) => elements.push({ set, key, data });
   const go = (set: string, chain: Chain) => {
     chains.push(chain);
@@ -79,7 +71,7 @@ function renderFrontend(
     go('restricted', restrictChain(family, [...frontend.sourceRanges, `${address}/${family.number === 4 ? 32 : 128}`]));
   if (endpoints.length === 0) return;
 
-  const shape = { family, nodePort, affinity: seconds !== undefined, endpoints: endpoints.length, clusterCidrs };
+  const shape = { family, nodePort, affinity, endpoints: endpoints.length, clusterCidrs };
   go(
     nodePort ? 'node-ports' : 'services',
     localEndpoints
@@ -88,7 +80,10 @@ function renderFrontend(
         ? externalChain(shape)
         : clusterChain(shape),
   );
-  if (seconds !== undefined) go(`remembered${suffix}`, rememberChain(family, seconds));
+  if (affinity) {
+    const canonical = frontendBytes({ ...affinity, family: family.number, protocol: frontend.protocol });
+    put(`remembered-as${suffix}`, Buffer.concat([NO_MARK, canonical]));
+  }
   const set = nodePort ? 'node-port-endpoints' : 'endpoints';
   const list = (part: readonly Endpoint[], from: number, there: readonly Endpoint[] | undefined) => {
     part.forEach((endpoint, i) => {
@@ -101,6 +96,9 @@ function renderFrontend(
   if (localEndpoints) list(localEndpoints, LOCAL_INDEX, other?.localEndpoints);
 }
 
+/** A word that nobody reads: see `choice` in `chains.ts`. */
+const NO_MARK = Buffer.alloc(4);
+
 function frontendKey({ address, family, protocol, port }: Frontend): string {
   return `${address ?? family} ${protocol} ${port}`;
 }
@@ -108,7 +106,12 @@ function frontendKey({ address, family, protocol, port }: Frontend): string {
 // A first programming makes tens of thousands of these: one small buffer each, nothing in between.
 
 // Components of a concatenation are padded to four bytes each: address, protocol (1), port (2, big-endian).
-function serviceKey({ address, family, protocol, port }: Frontend): Buffer {
+function frontendBytes({
+  address,
+  family,
+  protocol,
+  port,
+}: Pick<Frontend, 'address' | 'family' | 'protocol' | 'port'>): Buffer {
   const at = address === undefined ? 0 : addressBytes(family);
   const out = Buffer.alloc(at + 8);
   if (address !== undefined) putAddress(out, address);

@@ -8,6 +8,7 @@ import { NFPROTO_IPV4, Nfnetlink } from '../../sys/nfnetlink.ts';
 import { Nftables } from '../../sys/nftables.ts';
 import { contractEntry, proxyBackendContract } from '../contract.ts';
 import type { Frontend, ServiceTable } from '../model.ts';
+import { endpointData } from './elements.ts';
 import { NftablesBackend } from './nftables-backend.ts';
 import { TABLE } from './rules.ts';
 
@@ -58,7 +59,12 @@ proxyBackendContract('nftables', subject, { skip: !root });
 
 test('damage by others is noticed and repaired; changes of other tables are no damage', { skip: !root }, async () => {
   const { backend, endpointsOf, namespace, close } = subject();
-  const entry = contractEntry('a', '10.96.0.1', ['10.0.0.1'], 600);
+  const entry = contractEntry('a', '10.96.0.1', ['10.0.0.1'], {
+    seconds: 600,
+    address: '10.96.0.1',
+    port: 80,
+    memory: 'all',
+  });
   const table = new Map([[entry.key, entry]]);
   await backend.apply(table);
   assert.equal(backend.damaged(), false);
@@ -67,7 +73,7 @@ test('damage by others is noticed and repaired; changes of other tables are no d
   assert.equal(backend.damaged(), false);
   for (const command of [
     `flush chain ip ${TABLE} choose`,
-    `flush chain ip ${TABLE} c1a`,
+    `flush chain ip ${TABLE} c1-600s`,
     `flush map ip ${TABLE} endpoints`,
     `delete table ip ${TABLE}`,
     'flush ruleset',
@@ -82,6 +88,36 @@ test('damage by others is noticed and repaired; changes of other tables are no d
   close();
 });
 
+test('another backend keeps whom the kernel remembers, but not with endpoints that went meanwhile', {
+  skip: !root,
+}, async () => {
+  const { backend, namespace, restarted, close } = subject();
+  const raw = new Nfnetlink(namespace);
+  const ref = { family: NFPROTO_IPV4, table: TABLE };
+  const table = (ips: readonly string[]) => {
+    const entry = contractEntry('a', '10.96.0.1', ips, { seconds: 600, address: '10.96.0.1', port: 80, memory: 'all' });
+    return new Map([[entry.key, entry]]);
+  };
+  const clients = () => raw.elements(ref, 'affinity').map(({ key }) => formatAddress(key.subarray(0, 4)));
+  const first = table(['10.0.0.1', '10.0.0.2']);
+  await backend.apply(first);
+  const client = (last: number, endpoint: string) => ({
+    set: 'affinity',
+    key: Buffer.from([10, 0, 9, last, 10, 96, 0, 1, 6, 0, 0, 0, 0, 80, 0, 0]),
+    data: endpointData({ ip: endpoint, port: 8080 }),
+  });
+  raw.change(ref, { remove: [], add: [client(1, '10.0.0.1'), client(2, '10.0.0.2')] });
+  const next = restarted();
+  await next.apply(first);
+  await next.prune(first);
+  assert.deepEqual(clients().sort(), ['10.0.9.1', '10.0.9.2']);
+  const last = restarted();
+  await last.apply(table(['10.0.0.2']));
+  assert.deepEqual(clients(), ['10.0.9.2']);
+  for (const other of [next, last, raw]) other.close();
+  close();
+});
+
 test('what nft shows is readable, whatever the shapes of Services', { skip: !root }, async () => {
   for (const family of [4, 6] as const) {
     const { backend, namespace, close } = subject();
@@ -92,7 +128,7 @@ test('what nft shows is readable, whatever the shapes of Services', { skip: !roo
           `s${i}`,
           ip(`10.96.0.${i}`),
           [ip('10.0.0.1'), ip('10.0.0.2')],
-          i > 1 ? 60 : undefined,
+          i > 1 ? { seconds: 60, address: ip(`10.96.0.${i}`), port: 80, memory: 'all' } : undefined,
         );
         const [frontend] = entry.frontends;
         const local = i % 2 === 1 ? [frontend!.endpoints[0]!] : undefined;
@@ -116,6 +152,8 @@ test('what nft shows is readable, whatever the shapes of Services', { skip: !roo
       encoding: 'utf8',
     });
     assert.match(listed, /numgen random mod 2/);
+    assert.match(listed, /update @affinity { .* timeout 1m/);
+    assert.match(listed, /update @affinity-local { /);
     await backend.prune(new Map());
     assert.equal(backend.damaged(), false);
     close();

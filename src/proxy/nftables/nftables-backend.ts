@@ -15,7 +15,7 @@ import type { ProxyBackend } from '../backend.ts';
 import type { ServiceEntry, ServiceTable } from '../model.ts';
 import { PROTOCOL_NUMBERS } from './elements.ts';
 import { NodePortAddresses } from './node-port-addresses.ts';
-import { FAMILIES } from './rules.ts';
+import { AFFINITY_MAPS, FAMILIES } from './rules.ts';
 import { type Stale, staleAfter, staleClients, staleFlows } from './stale-memory.ts';
 import { type Change, TableState } from './table-state.ts';
 
@@ -111,14 +111,14 @@ export class NftablesBackend implements ProxyBackend {
   }
 
   #forget({ ref }: TableState, stale: Stale): void {
-    const nodeIps = new Set(this.#nodeIps);
     if (stale.udp.size > 0) {
       const flows = this.#raw.conntrack({ family: ref.family, protocol: IPPROTO_UDP });
-      const gone = staleFlows(flows, stale, nodeIps);
+      const gone = staleFlows(flows, stale, new Set(this.#nodeIps));
       if (gone.length > 0) this.#raw.deleteConntrack(ref.family, gone);
     }
     if (stale.affinity.size === 0) return;
-    for (const client of staleClients(this.#raw.elements(ref, 'affinity'), stale, nodeIps)) {
+    const clients = AFFINITY_MAPS.flatMap(map => this.#raw.elements(ref, map));
+    for (const client of staleClients(clients, stale)) {
       try {
         this.#raw.change(ref, { remove: [client], add: [] });
       } catch (error) {

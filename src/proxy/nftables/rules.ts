@@ -6,6 +6,8 @@
  *   (protocol, port) in `node-ports` when the destination is the node ─► a chain for the number of endpoints K, which looks
  *   up (address, protocol, port, random index below K) in map `endpoints` and rewrites the destination ─► postrouting
  *   masquerades what was marked, and what a pod sent to itself.
+ *   With session affinity the chain looks for (client, cluster IP, protocol, port) in map `affinity` before it chooses, and
+ *   puts there what it chose. All addresses of a Service's port have one memory: `remembered-as` gives an address's cluster IP.
  *   Not rewritten ─► filter: map `refused` rejects or drops where there is no endpoint.
  * So a Service is elements only, and the cost of a packet does not depend on how many there are. It never sets
  * route_localnet: nothing from outside this node ever reaches what listens on its loopback.
@@ -22,8 +24,6 @@ export const TABLE = 'coxswain-proxy';
 export const REJECT_CHAIN = 'reject-it';
 /** Marks for masquerading, then comes back. */
 export const MARK_CHAIN = 'mark-it';
-/** Notes which endpoint a client got. Its rules are raw: `chains.ts`. */
-export const REMEMBER_CHAIN = 'remember';
 
 export interface Family {
   readonly number: 4 | 6;
@@ -44,6 +44,10 @@ export interface StaticOptions {
   readonly clusterCidrs: readonly string[];
 }
 
+/** Where clients are remembered, by `Affinity.memory`: whose choice is among all endpoints, and among this node's. */
+export const AFFINITY_MAP = { all: 'affinity', local: 'affinity-local' } as const;
+export const AFFINITY_MAPS = Object.values(AFFINITY_MAP);
+
 /** Names of all sets and maps whose elements are Services'. */
 export const ELEMENT_SETS = [
   'cluster-ips',
@@ -53,8 +57,8 @@ export const ELEMENT_SETS = [
   'node-ports',
   'refused',
   'refused-node-ports',
-  'remembered',
-  'remembered-node-ports',
+  'remembered-as',
+  'remembered-as-node-ports',
   'restricted',
   'services',
 ] as const;
@@ -63,7 +67,6 @@ export const ELEMENT_SETS = [
 export const STATIC_CHAINS: ReadonlySet<string> = new Set([
   REJECT_CHAIN,
   MARK_CHAIN,
-  REMEMBER_CHAIN,
   'choose',
   'refuse',
   'nat-prerouting',
@@ -71,8 +74,6 @@ export const STATIC_CHAINS: ReadonlySet<string> = new Set([
   'nat-postrouting',
   'restrict-prerouting',
   'restrict-output',
-  'remember-prerouting',
-  'remember-output',
   'filter-input',
   'filter-forward',
   'filter-output',
@@ -120,16 +121,6 @@ export function renderStatic({ family, nodeIps, clusterCidrs }: StaticOptions): 
       'type filter hook output priority -110; policy accept;',
       [`ct state new ${service} vmap @restricted`],
     ],
-    [
-      'remember-prerouting',
-      'type filter hook prerouting priority dstnat + 10; policy accept;',
-      [`ct state new ct status dnat jump ${REMEMBER_CHAIN}`],
-    ],
-    [
-      'remember-output',
-      'type filter hook output priority -90; policy accept;',
-      [`ct state new ct status dnat jump ${REMEMBER_CHAIN}`],
-    ],
     ['filter-input', 'type filter hook input priority filter - 10; policy accept;', ['ct state new jump refuse']],
     ['filter-forward', 'type filter hook forward priority filter - 10; policy accept;', ['ct state new jump refuse']],
     ['filter-output', 'type filter hook output priority filter - 10; policy accept;', ['ct state new jump refuse']],
@@ -145,14 +136,16 @@ export function renderStatic({ family, nodeIps, clusterCidrs }: StaticOptions): 
     `add map ${t} services { type ${serviceType} : verdict; }`,
     `add map ${t} refused { type ${serviceType} : verdict; }`,
     `add map ${t} restricted { type ${serviceType} : verdict; }`,
-    `add map ${t} remembered { type ${serviceType} : verdict; }`,
+    `add map ${t} remembered-as { type ${serviceType} : mark . ${serviceType}; }`,
     `add map ${t} node-ports { type ${portType} : verdict; }`,
     `add map ${t} refused-node-ports { type ${portType} : verdict; }`,
-    `add map ${t} remembered-node-ports { type ${portType} : verdict; }`,
+    `add map ${t} remembered-as-node-ports { type ${portType} : mark . ${serviceType}; }`,
     `add map ${t} endpoints { type ${serviceType} . mark : ${endpointType}; }`,
     `add map ${t} node-port-endpoints { type ${portType} . mark : ${endpointType}; }`,
-    `add map ${t} affinity { type ${addressType} . ${serviceType} : ${endpointType}; flags dynamic,timeout; timeout 3h; size ${AFFINITY_ENTRIES_MAX}; }`,
-    `add chain ${t} ${REMEMBER_CHAIN}`,
+    ...AFFINITY_MAPS.map(
+      map =>
+        `add map ${t} ${map} { type ${addressType} . ${serviceType} : ${endpointType}; flags dynamic,timeout; timeout 3h; size ${AFFINITY_ENTRIES_MAX}; }`,
+    ),
   ];
   const own = (items: readonly string[]) => items.filter(item => item.includes(':') === (family.number === 6));
   if (own(nodeIps).length > 0) lines.push(`add element ${t} node-ips { ${own(nodeIps).join(', ')} }`);

@@ -7,12 +7,14 @@
 import { formatAddress } from '../../sys/address.ts';
 import type { ConntrackEntry, Element } from '../../sys/nfnetlink.ts';
 import type { Endpoint, Frontend } from '../model.ts';
+import { AFFINITY_MAP } from './rules.ts';
 import type { Change } from './table-state.ts';
 
-/** Endpoints (`address port`) that may still be used, by what leads to them (`address port`, no address for a node port). */
+/** Endpoints (`address port`) that may still be used, by what leads to them. */
 export interface Stale {
+  /** By `address port`, no address for a node port. */
   readonly udp: ReadonlyMap<string, ReadonlySet<string>>;
-  /** With the protocol before: `TCP address port`. */
+  /** By the map's name and what it has for the Service's port: `affinity TCP address port`. */
   readonly affinity: ReadonlyMap<string, ReadonlySet<string>>;
 }
 
@@ -22,49 +24,50 @@ const PROTOCOL_NAMES: Readonly<Record<number, string>> = { 6: 'TCP', 17: 'UDP', 
 export function staleAfter(changes: readonly Change[], family: 4 | 6): Stale {
   const udp = new Map<string, Set<string>>();
   const affinity = new Map<string, Set<string>>();
-  for (const { before, after } of changes) {
-    const old = new Map(framed(before?.frontends, family));
-    const now = new Map(framed(after?.frontends, family));
-    for (const [key, frontend] of new Map([...old, ...now])) {
-      const current = now.get(key);
-      const allowed = current ? allEndpoints(current) : [];
-      const former = old.get(key);
-      const moved = former !== undefined && current !== undefined && lostLocal(former, current);
-      if (before && former && !moved && !lostAny(allEndpoints(former), allowed)) continue;
-      const at = `${frontend.address ?? ''} ${frontend.port}`;
-      const kept = new Set(allowed.map(({ ip, port }) => `${ip} ${port}`));
-      if (frontend.protocol === 'UDP') udp.set(at, kept);
-      // Who of the clients is an outsider, and so may have local endpoints only, is not known here: all choose anew.
-      if (frontend.affinitySeconds !== undefined) affinity.set(`${frontend.protocol} ${at}`, moved ? new Set() : kept);
+  for (const [memories, stale] of [
+    [udpFlows, udp],
+    [clientMemories, affinity],
+  ] as const)
+    for (const { before, after } of changes) {
+      const old = memories(before?.frontends ?? [], family);
+      const now = memories(after?.frontends ?? [], family);
+      for (const key of new Set([...old.keys(), ...now.keys()])) {
+        const [had, has = []] = [old.get(key), now.get(key)];
+        if (!before || !had || lostAny(had, has)) stale.set(key, new Set(has.map(nameOf)));
+      }
     }
-  }
   return { udp, affinity };
 }
 
-function framed(frontends: readonly Frontend[] | undefined, family: 4 | 6): [string, Frontend][] {
-  return (frontends ?? [])
-    .filter(frontend => frontend.family === family && isRemembered(frontend))
-    .map(frontend => [`${frontend.address ?? ''} ${frontend.protocol} ${frontend.port}`, frontend]);
+type Memories = Map<string, readonly Endpoint[]>;
+
+function udpFlows(frontends: readonly Frontend[], family: 4 | 6): Memories {
+  const found: Memories = new Map();
+  for (const { protocol, address = '', port, endpoints, localEndpoints = [], ...frontend } of frontends)
+    if (protocol === 'UDP' && frontend.family === family)
+      found.set(`${address} ${port}`, [...endpoints, ...localEndpoints]);
+  return found;
 }
 
-function isRemembered({ protocol, affinitySeconds }: Frontend): boolean {
-  return protocol === 'UDP' || affinitySeconds !== undefined;
+// All addresses of one port of a Service share a memory, and lists of endpoints.
+function clientMemories(frontends: readonly Frontend[], family: 4 | 6): Memories {
+  const found: Memories = new Map();
+  for (const { protocol, affinity, endpoints, localEndpoints, ...frontend } of frontends) {
+    if (!affinity || frontend.family !== family) continue;
+    const key = `${protocol} ${affinity.address} ${affinity.port}`;
+    found.set(`${AFFINITY_MAP[affinity.memory]} ${key}`, endpoints);
+    if (localEndpoints) found.set(`${AFFINITY_MAP.local} ${key}`, localEndpoints);
+  }
+  return found;
 }
 
-function allEndpoints({ endpoints, localEndpoints }: Frontend): readonly Endpoint[] {
-  return localEndpoints ? [...endpoints, ...localEndpoints] : endpoints;
-}
+const nameOf = ({ ip, port }: Endpoint) => `${ip} ${port}`;
 
 // A flow begun while there was no endpoint leads to the Service's own address: it counts as having lost it.
 function lostAny(had: readonly Endpoint[], allowed: readonly Endpoint[]): boolean {
   if (had.length === 0) return true;
-  const still = new Set(allowed.map(({ ip, port }) => `${ip} ${port}`));
-  return had.some(({ ip, port }) => !still.has(`${ip} ${port}`));
-}
-
-function lostLocal(former: Frontend, current: Frontend): boolean {
-  if (current.localEndpoints === undefined) return false;
-  return former.localEndpoints === undefined || lostAny(former.localEndpoints, current.localEndpoints);
+  const still = new Set(allowed.map(nameOf));
+  return had.some(endpoint => !still.has(nameOf(endpoint)));
 }
 
 export function staleFlows(
@@ -80,22 +83,15 @@ export function staleFlows(
   });
 }
 
-/** Of the elements of map `affinity`: (client, address, protocol, port) → (endpoint's address, port). */
-export function staleClients(
-  elements: readonly Element[],
-  { affinity }: Stale,
-  nodeIps: ReadonlySet<string>,
-): Element[] {
-  return elements.filter(({ key, data }) => {
+/** Of the elements of the affinity maps: (client, cluster IP, protocol, port) → (endpoint's address, port). */
+export function staleClients(elements: readonly Element[], { affinity }: Stale): Element[] {
+  return elements.filter(({ set, key, data }) => {
     if (!(data instanceof Uint8Array)) return false;
     const bytes = Buffer.from(key.buffer, key.byteOffset, key.byteLength);
     const size = (bytes.length - 8) / 2;
     const address = formatAddress(bytes.subarray(size, 2 * size));
     const protocol = PROTOCOL_NAMES[bytes[2 * size]!] ?? '';
-    const port = bytes.readUInt16BE(2 * size + 4);
-    const allowed =
-      affinity.get(`${protocol} ${address} ${port}`) ??
-      (nodeIps.has(address) ? affinity.get(`${protocol}  ${port}`) : undefined);
+    const allowed = affinity.get(`${set} ${protocol} ${address} ${bytes.readUInt16BE(2 * size + 4)}`);
     const endpoint = `${formatAddress(data.subarray(0, size))} ${Buffer.from(data).readUInt16BE(size)}`;
     return allowed !== undefined && !allowed.has(endpoint);
   });

@@ -10,14 +10,19 @@ import { SystemError } from '../../sys/libc.ts';
 import { type Element, NFPROTO_IPV4, NFPROTO_IPV6, type Nfnetlink, type TableRef } from '../../sys/nfnetlink.ts';
 import { type NftablesDoor, NftablesError } from '../../sys/nftables.ts';
 import type { ServiceEntry, ServiceTable } from '../model.ts';
-import { type Chain, rememberingChain, withUsed } from './chains.ts';
+import { type Chain, withUsed } from './chains.ts';
 import { elementKey, type Rendered, render, sameData } from './elements.ts';
 import { ELEMENT_SETS, type Family, renderStatic, STATIC_CHAINS, type StaticOptions, TABLE } from './rules.ts';
 
 // One transaction of a rebuild: some 4 ms, so that a first programming of many Services lets other work in between.
 const REBUILD_ELEMENTS = 4000;
-/** Looked up by a number that another look-up gave. */
-const NUMBERED_SETS: ReadonlySet<string> = new Set(['endpoints', 'node-port-endpoints']);
+/** Looked up because of what another look-up gave. */
+const SECOND_SETS: ReadonlySet<string> = new Set([
+  'endpoints',
+  'node-port-endpoints',
+  'remembered-as',
+  'remembered-as-node-ports',
+]);
 // Chains are small: they go when there are many of no use.
 const IDLE_CHAINS_MAX = 64;
 
@@ -80,7 +85,7 @@ export class TableState {
     this.#makeChains(chains);
     // A packet that found the former number of endpoints may look for one of them after this transaction: each look-up sees the
     // generation of its own moment. So an endpoint goes in a transaction of its own, once nothing leads to it.
-    const last = [...remove].filter(([key, { set }]) => NUMBERED_SETS.has(set) && !add.has(key));
+    const last = [...remove].filter(([key, { set }]) => SECOND_SETS.has(set) && !add.has(key));
     for (const [key] of last) remove.delete(key);
     this.#raw.change(this.ref, { remove: [...remove.values()], add: [...add.values()] });
     if (last.length > 0) this.#raw.change(this.ref, { remove: last.map(([, element]) => element), add: [] });
@@ -161,7 +166,6 @@ export class TableState {
       text.run(`add table ${family.word} ${TABLE}\ndelete table ${family.word} ${TABLE}\n${rules}`);
       log.warn('nftables table replaced', { error: error.message });
     }
-    this.#raw.setChains(this.ref, [rememberingChain(family)]);
   }
 
   // New chains are used by nobody yet, so they may come before the transaction with the elements that go to them.

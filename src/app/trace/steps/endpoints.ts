@@ -53,9 +53,9 @@ function policyOf({ service, from }: Journey, frontend: Frontend, chosen: readon
       : `internalTrafficPolicy ${spec.internalTrafficPolicy ?? 'Cluster'}`,
   ];
   if (spec.trafficDistribution) parts.push(`trafficDistribution ${spec.trafficDistribution}`);
-  if (frontend.affinitySeconds !== undefined)
+  if (frontend.affinity)
     parts.push(
-      `sessionAffinity ClientIP for ${frontend.affinitySeconds} s: a client that came before stays with its endpoint`,
+      `sessionAffinity ClientIP for ${frontend.affinity.seconds} s: a client that came before, by whichever address of the Service, stays with its endpoint`,
     );
   return `${parts.join(', ')}: one of ${chosen.length} by chance`;
 }
