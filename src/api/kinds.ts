@@ -28,6 +28,7 @@ import { cronJob } from './batch/cron-job.ts';
 import { job } from './batch/job.ts';
 import { certificateSigningRequest } from './certificates/certificate-signing-request.ts';
 import { clusterTrustBundle } from './certificates/cluster-trust-bundle.ts';
+import { podCertificateRequest } from './certificates/pod-certificate-request.ts';
 import { lease } from './coordination/lease.ts';
 import { componentStatus } from './core/component-status.ts';
 import { configMap } from './core/config-map.ts';
@@ -107,6 +108,7 @@ export const kinds: readonly Kind[] = [
   runtimeClass,
   certificateSigningRequest,
   clusterTrustBundle,
+  podCertificateRequest,
   mutatingAdmissionPolicy,
   mutatingAdmissionPolicyBinding,
   validatingAdmissionPolicy,

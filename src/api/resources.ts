@@ -260,7 +260,10 @@ export const builtinResources: readonly ResourceInfo[] = [
 
 /** Beta resources that a stock server has but serves only when it is told to (`--runtime-config`). */
 export const optionalResources: readonly ResourceInfo[] = [
-  ...served('certificates.k8s.io', 'v1beta1', [inCluster('clustertrustbundles', 'ClusterTrustBundle')]),
+  ...served('certificates.k8s.io', 'v1beta1', [
+    inCluster('clustertrustbundles', 'ClusterTrustBundle'),
+    inNamespace('podcertificaterequests', 'PodCertificateRequest', { subresources: [status] }),
+  ]),
   ...served('storagemigration.k8s.io', 'v1beta1', [
     inCluster('storageversionmigrations', 'StorageVersionMigration', { subresources: [status] }),
   ]),

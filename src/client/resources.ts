@@ -9,6 +9,7 @@ export const SERVICES = define('', 'v1', 'services');
 export const ENDPOINTS = define('', 'v1', 'endpoints');
 export const CERTIFICATE_SIGNING_REQUESTS = define('certificates.k8s.io', 'v1', 'certificatesigningrequests');
 export const CLUSTER_TRUST_BUNDLES = define('certificates.k8s.io', 'v1beta1', 'clustertrustbundles');
+export const POD_CERTIFICATE_REQUESTS = define('certificates.k8s.io', 'v1beta1', 'podcertificaterequests');
 export const STORAGE_VERSION_MIGRATIONS = define('storagemigration.k8s.io', 'v1beta1', 'storageversionmigrations');
 export const NODES = define('', 'v1', 'nodes');
 export const NAMESPACES = define('', 'v1', 'namespaces');

@@ -25,6 +25,7 @@ import { nodeIpam } from './nodeipam/controller.ts';
 import { nodeLifecycle } from './nodelifecycle/controller.ts';
 import { nodeTtl } from './nodettl/controller.ts';
 import { persistentVolume } from './persistentvolume/controller.ts';
+import { podCertificateCleaner } from './podcertificatecleaner/controller.ts';
 import { podGc } from './podgc/controller.ts';
 import { pvcProtection } from './pvcprotection/controller.ts';
 import { pvProtection } from './pvprotection/controller.ts';
@@ -50,6 +51,7 @@ export const controllers: readonly ControllerDefinition[] = [
   csrApproving,
   csrSigning,
   csrCleaner,
+  podCertificateCleaner,
   tokenCleaner,
   bootstrapSigner,
   nodeIpam,

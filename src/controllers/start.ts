@@ -54,6 +54,7 @@ export function startControllers(options: StartControllersOptions): ControllerHo
         clusterCidrs.map(cidr => NODE_CIDR_MASK_SIZE[cidr.includes(':') ? 'IPv6' : 'IPv4']),
       loadBalancerAddresses: options.loadBalancerAddresses ?? [],
       authority: options.authority,
+      ...(options.serves ? { serves: options.serves } : {}),
       ...(options.extensions ? { extensions: options.extensions } : {}),
       ...(options.extensionResources ? { extensionResources: options.extensionResources } : {}),
     },

@@ -50,6 +50,7 @@ import { StaticPods } from './static/static-pods.ts';
 import { NodeStats } from './stats/node-stats.ts';
 import { CsiDrivers } from './volumes/csi/drivers.ts';
 import { Staging } from './volumes/csi/staging.ts';
+import { PodCertificates } from './volumes/pod-certificates.ts';
 
 export interface KubeletOptions {
   readonly nodeName: string;
@@ -212,6 +213,7 @@ export class Kubelet {
         csi,
         staging,
         images: nodeImages,
+        certificates: new PodCertificates({ transport, nodeName, clock, random, log, signal }),
         whenReported: (volume, until) => node.whenReported(volume, until),
         clock,
         log,

@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
+import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { parseRequestBytes } from '../../src/api/certificates/certificate-request.ts';
+import { issueCertificate, newKey, signGrant } from '../../src/apiserver/certificates/certificate.ts';
 import { type Cluster, freshCluster, type Json, pod, root } from './cluster.ts';
 import { Background, eventually, outcomeOf, pause, run } from './process.ts';
 
@@ -96,6 +99,67 @@ async function trustBundleInPod(cluster: Cluster): Promise<void> {
   assert.equal((await cluster.kubectl('logs', 'trusting')).trim(), `0\n${trustBundle.trim()}`);
 }
 
+/** A signer of one's own answers the kubelet of a pod, which then has a key and its certificate. */
+async function certificateInPod(cluster: Cluster): Promise<void> {
+  const podCertificate = {
+    signerName: 'example.com/pods',
+    keyType: 'ED25519',
+    credentialBundlePath: 'me.pem',
+    userAnnotations: { 'example.com/role': 'web' },
+  };
+  await cluster.apply('default', [
+    pod('identified', 'busybox:1.35', {
+      command: ['cat', '/identity/me.pem'],
+      spec: {
+        restartPolicy: 'Never',
+        volumes: [{ name: 'identity', projected: { sources: [{ podCertificate }] } }],
+      },
+      container: { volumeMounts: [{ name: 'identity', mountPath: '/identity' }] },
+    }),
+  ]);
+  const requests = async (): Promise<Json[]> => (await cluster.json('get', 'podcertificaterequests')).items;
+  await eventually('the kubelet asks', async () => (await requests()).length > 0);
+  const [{ metadata, spec }] = (await requests()) as [Json];
+  assert.equal(spec.podName, 'identified');
+  assert.deepEqual(spec.unverifiedUserAnnotations, podCertificate.userAnnotations);
+  const { privateKey, publicKey } = newKey();
+  const notBeforeMs = Math.floor(Date.now() / 1000) * 1000;
+  const times = { notBeforeMs, notAfterMs: notBeforeMs + 3_600_000 };
+  const authority = { subject: { commonName: 'signer' }, usages: ['authority'] as const, ...times };
+  const certificate = issueCertificate(authority, publicKey, { selfKey: privateKey });
+  const asked = parseRequestBytes(Buffer.from(spec.stubPKCS10Request, 'base64'));
+  const leaf = signGrant({ ...asked, usages: ['client auth'], ...times }, { certificate, privateKey });
+  const at = (ms: number) => new Date(ms).toISOString().replace('.000Z', 'Z');
+  const status = {
+    conditions: [{ type: 'Issued', status: 'True', reason: 'Signed', message: '' }],
+    certificateChain: leaf,
+    notBefore: at(notBeforeMs),
+    beginRefreshAt: at(notBeforeMs + 1_800_000),
+    notAfter: at(times.notAfterMs),
+  };
+  const patch = JSON.stringify({ status });
+  await cluster.kubectl(
+    'patch',
+    'podcertificaterequest',
+    metadata.name,
+    '--subresource=status',
+    '--type=merge',
+    '-p',
+    patch,
+  );
+  assert.match(
+    await cluster.kubectl('get', 'podcertificaterequests'),
+    /identified +default +node-1 +example\.com\/pods +Issued/,
+  );
+  await eventually(
+    'the pod has its certificate',
+    async () => (await cluster.json('get', 'pod', 'identified')).status.phase === 'Succeeded',
+  );
+  const bundle = await cluster.kubectl('logs', 'identified');
+  assert.ok(bundle.includes(leaf.trim()));
+  assert.ok(new X509Certificate(leaf).checkPrivateKey(createPrivateKey(bundle)));
+}
+
 scenario('options of kube-apiserver: refused before anything starts, then in force', async cluster => {
   const files = `${cluster.stateDir}-options`;
   mkdirSync(files);
@@ -139,6 +203,7 @@ scenario('options of kube-apiserver: refused before anything starts, then in for
     assert.ok(!store.some(bytes => bytes.includes(secret.data.password)));
     await eventually('audited', async () => /"username":"steve".*"name":"hidden"/.test(readFileSync(log, 'utf8')));
     await trustBundleInPod(cluster);
+    await certificateInPod(cluster);
   } finally {
     rmSync(files, { recursive: true, force: true });
   }

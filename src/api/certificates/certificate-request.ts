@@ -80,7 +80,12 @@ export function parseCertificateRequest(request: string): CertificateRequestCont
     pem,
   );
   if (!match) throw new Error('PEM block type must be CERTIFICATE REQUEST');
-  const outer = elements(Buffer.from(match[1]!.replace(/\s/g, ''), 'base64'));
+  return parseRequestBytes(Buffer.from(match[1]!.replace(/\s/g, ''), 'base64'));
+}
+
+/** The request in DER. */
+export function parseRequestBytes(bytes: Buffer): CertificateRequestContent {
+  const outer = elements(bytes);
   if (outer.length !== 1) throw new Error('asn1: syntax error: trailing data');
   const [body, algorithm, signature] = inside(outer[0]);
   const [, subject, key, ...attributes] = inside(body);

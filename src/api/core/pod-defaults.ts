@@ -3,6 +3,7 @@
  * for pods alone. Every function changes what it is given and is idempotent.
  */
 
+import { EXPIRATION_SECONDS_DEFAULT } from '../certificates/certificate-lifetime.ts';
 import { canonicalQuantity } from '../machinery/quantity.ts';
 import type {
   Container,
@@ -140,6 +141,7 @@ function volumeDefaults(volume: Volume): void {
     volume.projected.defaultMode ??= DEFAULT_FILE_MODE;
     for (const source of volume.projected.sources ?? []) {
       if (source.serviceAccountToken) source.serviceAccountToken.expirationSeconds ??= 3600;
+      if (source.podCertificate) source.podCertificate.maxExpirationSeconds ??= EXPIRATION_SECONDS_DEFAULT;
       downwardDefaults(source.downwardAPI?.items);
     }
   } else if (volume.emptyDir) {

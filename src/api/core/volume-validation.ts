@@ -20,6 +20,7 @@ import {
   requireText,
 } from '../machinery/validation.ts';
 import type { ObjectMeta } from '../meta.ts';
+import { certificateFiles, checkPodCertificate } from './certificate-projection.ts';
 import { checkClaimSpec } from './claim-validation.ts';
 import type {
   AzureDiskVolumeSource,
@@ -259,7 +260,13 @@ function checkProjected(errors: Errors, path: string, projected: ProjectedVolume
     }
     checkTrustBundle(errors, `${at}.clusterTrustBundle`, source);
     if (source.clusterTrustBundle) claim(source.clusterTrustBundle.path, source.clusterTrustBundle.path);
-    checkPodCertificate(errors, `${at}.podCertificate`, source);
+    if (source.podCertificate) {
+      checkPodCertificate(errors, `${at}.podCertificate`, source.podCertificate);
+      for (const file of certificateFiles(source.podCertificate)) {
+        checkLocalPath(errors, `${at}.podCertificate.${file.field}`, file.path);
+        claim(file.path, file.path);
+      }
+    }
     if (count > 1) addForbidden(errors, at, 'may not specify more than 1 volume type per source');
   });
 }
@@ -298,31 +305,6 @@ function checkTrustBundle(errors: Errors, path: string, source: VolumeProjection
   } else addRequired(errors, path, 'either name or signerName must be specified');
   requireText(errors, `${path}.path`, bundle.path);
   checkLocalPath(errors, `${path}.path`, bundle.path ?? '');
-}
-
-const KEY_TYPES = ['ECDSAP256', 'ECDSAP384', 'ECDSAP521', 'ED25519', 'RSA3072', 'RSA4096'];
-
-function checkPodCertificate(errors: Errors, path: string, source: VolumeProjection): void {
-  const certificate = source.podCertificate;
-  if (!certificate) return;
-  if (
-    requireText(errors, `${path}.signerName`, certificate.signerName) &&
-    !/^[^/]+\.[^/]+\/.+$/.test(certificate.signerName)
-  )
-    addInvalid(
-      errors,
-      `${path}.signerName`,
-      certificate.signerName,
-      'must be a fully qualified domain and path of the form "example.com/signer-name"',
-    );
-  if (!KEY_TYPES.includes(certificate.keyType ?? ''))
-    errors.push(fieldErrors.notSupported(`${path}.keyType`, certificate.keyType ?? '', KEY_TYPES));
-  const files = [certificate.credentialBundlePath, certificate.keyPath, certificate.certificateChainPath];
-  if (files.every(file => !file))
-    addRequired(errors, path, 'specify at least one of credentialBundlePath, keyPath, and certificateChainPath');
-  (['credentialBundlePath', 'keyPath', 'certificateChainPath'] as const).forEach(field => {
-    if (certificate[field]) checkLocalPath(errors, `${path}.${field}`, certificate[field]);
-  });
 }
 
 const ISCSI_FORMATS: Readonly<Record<string, RegExp>> = {

@@ -1,13 +1,15 @@
 /**
  * Plugins for certificate signing requests: who asks is the authenticated user, never what the body says; who approves or
  * denies must have the right to `approve` for the signer, and who signs the right to `sign`; and nobody gets a client certificate of `system:masters`.
+ * The same holds for whoever signs certificates of pods.
  */
 
 import { isDeepStrictEqual } from 'node:util';
 import { parseCertificateRequest } from '../../api/certificates/certificate-request.ts';
 import type { CertificateSigningRequest, CertificateSigningRequestCondition } from '../../api/certificates/v1.gen.ts';
-import type { ClusterTrustBundle } from '../../api/certificates/v1beta1.gen.ts';
+import type { ClusterTrustBundle, PodCertificateRequest } from '../../api/certificates/v1beta1.gen.ts';
 import { formatTime } from '../../base/clock.ts';
+import { type FieldError, fieldErrors, invalid } from '../../base/errors.ts';
 import type { AdmissionPlugin, AdmissionRequest } from '../request.ts';
 import { type AdmissionContext, isAbout, refusal } from './context.ts';
 
@@ -15,6 +17,7 @@ const GROUP = 'certificates.k8s.io';
 const RESOURCE = 'certificatesigningrequests';
 const CLIENT_SIGNER = 'kubernetes.io/kube-apiserver-client';
 const MASTERS = 'system:masters';
+const POD_CERTIFICATE_SKEW_MS = 5 * 60_000;
 
 const isChange = ({ operation, attributes }: AdmissionRequest, subresource: string): boolean =>
   operation === 'UPDATE' &&
@@ -128,6 +131,51 @@ export function clusterTrustBundleAttest({ authorizer }: AdmissionContext): Admi
 function withoutOwners({ metadata, spec }: ClusterTrustBundle): object {
   const { ownerReferences: _, finalizers: __, managedFields: ___, ...rest } = metadata;
   return { metadata: rest, spec };
+}
+
+const isPodRequestStatus = ({ operation, attributes }: AdmissionRequest): boolean =>
+  operation === 'UPDATE' &&
+  attributes.group === GROUP &&
+  attributes.resource === 'podcertificaterequests' &&
+  attributes.subresource === 'status';
+
+/** Whoever issues a pod's certificate needs the right to `sign` for the signer. */
+export function podCertificateSigning({ authorizer, clock }: AdmissionContext): AdmissionPlugin {
+  return {
+    name: 'PodCertificateSigning',
+    mutate(request) {
+      const { status } = (request.object ?? {}) as PodCertificateRequest;
+      if (!isPodRequestStatus(request) || !status?.conditions) return;
+      status.conditions = status.conditions.map(condition => ({
+        ...condition,
+        lastTransitionTime: condition.lastTransitionTime || formatTime(clock.now()),
+      }));
+    },
+    async validate(request) {
+      if (!isPodRequestStatus(request)) return;
+      const { spec, status, metadata } = request.object as PodCertificateRequest;
+      if (status?.certificateChain === (request.oldObject as PodCertificateRequest).status?.certificateChain) return;
+      const refuse = (error: FieldError) => invalid(request.info, metadata.name, [error]);
+      const { notBefore = '' } = status ?? {};
+      if (!(Math.abs(Date.parse(notBefore) - clock.now()) < POD_CERTIFICATE_SKEW_MS))
+        throw refuse(
+          fieldErrors.invalid(
+            'status.notBefore',
+            notBefore,
+            "must be set to within 5 minutes of kube-apiserver's current time",
+          ),
+        );
+      const { signerName } = spec;
+      if (await mayActFor(authorizer, request, { verb: 'sign', signerName })) return;
+      const user = JSON.stringify(request.attributes.user.name);
+      throw refuse(
+        fieldErrors.forbidden(
+          'spec.signerName',
+          `User ${user} is not permitted to "sign" for signer ${JSON.stringify(signerName)}`,
+        ),
+      );
+    },
+  };
 }
 
 export function certificateSubjectRestriction(): AdmissionPlugin {

@@ -1,12 +1,13 @@
 /**
  * NodeRestriction: a kubelet writes its own Node, its own lease, the status of pods on its node, mirror pods, and asks for
- * tokens of those pods; nothing else. TaintNodesByCondition: a new node starts tainted not-ready.
+ * tokens and certificates of those pods; nothing else. TaintNodesByCondition: a new node starts tainted not-ready.
  */
 
 import type { TokenRequest } from '../../api/authentication/v1.gen.ts';
+import type { PodCertificateRequest } from '../../api/certificates/v1beta1.gen.ts';
 import type { Node, Pod } from '../../api/core/v1.gen.ts';
 import { notFound } from '../../base/errors.ts';
-import { PODS } from '../../client/resources.ts';
+import { NODES, PODS, SERVICE_ACCOUNTS } from '../../client/resources.ts';
 import { nodeNameOf } from '../authz/node-authorizer.ts';
 import { isMirrorPod, podReferences } from '../authz/pod-references.ts';
 import type { AdmissionPlugin, AdmissionRequest } from '../request.ts';
@@ -70,6 +71,8 @@ export function nodeRestriction({ reader }: AdmissionContext): AdmissionPlugin {
           return checkNode(request, node);
         case '/serviceaccounts/token':
           return checkToken(request, node);
+        case 'certificates.k8s.io/podcertificaterequests':
+          return checkPodCertificate(request, node);
         case 'coordination.k8s.io/leases':
           if (request.attributes.namespace !== 'kube-node-lease')
             throw refusal(request, 'can only access leases in the "kube-node-lease" system namespace');
@@ -184,6 +187,43 @@ export function nodeRestriction({ reader }: AdmissionContext): AdmissionPlugin {
       );
     if (pod.spec?.nodeName !== node)
       throw refusal(request, 'node requested token bound to a pod scheduled on a different node');
+  }
+
+  /** Only for a pod that runs there, with everything that is said of it true. */
+  function checkPodCertificate(request: AdmissionRequest, node: string): void {
+    if (request.operation !== 'CREATE')
+      throw refusal(request, `unexpected operation ${JSON.stringify(request.operation)}`);
+    const { spec } = request.object as PodCertificateRequest;
+    const { namespace } = request.attributes;
+    const quoted = (value: string | undefined) => JSON.stringify(value ?? '');
+    if (spec.nodeName !== node)
+      throw refusal(
+        request,
+        `PodCertificateRequest.Spec.NodeName=${quoted(spec.nodeName)}, which is not the requesting node ${quoted(node)}`,
+      );
+    const pod = reader().get(PODS, namespace, spec.podName) as Pod | undefined;
+    if (!pod) throw notFound(PODS, spec.podName);
+    const of = quoted(`${namespace}/${spec.podName}`);
+    if (pod.spec?.nodeName !== node)
+      throw refusal(request, `pod ${of} is not running on node ${quoted(node)} named in the PodCertificateRequest`);
+    if (isMirrorPod(pod)) throw refusal(request, `pod ${of} is a mirror pod`);
+    if (spec.serviceAccountName !== pod.spec.serviceAccountName)
+      throw refusal(
+        request,
+        `PodCertificateRequest for pod ${of} contains serviceAccountName (${quoted(spec.serviceAccountName)}) that differs from running pod (${quoted(pod.spec.serviceAccountName)})`,
+      );
+    const account = reader().get(SERVICE_ACCOUNTS, namespace, spec.serviceAccountName);
+    const uids = [
+      ['node', spec.nodeUID, reader().get(NODES, '', node)],
+      ['pod', spec.podUID, pod],
+      ['service account', spec.serviceAccountUID, account],
+    ] as const;
+    for (const [what, uid, object] of uids)
+      if (uid !== object?.metadata.uid)
+        throw refusal(
+          request,
+          `PodCertificateRequest for pod ${of} contains ${what} UID (${quoted(uid)}) which differs from that in record (${quoted(object?.metadata.uid)})`,
+        );
   }
 
   function checkOwn(request: AdmissionRequest, node: string, what: string): void {

@@ -11,6 +11,7 @@ import {
   certificateSigning,
   certificateSubjectRestriction,
   clusterTrustBundleAttest,
+  podCertificateSigning,
 } from './certificates.ts';
 import type { AdmissionContext } from './context.ts';
 import { limitRanger } from './limit-ranger.ts';
@@ -50,6 +51,7 @@ export function admissionPlugins(context: AdmissionContext, quota: ResourceQuota
     certificateApproval(context),
     certificateSigning(context),
     clusterTrustBundleAttest(context),
+    podCertificateSigning(context),
     certificateSubjectRestriction(),
     defaultIngressClass(context),
     rbacEscalation(context),

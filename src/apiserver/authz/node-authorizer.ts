@@ -4,9 +4,15 @@
  * anybody else. A pod's references count from the moment it is bound to the node.
  */
 
+import type { PodCertificateRequest } from '../../api/certificates/v1beta1.gen.ts';
 import type { PersistentVolume, PersistentVolumeClaim, Pod } from '../../api/core/v1.gen.ts';
 import type { PolicyRule } from '../../api/rbac/v1.gen.ts';
-import { PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS } from '../../client/resources.ts';
+import {
+  PERSISTENT_VOLUME_CLAIMS,
+  PERSISTENT_VOLUMES,
+  POD_CERTIFICATE_REQUESTS,
+  PODS,
+} from '../../client/resources.ts';
 import type { Authorizer, Decision, Reader, RequestAttributes, UserInfo } from '../request.ts';
 import { podReferences } from './pod-references.ts';
 import { ruleAllows } from './rules.ts';
@@ -111,6 +117,21 @@ export class NodeAuthorizer implements Authorizer {
         if (subresource !== '' || !['get', 'list', 'watch'].includes(verb)) return undefined;
         if (name === node || selects(attributes, 'metadata.name', node)) return ALLOWED;
         return denied(`node '${node}' cannot read '${name}', only its own Node object`);
+      case 'certificates.k8s.io/podcertificaterequests':
+        if (subresource) return denied('nodes may not access the subresources of PodCertificateRequests');
+        // What may be asked for is checked by admission.
+        if (verb === 'create') return ALLOWED;
+        if (verb === 'get') {
+          const asked = this.#reader().get(POD_CERTIFICATE_REQUESTS, namespace, name) as
+            | PodCertificateRequest
+            | undefined;
+          return asked?.spec.nodeName === node ? ALLOWED : denied(related);
+        }
+        if (verb !== 'list' && verb !== 'watch')
+          return denied('nodes can only create, get, list and watch PodCertificateRequests');
+        return selects(attributes, 'spec.nodeName', node)
+          ? ALLOWED
+          : denied('can only list/watch podcertificaterequests with spec.nodeName field selector');
       // Part of the role only where they are served.
       case 'certificates.k8s.io/clustertrustbundles':
         return !subresource && ['get', 'list', 'watch'].includes(verb) ? ALLOWED : undefined;

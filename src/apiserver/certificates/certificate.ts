@@ -6,7 +6,19 @@
 
 import { createHash, generateKeyPairSync, type KeyObject, randomBytes, sign, X509Certificate } from 'node:crypto';
 import { isIP, isIPv4 } from 'node:net';
-import { bits, bool, integer, octets, oid, primitive, sequence, set, tagged, time, utf8 } from './der.ts';
+import {
+  bits,
+  bool,
+  integer,
+  octets,
+  oid,
+  primitive,
+  sequence,
+  set,
+  tagged,
+  time,
+  utf8,
+} from '../../api/certificates/der.ts';
 
 /** A certificate and its private key, both PEM. */
 export interface KeyPair {

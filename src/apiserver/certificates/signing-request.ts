@@ -2,8 +2,8 @@
 
 import { type KeyObject, sign } from 'node:crypto';
 import { isIP } from 'node:net';
+import { bits, integer, octets, oid, primitive, sequence, set, tagged, utf8 } from '../../api/certificates/der.ts';
 import { addressBytes, keyPem, newKey, type Subject } from './certificate.ts';
-import { bits, integer, octets, oid, primitive, sequence, set, tagged, utf8 } from './der.ts';
 
 /** A request for the subject with the alternative names, signed with its key; base64 of its PEM, and its key as PEM. */
 export function makeRequest(

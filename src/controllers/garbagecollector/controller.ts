@@ -27,6 +27,8 @@ interface References {
 class Collector {
   readonly #ctx: ReconcileContext;
   readonly graph = new Graph();
+  /** Built-in ones by `group/resource`. */
+  readonly followed: ReadonlyMap<string, ResourceInfo>;
   /** Custom resources and those of extension servers by `group/kind`. */
   readonly #others = new Map<string, ResourceInfo>();
   /** Of extension servers: by `group/resource`. */
@@ -36,6 +38,12 @@ class Collector {
   constructor(ctx: ReconcileContext) {
     this.#ctx = ctx;
     const { log, settings, signal, transport } = ctx;
+    this.followed = new Map(
+      deletableResources({ events: false, serves: settings.serves }).map(info => [
+        `${info.group}/${info.resource}`,
+        info,
+      ]),
+    );
     this.#extensionInformers = new InformerFactory({ transport: settings.extensions ?? transport, log });
     this.#extensionInformers.start(signal);
   }
@@ -90,7 +98,7 @@ class Collector {
     const other = this.#others.get(`${group}/${kind}`);
     if (other) return other;
     const info = resourceByKind(group, apiVersion.slice(slash + 1), kind);
-    return info && FOLLOWED().get(`${info.group}/${info.resource}`);
+    return info && this.followed.get(`${info.group}/${info.resource}`);
   }
 
   #object(item: Item): KubeObject | undefined {
@@ -233,17 +241,14 @@ class Collector {
   }
 }
 
-// Computed on first use, to keep start-up free of it.
-let followed: Map<string, ResourceInfo> | undefined;
-const FOLLOWED = (): Map<string, ResourceInfo> =>
-  (followed ??= new Map(deletableResources({ events: false }).map(info => [`${info.group}/${info.resource}`, info])));
-
 function create(ctx: ReconcileContext): Controller {
   const collector = new Collector(ctx);
   return {
     name: 'garbagecollector',
     workers: 20,
-    watches: [...FOLLOWED().values()].map(info => watch(idOf(info), change => collector.graph.apply(info, change))),
+    watches: [...collector.followed.values()].map(info =>
+      watch(idOf(info), change => collector.graph.apply(info, change)),
+    ),
     started: () => collector.followOthers(),
     reconcile: ({ name }) => collector.collect(name),
   };

@@ -179,7 +179,7 @@ function deleteExtensions(ctx: ReconcileContext, name: string): Promise<Content>
 
 function create(ctx: ReconcileContext): Controller {
   const namespaces = ctx.informers.get<Namespace>(NAMESPACES);
-  const builtin = deletableResources({ events: true }).filter(info => info.namespaced);
+  const builtin = deletableResources({ events: true, serves: ctx.settings.serves }).filter(info => info.namespaced);
   const namespaced = () => [...builtin, ...customResources(ctx).filter(info => info.namespaced)];
   const pods = builtin.filter(info => info.resource === 'pods' && info.group === '');
 

@@ -41,6 +41,8 @@ export interface ControllerSettings {
   readonly extensions?: Transport;
   /** What extension servers serve now; asked again and again. Default: nothing. */
   readonly extensionResources?: () => ExtensionResources;
+  /** Whether a resource that not every server has is served. Default: it is not. */
+  readonly serves?: (of: ResourceId) => boolean;
   /** Signs for the cluster; without one nothing is signed. */
   readonly authority?: ClusterAuthority | undefined;
 }

@@ -112,9 +112,10 @@ export class PodMounts {
 
   /** Unmounts all, and lets go of the objects and tokens that the contents came from. */
   async release(): Promise<void> {
-    const { references, tokens } = this.#context;
+    const { references, tokens, volumes } = this.#context;
     references.release(this.#subject.uid);
     tokens.forget(this.#subject.uid);
+    volumes.certificates.forget(this.#subject.uid);
     this.#isReady = false;
     this.abort();
     await this.#mounting;
@@ -130,16 +131,18 @@ export class PodMounts {
     const { clock, node, references, tokens, nodeIps, transport, volumes } = this.#context;
     const pod = this.#subject.pod;
     const namespace = pod.metadata.namespace!;
+    const changed = () => {
+      this.#isChanged = true;
+      this.#subject.wake();
+    };
     return {
       pod,
       clock,
+      changed,
       node,
       addresses: () => ({ podIps: this.#subject.podIps, hostIps: nodeIps }),
       read: (of, name) => {
-        references.hold(this.#subject.uid, of, namespace, name, () => {
-          this.#isChanged = true;
-          this.#subject.wake();
-        });
+        references.hold(this.#subject.uid, of, namespace, name, changed);
         return references.get(of, namespace, name);
       },
       fetch: async <T extends KubeObject>(

@@ -71,14 +71,16 @@ export const projectedVolume = fileVolume<ProjectedVolumeSource>(
   async (source, context) => {
     const mode = source.defaultMode ?? FILE_MODE_DEFAULT;
     const parts = await Promise.all(
-      (source.sources ?? []).map(part => {
+      (source.sources ?? []).map((part, index) => {
         if (part.configMap) return configMapFiles(part.configMap, mode, context);
         if (part.secret) return secretFiles(part.secret, mode, context);
         if (part.downwardAPI) return downwardFiles(part.downwardAPI, mode, context);
         if (part.serviceAccountToken) return tokenFiles(part.serviceAccountToken, mode, context);
         if (part.clusterTrustBundle) return trustBundleFiles(part.clusterTrustBundle, mode, context);
+        if (part.podCertificate)
+          return context.volumes.certificates.files(part.podCertificate, { index, mode }, context);
         throw new Error(
-          `projected source ${Object.keys(part)[0]} is not supported by this kubelet: it has configMap, secret, downwardAPI, serviceAccountToken and clusterTrustBundle`,
+          `projected source ${Object.keys(part)[0]} is not supported by this kubelet: it has configMap, secret, downwardAPI, serviceAccountToken, clusterTrustBundle and podCertificate`,
         );
       }),
     );

@@ -108,19 +108,14 @@ export async function tokenFiles(
     audience: source.audience || undefined,
     expirationSeconds: source.expirationSeconds ?? TOKEN_SECONDS_DEFAULT,
   });
-  const owner = soleUser(context.pod);
-  // A token is for the pod's own user only, where there is just one, or for its group.
-  const isPrivate = owner !== undefined || context.pod.spec.securityContext?.fsGroup !== undefined;
-  return new Map([
-    [
-      source.path,
-      {
-        data: Buffer.from(token),
-        mode: isPrivate ? 0o600 : defaultMode,
-        ...(owner !== undefined ? { uid: owner } : {}),
-      },
-    ],
-  ]);
+  return new Map([[source.path, privateFile(Buffer.from(token), defaultMode, context.pod)]]);
+}
+
+/** For the pod's own user only, where there is just one, or for its group. */
+export function privateFile(data: Buffer, defaultMode: number, pod: Pod): PayloadFile {
+  const owner = soleUser(pod);
+  const isPrivate = owner !== undefined || pod.spec.securityContext?.fsGroup !== undefined;
+  return { data, mode: isPrivate ? 0o600 : defaultMode, ...(owner !== undefined ? { uid: owner } : {}) };
 }
 
 function soleUser(pod: Pod): number | undefined {

@@ -5,6 +5,7 @@ import type { Logger } from '../../base/log.ts';
 import type { NodeImages } from '../images/node-images.ts';
 import type { CsiDrivers } from './csi/drivers.ts';
 import type { Staging } from './csi/staging.ts';
+import type { PodCertificates } from './pod-certificates.ts';
 
 export interface VolumeNode {
   /** The node's name. */
@@ -14,6 +15,7 @@ export interface VolumeNode {
   readonly csi: CsiDrivers;
   readonly staging: Staging;
   readonly images: NodeImages;
+  readonly certificates: PodCertificates;
   /** Resolves when the node's status names the volume as in use: from then on nobody detaches it. */
   whenReported(volume: string, signal: AbortSignal): Promise<void>;
   readonly clock: Clock;

@@ -68,6 +68,8 @@ export interface VolumeContext {
   readonly isRefresh?: boolean;
   /** What all pods of the node share: CSI drivers, who uses which disk. */
   readonly volumes: VolumeNode;
+  /** What it holds has changed: it is brought again. */
+  changed(): void;
   event(type: 'Normal' | 'Warning', reason: string, message: string): void;
   /** Aborts when the pod ends while it is being mounted. */
   readonly signal: AbortSignal;

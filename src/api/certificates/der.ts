@@ -15,6 +15,8 @@ export const octets = (content: Uint8Array): Buffer => element(0x04, content);
 /** `unused`: how many of the last byte's low bits do not count. */
 export const bits = (content: Uint8Array, unused = 0): Buffer => element(0x03, Buffer.from([unused]), content);
 export const utf8 = (text: string): Buffer => element(0x0c, Buffer.from(text));
+/** NULL. */
+export const nothing: Buffer = element(0x05);
 export const bool = (value: boolean): Buffer => element(0x01, Buffer.from([value ? 0xff : 0]));
 /** `[n] EXPLICIT`, or a constructed implicit tag. */
 export const tagged = (number: number, ...items: readonly Uint8Array[]): Buffer => element(0xa0 | number, ...items);

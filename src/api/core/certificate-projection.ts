@@ -1,0 +1,27 @@
+/** Validation of the projected source `podCertificate`. Where its files lie is for `volume-validation.ts` to check. */
+
+import { fieldErrors } from '../../base/errors.ts';
+import { checkExpiration, checkUserAnnotations } from '../certificates/certificate-lifetime.ts';
+import { checkSignerName } from '../certificates/signer-name.ts';
+import { addRequired, type Errors } from '../machinery/validation.ts';
+import type { PodCertificateProjection } from './v1.gen.ts';
+
+const KEY_TYPES = ['ECDSAP256', 'ECDSAP384', 'ECDSAP521', 'ED25519', 'RSA3072', 'RSA4096'];
+const FILES = ['credentialBundlePath', 'keyPath', 'certificateChainPath'] as const;
+
+export function checkPodCertificate(errors: Errors, path: string, source: PodCertificateProjection): void {
+  checkSignerName(errors, `${path}.signerName`, source.signerName);
+  if (!KEY_TYPES.includes(source.keyType ?? ''))
+    errors.push(fieldErrors.notSupported(`${path}.keyType`, source.keyType ?? '', KEY_TYPES));
+  checkExpiration(errors, `${path}.maxExpirationSeconds`, source.signerName ?? '', source.maxExpirationSeconds);
+  checkUserAnnotations(errors, `${path}.userAnnotations`, source.userAnnotations);
+  if (certificateFiles(source).length === 0)
+    addRequired(errors, path, 'specify at least one of credentialBundlePath, keyPath, and certificateChainPath');
+}
+
+/** The files that it asks for. */
+export function certificateFiles(
+  source: PodCertificateProjection,
+): readonly { readonly field: (typeof FILES)[number]; readonly path: string }[] {
+  return FILES.flatMap(field => (source[field] ? [{ field, path: source[field] }] : []));
+}
