@@ -133,7 +133,7 @@ try {
     model.settle();
     model.table.takeChanges();
     const settledMs = performance.now();
-    kernel.rebuild(model.table, ranges);
+    kernel.rebuild(model.table, { podCidrs: ranges, served: [] });
     console.log(
       `${count} policies, ${PODS} pods: computed in ${ms(settledMs - startMs)}, first programming ${ms(performance.now() - settledMs)}`,
     );

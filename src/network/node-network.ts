@@ -24,11 +24,13 @@ import { Masquerade } from './masquerade.ts';
 import { Overlay, type OverlayMode, type Peer } from './overlay.ts';
 import { POD_BRIDGE, PodLinks } from './pod-links.ts';
 import { NetworkPolicies } from './policy/network-policies.ts';
+import { type BlockPeer, blockPeer } from './policy/statement.ts';
 
 /** On every Node: the MAC of its overlay device. */
 export const VTEP_MAC_ANNOTATION = 'network.coxswain.dev/vtep-mac';
 
 const CHECK_MS = 5000;
+const LOOPBACK_INDEX = 1;
 const RETRY_MS_MIN = 200;
 const RETRY_MS_MAX = 10_000;
 
@@ -164,8 +166,15 @@ export class NodeNetwork {
   /** All host ports of this node's pods: those not given any more are closed. */
   async publish(ports: readonly HostPort[]): Promise<void> {
     // What lies on the loopback link is no address of the node: the cluster's DNS address does.
-    const own = this.#routes.addresses().filter(({ index }) => index !== 1);
-    this.#hostPorts.apply(ports, [...new Set(own.map(({ prefix }) => prefix.split('/')[0]!))].sort());
+    this.#hostPorts.apply(
+      ports,
+      this.#addresses(index => index !== LOOPBACK_INDEX),
+    );
+  }
+
+  #addresses(ofLink: (index: number) => boolean): string[] {
+    const found = this.#routes.addresses().filter(({ index }) => ofLink(index));
+    return [...new Set(found.map(({ prefix }) => prefix.split('/')[0]!))].sort();
   }
 
   #addressesOf(podUid: string): string[] {
@@ -223,9 +232,14 @@ export class NodeNetwork {
       clusterCidrs: [...this.#options.clusterCidrs, ...nodes.flatMap(podCidrsOf)],
       nodeIps: [...this.#options.nodeIps, ...nodes.flatMap(addressesOf)],
     });
+    this.#policies.setRanges({
+      podCidrs,
+      // The cluster's DNS is there; upstream's is a pod that policies can name.
+      served: this.#addresses(index => index === LOOPBACK_INDEX).filter(ip => ip !== '::1' && !ip.startsWith('127.')),
+      anyPod: anyPod(this.#options.clusterCidrs, nodes.flatMap(podCidrsOf)),
+    });
     if (isNew) {
       this.#podCidrs = podCidrs;
-      this.#policies.setRanges(podCidrs);
       this.#problem = undefined;
       this.#log.info('pod network ready', { podCidrs: podCidrs.join(',') });
     }
@@ -242,6 +256,12 @@ const attachSeconds = () =>
     'Time to connect a pod to the pod network.',
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5],
   );
+
+/** Each node has the first two addresses of its range for itself: of its overlay link and of its bridge. */
+function anyPod(clusterCidrs: readonly string[], nodesCidrs: readonly string[]): BlockPeer[] {
+  const except = nodesCidrs.map(cidr => `${cidr.split('/')[0]}/${cidr.includes(':') ? 127 : 31}`).sort();
+  return (clusterCidrs.length > 0 ? clusterCidrs : nodesCidrs).map(cidr => blockPeer(cidr, except));
+}
 
 function podCidrsOf(node: Node | undefined): readonly string[] {
   return node?.spec?.podCIDRs ?? (node?.spec?.podCIDR ? [node.spec.podCIDR] : []);

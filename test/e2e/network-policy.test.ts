@@ -155,6 +155,47 @@ it('a cluster-wide policy goes before, is told enforced, and cox trace names its
   await becomes('stranger', server, true);
 });
 
+it(
+  'a cluster-wide denial of all networks closes the own node too; names are found, probes come in',
+  cluster,
+  async () => {
+    const node = (await cluster.json('get', 'node', 'node-2')).status.addresses[0].address;
+    // Nobody listens there: refused is an answer.
+    const answers = async () =>
+      /refused/.test(
+        (await cluster.tryKubectl('-n', ns, 'exec', 'far', '--', 'timeout', '1', 'wget', '-O-', urlOf(node, 9))).stderr,
+      );
+    await eventually('the node answers', answers);
+    const caged = {
+      apiVersion: 'policy.networking.k8s.io/v1alpha2',
+      kind: 'ClusterNetworkPolicy',
+      metadata: { name: 'e2e-caged' },
+      spec: {
+        tier: 'Baseline',
+        priority: 5,
+        subject: { namespaces: { matchLabels: { 'kubernetes.io/metadata.name': ns } } },
+        egress: [{ action: 'Deny', to: [{ networks: ['0.0.0.0/0'] }] }],
+      },
+    };
+    await cluster.kubectlWith({ input: JSON.stringify(caged) }, 'apply', '-f', '-');
+    await eventually('the node does not answer', async () => !(await answers()));
+    const found = await cluster.tryKubectl(
+      '-n',
+      ns,
+      'exec',
+      'far',
+      '--',
+      'nslookup',
+      'server.policy.svc.cluster.local',
+    );
+    assert.match(found.stdout, /Address/);
+    const said = await cluster.tryCox(['trace', '-n', ns, '--from', 'far', `${node}:9`]);
+    assert.match(said.stdout, /ClusterNetworkPolicy e2e-caged \(Baseline tier\) denies the sender's way out/);
+    await cluster.kubectl('delete', 'cnp', 'e2e-caged');
+    await eventually('the node answers again', answers);
+  },
+);
+
 it('without policies everything is open again, and nothing of them is left', cluster, async () => {
   await cluster.kubectl('-n', ns, 'delete', 'networkpolicies', '--all');
   for (const from of ['near', 'stranger']) await becomes(from, urlOf(pods['server'].status.podIP), true);

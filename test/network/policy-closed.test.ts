@@ -332,6 +332,87 @@ describe('pods stay closed', { skip: !root }, () => {
     stays.destroy();
   });
 
+  const clusterPolicy = (spec: object) =>
+    bed.api.put(CLUSTER_NETWORK_POLICIES, {
+      apiVersion: 'policy.networking.k8s.io/v1alpha2',
+      kind: 'ClusterNetworkPolicy',
+      metadata: { name: 'deny', uid: `cluster-${++clusterPolicies}` },
+      spec: { tier: 'Admin', priority: 1, subject: { namespaces: { matchLabels: { ns: 'x' } } }, ...spec },
+    } as ClusterPolicy);
+  let clusterPolicies = 0;
+
+  test('to a pod of another node that a rule denies by its labels, though this node has not heard of it yet', async () => {
+    for (const name of ['deny', 'more']) bed.api.remove(NETWORK_POLICIES, `x/${name}`);
+    clusterPolicy({
+      ingress: [{ action: 'Deny', from: [{ pods: { podSelector: { matchLabels: { app: 'enemy' } } } }] }],
+    });
+    const server = await startPod(bed, one!, { namespace: 'x', name: 'of-many', labels: {}, ports: [] });
+    const count = listen(server.netns);
+    await until(() => hasBlock(one!.namespace));
+    for (let i = 0; i < 3; i++) {
+      bed.api.lagMs.set('pods', 400);
+      const enemy = await startPod(bed, two!, {
+        namespace: 'y',
+        name: `enemy-${i}`,
+        labels: { app: 'enemy' },
+        ports: [],
+      });
+      count.heard = 0;
+      assert.equal(await askUdp(enemy.netns, server.ips[0]!, PORT, { timeoutMs: 100 }), 'timeout');
+      assert.equal(count.heard, 0);
+      const friend = await startPod(bed, two!, { namespace: 'y', name: `friend-${i}`, labels: {}, ports: [] });
+      // Held back as well until it is known; then the one passes and the other does not.
+      bed.api.lagMs.clear();
+      const deadline = performance.now() + 10_000;
+      while (count.heard === 0) {
+        assert.ok(performance.now() < deadline, 'the friend stays shut out');
+        await ask(friend.netns, server.ips[0]!, PORT, 200);
+      }
+      count.heard = 0;
+      assert.equal(await ask(enemy.netns, server.ips[0]!, PORT, 100), 'timeout');
+      assert.equal(count.heard, 0);
+    }
+    // A node has no labels of a pod, and is none.
+    assert.notEqual(await ask(two!.namespace, server.ips[0]!, PORT, 2000), 'timeout');
+  });
+
+  test("to the pod's own node, where a cluster-wide rule denies it; the node still reaches the pod", async () => {
+    const count = listen(one!.namespace);
+    const pod = await startPod(bed, one!, { namespace: 'x', name: 'caged', labels: {}, ports: [] });
+    const reaches = async () => {
+      count.heard = 0;
+      await ask(pod.netns, one!.ip, PORT, 300);
+      return count.heard > 0;
+    };
+    const becomes = async (expected: boolean, what: string) => {
+      const deadline = performance.now() + 10_000;
+      while ((await reaches()) !== expected) assert.ok(performance.now() < deadline, what);
+    };
+    for (const [name, to] of [
+      ['nodes', { nodes: {} }],
+      ['networks', { networks: ['0.0.0.0/0'] }],
+    ] as const) {
+      clusterPolicy({ egress: [{ action: 'Deny', to: [to] }] });
+      await becomes(false, `${name}: the pod reaches its node`);
+      const inside = listen(pod.netns);
+      assert.notEqual(await ask(one!.namespace, pod.ips[0]!, PORT, 2000), 'timeout', name);
+      assert.ok(inside.heard > 0);
+      stops.splice(-2).forEach(stop => void stop());
+      clusterPolicy({
+        egress: [
+          { action: 'Accept', to: [to], protocols: [{ tcp: { destinationPort: { number: PORT } } }] },
+          { action: 'Deny', to: [to] },
+        ],
+      });
+      await becomes(true, `${name}: an earlier rule accepts`);
+    }
+    // A NetworkPolicy never closes this way.
+    bed.api.remove(CLUSTER_NETWORK_POLICIES, 'deny');
+    put(denyAll());
+    await until(() => has(new Nftables(one!.namespace), pod.ips[0]!));
+    await becomes(true, 'a NetworkPolicy keeps the pod from its node');
+  });
+
   test('an address that no pod has leads nowhere', async () => {
     assert.equal(await askUdp(far!.netns, '10.244.0.200', PORT, { timeoutMs: 150 }), 'timeout');
   });
@@ -339,6 +420,15 @@ describe('pods stay closed', { skip: !root }, () => {
 
 function exists(nft: Nftables): boolean {
   return nft.run('list tables').includes('coxswain-policy');
+}
+
+/** Whether addresses of unknown pods are held back. */
+function hasBlock(namespace: string): boolean {
+  try {
+    return new Nftables(namespace).run('list map inet coxswain-policy ingress-block4').includes('elements');
+  } catch {
+    return false;
+  }
 }
 
 function has(nft: Nftables, address: string): boolean {

@@ -1,6 +1,46 @@
-/** Overlapping CIDR blocks cut into disjoint ranges of addresses, each with the blocks that hold it. Pure. */
+/** Overlapping CIDR blocks cut into disjoint ranges of addresses, each with the blocks that hold it, and what these mean. Pure. */
 
-import { networkOf, parsePrefix } from '../../sys/address.ts';
+import { formatAddress, networkOf, parsePrefix } from '../../sys/address.ts';
+import { keyOf } from './policy-table.ts';
+import type { PortSet } from './port-set.ts';
+import type { BlockPeer } from './statement.ts';
+
+/** Ports by `first last` (addresses); ranges do not overlap. */
+export type Ranges = ReadonlyMap<string, PortSet>;
+
+/** What is decided for each range, where it is not `fallback`; neighbours of which the same is said are one range. */
+export function portsByRange<B extends { readonly block: BlockPeer }>(
+  blocks: readonly B[],
+  fallback: PortSet,
+  decide: (held: readonly B[]) => PortSet,
+): Ranges {
+  const out = new Map<string, PortSet>();
+  for (const family of blocks.length > 0 ? ([4, 6] as const) : []) {
+    let last: { from: string; to: Buffer; ports: PortSet } | undefined;
+    const flush = () => {
+      if (last) out.set(`${last.from} ${formatAddress(last.to)}`, last.ports);
+      last = undefined;
+    };
+    for (const range of cutBlocks(
+      blocks.map(({ block }) => block),
+      family,
+    )) {
+      const ports = decide(range.blocks.map(i => blocks[i]!));
+      if (keyOf(ports) === keyOf(fallback)) continue;
+      if (last && keyOf(last.ports) === keyOf(ports) && follows(last.to, range.first)) last.to = range.last;
+      else {
+        flush();
+        last = { from: formatAddress(range.first), to: range.last, ports };
+      }
+    }
+    flush();
+  }
+  return out;
+}
+
+function follows(last: Buffer, next: Buffer): boolean {
+  return BigInt(`0x${last.toString('hex')}`) + 1n === BigInt(`0x${next.toString('hex')}`);
+}
 
 export interface BlockRange {
   /** Inclusive ends, as bytes of one family. */

@@ -14,6 +14,8 @@ const PROTOCOLS: readonly Protocol[] = ['TCP', 'UDP', 'SCTP'];
 export interface Ranked {
   readonly tier: Tier;
   readonly statement: Statement;
+  /** Nobody knows yet whether the peer is one of those that the statement speaks of: then it only takes away. */
+  readonly perhaps?: boolean;
 }
 
 /** Keys under which a pod may have this named port. */
@@ -43,16 +45,25 @@ export function portsOf(specs: readonly PortSpec[] | 'all', names: NamedPorts): 
 
 /**
  * `matching`: the statements that speak of the peer, in the order in which they are asked. `isolated`: whether a policy of
- * the namespace tier selects the pod in this direction. `names`: the destination pod's.
+ * the namespace tier selects the pod in this direction. `names`: the destination pod's. `toOwnNode`: the peer is the pod's own
+ * node, which NetworkPolicies always let through.
  */
-export function decide(matching: readonly Ranked[], options: { isolated: boolean; names: NamedPorts }): PortSet {
+export function decide(
+  matching: readonly Ranked[],
+  options: { isolated: boolean; names: NamedPorts; toOwnNode?: boolean },
+): PortSet {
   let [undecided, allowed]: [PortSet, PortSet] = [ALL_PORTS, NO_PORTS];
   const ask = (tier: Tier) => {
-    let passed: PortSet = NO_PORTS;
-    for (const { tier: own, statement } of matching) {
+    let [passed, perhapsPassed]: [PortSet, PortSet] = [NO_PORTS, NO_PORTS];
+    for (const { tier: own, statement, perhaps } of matching) {
       if (own !== tier) continue;
-      const hit = intersect(undecided, portsOf(statement.ports, options.names));
+      let hit = intersect(undecided, portsOf(statement.ports, options.names));
+      if (statement.action === 'allow') hit = perhaps ? NO_PORTS : subtract(hit, perhapsPassed);
       if (hit.length === 0) continue;
+      if (statement.action === 'pass' && perhaps) {
+        perhapsPassed = union(perhapsPassed, hit);
+        continue;
+      }
       undecided = subtract(undecided, hit);
       if (statement.action === 'allow') allowed = union(allowed, hit);
       else if (statement.action === 'pass') passed = union(passed, hit);
@@ -61,6 +72,7 @@ export function decide(matching: readonly Ranked[], options: { isolated: boolean
   };
   ask('admin');
   if (options.isolated) {
+    if (options.toOwnNode) return union(allowed, undecided);
     ask('namespace');
     return allowed;
   }

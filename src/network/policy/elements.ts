@@ -30,6 +30,7 @@ export function elementOf(map: MapName, key: string, value: number): Element {
     case 'peers':
     case 'ingress-default':
     case 'egress-default':
+    case 'node-default':
       return { set, key: address, data: number32(value) };
     case 'selves':
       return { set, key: Buffer.concat([address, address]), data: undefined };
@@ -38,6 +39,7 @@ export function elementOf(map: MapName, key: string, value: number): Element {
       return { set, key: Buffer.concat([address, number32(Number(second))]), data: number32(value) };
     case 'ingress-block':
     case 'egress-block':
+    case 'node-block':
       return {
         set,
         key: Buffer.concat([address, parseAddress(second)]),

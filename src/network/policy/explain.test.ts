@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { type ClusterPolicyKind, readClusterPolicy } from './cluster-policy.ts';
 import { explain } from './explain.ts';
-import { isAllowed, type PlainPod } from './plain-model.ts';
+import { isAllowed, type PlainPod, reachesOwnNode } from './plain-model.ts';
 import { clusterPolicies, modelPod, namespaceLabels, PORTS, podShapes, policies, policy } from './policy-fixture.ts';
 import { readNetworkPolicy } from './statement.ts';
 
@@ -40,6 +40,14 @@ test('says what the plain model says', () => {
                   port,
                 });
                 assert.equal(said.allowed, isAllowed(world, { from, to, protocol, port }), JSON.stringify(said));
+                if (!from.pod || to.pod) continue;
+                const [own, node] = [
+                  { ...endOf(from.ip, from.pod), node: 'n' },
+                  { ip: to.ip, node: 'n' },
+                ];
+                const out = explain(read, { from: own, to: node, protocol, port });
+                assert.equal(out.allowed, reachesOwnNode(world, { from, to, protocol, port }), JSON.stringify(out));
+                assert.ok(explain(read, { from: node, to: own, protocol, port }).allowed);
               }
       },
     ),

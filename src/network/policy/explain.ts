@@ -13,15 +13,18 @@ import type { Direction, PodFacts, Policy, Statement } from './statement.ts';
 export interface End {
   readonly ip: string;
   readonly pod?: (PodFacts & { readonly names: NamedPorts }) | undefined;
+  /** Name of the node that it is, or is on. */
+  readonly node?: string | undefined;
 }
 
 export interface Verdict {
   readonly allowed: boolean;
   /**
    * `no pod`: this end is under no policy because it is no pod · `not isolated`: no policy speaks of this direction ·
-   * `rule`: `by` decides · `no rule`: policies select the pod and none of their rules fits.
+   * `rule`: `by` decides · `no rule`: policies select the pod and none of their rules fits · `own node`: the other end is the
+   * node of this pod; only cluster-scoped policies speak of the way there, none of the way from there.
    */
-  readonly why: 'no pod' | 'not isolated' | 'rule' | 'no rule';
+  readonly why: 'no pod' | 'not isolated' | 'rule' | 'no rule' | 'own node';
   /** Policies that select the pod in this direction. */
   readonly policies: readonly string[];
   readonly by?: Decider;
@@ -59,6 +62,8 @@ export function explain(
   function side(direction: Direction, own: End, other: End): Verdict {
     const { pod } = own;
     if (!pod) return { allowed: true, why: 'no pod', policies: [] };
+    const isOwnNode = !other.pod && own.node !== undefined && own.node === other.node;
+    if (isOwnNode && direction === 'ingress') return { allowed: true, why: 'own node', policies: [] };
     const labels = world.namespaceLabels(pod.namespace);
     const selecting = policies.filter(
       policy =>
@@ -87,6 +92,7 @@ export function explain(
     });
     if (admin && admin.action !== 'pass') return verdict(admin);
     if (selecting.some(({ tier }) => tier === 'namespace')) {
+      if (isOwnNode) return { allowed: true, why: 'own node', policies: names, ...passed };
       const rule = first('namespace');
       return rule ? verdict(rule) : { allowed: false, why: 'no rule', policies: names, ...passed };
     }

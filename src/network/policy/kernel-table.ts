@@ -21,6 +21,13 @@ const NFPROTO_INET = 1;
 const REF: TableRef = { family: NFPROTO_INET, table: POLICY_TABLE };
 const EPOCH_MAX = 0xffff_ffff;
 
+export interface NodeRanges {
+  /** Of this node's pods. */
+  readonly podCidrs: readonly string[];
+  /** Addresses of the node that are always open to its pods: the cluster's DNS. */
+  readonly served: readonly string[];
+}
+
 export interface KernelTableOptions {
   readonly namespace: NetnsRef;
   /** The link that pods' packets come in by. */
@@ -54,9 +61,10 @@ export class KernelTable {
   }
 
   /** Makes the kernel's table this one. */
-  rebuild(table: PolicyTable, podCidrs: readonly string[]): void {
+  rebuild(table: PolicyTable, { podCidrs, served }: NodeRanges): void {
     this.#watch();
-    const parts = renderParts({ bridge: this.#options.bridge, podCidrs });
+    const { bridge } = this.#options;
+    const parts = renderParts({ bridge, podCidrs, served });
     this.#own(() => {
       try {
         this.#fill(parts, table);
@@ -68,7 +76,7 @@ export class KernelTable {
         this.#text.run(`delete table inet ${POLICY_TABLE}\n`);
         this.#fill(parts, table);
       }
-      this.#text.run(renderHook());
+      this.#text.run(renderHook(bridge));
     });
     this.#guard.install(podCidrs);
   }

@@ -20,10 +20,10 @@ import { NAMESPACES, NETWORK_POLICIES, PODS } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
 import type { NetnsRef } from '../../sys/netns.ts';
 import { ClusterPolicies } from './cluster-policies.ts';
-import { KernelTable } from './kernel-table.ts';
+import { KernelTable, type NodeRanges } from './kernel-table.ts';
 import { factsOf, sameFacts, slimPod, takesPart } from './pod-facts.ts';
 import { PolicyModel } from './policy-model.ts';
-import { idOf, readNetworkPolicy } from './statement.ts';
+import { type BlockPeer, idOf, readNetworkPolicy } from './statement.ts';
 
 /** Between two transactions: a burst of changes becomes few. */
 const PAUSE_MS = 5;
@@ -66,7 +66,7 @@ export class NetworkPolicies {
   readonly #labels = new Map<string, string>();
   /** Uids of policies deleted lately: a list that `admit` asked for before must not bring them back. */
   readonly #gone = new Set<string>();
-  #podCidrs: readonly string[] = [];
+  #ranges: NodeRanges = { podCidrs: [], served: [] };
   #following: AbortSignal | undefined;
   #followingPods = false;
   #armed: boolean;
@@ -108,11 +108,11 @@ export class NetworkPolicies {
     this.#armed = this.#kernel.exists();
   }
 
-  /** This node's ranges of pod addresses; nothing is programmed before. */
-  setRanges(podCidrs: readonly string[]): void {
-    if (podCidrs.join() === this.#podCidrs.join()) return;
-    this.#podCidrs = podCidrs;
-    this.#stale = true;
+  /** Nothing is programmed before `podCidrs` are known. `anyPod`: addresses that pods have, on whatever node. */
+  setRanges({ anyPod, ...own }: NodeRanges & { readonly anyPod: readonly BlockPeer[] }): void {
+    if (JSON.stringify(own) !== JSON.stringify(this.#ranges)) this.#stale = true;
+    this.#ranges = own;
+    this.#model.setPodBlocks(anyPod);
     this.#trigger();
   }
 
@@ -261,7 +261,7 @@ export class NetworkPolicies {
   // --- what the kernel is told ---
 
   #program(): void {
-    if (this.#podCidrs.length === 0 || !this.#policies.hasSynced || !this.#clusterPolicies.isKnown) return;
+    if (this.#ranges.podCidrs.length === 0 || !this.#policies.hasSynced || !this.#clusterPolicies.isKnown) return;
     if (this.#followingPods && !(this.#namespaces.hasSynced && this.#pods.hasSynced)) return;
     const startMs = this.#clock.monotonic();
     this.#model.settle();
@@ -286,7 +286,7 @@ export class NetworkPolicies {
       }
     }
     if (this.#stale) {
-      this.#kernel.rebuild(this.#model.table, this.#podCidrs);
+      this.#kernel.rebuild(this.#model.table, this.#ranges);
       this.#model.table.takeChanges();
       this.#stale = false;
       this.#armed = true;
@@ -331,7 +331,7 @@ export class NetworkPolicies {
   #check(): void {
     try {
       this.#repair();
-      this.#kernel.guard(this.#podCidrs);
+      this.#kernel.guard(this.#ranges.podCidrs);
     } catch (error) {
       this.#log.warn('network policies not checked', { error: messageOf(error) });
     }

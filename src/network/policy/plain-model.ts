@@ -45,8 +45,18 @@ export function isAllowed(world: PlainWorld, question: PlainQuestion): boolean {
   return sideAllows(world, 'Egress', question) && sideAllows(world, 'Ingress', question);
 }
 
+/** From a pod to an address of the node that it is on: only cluster-scoped policies are asked. */
+export function reachesOwnNode(world: PlainWorld, question: PlainQuestion): boolean {
+  return sideAllows(world, 'Egress', question, { isOwnNode: true });
+}
+
 /** One side of it: the sender's policies about egress, or the receiver's about ingress. */
-export function sideAllows(world: PlainWorld, type: Direction, { from, to, protocol, port }: PlainQuestion): boolean {
+export function sideAllows(
+  world: PlainWorld,
+  type: Direction,
+  { from, to, protocol, port }: PlainQuestion,
+  { isOwnNode = false } = {},
+): boolean {
   const [{ pod }, other] = type === 'Egress' ? [from, to] : [to, from];
   if (!pod) return true;
   const namespaceOf = ({ namespace }: PlainPod) => world.namespaces[namespace] ?? {};
@@ -59,7 +69,7 @@ export function sideAllows(world: PlainWorld, type: Direction, { from, to, proto
       matches(policy.spec.podSelector ?? {}, pod.labels) &&
       typesOf(policy).includes(type),
   );
-  if (isolating.length > 0) return isolating.some(networkPolicyAllows);
+  if (isolating.length > 0) return isOwnNode || isolating.some(networkPolicyAllows);
   return tierSays('Baseline') !== 'Deny';
 
   function networkPolicyAllows(policy: NetworkPolicy): boolean {

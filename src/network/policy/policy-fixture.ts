@@ -7,7 +7,7 @@ import { type ClusterPolicy, GROUP } from '../../api/networkpolicy/kinds.ts';
 import type { ClusterPolicyKind } from './cluster-policy.ts';
 import type { Pod } from './peer-classes.ts';
 import type { PlainPod, PlainQuestion, PlainWorld } from './plain-model.ts';
-import type { PolicyTable } from './policy-table.ts';
+import type { MapName, PolicyTable } from './policy-table.ts';
 
 export const NAMESPACES = ['x', 'y', 'z'] as const;
 /** Ports that policies and probes speak of; each pod calls one of them `web` and one of UDP's `dns`. */
@@ -215,28 +215,40 @@ export function passes(table: PolicyTable, { from, to, protocol, port: number }:
   function judge(direction: 'ingress' | 'egress', own: string, peerIp: string): boolean {
     const found =
       table.get(`${direction}-class`, `${own} ${table.get('peers', peerIp) ?? 0}`) ??
-      blockList(direction, own, peerIp) ??
+      blockList(table, `${direction}-block`, own, peerIp) ??
       table.get(`${direction}-default`, own);
-    return found === undefined || hasPort(found);
+    return found === undefined || hasPort(table, found, { protocol, number });
   }
-  function blockList(direction: 'ingress' | 'egress', own: string, peerIp: string): number | undefined {
-    for (const [key, list] of table.entries(`${direction}-block`)) {
-      const [ip, first, last] = key.split(' ') as [string, string, string];
-      if (ip === own && isBetween(peerIp, first, last)) return list;
-    }
-    return undefined;
+}
+
+/** The same of a packet from a pod to its own node. */
+export function passesToNode(table: PolicyTable, { from, to, protocol, port: number }: PlainQuestion): boolean {
+  const found = blockList(table, 'node-block', from.ip, to.ip) ?? table.get('node-default', from.ip);
+  return found === undefined || hasPort(table, found, { protocol, number });
+}
+
+function blockList(table: PolicyTable, map: MapName, own: string, peerIp: string): number | undefined {
+  for (const [key, list] of table.entries(map)) {
+    const [ip, first, last] = key.split(' ') as [string, string, string];
+    if (ip === own && isBetween(peerIp, first, last)) return list;
   }
-  function hasPort(list: number): boolean {
-    for (const key of table.entries('ports').keys()) {
-      const [own, protocols, ports] = key.split(' ') as [string, string, string];
-      const holds = (range: string, value: number) => {
-        const [low, high] = range.split('-').map(Number) as [number, number];
-        return low <= value && value <= high;
-      };
-      if (Number(own) === list && holds(protocols, PROTOCOL_NUMBERS[protocol]!) && holds(ports, number)) return true;
-    }
-    return false;
+  return undefined;
+}
+
+function hasPort(
+  table: PolicyTable,
+  list: number,
+  { protocol, number }: { protocol: string; number: number },
+): boolean {
+  for (const key of table.entries('ports').keys()) {
+    const [own, protocols, ports] = key.split(' ') as [string, string, string];
+    const holds = (range: string, value: number) => {
+      const [low, high] = range.split('-').map(Number) as [number, number];
+      return low <= value && value <= high;
+    };
+    if (Number(own) === list && holds(protocols, PROTOCOL_NUMBERS[protocol]!) && holds(ports, number)) return true;
   }
+  return false;
 }
 
 function isBetween(ip: string, first: string, last: string): boolean {

@@ -6,13 +6,13 @@
  * all policies at once: however many there are, a packet costs the same few lookups.
  */
 
-import { formatAddress } from '../../sys/address.ts';
-import { cutBlocks } from './address-blocks.ts';
+import { portsByRange, type Ranges } from './address-blocks.ts';
 import { decide, type NamedPorts, NO_NAMES, nameKeys, type Ranked } from './decision.ts';
 import { type Group, type PeerClass, PeerClasses, type Pod } from './peer-classes.ts';
 import { keyOf, type MapName, PolicyTable, PortLists } from './policy-table.ts';
-import { type PortSet, rectanglesOf } from './port-set.ts';
-import { type BlockPeer, DIRECTIONS, type Direction, type Policy } from './statement.ts';
+import { ALL_PORTS, type PortSet, rectanglesOf } from './port-set.ts';
+import { newProfile, type Profile } from './profile.ts';
+import { type BlockPeer, DIRECTIONS, type Direction, EVERY_POD, type Policy, type Statement } from './statement.ts';
 
 type NamespaceLabels = Readonly<Record<string, string>> | undefined;
 
@@ -22,28 +22,7 @@ interface LocalPod {
   readonly profiles: Record<Direction, Profile | undefined>;
 }
 
-interface Profile {
-  key: string;
-  readonly direction: Direction;
-  policies: readonly string[];
-  names: NamedPorts;
-  isolated: boolean;
-  statements: readonly Ranked[];
-  /** Statements (by index) that speak of a group's members. */
-  groups: ReadonlyMap<Group, readonly number[]>;
-  everyone: readonly number[];
-  blocks: readonly { readonly block: BlockPeer; readonly at: number }[];
-  namesUsed: readonly string[];
-  fallback: PortSet;
-  /** Addresses of its pods. */
-  readonly members: Set<string>;
-  /** Where it differs from `fallback`: by class, and by `first last` (addresses). */
-  readonly byClass: Map<number, PortSet>;
-  byBlock: ReadonlyMap<string, PortSet>;
-  /** Decisions by the groups that a peer is in; as old as `statements`. */
-  readonly memo: Map<string, PortSet>;
-}
-
+const NO_RANGES: Ranges = new Map();
 const TIER_ORDER = { admin: 0, namespace: 1, baseline: 2 } as const;
 
 export class PolicyModel {
@@ -58,6 +37,7 @@ export class PolicyModel {
   readonly #dirtyPolicies = new Set<string>();
   readonly #dirtyLocal = new Set<string>();
   readonly #dirtyProfiles = new Set<Profile>();
+  #podBlocks: readonly BlockPeer[] = [];
 
   constructor() {
     this.#classes = new PeerClasses({
@@ -79,6 +59,13 @@ export class PolicyModel {
   }
   policies(): ReadonlyMap<string, Policy> {
     return this.#policies;
+  }
+
+  /** Addresses that pods have, on whatever node, but not the nodes themselves. Idempotent. */
+  setPodBlocks(blocks: readonly BlockPeer[]): void {
+    if (blocks.map(({ key }) => key).join() === this.#podBlocks.map(({ key }) => key).join()) return;
+    this.#podBlocks = blocks;
+    for (const profile of this.#profiles.values()) this.#dirtyProfiles.add(profile);
   }
 
   /** `labels` undefined: the namespace is gone. */
@@ -197,23 +184,7 @@ export class PolicyModel {
       this.#profiles.set(key, profile);
       this.#dirtyProfiles.add(profile);
     } else if (!profile) {
-      profile = {
-        key,
-        direction,
-        policies: ids,
-        names,
-        isolated: false,
-        statements: [],
-        groups: new Map(),
-        everyone: [],
-        blocks: [],
-        namesUsed: [],
-        fallback: [],
-        members: new Set(),
-        byClass: new Map(),
-        byBlock: new Map(),
-        memo: new Map(),
-      };
+      profile = newProfile({ key, direction, policies: ids, names });
       this.#profiles.set(key, profile);
       this.#dirtyProfiles.add(profile);
     }
@@ -249,9 +220,13 @@ export class PolicyModel {
     const groups = new Map<Group, number[]>();
     const blocks: { block: BlockPeer; at: number }[] = [];
     const everyone: number[] = [];
+    const perhaps: number[] = [];
     statements.forEach(({ statement }, at) => {
       if (statement.peers === 'all') everyone.push(at);
-      else
+      else {
+        const isKnown =
+          statement.peers.every(({ kind }) => kind !== 'pods') && !namesPortsOfPeers(statement, direction);
+        if (statement.action !== 'allow' && !isKnown) perhaps.push(at);
         for (const peer of statement.peers) {
           const group = this.#classes.useGroup(peer);
           const known = groups.get(group);
@@ -261,7 +236,14 @@ export class PolicyModel {
           } else groups.set(group, [at]);
           if (peer.kind === 'block') blocks.push({ block: peer, at });
         }
+      }
     });
+    if (perhaps.length > 0) {
+      // Every pod that is known gets a list of its own: without one its address counts as that of a pod still unknown.
+      const known = this.#classes.useGroup(EVERY_POD);
+      if (groups.has(known)) this.#classes.dropGroup(known);
+      else groups.set(known, []);
+    }
     const namesUsed = direction === 'egress' ? [...namesOf(policies, direction)] : [];
     for (const name of namesUsed) this.#classes.useName(name);
     this.#letGo(profile);
@@ -271,6 +253,7 @@ export class PolicyModel {
     profile.groups = groups;
     profile.everyone = everyone;
     profile.blocks = blocks;
+    profile.perhaps = perhaps;
     profile.namesUsed = namesUsed;
   }
 
@@ -293,6 +276,7 @@ export class PolicyModel {
     for (const number of [...profile.byClass.keys()]) if (!known.has(number)) this.#allow(profile, number, undefined);
     for (const one of classes) this.#decideOne(profile, one);
     this.#decideBlocks(profile);
+    if (profile.direction === 'egress') this.#decideNode(profile);
   }
 
   #decideOne(profile: Profile, one: PeerClass): void {
@@ -303,58 +287,63 @@ export class PolicyModel {
     if (!ports) {
       const matching = new Set(profile.everyone);
       for (const group of one.groups) for (const at of profile.groups.get(group) ?? []) matching.add(at);
-      ports = this.#decide(
-        profile,
-        [...matching].sort((a, b) => a - b),
-        names,
-      );
+      ports = this.#decide(profile, inOrder([...matching]), names);
       profile.memo.set(signature, ports);
     }
     // Who has no list of its class is looked up in blocks, which know nothing of labels.
     const inBlock = one.groups.some(group => group.peer.kind === 'block' && profile.groups.has(group));
-    this.#allow(profile, one.number, !inBlock && keyOf(ports) === keyOf(profile.fallback) ? undefined : ports);
+    const needsOwn = inBlock || profile.perhaps.length > 0;
+    this.#allow(profile, one.number, !needsOwn && keyOf(ports) === keyOf(profile.fallback) ? undefined : ports);
   }
 
   #decideBlocks(profile: Profile): void {
-    const byBlock = new Map<string, PortSet>();
-    for (const family of profile.blocks.length > 0 ? ([4, 6] as const) : []) {
-      let last: { from: string; to: Buffer; ports: PortSet } | undefined;
-      const flush = () => {
-        if (last) byBlock.set(`${last.from} ${formatAddress(last.to)}`, last.ports);
-        last = undefined;
-      };
-      for (const range of cutBlocks(
-        profile.blocks.map(({ block }) => block),
-        family,
-      )) {
-        const matching = new Set([...profile.everyone, ...range.blocks.map(i => profile.blocks[i]!.at)]);
-        const ports = this.#decide(
-          profile,
-          [...matching].sort((a, b) => a - b),
-          NO_NAMES,
-        );
-        if (keyOf(ports) === keyOf(profile.fallback)) continue;
-        if (last && keyOf(last.ports) === keyOf(ports) && follows(last.to, range.first)) last.to = range.last;
-        else {
-          flush();
-          last = { from: formatAddress(range.first), to: range.last, ports };
-        }
-      }
-      flush();
-    }
-    for (const ip of profile.members) {
-      for (const range of profile.byBlock.keys())
-        if (!byBlock.has(range)) this.#setBlock(profile, ip, range, undefined);
-      for (const [range, ports] of byBlock) this.#setBlock(profile, ip, range, ports);
-    }
+    const blocks = [
+      ...profile.blocks.map(({ block, at }) => ({ block, statements: [at], perhaps: [] })),
+      ...(profile.perhaps.length > 0 ? this.#podBlocks : []).map(block => ({
+        block,
+        statements: [],
+        perhaps: profile.perhaps,
+      })),
+    ];
+    const byBlock = portsByRange(blocks, profile.fallback, held => {
+      const matching = new Set([...profile.everyone, ...held.flatMap(({ statements }) => statements)]);
+      const isCertain = (at: number) =>
+        matching.has(at) && !namesPortsOfPeers(profile.statements[at]!.statement, profile.direction);
+      const perhaps = new Set(held.flatMap(one => one.perhaps).filter(at => !isCertain(at)));
+      return this.#decide(profile, inOrder([...new Set([...matching, ...perhaps])]), NO_NAMES, { perhaps });
+    });
+    const map = `${profile.direction}-block` as const;
+    for (const ip of profile.members) this.#setRanges(map, ip, { before: profile.byBlock, after: byBlock });
     profile.byBlock = byBlock;
   }
 
-  #decide(profile: Profile, matching: readonly number[], names: NamedPorts): PortSet {
+  #decideNode(profile: Profile): void {
+    const toOwnNode = (matching: readonly number[]) =>
+      this.#decide(profile, inOrder([...new Set(matching)]), NO_NAMES, { toOwnNode: true });
+    const fallback = toOwnNode(profile.everyone);
+    const blocks = profile.blocks.filter(({ at }) => profile.statements[at]!.tier !== 'namespace');
+    const toNode = portsByRange(blocks, fallback, held =>
+      toOwnNode([...profile.everyone, ...held.map(({ at }) => at)]),
+    );
+    const nodeFallback = keyOf(fallback) === keyOf(ALL_PORTS) ? undefined : fallback;
+    for (const ip of profile.members) {
+      this.#setRanges('node-block', ip, { before: profile.toNode, after: toNode });
+      this.#setList('node-default', ip, nodeFallback);
+    }
+    profile.toNode = toNode;
+    profile.nodeFallback = nodeFallback;
+  }
+
+  #decide(
+    profile: Profile,
+    matching: readonly number[],
+    names: NamedPorts,
+    { perhaps, toOwnNode = false }: { readonly perhaps?: ReadonlySet<number>; readonly toOwnNode?: boolean } = {},
+  ): PortSet {
     const { isolated, statements, direction } = profile;
     return decide(
-      matching.map(at => statements[at]!),
-      { isolated, names: direction === 'ingress' ? profile.names : names },
+      matching.map(at => (perhaps?.has(at) ? perhapsOf(statements[at]!, direction) : statements[at]!)),
+      { isolated, names: direction === 'ingress' ? profile.names : names, toOwnNode },
     );
   }
 
@@ -373,7 +362,9 @@ export class PolicyModel {
     this.#setList(`${profile.direction}-default`, ip, profile.fallback);
     for (const [number, ports] of profile.byClass)
       this.#setList(`${profile.direction}-class`, `${ip} ${number}`, ports);
-    for (const [range, ports] of profile.byBlock) this.#setBlock(profile, ip, range, ports);
+    this.#setRanges(`${profile.direction}-block`, ip, { before: NO_RANGES, after: profile.byBlock });
+    this.#setRanges('node-block', ip, { before: NO_RANGES, after: profile.toNode });
+    if (profile.nodeFallback) this.#setList('node-default', ip, profile.nodeFallback);
   }
 
   #leave(profile: Profile, ip: string): void {
@@ -381,11 +372,16 @@ export class PolicyModel {
     this.#setList(`${profile.direction}-default`, ip, undefined);
     for (const number of profile.byClass.keys())
       this.#setList(`${profile.direction}-class`, `${ip} ${number}`, undefined);
-    for (const range of profile.byBlock.keys()) this.#setBlock(profile, ip, range, undefined);
+    this.#setRanges(`${profile.direction}-block`, ip, { before: profile.byBlock, after: NO_RANGES });
+    this.#setRanges('node-block', ip, { before: profile.toNode, after: NO_RANGES });
+    if (profile.nodeFallback) this.#setList('node-default', ip, undefined);
   }
 
-  #setBlock(profile: Profile, ip: string, range: string, ports: PortSet | undefined): void {
-    if (ip.includes(':') === range.includes(':')) this.#setList(`${profile.direction}-block`, `${ip} ${range}`, ports);
+  #setRanges(map: MapName, ip: string, { before, after }: { readonly before: Ranges; readonly after: Ranges }): void {
+    const ofFamily = (range: string) => ip.includes(':') === range.includes(':');
+    for (const range of before.keys())
+      if (ofFamily(range) && !after.has(range)) this.#setList(map, `${ip} ${range}`, undefined);
+    for (const [range, ports] of after) if (ofFamily(range)) this.#setList(map, `${ip} ${range}`, ports);
   }
 
   #setList(map: MapName, key: string, ports: PortSet | undefined): void {
@@ -413,6 +409,14 @@ function numberOf(name: string, names: NamedPorts): [string, number][] {
   return number === undefined ? [] : [[name, number]];
 }
 
-function follows(last: Buffer, next: Buffer): boolean {
-  return BigInt(`0x${last.toString('hex')}`) + 1n === BigInt(`0x${next.toString('hex')}`);
+function perhapsOf({ tier, statement }: Ranked, direction: Direction): Ranked {
+  const isAny = namesPortsOfPeers(statement, direction);
+  return { tier, perhaps: true, statement: isAny ? { ...statement, ports: 'all' } : statement };
 }
+
+// Whom nobody knows may call any port by any name; on the way in names are those of the pod of this node.
+function namesPortsOfPeers({ ports }: Statement, direction: Direction): boolean {
+  return direction === 'egress' && ports !== 'all' && ports.some(port => 'name' in port);
+}
+
+const inOrder = (numbers: readonly number[]) => [...numbers].sort((a, b) => a - b);

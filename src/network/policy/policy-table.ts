@@ -7,7 +7,7 @@ import type { PortSet } from './port-set.ts';
 
 /**
  * peers: address → class. Of a pod's address, for each direction: `class`: `address class` → port list; `block`:
- * `address first last` → port list; `default`: address → port list. ports: `list from-to from-to` (protocol numbers, ports) →
+ * `address first last` → port list; `default`: address → port list; `node`: the same two for what it sends to its own node. ports: `list from-to from-to` (protocol numbers, ports) →
  * 1. selves: address of a pod of this node → 1.
  */
 export const MAPS = [
@@ -18,6 +18,8 @@ export const MAPS = [
   'egress-class',
   'egress-block',
   'egress-default',
+  'node-block',
+  'node-default',
   'ports',
   'selves',
 ] as const;

@@ -3,7 +3,8 @@
  *
  * Packet path, in prerouting, after Services have rewritten the destination and before the route is chosen:
  *   of a flow judged since the last change ─► marked, goes on. One lookup, however many policies there are.
- *   to the node itself ─► goes on unmarked.
+ *   from a pod to its own node ─► as the cluster-scoped policies say: list of (sender, block of addresses), else the sender's own.
+ *   Addresses that the node serves the cluster at (its DNS) are always open. Whatever else is for the node goes on unmarked.
  *   else its flow is judged by conntrack's view of it (who began it, who answers it), so a reply is judged as its request:
  *   egress: receiver → class; list of ports of (sender, class), else of (sender, block of addresses), else the sender's own;
  *   port in list ─► ingress: the same with the ends exchanged ─► allow: flow and packet are marked.
@@ -28,26 +29,37 @@ const LIST = '8000:0-ffff:fffe';
 export function renderParts({
   bridge,
   podCidrs,
+  served,
 }: {
   readonly bridge: string;
   readonly podCidrs: readonly string[];
+  /** Addresses of the node that are always open to its pods. */
+  readonly served: readonly string[];
 }): string {
   const lines = [`add table ${T} { comment "network policies, by Coxswain"; }`];
   for (const { number, type } of FAMILIES) {
     lines.push(`add map ${T} peers${number} { type ${type} : classid; }`);
     for (const direction of ['ingress', 'egress'])
+      lines.push(`add map ${T} ${direction}-class${number} { type ${type} . classid : classid; }`);
+    for (const what of ['ingress', 'egress', 'node'])
       lines.push(
-        `add map ${T} ${direction}-class${number} { type ${type} . classid : classid; }`,
-        `add map ${T} ${direction}-block${number} { type ${type} . ${type} : classid; flags interval; }`,
-        `add map ${T} ${direction}-default${number} { type ${type} : classid; }`,
+        `add map ${T} ${what}-block${number} { type ${type} . ${type} : classid; flags interval; }`,
+        `add map ${T} ${what}-default${number} { type ${type} : classid; }`,
       );
     lines.push(
       `add set ${T} selves${number} { type ${type} . ${type}; }`,
       `add set ${T} ranges${number} { type ${type}; flags interval; auto-merge; }`,
       `flush set ${T} ranges${number}`,
+      `add set ${T} served${number} { type ${type}; }`,
+      `flush set ${T} served${number}`,
     );
-    const own = podCidrs.filter(cidr => cidr.includes(':') === (number === 6));
-    if (own.length) lines.push(`add element ${T} ranges${number} { ${own.join(', ')} }`);
+    for (const [set, all] of [
+      ['ranges', podCidrs],
+      ['served', served],
+    ] as const) {
+      const own = all.filter(one => one.includes(':') === (number === 6));
+      if (own.length) lines.push(`add element ${T} ${set}${number} { ${own.join(', ')} }`);
+    }
   }
   lines.push(
     `add set ${T} ports { type classid . inet_proto . inet_service; flags interval; }`,
@@ -59,6 +71,11 @@ export function renderParts({
     refuse: ['ct state established meta l4proto tcp reject with tcp reset', 'drop'],
     'egress-ports': portRules('ingress'),
     'ingress-ports': portRules('allow'),
+    node: [
+      ...FAMILIES.map(({ number, word }) => `ct reply ${word} saddr @served${number} accept`),
+      ...FAMILIES.flatMap(family => judgeNode(family)),
+      'goto allow',
+    ],
     egress: [
       ...FAMILIES.map(
         ({ number, word }) => `ct original ${word} saddr . ct reply ${word} saddr @selves${number} goto allow`,
@@ -80,11 +97,12 @@ export function renderParts({
 }
 
 /** The chain that packets come to; last, when all that it leads to is there. */
-export function renderHook(): string {
+export function renderHook(bridge: string): string {
   return [
     `add chain ${T} prerouting { type filter hook prerouting priority dstnat + 20; policy accept; }`,
     `flush chain ${T} prerouting`,
     `add rule ${T} prerouting ct state established,related ct mark @epoch ${MARK} accept`,
+    `add rule ${T} prerouting iifname "${bridge}" fib daddr type local ct direction original goto node`,
     `add rule ${T} prerouting fib daddr type != unicast accept`,
     `add rule ${T} prerouting goto egress`,
     '',
@@ -104,6 +122,17 @@ function judge(direction: 'ingress' | 'egress', { number, word }: (typeof FAMILI
     `jump ${direction}-ports`,
     `meta priority set ${own} map @${direction}-default${number}`,
     `jump ${direction}-ports`,
+  ];
+}
+
+function judgeNode({ number, word }: (typeof FAMILIES)[number]): string[] {
+  const [sender, receiver] = [`ct original ${word} saddr`, `ct reply ${word} saddr`];
+  return [
+    'meta priority set none',
+    `meta priority set ${sender} . ${receiver} map @node-block${number}`,
+    'jump ingress-ports',
+    `meta priority set ${sender} map @node-default${number}`,
+    'jump ingress-ports',
   ];
 }
 

@@ -23,8 +23,13 @@ export const policy: Step = {
     const bad: Finding[] = [];
     const deciding = new Set<string>();
     for (const { ip, port } of endpoints) {
-      const sender = endOf(senderIp(journey, ip), from.kind === 'pod' ? from.pod : undefined);
-      const said = explain(world, { from: sender, to: endOf(ip, await cluster.podAt(ip)), protocol, port });
+      const sender = {
+        ...endOf(senderIp(journey, ip), from.kind === 'pod' ? from.pod : undefined),
+        ...(from.kind === 'host' ? {} : { node: from.node }),
+      };
+      const receiver = await cluster.podAt(ip);
+      const node = receiver?.spec.nodeName ?? (await cluster.nodeAt(ip))?.metadata.name;
+      const said = explain(world, { from: sender, to: { ...endOf(ip, receiver), node }, protocol, port });
       for (const verdict of [said.egress, said.ingress])
         if (verdict.by) deciding.add(`${named(verdict.by)} ${verdict.by.at}`);
       if (said.allowed) good.push(at(ip, port));
