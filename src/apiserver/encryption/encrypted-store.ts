@@ -127,6 +127,7 @@ export class EncryptedStore implements Store {
 
   /** Resolves when all of them can be opened; what cannot is found out then. */
   async #prepared(entries: readonly Entry[]): Promise<void> {
+    const rules = this.#rules;
     for (const { key, value } of entries) {
       if (!isSealed(value) || this.#passing.has(value)) continue;
       const envelope = envelopeOf(this.#envelopes(key), value);
@@ -136,6 +137,8 @@ export class EncryptedStore implements Store {
           throw new Error(`${key} cannot be decrypted with the key ${envelope!.prefix}: ${messageOf(error)}`);
         });
     }
+    // Meanwhile others may have come, who know nothing yet.
+    if (this.#rules !== rules) await this.#prepared(entries);
   }
 
   /** What is wrong with whoever keeps the keys; undefined when nothing is. */

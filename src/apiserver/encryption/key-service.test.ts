@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { systemClock } from '../../base/clock.ts';
+import { systemClock, VirtualClock } from '../../base/clock.ts';
 import { silentLogger } from '../../base/log.ts';
 import { SECRETS } from '../../client/resources.ts';
 import { type GrpcServer, serveGrpc } from '../../csi/grpc.ts';
@@ -23,12 +24,17 @@ class Plugin {
   keyId = 'one';
   healthz = 'ok';
   readonly calls: string[] = [];
+  /** How often it was asked how it is. */
+  looks = 0;
 
   serve(socket: string): Promise<GrpcServer> {
     return serveGrpc(
       socket,
       {
-        status: () => ({ version: 'v2', healthz: this.healthz, keyId: this.keyId }),
+        status: () => {
+          this.looks++;
+          return { version: 'v2', healthz: this.healthz, keyId: this.keyId };
+        },
         encrypt: ({ plaintext }) => {
           this.calls.push('encrypt');
           const nonce = randomBytes(12);
@@ -142,3 +148,54 @@ test('without its plugin nothing starts, and it is said what is missing', async 
   );
   assert.throws(() => service.seal(Buffer.from('a'), KEY), /has not answered for too long/);
 });
+
+test('a configuration that is replaced lets go of its plugin', async t => {
+  const folder = testFolder();
+  t.after(folder.remove);
+  const [path, socket, nextSocket] = ['file.yaml', 'kms.sock', 'next.sock'].map(name => join(folder.path, name)) as [
+    string,
+    string,
+    string,
+  ];
+  const [plugin, next] = [new Plugin(), new Plugin()];
+  const serving = await Promise.all([plugin.serve(socket), next.serve(nextSocket)]);
+  t.after(() => Promise.all(serving.map(one => one.close())));
+  const stop = new AbortController();
+  t.after(() => stop.abort());
+  const clock = new VirtualClock();
+  const text = configuration(socket);
+  writeFileSync(path, text);
+  const rules = await parseEncryptionConfiguration(text);
+  const file = { path, text };
+  const store = await openEncrypted(
+    openMemoryStore(),
+    { rules, file, reloads: true },
+    { clock, log: silentLogger, signal: stop.signal },
+  );
+  await store.commit({ type: 'put', key: KEY, value: Buffer.from('{}'), expect: 'absent' });
+  await store.list('/registry/');
+  assert.equal(plugin.looks, 1);
+  writeFileSync(
+    path,
+    configuration(nextSocket)
+      .replace('{identity: {}}', text.match(/\{kms: .*?\}\}/)![0])
+      .replace('name: vault', 'name: next'),
+  );
+  // The second plugin of the new configuration is the first of the old one: it is asked by another client.
+  await clock.advance(1000);
+  await until(() => next.looks === 1 && plugin.looks === 2);
+  assert.equal(Buffer.from((await store.get(KEY))!.value).toString(), '{}');
+  await until(() => store.isStale(KEY));
+  await clock.advance(10_000);
+  await clock.advance(60_000);
+  await until(() => next.looks === 2 && plugin.looks >= 3);
+  assert.equal(plugin.looks, 3, 'only the client of the new configuration still asks');
+});
+
+async function until(holds: () => boolean): Promise<void> {
+  const signal = AbortSignal.timeout(20_000);
+  while (!holds()) {
+    signal.throwIfAborted();
+    await systemClock.sleep(5);
+  }
+}

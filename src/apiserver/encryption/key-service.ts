@@ -109,6 +109,7 @@ export class KeyService implements Envelope {
   async start({ clock, log, signal }: { clock: Clock; log: Logger; signal: AbortSignal }): Promise<void> {
     if (this.#clock) return;
     this.#clock = clock;
+    signal.addEventListener('abort', () => this.#client.close(), { once: true });
     for (let attempt = 1; ; attempt++) {
       await this.#look(clock);
       if (!this.#problem) break;
@@ -118,7 +119,6 @@ export class KeyService implements Envelope {
         );
       await clock.sleep(START_WAIT_MS, signal);
     }
-    signal.addEventListener('abort', () => this.#client.close(), { once: true });
     void this.#follow({ clock, log, signal });
   }
 
