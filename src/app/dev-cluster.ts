@@ -164,7 +164,15 @@ function readKubeletConfiguration(path: string): NonNullable<ClusterRecord['kube
   } catch (error) {
     throw failure(400, 'BadRequest', `--kubelet-config: cannot read ${path}: ${messageOf(error)}`);
   }
-  return readConfigurationFile(text, path);
+  const read = readConfigurationFile(text, path);
+  for (const field of ['rotateCertificates', 'serverTLSBootstrap'] as const)
+    if (read[field])
+      throw failure(
+        422,
+        'Invalid',
+        `${path}: ${field}: cannot be true here: the cluster issues certificates; see cox kubelet`,
+      );
+  return read;
 }
 
 async function start(

@@ -11,9 +11,11 @@ import { ensurePki } from '../apiserver/certificates/pki.ts';
 import { systemClock } from '../base/clock.ts';
 import { KUBELET_PORT } from '../base/cluster-defaults.ts';
 import { failure, messageOf } from '../base/errors.ts';
-import type { Logger } from '../base/log.ts';
+import { createLogger, type Logger } from '../base/log.ts';
 import { systemRandom } from '../base/random.ts';
+import type { HttpsTransport } from '../client/https-transport.ts';
 import type { InformerFactory } from '../client/informer.ts';
+import { readKubeconfig } from '../client/kubeconfig.ts';
 import type { Transport } from '../client/transport.ts';
 import { readConfigurationFile } from '../kubelet/configuration-file.ts';
 import { Kubelet, type RuntimeParts } from '../kubelet/kubelet.ts';
@@ -21,9 +23,10 @@ import { CriRuntime } from '../kubelet/runtime/cri/cri-runtime.ts';
 import { RuntimeNetwork } from '../kubelet/runtime/cri/runtime-network.ts';
 import type { PodNetwork } from '../kubelet/runtime.ts';
 import { NodeNetwork } from '../network/node-network.ts';
+import { bootstrapKubelet } from './kubelet-bootstrap.ts';
+import { type NodeCertificateOptions, nodeCertificates, storedCertificate } from './node-certificate.ts';
 import { ensurePrerequisites, requireRoot } from './prerequisites.ts';
 import { ProcessPuller } from './process-puller.ts';
-import { type ServingPair, servingCertificates } from './serving-certificate.ts';
 import { type StandaloneOptions, untilEnded } from './standalone.ts';
 
 export interface StandaloneKubeletOptions extends StandaloneOptions {
@@ -40,6 +43,10 @@ export interface StandaloneKubeletOptions extends StandaloneOptions {
   readonly tls?: { readonly certFile: string; readonly keyFile: string };
   /** The cluster's signer is asked for the serving certificate, and again before it ends. */
   readonly rotatesServerCertificate?: true;
+  /** It is asked for another client certificate before the present one ends. */
+  readonly rotatesClientCertificate?: true;
+  /** With which the first client certificate is asked for, where `kubeconfig` is not there yet or serves no more. */
+  readonly bootstrapKubeconfig?: string;
   readonly clusterDns: readonly string[];
   readonly clusterDomain: string;
   /** Ranges of all pods; default those of the Node. */
@@ -60,10 +67,17 @@ export async function runKubelet(options: StandaloneKubeletOptions): Promise<voi
   const configuration = options.configPath
     ? readConfigurationFile(readText(options.configPath, '--config'), options.configPath)
     : {};
-  const { rootDir, runDir } = options;
+  const { rootDir, runDir, bootstrapKubeconfig, kubeconfig } = options;
   for (const folder of [rootDir, runDir]) mkdirSync(folder, { recursive: true, mode: 0o711 });
+  const folder = join(rootDir, 'pki');
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const certificates = { folder, nodeName, clock: systemClock, random: systemRandom };
+  if (bootstrapKubeconfig !== undefined)
+    await bootstrapKubelet({ ...certificates, bootstrapKubeconfig, kubeconfig, log: createLogger('kubelet') });
   const shared = { ...options, part: 'kubelet', userAgent: 'kubelet/v1.36.0 cox' };
   await untilEnded(shared, async ({ transport, informers, ca, log, signal }) => {
+    if (options.rotatesClientCertificate || configuration.rotateCertificates)
+      await rotateClient({ ...certificates, purpose: 'client', names: [], transport, log }, options, signal);
     const tls = {
       ...(await servingPair(options, { nodeName, nodeIps })),
       ca: options.clientCaFile ? readText(options.clientCaFile, '--client-ca-file') : (ca ?? ''),
@@ -88,8 +102,13 @@ export async function runKubelet(options: StandaloneKubeletOptions): Promise<voi
       clusterDns: options.clusterDns,
       clusterDomain: options.clusterDomain,
       tls,
-      ...(options.rotatesServerCertificate
-        ? { servingPairs: servingPairs(options, { nodeName, nodeIps, transport, log, signal }) }
+      ...(options.rotatesServerCertificate || configuration.serverTLSBootstrap
+        ? {
+            servingPairs: nodeCertificates(
+              { ...certificates, purpose: 'serving', names: [nodeName, ...nodeIps], transport, log },
+              signal,
+            ),
+          }
         : {}),
       port: options.port ?? KUBELET_PORT,
       configuration,
@@ -114,7 +133,7 @@ function podNetwork(
   options: StandaloneKubeletOptions & { readonly nodeName: string; readonly nodeIps: readonly string[] },
   connection: { readonly transport: Transport; readonly informers: InformerFactory; readonly log: Logger },
 ): { readonly of: PodNetwork; run(signal: AbortSignal): Promise<void> } {
-  const { nodeName, nodeIps, rootDir, runtimeSocket, clusterCidrs = [] } = options;
+  const { nodeName, nodeIps, rootDir, runDir, runtimeSocket, clusterCidrs = [] } = options;
   if (runtimeSocket !== undefined) {
     const network = new RuntimeNetwork(runtimeSocket);
     return { of: network, run: signal => network.run(signal, systemClock) };
@@ -130,24 +149,20 @@ function podNetwork(
   return { of: network, run: signal => network.run(signal) };
 }
 
-function servingPairs(
-  { rootDir }: StandaloneKubeletOptions,
-  node: {
-    readonly nodeName: string;
-    readonly nodeIps: readonly string[];
-    readonly transport: Transport;
-    readonly log: Logger;
-    readonly signal: AbortSignal;
-  },
-): AsyncIterable<ServingPair> {
-  const { nodeName, nodeIps, transport, log, signal } = node;
-  const folder = join(rootDir, 'pki');
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const names = [nodeName, ...nodeIps];
-  return servingCertificates(
-    { transport, folder, nodeName, names, clock: systemClock, random: systemRandom, log },
-    signal,
-  );
+/** Follows the client certificate: that of the folder, which is newer than the kubeconfig's own, and each that comes after it. */
+async function rotateClient(
+  certificate: NodeCertificateOptions & { readonly transport: HttpsTransport },
+  { kubeconfig, context }: StandaloneOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  const { transport, log } = certificate;
+  const stored = storedCertificate(certificate);
+  if (stored) transport.renew(stored);
+  const { cert, key } = await readKubeconfig(kubeconfig, context);
+  const first = cert && key ? { first: { cert, key } } : {};
+  void (async () => {
+    for await (const pair of nodeCertificates({ ...certificate, ...first }, signal)) transport.renew(pair);
+  })().catch(error => log.error('the client certificate is not renewed any more', { error }));
 }
 
 async function servingPair(

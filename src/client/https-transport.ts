@@ -42,11 +42,21 @@ const PING_TIMEOUT_MS = 10_000;
 
 export class HttpsTransport implements Transport {
   readonly #options: HttpsTransportOptions;
+  #identity: Pick<HttpsTransportOptions, 'cert' | 'key'>;
   #session: ClientHttp2Session | undefined;
-  #pinger: NodeJS.Timeout | undefined;
+  /** The present one, and those before it that still have requests under way. */
+  readonly #sessions = new Set<ClientHttp2Session>();
 
   constructor(options: HttpsTransportOptions) {
     this.#options = options;
+    this.#identity = options;
+  }
+
+  /** Further requests are made by another certificate; those under way, watches among them, go on by the one before. */
+  renew(identity: { readonly cert: string; readonly key: string }): void {
+    this.#identity = identity;
+    this.#session?.close();
+    this.#session = undefined;
   }
 
   get(target: Target): Promise<KubeObject> {
@@ -115,8 +125,7 @@ export class HttpsTransport implements Transport {
   }
 
   close(): void {
-    clearInterval(this.#pinger);
-    this.#session?.destroy();
+    for (const session of this.#sessions) session.destroy();
     this.#session = undefined;
   }
 
@@ -155,7 +164,8 @@ export class HttpsTransport implements Transport {
 
   #connection(): ClientHttp2Session {
     if (this.#session && !this.#session.closed && !this.#session.destroyed) return this.#session;
-    const { server, ca, cert, key, servername, insecure } = this.#options;
+    const { server, ca, servername, insecure } = this.#options;
+    const { cert, key } = this.#identity;
     const session = http2().connect(server, {
       ca,
       ...(cert ? { cert } : {}),
@@ -170,9 +180,13 @@ export class HttpsTransport implements Transport {
     };
     session.on('error', forget);
     session.on('goaway', forget);
-    session.on('close', forget);
-    clearInterval(this.#pinger);
-    this.#pinger = setInterval(() => ping(session), PING_EVERY_MS).unref();
+    const pinger = setInterval(() => ping(session), PING_EVERY_MS).unref();
+    session.on('close', () => {
+      forget();
+      clearInterval(pinger);
+      this.#sessions.delete(session);
+    });
+    this.#sessions.add(session);
     this.#session = session;
     return session;
   }

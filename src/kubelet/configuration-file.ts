@@ -149,6 +149,8 @@ const READERS: Readonly<Record<string, Reader>> = {
       refuse(`${path}.idsPerPod`, `Invalid value: ${ids}: must be a multiple of ${IDS_PER_POD_MULTIPLE}`);
     return { idsPerPod: ids };
   },
+  rotateCertificates: (value, path) => ({ rotateCertificates: truth(value, path) }),
+  serverTLSBootstrap: (value, path) => ({ serverTLSBootstrap: truth(value, path) }),
   cpuManagerPolicy: (value, path) => ({ cpuManagerPolicy: oneOf<'none' | 'static'>(value, path, ['none', 'static']) }),
   cpuManagerPolicyOptions: (value, path) => {
     const options = mapping(value, path);
@@ -235,7 +237,7 @@ const UNDONE: ReadonlySet<string> = new Set([
   ...['cpuManagerReconcilePeriod', 'reservedMemory', 'topologyManagerPolicyOptions'],
   ...['iptablesMasqueradeBit', 'iptablesDropBit', 'containerLogMaxWorkers', 'containerLogMonitorInterval'],
   ...['configMapAndSecretChangeDetectionStrategy', 'showHiddenMetricsForVersion', 'enableProfilingHandler'],
-  ...['enableDebugFlagsHandler', 'rotateCertificates', 'serverTLSBootstrap'],
+  'enableDebugFlagsHandler',
   ...[
     'tlsCipherSuites',
     'tlsMinVersion',

@@ -57,6 +57,9 @@ export interface KubeletConfiguration {
   readonly topologyManagerPolicy: (typeof TOPOLOGY_POLICIES)[number];
   /** `/logs/` of the kubelet's port. */
   readonly enableSystemLogHandler: boolean;
+  /** Of a kubelet by itself: the cluster's signer is asked for its client certificate, for its serving one. */
+  readonly rotateCertificates: boolean;
+  readonly serverTLSBootstrap: boolean;
   /** Set when the node is made. */
   readonly registerWithTaints: readonly Taint[];
 }
@@ -89,6 +92,8 @@ export const CONFIGURATION_DEFAULT: KubeletConfiguration = {
   reservedSystemCPUs: '',
   topologyManagerPolicy: 'none',
   enableSystemLogHandler: true,
+  rotateCertificates: false,
+  serverTLSBootstrap: false,
   registerWithTaints: [],
 };
 

@@ -29,6 +29,15 @@ export const command: Command = {
   usage: '--kubeconfig FILE [--hostname-override NODE] [--container-runtime-endpoint SOCKET]',
   options: {
     kubeconfig: { type: 'string', value: 'FILE', help: 'how to reach the API server' },
+    'bootstrap-kubeconfig': {
+      type: 'string',
+      value: 'FILE',
+      help: 'what to ask for a client certificate with where --kubeconfig is not there yet; that one is written then',
+    },
+    'rotate-certificates': {
+      type: 'boolean',
+      help: "ask the cluster's signer for another client certificate before the present one ends",
+    },
     context: { type: 'string', value: 'NAME', help: 'context in it (default the current one)' },
     'hostname-override': { type: 'string', value: 'NODE', help: "this node's name (default the machine's host name)" },
     'node-ip': {
@@ -62,6 +71,7 @@ export const command: Command = {
   },
   examples: [
     'cox kubelet --kubeconfig /etc/kubernetes/kubelet.conf --cluster-dns 10.96.0.10',
+    'cox kubelet --bootstrap-kubeconfig bootstrap.conf --kubeconfig kubelet.conf --rotate-certificates',
     'cox kubelet --kubeconfig kubelet.conf --container-runtime-endpoint unix:///run/containerd/containerd.sock',
   ],
   async run({ options, words }) {
@@ -84,6 +94,8 @@ export const command: Command = {
       ...option('configPath', 'config'),
       ...option('clientCaFile', 'client-ca-file'),
       ...(certFile && keyFile ? { tls: { certFile, keyFile } } : {}),
+      ...option('bootstrapKubeconfig', 'bootstrap-kubeconfig'),
+      ...(options['rotate-certificates'] ? { rotatesClientCertificate: true as const } : {}),
       ...(options['rotate-server-certificates'] ? { rotatesServerCertificate: true as const } : {}),
       clusterDns: text('cluster-dns') ? parseAddresses(text('cluster-dns')!, '--cluster-dns') : [],
       clusterDomain: text('cluster-domain')!,

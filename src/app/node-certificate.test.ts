@@ -11,7 +11,7 @@ import { VirtualClock } from '../base/clock.ts';
 import { silentLogger } from '../base/log.ts';
 import { seededRandom } from '../base/random.ts';
 import type { Transport } from '../client/transport.ts';
-import { servingCertificates } from './serving-certificate.ts';
+import { nodeCertificates } from './node-certificate.ts';
 
 const HOUR_MS = 3_600_000;
 let folder: string;
@@ -64,6 +64,7 @@ test('asked for, waited for, kept, and asked for anew before it ends', async () 
   const signer = new Signer(clock);
   const stop = new AbortController();
   const options = {
+    purpose: 'serving' as const,
     transport: signer.transport,
     folder,
     nodeName: 'n1',
@@ -72,7 +73,7 @@ test('asked for, waited for, kept, and asked for anew before it ends', async () 
     random: seededRandom(1),
     log: silentLogger,
   };
-  const open = () => servingCertificates(options, stop.signal)[Symbol.asyncIterator]();
+  const open = () => nodeCertificates(options, stop.signal)[Symbol.asyncIterator]();
   const pairs = open();
   const first = pairs.next();
   await clock.advance(5000);
@@ -109,7 +110,7 @@ test('asked for, waited for, kept, and asked for anew before it ends', async () 
   stop.abort();
 
   // One for other names is of no use.
-  const other = servingCertificates({ ...options, names: ['n2'] }, new AbortController().signal);
+  const other = nodeCertificates({ ...options, names: ['n2'] }, new AbortController().signal);
   void other.next();
   await clock.advance(1000);
   assert.equal(signer.requests.length, 4);

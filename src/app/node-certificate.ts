@@ -1,5 +1,5 @@
 /**
- * The serving certificate of a kubelet by the cluster's own signer (`kubernetes.io/kubelet-serving`): asked for by a
+ * A certificate of a kubelet by the cluster's own signers, that for its port or that by which the API server knows it: asked for by a
  * CertificateSigningRequest that somebody approves, kept in a file, and asked for anew when seven to nine tenths of its time are
  * over. Invariant: the key never leaves this machine. It approves nothing itself, and waits as long as it takes.
  */
@@ -16,10 +16,19 @@ import type { Random } from '../base/random.ts';
 import { CERTIFICATE_SIGNING_REQUESTS } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 
-const SIGNER = 'kubernetes.io/kubelet-serving';
-/** With the one that an elliptic key does not need: signers before 1.27 want all three. */
-const USAGES = ['digital signature', 'key encipherment', 'server auth'];
-const FILE = 'kubelet-server-current.pem';
+/** Usages with the one that an elliptic key does not need: signers before 1.27 want all three. */
+const PURPOSES = {
+  serving: {
+    signer: 'kubernetes.io/kubelet-serving',
+    usages: ['digital signature', 'key encipherment', 'server auth'],
+    file: 'kubelet-server-current.pem',
+  },
+  client: {
+    signer: 'kubernetes.io/kube-apiserver-client-kubelet',
+    usages: ['digital signature', 'key encipherment', 'client auth'],
+    file: 'kubelet-client-current.pem',
+  },
+} as const;
 const POLL_MS_MIN = 250;
 const POLL_MS_MAX = 10_000;
 /** After that one asks anew, as upstream. */
@@ -28,29 +37,39 @@ const RETRY_MS = 10_000;
 /** Timers hold no more than 24 days. */
 const SLEEP_MS_MAX = 24 * 3600_000;
 
-export interface ServingPair {
+export interface NodePair {
   readonly cert: string;
   readonly key: string;
 }
 
-export interface ServingCertificateOptions {
-  readonly transport: Transport;
+interface Place {
+  readonly purpose: keyof typeof PURPOSES;
   readonly folder: string;
   readonly nodeName: string;
-  /** Names and addresses that clients call the node by. */
+  /** Names and addresses that clients call the node by; none for its own client certificate. */
   readonly names: readonly string[];
   readonly clock: Clock;
+}
+
+export interface NodeCertificateOptions extends Place {
+  readonly transport: Transport;
+  /** In place of the file's, while there is none. */
+  readonly first?: NodePair;
   readonly random: Random;
   readonly log: Logger;
 }
 
+/** Holds key and certificate. */
+export const certificatePath = ({ purpose, folder }: Pick<Place, 'purpose' | 'folder'>): string =>
+  join(folder, PURPOSES[purpose].file);
+
 /** Each one as it comes: the one of the file first, if it still holds. Ends with the signal. */
-export async function* servingCertificates(
-  options: ServingCertificateOptions,
+export async function* nodeCertificates(
+  options: NodeCertificateOptions,
   signal: AbortSignal,
-): AsyncGenerator<ServingPair> {
-  const { clock, random, log } = options;
-  let current = load(options);
+): AsyncGenerator<NodePair> {
+  const { purpose, clock, random, log } = options;
+  let current = storedCertificate(options) ?? options.first;
   if (current) yield current;
   while (!signal.aborted) {
     if (current) {
@@ -64,13 +83,13 @@ export async function* servingCertificates(
     try {
       const next = await request(options, signal);
       if (!next) continue;
-      save(options.folder, next);
+      save(options, next);
       current = next;
-      log.info('serving certificate signed', { until: new X509Certificate(next.cert).validTo });
+      log.info('certificate signed', { purpose, until: new X509Certificate(next.cert).validTo });
       yield next;
     } catch (error) {
       if (signal.aborted) return;
-      log.warn('no serving certificate yet, asking again', { error: messageOf(error) });
+      log.warn('no certificate yet, asking again', { purpose, error: messageOf(error) });
       await clock.sleep(RETRY_MS, signal);
     }
   }
@@ -78,9 +97,9 @@ export async function* servingCertificates(
 
 /** Undefined when nobody has signed it for long. Rejects when it was denied. */
 async function request(
-  { transport, nodeName, names, clock, log }: ServingCertificateOptions,
+  { purpose, transport, nodeName, names, clock, log }: NodeCertificateOptions,
   signal: AbortSignal,
-): Promise<ServingPair | undefined> {
+): Promise<NodePair | undefined> {
   const { request, key } = makeRequest(
     { commonName: `system:node:${nodeName}`, organizations: ['system:nodes'] },
     names,
@@ -89,10 +108,10 @@ async function request(
     apiVersion: 'certificates.k8s.io/v1',
     kind: 'CertificateSigningRequest',
     metadata: { generateName: 'csr-' },
-    spec: { request, signerName: SIGNER, usages: USAGES },
+    spec: { request, signerName: PURPOSES[purpose].signer, usages: PURPOSES[purpose].usages },
   } as unknown as CertificateSigningRequest)) as CertificateSigningRequest;
   const { name } = asked.metadata;
-  log.info('waiting for the serving certificate to be approved', { approve: `kubectl certificate approve ${name}` });
+  log.info('waiting for the certificate to be approved', { purpose, approve: `kubectl certificate approve ${name}` });
   const endMs = clock.monotonic() + PATIENCE_MS;
   for (let pauseMs = POLL_MS_MIN; clock.monotonic() < endMs; pauseMs = Math.min(pauseMs * 1.5, POLL_MS_MAX)) {
     await clock.sleep(pauseMs, signal);
@@ -111,14 +130,17 @@ async function request(
   return undefined;
 }
 
-function load({ folder, names, clock }: ServingCertificateOptions): ServingPair | undefined {
+/** What the file holds, if it is this node's and still holds. */
+export function storedCertificate({ purpose, folder, nodeName, names, clock }: Place): NodePair | undefined {
   try {
-    const text = readFileSync(join(folder, FILE), 'utf8');
+    const text = readFileSync(certificatePath({ purpose, folder }), 'utf8');
     const parts = text.match(/-----BEGIN ([A-Z ]+)-----[\s\S]*?-----END \1-----\n?/g) ?? [];
     const key = parts.find(part => part.includes('PRIVATE KEY')) ?? '';
     const cert = parts.filter(part => part.includes('CERTIFICATE')).join('');
     const certificate = new X509Certificate(cert);
-    const covers = names.every(name => certificate.subjectAltName?.split(', ').some(one => one.endsWith(`:${name}`)));
+    const covers =
+      certificate.subject.split('\n').includes(`CN=system:node:${nodeName}`) &&
+      names.every(name => certificate.subjectAltName?.split(', ').some(one => one.endsWith(`:${name}`)));
     return key && covers && certificate.validToDate.getTime() > clock.now() ? { key, cert } : undefined;
   } catch {
     // None yet, or one that cannot be read: asked for anew.
@@ -126,8 +148,8 @@ function load({ folder, names, clock }: ServingCertificateOptions): ServingPair 
   }
 }
 
-function save(folder: string, { cert, key }: ServingPair): void {
-  const path = join(folder, FILE);
+function save(place: Place, { cert, key }: NodePair): void {
+  const path = certificatePath(place);
   writeFileSync(`${path}.new`, `${cert.trimEnd()}\n${key}`, { mode: 0o600 });
   renameSync(`${path}.new`, path);
 }
