@@ -2,6 +2,7 @@
 
 import { fieldErrors } from '../../base/errors.ts';
 import { podTemplateDefaults } from '../core/pod-defaults.ts';
+import { replicaScale } from '../core/replicas.ts';
 import { checkReplicaStatus, checkRestartingTemplate, checkWorkloadSelector } from '../core/template-validation.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, containerColumns, nameColumn, text, wideText } from '../machinery/columns.ts';
@@ -86,14 +87,7 @@ export const deployment = defineKind<Deployment>({
     ...containerColumns<Deployment>(object => object.spec?.template?.spec?.containers),
     wideText('Selector', object => formatLabelSelector(object.spec?.selector)),
   ],
-  scale: {
-    replicas: object => object.spec?.replicas ?? 0,
-    setReplicas: (object, replicas) => {
-      object.spec = { ...object.spec!, replicas };
-    },
-    statusReplicas: object => object.status?.replicas ?? 0,
-    selector: object => formatLabelSelector(object.spec?.selector),
-  },
+  scale: replicaScale(object => formatLabelSelector(object.spec?.selector)),
 });
 
 function checkSpec(errors: Errors, spec: DeploymentSpec): void {

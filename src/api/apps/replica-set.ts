@@ -1,9 +1,9 @@
 /** Replica sets. */
 
 import { podTemplateDefaults } from '../core/pod-defaults.ts';
-import { checkReplicaStatus, checkRestartingTemplate, checkWorkloadSelector } from '../core/template-validation.ts';
+import { replicaControllerParts } from '../core/replicas.ts';
+import { checkRestartingTemplate, checkWorkloadSelector } from '../core/template-validation.ts';
 import { defineKind } from '../kind.ts';
-import { ageColumn, containerColumns, integer, nameColumn, wideText } from '../machinery/columns.ts';
 import { formatLabelSelector } from '../machinery/labels.ts';
 import { checkNotNegative, checkUnchanged, type Errors } from '../machinery/validation.ts';
 import type { ReplicaSet } from './v1.gen.ts';
@@ -39,27 +39,5 @@ export const replicaSet = defineKind<ReplicaSet>({
     checkUnchanged(errors, 'spec.selector', object.spec?.selector, old.spec?.selector);
     return errors;
   },
-  validateStatusUpdate: object => {
-    const errors: Errors = [];
-    checkReplicaStatus(errors, object.status, ['fullyLabeledReplicas', 'readyReplicas', 'availableReplicas']);
-    return errors;
-  },
-  selectableFields: { 'status.replicas': object => String(object.status?.replicas ?? 0) },
-  columns: [
-    nameColumn,
-    integer('Desired', object => object.spec?.replicas),
-    integer('Current', object => object.status?.replicas),
-    integer('Ready', object => object.status?.readyReplicas),
-    ageColumn,
-    ...containerColumns<ReplicaSet>(object => object.spec?.template?.spec?.containers),
-    wideText('Selector', object => formatLabelSelector(object.spec?.selector)),
-  ],
-  scale: {
-    replicas: object => object.spec?.replicas ?? 0,
-    setReplicas: (object, replicas) => {
-      object.spec = { ...object.spec!, replicas };
-    },
-    statusReplicas: object => object.status?.replicas ?? 0,
-    selector: object => formatLabelSelector(object.spec?.selector),
-  },
+  ...replicaControllerParts<ReplicaSet>(object => formatLabelSelector(object.spec?.selector)),
 });

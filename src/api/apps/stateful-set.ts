@@ -3,6 +3,7 @@
 import { fieldErrors } from '../../base/errors.ts';
 import { claimDefaults } from '../core/persistent-volume-claim.ts';
 import { podTemplateDefaults } from '../core/pod-defaults.ts';
+import { replicaScale } from '../core/replicas.ts';
 import { checkReplicaStatus } from '../core/template-validation.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, containerColumns, nameColumn, text } from '../machinery/columns.ts';
@@ -96,14 +97,7 @@ export const statefulSet = defineKind<StatefulSet>({
     ageColumn,
     ...containerColumns<StatefulSet>(object => object.spec?.template?.spec?.containers),
   ],
-  scale: {
-    replicas: object => object.spec?.replicas ?? 0,
-    setReplicas: (object, replicas) => {
-      object.spec = { ...object.spec!, replicas };
-    },
-    statusReplicas: object => object.status?.replicas ?? 0,
-    selector: object => formatLabelSelector(object.spec?.selector),
-  },
+  scale: replicaScale(object => formatLabelSelector(object.spec?.selector)),
 });
 
 function checkSpec(errors: Errors, spec: StatefulSetSpec): void {

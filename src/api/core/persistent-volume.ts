@@ -17,6 +17,7 @@ import {
 } from '../machinery/validation.ts';
 import { checkAccessModes, checkPositiveQuantity, VOLUME_MODES } from './claim-validation.ts';
 import { CLASS_ANNOTATION, formatAccessModes } from './persistent-volume-claim.ts';
+import { NOT_SOURCES } from './persistent-volume-sources.ts';
 import { canonicalList } from './pod-defaults.ts';
 import { describeDifference } from './pod-update-validation.ts';
 import { checkNodeSelector } from './scheduling-validation.ts';
@@ -52,21 +53,8 @@ const CHECKS = {
   },
 };
 
-/** Fields of the spec that are not a source. */
-const OTHER_FIELDS = [
-  'capacity',
-  'accessModes',
-  'claimRef',
-  'persistentVolumeReclaimPolicy',
-  'storageClassName',
-  'mountOptions',
-  'volumeMode',
-  'nodeAffinity',
-  'volumeAttributesClassName',
-];
-
 function sourceOf(spec: PersistentVolumeSpec | undefined): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(spec ?? {}).filter(([field]) => !OTHER_FIELDS.includes(field)));
+  return Object.fromEntries(Object.entries(spec ?? {}).filter(([field]) => !NOT_SOURCES.has(field)));
 }
 
 export const persistentVolume = defineKind<PersistentVolume>({

@@ -1,19 +1,12 @@
 /** Replication controllers, and pod templates on their own. */
 
 import { defineKind } from '../kind.ts';
-import {
-  ageColumn,
-  containerColumns,
-  formatLabels,
-  integer,
-  nameColumn,
-  text,
-  wideText,
-} from '../machinery/columns.ts';
+import { formatLabels, nameColumn, text } from '../machinery/columns.ts';
 import { addRequired, checkNotNegative, type Errors } from '../machinery/validation.ts';
 import { podTemplateDefaults } from './pod-defaults.ts';
 import { checkPodTemplate } from './pod-validation.ts';
-import { checkReplicaStatus, checkRestartingTemplate } from './template-validation.ts';
+import { replicaControllerParts } from './replicas.ts';
+import { checkRestartingTemplate } from './template-validation.ts';
 import type { PodTemplate, ReplicationController } from './v1.gen.ts';
 
 export const replicationController = defineKind<ReplicationController>({
@@ -47,29 +40,7 @@ export const replicationController = defineKind<ReplicationController>({
     });
     return errors;
   },
-  validateStatusUpdate: object => {
-    const errors: Errors = [];
-    checkReplicaStatus(errors, object.status, ['fullyLabeledReplicas', 'readyReplicas', 'availableReplicas']);
-    return errors;
-  },
-  selectableFields: { 'status.replicas': object => String(object.status?.replicas ?? 0) },
-  columns: [
-    nameColumn,
-    integer('Desired', object => object.spec?.replicas),
-    integer('Current', object => object.status?.replicas),
-    integer('Ready', object => object.status?.readyReplicas),
-    ageColumn,
-    ...containerColumns<ReplicationController>(object => object.spec?.template?.spec?.containers),
-    wideText('Selector', object => formatLabels(object.spec?.selector)),
-  ],
-  scale: {
-    replicas: object => object.spec?.replicas ?? 0,
-    setReplicas: (object, replicas) => {
-      object.spec = { ...object.spec, replicas };
-    },
-    statusReplicas: object => object.status?.replicas ?? 0,
-    selector: object => (object.spec?.selector ? formatLabels(object.spec.selector) : ''),
-  },
+  ...replicaControllerParts<ReplicationController>(object => formatLabels(object.spec?.selector)),
 });
 
 export const podTemplate = defineKind<PodTemplate>({

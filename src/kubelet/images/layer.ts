@@ -12,7 +12,6 @@ import {
   lutimesSync,
   mkdirSync,
   openSync,
-  readlinkSync,
   realpathSync,
   rmSync,
   symlinkSync,
@@ -22,11 +21,11 @@ import {
 import { join } from 'node:path';
 import { SystemError } from '../../sys/libc.ts';
 import { makeNode, S_IFBLK, S_IFCHR, S_IFIFO, setAttribute } from '../../sys/xattr.ts';
+import { resolveBelow } from '../rooted-path.ts';
 import { readTar, type TarEntry } from './tar.ts';
 
 const WHITEOUT = '.wh.';
 const OPAQUE = '.wh..wh..opq';
-const SYMLINKS_MAX = 40;
 
 /** Small files cost the disk more than they say. */
 const ENTRY_BYTES = 1024;
@@ -181,30 +180,11 @@ function applyAttributes(target: string, entry: TarEntry): void {
 
 /** The real folder for path components below `root`, made where missing; symlinks resolve as if `root` were `/`. */
 export function resolveFolder(root: string, parts: readonly string[]): string {
-  const todo = [...parts];
-  const done: string[] = [];
-  for (let hops = 0; todo.length > 0; ) {
-    const part = todo.shift()!;
-    if (part === '' || part === '.') continue;
-    if (part === '..') {
-      done.pop();
-      continue;
-    }
-    const at = join(root, ...done, part);
-    const stat = lstatSync(at, { throwIfNoEntry: false });
-    if (stat?.isSymbolicLink()) {
-      if (++hops > SYMLINKS_MAX) throw new Error(`too many symlinks in layer at ${parts.join('/')}`);
-      const to = readlinkSync(at);
-      if (to.startsWith('/')) done.length = 0;
-      todo.unshift(...to.split('/'));
-      continue;
-    }
-    if (!stat) mkdirSync(at, { mode: 0o755 });
-    else if (!stat.isDirectory()) {
-      rmSync(at, { force: true });
-      mkdirSync(at, { mode: 0o755 });
-    }
-    done.push(part);
-  }
-  return join(root, ...done);
+  const folder = resolveBelow(root, parts.join('/'), (at, found) => {
+    if (found && !found.isDirectory()) rmSync(at, { force: true });
+    if (!found?.isDirectory()) mkdirSync(at, { mode: 0o755 });
+    return true;
+  });
+  if (folder === undefined) throw new Error(`too many symlinks in layer at ${parts.join('/')}`);
+  return folder;
 }

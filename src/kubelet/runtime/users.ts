@@ -3,8 +3,8 @@
  * Reads inside a root folder without ever following a link out of it.
  */
 
-import { closeSync, constants, lstatSync, openSync, readFileSync, readlinkSync } from 'node:fs';
-import { join } from 'node:path';
+import { closeSync, constants, lstatSync, openSync, readFileSync } from 'node:fs';
+import { resolveBelow } from '../rooted-path.ts';
 
 export interface ProcessUser {
   readonly uid: number;
@@ -12,33 +12,11 @@ export interface ProcessUser {
   readonly additionalGids: readonly number[];
 }
 
-const SYMLINKS_MAX = 40;
 const FILE_BYTES_MAX = 8 << 20;
 
 /** Path of a file below `root`, links resolved as if `root` were `/`; undefined when it does not exist. */
 export function resolveInRoot(root: string, path: string): string | undefined {
-  const todo = path.split('/');
-  const done: string[] = [];
-  for (let hops = 0; todo.length > 0; ) {
-    const part = todo.shift()!;
-    if (part === '' || part === '.') continue;
-    if (part === '..') {
-      done.pop();
-      continue;
-    }
-    const at = join(root, ...done, part);
-    const stat = lstatSync(at, { throwIfNoEntry: false });
-    if (!stat) return undefined;
-    if (stat.isSymbolicLink()) {
-      if (++hops > SYMLINKS_MAX) return undefined;
-      const to = readlinkSync(at);
-      if (to.startsWith('/')) done.length = 0;
-      todo.unshift(...to.split('/'));
-      continue;
-    }
-    done.push(part);
-  }
-  return join(root, ...done);
+  return resolveBelow(root, path, (_, found) => found !== undefined);
 }
 
 function rows(root: string, path: string): string[][] {

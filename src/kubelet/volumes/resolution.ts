@@ -3,6 +3,7 @@
  * Invariant: a claim that is not wholly bound to its volume, both ways and by uid, or that is being deleted, is refused.
  */
 
+import { NOT_SOURCES } from '../../api/core/persistent-volume-sources.ts';
 import type { PersistentVolume, PersistentVolumeClaim, Pod, Volume } from '../../api/core/v1.gen.ts';
 import { translateInline, translateVolume } from '../../api/machinery/csi-migration.ts';
 import { controllerOf } from '../../api/meta.ts';
@@ -16,18 +17,6 @@ export interface ResolvedVolume {
   readonly name: string;
   readonly use: VolumeUse;
 }
-
-const NOT_SOURCES = new Set([
-  'capacity',
-  'accessModes',
-  'claimRef',
-  'persistentVolumeReclaimPolicy',
-  'storageClassName',
-  'mountOptions',
-  'volumeMode',
-  'nodeAffinity',
-  'volumeAttributesClassName',
-]);
 
 /** The source that a persistent volume names. */
 export function persistentSourceOf({ spec = {} }: PersistentVolume): SourceName | undefined {
