@@ -33,6 +33,7 @@ import { containerdNode } from './node-runtimes.ts';
 import type { AgentCredentials } from './pki.ts';
 import { untilAccepting } from './port-probe.ts';
 import { ProcessPuller } from './process-puller.ts';
+import { relayStart } from './relay-start.ts';
 
 /** Without a server for that long the agent goes on: its informers retry for ever. */
 const SERVER_WAIT_MS_MAX = 3000;
@@ -104,6 +105,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     nodeIps: config.nodeAddresses,
     clusterCidrs: config.ranges.podCidrs,
     stateDir: join(config.rootDir, 'network'),
+    relay: { start: relayStart(), folder: join(config.runDir, 'relay') },
     transport: networkTransport,
     informers: networkInformers,
     log,

@@ -35,6 +35,7 @@ import { Gateway } from './gateway.ts';
 import { adminCredentials, openPki } from './pki.ts';
 import { ensureIngressPrerequisites } from './prerequisites.ts';
 import { keepRelay } from './registry-relay.ts';
+import { relayStart } from './relay-start.ts';
 import { ensureStorageDefinitions } from './storage-definitions.ts';
 
 export interface ServerConfig {
@@ -171,7 +172,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
   void ensureStorageDefinitions(transport, { clock, log, signal: stop.signal });
   const gateway = new Gateway({
     informers,
-    machineNetns: config.machineNetnsFd,
+    relay: { start: relayStart(config.machineNetnsFd), folder: join(config.runDir, 'relay') },
     events: new ApiEventRecorder({ transport, component: 'coxswain-gateway', log, clock }),
     log,
   }).run(stop.signal);

@@ -27,6 +27,7 @@ import { bootstrapKubelet } from './kubelet-bootstrap.ts';
 import { type NodeCertificateOptions, nodeCertificates, storedCertificate } from './node-certificate.ts';
 import { ensurePrerequisites, requireRoot } from './prerequisites.ts';
 import { ProcessPuller } from './process-puller.ts';
+import { relayStart } from './relay-start.ts';
 import { type StandaloneOptions, untilEnded } from './standalone.ts';
 
 export interface StandaloneKubeletOptions extends StandaloneOptions {
@@ -143,6 +144,7 @@ function podNetwork(
     nodeIps,
     clusterCidrs,
     stateDir: join(rootDir, 'network'),
+    relay: { start: relayStart(), folder: join(runDir, 'relay') },
     ...connection,
     clock: systemClock,
   });

@@ -28,6 +28,7 @@ const COMMANDS: readonly { readonly name: string; readonly load: () => Promise<{
   { name: 'server', load: () => import('./commands/server.ts') },
   { name: 'agent', load: () => import('./commands/agent.ts') },
   { name: 'image-puller', load: () => import('./commands/image-puller.ts') },
+  { name: 'relay', load: () => import('./commands/relay.ts') },
   { name: 'image-relay', load: () => import('./commands/image-relay.ts') },
 ];
 

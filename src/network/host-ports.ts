@@ -1,6 +1,6 @@
 /**
  * Ports of the node that lead to pods (`hostPort`): one lookup in a map for each connection to an address of the node, in
- * both families; at the node's own 127.0.0.1 a relay, because rewriting would take `route_localnet`.
+ * both families; at the node's own 127.0.0.1 a relay (`relay-process.ts`), because rewriting would take `route_localnet`.
  * Owns the nftables tables `coxswain-host-ports`, which are there only while a pod has such a port, and touches no other.
  * Changes are elements only: no port is ever closed because another opens. Connections under way keep their pod, UDP flows
  * to a pod that is gone are forgotten. Somebody else's changes to the tables are undone at once.
@@ -14,7 +14,8 @@ import { type Element, NFPROTO_IPV4, NFPROTO_IPV6, Nfnetlink, type TableRef } fr
 import { isIn, loadPayload, loadProtocol, lookUp, rewriteDestination } from '../sys/nft-expressions.ts';
 import { NftMonitor } from '../sys/nft-monitor.ts';
 import { Nftables } from '../sys/nftables.ts';
-import { LoopbackRelay } from './loopback-relay.ts';
+import type { RelayDoor } from './relay-door.ts';
+import type { RelayEntry } from './relay-process.ts';
 
 const TABLE = 'coxswain-host-ports';
 const SETS = ['any', 'bound', 'itself', 'node'] as const;
@@ -39,16 +40,16 @@ export class HostPorts {
   readonly #raw: Nfnetlink;
   readonly #text: Nftables;
   readonly #monitor: NftMonitor;
-  readonly #relay: LoopbackRelay;
+  readonly #relay: RelayDoor;
   readonly #present = new Map<Family, Map<string, Element>>();
   #wanted: { readonly ports: readonly HostPort[]; readonly nodeIps: readonly string[] } = { ports: [], nodeIps: [] };
 
-  constructor(options: { readonly namespace?: NetnsRef; readonly log: Logger }) {
+  constructor(options: { readonly namespace?: NetnsRef; readonly relay: RelayDoor; readonly log: Logger }) {
     const at = options.namespace === undefined ? {} : { namespace: options.namespace };
     this.#log = options.log.with({ part: 'host-ports' });
     this.#raw = new Nfnetlink(options.namespace);
     this.#text = new Nftables(options.namespace);
-    this.#relay = new LoopbackRelay({ ...at, log: this.#log });
+    this.#relay = options.relay;
     this.#monitor = new NftMonitor({
       ...at,
       tables: FAMILIES.map(refOf),
@@ -61,7 +62,7 @@ export class HostPorts {
   apply(ports: readonly HostPort[], nodeIps: readonly string[]): void {
     this.#wanted = { ports, nodeIps };
     for (const family of FAMILIES) this.#program(family);
-    this.#relay.apply(ports);
+    this.#relay.apply(atLoopback(ports));
   }
 
   close(): void {
@@ -132,6 +133,18 @@ export class HostPorts {
     });
     if (stale.length > 0) this.#raw.deleteConntrack(family, stale);
   }
+}
+
+/** Of two claims to one port the first wins. SCTP and pods without IPv4 are not served there. */
+function atLoopback(ports: readonly HostPort[]): RelayEntry[] {
+  const found = new Map<string, RelayEntry>();
+  for (const { protocol, hostPort, hostIp, podIp, port } of ports) {
+    const isHere = !hostIp || hostIp === '0.0.0.0' || hostIp === '127.0.0.1';
+    const key = `${protocol}/${hostPort}`;
+    if (isHere && protocol !== 'SCTP' && !podIp.includes(':') && !found.has(key))
+      found.set(key, { protocol, port: hostPort, targets: [{ address: podIp, port }] });
+  }
+  return [...found.values()];
 }
 
 const refOf = ({ family }: Family): TableRef => ({ family, table: TABLE });

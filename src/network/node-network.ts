@@ -25,6 +25,7 @@ import { Overlay, type OverlayMode, type Peer } from './overlay.ts';
 import { POD_BRIDGE, PodLinks } from './pod-links.ts';
 import { NetworkPolicies } from './policy/network-policies.ts';
 import { type BlockPeer, blockPeer } from './policy/statement.ts';
+import { RelayDoor, type RelayStart } from './relay-door.ts';
 
 /** On every Node: the MAC of its overlay device. */
 export const VTEP_MAC_ANNOTATION = 'network.coxswain.dev/vtep-mac';
@@ -45,6 +46,8 @@ export interface NodeNetworkOptions {
   readonly transport: Transport;
   readonly informers: InformerFactory;
   readonly mode?: OverlayMode;
+  /** Of the process that serves host ports at 127.0.0.1: how it starts in the node's namespace, and its folder, which goes with the node. */
+  readonly relay: { readonly start: RelayStart; readonly folder: string };
   /** Name or path of the node's namespace; the calling thread's own when absent. */
   readonly namespace?: string;
   readonly log: Logger;
@@ -87,7 +90,11 @@ export class NodeNetwork {
     this.#overlay = new Overlay({ ...kernel, mode: options.mode ?? 'vxlan', nodeIp: options.nodeIps[0]! });
     this.#raw = new Nfnetlink(this.#namespace);
     const nftables = new Nftables(this.#namespace);
-    this.#hostPorts = new HostPorts({ namespace: this.#namespace, log: this.#log });
+    this.#hostPorts = new HostPorts({
+      namespace: this.#namespace,
+      relay: new RelayDoor({ ...options.relay, log: this.#log, clock: this.#clock }),
+      log: this.#log,
+    });
     this.#masquerade = new Masquerade({
       nftables,
       fingerprint: table => this.#raw.fingerprint(table),

@@ -4,13 +4,14 @@
  */
 
 import { spawn } from 'node:child_process';
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { RELAY_VERSION, type RelayAnswer, type RelayEntry, type RelayTable } from './relay-process.ts';
+import { RELAY_VERSION, type RelayAnswer, type RelayEntry, type RelayTable, relaySocket } from './relay-process.ts';
 
 const RETRY_MS_MIN = 10;
 const RETRY_MS_MAX = 2000;
@@ -20,7 +21,7 @@ interface Connection {
   answer: ((answer: RelayAnswer | undefined) => void) | undefined;
 }
 
-/** How the process is started: it is given the path of its socket file as one more argument. */
+/** How the process is started: it is given its folder as one more argument. */
 export interface RelayStart {
   readonly command: readonly string[];
   /** Its only inherited descriptor, as number 3. */
@@ -29,7 +30,7 @@ export interface RelayStart {
 
 export class RelayDoor {
   readonly #start: RelayStart;
-  readonly #socket: string;
+  readonly #folder: string;
   readonly #log: Logger;
   readonly #clock: Clock;
   readonly #onRefused: (refused: RelayAnswer['refused']) => void;
@@ -44,15 +45,15 @@ export class RelayDoor {
 
   constructor(options: {
     readonly start: RelayStart;
-    /** The path of its socket file, in a folder that goes when the relay is to go. */
-    readonly socket: string;
+    /** The relay's own; taken away, it ends the relay. */
+    readonly folder: string;
     readonly log: Logger;
     readonly clock?: Clock;
     /** Called after each table that was taken. */
     readonly onRefused?: (refused: RelayAnswer['refused']) => void;
   }) {
     this.#start = options.start;
-    this.#socket = options.socket;
+    this.#folder = options.folder;
     this.#log = options.log.with({ part: 'relay' });
     this.#clock = options.clock ?? systemClock;
     this.#onRefused = options.onRefused ?? (() => {});
@@ -117,7 +118,7 @@ export class RelayDoor {
 
   #connect(): Promise<Connection | undefined> {
     return new Promise(resolve => {
-      const socket = connect(this.#socket);
+      const socket = connect(relaySocket(this.#folder));
       const connection: Connection = { socket, answer: undefined };
       socket.on('connect', () => {
         this.#connection = connection;
@@ -142,9 +143,10 @@ export class RelayDoor {
     const [program, ...args] = this.#start.command;
     const { descriptor } = this.#start;
     try {
-      const log = openSync(`${this.#socket}.log`, 'a', 0o600);
+      mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+      const log = openSync(join(this.#folder, 'log'), 'a', 0o600);
       try {
-        const child = spawn(program!, [...args, this.#socket], {
+        const child = spawn(program!, [...args, this.#folder], {
           detached: true,
           cwd: '/',
           stdio: ['ignore', log, log, ...(descriptor === undefined ? [] : [descriptor])],

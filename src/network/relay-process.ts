@@ -1,13 +1,13 @@
 /**
  * The process that carries connections through ports of 127.0.0.1 where the kernel may not (`route_localnet` stays off). It outlives
  * who started it: a table of ports arrives on a socket file, each replacing the one before, and holds until the next; in between
- * it needs nobody. It ends when it has no ports and no open streams, or when its socket file is taken away, as `cox down` does.
+ * it needs nobody. It ends when it has no ports and no open streams, or when its folder is taken away, as `cox down` does.
  * A table of another version makes it give up its ports, so that a newer relay can have them; its open streams go on.
  */
 
 import { chmodSync, rmSync, statSync, watch } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
-import { dirname } from 'node:path';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { messageOf } from '../base/errors.ts';
 import type { NetnsRef } from '../sys/netns.ts';
@@ -36,13 +36,17 @@ export interface RelayAnswer {
 }
 
 export interface RelayOptions {
-  readonly socket: string;
+  /** Its own, which goes when it is to go; with its socket file in it. */
+  readonly folder: string;
   /** Where its ports are; where the process is when absent. */
   readonly namespace?: NetnsRef;
 }
 
+export const relaySocket = (folder: string): string => join(folder, 'socket');
+
 /** Resolves when there is nothing left to do. */
-export function runRelay({ socket, namespace }: RelayOptions): Promise<void> {
+export function runRelay({ folder, namespace }: RelayOptions): Promise<void> {
+  const socket = relaySocket(folder);
   return new Promise((resolve, reject) => {
     const ports = new Map<string, RelayPort>();
     const closing = new Set<RelayPort>();
@@ -60,7 +64,7 @@ export function runRelay({ socket, namespace }: RelayOptions): Promise<void> {
     const endWhenIdle = () => {
       for (const port of closing) if (port.open === 0) closing.delete(port);
       if (!isRetired || ports.size > 0 || closing.size > 0) return;
-      folder.close();
+      folderWatch.close();
       resolve();
     };
     const closePort = (key: string, port: RelayPort) => {
@@ -114,10 +118,9 @@ export function runRelay({ socket, namespace }: RelayOptions): Promise<void> {
       chmodSync(socket, 0o600);
       own = inodeOf(socket);
     });
-    const folder = watch(dirname(socket), () => {
+    const folderWatch = watch(folder, () => {
       const now = inodeOf(socket);
-      if (inodeOf(dirname(socket)) === undefined || (now === undefined && own !== undefined && !isRetired))
-        process.exit(0);
+      if (inodeOf(folder) === undefined || (now === undefined && own !== undefined && !isRetired)) process.exit(0);
       // Another has come in this one's place, which was too slow to answer: it is told all there is to do.
       if (now !== own && own !== undefined && !isRetired) {
         isRetired = true;

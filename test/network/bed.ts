@@ -40,6 +40,7 @@ const POD_CIDR = {
 };
 export type Family = 'IPv4' | 'IPv6';
 const log = createLogger('test', { level: process.env['COX_LOG'] ? 'debug' : 'error' });
+const ENTRY = join(import.meta.dirname, '../../src/cli/main.ts');
 let beds = 0;
 
 export interface BedPod {
@@ -123,6 +124,10 @@ export class Bed {
       namespace: options.namespace,
       stateDir: options.stateDir,
       clusterCidrs: this.clusterCidrs,
+      relay: {
+        start: { command: ['nsenter', `--net=${netnsPath(options.namespace)}`, process.execPath, ENTRY, 'relay'] },
+        folder: join(this.directory, `${options.name}-relay`),
+      },
       transport: this.api,
       informers: options.informers ?? this.informers,
       log,
@@ -267,5 +272,14 @@ export async function until(condition: () => boolean, timeoutMs = 3000): Promise
   while (!condition()) {
     if (performance.now() > deadline) throw new Error('condition not met in time');
     await new Promise(resolve => setTimeout(resolve, 2));
+  }
+}
+
+/** Asks until the answer is like this: for what comes into being on its own. */
+export async function untilAnswer(ask: () => Promise<string>, pattern: RegExp, timeoutMs = 15_000): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
+  for (let answer = ''; !pattern.test(answer); answer = await ask()) {
+    if (performance.now() > deadline) throw new Error(`no answer like ${pattern} in time, the last was ${answer}`);
+    await new Promise(resolve => setTimeout(resolve, 20));
   }
 }
