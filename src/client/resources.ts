@@ -85,5 +85,6 @@ export const GRPC_ROUTES = define('gateway.networking.k8s.io', 'v1', 'grpcroutes
 export const TLS_ROUTES = define('gateway.networking.k8s.io', 'v1', 'tlsroutes');
 export const TCP_ROUTES = define('gateway.networking.k8s.io', 'v1alpha2', 'tcproutes');
 export const UDP_ROUTES = define('gateway.networking.k8s.io', 'v1alpha2', 'udproutes');
+export const LISTENER_SETS = define('gateway.networking.k8s.io', 'v1', 'listenersets');
 export const REFERENCE_GRANTS = define('gateway.networking.k8s.io', 'v1', 'referencegrants');
 export const BACKEND_TLS_POLICIES = define('gateway.networking.k8s.io', 'v1', 'backendtlspolicies');

@@ -255,6 +255,7 @@ export const hostileGateways = fc
     const backendRefs = [{ name: 'a', port: 80 }];
     const objects = {
       classes: [objectOf('GatewayClass', 'coxswain', { controllerName: 'coxswain.dev/gateway' })],
+      listenerSets: [],
       gateways: [
         objectOf('Gateway', 'g', {
           gatewayClassName: 'coxswain',

@@ -159,6 +159,59 @@ it('other namespaces: allowed by the listener, and by a ReferenceGrant', cluster
   await reply('/', {}, ({ status }) => status === 200, 'cross.example.com');
 });
 
+it('a ListenerSet of another namespace adds a listener, once the Gateway allows it', cluster, async () => {
+  const api = 'gateway.networking.k8s.io/v1';
+  await cluster.apply(other, [
+    {
+      apiVersion: api,
+      kind: 'ListenerSet',
+      metadata: { name: 'more' },
+      spec: {
+        parentRef: { name: 'shop', namespace: ns },
+        listeners: [
+          { name: 'own', port: 8080, protocol: 'HTTP', hostname: 'set.example.net' },
+          { name: 'taken', port: 9000, protocol: 'TCP' },
+        ],
+      },
+    },
+    {
+      apiVersion: api,
+      kind: 'HTTPRoute',
+      metadata: { name: 'set' },
+      spec: {
+        parentRefs: [{ kind: 'ListenerSet', name: 'more', sectionName: 'own' }],
+        rules: [{ backendRefs: [{ name: 'shop-v1', namespace: ns, port: 80 }] }],
+      },
+    },
+  ]);
+  const setSays = (wanted: RegExp) =>
+    eventually(
+      `the ListenerSet says ${wanted}`,
+      async () => {
+        const { status } = (await cluster.json('-n', other, 'get', 'listenerset', 'more')) as Json;
+        const said = (list: Json[]) => list.map(each => `${each.type}=${each.status}/${each.reason}`).join(' ');
+        const text = `${said(status.conditions)}; ${(status.listeners ?? []).map((each: Json) => `${each.name} ${each.attachedRoutes} ${said(each.conditions)}`).join('; ')}`;
+        if (!wanted.test(text)) throw new Error(text);
+        return text;
+      },
+      SLOWLY,
+    );
+  await setSays(/^Accepted=False\/NotAllowed Programmed=False\/NotAllowed; $/);
+  await says('httproute', 'set', /Accepted=False\/NoMatchingParent/, other);
+  const allow = [{ op: 'add', path: '/spec/allowedListeners', value: { namespaces: { from: 'All' } } }];
+  await k('patch', 'gateway', 'shop', '--type=json', '-p', JSON.stringify(allow));
+  await setSays(
+    /^Accepted=True\/ListenersNotValid Programmed=True\/Programmed; own 1 Accepted=True.* Programmed=True\/Programmed; taken 0 Accepted=False\/HostnameConflict Conflicted=True/,
+  );
+  await says('httproute', 'set', /Accepted=True\/Accepted ResolvedRefs=True/, other);
+  await reply('/', {}, ({ text }) => /version: 1/.test(text), 'set.example.net');
+  const { status } = (await cluster.json('-n', ns, 'get', 'gateway', 'shop')) as Json;
+  assert.equal(status.attachedListenerSets, 1);
+  assert.equal(status.listeners.length, 3);
+  await cluster.kubectl('-n', other, 'delete', 'listenerset', 'more');
+  await reply('/', {}, ({ status }) => status === 404, 'set.example.net');
+});
+
 it('cox trace tells which rule of which route takes a request', cluster, async () => {
   const traced = await eventually('a trace that works', async () => {
     const { code, stdout } = await cluster.tryCox(['trace', 'http://shop.example.com:8080/api/x']);

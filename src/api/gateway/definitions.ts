@@ -153,6 +153,11 @@ const gatewaySpec = object(
       uniqueAddresses('IPAddress'),
       uniqueAddresses('Hostname'),
     ),
+    allowedListeners: object({
+      namespaces: defaulted(object({ from: defaulted(oneOf('All', 'Selector', 'Same', 'None'), 'None'), selector }), {
+        from: 'None',
+      }),
+    }),
     tls: gatewayTls,
     infrastructure: object({
       labels: keyed('Label', 8),
@@ -163,23 +168,36 @@ const gatewaySpec = object(
   ['gatewayClassName', 'listeners'],
 );
 const WAITING = waiting('Accepted', 'Programmed');
+const listenersStatus = mapBy(
+  'name',
+  object(
+    {
+      name: sectionName,
+      supportedKinds: atomic(routeGroupKind, 8),
+      attachedRoutes: { type: 'integer', format: 'int32' },
+      conditions,
+    },
+    ['name', 'attachedRoutes', 'conditions'],
+  ),
+  64,
+);
 const gatewayStatus = object({
   addresses: atomic(address(text(1, 253), false), 16),
   conditions: defaulted(conditions, WAITING),
-  listeners: mapBy(
-    'name',
-    object(
-      {
-        name: sectionName,
-        supportedKinds: atomic(routeGroupKind, 8),
-        attachedRoutes: { type: 'integer', format: 'int32' },
-        conditions,
-      },
-      ['name', 'attachedRoutes', 'conditions'],
-    ),
-    64,
-  ),
+  listeners: listenersStatus,
+  attachedListenerSets: { type: 'integer', format: 'int32' },
 });
+const listenerSetSpec = object(
+  {
+    parentRef: object(
+      { group: defaulted(group, GROUP), kind: defaulted(kind, 'Gateway'), name: objectName, namespace },
+      ['name'],
+    ),
+    listeners,
+  },
+  ['parentRef', 'listeners'],
+);
+const listenerSetStatus = object({ conditions: defaulted(conditions, WAITING), listeners: listenersStatus });
 
 const grantSpec = object(
   {
@@ -294,6 +312,18 @@ const DEFINITIONS: readonly Definition[] = [
     columns: [
       ['Class', '.spec.gatewayClassName'],
       ['Address', '.status.addresses[*].value'],
+      ['Programmed', '.status.conditions[?(@.type=="Programmed")].status'],
+    ],
+  },
+  {
+    kind: 'ListenerSet',
+    plural: 'listenersets',
+    shortNames: ['lset'],
+    versions: ['v1'],
+    spec: listenerSetSpec,
+    status: defaulted(listenerSetStatus, { conditions: WAITING }),
+    columns: [
+      ['Accepted', '.status.conditions[?(@.type=="Accepted")].status'],
       ['Programmed', '.status.conditions[?(@.type=="Programmed")].status'],
     ],
   },

@@ -83,6 +83,10 @@ export interface Gateway extends KubeObject {
     readonly gatewayClassName: string;
     readonly listeners: readonly Listener[];
     readonly addresses?: readonly GatewayAddress[];
+    /** Whose ListenerSets are taken; absent: nobody's. */
+    readonly allowedListeners?: {
+      readonly namespaces?: { readonly from?: 'All' | 'Selector' | 'Same' | 'None'; readonly selector?: LabelSelector };
+    };
     readonly tls?: {
       readonly backend?: { readonly clientCertificateRef?: SecretReference };
       readonly frontend?: {
@@ -103,6 +107,20 @@ export interface GatewayStatus {
   readonly addresses?: readonly GatewayAddress[];
   readonly conditions?: readonly Condition[];
   readonly listeners?: readonly ListenerStatus[];
+  readonly attachedListenerSets?: number;
+}
+
+export interface ListenerSet extends KubeObject {
+  readonly spec: {
+    readonly parentRef: {
+      readonly group?: string;
+      readonly kind?: string;
+      readonly name: string;
+      readonly namespace?: string;
+    };
+    readonly listeners: readonly Listener[];
+  };
+  readonly status?: { readonly conditions?: readonly Condition[]; readonly listeners?: readonly ListenerStatus[] };
 }
 
 export interface ListenerStatus {

@@ -38,6 +38,7 @@ before(async () => {
 const RESOURCES: Record<string, string> = {
   GatewayClass: 'gatewayclasses v1',
   Gateway: 'gateways v1',
+  ListenerSet: 'listenersets v1',
   HTTPRoute: 'httproutes v1',
   GRPCRoute: 'grpcroutes v1',
   TLSRoute: 'tlsroutes v1',
@@ -90,6 +91,16 @@ test('defaults are filled in', async () => {
     rules: [{ filters: [{ type: 'RequestRedirect', requestRedirect: { scheme: 'https' } }] }],
   });
   assert.equal(redirected.spec.rules[0].filters[0].requestRedirect.statusCode, 302);
+});
+
+test('ListenerSets: a parent, and the listeners of a Gateway', async () => {
+  const made = await create('ListenerSet', { parentRef: { name: 'g' }, listeners: [http()] });
+  assert.deepEqual(made.spec.parentRef, { name: 'g', group: 'gateway.networking.k8s.io', kind: 'Gateway' });
+  assert.equal(made.status.conditions[0].reason, 'Pending');
+  await refused('ListenerSet', { parentRef: { name: 'g' }, listeners: [] }, /should have at least 1 items/);
+  await refused('ListenerSet', { listeners: [http()] }, /parentRef/);
+  const closed = await create('Gateway', { ...gateway(http()), allowedListeners: { namespaces: {} } });
+  assert.equal(closed.spec.allowedListeners.namespaces.from, 'None');
 });
 
 test('Gateways: listeners', async () => {

@@ -12,6 +12,7 @@ import type {
   GatewayClass,
   GRPCRoute,
   HTTPRoute,
+  ListenerSet,
   ReferenceGrant,
   Route,
   StreamRouteRule,
@@ -31,6 +32,7 @@ import {
   HTTP_ROUTES,
   INGRESS_CLASSES,
   INGRESSES,
+  LISTENER_SETS,
   NAMESPACES,
   NETWORK_POLICIES,
   NODES,
@@ -99,9 +101,10 @@ export class LiveCluster {
   /** What Gateways are made of; nothing where their kinds are not defined. */
   async gatewayObjects(): Promise<Omit<GatewayObjects, 'service'>> {
     const all = <T extends KubeObject>(of: ResourceId) => this.#list<T>(of).catch((): readonly T[] => []);
-    const [classes, gateways, http, grpc, tls, tcp, udp, grants, policies] = await Promise.all([
+    const [classes, gateways, listenerSets, http, grpc, tls, tcp, udp, grants, policies] = await Promise.all([
       all<GatewayClass>(GATEWAY_CLASSES),
       all<Gateway>(GATEWAYS),
+      all<ListenerSet>(LISTENER_SETS),
       all<HTTPRoute>(HTTP_ROUTES),
       all<GRPCRoute>(GRPC_ROUTES),
       all<Route<StreamRouteRule>>(TLS_ROUTES),
@@ -120,6 +123,7 @@ export class LiveCluster {
     return {
       classes,
       gateways,
+      listenerSets,
       routes: { HTTPRoute: http, GRPCRoute: grpc, TLSRoute: tls, TCPRoute: tcp, UDPRoute: udp },
       grants,
       policies,

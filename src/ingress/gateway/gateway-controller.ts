@@ -23,6 +23,7 @@ import {
   GATEWAYS,
   GRPC_ROUTES,
   HTTP_ROUTES,
+  LISTENER_SETS,
   NODES,
   SERVICES,
   TCP_ROUTES,
@@ -44,7 +45,14 @@ import {
   targetPorts,
 } from './gateway-service.ts';
 import { GatewaySource } from './gateway-source.ts';
-import { conditionsOf, gatewayStatus, type Progress, policyStatus, routeStatus } from './gateway-status.ts';
+import {
+  conditionsOf,
+  gatewayStatus,
+  listenerSetStatus,
+  type Progress,
+  policyStatus,
+  routeStatus,
+} from './gateway-status.ts';
 
 export interface GatewayControllerOptions {
   readonly transport: Transport;
@@ -97,6 +105,7 @@ const FEATURES = [
   'HTTPRouteRequestTimeout',
   'HTTPRouteResponseHeaderModification',
   'HTTPRouteSchemeRedirect',
+  'ListenerSet',
   'ReferenceGrant',
   'TCPRoute',
   'TLSRoute',
@@ -251,6 +260,11 @@ export class GatewayController {
     } else await this.#removeService(`${gateway.metadata.namespace}/${serviceName(gateway)}`);
     const progress = this.#progress(result, targets ?? new Map(), missing);
     await this.#write(GATEWAYS, gateway, gatewayStatus(gateway, result, progress, this.#now()));
+    for (const judged of result.sets) {
+      const set = this.#source!.listenerSet(judged.key);
+      const status = set && listenerSetStatus({ ...judged, set }, progress.programmed, this.#now());
+      if (set && status) await this.#write(LISTENER_SETS, set, status);
+    }
     if (missing) throw new Error(missing);
   }
 

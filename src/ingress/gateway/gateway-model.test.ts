@@ -6,6 +6,7 @@ import type {
   Gateway,
   HTTPRouteRule,
   Listener,
+  ListenerSet,
   ReferenceGrant,
   Route,
 } from '../../api/gateway/v1.ts';
@@ -14,8 +15,9 @@ import { type HttpFrontend, matchRequest } from './frontends.ts';
 import { backendsOf } from './gateway-desired.ts';
 import { slicesOf } from './gateway-front.ts';
 import { buildGatewayState, type GatewayState } from './gateway-model.ts';
-import type { GatewayObjects, RouteKind, RoutesByKind } from './gateway-objects.ts';
+import { type GatewayObjects, type RouteKind, type RoutesByKind, said } from './gateway-objects.ts';
 import { allocate, DATA_PLANE_ANNOTATION, serviceName, targetPorts } from './gateway-service.ts';
+import { listenerSetStatus } from './gateway-status.ts';
 import { compareSpecificity, covers, intersection } from './hostnames.ts';
 import { escaped } from './route-rules.ts';
 
@@ -55,6 +57,7 @@ function route(
 
 interface Given {
   readonly gateways?: readonly Gateway[];
+  readonly sets?: readonly ListenerSet[];
   readonly http?: readonly Route[];
   readonly others?: Partial<Record<RouteKind, readonly Route[]>>;
   readonly grants?: readonly ReferenceGrant[];
@@ -73,6 +76,7 @@ function build({ gateways = [gateway(listener())], http = [], others = {}, ...gi
       },
     ],
     gateways,
+    listenerSets: given.sets ?? [],
     routes: routes as unknown as RoutesByKind,
     grants: given.grants ?? [],
     policies: given.policies ?? [],
@@ -226,6 +230,91 @@ test('listeners that cannot be told apart are none of them served', () => {
   assert.deepEqual(
     state.frontends.map(({ port }) => port),
     [81],
+  );
+});
+
+const listenerSet = (name: string, listeners: Listener[], namespace = 'other'): ListenerSet => ({
+  apiVersion: 'gateway.networking.k8s.io/v1',
+  kind: 'ListenerSet',
+  metadata: metadata(name, namespace),
+  spec: { parentRef: { name: 'g', namespace: 'default' }, listeners },
+});
+
+test('ListenerSets: who may bring some, whose comes first, and which routes are theirs', () => {
+  const allowing = (from: 'All' | 'Selector' | 'Same' | 'None') => {
+    const own = gateway(listener(), listener({ name: 'tcp', port: 81, protocol: 'TCP' }));
+    const namespaces = { from, ...(from === 'Selector' ? { selector: { matchLabels: { team: 'other' } } } : {}) };
+    return { ...own, spec: { ...own.spec, allowedListeners: { namespaces } } };
+  };
+  const toSet = (name: string, set: string, more: object = {}, namespace = 'other') =>
+    ({
+      ...route(name, [rule(name)], ['set.test'], namespace),
+      spec: {
+        parentRefs: [{ kind: 'ListenerSet', name: set, namespace: 'other', ...more }],
+        hostnames: ['set.test'],
+        rules: [rule(name)],
+      },
+    }) as Route;
+  const first = listenerSet('first', [
+    listener({ name: 'own', hostname: 'set.test' }),
+    listener({ name: 'taken', port: 80 }),
+    listener({ name: 'protocol', port: 81 }),
+  ]);
+  const second = listenerSet('second', [listener({ name: 'own', hostname: 'set.test' })]);
+  const near = listenerSet('near', [listener({ name: 'own', hostname: 'near.test' })], 'default');
+  const given = (from: 'All' | 'Selector' | 'Same' | 'None') =>
+    build({
+      gateways: [allowing(from)],
+      // Not in the order of their age.
+      sets: [second, near, first],
+      http: [
+        route('whole', [rule('whole')], ['set.test', 'near.test']),
+        toSet('mine', 'first'),
+        toSet('foreign', 'first', {}, 'third'),
+        toSet('section', 'first', { sectionName: 'nope' }),
+      ],
+    });
+  const sets = (state: GatewayState) =>
+    state.gateways[0]!.sets.map(
+      ({ key, accepted, listeners }) =>
+        `${key} ${accepted.status} ${accepted.reason}: ${listeners.map(({ isServed, conditions, attached }) => `${isServed} ${conditions[1]!.reason} ${attached.size}`).join(', ')}`,
+    );
+  const state = given('All');
+  assert.deepEqual(sets(state), [
+    'other/first True ListenersNotValid: true NoConflicts 1, false HostnameConflict 1, false ProtocolConflict 1',
+    'other/second False ListenersNotValid: false HostnameConflict 0',
+    'default/near True Accepted: true NoConflicts 0',
+  ]);
+  assert.equal(state.gateways[0]!.accepted.reason, 'Accepted');
+  // A name belongs to one listener: the set's routes have theirs, those of the Gateway do not reach it.
+  assert.equal(ask(state, 'http://set.test/'), 'mine');
+  assert.equal(ask(state, 'http://near.test/'), undefined);
+  assert.deepEqual(
+    state.routes.map(({ parents }) => parents[0]!.conditions[0]!.reason),
+    ['Accepted', 'Accepted', 'NotAllowedByListeners', 'NoMatchingParent'],
+  );
+  assert.deepEqual(
+    sets(given('Selector')).map(each => each.split(' ')[2]),
+    ['ListenersNotValid:', 'ListenersNotValid:', 'NotAllowed:'],
+  );
+  assert.deepEqual(
+    sets(given('Same')).map(each => each.split(' ')[2]),
+    ['NotAllowed:', 'NotAllowed:', 'Accepted:'],
+  );
+  const closed = given('None');
+  assert.deepEqual(sets(closed)[0], 'other/first False NotAllowed: ');
+  assert.match(closed.routes[1]!.parents[0]!.conditions[0]!.message, /ListenerSet other\/first is not accepted/);
+  assert.equal(ask(closed, 'http://set.test/'), 'whole');
+  const status = listenerSetStatus(state.gateways[0]!.sets[0]!, said('Programmed', true, 'Programmed'), 'now');
+  const all = [status.conditions ?? [], ...(status.listeners ?? []).map(({ conditions }) => conditions)].flat();
+  assert.deepEqual(
+    all.map(each => `${each.type} ${each.status}`),
+    [
+      ...['Accepted True', 'Programmed True'],
+      ...['Accepted True', 'Conflicted False', 'ResolvedRefs True', 'Programmed True'],
+      ...['Accepted False', 'Conflicted True', 'ResolvedRefs True', 'Programmed False'],
+      ...['Accepted False', 'Conflicted True', 'ResolvedRefs True', 'Programmed False'],
+    ],
   );
 });
 

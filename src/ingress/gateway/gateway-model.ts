@@ -7,7 +7,7 @@
 import type { BackendTLSPolicy, Gateway, GatewayClass, ParentReference, Route } from '../../api/gateway/v1.ts';
 import { keyOf } from '../../api/meta.ts';
 import type { ServiceRef } from '../route-table.ts';
-import { attach, type JudgedGateway, type ParentResult } from './attachment.ts';
+import { allListeners, attach, type JudgedGateway, type ParentResult } from './attachment.ts';
 import { type AttachedRoute, buildFrontend, type Frontend } from './frontends.ts';
 import {
   compareAge,
@@ -20,14 +20,12 @@ import {
   type Said,
   said,
 } from './gateway-objects.ts';
-import { clientCertificate, type JudgedListener, judgeListeners } from './listeners.ts';
+import { judgeListenerSets } from './listener-sets.ts';
+import { clientCertificate, type JudgedListener, judgeListeners, ownerOf } from './listeners.ts';
 import { References } from './references.ts';
 import { type Choice, RouteReader } from './route-rules.ts';
 
 export interface GatewayResult extends JudgedGateway {
-  /** Nothing of it is served: it, or all its listeners, were refused. */
-  readonly isAccepted: boolean;
-  readonly accepted: Said;
   readonly resolved: Said;
   /** Ports of its Service: TCP ones lead to nodes, UDP ones to the pods of these Services. */
   readonly tcpPorts: readonly number[];
@@ -68,11 +66,13 @@ export function ourGateways(classes: Iterable<GatewayClass>, gateways: Iterable<
 
 export function buildGatewayState(objects: GatewayObjects, targetPorts: TargetPorts): GatewayState {
   const references = new References(objects);
-  const gateways = new Map<string, JudgedGateway & { readonly refusal: Problem | undefined }>();
+  const gateways = new Map<string, JudgedGateway>();
   for (const gateway of ourGateways(objects.classes, objects.gateways).sort(compareAge)) {
-    const listeners = judgeListeners(gateway, objects, references);
+    const of = { owner: ownerOf('Gateway', gateway), listeners: gateway.spec.listeners };
+    const listeners = judgeListeners(gateway, of, objects, references);
     const own = clientCertificate(gateway, objects, references);
-    gateways.set(keyOf(gateway), { gateway, key: keyOf(gateway), listeners, own, refusal: refusalOf(gateway) });
+    const judged = { gateway, key: keyOf(gateway), listeners, own, ...acceptance(listeners, refusalOf(gateway)) };
+    gateways.set(judged.key, { ...judged, sets: judgeListenerSets(gateway, judged, objects, references) });
   }
   const attached: AttachedRoute[] = [];
   const routes: RouteResult[] = [];
@@ -154,34 +154,31 @@ function readRoute(
 
 const hasWeights = (choices: readonly Choice[]): boolean => new Set(choices.map(({ weight }) => weight)).size > 1;
 
-function gatewayResult(
-  { gateway, key, listeners, own, refusal }: JudgedGateway & { readonly refusal: Problem | undefined },
-  attached: readonly AttachedRoute[],
-): GatewayResult {
+const names = (of: readonly JudgedListener[]) => of.map(({ listener }) => listener.name).join(', ');
+
+/** Nothing of a Gateway is served when it, or all its listeners, were refused. */
+function acceptance(
+  listeners: readonly JudgedListener[],
+  refusal: Problem | undefined,
+): Pick<JudgedGateway, 'accepted' | 'isAccepted'> {
+  if (refusal) return { accepted: said('Accepted', false, refusal.reason, refusal.message), isAccepted: false };
   const wrong = listeners.filter(({ isAccepted, isServed }) => !isAccepted || !isServed);
-  const names = (of: readonly JudgedListener[]) => of.map(({ listener }) => listener.name).join(', ');
   const served = listeners.filter(({ isServed }) => isServed);
-  const isAccepted = !refusal && served.length > 0;
+  const isAccepted = served.length > 0;
+  if (wrong.length === 0) return { accepted: said('Accepted', true, 'Accepted', 'the Gateway is valid'), isAccepted };
+  const message = `not valid: ${names(wrong)}${isAccepted ? `; valid: ${names(served)}` : ''}`;
+  return { accepted: said('Accepted', isAccepted, 'ListenersNotValid', message), isAccepted };
+}
+
+function gatewayResult(gateway: JudgedGateway, attached: readonly AttachedRoute[]): GatewayResult {
+  const { listeners, own, isAccepted } = gateway;
+  const served = allListeners(gateway).filter(({ isServed }) => isServed);
   const unresolved = listeners.filter(({ isResolved }) => !isResolved);
   const udpPorts = new Map<number, readonly ServiceRef[]>();
   for (const listener of served)
     if (listener.protocol === 'UDP') udpPorts.set(listener.listener.port, servicesOf(listener, attached));
   return {
-    gateway,
-    key,
-    listeners,
-    own,
-    isAccepted,
-    accepted: refusal
-      ? said('Accepted', false, refusal.reason, refusal.message)
-      : wrong.length > 0
-        ? said(
-            'Accepted',
-            isAccepted,
-            'ListenersNotValid',
-            `not valid: ${names(wrong)}${served.length > 0 ? `; valid: ${names(served)}` : ''}`,
-          )
-        : said('Accepted', true, 'Accepted', 'the Gateway is valid'),
+    ...gateway,
     resolved:
       typeof own === 'object'
         ? said('ResolvedRefs', false, own.reason, own.message)
@@ -206,15 +203,16 @@ function servicesOf(listener: JudgedListener, attached: readonly AttachedRoute[]
 }
 
 function frontendsOf(
-  gateways: Iterable<JudgedGateway & { readonly refusal: Problem | undefined }>,
+  gateways: Iterable<JudgedGateway>,
   attached: readonly AttachedRoute[],
   targetPorts: TargetPorts,
 ): Frontend[] {
   const frontends: Frontend[] = [];
-  for (const { gateway, key, listeners, refusal } of gateways) {
-    if (refusal) continue;
+  for (const judged of gateways) {
+    const { gateway, key, isAccepted } = judged;
+    if (!isAccepted) continue;
     const byPort = new Map<number, JudgedListener[]>();
-    for (const each of listeners)
+    for (const each of allListeners(judged))
       if (each.isServed && each.protocol !== 'UDP')
         byPort.set(each.listener.port, [...(byPort.get(each.listener.port) ?? []), each]);
     for (const [port, served] of byPort) {

@@ -8,6 +8,7 @@ import type {
   GatewayClass,
   GRPCRoute,
   HTTPRoute,
+  ListenerSet,
   ReferenceGrant,
   Route,
   TCPRoute,
@@ -36,6 +37,7 @@ export interface RoutesByKind {
 export interface GatewayObjects {
   readonly classes: readonly GatewayClass[];
   readonly gateways: readonly Gateway[];
+  readonly listenerSets: readonly ListenerSet[];
   readonly routes: RoutesByKind;
   readonly grants: readonly ReferenceGrant[];
   readonly policies: readonly BackendTLSPolicy[];
@@ -81,8 +83,12 @@ export function isOurClass(gatewayClass: GatewayClass | undefined): gatewayClass
   return gatewayClass?.spec.controllerName === CONTROLLER_NAME;
 }
 
-export function isParentGateway({ group, kind }: { readonly group?: string; readonly kind?: string }): boolean {
-  return (group ?? GROUP) === GROUP && (kind ?? 'Gateway') === 'Gateway';
+/** What a route or a set of listeners may name as its parent. */
+export function isParent(
+  { group, kind }: { readonly group?: string; readonly kind?: string },
+  wanted: 'Gateway' | 'ListenerSet',
+): boolean {
+  return (group ?? GROUP) === GROUP && (kind ?? 'Gateway') === wanted;
 }
 
 /** `HTTPRoute namespace/name`. */

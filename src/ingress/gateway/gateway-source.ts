@@ -4,7 +4,14 @@
  */
 
 import type { ConfigMap, Namespace, Secret, Service } from '../../api/core/v1.gen.ts';
-import type { BackendTLSPolicy, Gateway, GatewayClass, ReferenceGrant, Route } from '../../api/gateway/v1.ts';
+import type {
+  BackendTLSPolicy,
+  Gateway,
+  GatewayClass,
+  ListenerSet,
+  ReferenceGrant,
+  Route,
+} from '../../api/gateway/v1.ts';
 import { type KubeObject, keyOf } from '../../api/meta.ts';
 import type { Logger } from '../../base/log.ts';
 import type { Informer, InformerFactory } from '../../client/informer.ts';
@@ -15,6 +22,7 @@ import {
   GATEWAYS,
   GRPC_ROUTES,
   HTTP_ROUTES,
+  LISTENER_SETS,
   NAMESPACES,
   REFERENCE_GRANTS,
   SECRETS,
@@ -52,6 +60,7 @@ const RESOURCES = {
 /** What is followed only while there is a Gateway of ours. */
 interface Rest {
   readonly routes: Readonly<Record<RouteKind, Informer<Route>>>;
+  readonly listenerSets: Informer<ListenerSet>;
   readonly grants: Informer<ReferenceGrant>;
   readonly policies: Informer<BackendTLSPolicy>;
   readonly namespaces: Informer<Namespace>;
@@ -105,6 +114,9 @@ export class GatewaySource {
   route(kind: RouteKind, key: string): Route | undefined {
     return this.#rest?.routes[kind].get(key);
   }
+  listenerSet(key: string): ListenerSet | undefined {
+    return this.#rest?.listenerSets.get(key);
+  }
   policy(key: string): BackendTLSPolicy | undefined {
     return this.#rest?.policies.get(key);
   }
@@ -135,7 +147,8 @@ export class GatewaySource {
     if (!ours) return undefined;
     const rest = this.#rest ?? (ours.length > 0 ? this.#followRest() : undefined);
     if (!rest) return buildGatewayState(this.#objects(undefined, [], []), new Map());
-    const all = [...Object.values(rest.routes), rest.grants, rest.policies, rest.namespaces, this.#services];
+    const { routes, listenerSets, grants, policies, namespaces } = rest;
+    const all = [...Object.values(routes), listenerSets, grants, policies, namespaces, this.#services];
     if (!all.every(informer => informer.hasSynced)) return undefined;
     const secrets: SecretRef[] = [];
     const configMaps: SecretRef[] = [];
@@ -155,6 +168,7 @@ export class GatewaySource {
     return {
       classes: [...this.#classes.values()],
       gateways: [...this.#gateways.values()],
+      listenerSets: rest ? [...rest.listenerSets.values()] : [],
       routes: Object.fromEntries(
         ROUTE_KINDS.map(kind => [kind, rest ? [...rest.routes[kind].values()] : []]),
       ) as unknown as RoutesByKind,
@@ -193,12 +207,14 @@ export class GatewaySource {
     const namespaces = informers.get<Namespace>(NAMESPACES);
     const rest: Rest = {
       routes,
+      listenerSets: informers.get<ListenerSet>(LISTENER_SETS),
       grants: informers.get<ReferenceGrant>(REFERENCE_GRANTS),
       policies: informers.get<BackendTLSPolicy>(BACKEND_TLS_POLICIES),
       namespaces,
     };
     this.#rest = rest;
-    for (const informer of [...Object.values(routes), rest.policies]) this.#follow<KubeObject>(informer as never);
+    for (const informer of [...Object.values(routes), rest.listenerSets, rest.policies])
+      this.#follow<KubeObject>(informer as never);
     this.#follow(rest.grants);
     namespaces.onChange(({ object, old }) => {
       if (object?.metadata.labels !== old?.metadata.labels) this.#changed();

@@ -5,6 +5,7 @@ import type {
   Condition,
   Gateway,
   GatewayStatus,
+  ListenerSet,
   ListenerStatus,
   Route,
   RouteStatus,
@@ -13,7 +14,8 @@ import { GROUP } from '../../api/gateway/v1.ts';
 import type { KubeObject } from '../../api/meta.ts';
 import type { GatewayResult, PolicyStatus, RouteResult } from './gateway-model.ts';
 import { CONTROLLER_NAME, type Said, said } from './gateway-objects.ts';
-import { letsAnybodyIn } from './listeners.ts';
+import type { JudgedListenerSet } from './listener-sets.ts';
+import { type JudgedListener, letsAnybodyIn } from './listeners.ts';
 
 /** How far a Gateway has come. */
 export interface Progress {
@@ -55,7 +57,7 @@ const GATEWAY_TYPES = ['Accepted', 'Programmed', 'ResolvedRefs', INSECURE];
 
 export function gatewayStatus(
   gateway: Gateway,
-  { accepted, resolved, listeners }: GatewayResult,
+  { accepted, resolved, listeners, sets }: GatewayResult,
   { addresses, programmed }: Progress,
   now: string,
 ): GatewayStatus {
@@ -67,23 +69,54 @@ export function gatewayStatus(
   return {
     addresses,
     conditions: beside(before?.conditions, ours, GATEWAY_TYPES),
-    listeners: listeners.map(({ listener, kinds, attached, conditions, isServed }): ListenerStatus => {
-      const known = before?.listeners?.find(({ name }) => name === listener.name);
-      const isProgrammed = isServed && programmed.status === 'True';
-      const all = [
-        ...conditions,
-        isProgrammed
-          ? said('Programmed', true, 'Programmed')
-          : said('Programmed', false, isServed ? 'Pending' : 'Invalid', isServed ? programmed.message : ''),
-      ];
-      return {
-        name: listener.name,
-        supportedKinds: kinds.map(kind => ({ group: GROUP, kind })),
-        attachedRoutes: attached.size,
-        conditions: conditionsOf(gateway, known?.conditions, all, now),
-      };
-    }),
+    listeners: listenerStatuses(gateway, listeners, programmed, now),
+    ...(sets.length > 0 || before?.attachedListenerSets !== undefined
+      ? { attachedListenerSets: sets.filter(({ isAccepted }) => isAccepted).length }
+      : {}),
   };
+}
+
+/** `programmed`: of the Gateway whose listeners they are, or are added to. */
+export function listenerSetStatus(
+  { set, accepted, isAccepted, listeners }: JudgedListenerSet,
+  programmed: Said,
+  now: string,
+): NonNullable<ListenerSet['status']> {
+  const before = set.status?.conditions;
+  const own = !isAccepted
+    ? said('Programmed', false, accepted.reason, accepted.message)
+    : programmed.status === 'True'
+      ? said('Programmed', true, 'Programmed', 'its listeners are served')
+      : said('Programmed', false, 'ParentNotProgrammed', programmed.message);
+  const ours = conditionsOf(set, before, [accepted, own], now);
+  return {
+    conditions: beside(before, ours, ['Accepted', 'Programmed']),
+    listeners: listenerStatuses(set, listeners, programmed, now),
+  };
+}
+
+function listenerStatuses(
+  of: Gateway | ListenerSet,
+  listeners: readonly JudgedListener[],
+  programmed: Said,
+  now: string,
+): ListenerStatus[] {
+  return listeners.map(({ listener, kinds, attached, conditions, isServed }) => {
+    const known = of.status?.listeners?.find(({ name }) => name === listener.name);
+    const isProgrammed = isServed && programmed.status === 'True';
+    const all = [
+      ...conditions,
+      isProgrammed
+        ? said('Programmed', true, 'Programmed')
+        : said('Programmed', false, isServed ? 'Pending' : 'Invalid', isServed ? programmed.message : ''),
+    ];
+    return {
+      name: listener.name,
+      supportedKinds: kinds.map(kind => ({ group: GROUP, kind })),
+      attachedRoutes: attached.size,
+      conditions: conditionsOf(of, known?.conditions, all, now),
+    };
+  });
 }
 
 /** `result` undefined: none of its parents is ours any more. */

@@ -1,11 +1,12 @@
 /**
- * The listeners of one Gateway, judged: which are served, with which certificates, which kinds of routes they take, and what is
- * wrong with the others. Invariant: of listeners that cannot be told apart none is served.
+ * The listeners of one Gateway and of the ListenerSets that it takes, judged: which are served, with which certificates, which kinds of
+ * routes they take, and what is wrong with the others. Invariants: of listeners of one object that cannot be told apart none is served;
+ * of those of several objects the first one's, the Gateway before its sets and older sets before newer ones.
  */
 
 import type { ClientsTls, Gateway, Listener, RouteGroupKind } from '../../api/gateway/v1.ts';
 import { GROUP } from '../../api/gateway/v1.ts';
-import { keyOf } from '../../api/meta.ts';
+import { type KubeObject, keyOf } from '../../api/meta.ts';
 import { readCertificate, type SecretData } from '../credentials.ts';
 import { type GatewayObjects, type Problem, type RouteKind, type Said, said } from './gateway-objects.ts';
 import { ANY } from './hostnames.ts';
@@ -13,8 +14,17 @@ import type { References } from './references.ts';
 
 export type Protocol = 'HTTP' | 'HTTPS' | 'TLS' | 'TCP' | 'UDP';
 
+/** The Gateway or ListenerSet that a listener stands in. */
+export interface ListenerOwner {
+  readonly kind: 'Gateway' | 'ListenerSet';
+  readonly namespace: string;
+  /** `namespace/name` */
+  readonly key: string;
+}
+
 export interface JudgedListener {
   readonly listener: Listener;
+  readonly owner: ListenerOwner;
   /** Undefined: not one of ours. */
   readonly protocol: Protocol | undefined;
   /** `*` for all names. */
@@ -50,11 +60,17 @@ const KINDS: Readonly<Record<Protocol, readonly RouteKind[]>> = {
   UDP: ['UDPRoute'],
 };
 
-export function judgeListeners(gateway: Gateway, objects: GatewayObjects, references: References): JudgedListener[] {
-  const { listeners } = gateway.spec;
+/** `earlier`: listeners that come first where two cannot be told apart. */
+export function judgeListeners(
+  gateway: Gateway,
+  { owner, listeners, earlier = [] }: ListenersOf,
+  objects: GatewayObjects,
+  references: References,
+): JudgedListener[] {
+  const taken = earlier.filter(({ isAccepted }) => isAccepted).map(each => each.listener);
   return listeners.map(listener => {
     const protocol = protocolOf(listener);
-    const conflict = conflictOf(listener, listeners);
+    const conflict = conflictOf(listener, listeners) ?? conflictOf(listener, taken, 'of another owner');
     const unsupported = protocol ? undefined : `protocol ${listener.protocol} is not supported`;
     const options = Object.keys(listener.tls?.options ?? {});
     const kinds = kindsOf(listener, protocol);
@@ -63,7 +79,7 @@ export function judgeListeners(gateway: Gateway, objects: GatewayObjects, refere
     let unresolved = kinds.problem;
     if (terminates) {
       for (const ref of listener.tls?.certificateRefs ?? []) {
-        const read = certificateOf(gateway, ref, objects, references, listener.hostname);
+        const read = certificateOf(owner, ref, objects, references, listener.hostname);
         if (typeof read === 'string') certificates.push(read);
         else unresolved ??= read;
       }
@@ -91,6 +107,7 @@ export function judgeListeners(gateway: Gateway, objects: GatewayObjects, refere
     const canServe = !refusal && (!terminates || certificates.length > 0) && kinds.supported.length > 0;
     return {
       listener,
+      owner,
       protocol,
       hostname: listener.hostname || ANY,
       terminates,
@@ -116,6 +133,16 @@ export function judgeListeners(gateway: Gateway, objects: GatewayObjects, refere
   });
 }
 
+export interface ListenersOf {
+  readonly owner: ListenerOwner;
+  readonly listeners: readonly Listener[];
+  readonly earlier?: readonly JudgedListener[];
+}
+
+export function ownerOf(kind: ListenerOwner['kind'], object: KubeObject): ListenerOwner {
+  return { kind, namespace: object.metadata.namespace ?? '', key: keyOf(object) };
+}
+
 type Validation = NonNullable<ClientsTls['validation']>;
 
 function validationOf({ spec }: Gateway, port: number): Validation | undefined {
@@ -139,7 +166,7 @@ export function clientCertificate(
 ): string | Problem | undefined {
   const ref = gateway.spec.tls?.backend?.clientCertificateRef;
   if (!ref) return undefined;
-  const read = certificateOf(gateway, ref, objects, references, undefined);
+  const read = certificateOf(ownerOf('Gateway', gateway), ref, objects, references, undefined);
   if (typeof read === 'string') return references.file('own', read);
   return read.reason === 'RefNotPermitted' ? read : { ...read, reason: 'InvalidClientCertificateRef' };
 }
@@ -156,16 +183,20 @@ const familyOf = (listener: Listener): string => {
   return protocol === 'HTTPS' ? 'TLS' : (protocol ?? listener.protocol);
 };
 
-function conflictOf(listener: Listener, all: readonly Listener[]): Problem | undefined {
+// What stands in objects of others is not told: it may be nobody's business here.
+function conflictOf(listener: Listener, all: readonly Listener[], whose?: string): Problem | undefined {
   for (const other of all) {
     if (other === listener || other.port !== listener.port || transportOf(other) !== transportOf(listener)) continue;
     if (familyOf(other) !== familyOf(listener))
       return {
         reason: 'ProtocolConflict',
-        message: `listener ${other.name} has port ${listener.port} for ${other.protocol}`,
+        message: `${whose ? `a listener ${whose}` : `listener ${other.name}`} has port ${listener.port} for ${other.protocol}`,
       };
     if ((other.hostname || ANY) === (listener.hostname || ANY))
-      return { reason: 'HostnameConflict', message: `listener ${other.name} has the same port and hostname` };
+      return {
+        reason: 'HostnameConflict',
+        message: `${whose ? `a listener ${whose}` : `listener ${other.name}`} has the same port and hostname`,
+      };
   }
   return undefined;
 }
@@ -193,12 +224,12 @@ function kindsOf(
 }
 
 function certificateOf(
-  gateway: Gateway,
+  owner: ListenerOwner,
   {
     group = '',
     kind = 'Secret',
     name,
-    namespace = gateway.metadata.namespace ?? '',
+    namespace = owner.namespace,
   }: { group?: string; kind?: string; name: string; namespace?: string },
   objects: GatewayObjects,
   references: References,
@@ -206,11 +237,10 @@ function certificateOf(
 ): string | Problem {
   if (group !== '' || kind !== 'Secret')
     return { reason: 'InvalidCertificateRef', message: `certificates come from Secrets, not ${group}/${kind} ${name}` };
-  const from = { kind: 'Gateway', namespace: gateway.metadata.namespace ?? '' };
-  if (!references.permits(from, { group, kind, namespace, name }))
+  if (!references.permits(owner, { group, kind, namespace, name }))
     return {
       reason: 'RefNotPermitted',
-      message: `no ReferenceGrant in namespace ${namespace} lets Gateway ${keyOf(gateway)} refer to Secret ${name}`,
+      message: `no ReferenceGrant in namespace ${namespace} lets ${owner.kind} ${owner.key} refer to Secret ${name}`,
     };
   const read = readOnce(objects.secret({ namespace, name }), hostname ?? '');
   return 'problem' in read
