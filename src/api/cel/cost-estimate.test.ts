@@ -4,7 +4,9 @@ import { ruleDefinitionProblems } from '../apiextensions/schema-rules.ts';
 import type { JSONSchemaProps } from '../apiextensions/v1.gen.ts';
 import { type Declarations, listOf, plain, type Type } from './checker.ts';
 import { estimateCost } from './cost-estimate.ts';
-import { kubernetesLibrary } from './environment.ts';
+import { compile, kubernetesLibrary } from './environment.ts';
+import { Budget } from './evaluator.ts';
+import { fromJson } from './values.ts';
 
 const name: Type = { ...plain('string'), max: 100 } as Type;
 const variables: Readonly<Record<string, Type>> = {
@@ -27,6 +29,63 @@ test('by the size of what is gone through', () => {
   assert.ok(cost('list.all(x, x == "a") ? true : list.all(x, list.all(y, x == y))') < 10_000);
   // What is not known counts as small.
   assert.ok(cost('loose.all(x, x == "a")') < 20);
+});
+
+test('functions of the libraries cost what upstream says', () => {
+  for (const [source, wanted] of [
+    ['s.lowerAscii()', 1 + 10],
+    ['s.substring(1).trim()', 1 + 10 + 10],
+    ['s.replace("a", "bc")', 1 + 20],
+    // Every letter may have become two.
+    ['s.replace("a", "bc").lowerAscii()', 1 + 20 + 20],
+    ['s.replace("", "bc").lowerAscii()', 1 + 20 + 31],
+    ['s.split(",")', 1 + 20],
+    ['s.find("^[a-z]+$")', 1 + 11 * 2],
+    ['s.findAll("[a-z]")', 1 + 11 * 2],
+    ['list.join(",")', 1 + 101],
+    ['list.isSorted()', 1 + 10 * (1 + 10)],
+    ['list.indexOf("a")', 1 + 10 * (1 + 10)],
+    ['s.indexOf("a")', 1 + 10],
+    ['s.contains("abc")', 1 + 10],
+    ['s.startsWith(s)', 1 + 1 + 10],
+    ['s + s', 2 + 20],
+    ['s < s', 2 + 10],
+    ['url(s)', 1 + 10],
+    ['url(s).getHost()', 1 + 10 + 1],
+    // Upstream takes parsers for methods, and so charges nothing for the text.
+    ['quantity(s)', 1 + 1],
+    ['quantity(s).isGreaterThan(quantity("1"))', 1 + 1 + 1 + 1],
+    ['ip.isCanonical(s)', 1 + 1],
+    ['cidr(s).containsIP(s)', 1 + 1 + 1 + 4 + 10],
+    ['cidr(s).containsCIDR("10.0.0.0/8")', 1 + 1 + 4 + 2 + 1 + 1],
+    ['semver(s).major()', 1 + 1 + 1],
+    ['format.dns1123Label().validate(s)', 1 + 1 + 10 * 32],
+    ['"%s".format([s])', 10 + 1 + 1],
+    ['sets.contains(list, list)', 2 + 100 + 1],
+  ] as const)
+    assert.equal(cost(source), wanted, source);
+});
+
+test('an expression that runs pays the same', () => {
+  const spent = (source: string, values: Record<string, unknown> = {}): number => {
+    const budget = new Budget(10_000_000);
+    compile(source)(name => (name in values ? fromJson(values[name]) : undefined), budget);
+    return 10_000_000 - budget.left;
+  };
+  const s = 'a'.repeat(100);
+  for (const [source, wanted] of [
+    ['s.matches("^[a-z]+$")', 1 + 11 * 2],
+    ['s.find("^[a-z]+$") == s', 1 + 11 * 2 + 1 + 10],
+    ['quantity("1000").sign()', 1 + 1],
+    ['ip("192.168.100.200").family()', 2 + 1],
+    ['cidr("10.0.0.0/8").containsIP("10.1.2.3")', 1 + 4 + 1],
+    ['s.replace("a", "bb")', 1 + 20],
+    ['s.indexOf("aa")', 1 + 10],
+    ['list.sum()', 1 + 3],
+    ['list == list', 2 + 1],
+    ['format.dns1123Label().validate(s)', 1 + 1 + 11 * 32],
+  ] as const)
+    assert.equal(spent(source, { s, list: [1, 2, 3] }), wanted, source);
 });
 
 const LIMIT = /exceeds budget by factor of/;

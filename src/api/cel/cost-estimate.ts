@@ -3,24 +3,20 @@
  * declared sizes of what it looks at. What is not known here counts as small: an expression is never refused that upstream accepts.
  */
 
+import { estimatedCost, type Sized } from './call-cost.ts';
 import { type Declarations, DYN, type Type, TypeChecker } from './checker.ts';
+import { dottedName } from './evaluator.ts';
 import type { Library } from './functions.ts';
 import { type Expression, parse } from './parser.ts';
 
 const LIST_COST = 10;
 const MAP_COST = 30;
 const MESSAGE_COST = 40;
-/** Of going through a string: for each character. */
-const TRAVERSAL = 0.1;
-const REGEX = 0.25;
 /** What a fold does beside its body in each turn: looks at its accumulator, and whether to go on. */
 const FOLD_TURN_COST = 4;
 
-interface Estimate {
+interface Estimate extends Sized {
   readonly cost: number;
-  /** Of a string, list or map: the most characters or entries; undefined: not known. */
-  readonly size: number | undefined;
-  readonly type: Type;
 }
 
 /** The most that the expression can cost. Throws CelSyntaxError. */
@@ -43,7 +39,8 @@ class Estimator {
     switch (expression.is) {
       case 'literal': {
         const { value } = expression;
-        return found(0, typeof value === 'string' || value instanceof Uint8Array ? value.length : undefined);
+        const size = typeof value === 'string' || value instanceof Uint8Array ? value.length : undefined;
+        return { ...found(0, size), isExact: true };
       }
       case 'name':
         return found(1);
@@ -90,51 +87,22 @@ class Estimator {
     env: Declarations,
     found: (cost: number, size?: number) => Estimate,
   ): Estimate {
-    // Names with dots (`cel.bind`, `optional.of`) have no value of their own.
-    const parts = [...(target && isValue(target, env) ? [target] : []), ...args].map(part => this.of(part, env));
-    const before = parts.reduce((sum, part) => sum + part.cost, 0);
-    const [first, second] = parts;
-    const size = (part: Estimate | undefined) => part?.size ?? 1;
-    const traversal = (part: Estimate | undefined) => Math.ceil(size(part) * TRAVERSAL);
-    switch (name) {
-      case '_||_':
-      case '_&&_':
-        return found(before + 1);
-      case '_?_:_':
-        // One of the two branches runs.
-        return found((first?.cost ?? 0) + Math.max(second?.cost ?? 0, parts[2]?.cost ?? 0), largest(parts.slice(1)));
-      case 'in':
-      case '@in':
-      case '_in_':
-        return found(before + (second?.type.is === 'list' ? size(second) : 1));
-      case '_==_':
-      case '_!=_':
-        // What is equal is no longer than the shorter one.
-        return found(before + (isText(first) ? Math.ceil(Math.min(size(first), size(second)) * TRAVERSAL) || 1 : 1));
-      case '_+_':
-        if (isText(first)) return found(before + traversal(first) + traversal(second), sum(first, second));
-        return found(before + 1, first?.type.is === 'list' ? sum(first, second) : undefined);
-      case 'matches':
-      case 'find':
-      case 'findAll':
-        return found(before + Math.ceil((size(first) + 1) * TRAVERSAL) * Math.ceil(size(second) * REGEX));
-      case 'contains':
-        if (!isText(first)) return found(before + 1);
-        return found(before + traversal(first) * traversal(second));
-      case 'startsWith':
-      case 'endsWith':
-        return found(before + (traversal(second) || 1));
-      default:
-        return found(before + 1, isText(first) ? first?.size : undefined);
+    // Names with dots (`ip.isCanonical`, `optional.of`) have no value before them.
+    const receiver = target && isValue(target, env) ? this.of(target, env) : undefined;
+    const given = args.map(arg => this.of(arg, env));
+    const parts = receiver ? [receiver, ...given] : given;
+    if (name === '_?_:_') {
+      const [condition, ...branches] = parts;
+      return found(condition!.cost + Math.max(...branches.map(({ cost }) => cost)), largest(branches));
     }
+    const prefix = target && !receiver ? `${dottedName(target)}.` : '';
+    const { cost, size } = estimatedCost(prefix + name, parts, receiver);
+    return found(
+      parts.reduce((sum, part) => sum + part.cost, cost),
+      size,
+    );
   }
 }
-
-const isText = (part: Estimate | undefined): boolean =>
-  part?.type.is === 'plain' && (part.type.name === 'string' || part.type.name === 'bytes');
-
-const sum = (a: Estimate | undefined, b: Estimate | undefined): number | undefined =>
-  a?.size === undefined || b?.size === undefined ? undefined : a.size + b.size;
 
 const largest = (parts: readonly Estimate[]): number | undefined =>
   parts.some(({ size }) => size === undefined) ? undefined : Math.max(...parts.map(({ size }) => size!));

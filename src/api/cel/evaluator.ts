@@ -4,6 +4,7 @@
  */
 
 import { compilePattern } from '../apiextensions/patterns.ts';
+import { actualCost } from './call-cost.ts';
 import type { Library, Meter, Overload } from './functions.ts';
 import type { Expression } from './parser.ts';
 import {
@@ -192,7 +193,7 @@ class Compiler {
         return this.#dispatch(
           dotted.filter(one => !one.receiver),
           args,
-          name,
+          `${qualified}.${name}`,
         );
       const overloads = (this.#library.get(name) ?? []).filter(one => one.receiver !== undefined);
       return this.#dispatch(overloads, [target, ...args], name);
@@ -214,9 +215,10 @@ class Compiler {
     const pattern = name === 'matches' ? args.at(-1) : undefined;
     if (pattern?.is === 'literal' && typeof pattern.value === 'string' && !compilePattern(pattern.value))
       throw new CelError(`error parsing regexp: ${JSON.stringify(pattern.value)}`);
+    const cost = actualCost(name);
     return frame => {
-      frame.meter.spend(1);
       const values = nodes.map(node => node(frame));
+      frame.meter.spend(cost ? cost(values) : 1);
       for (const { call, types } of plans)
         if (types.every((type, at) => isOfType(values[at]!, type))) return call(values, frame.meter);
       throw new CelError(`no such overload: ${name}(${values.map(typeName).join(', ')})`);

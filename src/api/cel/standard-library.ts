@@ -59,10 +59,7 @@ const arithmetic: Overload[] = [
     '_+_(double, double): double',
     double((a, b) => a + b),
   ),
-  overload('_+_(string, string): string', ([a, b], meter) => {
-    meter.spend(((a as string).length + (b as string).length) / 10);
-    return (a as string) + (b as string);
-  }),
+  overload('_+_(string, string): string', ([a, b]) => (a as string) + (b as string)),
   overload('_+_(bytes, bytes): bytes', ([a, b]) => Uint8Array.from(Buffer.concat([a as Uint8Array, b as Uint8Array]))),
   overload('_+_(list, list): list', ([a, b], meter) => concatenate(a as ListValue, b as ListValue, meter)),
   overload('_+_(timestamp, duration): timestamp', ([a, b]) => new Timestamp(ns(a) + ns(b))),
@@ -143,28 +140,14 @@ const sizeOfText = (text: string): number => {
   return size;
 };
 
-function weight(value: Value): number {
-  if (typeof value === 'string') return value.length / 10;
-  if (value instanceof ListValue || value instanceof MapValue) return value.size;
-  return 1;
-}
-
 const relations: Overload[] = [
-  overload('_==_(dyn, dyn): bool', ([a, b], meter) => {
-    meter.spend(Math.min(weight(a!), weight(b!)));
-    return equals(a!, b!);
-  }),
-  overload('_!=_(dyn, dyn): bool', ([a, b], meter) => {
-    meter.spend(Math.min(weight(a!), weight(b!)));
-    return !equals(a!, b!);
-  }),
+  overload('_==_(dyn, dyn): bool', ([a, b]) => equals(a!, b!)),
+  overload('_!=_(dyn, dyn): bool', ([a, b]) => !equals(a!, b!)),
   ordered('_<_', order => order < 0),
   ordered('_<=_', order => order <= 0),
   ordered('_>_', order => order > 0),
   ordered('_>=_', order => order >= 0),
-  overload('@in(dyn, list): bool', ([a, list], meter) => {
-    const { size } = list as ListValue;
-    meter.spend(size);
+  overload('@in(dyn, list): bool', ([a, list]) => {
     for (const item of list as ListValue) if (equals(item, a!)) return true;
     return false;
   }),
@@ -304,8 +287,7 @@ const times: Overload[] = [
 ];
 
 /** Whether the pattern is found in the text. */
-export function matchesPattern(text: string, pattern: string, meter: { spend(cost: number): void }): boolean {
-  meter.spend((text.length / 10 + 1) * (pattern.length / 4 + 1));
+export function matchesPattern(text: string, pattern: string): boolean {
   const compiled = compilePattern(pattern);
   if (!compiled) throw new CelError(`error parsing regexp: ${JSON.stringify(pattern)}`);
   return compiled.test(text);
@@ -313,10 +295,8 @@ export function matchesPattern(text: string, pattern: string, meter: { spend(cos
 
 const searched =
   (of: (text: string, part: string) => boolean): Fn =>
-  ([a, b], meter) => {
-    meter.spend((a as string).length / 10);
-    return of(a as string, b as string);
-  };
+  ([a, b]) =>
+    of(a as string, b as string);
 
 const texts: Overload[] = [
   overload(
@@ -331,8 +311,8 @@ const texts: Overload[] = [
     'string.endsWith(string): bool',
     searched((text, part) => text.endsWith(part)),
   ),
-  overload('string.matches(string): bool', ([a, b], meter) => matchesPattern(a as string, b as string, meter)),
-  overload('matches(string, string): bool', ([a, b], meter) => matchesPattern(a as string, b as string, meter)),
+  overload('string.matches(string): bool', ([a, b]) => matchesPattern(a as string, b as string)),
+  overload('matches(string, string): bool', ([a, b]) => matchesPattern(a as string, b as string)),
 ];
 
 const optionals: Overload[] = [

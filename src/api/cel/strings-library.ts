@@ -31,25 +31,19 @@ const letters = (text: Value | undefined): string[] => [...(text as string)];
 const list = (value: Value | undefined): Value[] => [...(value as ListValue)];
 const textOf =
   (of: (text: string) => string): Fn =>
-  ([a], meter) => {
-    meter.spend((a as string).length / 10);
-    return of(a as string);
-  };
+  ([a]) =>
+    of(a as string);
+/** Places are counted in letters, not in the halves of some. */
 const find =
   (from: 'start' | 'end'): Fn =>
-  ([a, b, at], meter) => {
-    const [text, part] = [letters(a), letters(b)];
-    meter.spend((text.length * Math.max(1, part.length)) / 10);
-    const last = text.length - part.length;
-    if (at !== undefined && ((at as bigint) < 0n || (at as bigint) > BigInt(text.length)))
+  ([a, b, at]) => {
+    const [text, part] = [a as string, b as string];
+    const size = at === undefined ? 0 : letters(text).length;
+    if (at !== undefined && ((at as bigint) < 0n || (at as bigint) > BigInt(size)))
       throw new CelError(`index out of range: ${at}`);
-    const matches = (index: number) => part.every((letter, offset) => text[index + offset] === letter);
-    if (from === 'start') {
-      for (let index = Number(at ?? 0n); index <= last; index++) if (matches(index)) return BigInt(index);
-    } else
-      for (let index = Math.min(last, Number(at ?? BigInt(last))); index >= 0; index--)
-        if (matches(index)) return BigInt(index);
-    return -1n;
+    const begin = at === undefined ? undefined : letters(text).slice(0, Number(at)).join('').length;
+    const index = from === 'start' ? text.indexOf(part, begin ?? 0) : text.lastIndexOf(part, begin ?? text.length);
+    return index < 0 ? -1n : BigInt(letters(text.slice(0, index)).length);
   };
 
 function part(text: readonly string[], from: bigint, to: bigint): string {
@@ -58,20 +52,18 @@ function part(text: readonly string[], from: bigint, to: bigint): string {
   return text.slice(Number(from), Number(to)).join('');
 }
 
-const replace: Fn = ([text, old, next, count], meter) => {
+const replace: Fn = ([text, old, next, count]) => {
   const [source, from, to] = [text as string, old as string, next as string];
   const parts = from === '' ? ['', ...letters(source), ''] : source.split(from);
   const limit =
     count === undefined || (count as bigint) < 0n ? parts.length - 1 : Math.min(Number(count), parts.length - 1);
   if (source.length + limit * to.length > LENGTH_MAX) throw new CelError('the result of replace is too long');
-  meter.spend((source.length + limit * to.length) / 10);
   return (
     parts.slice(0, limit + 1).join(to) + (limit + 1 < parts.length ? from + parts.slice(limit + 1).join(from) : '')
   );
 };
 
-const split: Fn = ([text, separator, limit], meter) => {
-  meter.spend((text as string).length / 10);
+const split: Fn = ([text, separator, limit]) => {
   const parts = separator === '' ? letters(text) : (text as string).split(separator as string);
   const most = limit === undefined || (limit as bigint) < 0n ? parts.length : Number(limit);
   if (most === 0) return new ArrayList([]);
@@ -85,7 +77,7 @@ const join: Fn = ([items, separator], meter) => {
     return item;
   });
   const joined = texts.join((separator as string | undefined) ?? '');
-  meter.spend(joined.length / 10);
+  meter.spend(Math.ceil(joined.length / 5));
   return joined;
 };
 
@@ -131,15 +123,13 @@ const strings: Overload[] = [
     textOf(text => JSON.stringify(text)),
   ),
   overload('string.format(list): string', ([text, args], meter) => formatted(text as string, list(args), meter)),
-  overload('string.find(string): string', ([text, pattern], meter) => {
-    meter.spend((text as string).length / 10 + (pattern as string).length / 4);
-    return patternOf(pattern as string).first(text as string) ?? '';
-  }),
-  overload('string.findAll(string): list<string>', ([text, pattern], meter) =>
-    findAll(text as string, pattern as string, -1, meter),
+  overload(
+    'string.find(string): string',
+    ([text, pattern]) => patternOf(pattern as string).first(text as string) ?? '',
   ),
-  overload('string.findAll(string, int): list<string>', ([text, pattern, limit], meter) =>
-    findAll(text as string, pattern as string, Number(limit), meter),
+  overload('string.findAll(string): list<string>', ([text, pattern]) => findAll(text as string, pattern as string, -1)),
+  overload('string.findAll(string, int): list<string>', ([text, pattern, limit]) =>
+    findAll(text as string, pattern as string, Number(limit)),
   ),
 ];
 
@@ -149,8 +139,7 @@ function patternOf(pattern: string): Pattern {
   return compiled;
 }
 
-function findAll(text: string, pattern: string, limit: number, meter: Meter): Value {
-  meter.spend(text.length / 10 + pattern.length / 4);
+function findAll(text: string, pattern: string, limit: number): Value {
   const found = patternOf(pattern).all(text);
   return new ArrayList(limit >= 0 ? found.slice(0, limit) : found);
 }
@@ -259,11 +248,8 @@ function sum(items: readonly Value[]): Value {
 
 const counted =
   (of: (items: Value[], ...args: readonly Value[]) => Value): Fn =>
-  ([items, ...args], meter) => {
-    const all = list(items);
-    meter.spend(all.length);
-    return of(all, ...args);
-  };
+  ([items, ...args]) =>
+    of(list(items), ...args);
 
 const lists: Overload[] = [
   overload(
