@@ -1,8 +1,12 @@
-/** The options of a connection (PodExecOptions and the like) from its query: what admission sees as the object of a CONNECT. */
+/**
+ * The options of a connection (PodExecOptions and the like): made of its query, they are what admission sees as the object of a CONNECT,
+ * and what admission makes of them is what the connection is opened with.
+ */
 
 import type { KubeObject } from '../api/meta.ts';
 import type { SubresourceInfo } from '../api/schema.ts';
 import { fieldsOf, typeOfKind } from '../api/schema-registry.ts';
+import { normalize } from '../api/structural.ts';
 import { badRequest } from '../base/errors.ts';
 
 type OptionsKind = NonNullable<SubresourceInfo['kind']>;
@@ -26,6 +30,32 @@ export function connectOptions(
       : parsed(texts[0]!, field.type);
   }
   return options as unknown as KubeObject;
+}
+
+/** The options as a webhook or policy gave them back: without fields that there are not. */
+export function settledOptions(kind: OptionsKind, options: KubeObject): KubeObject {
+  return normalize(typeOfKind(kind.group, kind.version, kind.kind)!, options);
+}
+
+/** A connection's query and path with other options. What is not an option stays, such as the query of a proxied request. */
+export function withOptions(
+  kind: OptionsKind,
+  options: KubeObject,
+  { query, rest }: { readonly query: URLSearchParams; readonly rest: string },
+): { readonly query: URLSearchParams; readonly rest: string } {
+  const values = options as unknown as Readonly<Record<string, unknown>>;
+  const next = new URLSearchParams(query);
+  let path = rest;
+  for (const [name, field] of fieldsOf(typeOfKind(kind.group, kind.version, kind.kind)!)) {
+    const value = values[name];
+    if (name === 'path') path = typeof value === 'string' ? value : '';
+    else if (field.number !== 0) {
+      next.delete(name);
+      for (const one of Array.isArray(value) ? value : value === undefined ? [] : [value])
+        next.append(name, String(one));
+    }
+  }
+  return { query: next, rest: path };
 }
 
 function parsed(text: string, type: string): unknown {

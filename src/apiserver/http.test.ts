@@ -48,7 +48,15 @@ before(async () => {
     authenticators: [authenticator],
     authorizer: { authorize: ({ verb, name }) => ({ allowed: verb === 'get' && name !== 'secret', reason: '' }) },
     admission: [
-      { name: 'Sees', validate: request => void (request.operation === 'CONNECT' && admitted.push(request)) },
+      {
+        name: 'Sees',
+        mutate(request) {
+          const options = request.object as { command?: string[] } | undefined;
+          if (request.operation !== 'CONNECT' || options?.command?.[0] !== 'swap') return;
+          request.replace!({ ...options, command: ['echo', 'a b'], tty: true, stdin: undefined, none: 1 } as never);
+        },
+        validate: request => void (request.operation === 'CONNECT' && admitted.push(request)),
+      },
     ],
     connectHandlers: [
       {
@@ -358,6 +366,21 @@ test('HTTP/1.1 requests and upgrades', async () => {
     container: 'c',
     command: ['ls'],
   });
+});
+
+test('what admission makes of the options is what the connection is opened with', async () => {
+  const options = { host: '127.0.0.1', port, ca, key: admin.key, cert: admin.certificate };
+  const path = '/api/v1/namespaces/default/pods/p/exec?command=swap&stdin=true&container=c';
+  await new Promise<void>((resolve, reject) => {
+    const request = httpsRequest({ ...options, path, headers: { connection: 'Upgrade', upgrade: 'test' } });
+    request.on('upgrade', (_response, socket) => socket.resume().on('end', resolve)).on('error', reject);
+    request.end();
+  });
+  const { query } = connections.at(-1)!;
+  assert.deepEqual(Object.fromEntries(query), { container: 'c', command: 'a b', tty: 'true' });
+  assert.deepEqual(query.getAll('command'), ['echo', 'a b']);
+  assert.deepEqual((admitted.at(-1)!.object as never as { command: string[] }).command, ['echo', 'a b']);
+  assert.equal('none' in admitted.at(-1)!.object!, false);
 });
 
 test('a watch over a WebSocket: an event a message, refusals before it opens', async () => {

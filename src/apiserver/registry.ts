@@ -319,14 +319,23 @@ export class Registry {
     return errors;
   }
 
-  /** Admission of a deletion or of a connection: there is no object to change. */
+  /** Admission of a deletion, where there is no object to change, or of a connection, whose options `settle` puts in order. */
   async admit(
     operation: Operation,
     kind: 'DELETE' | 'CONNECT',
-    about: Pick<AdmissionRequest, 'kind'> & { readonly object?: KubeObject | undefined; readonly old?: KubeObject },
+    about: Pick<AdmissionRequest, 'kind'> & {
+      readonly object?: KubeObject | undefined;
+      readonly old?: KubeObject;
+      readonly settle?: ((options: KubeObject) => KubeObject) | undefined;
+    },
   ): Promise<void> {
     const { replace: _, ...rest } = this.#admissionRequest(operation, kind, about.object, about.old);
-    const request: AdmissionRequest = { ...rest, kind: about.kind };
+    const { object, settle } = about;
+    const request: AdmissionRequest = {
+      ...rest,
+      kind: about.kind,
+      ...(object && settle ? { replace: next => replaceContents(object, settle(next)) } : {}),
+    };
     await this.#mutate(request);
     await this.#validate(request);
   }

@@ -11,7 +11,7 @@ import type { PatchType } from '../client/transport.ts';
 import { fieldManagerProblem, managerOf } from './apply/managers.ts';
 import type { Trail } from './audit/trail.ts';
 import { joinBytes } from './cache.ts';
-import { connectOptions } from './connect-options.ts';
+import { connectOptions, settledOptions, withOptions } from './connect-options.ts';
 import type { Deletion } from './deletion.ts';
 import { type Dispatcher, isShownAsStored, outcomeObject, type Selectors, shownObject } from './dispatcher.ts';
 import { Entry } from './entry.ts';
@@ -121,34 +121,34 @@ export class ResourceHandler {
         handler.of.version === version,
     );
   }
-  /** Admission of a raw connection; its options are what plug-ins see as the object. */
+  /** Admission of a raw connection. Plug-ins see its options as the object; returns the connection as they left it. */
   async admitConnect(
     attributes: RequestAttributes,
-    { query, rest }: { query: URLSearchParams; rest: string },
+    asked: { readonly query: URLSearchParams; readonly rest: string },
     warnings: (message: string) => void,
     trail?: Trail,
-  ): Promise<void> {
+  ): Promise<{ readonly query: URLSearchParams; readonly rest: string }> {
+    const { query, rest } = asked;
     const served = this.#options.table.find(attributes.group, attributes.version, attributes.resource);
     if (!served) throw failure(404, 'NotFound', 'the server could not find the requested resource');
     const kind = served.info.subresources.find(({ name }) => name === attributes.subresource)?.kind;
+    const object = connectOptions(kind, query, rest);
+    const before = JSON.stringify(object);
     await this.#options.dispatcher.registry.admit(
       operationOf(warnings, { attributes, served, query, trail }),
       'CONNECT',
-      {
-        object: connectOptions(kind, query, rest),
-        kind,
-      },
+      { object, kind, settle: kind && (options => settledOptions(kind, options)) },
     );
+    return kind && object && JSON.stringify(object) !== before ? withOptions(kind, object, asked) : asked;
   }
 
   async #connect(handler: ConnectHandler, { context, query, routed, operation }: Request): Promise<void> {
     const { rest } = routed.attributes;
-    await this.admitConnect(operation.attributes, { query, rest }, operation.warn, context.trail);
+    const admitted = await this.admitConnect(operation.attributes, { query, rest }, operation.warn, context.trail);
     const raw = context.exchange.raw();
     const connection: ConnectContext = {
       attributes: operation.attributes,
-      query,
-      rest,
+      ...admitted,
       ...raw,
     };
     context.code = 200;

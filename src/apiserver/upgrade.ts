@@ -61,9 +61,9 @@ export async function handleUpgrade(
     }
     if (!handler) throw failure(400, 'BadRequest', 'the resource cannot be upgraded to a stream');
     const { rest } = routed.attributes;
-    await steps.resources.admitConnect(attributes, { query, rest }, () => {}, context.trail);
+    const admitted = await steps.resources.admitConnect(attributes, { query, rest }, () => {}, context.trail);
     context.trail?.started(code);
-    await handler.handle({ attributes, query, rest, req: request, socket, head });
+    await handler.handle({ attributes, ...admitted, req: request, socket, head });
   } catch (error) {
     const known = error instanceof ApiError ? error : internalError(messageOf(error));
     code = known.code;

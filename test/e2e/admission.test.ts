@@ -164,9 +164,29 @@ it('policies refuse, warn and change', cluster, async () => {
       ],
     }),
     policy('MutatingAdmissionPolicyBinding', 'mark', { policyName: `${ns}-mark` }),
+    // The options of a connection are what a policy makes of them.
+    policy('MutatingAdmissionPolicy', 'words', {
+      matchConstraints: {
+        namespaceSelector: ONLY_HERE,
+        resourceRules: [{ operations: ['CONNECT'], apiGroups: [''], apiVersions: ['v1'], resources: ['pods/exec'] }],
+      },
+      reinvocationPolicy: 'Never',
+      mutations: [
+        {
+          patchType: 'JSONPatch',
+          jsonPatch: {
+            expression: "[JSONPatch{op: 'replace', path: '/command', value: ['echo', 'not', object.command[1]]}]",
+          },
+        },
+      ],
+    }),
+    policy('MutatingAdmissionPolicyBinding', 'words', { policyName: `${ns}-words` }),
   ];
   try {
     await cluster.apply(ns, policies);
+    await cluster.apply(ns, [pod('talks', 'busybox:1.35', { command: ['sleep', '600'] })]);
+    await cluster.readyPod(ns, 'talks');
+    assert.equal(await k('exec', 'talks', '--', 'echo', 'so'), 'not so\n');
     const many = await create(deployment('many', 'busybox:1.35', { replicas: 4 }));
     assert.match(
       many.stderr,

@@ -2,11 +2,21 @@
 
 import { defineKind } from '../kind.ts';
 import { ageColumn, integer, nameColumn, text } from '../machinery/columns.ts';
-import { addRequired, allowOneOf, type Errors, requireText } from '../machinery/validation.ts';
-import type { MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding } from './v1.gen.ts';
+import { addRequired, allowOneOf, type Errors, eachAt, requireText } from '../machinery/validation.ts';
+import type { MatchResources, MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding } from './v1.gen.ts';
 import { formatParamReference, matchDefaults } from './validating-admission-policy.ts';
 
 const GROUP = 'admissionregistration.k8s.io';
+/** Of a deletion there is nothing to change. */
+const OPERATIONS = ['*', 'CONNECT', 'CREATE', 'UPDATE'];
+
+function checkOperations(errors: Errors, path: string, constraints: MatchResources | undefined): void {
+  eachAt(constraints?.resourceRules, `${path}.resourceRules`, ({ operations }, at) =>
+    eachAt(operations, `${at}.operations`, (operation, operationAt) =>
+      allowOneOf(errors, operationAt, operation, OPERATIONS),
+    ),
+  );
+}
 
 export const mutatingAdmissionPolicy = defineKind<MutatingAdmissionPolicy>({
   group: GROUP,
@@ -23,6 +33,7 @@ export const mutatingAdmissionPolicy = defineKind<MutatingAdmissionPolicy>({
     const spec = object.spec;
     if (!spec?.matchConstraints) addRequired(errors, 'spec.matchConstraints');
     else if (!spec.matchConstraints.resourceRules?.length) addRequired(errors, 'spec.matchConstraints.resourceRules');
+    checkOperations(errors, 'spec.matchConstraints', spec?.matchConstraints);
     if (!spec?.mutations?.length) addRequired(errors, 'spec.mutations', 'mutations must contain at least one item');
     allowOneOf(errors, 'spec.failurePolicy', spec?.failurePolicy, ['Fail', 'Ignore']);
     allowOneOf(errors, 'spec.reinvocationPolicy', spec?.reinvocationPolicy, ['IfNeeded', 'Never']);
@@ -47,6 +58,7 @@ export const mutatingAdmissionPolicyBinding = defineKind<MutatingAdmissionPolicy
   validate: object => {
     const errors: Errors = [];
     requireText(errors, 'spec.policyName', object.spec?.policyName);
+    checkOperations(errors, 'spec.matchResources', object.spec?.matchResources);
     return errors;
   },
   columns: [

@@ -337,6 +337,17 @@ test('mutating policies apply configurations and patches', async () => {
   const made = await make(api, map('a', { x: '1' }, { own: 'z' }));
   assert.deepEqual(made.metadata.labels, { marked: 'yes', own: 'z' });
   assert.deepEqual(made.data, { 'a.b': '2', x: '1' });
+  const [rule] = CONSTRAINTS.resourceRules;
+  await assert.rejects(
+    api.create(
+      registration('mutatingadmissionpolicies'),
+      policy('MutatingAdmissionPolicy', 'gone', {
+        matchConstraints: { resourceRules: [{ ...rule, operations: ['CONNECT', 'DELETE'] }] },
+        mutations: [],
+      }),
+    ),
+    status(422, /resourceRules\[0\]\.operations\[1\]: Unsupported value: "DELETE"/),
+  );
   await assert.rejects(
     make(api, { ...map('b'), data: undefined } as Any),
     status(422, /policy 'mark' with binding 'mark' denied request/),

@@ -8,6 +8,7 @@ import type {
 import { Message, type Scope } from '../../api/cel/evaluator.ts';
 import { CelError, ListValue, MapValue, Optional, toJson, type Value } from '../../api/cel/values.ts';
 import type { KubeObject } from '../../api/meta.ts';
+import { typeOfKind } from '../../api/schema-registry.ts';
 import { ApiError, messageOf } from '../../base/errors.ts';
 import { mergeConfiguration } from '../apply/merge.ts';
 import { rootTable } from '../apply/structure.ts';
@@ -99,11 +100,15 @@ function mutate(
     for (const field of ['name', 'namespace', 'uid', 'resourceVersion'] as const)
       if (configuration.metadata?.[field] !== undefined) throw new CelError(`metadata.${field} must not be set`);
     const served = context.reader().table?.find(info.group, info.version, info.resource);
-    const table = served?.custom ? served.custom.fields('all') : rootTable(info.type, 'all');
-    next = mergeConfiguration(table, seen, { ...configuration, apiVersion: apiVersionOf(info), kind: info.kind });
+    // The options of a connection and Scales are not of the resource's kind.
+    const of = request.kind ? { ...request.kind, type: typeOfKind(...partsOf(request.kind))! } : info;
+    const table = served?.custom && !request.kind ? served.custom.fields('all') : rootTable(of.type, 'all');
+    next = mergeConfiguration(table, seen, { ...configuration, apiVersion: apiVersionOf(of), kind: of.kind });
   }
   request.replace!(inVersion(next, info, request.info)!);
 }
+
+const partsOf = ({ group, version, kind }: NonNullable<AdmissionRequest['kind']>) => [group, version, kind] as const;
 
 function operationsOf(made: Value): unknown[] {
   if (!(made instanceof ListValue))
