@@ -1,6 +1,11 @@
 /** Traffic through Services while the agents that program them are killed. It runs alone: whatever else talks to a node would notice. */
 
 import assert from 'node:assert/strict';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import type { Socket } from 'node:net';
+import { nodeNamespace } from '../../src/app/cluster-record.ts';
+import { connectTcp } from '../../src/sys/socket.ts';
 import { before, deployment, HTTP_READY, it, type Json, pod, service, useCluster, useNamespace } from './cluster.ts';
 import { eventually, pause } from './process.ts';
 
@@ -78,3 +83,111 @@ it('agents killed under traffic: no connection fails, none is cut', cluster, asy
   assert.equal(await cluster.exec(ns, 'sink', 'sh', '-c', 'cat /tmp/ended 2>/dev/null || true'), '');
   t.diagnostic(`${after[0] - tried} connections and a stream of ${now - before} lines over 3 kills of both agents`);
 });
+
+/** A stream to `cat`: what is said comes back. */
+class Echo {
+  readonly #socket: Socket;
+  #got = '';
+  #isOver = false;
+  #said = 0;
+
+  constructor(port: number, namespace?: string) {
+    this.#socket = connectTcp({ address: '127.0.0.1', port, ...(namespace ? { namespace } : {}) });
+    this.#socket.on('data', bytes => {
+      this.#got += bytes;
+    });
+    this.#socket.on('error', () => {});
+    this.#socket.on('close', () => {
+      this.#isOver = true;
+    });
+  }
+  /** False once the stream has ended. */
+  async says(): Promise<boolean> {
+    const word = `${++this.#said}\n`;
+    this.#socket.write(word);
+    await eventually('an echo or the end', () => this.#isOver || this.#got.endsWith(word), { everyMs: 5 });
+    return !this.#isOver;
+  }
+  close(): void {
+    this.#socket.destroy();
+  }
+}
+
+it(
+  'server and agents killed: streams through ports of 127.0.0.1 go on, new ones are carried meanwhile, UDP too',
+  cluster,
+  async t => {
+    const hostPort = 7707;
+    await cluster.apply(ns, [
+      pod('echo', 'busybox:1.35', {
+        command: ['sh', '-c', 'nc -ll -p 7000 -e cat'],
+        labels: { app: 'echo' },
+        container: { ports: [{ containerPort: 7000, hostPort }] },
+        spec: on('node-1'),
+      }),
+      service('echo', 'echo', { type: 'NodePort', ports: [{ port: 7000 }] }),
+      service('udp', 'web', { type: 'NodePort', ports: [{ port: 5000, protocol: 'UDP' }] }),
+    ]);
+    await cluster.readyPod(ns, 'echo');
+    const nodePortOf = async (name: string) =>
+      (await cluster.json('-n', ns, 'get', 'service', name)).spec.ports[0].nodePort as number;
+    const [nodePort, udpPort] = [await nodePortOf('echo'), await nodePortOf('udp')];
+    const namespace = nodeNamespace(cluster.name, 'node-1');
+    const ways = [() => new Echo(nodePort), () => new Echo(hostPort, namespace)];
+    const isCarried = async (way: () => Echo) => {
+      const echo = way();
+      try {
+        return await echo.says();
+      } finally {
+        echo.close();
+      }
+    };
+    for (const way of ways) await eventually('the port leads in', () => isCarried(way));
+    const client = createSocket('udp4');
+    const asksByUdp = async () => {
+      client.send('?', udpPort, '127.0.0.1');
+      const [answer] = await Promise.race([once(client, 'message'), pause(300).then(() => [''])]);
+      return /^web-/.test(String(answer));
+    };
+    const open = ways.map(way => way());
+    try {
+      await eventually('UDP leads in', asksByUdp);
+      for (const echo of open) assert.ok(await echo.says());
+      const running = async () =>
+        (JSON.parse((await cluster.tryCox(['status', '-o', 'json'])).stdout).processes as Json[]).filter(
+          ({ role, pid }) => (role === 'agent' || role === 'server') && pid,
+        );
+      const victims = await running();
+      for (const { pid } of victims) process.kill(pid, 'SIGKILL');
+      let carried = 0;
+      // Not thrown: what waits would try again.
+      const failures: string[] = [];
+      const goesOn = async () => {
+        for (const [i, echo] of open.entries()) if (!(await echo.says())) failures.push(`open stream ${i} ended`);
+        for (const [i, way] of ways.entries())
+          if (!(await isCarried(way))) failures.push(`new connection ${i} not carried`);
+        carried += 2;
+      };
+      await goesOn();
+      await eventually('UDP is answered while the server is dead', asksByUdp);
+      await eventually('all are back', async () => {
+        await goesOn();
+        const now = await running();
+        return now.length === victims.length && now.every(({ pid }) => !victims.some(old => old.pid === pid));
+      });
+      await eventually('API ready', async () => {
+        await goesOn();
+        return (await cluster.tryKubectl('get', '--raw', '/readyz')).stdout === 'ok';
+      });
+      assert.deepEqual(failures, []);
+      // What the successors say is heard by the same process: a port that is not wanted any more closes.
+      await cluster.kubectl('-n', ns, 'patch', 'service', 'echo', '-p', '{"spec":{"type":"ClusterIP"}}');
+      await eventually('the port is closed', async () => !(await isCarried(ways[0]!)));
+      for (const echo of open) assert.ok(await echo.says(), 'open streams outlive their port');
+      t.diagnostic(`${carried} connections`);
+    } finally {
+      client.close();
+      for (const echo of open) echo.close();
+    }
+  },
+);
