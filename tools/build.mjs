@@ -64,7 +64,7 @@ const result = await build({
   },
   logLevel: 'warning',
 });
-const isData = name => name.endsWith('.gen.json') || name === 'descriptions.txt';
+const isData = name => name.endsWith('.gen.json') || name.endsWith('descriptions.txt');
 const data = readdirSync(resolve(root, 'src/api')).filter(isData);
 for (const name of data) put(name, readFileSync(resolve(root, 'src/api', name)));
 // The entry comes last, when all that it names is there. It is as old as the sources it was read from.

@@ -11,6 +11,8 @@ import {
 } from '../api/openapi.ts';
 import { openapiV2Protobuf } from '../api/openapi-protobuf.ts';
 import type { JsonSchema } from '../api/openapi-schema.ts';
+import { ownSchema } from '../api/own-definitions.ts';
+import { describedSchema, type OwnDescriptions, ownDescriptions } from '../api/own-descriptions.ts';
 import type { ExtensionOpenapi } from './aggregation/extension-openapi.ts';
 import type { ResourceTable } from './resource-table.ts';
 
@@ -57,7 +59,18 @@ export class OpenapiService {
     return document && this.#keep(path, document.build(), document.hash);
   }
   #options(): OpenapiOptions {
-    const custom = this.#table.custom.map(({ info, custom }) => ({ info, schema: custom!.published as JsonSchema }));
+    let texts: OwnDescriptions | undefined;
+    const custom = this.#table.custom.map(({ info, custom }) => {
+      const schema = custom!.published as JsonSchema;
+      if (!ownSchema(`${info.resource}.${info.group}`, info.version)) return { info, schema };
+      // Made when it is looked at: a text at every field makes it several times as large.
+      return {
+        info,
+        get schema() {
+          return describedSchema(info.kind, schema, (texts ??= ownDescriptions())) as JsonSchema;
+        },
+      };
+    });
     return { release: this.#release, builtin: this.#table.builtin, custom };
   }
   // Documents of group-versions that have not changed keep their hash, and with it their bytes.

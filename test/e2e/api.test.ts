@@ -65,6 +65,10 @@ it('explain knows every level', cluster, async () => {
   assert.match(await k('explain', 'pod'), /DESCRIPTION:\n {4}One or more containers/);
   assert.match(await k('explain', 'pod.spec.nodeName'), /DESCRIPTION:\n {4}The node on which the pod runs/);
   assert.match(await k('explain', 'deploy.spec.strategy', '--recursive'), /maxSurge/);
+  assert.match(
+    await k('explain', 'httproute.spec.rules.timeouts'),
+    /backendRequest\t<string>\n {4}For one try at a backend\./,
+  );
 });
 
 it('create, replace, and the errors of both', cluster, async () => {
