@@ -326,6 +326,16 @@ test('the health check port comes and goes with the policy, and is freed', () =>
   assert.equal(ports.owners().has(30555), false);
 });
 
+test('the external traffic policy goes with the last way in from outside, not before', () => {
+  const { write } = setup();
+  const spec: ServiceSpec = { type: 'NodePort', externalTrafficPolicy: 'Local', externalIPs: ['192.0.2.1'] };
+  const one = write('a', { ...spec, ports: [{ port: 80 }] });
+  const two = write('a', { ...one.spec, type: 'ClusterIP', ports: one.spec!.ports! }, one);
+  assert.equal(two.spec!.externalTrafficPolicy, 'Local');
+  const { externalIPs: _, ...rest } = two.spec!;
+  assert.equal(write('a', rest, two).spec!.externalTrafficPolicy, undefined);
+});
+
 test('a new port of an updated Service has a number of its own; asked-for numbers of two ports may be one', () => {
   const { ports, write } = setup();
   const one = write('a', { type: 'NodePort', ports: [{ name: 'u', port: 53, protocol: 'UDP' }] });

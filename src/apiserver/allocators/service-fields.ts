@@ -4,6 +4,7 @@
  * Pure; the same steps as upstream's service strategy.
  */
 
+import { isExternallyAccessible } from '../../api/core/service-validation.ts';
 import type { Service, ServiceSpec } from '../../api/core/v1.gen.ts';
 
 export const hasClusterIp = (spec: ServiceSpec): boolean => spec.type !== 'ExternalName';
@@ -85,8 +86,13 @@ function dropByType(spec: ServiceSpec, before: ServiceSpec): void {
       for (const port of spec.ports ?? []) delete port.nodePort;
     else
       for (const port of spec.ports ?? []) if (port.nodePort && before_.includes(port.nodePort)) delete port.nodePort;
-    if (spec.externalTrafficPolicy === before.externalTrafficPolicy) delete spec.externalTrafficPolicy;
   }
+  if (
+    isExternallyAccessible(before) &&
+    !isExternallyAccessible(spec) &&
+    spec.externalTrafficPolicy === before.externalTrafficPolicy
+  )
+    delete spec.externalTrafficPolicy;
   if (
     hasHealthCheckPort(before) &&
     !hasHealthCheckPort(spec) &&
