@@ -51,6 +51,7 @@ describe('gateway', { skip: !can }, () => {
       [
         { name: 'http', port: 80, target: HTTP, protocol: 'HTTP' },
         { name: 'https', port: 443, target: HTTPS, protocol: 'HTTPS', hostname: 'tls.test', tls },
+        { name: 'wild', port: 443, target: HTTPS, protocol: 'HTTPS', hostname: '*.wild.test', tls },
         {
           name: 'pass',
           port: 8443,
@@ -292,6 +293,12 @@ describe('gateway', { skip: !can }, () => {
       assert.match(text, /"x-forwarded-for":"127\.0\.0\.1"/);
       assert.equal((await tlsSays(port, 'other.test', '')).subject, undefined);
     }
+    // Told apart by name alone: hosts of the other listener of the port are not for this connection, nobody's get 404.
+    const misdirected = (host: string) =>
+      tlsSays(HTTPS, 'tls.test', `GET / HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+    await until('421', async () => /^HTTP\/1.1 421/.test((await misdirected('some.wild.test')).text));
+    assert.match((await misdirected('nobody.test')).text, /^HTTP\/1.1 404/);
+    assert.match((await misdirected('tls.test')).text, /^HTTP\/1.1 200/);
     const client = await bed.pki.ensureClient('caller', { commonName: 'caller', organizations: [] });
     const known = { cert: client.certificate, key: client.key };
     const answered = await tlsSays(CLIENTS, 'tls.test', asked, known);

@@ -6,7 +6,7 @@
 import type { Line, Section } from '../haproxy/configuration.ts';
 import type { BackendOf } from '../haproxy/desired.ts';
 import { clientAddress, clientHeaders, normalising, words } from '../haproxy/process-sections.ts';
-import type { Candidate, CertificateOfHost, Frontend, HttpFrontend, TlsFrontend } from './frontends.ts';
+import type { Candidate, CertificateOfHost, Domain, Frontend, HttpFrontend, TlsFrontend } from './frontends.ts';
 import { ANY } from './hostnames.ts';
 import type { ClientChecks } from './listeners.ts';
 import type { Choice, Test } from './route-rules.ts';
@@ -97,6 +97,7 @@ class Renderer implements Rendered {
         // Domain and path are looked up as one text: a host with a slash would move the border between them.
         words('http-request deny deny_status 400 if { var(txn.host) -m sub / }'),
         ...this.#hostLookup(id, hosts, { to: 'txn.domain', of: 'var(txn.host)', rule: 'http-request' }),
+        ...(certificates ? this.#misdirected(id, domains) : []),
         ...(exact.size > 0
           ? [words(`http-request set-var(txn.to) var(txn.domain),concat(,txn.path,),map_str(${id}-exact.map)`)]
           : []),
@@ -108,6 +109,21 @@ class Renderer implements Rendered {
         ['default_backend', NOT_FOUND],
       ],
     });
+  }
+
+  /** A connection is for the listener of its server name: requests for another one's hosts belong on a connection of their own. */
+  #misdirected(id: string, domains: readonly Domain[]): Line[] {
+    const listeners = new Map(domains.map(({ host, listenerHost }) => [host, listenerHost]));
+    if (new Set(listeners.values()).size < 2) return [];
+    const look = (to: string, of: string) =>
+      this.#hostLookup(`${id}-listeners`, listeners, { to, of, rule: 'http-request' });
+    return [
+      ...look('txn.listener', 'var(txn.host)'),
+      ...look('txn.greeted', 'ssl_fc_sni,lower'),
+      words(
+        'http-request deny deny_status 421 if { ssl_fc_has_sni } { var(txn.listener) -m found } !{ var(txn.listener),strcmp(txn.greeted) eq 0 }',
+      ),
+    ];
   }
 
   tls(at: readonly string[], { id, hosts, https, terminated }: TlsFrontend): void {

@@ -23,8 +23,9 @@ export interface Candidate {
 /** What the names of one pattern lead to. */
 export interface Domain {
   readonly host: string;
-  /** Name of the listener. */
+  /** Name of the listener, and the host name that it has. */
   readonly listener: string;
+  readonly listenerHost: string;
   /** Whole paths. */
   readonly exact: ReadonlyMap<string, readonly Candidate[]>;
   /** Paths without a slash at the end; the root is the empty text. */
@@ -187,7 +188,12 @@ function domainsOf(listeners: readonly JudgedListener[], byAge: readonly Attache
     const listener = mostSpecific(host, listeners, each => each.hostname);
     if (!listener) continue;
     const covering = entries.get(listener)!.filter(entry => covers(entry.host, host));
-    domains.push({ host, listener: listener.listener.name, ...pathsOf(covering) });
+    domains.push({
+      host,
+      listener: listener.listener.name,
+      listenerHost: listener.hostname,
+      ...pathsOf(covering),
+    });
   }
   return domains;
 }

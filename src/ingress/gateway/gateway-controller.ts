@@ -33,6 +33,7 @@ import {
 import type { ResourceId, Transport } from '../../client/transport.ts';
 import { WorkQueue } from '../../client/work-queue.ts';
 import { ServiceEndpoints } from '../service-endpoints.ts';
+import { FEATURES } from './features.ts';
 import { isReady, serviceOf, servingNodes, slicesOf } from './gateway-front.ts';
 import type { GatewayResult, GatewayState } from './gateway-model.ts';
 import { CLASS_NAME, CONTROLLER_NAME, isOurClass, type RouteKind, said } from './gateway-objects.ts';
@@ -76,41 +77,6 @@ const ROUTES: Readonly<Record<RouteKind, ResourceId>> = {
   TCPRoute: TCP_ROUTES,
   UDPRoute: UDP_ROUTES,
 };
-/** By the names of upstream's conformance tests, sorted. */
-const FEATURES = [
-  'BackendTLSPolicy',
-  'GRPCRoute',
-  'Gateway',
-  'GatewayHTTPListenerIsolation',
-  'GatewayInfrastructurePropagation',
-  'GatewayPort8080',
-  'GatewayStaticAddresses',
-  'HTTPRoute',
-  'HTTPRouteBackendProtocolH2C',
-  'HTTPRouteBackendProtocolWebSocket',
-  'HTTPRouteBackendRequestHeaderModification',
-  'HTTPRouteBackendTimeout',
-  'HTTPRouteCORS',
-  'HTTPRouteDestinationPortMatching',
-  'HTTPRouteHostRewrite',
-  'HTTPRouteMethodMatching',
-  'HTTPRouteParentRefPort',
-  'HTTPRoutePathRedirect',
-  'HTTPRoutePathRewrite',
-  'HTTPRoutePortRedirect',
-  'HTTPRouteQueryParamMatching',
-  'HTTPRouteRequestMirror',
-  'HTTPRouteRequestMultipleMirrors',
-  'HTTPRouteRequestPercentageMirror',
-  'HTTPRouteRequestTimeout',
-  'HTTPRouteResponseHeaderModification',
-  'HTTPRouteSchemeRedirect',
-  'ListenerSet',
-  'ReferenceGrant',
-  'TCPRoute',
-  'TLSRoute',
-  'UDPRoute',
-].map(name => ({ name }));
 
 export class GatewayController {
   readonly #options: GatewayControllerOptions;
@@ -339,11 +305,13 @@ export class GatewayController {
     });
     if (!isAccepted) return not('Invalid', accepted.message);
     if (missing) return not('NoResources', missing);
-    const asked = gateway.spec.addresses?.[0]?.value;
-    if (asked && !addresses.some(({ value }) => value === asked))
+    const lacking = (gateway.spec.addresses ?? [])
+      .flatMap(({ value }) => value || [])
+      .filter(asked => !addresses.some(({ value }) => value === asked));
+    if (lacking.length > 0)
       return not(
         'AddressNotUsable',
-        `${asked} could not be had; the events of Service ${serviceName(gateway)} say why`,
+        `${lacking.join(', ')} could not be had, of each family one at most; the events of Service ${serviceName(gateway)} say why`,
       );
     if (addresses.length === 0)
       return not('AddressNotAssigned', `Service ${serviceName(gateway)} has no address yet; its events say why`);

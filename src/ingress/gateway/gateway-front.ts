@@ -20,6 +20,7 @@ import {
 
 const FAMILIES = ['IPv4', 'IPv6'] as const;
 type Family = (typeof FAMILIES)[number];
+const ADDRESSES_ANNOTATION = 'loadbalancer.coxswain.dev/loadBalancerIPs';
 
 export function labelsOf({ metadata, spec }: Gateway): Record<string, string> {
   return {
@@ -41,13 +42,21 @@ function ownerOf({ metadata }: Gateway): OwnerReference {
   };
 }
 
+/** A Service has one address of each family: the first of those that the Gateway asks for. */
+function askedAddresses({ spec }: Gateway): string[] {
+  const asked = (spec.addresses ?? []).flatMap(({ value }) => value || []);
+  return FAMILIES.flatMap(family => asked.find(each => familyOf(each) === family) ?? []);
+}
+
+const familyOf = (address: string): Family => (address.includes(':') ? 'IPv6' : 'IPv4');
+
 export function serviceOf(
   { gateway, udpPorts }: GatewayResult,
   targets: ReadonlyMap<number, number>,
   before: Service | undefined,
 ): Service {
   const known = (name: string) => before?.spec?.ports?.find(each => each.name === name);
-  const address = gateway.spec.addresses?.[0]?.value;
+  const [first, ...others] = askedAddresses(gateway);
   const ports = [
     ...[...targets].map(([port, targetPort]) => ({ name: `tcp-${port}`, port, targetPort, protocol: 'TCP' })),
     ...[...udpPorts.keys()].map(port => ({ name: `udp-${port}`, port, targetPort: port, protocol: 'UDP' })),
@@ -56,6 +65,7 @@ export function serviceOf(
     return nodePort ? { ...each, nodePort } : each;
   });
   const { loadBalancerIP: _, ...spec } = before?.spec ?? {};
+  const { [ADDRESSES_ANNOTATION]: __, ...annotations } = before?.metadata.annotations ?? {};
   return {
     apiVersion: 'v1',
     kind: 'Service',
@@ -64,7 +74,11 @@ export function serviceOf(
       name: serviceName(gateway),
       namespace: gateway.metadata.namespace ?? '',
       labels: { ...before?.metadata.labels, ...labelsOf(gateway) },
-      annotations: { ...before?.metadata.annotations, ...gateway.spec.infrastructure?.annotations },
+      annotations: {
+        ...annotations,
+        ...gateway.spec.infrastructure?.annotations,
+        ...(first && others.length > 0 ? { [ADDRESSES_ANNOTATION]: [first, ...others].join(',') } : {}),
+      },
       ownerReferences: [ownerOf(gateway)],
     },
     spec: {
@@ -73,13 +87,9 @@ export function serviceOf(
       // Keeps the addresses of clients; pods of UDP routes may be on other nodes than the address.
       externalTrafficPolicy: udpPorts.size > 0 ? 'Cluster' : 'Local',
       ports,
-      // An address that is asked for is of one family; otherwise one of each that the cluster has.
-      ...(address
-        ? {
-            loadBalancerIP: address,
-            ipFamilyPolicy: 'SingleStack',
-            ipFamilies: [address.includes(':') ? 'IPv6' : 'IPv4'],
-          }
+      // One address that is asked for is of one family; otherwise one of each that the cluster has.
+      ...(first && others.length === 0
+        ? { loadBalancerIP: first, ipFamilyPolicy: 'SingleStack', ipFamilies: [familyOf(first)] }
         : { ipFamilyPolicy: 'PreferDualStack' }),
     },
   };

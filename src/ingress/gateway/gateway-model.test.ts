@@ -1,120 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Namespace, Node, Service } from '../../api/core/v1.gen.ts';
-import type {
-  BackendTLSPolicy,
-  Gateway,
-  HTTPRouteRule,
-  Listener,
-  ListenerSet,
-  ReferenceGrant,
-  Route,
-} from '../../api/gateway/v1.ts';
+import type { Node, Service } from '../../api/core/v1.gen.ts';
+import type { BackendTLSPolicy } from '../../api/gateway/v1.ts';
 import { backendShape } from './backend-shape.ts';
-import { type HttpFrontend, matchRequest } from './frontends.ts';
+import type { HttpFrontend } from './frontends.ts';
 import { backendsOf } from './gateway-desired.ts';
+import { ask, build, gateway, listener, metadata, path, route, rule, saidOf, to } from './gateway-fixture.ts';
 import { slicesOf } from './gateway-front.ts';
-import { buildGatewayState, type GatewayState } from './gateway-model.ts';
-import { type GatewayObjects, type RouteKind, type RoutesByKind, said } from './gateway-objects.ts';
 import { allocate, DATA_PLANE_ANNOTATION, serviceName, targetPorts } from './gateway-service.ts';
-import { listenerSetStatus } from './gateway-status.ts';
 import { compareSpecificity, covers, intersection } from './hostnames.ts';
 import { escaped } from './route-rules.ts';
-
-let ages = 0;
-const metadata = (name: string, namespace = 'default') => ({
-  name,
-  namespace,
-  generation: 1,
-  creationTimestamp: new Date(++ages * 1000).toISOString(),
-});
-const listener = (more: Partial<Listener> = {}): Listener => ({ name: 'http', port: 80, protocol: 'HTTP', ...more });
-const gateway = (...listeners: Listener[]): Gateway => ({
-  apiVersion: 'gateway.networking.k8s.io/v1',
-  kind: 'Gateway',
-  metadata: metadata('g'),
-  spec: { gatewayClassName: 'coxswain', listeners },
-});
-const to = (name: string, more: object = {}) => ({ name, port: 80, ...more });
-const path = (value: string, type = 'PathPrefix') => ({ path: { type, value } }) as never;
-const rule = (service: string, ...matches: object[]): HTTPRouteRule => ({
-  ...(matches.length > 0 ? { matches: matches as never } : {}),
-  backendRefs: [to(service)],
-});
-function route(
-  name: string,
-  rules: readonly unknown[],
-  hostnames: string[] = ['a.test'],
-  namespace = 'default',
-): Route {
-  return {
-    apiVersion: 'gateway.networking.k8s.io/v1',
-    kind: 'HTTPRoute',
-    metadata: metadata(name, namespace),
-    spec: { parentRefs: [{ name: 'g', namespace: 'default' }], hostnames, rules },
-  };
-}
-
-interface Given {
-  readonly gateways?: readonly Gateway[];
-  readonly sets?: readonly ListenerSet[];
-  readonly http?: readonly Route[];
-  readonly others?: Partial<Record<RouteKind, readonly Route[]>>;
-  readonly grants?: readonly ReferenceGrant[];
-  readonly policies?: readonly BackendTLSPolicy[];
-  readonly configMaps?: Readonly<Record<string, Record<string, string>>>;
-}
-function build({ gateways = [gateway(listener())], http = [], others = {}, ...given }: Given): GatewayState {
-  const routes = { HTTPRoute: http, GRPCRoute: [], TLSRoute: [], TCPRoute: [], UDPRoute: [], ...others };
-  const objects: GatewayObjects = {
-    classes: [
-      {
-        apiVersion: 'gateway.networking.k8s.io/v1',
-        kind: 'GatewayClass',
-        metadata: metadata('coxswain'),
-        spec: { controllerName: 'coxswain.dev/gateway' },
-      },
-    ],
-    gateways,
-    listenerSets: given.sets ?? [],
-    routes: routes as unknown as RoutesByKind,
-    grants: given.grants ?? [],
-    policies: given.policies ?? [],
-    namespace: name => ({ metadata: { name, labels: { team: name } } }) as unknown as Namespace,
-    service: (namespace, name) =>
-      name === 'missing'
-        ? undefined
-        : ({
-            metadata: { name, namespace },
-            spec: {
-              ports: [
-                { port: 80, name: 'http' },
-                { port: 53, name: 'dns', protocol: 'UDP' },
-              ],
-            },
-          } as Service),
-    secret: () => undefined,
-    configMap: ({ name }) => given.configMaps?.[name],
-  };
-  const ports = new Map([80, 81, 443].map((port, at) => [port, 11_000 + at]));
-  return buildGatewayState(objects, new Map(gateways.map(each => [`default/${each.metadata.name}`, ports])));
-}
-const ask = (state: GatewayState, url: string, headers: Record<string, string> = {}, method = 'GET', port = 80) => {
-  const { hostname, pathname, searchParams } = new URL(url);
-  const frontend = state.frontends.find(each => each.port === port) as HttpFrontend;
-  const asked = {
-    host: hostname,
-    path: pathname,
-    method,
-    headers: new Map(Object.entries(headers)),
-    query: searchParams,
-  };
-  return matchRequest(frontend, asked).candidate?.choices[0]?.backend.service?.name;
-};
-const saidOf = (state: GatewayState, at = 0) =>
-  state.routes[at]!.parents.map(({ conditions }) =>
-    conditions.map(({ type, status, reason }) => `${type} ${status} ${reason}`).join(', '),
-  );
 
 test('host names: wildcards are for any number of labels', () => {
   assert.ok(covers('*.a.test', 'x.y.a.test'));
@@ -198,149 +93,6 @@ test('the more specific host comes first, then the older route; listeners are ap
   // The route for every name of .test is attached to the listener of own.test too, since that one is among them.
   assert.equal(ask(state, 'http://own.test/x'), 'wide');
   assert.equal(ask(state, 'http://deep.er.w.test/x'), 'wide');
-});
-
-test('listeners that cannot be told apart are none of them served', () => {
-  const state = build({
-    gateways: [
-      gateway(
-        listener(),
-        listener({ name: 'tcp', protocol: 'TCP' }),
-        listener({ name: 'fine', port: 81 }),
-        listener({ name: 'odd', port: 82, protocol: 'example.com/x' }),
-        listener({ name: 'kinds', port: 84, allowedRoutes: { kinds: [{ kind: 'TCPRoute' }] } }),
-      ),
-    ],
-    http: [route('r', [rule('s')])],
-  });
-  const [{ listeners, accepted } = { listeners: [], accepted: undefined }] = state.gateways;
-  assert.deepEqual(
-    listeners.map(
-      ({ isServed, conditions, attached }) => `${isServed} ${conditions.map(({ reason }) => reason)} ${attached.size}`,
-    ),
-    [
-      'false ProtocolConflict,ProtocolConflict,ResolvedRefs 1',
-      'false ProtocolConflict,ProtocolConflict,ResolvedRefs 0',
-      'true Accepted,NoConflicts,ResolvedRefs 1',
-      'false UnsupportedProtocol,NoConflicts,ResolvedRefs 0',
-      'false Accepted,NoConflicts,InvalidRouteKinds 0',
-    ],
-  );
-  assert.deepEqual([accepted?.status, accepted?.reason], ['True', 'ListenersNotValid']);
-  assert.deepEqual(
-    state.frontends.map(({ port }) => port),
-    [81],
-  );
-});
-
-const listenerSet = (name: string, listeners: Listener[], namespace = 'other'): ListenerSet => ({
-  apiVersion: 'gateway.networking.k8s.io/v1',
-  kind: 'ListenerSet',
-  metadata: metadata(name, namespace),
-  spec: { parentRef: { name: 'g', namespace: 'default' }, listeners },
-});
-
-test('ListenerSets: who may bring some, whose comes first, and which routes are theirs', () => {
-  const allowing = (from: 'All' | 'Selector' | 'Same' | 'None') => {
-    const own = gateway(listener(), listener({ name: 'tcp', port: 81, protocol: 'TCP' }));
-    const namespaces = { from, ...(from === 'Selector' ? { selector: { matchLabels: { team: 'other' } } } : {}) };
-    return { ...own, spec: { ...own.spec, allowedListeners: { namespaces } } };
-  };
-  const toSet = (name: string, set: string, more: object = {}, namespace = 'other') =>
-    ({
-      ...route(name, [rule(name)], ['set.test'], namespace),
-      spec: {
-        parentRefs: [{ kind: 'ListenerSet', name: set, namespace: 'other', ...more }],
-        hostnames: ['set.test'],
-        rules: [rule(name)],
-      },
-    }) as Route;
-  const first = listenerSet('first', [
-    listener({ name: 'own', hostname: 'set.test' }),
-    listener({ name: 'taken', port: 80 }),
-    listener({ name: 'protocol', port: 81 }),
-  ]);
-  const second = listenerSet('second', [listener({ name: 'own', hostname: 'set.test' })]);
-  const near = listenerSet('near', [listener({ name: 'own', hostname: 'near.test' })], 'default');
-  const given = (from: 'All' | 'Selector' | 'Same' | 'None') =>
-    build({
-      gateways: [allowing(from)],
-      // Not in the order of their age.
-      sets: [second, near, first],
-      http: [
-        route('whole', [rule('whole')], ['set.test', 'near.test']),
-        toSet('mine', 'first'),
-        toSet('foreign', 'first', {}, 'third'),
-        toSet('section', 'first', { sectionName: 'nope' }),
-      ],
-    });
-  const sets = (state: GatewayState) =>
-    state.gateways[0]!.sets.map(
-      ({ key, accepted, listeners }) =>
-        `${key} ${accepted.status} ${accepted.reason}: ${listeners.map(({ isServed, conditions, attached }) => `${isServed} ${conditions[1]!.reason} ${attached.size}`).join(', ')}`,
-    );
-  const state = given('All');
-  assert.deepEqual(sets(state), [
-    'other/first True ListenersNotValid: true NoConflicts 1, false HostnameConflict 1, false ProtocolConflict 1',
-    'other/second False ListenersNotValid: false HostnameConflict 0',
-    'default/near True Accepted: true NoConflicts 0',
-  ]);
-  assert.equal(state.gateways[0]!.accepted.reason, 'Accepted');
-  // A name belongs to one listener: the set's routes have theirs, those of the Gateway do not reach it.
-  assert.equal(ask(state, 'http://set.test/'), 'mine');
-  assert.equal(ask(state, 'http://near.test/'), undefined);
-  assert.deepEqual(
-    state.routes.map(({ parents }) => parents[0]!.conditions[0]!.reason),
-    ['Accepted', 'Accepted', 'NotAllowedByListeners', 'NoMatchingParent'],
-  );
-  assert.deepEqual(
-    sets(given('Selector')).map(each => each.split(' ')[2]),
-    ['ListenersNotValid:', 'ListenersNotValid:', 'NotAllowed:'],
-  );
-  assert.deepEqual(
-    sets(given('Same')).map(each => each.split(' ')[2]),
-    ['NotAllowed:', 'NotAllowed:', 'Accepted:'],
-  );
-  const closed = given('None');
-  assert.deepEqual(sets(closed)[0], 'other/first False NotAllowed: ');
-  assert.match(closed.routes[1]!.parents[0]!.conditions[0]!.message, /ListenerSet other\/first is not accepted/);
-  assert.equal(ask(closed, 'http://set.test/'), 'whole');
-  const status = listenerSetStatus(state.gateways[0]!.sets[0]!, said('Programmed', true, 'Programmed'), 'now');
-  const all = [status.conditions ?? [], ...(status.listeners ?? []).map(({ conditions }) => conditions)].flat();
-  assert.deepEqual(
-    all.map(each => `${each.type} ${each.status}`),
-    [
-      ...['Accepted True', 'Programmed True'],
-      ...['Accepted True', 'Conflicted False', 'ResolvedRefs True', 'Programmed True'],
-      ...['Accepted False', 'Conflicted True', 'ResolvedRefs True', 'Programmed False'],
-      ...['Accepted False', 'Conflicted True', 'ResolvedRefs True', 'Programmed False'],
-    ],
-  );
-});
-
-test('routes say why they are not attached', () => {
-  const elsewhere = (parentRefs: object[]) =>
-    ({ ...route('x', [rule('s')]), spec: { parentRefs, rules: [rule('s')] } }) as Route;
-  const said = (given: Given) => saidOf(build(given))[0];
-  assert.equal(
-    said({ http: [elsewhere([{ name: 'g', sectionName: 'nope' }])] }),
-    'Accepted False NoMatchingParent, ResolvedRefs True ResolvedRefs',
-  );
-  assert.match(said({ http: [elsewhere([{ name: 'g', port: 81 }])] })!, /NoMatchingParent/);
-  assert.match(said({ http: [route('x', [rule('s')], ['a.test'], 'other')] })!, /NotAllowedByListeners/);
-  assert.match(
-    said({ gateways: [gateway(listener({ hostname: 'b.test' }))], http: [route('x', [rule('s')])] })!,
-    /NoMatchingListenerHostname/,
-  );
-  const selecting = listener({
-    allowedRoutes: { namespaces: { from: 'Selector', selector: { matchLabels: { team: 'other' } } } },
-  });
-  assert.match(
-    said({ gateways: [gateway(selecting)], http: [route('x', [rule('s')], ['a.test'], 'other')] })!,
-    /Accepted True/,
-  );
-  assert.match(said({ gateways: [gateway(selecting)], http: [route('x', [rule('s')])] })!, /NotAllowedByListeners/);
-  assert.deepEqual(build({ http: [elsewhere([{ name: 'nobody' }])] }).routes, []);
 });
 
 test('references: existence, kinds, ports, grants', () => {
@@ -521,7 +273,15 @@ test('of two policies for one Service the older is in force', () => {
     ],
   });
   assert.match(saidOf(broken)[0]!, /ResolvedRefs False InvalidBackendTLSPolicy/);
-  assert.equal(broken.policies[0]!.ancestors[0]!.conditions[0]!.reason, 'NoValidCACertificate');
+  const reasons = (more: object) => {
+    const refs = [{ group: '', kind: 'ConfigMap', name: 'x', ...more }];
+    const wrong = [policy('old', { wellKnownCACertificates: undefined, caCertificateRefs: refs })];
+    const { policies } = build({ http: [route('r', [rule('s')])], policies: wrong });
+    return policies[0]!.ancestors[0]!.conditions.map(({ type, status, reason }) => `${type} ${status} ${reason}`);
+  };
+  const refused = 'Accepted False NoValidCACertificate';
+  assert.deepEqual(reasons({}), [refused, 'ResolvedRefs False InvalidCACertificateRef']);
+  assert.deepEqual(reasons({ kind: 'Secret' }), [refused, 'ResolvedRefs False InvalidKind']);
 });
 
 test('target ports are kept, unique, and those of the oldest Gateway', () => {
@@ -538,38 +298,6 @@ test('target ports are kept, unique, and those of the oldest Gateway', () => {
   );
   assert.deepEqual(targetPorts([old], () => service(22)).get('default/g'), new Map());
   assert.match(serviceName({ ...old, metadata: metadata(`my.gateway.${'x'.repeat(80)}`) }), /^[a-z][-a-z0-9]{1,62}$/);
-});
-
-test('certificates of clients: a port that has no authority to check them by is not served', () => {
-  const https = (port: number) => listener({ name: `p${port}`, port, protocol: 'HTTPS', tls: { certificateRefs: [] } });
-  const refs = (name: string, more: object = {}) => ({
-    validation: { caCertificateRefs: [{ group: '', kind: 'ConfigMap', name, ...more }] },
-  });
-  const own = gateway(https(443), https(444), https(445), https(446), listener());
-  const tls = {
-    backend: { clientCertificateRef: { name: 'missing' } },
-    frontend: {
-      default: refs('ca'),
-      perPort: [
-        { port: 444, tls: refs('missing') },
-        { port: 445, tls: refs('ca', { kind: 'Secret' }) },
-        { port: 446, tls: refs('ca', { namespace: 'other' }) },
-      ],
-    },
-  };
-  const configMaps = { ca: { 'ca.crt': '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n' } };
-  const state = build({ gateways: [{ ...own, spec: { ...own.spec, tls } }], configMaps });
-  const [result] = state.gateways;
-  const reasons = (type: string) =>
-    result!.listeners.map(({ conditions }) => conditions.find(each => each.type === type)!.reason);
-  assert.deepEqual(reasons('Accepted'), ['Accepted', ...Array(3).fill('NoValidCACertificate'), 'Accepted']);
-  assert.deepEqual(reasons('ResolvedRefs').slice(1, 4), [
-    'InvalidCACertificateRef',
-    'InvalidCACertificateKind',
-    'RefNotPermitted',
-  ]);
-  assert.equal(result!.listeners[0]!.clients?.isRequired, true);
-  assert.equal(result!.resolved.reason, 'InvalidClientCertificateRef');
 });
 
 test('nodes serve a Gateway at their addresses of each family', () => {
@@ -589,6 +317,22 @@ test('nodes serve a Gateway at their addresses of each family', () => {
     [
       ['IPv4', '10.0.0.1'],
       ['IPv6', 'fd00::1'],
+    ],
+  );
+});
+
+test('datagrams go straight to pods, by slices of each family', () => {
+  const state = build({
+    gateways: [gateway(listener({ name: 'udp', port: 53, protocol: 'UDP' }))],
+    others: { UDPRoute: [route('u', [{ backendRefs: [to('dns', { port: 53 })] }], [])] },
+  });
+  const endpoints = { of: () => ({ addresses: ['10.244.0.2:5353', '[fd00:10:244::2]:5353'] }) };
+  const slices = slicesOf(state.gateways[0]!, new Map(), [], endpoints as never);
+  assert.deepEqual(
+    slices.map(({ addressType, endpoints: all, ports }) => [addressType, all![0]!.addresses[0], ports![0]!.port]),
+    [
+      ['IPv4', '10.244.0.2', 5353],
+      ['IPv6', 'fd00:10:244::2', 5353],
     ],
   );
 });

@@ -100,7 +100,6 @@ function refusalOf({ spec }: Gateway): Problem | undefined {
   const addresses = spec.addresses ?? [];
   const odd = addresses.find(({ type = 'IPAddress' }) => type !== 'IPAddress');
   if (odd) return { reason: 'UnsupportedAddress', message: `addresses of type ${odd.type} are not supported` };
-  if (addresses.length > 1) return { reason: 'UnsupportedAddress', message: 'more than one address is not supported' };
   return undefined;
 }
 

@@ -9,7 +9,7 @@ import { GROUP } from '../../api/gateway/v1.ts';
 import { type KubeObject, keyOf } from '../../api/meta.ts';
 import { readCertificate, type SecretData } from '../credentials.ts';
 import { type GatewayObjects, type Problem, type RouteKind, type Said, said } from './gateway-objects.ts';
-import { ANY } from './hostnames.ts';
+import { ANY, intersection } from './hostnames.ts';
 import type { References } from './references.ts';
 
 export type Protocol = 'HTTP' | 'HTTPS' | 'TLS' | 'TCP' | 'UDP';
@@ -128,9 +128,23 @@ export function judgeListeners(
         unresolved
           ? said('ResolvedRefs', false, unresolved.reason, unresolved.message)
           : said('ResolvedRefs', true, 'ResolvedRefs'),
+        ...(protocol === 'HTTPS' ? overlapOf(listener, [...listeners, ...taken]) : []),
       ],
     };
   });
+}
+
+/** Clients may use a connection for all names of its certificate: they are told that it is for one listener (421). */
+function overlapOf(listener: Listener, all: readonly Listener[]): Said[] {
+  const overlaps = all.some(
+    other =>
+      other !== listener &&
+      other.port === listener.port &&
+      protocolOf(other) === 'HTTPS' &&
+      intersection(other.hostname || ANY, listener.hostname || ANY) !== undefined,
+  );
+  const message = 'another listener of this port has some of its host names';
+  return overlaps ? [said('OverlappingTLSConfig', true, 'OverlappingHostnames', message)] : [];
 }
 
 export interface ListenersOf {
