@@ -87,6 +87,17 @@ it('a Service that works, from name to listener, as the kernel has it', cluster,
   assert.match(await cluster.get(ns, 'client', `http://web.${ns}/hostname`), /^web-/, 'and so it does');
 });
 
+it('a client that a Service with session affinity remembers', cluster, async () => {
+  await cluster.apply(ns, [service('sticky', 'web', { sessionAffinity: 'ClientIP', ports: [{ port: 80 }] })]);
+  const url = `http://sticky.${ns}`;
+  await eventually('it answers', async () => (await cluster.get(ns, 'client', `${url}/hostname`)).startsWith('web-'));
+  const found = await trace('--from', 'client', url);
+  const endpoint = new Map(
+    (await cluster.pods(ns, 'app=web')).map((one: Json) => [one.metadata.name, `${one.status.podIP}:80`]),
+  ).get((await cluster.get(ns, 'client', `${url}/hostname`)).trim());
+  says(found, new RegExp(`^kernel ok .*this client is remembered and goes to ${endpoint}$`));
+});
+
 it('the way: bridge on one node, vxlan to another', cluster, async () => {
   const ip = (await cluster.json('-n', ns, 'get', 'pod', 'there')).status.podIP;
   says(await trace('--from', 'client', `${ip}:80`), /^way ok .*node-1: \S+ \(vxlan\).* → node-2/);

@@ -2,7 +2,7 @@
 
 import { messageOf } from '../../../base/errors.ts';
 import { PROTOCOL_NUMBERS } from '../../../proxy/nftables/elements.ts';
-import { TABLE } from '../../../proxy/nftables/rules.ts';
+import { AFFINITY_MAP, TABLE } from '../../../proxy/nftables/rules.ts';
 import { formatAddress, parseAddress } from '../../../sys/address.ts';
 import { type Element, NFPROTO_IPV4, NFPROTO_IPV6, Nfnetlink } from '../../../sys/nfnetlink.ts';
 import { at, type Finding, failure, type Journey, ok, type Step, warning } from '../step.ts';
@@ -77,6 +77,9 @@ function compare(
   const wanted = frontend.endpoints.map(({ ip, port }) => at(ip, port));
   const shown = `${table}, map ${map} on ${node}: ${tuple} → ${verdictOf(element)} → ${all.join(', ')}`;
   findings.push(ok(shown, { node, table, map, element: tuple, verdict: verdictOf(element), endpoints: all }));
+  const remembered = rememberedOf(journey, read);
+  if (remembered)
+    findings.push(ok(`${table}, map affinity: this client is remembered and goes to ${remembered}`, { remembered }));
   const missing = wanted.filter(one => !all.includes(one));
   const extra = all.filter(one => !wanted.includes(one));
   if (missing.length > 0 || extra.length > 0)
@@ -87,6 +90,16 @@ function compare(
       ),
     );
   return findings;
+}
+
+// Other senders than pods may come with any of their node's addresses.
+function rememberedOf({ from, frontend }: Journey, read: (set: string) => readonly Element[]): string | undefined {
+  const { affinity, protocol, family } = frontend!;
+  const client = from.ips.find(ip => ip.includes(':') === (family === 6));
+  if (!affinity || !client || from.kind !== 'pod') return undefined;
+  const key = Buffer.concat([parseAddress(client), keyOf({ ...affinity, protocol })]);
+  const found = read(AFFINITY_MAP[affinity.memory]).find(element => Buffer.compare(element.key, key) === 0);
+  return found && endpointOf(found);
 }
 
 // Components are padded to four bytes each.
