@@ -414,7 +414,7 @@ export class Registry {
       oldObject,
       dryRun,
       warn: message => operation.warn(message),
-      ...(trail ? { annotate: (key: string, value: string) => trail.annotate(key, value) } : {}),
+      ...(trail ? { annotate: (key, value, least) => trail.annotate(key, value, least) } : {}),
       ...(object ? { replace: next => replaceContents(object, this.#settled(served, next)) } : {}),
     };
   }

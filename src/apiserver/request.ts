@@ -86,8 +86,8 @@ export interface AdmissionRequest {
   readonly dryRun: boolean;
   /** Adds a `Warning:` header to the reply. */
   warn(message: string): void;
-  /** Adds an annotation to the audit event; absent when the request is not audited. */
-  readonly annotate?: ((key: string, value: string) => void) | undefined;
+  /** Adds an annotation to the audit event, at level Request only where it is asked for; absent when the request is not audited. */
+  readonly annotate?: ((key: string, value: string, least?: 'Metadata' | 'Request') => void) | undefined;
   /**
    * Puts another object in the place of `object`, as if the client had sent it: decoded, without unknown fields, with
    * defaults. Absent where there is no object to change.

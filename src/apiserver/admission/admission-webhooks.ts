@@ -18,7 +18,8 @@ import { jsonPatch } from '../patch.ts';
 import type { AdmissionPlugin, AdmissionRequest } from '../request.ts';
 import type { WebhookClient } from '../webhooks/client.ts';
 import type { AdmissionContext } from './context.ts';
-import { AuthorizerValue, Expressions, scopeOf } from './expressions.ts';
+import { Decisions } from './decisions.ts';
+import { Expressions, scopeOf } from './expressions.ts';
 import { matchConditions } from './match-conditions.ts';
 import { isExempt, matchedResource } from './request-rules.ts';
 import { inVersion, reviewOf } from './review.ts';
@@ -34,6 +35,19 @@ const EFFECTLESS = ['None', 'NoneOnDryRun'];
 interface Chosen {
   readonly webhook: Webhook;
   readonly info: ResourceInfo;
+  /** Name of the configuration, and the webhook's place among those of all. */
+  readonly configuration: string;
+  readonly index: number;
+}
+type Choice = readonly Chosen[] | undefined;
+
+/** Plugins that answer at once must not cost a turn. */
+function then(
+  choice: Choice | Promise<Choice>,
+  run: (chosen: readonly Chosen[]) => Promise<void>,
+): void | Promise<void> {
+  if (choice instanceof Promise) return choice.then(chosen => chosen && run(chosen));
+  return choice && run(choice);
 }
 
 class Webhooks {
@@ -49,39 +63,47 @@ class Webhooks {
   }
 
   /** Those that are to be called, in order; undefined when there are none at all. */
-  choose(request: AdmissionRequest): readonly Chosen[] | undefined {
-    const configurations = this.#configurations.items;
-    if (configurations.length === 0 || isExempt(request)) return undefined;
+  choose(request: AdmissionRequest): Choice | Promise<Choice> {
+    if (this.#configurations.items.length === 0 || isExempt(request)) return undefined;
+    const decisions = new Decisions(this.#context.authorizer);
+    return decisions.settle(() => this.#choose(request, decisions));
+  }
+
+  #choose(request: AdmissionRequest, decisions: Decisions): Choice {
     const chosen: Chosen[] = [];
-    for (const { webhooks = [] } of configurations)
+    let index = -1;
+    for (const { metadata, webhooks = [] } of this.#configurations.items)
       for (const webhook of webhooks as readonly Webhook[]) {
-        const info = this.#match(webhook, request);
-        if (info) chosen.push({ webhook, info });
+        index++;
+        const info = this.#match(webhook, request, decisions);
+        if (info) chosen.push({ webhook, info, configuration: metadata.name, index });
       }
     return chosen.length > 0 ? chosen : undefined;
   }
 
-  #match(webhook: Webhook, request: AdmissionRequest): ResourceInfo | undefined {
+  #match(webhook: Webhook, request: AdmissionRequest, decisions: Decisions): ResourceInfo | undefined {
     const reader = this.#context.reader();
     const info = matchedResource({ ...webhook, rules: webhook.rules ?? [] }, request, reader);
     if (!info || !webhook.matchConditions?.length) return info;
     let expressions = this.#expressions.get(webhook);
     if (!expressions) this.#expressions.set(webhook, (expressions = new Expressions()));
     const { object, oldObject, ...rest } = reviewOf(request, info, '', reader);
-    const { user, ...attributes } = request.attributes;
-    const authorizer = new AuthorizerValue(
-      { user, authorize: one => this.#context.authorizer.authorizeAtOnce(one) },
-      attributes,
+    const scope = scopeOf(
+      { object: object ?? null, oldObject: oldObject ?? null, request: rest },
+      decisions.variable(request),
     );
-    const scope = scopeOf({ object: object ?? null, oldObject: oldObject ?? null, request: rest }, authorizer);
     const matching = matchConditions(webhook.matchConditions, expressions, scope);
     if ('matches' in matching) return matching.matches ? info : undefined;
     if (webhook.failurePolicy === 'Ignore') return undefined;
     throw failure(403, 'Forbidden', matching.error);
   }
 
-  /** The verdict; undefined when the webhook failed and may be ignored. Throws its refusal. */
-  async call({ webhook, info }: Chosen, request: AdmissionRequest): Promise<AdmissionResponse | undefined> {
+  /** The verdict; undefined when the webhook failed and may be ignored, which is noted under `failedOpen`. Throws its refusal. */
+  async call(
+    { webhook, info }: Chosen,
+    request: AdmissionRequest,
+    failedOpen: string,
+  ): Promise<AdmissionResponse | undefined> {
     if (request.dryRun && !EFFECTLESS.includes(webhook.sideEffects))
       throw badRequest(`admission webhook ${JSON.stringify(webhook.name)} does not support dry run`);
     let response: AdmissionResponse;
@@ -92,6 +114,7 @@ class Webhooks {
       const says = `failed calling webhook ${JSON.stringify(webhook.name)}: ${messageOf(error)}`;
       if (webhook.failurePolicy === 'Ignore') {
         log.warn('admission webhook failed and is ignored', { webhook: webhook.name, error: messageOf(error) });
+        request.annotate?.(failedOpen, webhook.name);
         return undefined;
       }
       throw internalError(says);
@@ -164,14 +187,17 @@ export function validatingWebhooks(context: AdmissionContext, client: WebhookCli
   return {
     name: 'ValidatingAdmissionWebhook',
     validate(request) {
-      const chosen = webhooks.choose(request);
-      return chosen && validateAll(webhooks, chosen, request);
+      return then(webhooks.choose(request), chosen => validateAll(webhooks, chosen, request));
     },
   };
 }
 
 async function validateAll(webhooks: Webhooks, chosen: readonly Chosen[], request: AdmissionRequest): Promise<void> {
-  const outcomes = await Promise.allSettled(chosen.map(one => webhooks.call(one, request)));
+  const outcomes = await Promise.allSettled(
+    chosen.map((one, at) =>
+      webhooks.call(one, request, `failed-open.validating.webhook.admission.k8s.io/round_0_index_${at}`),
+    ),
+  );
   const refused = outcomes.find(outcome => outcome.status === 'rejected');
   if (refused) throw refused.reason;
 }
@@ -186,8 +212,7 @@ export function mutatingWebhooks(
   return {
     name: 'MutatingAdmissionWebhook',
     mutate(request) {
-      const chosen = webhooks.choose(request);
-      return chosen && mutateInTurn(webhooks, chosen, request, earlier);
+      return then(webhooks.choose(request), chosen => mutateInTurn(webhooks, chosen, request, earlier));
     },
   };
 }
@@ -203,7 +228,7 @@ async function mutateInTurn(
   let again = new Set<Chosen>();
   let changedAtAll = false;
   for (const one of chosen) {
-    const changed = await mutateOnce(webhooks, one, request);
+    const changed = await mutateOnce(webhooks, one, { request, round: 0 });
     if (changed) for (const before of willing) again.add(before);
     changedAtAll ||= changed;
     if ((one.webhook as MutatingWebhook).reinvocationPolicy === 'IfNeeded') willing.push(one);
@@ -212,18 +237,30 @@ async function mutateInTurn(
   const before = JSON.stringify(request.object);
   for (const plugin of earlier) await plugin.mutate?.(request);
   if (JSON.stringify(request.object) !== before) again = new Set(willing);
-  for (const one of again) await mutateOnce(webhooks, one, request);
+  for (const one of again) await mutateOnce(webhooks, one, { request, round: 1 });
 }
 
 /** True when the webhook changed the object. */
-async function mutateOnce(webhooks: Webhooks, one: Chosen, request: AdmissionRequest): Promise<boolean> {
-  const response = await webhooks.call(one, request);
-  if (!response?.patch || !request.object || !request.replace) return false;
-  const { webhook, info } = one;
+async function mutateOnce(
+  webhooks: Webhooks,
+  one: Chosen,
+  { request, round }: { readonly request: AdmissionRequest; readonly round: number },
+): Promise<boolean> {
+  const { webhook, info, configuration } = one;
+  const place = `webhook.admission.k8s.io/round_${round}_index_${one.index}`;
+  const note = (kind: string, more: object, least?: 'Request') =>
+    request.annotate?.(`${kind}.${place}`, JSON.stringify({ configuration, webhook: webhook.name, ...more }), least);
+  const response = await webhooks.call(one, request, `failed-open.mutating.${place}`);
+  if (!response) return false;
+  if (!response.patch || !request.object || !request.replace) {
+    note('mutation', { mutated: false });
+    return false;
+  }
   const seen = inVersion(request.object, request.info, info)!;
   let patched: KubeObject;
+  let patch: unknown;
   try {
-    const patch = JSON.parse(Buffer.from(response.patch, 'base64').toString()) as unknown;
+    patch = JSON.parse(Buffer.from(response.patch, 'base64').toString());
     patched = jsonPatch(seen, patch);
   } catch (error) {
     if (webhook.failurePolicy === 'Ignore' && !(error instanceof ApiError)) return false;
@@ -231,5 +268,8 @@ async function mutateOnce(webhooks: Webhooks, one: Chosen, request: AdmissionReq
   }
   const before = JSON.stringify(request.object);
   request.replace(inVersion(patched, info, request.info)!);
-  return JSON.stringify(request.object) !== before;
+  const mutated = JSON.stringify(request.object) !== before;
+  note('mutation', { mutated });
+  note('patch', { patch, patchType: 'JSONPatch' }, 'Request');
+  return mutated;
 }

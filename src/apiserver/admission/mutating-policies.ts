@@ -5,7 +5,7 @@ import type {
   Mutation,
   MutatingAdmissionPolicy as Policy,
 } from '../../api/admissionregistration/v1.gen.ts';
-import { Message, type Scope } from '../../api/cel/evaluator.ts';
+import { Budget, Message, type Scope } from '../../api/cel/evaluator.ts';
 import { CelError, ListValue, MapValue, Optional, toJson, type Value } from '../../api/cel/values.ts';
 import type { KubeObject } from '../../api/meta.ts';
 import { typeOfKind } from '../../api/schema-registry.ts';
@@ -16,8 +16,9 @@ import { jsonPatch } from '../patch.ts';
 import type { AdmissionPlugin, AdmissionRequest } from '../request.ts';
 import { apiVersionOf } from '../resource-table.ts';
 import { type AdmissionContext, refusal } from './context.ts';
+import { Decisions } from './decisions.ts';
 import { evaluate } from './expressions.ts';
-import { conditionsHold, type Invocation, invocations, policyScope } from './policy-evaluation.ts';
+import { conditionsHold, type Evaluating, type Invocation, invocations, policyScope } from './policy-evaluation.ts';
 import { isExempt } from './request-rules.ts';
 import { inVersion } from './review.ts';
 import { StoredList } from './stored-list.ts';
@@ -31,21 +32,31 @@ export function mutatingPolicies(context: AdmissionContext): AdmissionPlugin {
     name: 'MutatingAdmissionPolicy',
     mutate(request) {
       if (bindings.items.length === 0 || !request.object || !request.replace || isExempt(request)) return;
-      const given = { policies: policies.items, bindings: bindings.items };
-      const chosen = invocations(context, request, given);
-      const willing: Invocation<Policy, Binding>[] = [];
-      const again = new Set<Invocation<Policy, Binding>>();
-      for (const one of chosen) {
-        if ('error' in one) {
-          refuse(request, one, one.error);
-          continue;
-        }
-        if (apply(context, request, one)) for (const before of willing) again.add(before);
-        if (one.policy.spec.reinvocationPolicy === 'IfNeeded') willing.push(one);
-      }
-      for (const one of again) apply(context, request, one);
+      const chosen = invocations(context, request, { policies: policies.items, bindings: bindings.items });
+      return chosen.length > 0 ? changeInTurn(context, request, chosen) : undefined;
     },
   };
+}
+
+type Chosen = Invocation<Policy, Binding>;
+
+async function changeInTurn(
+  context: AdmissionContext,
+  request: AdmissionRequest,
+  chosen: ReturnType<typeof invocations<Policy, Binding>>,
+): Promise<void> {
+  const evaluating = { context, decisions: new Decisions(context.authorizer) };
+  const willing: Chosen[] = [];
+  const again = new Set<Chosen>();
+  for (const one of chosen) {
+    if ('error' in one) {
+      refuse(request, one, one.error);
+      continue;
+    }
+    if (await apply(evaluating, request, one)) for (const before of willing) again.add(before);
+    if (one.policy.spec.reinvocationPolicy === 'IfNeeded') willing.push(one);
+  }
+  for (const one of again) await apply(evaluating, request, one);
 }
 
 function refuse(
@@ -65,16 +76,30 @@ function refuse(
 }
 
 /** True when the object changed. */
-function apply(context: AdmissionContext, request: AdmissionRequest, invocation: Invocation<Policy, Binding>): boolean {
+async function apply(evaluating: Evaluating, request: AdmissionRequest, invocation: Chosen): Promise<boolean> {
+  const { decisions } = evaluating;
   const { policy } = invocation;
   const before = JSON.stringify(request.object);
-  const holds = conditionsHold(invocation, policyScope(context, request, invocation));
+  let { left } = invocation.budget;
+  /** What is run again spends once. */
+  const settled = async <T>(run: (attempt: Chosen, scope: Scope) => T): Promise<T> => {
+    const { value, spent } = await decisions.settle(() => {
+      const attempt = { ...invocation, budget: new Budget(left) };
+      return { value: run(attempt, policyScope(evaluating, request, attempt)), spent: attempt.budget };
+    });
+    left = spent.left;
+    return value;
+  };
+  const holds = await settled(conditionsHold);
   if ('error' in holds) refuse(request, invocation, holds.error);
   if ('error' in holds || !holds.matches) return false;
   for (const mutation of policy.spec.mutations ?? []) {
     try {
       // Each sees what the ones before it made.
-      mutate(context, request, { invocation, mutation, scope: policyScope(context, request, invocation) });
+      const next = await settled((attempt, scope) =>
+        mutated(evaluating.context, request, { invocation: attempt, mutation, scope }),
+      );
+      request.replace!(next);
     } catch (error) {
       refuse(request, invocation, messageOf(error));
     }
@@ -82,11 +107,12 @@ function apply(context: AdmissionContext, request: AdmissionRequest, invocation:
   return JSON.stringify(request.object) !== before;
 }
 
-function mutate(
+/** The object as the mutation wants it. */
+function mutated(
   context: AdmissionContext,
   request: AdmissionRequest,
-  { invocation, mutation, scope }: { invocation: Invocation<Policy, Binding>; mutation: Mutation; scope: Scope },
-): void {
+  { invocation, mutation, scope }: { invocation: Chosen; mutation: Mutation; scope: Scope },
+): KubeObject {
   const { info, expressions, budget } = invocation;
   const isPatch = mutation.patchType === 'JSONPatch';
   const expression = (isPatch ? mutation.jsonPatch?.expression : mutation.applyConfiguration?.expression) ?? '';
@@ -105,7 +131,7 @@ function mutate(
     const table = served?.custom && !request.kind ? served.custom.fields('all') : rootTable(of.type, 'all');
     next = mergeConfiguration(table, seen, { ...configuration, apiVersion: apiVersionOf(of), kind: of.kind });
   }
-  request.replace!(inVersion(next, info, request.info)!);
+  return inVersion(next, info, request.info)!;
 }
 
 const partsOf = ({ group, version, kind }: NonNullable<AdmissionRequest['kind']>) => [group, version, kind] as const;

@@ -22,7 +22,8 @@ import { NAMESPACES } from '../../client/resources.ts';
 import type { AdmissionRequest } from '../request.ts';
 import { splitApiVersion } from '../resource-table.ts';
 import type { AdmissionContext } from './context.ts';
-import { AuthorizerValue, Expressions, evaluate, LazyVariables, POLICY_COST_MAX, scopeOf } from './expressions.ts';
+import type { Decisions } from './decisions.ts';
+import { Expressions, evaluate, LazyVariables, POLICY_COST_MAX, scopeOf } from './expressions.ts';
 import { matchConditions } from './match-conditions.ts';
 import { type Criteria, matchedResource } from './request-rules.ts';
 import { reviewOf } from './review.ts';
@@ -122,21 +123,23 @@ function paramsOf(
   return [];
 }
 
+/** What expressions of one request are evaluated with. */
+export interface Evaluating {
+  readonly context: AdmissionContext;
+  readonly decisions: Decisions;
+}
+
 /** The scope of an invocation's expressions. */
 export function policyScope(
-  context: AdmissionContext,
+  { context, decisions }: Evaluating,
   request: AdmissionRequest,
   invocation: Invocation<Policy, Binding>,
 ): Scope {
   const reader = context.reader();
   const { info, params, policy, expressions, budget } = invocation;
   const { object, oldObject, ...review } = reviewOf(request, info, '', reader);
-  const { user, ...attributes } = request.attributes;
-  const authorizer = new AuthorizerValue(
-    { user, authorize: one => context.authorizer.authorizeAtOnce(one) },
-    attributes,
-  );
-  const namespace = attributes.namespace ? reader.get(NAMESPACES, '', attributes.namespace) : undefined;
+  const { namespace: home } = request.attributes;
+  const namespace = home ? reader.get(NAMESPACES, '', home) : undefined;
   const base = scopeOf(
     {
       object: object ?? null,
@@ -145,7 +148,7 @@ export function policyScope(
       params: params ?? null,
       namespaceObject: namespace ?? null,
     },
-    authorizer,
+    decisions.variable(request),
   );
   const sources = new Map<string, () => Value>();
   const variables = new LazyVariables(sources);

@@ -9,8 +9,9 @@ import type { Scope } from '../../api/cel/evaluator.ts';
 import { ApiError } from '../../base/errors.ts';
 import type { AdmissionPlugin, AdmissionRequest } from '../request.ts';
 import { type AdmissionContext, refusal } from './context.ts';
+import { Decisions } from './decisions.ts';
 import { evaluate } from './expressions.ts';
-import { conditionsHold, type Invocation, invocations, policyScope } from './policy-evaluation.ts';
+import { conditionsHold, type Evaluating, type Invocation, invocations, policyScope } from './policy-evaluation.ts';
 import { isExempt } from './request-rules.ts';
 import { StoredList } from './stored-list.ts';
 
@@ -40,20 +41,30 @@ export function validatingPolicies(context: AdmissionContext): AdmissionPlugin {
     validate(request) {
       if (bindings.items.length === 0 || isExempt(request)) return;
       const given = { policies: policies.items, bindings: bindings.items };
-      const notes = new Notes(request);
-      try {
-        for (const invocation of invocations(context, request, given)) {
-          const findings =
-            'error' in invocation
-              ? failed(invocation.policy, invocation.error)
-              : run(context, request, { invocation, notes });
-          for (const finding of findings) act(request, invocation, { finding, notes });
-        }
-      } finally {
-        notes.publish();
-      }
+      const decisions = new Decisions(context.authorizer);
+      const verdict = decisions.settle(() => judgeAll({ context, decisions }, request, given));
+      return verdict instanceof Promise ? verdict.then(one => one.act(request)) : verdict.act(request);
     },
   };
+}
+
+function judgeAll(
+  evaluating: Evaluating,
+  request: AdmissionRequest,
+  given: { readonly policies: readonly Policy[]; readonly bindings: readonly Binding[] },
+): Verdict {
+  const verdict = new Verdict();
+  for (const invocation of invocations(evaluating.context, request, given)) {
+    const findings =
+      'error' in invocation
+        ? failed(invocation.policy, invocation.error)
+        : run(evaluating, request, { invocation, verdict });
+    for (const finding of findings) {
+      verdict.add(request, invocation, finding);
+      if (verdict.isRefused) return verdict;
+    }
+  }
+  return verdict;
 }
 
 /** A policy that cannot be evaluated: its failure policy decides. */
@@ -62,12 +73,12 @@ function failed({ spec }: Policy, message: string): Finding[] {
 }
 
 function run(
-  context: AdmissionContext,
+  evaluating: Evaluating,
   request: AdmissionRequest,
-  { invocation, notes }: { readonly invocation: Invocation<Policy, Binding>; readonly notes: Notes },
+  { invocation, verdict }: { readonly invocation: Invocation<Policy, Binding>; readonly verdict: Verdict },
 ): Finding[] {
   const { policy } = invocation;
-  const scope = policyScope(context, request, invocation);
+  const scope = policyScope(evaluating, request, invocation);
   const holds = conditionsHold(invocation, scope);
   if ('error' in holds) return failed(policy, holds.error);
   if (!holds.matches) return [];
@@ -75,18 +86,22 @@ function run(
     ...(policy.spec.validations ?? []).flatMap((validation, index) =>
       judge(invocation, validation, scope).map(finding => ({ ...finding, index })),
     ),
-    ...annotate(invocation, notes, scope),
+    ...annotate(invocation, verdict, scope),
   ];
 }
 
 /** What the policy wants noted of the request; an expression that fails counts as the failure policy says. */
-function annotate({ policy, expressions, budget }: Invocation<Policy, Binding>, notes: Notes, scope: Scope): Finding[] {
+function annotate(
+  { policy, expressions, budget }: Invocation<Policy, Binding>,
+  verdict: Verdict,
+  scope: Scope,
+): Finding[] {
   return (policy.spec.auditAnnotations ?? []).flatMap(({ key, valueExpression }) => {
     try {
       const value = evaluate(expressions.program(valueExpression), scope, budget);
       if (value === null) return [];
       if (typeof value !== 'string') throw new Error('it is not a string');
-      notes.add(`${policy.metadata.name}/${key}`, value.trim().slice(0, ANNOTATION_LENGTH_MAX));
+      verdict.note(`${policy.metadata.name}/${key}`, value.trim().slice(0, ANNOTATION_LENGTH_MAX));
       return [];
     } catch (error) {
       return failed(policy, `expression '${valueExpression}' resulted in error: ${(error as Error).message}`);
@@ -94,26 +109,51 @@ function annotate({ policy, expressions, budget }: Invocation<Policy, Binding>, 
   });
 }
 
-/** Audit annotations of one request: values of one key, and what actions of all bindings found. */
-class Notes {
-  readonly #request: AdmissionRequest;
+/** What all bindings found of one request: audit annotations, warnings, and the refusal, if any. Nobody is told before `act`. */
+class Verdict {
   readonly #values = new Map<string, string[]>();
   readonly #failures: object[] = [];
-  constructor(request: AdmissionRequest) {
-    this.#request = request;
+  readonly #warnings: string[] = [];
+  #refusal: ApiError | undefined;
+
+  get isRefused(): boolean {
+    return this.#refusal !== undefined;
   }
-  add(key: string, value: string): void {
+  note(key: string, value: string): void {
     const values = this.#values.get(key) ?? [];
     if (value !== '' && !values.includes(value)) this.#values.set(key, [...values, value]);
   }
-  failure(found: object): void {
-    this.#failures.push(found);
+  add(request: AdmissionRequest, { policy, binding }: { policy: Policy; binding: Binding }, finding: Finding): void {
+    const { message, reason, index = 0 } = finding;
+    const actions = binding.spec.validationActions ?? ['Deny'];
+    const where = `ValidatingAdmissionPolicy '${policy.metadata.name}' with binding '${binding.metadata.name}'`;
+    if (actions.includes('Warn')) this.#warnings.push(`Validation failed for ${where}: ${message}`);
+    if (actions.includes('Audit'))
+      this.#failures.push({
+        message,
+        policy: policy.metadata.name,
+        binding: binding.metadata.name,
+        expressionIndex: index,
+        validationActions: actions,
+      });
+    if (!actions.includes('Deny')) return;
+    const says = `${where} denied request: ${message}`;
+    const { status } = refusal(request, says);
+    this.#refusal = new ApiError({
+      ...status,
+      reason: reason || 'Invalid',
+      code: CODES[reason] ?? 422,
+      details: { ...status.details, causes: [{ message: says }] },
+    });
   }
-  publish(): void {
-    const { annotate: note } = this.#request;
+  /** Throws the refusal. */
+  act(request: AdmissionRequest): void {
+    const { annotate: note } = request;
+    for (const warning of this.#warnings) request.warn(warning);
     for (const [key, values] of this.#values) note?.(key, values.join(', '));
     if (this.#failures.length > 0)
       note?.('validation.policy.admission.k8s.io/validation_failure', JSON.stringify(this.#failures));
+    if (this.#refusal) throw this.#refusal;
   }
 }
 
@@ -139,32 +179,4 @@ function judge(
     }
   }
   return [{ message: text || message?.trim() || `failed expression: ${expression.trim()}`, reason }];
-}
-
-function act(
-  request: AdmissionRequest,
-  { policy, binding }: { policy: Policy; binding: Binding },
-  { finding, notes }: { readonly finding: Finding; readonly notes: Notes },
-): void {
-  const { message, reason, index = 0 } = finding;
-  const actions = binding.spec.validationActions ?? ['Deny'];
-  const where = `ValidatingAdmissionPolicy '${policy.metadata.name}' with binding '${binding.metadata.name}'`;
-  if (actions.includes('Warn')) request.warn(`Validation failed for ${where}: ${message}`);
-  if (actions.includes('Audit'))
-    notes.failure({
-      message,
-      policy: policy.metadata.name,
-      binding: binding.metadata.name,
-      expressionIndex: index,
-      validationActions: actions,
-    });
-  if (!actions.includes('Deny')) return;
-  const says = `${where} denied request: ${message}`;
-  const { status } = refusal(request, says);
-  throw new ApiError({
-    ...status,
-    reason: reason || 'Invalid',
-    code: CODES[reason] ?? 422,
-    details: { ...status.details, causes: [{ message: says }] },
-  });
 }

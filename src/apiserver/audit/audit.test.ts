@@ -253,6 +253,50 @@ test('admission annotates: PodSecurity, and the Audit action and audit annotatio
   ]);
 });
 
+test('what webhooks changed is noted, the patch only where bodies are, and which ones failed', async t => {
+  const patch = [{ op: 'add', path: '/metadata/labels', value: { by: 'hook' } }];
+  const changing = await openWebhook(bed.pki, (path, { request }) => {
+    if (path.startsWith('/gone')) return undefined;
+    const change = { patchType: 'JSONPatch', patch: Buffer.from(JSON.stringify(patch)).toString('base64') };
+    const response = { uid: request.uid, allowed: true, ...(path.startsWith('/change') ? change : {}) };
+    return { kind: 'AdmissionReview', apiVersion: 'admission.k8s.io/v1', response };
+  });
+  t.after(() => changing.close());
+  const of = { group: 'admissionregistration.k8s.io', version: 'v1', resource: 'mutatingwebhookconfigurations' };
+  const webhook = (name: string) => ({
+    name: `${name}.example.dev`,
+    clientConfig: { url: `${changing.url}/${name}`, caBundle: Buffer.from(bed.pki.ca).toString('base64') },
+    rules: [{ operations: ['CREATE'], apiGroups: [''], apiVersions: ['v1'], resources: ['configmaps', 'secrets'] }],
+    namespaceSelector: { matchLabels: { 'pod-security.kubernetes.io/audit': 'baseline' } },
+    failurePolicy: 'Ignore',
+    sideEffects: 'None',
+    admissionReviewVersions: ['v1'],
+  });
+  await bed.root.create({ of }, {
+    apiVersion: 'admissionregistration.k8s.io/v1',
+    kind: 'MutatingWebhookConfiguration',
+    metadata: { name: 'hooks' },
+    webhooks: ['gone', 'nothing', 'change'].map(webhook),
+  } as never);
+  const made = async (kind: string, path: string) =>
+    (
+      await eventOf(
+        await bed.ask({ path, as: bed.admin, body: { apiVersion: 'v1', kind, metadata: { name: 'hooked' } } }),
+      )
+    ).annotations;
+  const noted = await made('ConfigMap', CONFIG_MAPS_PATH);
+  const about = (webhook: string) => ({ configuration: 'hooks', webhook: `${webhook}.example.dev` });
+  const at = (index: number) => `webhook.admission.k8s.io/round_0_index_${index}`;
+  assert.equal(noted[`failed-open.mutating.${at(0)}`], 'gone.example.dev');
+  assert.deepEqual(JSON.parse(noted[`mutation.${at(1)}`]), { ...about('nothing'), mutated: false });
+  assert.deepEqual(JSON.parse(noted[`mutation.${at(2)}`]), { ...about('change'), mutated: true });
+  assert.deepEqual(JSON.parse(noted[`patch.${at(2)}`]), { ...about('change'), patch, patchType: 'JSONPatch' });
+  const secret = await made('Secret', '/api/v1/namespaces/audited/secrets');
+  assert.ok(secret[`mutation.${at(2)}`]);
+  assert.equal(secret[`patch.${at(2)}`], undefined);
+  await bed.root.delete({ of, name: 'hooks' });
+});
+
 test('a watch begins and ends; controllers are recorded too; the webhook gets the same events', async () => {
   const watched = await bed.ask({ path: '/api/v1/configmaps?watch=true&timeoutSeconds=1', as: bed.admin });
   const stages = await eventually(() => {

@@ -63,8 +63,9 @@ export class Trail {
   impersonates(user: UserInfo): void {
     this.#event['impersonatedUser'] = shown(user);
   }
-  /** The first value of a key stays. */
-  annotate(key: string, value: string): void {
+  /** The first value of a key stays. One with bodies in it, `Request`, only where bodies are recorded. */
+  annotate(key: string, value: string, least: 'Metadata' | 'Request' = 'Metadata'): void {
+    if (least === 'Request' && this.#options.recording.level === 'Metadata') return;
     if (Object.hasOwn(this.#annotations, key)) return;
     this.#annotated += key.length + value.length;
     if (this.#annotated <= ANNOTATIONS_BYTES_MAX) this.#annotations[key] = value;

@@ -224,3 +224,60 @@ test('a changed file is used once it is valid', async () => {
   const token = provider.token({ ...CLAIMS, sub: 'later' });
   await eventually(async () => assert.equal((await userOf(token)).username, 'sso:later'));
 });
+
+test('expressions of policies hear what a webhook authorizer says', async t => {
+  const kinds = ['MutatingAdmissionPolicy', 'ValidatingAdmissionPolicy'] as const;
+  const of = (kind: string) => ({
+    group: 'admissionregistration.k8s.io',
+    version: 'v1',
+    resource: kind.toLowerCase().replace(/y$/, 'ies').replace(/g$/, 'gs'),
+  });
+  const make = (kind: string, spec: object) =>
+    bed.root.create({ of: of(kind) }, {
+      apiVersion: 'admissionregistration.k8s.io/v1',
+      kind,
+      metadata: { name: 'asks' },
+      spec,
+    } as never);
+  t.after(async () => {
+    for (const kind of kinds.flatMap(one => [`${one}Binding`, one]))
+      await bed.root.delete({ of: of(kind), name: 'asks' });
+  });
+  const may = (verb: string) =>
+    `authorizer.group('').resource('configmaps').namespace('default').name(object.metadata.name).check('${verb}')`;
+  const matchConstraints = {
+    resourceRules: [{ operations: ['CREATE'], apiGroups: [''], apiVersions: ['v1'], resources: ['configmaps'] }],
+  };
+  await make('MutatingAdmissionPolicy', {
+    matchConstraints,
+    reinvocationPolicy: 'Never',
+    mutations: [
+      {
+        patchType: 'JSONPatch',
+        jsonPatch: { expression: `[JSONPatch{op: 'add', path: '/data', value: {'why': ${may('get')}.reason()}}]` },
+      },
+    ],
+  });
+  await make('ValidatingAdmissionPolicy', {
+    matchConstraints,
+    matchConditions: [{ name: 'asked', expression: `${may('get')}.allowed() || object.metadata.name == 'breaks'` }],
+    validations: [{ expression: `${may('delete')}.allowed()`, message: 'you could not delete it' }],
+  });
+  for (const kind of kinds)
+    await make(`${kind}Binding`, {
+      policyName: 'asks',
+      ...(kind === 'ValidatingAdmissionPolicy' ? { validationActions: ['Deny'] } : {}),
+    });
+  const create = (name: string) =>
+    bed.ask({
+      path: '/api/v1/namespaces/default/configmaps?dryRun=All',
+      token: 'from-elsewhere',
+      body: { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name } },
+    });
+  const fine = await create('fine');
+  assert.equal(fine.status, 201, JSON.stringify(fine.json));
+  assert.equal(fine.json.data.why, 'says the webhook');
+  const refused = await create('breaks');
+  assert.equal(refused.status, 422);
+  assert.match(refused.json.message, /you could not delete it$/);
+});

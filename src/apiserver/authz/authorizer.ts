@@ -47,23 +47,6 @@ export class AuthorizerChain implements Authorizer {
     return this.#ask(named(given), 0, '');
   }
 
-  /**
-   * The decision without asking any webhook, which counts as having no opinion: for who cannot wait, such as expressions of
-   * admission policies.
-   */
-  authorizeAtOnce(given: RequestAttributes): Decision {
-    if (given.user.groups.includes(PRIVILEGED_GROUP)) return PRIVILEGED;
-    const attributes = named(given);
-    let reason = '';
-    for (const link of this.#links) {
-      if (typeof link !== 'string') continue;
-      const { opinion, reason: why } = this.#opinionOf(link, attributes);
-      if (opinion !== 'none') return { allowed: opinion === 'allow', reason: why };
-      reason = joined(reason, why);
-    }
-    return { allowed: false, reason };
-  }
-
   #ask(attributes: RequestAttributes, from: number, before: string): Decision | Promise<Decision> {
     let reason = before;
     for (let at = from; at < this.#links.length; at++) {
