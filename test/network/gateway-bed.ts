@@ -3,6 +3,8 @@
  * the controller would do, the Service with its target ports, is put there by hand.
  */
 
+import { once } from 'node:events';
+import { createServer } from 'node:net';
 import { type Gateway, GROUP, type Listener, type Route } from '../../src/api/gateway/v1.ts';
 import type { KubeObject } from '../../src/api/meta.ts';
 import { systemClock } from '../../src/base/clock.ts';
@@ -33,6 +35,26 @@ const RESOURCES = {
   ReferenceGrant: REFERENCE_GRANTS,
   BackendTLSPolicy: BACKEND_TLS_POLICIES,
 } as const;
+
+const [FIRST, LAST] = [11_000, 11_999];
+
+/** Ports of the range for gateways that nobody has: HAProxies of two runs on one machine would share a port, and its connections. */
+export async function freePorts(count: number): Promise<number[]> {
+  const free: number[] = [];
+  const size = LAST - FIRST + 1;
+  const first = (process.pid * 37) % size;
+  for (let i = 0; i < size && free.length < count; i++) {
+    const port = FIRST + ((first + i) % size);
+    const server = createServer().listen(port, '127.0.0.1');
+    const isFree = await once(server, 'listening').then(
+      () => true,
+      () => false,
+    );
+    server.close();
+    if (isFree) free.push(port);
+  }
+  return free;
+}
 
 export class GatewayBed extends IngressBed {
   override readonly folderName = 'gateway';

@@ -10,14 +10,13 @@ import { after, before, describe, test } from 'node:test';
 import { connect as connectTls, createServer as createTlsServer } from 'node:tls';
 import { ensurePki } from '../../src/apiserver/certificates/pki.ts';
 import { HaproxyProcess } from '../../src/ingress/haproxy/haproxy-process.ts';
-import { GatewayBed } from './gateway-bed.ts';
+import { freePorts, GatewayBed } from './gateway-bed.ts';
 import { until } from './ingress-bed.ts';
 
 const can = process.getuid?.() === 0 && HaproxyProcess.isInstalled();
 const to = (name: string, more: object = {}) => ({ name, port: 80, ...more });
 const path = (value: string, type = 'PathPrefix') => ({ path: { type, value } });
-/** Of the range for gateways; a test's own network namespace is not needed, since nothing else listens there. */
-const [HTTP, HTTPS, MIXED, TCP, TERMINATED, CLIENTS] = [11_901, 11_902, 11_903, 11_904, 11_905, 11_906];
+const [HTTP = 0, HTTPS = 0, MIXED = 0, TCP = 0, TERMINATED = 0, CLIENTS = 0] = can ? await freePorts(6) : [];
 const parentRefs = [{ name: 'g' }];
 
 describe('gateway', { skip: !can }, () => {
