@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { parseRequestBytes } from '../../src/api/certificates/certificate-request.ts';
 import { issueCertificate, newKey, signGrant } from '../../src/apiserver/certificates/certificate.ts';
-import { type Cluster, freshCluster, type Json, pod, root } from './cluster.ts';
+import { type Cluster, freshCluster, type Json, pod, root, service } from './cluster.ts';
 import { Background, eventually, outcomeOf, pause, run } from './process.ts';
 
 /** Everything on the machine that a cluster may leave behind. */
@@ -219,9 +219,25 @@ scenario('up, a friendly second up, stop, resume with all state, down without a 
   );
   await cluster.apply('default', [
     { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'kept' }, data: { a: 'b' } },
-    pod('lasting', 'coxswain/echo:1'),
+    pod('lasting', 'coxswain/echo:1', {
+      labels: { app: 'lasting' },
+      container: { ports: [{ containerPort: 80, hostPort: 18_980 }] },
+    }),
+    service('lasting', 'lasting', { type: 'NodePort', ports: [{ port: 80 }] }),
   ]);
   const before = await cluster.readyPod('default', 'lasting');
+  // With processes that outlive server and agents: at the machine's 127.0.0.1 and at the node's.
+  const { ports } = (await cluster.json('get', 'service', 'lasting')).spec;
+  const atMachine = ['-s', '-m', '2', `http://127.0.0.1:${ports[0].nodePort}/hostname`];
+  const atNode = ['curl', '-s', '-m', '2', 'http://127.0.0.1:18980/hostname'];
+  const relayed = () =>
+    eventually(
+      'ports of 127.0.0.1 lead in',
+      async () =>
+        (await outcomeOf('curl', atMachine)).stdout.includes('lasting') &&
+        (await cluster.onNode(before.spec.nodeName, ...atNode)).includes('lasting'),
+    );
+  await relayed();
 
   await cluster.down('--keep-data');
   assert.deepEqual(await inventory(cluster), { ...NOTHING, mounts: [] });
@@ -253,6 +269,7 @@ scenario('up, a friendly second up, stop, resume with all state, down without a 
     await eventually(`the API at its virtual address, from ${node}`, () => readyAt(node));
   const again = await cluster.readyPod('default', 'lasting');
   assert.equal(again.metadata.uid, before.metadata.uid);
+  await relayed();
   await eventually('it answers', async () =>
     (await cluster.get('default', 'lasting', 'http://127.0.0.1/hostname')).includes('lasting'),
   );

@@ -56,7 +56,9 @@ it('get pods -o wide shows pods on both nodes, each with its own IP', cluster, a
 });
 
 it('curl 127.0.0.1:30080 answers, and the guestbook keeps entries', cluster, async () => {
-  assert.match(await run('curl', ['-sS', '-m', '5', '127.0.0.1:30080']), /<h1>Guestbook<\/h1>/);
+  await eventually('it answers', async () =>
+    /<h1>Guestbook<\/h1>/.test((await outcomeOf('curl', ['-sS', '-m', '5', '127.0.0.1:30080'])).stdout),
+  );
   const entry = `entry ${Date.now()}`;
   await eventually('entry written', async () =>
     (await run('curl', ['-sS', '-m', '5', '--data', entry, '127.0.0.1:30080/entries'])).includes(entry),
