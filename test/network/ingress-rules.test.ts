@@ -91,6 +91,29 @@ describe('ingress: rules', { skip: !canRunIngress }, () => {
     assert.equal(bed.reloads, before);
   });
 
+  test('slow clients get their answer, and are in nobody’s way', async () => {
+    const clients = Array.from({ length: 300 }, () => connectTcp(bed.httpPort, '127.0.0.1').on('error', () => {}));
+    try {
+      await Promise.all(clients.map(client => once(client, 'connect')));
+      // Heads that never end, and bodies that do not come.
+      for (const [at, client] of clients.entries())
+        client.write(`POST / HTTP/1.1\r\nHost: plain.test\r\nContent-Length: 10\r\n${at % 2 ? '\r\n' : 'X-Slow: y'}`);
+      const slow = clients[0]!;
+      let said = '';
+      slow.on('data', bytes => (said += bytes));
+      for (const part of ['es', '\r', '\n\r', '\n01', '234', '5', '678']) {
+        slow.write(part);
+        // Others meanwhile are served as ever.
+        for (let i = 0; i < 5; i++) assert.equal((await bed.seen('plain.test')).backend, 'a');
+      }
+      assert.equal(said, '');
+      slow.write('9');
+      await until('the slow one is answered', () => /^HTTP\/1.1 200 [\s\S]*"x-slow":"yes"/.test(said));
+    } finally {
+      for (const client of clients) client.destroy();
+    }
+  });
+
   test('WebSockets live through endpoint changes and a reload', async () => {
     const socketServer = await bed.backend('ws');
     socketServer.server.on('upgrade', (_request, socket) => {
