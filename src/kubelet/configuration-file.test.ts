@@ -24,6 +24,8 @@ cpuManagerPolicy: static
 cpuManagerPolicyOptions: { full-pcpus-only: "true" }
 reservedSystemCPUs: 0-1
 topologyManagerPolicy: single-numa-node
+memoryManagerPolicy: Static
+reservedMemory: [{ numaNode: 0, limits: { memory: 300Mi } }]
 userNamespaces: { idsPerPod: 131072 }
 registerWithTaints: [{ key: a, value: b, effect: NoSchedule }]`),
     {
@@ -42,6 +44,8 @@ registerWithTaints: [{ key: a, value: b, effect: NoSchedule }]`),
       cpuManagerPolicyOptions: { 'full-pcpus-only': 'true' },
       reservedSystemCPUs: '0-1',
       topologyManagerPolicy: 'single-numa-node',
+      memoryManagerPolicy: 'Static',
+      reservedMemory: [{ numaNode: 0, limits: { memory: '300Mi' } }],
       idsPerPod: 131072,
       registerWithTaints: [{ key: 'a', value: 'b', effect: 'NoSchedule' }],
     },
@@ -51,6 +55,7 @@ registerWithTaints: [{ key: a, value: b, effect: NoSchedule }]`),
 test('mistakes and what is not followed are refused, with their place', () => {
   for (const [fields, what] of [
     ['maxPod: 3', /k\.yaml: maxPod: unknown field "maxPod"/],
+    ['reservedMemory: [{ numaNode: 0, limits: { memory: 0 } }]', /limits\[memory\]: Invalid value: 0/],
     ['maxPods: many', /k\.yaml: maxPods: Invalid value: "many": must be a whole number/],
     ['evictionHard: { memory.free: 1Mi }', /unknown eviction signal "memory.free"/],
     ['evictionHard: { memory.available: -1Mi }', /evictionHard\[memory.available\]: Invalid value/],
@@ -60,7 +65,7 @@ test('mistakes and what is not followed are refused, with their place', () => {
     ['reservedSystemCPUs: 3-1', /reservedSystemCPUs: Invalid value: .* is no list of CPUs/],
     ['cpuManagerPolicyOptions: { align-by-socket: "true" }', /does not follow it yet/],
     ['userNamespaces: { idsPerPod: 1000 }', /idsPerPod: Invalid value: 1000/],
-    ['memoryManagerPolicy: Static', /memoryManagerPolicy: is "None" here and cannot be/],
+    ['protectKernelDefaults: true', /protectKernelDefaults: is false here and cannot be/],
     ['clusterDNS: [10.0.0.10]', /clusterDNS: cannot be set here/],
     ['podsPerCore: 5', /podsPerCore: this kubelet does not follow it yet/],
     ['cpuManagerPolicy: dynamic', /cpuManagerPolicy: Unsupported value/],

@@ -169,6 +169,25 @@ const READERS: Readonly<Record<string, Reader>> = {
     }
     return { reservedSystemCPUs: text(value, path) };
   },
+  memoryManagerPolicy: (value, path) => ({
+    memoryManagerPolicy: oneOf<'None' | 'Static'>(value, path, ['None', 'Static']),
+  }),
+  reservedMemory: (value, path) => ({
+    reservedMemory: list(value, path).map((one, i) => {
+      const { numaNode, limits, ...others } = mapping(one, `${path}[${i}]`);
+      for (const name of Object.keys(others)) refuse(`${path}[${i}].${name}`, 'unknown field');
+      for (const [name, amount] of Object.entries(mapping(limits, `${path}[${i}].limits`))) {
+        const place = `${path}[${i}].limits[${name}]`;
+        if (name !== 'memory') refuse(place, 'this kubelet reserves "memory" only; leave it out');
+        if ((parseNano(String(amount)) ?? 0n) <= 0n)
+          refuse(place, `Invalid value: ${JSON.stringify(amount)}: must be a quantity, and not zero`);
+      }
+      return {
+        numaNode: wholeNumber(numaNode, `${path}[${i}].numaNode`, { min: 0 }),
+        limits: limits as Record<string, string>,
+      };
+    }),
+  }),
   topologyManagerPolicy: (value, path) => ({ topologyManagerPolicy: oneOf(value, path, TOPOLOGY_POLICIES) }),
   topologyManagerScope: (value, path) => {
     oneOf(value, path, ['container', 'pod']);
@@ -200,7 +219,6 @@ const FIXED: Readonly<Record<string, unknown>> = {
   enableSystemLogQuery: true,
   makeIPTablesUtilChains: true,
   protectKernelDefaults: false,
-  memoryManagerPolicy: 'None',
   localStorageCapacityIsolation: true,
   nodeLeaseDurationSeconds: 40,
   nodeStatusReportFrequency: '5m',
@@ -234,7 +252,7 @@ const UNDONE: ReadonlySet<string> = new Set([
   ...['podsPerCore', 'maxOpenFiles', 'contentType', 'kubeAPIQPS', 'kubeAPIBurst', 'registryPullQPS', 'registryBurst'],
   ...['eventRecordQPS', 'eventBurst', 'oomScoreAdj', 'failSwapOn', 'logging', 'tracing', 'volumeStatsAggPeriod'],
   ...['kubeletCgroups', 'systemCgroups', 'cgroupRoot', 'systemReservedCgroup', 'kubeReservedCgroup', 'qosReserved'],
-  ...['cpuManagerReconcilePeriod', 'reservedMemory', 'topologyManagerPolicyOptions'],
+  ...['cpuManagerReconcilePeriod', 'topologyManagerPolicyOptions'],
   ...['iptablesMasqueradeBit', 'iptablesDropBit', 'containerLogMaxWorkers', 'containerLogMonitorInterval'],
   ...['configMapAndSecretChangeDetectionStrategy', 'showHiddenMetricsForVersion', 'enableProfilingHandler'],
   'enableDebugFlagsHandler',
@@ -289,6 +307,8 @@ function checked(read: Part, name: string): Part {
   for (const signal of Object.keys(read.evictionSoftGracePeriodSeconds ?? {}) as EvictionSignal[])
     if (read.evictionSoft?.[signal] === undefined)
       refuse(`${name}: evictionSoftGracePeriod`, `there is no soft eviction threshold ${signal}`);
+  const nodes = (read.reservedMemory ?? []).map(({ numaNode }) => numaNode);
+  if (new Set(nodes).size < nodes.length) refuse(`${name}: reservedMemory`, 'a NUMA node stands there twice');
   return read;
 }
 

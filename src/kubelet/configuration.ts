@@ -53,6 +53,9 @@ export interface KubeletConfiguration {
   readonly cpuManagerPolicyOptions: Readonly<Record<string, string>>;
   /** A list as `0-1,4`: never anybody's alone; '' for as many as are reserved. */
   readonly reservedSystemCPUs: string;
+  /** `Static`: containers of guaranteed pods are held to the memory of one NUMA node. */
+  readonly memoryManagerPolicy: 'None' | 'Static';
+  readonly reservedMemory: readonly { readonly numaNode: number; readonly limits: Readonly<Record<string, string>> }[];
   /** On a machine with one NUMA node all of them come to the same. */
   readonly topologyManagerPolicy: (typeof TOPOLOGY_POLICIES)[number];
   /** `/logs/` of the kubelet's port. */
@@ -90,6 +93,8 @@ export const CONFIGURATION_DEFAULT: KubeletConfiguration = {
   cpuManagerPolicy: 'none',
   cpuManagerPolicyOptions: {},
   reservedSystemCPUs: '',
+  memoryManagerPolicy: 'None',
+  reservedMemory: [],
   topologyManagerPolicy: 'none',
   enableSystemLogHandler: true,
   rotateCertificates: false,
@@ -132,6 +137,5 @@ export function configzOf(
     cgroupDriver: 'cgroupfs',
     protectKernelDefaults: false,
     enableSystemLogQuery: configuration.enableSystemLogHandler,
-    memoryManagerPolicy: 'None',
   };
 }

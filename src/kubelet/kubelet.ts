@@ -7,6 +7,7 @@ import { mkdirSync, statfsSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { Node, Pod, Service, Taint } from '../api/core/v1.gen.ts';
+import { quantityValue } from '../api/machinery/quantity.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { KUBELET_PORT } from '../base/cluster-defaults.ts';
 import { messageOf } from '../base/errors.ts';
@@ -20,6 +21,7 @@ import { CgroupTree } from '../sys/cgroup.ts';
 import { CONFIGURATION_DEFAULT, configzOf, type KubeletConfiguration } from './configuration.ts';
 import { CpuAssignments } from './cpus/cpu-assignments.ts';
 import { readCpuTopology } from './cpus/cpu-topology.ts';
+import { MemoryAssignments } from './cpus/memory-assignments.ts';
 import { ClaimDrivers } from './devices/claim-drivers.ts';
 import { DeviceAllocations } from './devices/device-allocations.ts';
 import { DevicePlugins } from './devices/device-plugins.ts';
@@ -177,9 +179,12 @@ export class Kubelet {
       log,
     });
     devices.connect(plugins);
-    const cpus = new CpuAssignments({
-      path: join(rootDir, 'cpu_manager_state'),
-      topology: readCpuTopology(),
+    const topology = readCpuTopology();
+    const cpus = new CpuAssignments({ path: join(rootDir, 'cpu_manager_state'), topology, configuration });
+    const memory = new MemoryAssignments({
+      path: join(rootDir, 'memory_manager_state'),
+      numaNodes: topology.numaNodes,
+      capacityBytes: quantityValue(machine.capacity['memory']),
       configuration,
     });
     const drivers = new ClaimDrivers({ rootDir, clock, log });
@@ -222,6 +227,7 @@ export class Kubelet {
       configuration,
       devices,
       cpus,
+      memory,
       claims,
       services: () => services.values(),
       publishPorts: () => workers.publishPorts(),
@@ -303,6 +309,7 @@ export class Kubelet {
       plugins,
       claims,
       cpus,
+      memory,
     });
     const address = nodeIps[0] ?? '127.0.0.1';
     const server = new KubeletServer({

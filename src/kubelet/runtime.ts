@@ -104,6 +104,8 @@ export interface ContainerConfig {
     readonly pidsMax?: number;
     /** Processors it may use, as `0-1,4`; all when absent. */
     readonly cpus?: string;
+    /** NUMA nodes whose memory it may use; all when absent. */
+    readonly memoryNodes?: string;
   };
   readonly labels: Readonly<Record<string, string>>;
   readonly terminationMessagePath?: { readonly hostPath: string; readonly containerPath: string };

@@ -1,4 +1,4 @@
-/** Processors of one's own (cpuManagerPolicy: static) with real control groups, and what the pod resources API tells of them. */
+/** Processors and memory of one's own (cpuManagerPolicy: static, memoryManagerPolicy: Static) with real control groups, and what the pod resources API tells of them. */
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -26,6 +26,9 @@ before(async () => {
       // All but one, so that one is to be had.
       reservedSystemCPUs: isEnough ? cpus.slice(0, -1).join(',') : '0',
       topologyManagerPolicy: 'single-numa-node',
+      memoryManagerPolicy: 'Static',
+      // As much as the threshold of eviction keeps.
+      reservedMemory: [{ numaNode: 0, limits: { memory: '100Mi' } }],
     },
   });
   await node.start();
@@ -41,12 +44,18 @@ const container = (cpu?: string) => ({
   command: ['sh', '-c', 'exec sleep 1000'],
   ...(cpu === undefined ? {} : { resources: { requests: { cpu, memory: '16Mi' }, limits: { cpu, memory: '16Mi' } } }),
 });
+const idOf = (pod: Pod): string => pod.status!.containerStatuses![0]!.containerID!.slice('cox://'.length);
 /** What the kernel lets the container's process run on. */
 const allowed = (pod: Pod): string => {
-  const id = pod.status!.containerStatuses![0]!.containerID!.slice('cox://'.length);
-  const pid = readFileSync(join(node.root, 'run/c', id, 'pid'), 'utf8');
+  const pid = readFileSync(join(node.root, 'run/c', idOf(pod), 'pid'), 'utf8');
   return /^Cpus_allowed_list:\s+(\S+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]!;
 };
+const config = (pod: Pod) =>
+  JSON.parse(readFileSync(join(node.root, 'run/c', idOf(pod), 'config.json'), 'utf8')) as {
+    linux: { resources: { cpu: { mems?: string } } };
+  };
+const memoryState = (): Record<'allocatable' | 'reserved' | 'free', number> =>
+  JSON.parse(readFileSync(join(node.root, 'lib/memory_manager_state'), 'utf8')).machineState[0].memoryMap.memory;
 async function untilAllowed(pod: Pod, list: string): Promise<void> {
   const end = Date.now() + WAIT_MS;
   while (allowed(pod) !== list) {
@@ -69,6 +78,10 @@ test(
     await untilAllowed(others, listOf(cpus.slice(0, -1)));
     const group = `${node.cgroupRoot}/kubepods/pod${alone.metadata.uid}`;
     assert.equal(tree.limits(group).cpuQuotaMicros, undefined);
+    const { reserved, free, allocatable } = memoryState();
+    assert.deepEqual([reserved, free], [16 << 20, allocatable - (16 << 20)]);
+    assert.equal(config(alone).linux.resources.cpu.mems, '0');
+    assert.equal(config(others).linux.resources.cpu.mems, undefined);
 
     const client = new GrpcClient(join(node.root, 'lib/pod-resources/kubelet.sock'), POD_RESOURCES_CALLS);
     try {
@@ -84,7 +97,11 @@ test(
       const one = await client.call('get', { podName: 'alone', podNamespace: 'default' });
       assert.deepEqual(one.podResources?.containers?.[0]?.cpuIds, [last]);
       await assert.rejects(client.call('get', { podName: 'nobody', podNamespace: 'default' }), /not found/);
-      assert.deepEqual((await client.call('getAllocatableResources', {})).cpuIds, [last]);
+      const ofNode = { memoryType: 'memory', topology: { nodes: [{ id: 0 }] } };
+      assert.deepEqual(one.podResources?.containers?.[0]?.memory, [{ ...ofNode, size: 16 << 20 }]);
+      const all = await client.call('getAllocatableResources', {});
+      assert.deepEqual(all.cpuIds, [last]);
+      assert.deepEqual(all.memory, [{ ...ofNode, size: memoryState().allocatable }]);
     } finally {
       client.close();
     }
@@ -101,5 +118,6 @@ test(
     await node.api.delete({ of: PODS, namespace: 'default', name: 'alone' });
     await node.untilGone('alone');
     for (const pod of [others, next]) await untilAllowed(pod, listOf(cpus));
+    assert.equal(memoryState().reserved, 0);
   },
 );

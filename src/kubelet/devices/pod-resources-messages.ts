@@ -12,10 +12,16 @@ const CLAIMED = schema({
   deviceName: text(4),
 });
 const DYNAMIC = schema({ claimName: text(2), claimNamespace: text(3), claimResources: repeated(message(4, CLAIMED)) });
+const MEMORY = schema({
+  memoryType: text(1),
+  size: integer(2),
+  topology: message(3, schema({ nodes: repeated(message(1, schema({ id: integer(1) }))) })),
+});
 const CONTAINER = schema({
   name: text(1),
   devices: repeated(message(2, DEVICES)),
   cpuIds: repeated(integer(3)),
+  memory: repeated(message(4, MEMORY)),
   dynamicResources: repeated(message(5, DYNAMIC)),
 });
 const POD = schema({ name: text(1), namespace: text(2), containers: repeated(message(3, CONTAINER)) });
@@ -25,7 +31,11 @@ export const POD_RESOURCES_CALLS = {
   getAllocatableResources: call(
     '/v1.PodResourcesLister/GetAllocatableResources',
     EMPTY,
-    schema({ devices: repeated(message(1, DEVICES)), cpuIds: repeated(integer(2)) }),
+    schema({
+      devices: repeated(message(1, DEVICES)),
+      cpuIds: repeated(integer(2)),
+      memory: repeated(message(3, MEMORY)),
+    }),
   ),
   get: call(
     '/v1.PodResourcesLister/Get',

@@ -1,7 +1,6 @@
 /**
  * The pod resources API (KEP 606, KEP 2403): monitoring agents ask at `pod-resources/kubelet.sock` which container has which devices,
- * processors and claimed devices. Invariant: it tells what the pods on the node hold now, and changes nothing. Memory is not told,
- * for nobody is given any of his own here.
+ * processors, memory and claimed devices. Invariant: it tells what the pods on the node hold now, and changes nothing.
  */
 
 import { chmodSync, mkdirSync } from 'node:fs';
@@ -9,6 +8,7 @@ import { join } from 'node:path';
 import type { Container, Pod } from '../../api/core/v1.gen.ts';
 import { GRPC, GrpcError, serveGrpc } from '../../csi/grpc.ts';
 import type { CpuAssignments } from '../cpus/cpu-assignments.ts';
+import type { MemoryAssignments } from '../cpus/memory-assignments.ts';
 import { isSidecar } from '../pods/resources.ts';
 import type { DeviceAllocations } from './device-allocations.ts';
 import type { DevicePlugins } from './device-plugins.ts';
@@ -23,6 +23,7 @@ export interface PodResourcesOptions {
   readonly plugins: DevicePlugins;
   readonly claims: PodClaims;
   readonly cpus: CpuAssignments;
+  readonly memory: MemoryAssignments;
 }
 
 export class PodResources {
@@ -35,7 +36,7 @@ export class PodResources {
     const folder = join(this.#options.rootDir, 'pod-resources');
     mkdirSync(folder, { recursive: true, mode: 0o750 });
     const socket = join(folder, 'kubelet.sock');
-    const { plugins, cpus } = this.#options;
+    const { plugins, cpus, memory } = this.#options;
     const server = await serveGrpc<typeof POD_RESOURCES_CALLS>(
       socket,
       {
@@ -43,6 +44,7 @@ export class PodResources {
         getAllocatableResources: () => ({
           devices: plugins.names.map(resourceName => ({ resourceName, deviceIds: plugins.healthy(resourceName) })),
           cpuIds: cpus.allocatable,
+          memory: memory.allocatable.map(told),
         }),
         get: ({ podName, podNamespace }) => {
           const pod = this.#options
@@ -72,7 +74,7 @@ export class PodResources {
     };
   }
   #ofContainer(pod: Pod, container: Container) {
-    const { devices, cpus, claims } = this.#options;
+    const { devices, cpus, memory, claims } = this.#options;
     const uid = pod.metadata.uid!;
     return {
       name: container.name,
@@ -80,6 +82,7 @@ export class PodResources {
         .ofContainer(uid, container.name)
         .map(({ resource, ids }) => ({ resourceName: resource, deviceIds: ids })),
       cpuIds: cpus.exclusive(uid, container.name),
+      memory: memory.ofContainer(uid, container.name).map(told),
       dynamicResources: claims.ofContainer(uid, container).map(({ name, namespace, devices: claimed }) => ({
         claimName: name,
         claimNamespace: namespace,
@@ -93,3 +96,9 @@ export class PodResources {
     };
   }
 }
+
+const told = ({ type, bytes, node }: MemoryAssignments['allocatable'][number]) => ({
+  memoryType: type,
+  size: bytes,
+  topology: { nodes: [{ id: node }] },
+});

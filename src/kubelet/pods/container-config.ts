@@ -72,6 +72,7 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
   await checkServers(request);
   const { uid } = pod.metadata;
   const memoryDir = context.paths.memory(uid!);
+  const owner = { podUid: uid!, container: container.name };
   return {
     name: container.name,
     attempt,
@@ -101,7 +102,7 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
     ...(security.procMount === 'Unmasked' ? { unmaskedProc: true } : {}),
     ...(container.lifecycle?.stopSignal ? { stopSignal: container.lifecycle.stopSignal } : {}),
     oomScoreAdj: oomScoreAdj(pod, container, context.node.memoryBytes),
-    resources: context.cpus.limits(containerLimits(container), { podUid: uid!, container: container.name }),
+    resources: context.memory.limits(context.cpus.limits(containerLimits(container), owner), owner),
     labels: {
       hash: containerHash(container),
       'io.kubernetes.container.name': container.name,

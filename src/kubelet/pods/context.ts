@@ -9,6 +9,7 @@ import type { Transport } from '../../client/transport.ts';
 import type { CgroupTree } from '../../sys/cgroup.ts';
 import type { KubeletConfiguration } from '../configuration.ts';
 import type { CpuAssignments } from '../cpus/cpu-assignments.ts';
+import type { MemoryAssignments } from '../cpus/memory-assignments.ts';
 import type { DeviceAllocations } from '../devices/device-allocations.ts';
 import type { PodClaims } from '../devices/pod-claims.ts';
 import type { ImageStore } from '../images/image-store.ts';
@@ -45,6 +46,7 @@ export interface PodContext {
   readonly volumes: VolumeNode;
   readonly devices: DeviceAllocations;
   readonly cpus: CpuAssignments;
+  readonly memory: MemoryAssignments;
   readonly claims: PodClaims;
   readonly node: NodeLimits;
   readonly configuration: KubeletConfiguration;

@@ -22,10 +22,10 @@ const COMPUTE = ['cpu', 'memory'] as const;
 const DEFERRED_RETRY_MS = 5000;
 const ERROR_RETRY_MS = 5000;
 
-const EXCLUSIVE_CPUS: Refusal = {
+const boundBy = (what: 'CPU' | 'Memory'): Refusal => ({
   reason: 'Infeasible',
-  message: 'Resize is infeasible for Guaranteed Pods alongside CPU Manager static policy',
-};
+  message: `Resize is infeasible for Guaranteed Pods alongside ${what} Manager static policy`,
+});
 
 interface Waiting {
   readonly reason: 'Deferred' | 'Infeasible';
@@ -152,14 +152,16 @@ export class PodResize {
     }
     const changing = isPodWanted ? allContainers(pod) : wanted;
     const isBefore = !changing.some(one => latestOf(state.containers, one.name)?.state === 'running');
-    const isBound = !isBefore && context.cpus.has(uid);
-    const refusal = isBefore
+    const bound = isBefore
       ? undefined
-      : isBound
-        ? EXCLUSIVE_CPUS
-        : capacityRefusal(pod, context.otherPods(uid), context.node);
+      : context.cpus.has(uid)
+        ? boundBy('CPU')
+        : context.memory.has(uid)
+          ? boundBy('Memory')
+          : undefined;
+    const refusal = isBefore ? undefined : (bound ?? capacityRefusal(pod, context.otherPods(uid), context.node));
     if (refusal) {
-      const isHopeless = isBound || capacityRefusal(pod, [], context.node) !== undefined;
+      const isHopeless = bound !== undefined || capacityRefusal(pod, [], context.node) !== undefined;
       const pending: Waiting = {
         reason: isHopeless ? 'Infeasible' : 'Deferred',
         message: refusal.message.replace('Pod was rejected: ', ''),

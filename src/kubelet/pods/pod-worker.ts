@@ -272,8 +272,8 @@ export class PodWorker {
   }
 
   async #admitCpus(): Promise<Refusal | undefined> {
-    const { cpus } = this.#context;
-    const refusal = cpus.admit(this.#subject.pod);
+    const { cpus, memory } = this.#context;
+    const refusal = memory.admit(this.#subject.pod) ?? cpus.admit(this.#subject.pod);
     if (cpus.has(this.#uid)) await this.#context.shareCpus();
     return refusal;
   }
@@ -403,8 +403,9 @@ export class PodWorker {
 
   // A driver that does not answer is asked again by the step that this fails.
   async #releaseDevices(): Promise<void> {
-    const { devices, cpus } = this.#context;
+    const { devices, cpus, memory } = this.#context;
     devices.release(this.#uid);
+    memory.retain(uid => uid !== this.#uid);
     if (cpus.release(this.#uid)) await this.#context.shareCpus();
     if (this.#subject.pod.spec.resourceClaims?.length) await this.#context.claims.release(this.#uid);
   }

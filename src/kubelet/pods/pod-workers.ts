@@ -246,6 +246,7 @@ export class PodWorkers {
     for (const one of state.containers) if (strangers.has(one.podUid)) await runtime.remove(one.id).catch(() => {});
     await network.retain(known);
     this.#context.devices.retain(uid => known.has(uid));
+    this.#context.memory.retain(uid => known.has(uid));
     this.#context.cpus.retain(uid => known.has(uid));
     await this.shareCpus();
     for (const uid of this.#context.claims.users) if (!known.has(uid)) this.#leftOver.add(uid);

@@ -111,6 +111,7 @@ export function containerSpec(input: SpecInput): object {
             ? { quota: resources.cpuQuotaMicros, period: resources.cpuPeriodMicros ?? 100_000 }
             : {}),
           ...(resources.cpus === undefined ? {} : { cpus: resources.cpus }),
+          ...(resources.memoryNodes === undefined ? {} : { mems: resources.memoryNodes }),
         },
         ...(resources.memoryBytesMax !== undefined
           ? { memory: { limit: resources.memoryBytesMax, swap: resources.memoryBytesMax } }

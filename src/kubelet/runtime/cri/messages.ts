@@ -63,6 +63,7 @@ export const RESOURCES = schema({
   memoryLimitInBytes: integer(4),
   oomScoreAdj: integer(5),
   cpusetCpus: text(6),
+  cpusetMems: text(7),
   unified: textMap(9),
   memorySwapLimitInBytes: integer(10),
 });

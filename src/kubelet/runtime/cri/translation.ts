@@ -151,7 +151,7 @@ export function containerMessage({ config, sandbox, image, seccompFile }: Contai
 
 /** What is absent is unlimited, which has to be said to a container that had a limit. */
 export function resourcesMessage(resources: ContainerConfig['resources']): ResourcesMessage {
-  const { cpuShares, cpuQuotaMicros, cpuPeriodMicros, memoryBytesMax, pidsMax, cpus } = resources;
+  const { cpuShares, cpuQuotaMicros, cpuPeriodMicros, memoryBytesMax, pidsMax, cpus, memoryNodes } = resources;
   if (pidsMax !== undefined)
     throw new Error('a limit of processes for one container is not supported by the container runtime');
   return {
@@ -160,6 +160,7 @@ export function resourcesMessage(resources: ContainerConfig['resources']): Resou
     cpuQuota: cpuQuotaMicros ?? -1,
     memoryLimitInBytes: memoryBytesMax ?? -1,
     ...(cpus === undefined ? {} : { cpusetCpus: cpus }),
+    ...(memoryNodes === undefined ? {} : { cpusetMems: memoryNodes }),
     memorySwapLimitInBytes: memoryBytesMax ?? -1,
   };
 }
