@@ -24,6 +24,7 @@ export const LOCAL_VOLUME_OBJECTS: readonly (readonly [ResourceId, KubeObject])[
         podInfoOnMount: false,
         storageCapacity: true,
         fsGroupPolicy: 'File',
+        seLinuxMount: true,
         volumeLifecycleModes: ['Persistent', 'Ephemeral'],
       },
     } as KubeObject,

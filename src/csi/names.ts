@@ -42,7 +42,11 @@ export function accessModeOf(modes: readonly string[] | undefined, options: { re
 /** What the volume must be able to do, as drivers are told. */
 export function capabilityOf(
   { spec = {} }: Pick<PersistentVolume, 'spec'>,
-  options: { readonly knowsPods: boolean; readonly mountGroup?: string | undefined },
+  options: {
+    readonly knowsPods: boolean;
+    readonly mountGroup?: string | undefined;
+    readonly mountFlags?: readonly string[];
+  },
 ) {
   return {
     ...(spec.volumeMode === 'Block'
@@ -50,7 +54,7 @@ export function capabilityOf(
       : {
           mount: {
             fsType: spec.csi?.fsType ?? '',
-            mountFlags: spec.mountOptions ?? [],
+            mountFlags: [...(spec.mountOptions ?? []), ...(options.mountFlags ?? [])],
             volumeMountGroup: options.mountGroup ?? '',
           },
         }),

@@ -18,6 +18,7 @@ import type { InformerFactory } from '../client/informer.ts';
 import { NODES, PODS, SERVICES } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { CgroupTree } from '../sys/cgroup.ts';
+import { hasSelinux } from '../sys/selinux.ts';
 import { CONFIGURATION_DEFAULT, configzOf, type KubeletConfiguration } from './configuration.ts';
 import { CpuAssignments } from './cpus/cpu-assignments.ts';
 import { readCpuTopology } from './cpus/cpu-topology.ts';
@@ -46,6 +47,7 @@ import { UserIds } from './pods/user-ids.ts';
 import { References } from './references.ts';
 import { ConmonRuntime } from './runtime/conmon-runtime.ts';
 import type { PodNetwork, Runtime } from './runtime.ts';
+import { defaultLabels } from './selinux.ts';
 import { KubeletServer } from './server/kubelet-server.ts';
 import type { NodeLogsOptions } from './server/node-logs.ts';
 import { StaticPods } from './static/static-pods.ts';
@@ -219,6 +221,7 @@ export class Kubelet {
         staging,
         images: nodeImages,
         certificates: new PodCertificates({ transport, nodeName, clock, random, log, signal }),
+        selinux: hasSelinux() ? defaultLabels() : undefined,
         whenReported: (volume, until) => node.whenReported(volume, until),
         clock,
         log,

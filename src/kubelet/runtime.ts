@@ -4,6 +4,7 @@
  */
 
 import type { Duplex, Readable, Writable } from 'node:stream';
+import type { SELinuxOptions } from '../api/core/v1.gen.ts';
 
 export interface SandboxConfig {
   readonly podUid: string;
@@ -22,6 +23,8 @@ export interface SandboxConfig {
   /** One of its containers is privileged, which a runtime may have to know before. */
   readonly isPrivileged?: boolean;
   readonly sysctls?: Readonly<Record<string, string>>;
+  /** Means nothing where the kernel has no SELinux; what is absent the runtime chooses, the level for all the pod's containers alike. */
+  readonly selinux?: SELinuxOptions;
   readonly cgroupParent: string;
   /** Size of the /dev/shm that the pod's containers share; default 64 MiB. */
   readonly shmBytes?: number;
@@ -50,6 +53,8 @@ export interface MountConfig {
   readonly recursiveReadOnly?: 'IfPossible' | 'Enabled';
   /** No program may be run from it. */
   readonly noExec?: boolean;
+  /** What is there gets the container's SELinux label first. */
+  readonly relabel?: boolean;
   readonly propagation: 'private' | 'slave' | 'shared';
 }
 
@@ -89,6 +94,8 @@ export interface ContainerConfig {
   readonly privileged: boolean;
   readonly readOnlyRootFilesystem: boolean;
   readonly noNewPrivileges: boolean;
+  /** As the sandbox's, whose level it has if it names none. */
+  readonly selinux?: SELinuxOptions;
   /** An OCI seccomp profile, absent for unconfined. */
   readonly seccomp?: object;
   /** No masked or read-only paths in /proc (procMount: Unmasked). */

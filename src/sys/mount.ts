@@ -34,7 +34,12 @@ export interface OverlayOptions {
   readonly target: string;
   /** Where `lowerBase` is, if the layers are to be seen through another mount of it. */
   readonly lowerView?: string;
+  /** SELinux label of everything in it. */
+  readonly label?: string;
 }
+
+/** The mount option that gives all files a label; the quotes are for its commas. */
+export const contextOption = (label: string): string => `context="${label}"`;
 
 /**
  * Mounts an overlay. Layers are named relative to their common folder, so that a hundred of them fit the option page.
@@ -42,8 +47,9 @@ export interface OverlayOptions {
  * (`volatile`): a writable layer never outlives the machine's boot anyway.
  */
 export function mountOverlay(options: OverlayOptions): void {
-  const { lower, lowerBase, lowerView = lowerBase, upper, work, target } = options;
-  const base = `lowerdir=${lower.join(':')},upperdir=${upper},workdir=${work}`;
+  const { lower, lowerBase, lowerView = lowerBase, upper, work, target, label } = options;
+  const layers = `lowerdir=${lower.join(':')},upperdir=${upper},workdir=${work}`;
+  const base = label === undefined ? layers : `${layers},${contextOption(label)}`;
   if (base.length > MOUNT_DATA_BYTES_MAX)
     throw new Error(`image has too many layers for one overlay mount: ${lower.length}`);
   const before = process.cwd();

@@ -6,6 +6,7 @@ import type { Container, Pod } from '../../api/core/v1.gen.ts';
 import { runCommand } from '../../sys/command.ts';
 import type { Image } from '../images/image-store.ts';
 import type { ContainerConfig, DeviceConfig, MountConfig } from '../runtime.ts';
+import { optionsOf } from '../selinux.ts';
 import type { PodVolumes } from '../volumes/pod-volumes.ts';
 import { recursionOf } from '../volumes/recursive-read-only.ts';
 import { pinSubPath } from '../volumes/sub-path.ts';
@@ -46,6 +47,7 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
     folder: context.paths.seccomp,
     isDefault: context.configuration.seccompDefault,
   });
+  const selinux = optionsOf(pod, container);
   const addresses = { podIps, hostIps: context.nodeIps };
   const own = await containerEnvironment(pod, container, {
     references: context.references,
@@ -98,6 +100,7 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
     privileged: security.privileged ?? false,
     readOnlyRootFilesystem: security.readOnlyRootFilesystem ?? false,
     ...(seccomp ? { seccomp } : {}),
+    ...(selinux ? { selinux } : {}),
     noNewPrivileges: security.allowPrivilegeEscalation === false,
     ...(security.procMount === 'Unmasked' ? { unmaskedProc: true } : {}),
     ...(container.lifecycle?.stopSignal ? { stopSignal: container.lifecycle.stopSignal } : {}),
@@ -189,6 +192,7 @@ function systemFiles(
         hostPath,
         containerPath,
         readOnly: container.securityContext?.readOnlyRootFilesystem === true && containerPath !== '/etc/hosts',
+        relabel: true,
         propagation: 'private' as const,
       };
     });
@@ -240,6 +244,7 @@ function volumeMounts(
       readOnly: (mount.readOnly ?? false) || found.isReadOnly,
       ...(recursion ? { recursiveReadOnly: recursion } : {}),
       ...(found.isNoExec ? { noExec: true } : {}),
+      ...(found.isRelabelled ? { relabel: true } : {}),
       propagation: PROPAGATIONS[mount.mountPropagation ?? ''] ?? 'private',
     };
   });

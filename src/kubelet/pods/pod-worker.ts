@@ -12,6 +12,7 @@ import { isReason, messageOf } from '../../base/errors.ts';
 import { PODS } from '../../client/resources.ts';
 import { removeUnmounted } from '../../sys/mount.ts';
 import type { RuntimeState, SandboxState } from '../runtime.ts';
+import { optionsOf } from '../selinux.ts';
 import { ContainerStarts, MOUNTED } from './container-starts.ts';
 import { ContainerStops, graceSecondsOf } from './container-stops.ts';
 import type { PodContext } from './context.ts';
@@ -357,6 +358,7 @@ export class PodWorker {
         ? await handlerOf(runtimeClassName, { transport: this.#context.transport, handlers: runtime.handlers })
         : undefined;
       const userIds = userIdsOf(pod, { ...this.#context, ...(handler === undefined ? {} : { handler }) });
+      const selinux = optionsOf(pod);
       const { podPidsLimit } = this.#context.configuration;
       const limits = podLimits(this.#resize.grantedPod(pod), this.#context.cpus.has(this.#uid));
       cgroups.create(cgroup, { ...limits, ...(podPidsLimit > 0 ? { pidsMax: podPidsLimit } : {}) });
@@ -369,6 +371,7 @@ export class PodWorker {
         ...shared,
         sysctls: Object.fromEntries((pod.spec.securityContext?.sysctls ?? []).map(({ name, value }) => [name, value])),
         cgroupParent: cgroup,
+        ...(selinux ? { selinux } : {}),
         labels: {},
         ...(handler === undefined ? {} : { handler }),
         ...(everyContainer(pod).some(one => one.securityContext?.privileged) ? { isPrivileged: true } : {}),

@@ -93,17 +93,8 @@ function short(resource: string, requested: number, used: number, capacity: numb
 }
 
 const HAS_APPARMOR = existsSync('/sys/module/apparmor/parameters/enabled');
-/** Where the kernel has none, labels mean nothing, as with other runtimes. */
-const HAS_SELINUX = existsSync('/sys/fs/selinux/enforce');
 
 function unsupportedPod(pod: Pod): string | undefined {
-  const { spec } = pod;
-  if (
-    HAS_SELINUX &&
-    spec.securityContext?.seLinuxOptions &&
-    Object.values(spec.securityContext.seLinuxOptions).some(Boolean)
-  )
-    return 'spec.securityContext.seLinuxOptions';
   for (const container of allContainers(pod)) {
     if (container.restartPolicyRules?.some(rule => rule.action === 'RestartAllContainers'))
       return 'restartPolicyRules with action RestartAllContainers';
@@ -130,8 +121,6 @@ export function containerRefusal(pod: Pod, container: Container): string | undef
   const armor = own.appArmorProfile ?? pod.spec.securityContext?.appArmorProfile;
   if (!own.privileged && armor && armor.type !== 'Unconfined')
     return `Cannot enforce AppArmor: ${HAS_APPARMOR ? 'this kubelet does not support AppArmor profiles yet' : 'AppArmor is not enabled on the host'}`;
-  if (HAS_SELINUX && own.seLinuxOptions && Object.values(own.seLinuxOptions).some(Boolean))
-    return 'seLinuxOptions are not supported by this kubelet';
   if (!hasRecursiveReadOnly && container.volumeMounts?.some(mount => mount.recursiveReadOnly === 'Enabled'))
     return 'recursiveReadOnly: Enabled needs a kernel of version 5.12 or newer: IfPossible goes without';
   return undefined;

@@ -56,6 +56,7 @@ export function makeBundle(request: BundleRequest): ProcessUser {
     work,
     target: rootfs,
     ...(lowerView ? { lowerView } : {}),
+    ...(record.selinux ? { label: record.selinux.file } : {}),
   });
   // The overlay keeps its own view of them.
   if (lowerView) unmount(lowerView);
@@ -75,6 +76,7 @@ export function makeBundle(request: BundleRequest): ProcessUser {
     namespaces: { ...pin('net'), ...pin('ipc'), ...pin('uts'), ...(pid === undefined ? {} : { pid }) },
     shmPath: sandbox.hostIpc ? '/dev/shm' : join(folder, 'shm'),
     ...(userNamespace ? { userNamespace } : {}),
+    ...(record.selinux ? { selinux: record.selinux } : {}),
   });
   writeFileSync(join(bundle, 'config.json'), JSON.stringify(spec));
   mkdirSync(join(config.logPath, '..'), { recursive: true, mode: 0o755 });

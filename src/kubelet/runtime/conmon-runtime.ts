@@ -15,8 +15,10 @@ import { type Clock, systemClock } from '../../base/clock.ts';
 import { COXSWAIN_VERSION } from '../../base/cluster-defaults.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import { systemRandom } from '../../base/random.ts';
 import type { CgroupTree } from '../../sys/cgroup.ts';
 import { bootIdentity, clampOomScoreAdj, identify, isAlive } from '../../sys/process.ts';
+import { checkLabel, hasSelinux, relabel } from '../../sys/selinux.ts';
 import { hasUserNamespaces } from '../../sys/user-namespace.ts';
 import type { ImageStore } from '../images/image-store.ts';
 import type {
@@ -31,6 +33,7 @@ import type {
   SandboxConfig,
   SandboxState,
 } from '../runtime.ts';
+import { defaultLabels, type Labels } from '../selinux.ts';
 import { hasRecursiveReadOnly } from '../volumes/recursive-read-only.ts';
 import { makeBundle } from './bundle.ts';
 import { ownCapabilities } from './capabilities.ts';
@@ -64,6 +67,8 @@ export class ConmonRuntime implements Runtime {
   readonly name = 'cox';
   readonly version = COXSWAIN_VERSION;
   readonly handlers: readonly string[];
+  /** Labels are given to what is there. */
+  readonly needsMounts = hasSelinux();
   readonly #images: ImageStore;
   readonly #cgroups: CgroupTree;
   readonly #clock: Clock;
@@ -91,7 +96,11 @@ export class ConmonRuntime implements Runtime {
     this.#mountPoints = new MountPoints(folders.mountPoints);
     const conmon = options.conmon ?? '/usr/bin/conmon';
     this.#monitor = new Monitor({ folders, clock, log, runc: this.#runc, conmon });
-    this.#sandboxes = new Sandboxes({ folders, network, clock, runc: this.#runc, boot: this.#boot });
+    this.#sandboxes = new Sandboxes({
+      ...{ folders, network, clock, runc: this.#runc, boot: this.#boot },
+      random: systemRandom,
+      selinux: hasSelinux() ? defaultLabels() : undefined,
+    });
     this.#containers = new Containers({ folders, monitor: this.#monitor, cgroups, clock, boot: this.#boot });
     folders.clearLeftovers({ sandboxes: this.#sandboxes.ids(), containers: this.#containers.ids() });
   }
@@ -143,6 +152,7 @@ export class ConmonRuntime implements Runtime {
     const image = this.#images.find(config.imageId);
     if (!image) throw new Error(`image ${config.imageRef} (${config.imageId}) is not present`);
     const id = randomBytes(32).toString('hex');
+    const labels = this.#labels(config, sandbox);
     const record: ContainerRecord = {
       id,
       sandboxId,
@@ -152,10 +162,12 @@ export class ConmonRuntime implements Runtime {
       boot: this.#boot,
       cgroup: `${sandbox.config.cgroupParent}/${id}`,
       stopSignal: config.stopSignal ?? image.config.StopSignal ?? 'SIGTERM',
+      ...(labels ? { selinux: labels } : {}),
     };
     this.#containers.add(record);
     try {
       this.#images.hold(image.id, id);
+      if (labels) await labelMounts(config, labels.file);
       record.user = makeBundle({
         record,
         sandbox: sandbox.config,
@@ -172,6 +184,13 @@ export class ConmonRuntime implements Runtime {
       await this.remove(id).catch(() => {});
       throw error;
     }
+  }
+
+  #labels({ privileged, selinux }: ContainerConfig, sandbox: SandboxRecord): Labels | undefined {
+    const labels = this.#sandboxes.labels(sandbox, selinux);
+    if (!labels) return undefined;
+    checkLabel(labels.process);
+    return privileged ? { file: labels.file } : labels;
   }
 
   #processNamespace({ processesOf }: ContainerConfig, { holder }: SandboxRecord): string | undefined {
@@ -234,7 +253,7 @@ export class ConmonRuntime implements Runtime {
   }
 
   async exec(id: string, options: ExecOptions): Promise<{ readonly exitCode: number }> {
-    const { config, user } = this.#containers.running(id);
+    const { config, user, selinux } = this.#containers.running(id);
     return runExec({
       runc: this.#runc,
       runcRoot: this.#folders.runc,
@@ -247,6 +266,7 @@ export class ConmonRuntime implements Runtime {
         oomScoreAdj: clampOomScoreAdj(config.oomScoreAdj),
         command: options.command,
         tty: options.tty,
+        selinux,
       }),
       options,
       scratch: this.#folders.scratch,
@@ -304,4 +324,9 @@ export class ConmonRuntime implements Runtime {
     for (const id of this.#sandboxes.ids()) await this.removeSandbox(id);
     this.#folders.unmountAll();
   }
+}
+
+async function labelMounts({ mounts, terminationMessagePath }: ContainerConfig, label: string): Promise<void> {
+  for (const mount of mounts) if (mount.relabel) await relabel(mount.hostPath, label);
+  if (terminationMessagePath) await relabel(terminationMessagePath.hostPath, label);
 }

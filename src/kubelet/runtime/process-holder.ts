@@ -8,7 +8,9 @@ import { spawn } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { identify, type ProcessIdentity } from '../../sys/process.ts';
-import { idMappings, type UserNamespace } from './spec.ts';
+import { relabel } from '../../sys/selinux.ts';
+import type { Labels } from '../selinux.ts';
+import { idMappings, processLabel, type UserNamespace } from './spec.ts';
 
 const NOBODY = 65535;
 const START_MS_MAX = 60_000;
@@ -22,16 +24,18 @@ export interface HolderRequest {
   readonly cgroupsPath: string;
   readonly namespaces: Readonly<Partial<Record<'network' | 'ipc' | 'uts', string>>>;
   readonly user?: UserNamespace;
+  readonly selinux?: Labels;
 }
 
 /** Rejects where it cannot run; whoever asked removes the folder then. */
 export async function holdProcesses(request: HolderRequest): Promise<ProcessIdentity> {
-  const { runc, runcRoot, id, folder, cgroupsPath, namespaces, user } = request;
+  const { runc, runcRoot, id, folder, cgroupsPath, namespaces, user, selinux } = request;
   const bundle = join(folder, 'holder');
   const rootfs = join(bundle, 'rootfs');
   for (const point of ['proc', 'dev']) mkdirSync(join(rootfs, point), { recursive: true, mode: 0o755 });
   writeFileSync(join(rootfs, 'pause'), pauseProgram());
   chmodSync(join(rootfs, 'pause'), 0o555);
+  if (selinux) await relabel(rootfs, selinux.file);
   const none: string[] = [];
   const spec = {
     ociVersion: '1.0.2',
@@ -42,6 +46,7 @@ export async function holdProcesses(request: HolderRequest): Promise<ProcessIden
       cwd: '/',
       capabilities: { bounding: none, effective: none, permitted: none },
       noNewPrivileges: true,
+      ...processLabel(selinux),
     },
     root: { path: rootfs, readonly: true },
     mounts: [
@@ -57,6 +62,7 @@ export async function holdProcesses(request: HolderRequest): Promise<ProcessIden
         ...(user ? [{ type: 'user', path: user.path }] : []),
       ],
       ...idMappings(user),
+      ...(selinux ? { mountLabel: selinux.file } : {}),
       resources: { devices: [{ allow: false, access: 'rwm' }] },
     },
   };

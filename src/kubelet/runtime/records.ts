@@ -8,6 +8,7 @@
 import { appendFileSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import type { ProcessIdentity } from '../../sys/process.ts';
 import type { ContainerConfig, SandboxConfig } from '../runtime.ts';
+import type { Labels } from '../selinux.ts';
 import type { ProcessUser } from './users.ts';
 
 export interface SandboxRecord {
@@ -16,6 +17,8 @@ export interface SandboxRecord {
   readonly createdMs: number;
   /** See `bootIdentity`: under another one its namespaces are gone. */
   readonly boot: string;
+  /** Where the kernel has SELinux: the level that no other pod here has. */
+  readonly selinuxLevel?: string;
   stopped: boolean;
   ips: readonly string[];
   /** Holds the PID namespace that the pod's containers share. */
@@ -32,6 +35,7 @@ export interface ContainerRecord {
   readonly boot: string;
   readonly cgroup: string;
   readonly stopSignal: string;
+  readonly selinux?: Labels;
   user?: ProcessUser;
   process?: ProcessIdentity;
   startedMs?: number;

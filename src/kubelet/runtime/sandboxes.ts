@@ -11,11 +11,14 @@ import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../../base/clock.ts';
 import { notFound } from '../../base/errors.ts';
+import type { Random } from '../../base/random.ts';
 import { mountShm } from '../../sys/mount.ts';
 import { type PinnedNamespace, pinNamespaces, tcpSocketInside } from '../../sys/namespaces.ts';
 import { isAlive, type ProcessIdentity, sendSignal } from '../../sys/process.ts';
+import { relabel } from '../../sys/selinux.ts';
 import { pinUserNamespaces } from '../../sys/user-namespace.ts';
 import type { PodNetwork, SandboxConfig, SandboxState } from '../runtime.ts';
+import { freeLevel, type Labels, labelsFor } from '../selinux.ts';
 import type { RuntimeFolders } from './folders.ts';
 import { holdProcesses } from './process-holder.ts';
 import { RecordLog, type SandboxRecord } from './records.ts';
@@ -31,6 +34,9 @@ interface Surroundings {
   readonly runc: string;
   /** See `bootIdentity`. */
   readonly boot: string;
+  readonly random: Random;
+  /** Absent where the kernel has no SELinux. */
+  readonly selinux?: Required<Labels> | undefined;
 }
 
 export class Sandboxes {
@@ -39,10 +45,14 @@ export class Sandboxes {
   readonly #clock: Clock;
   readonly #runc: string;
   readonly #boot: string;
+  readonly #random: Random;
+  readonly #selinux: Required<Labels> | undefined;
   readonly #log: RecordLog<SandboxRecord>;
   readonly #records = new Map<string, SandboxRecord>();
 
-  constructor({ folders, network, clock, runc, boot }: Surroundings) {
+  constructor({ folders, network, clock, runc, boot, random, selinux }: Surroundings) {
+    this.#random = random;
+    this.#selinux = selinux;
     this.#runc = runc;
     this.#folders = folders;
     this.#network = network;
@@ -87,11 +97,21 @@ export class Sandboxes {
       boot: this.#boot,
       stopped: false,
       ips: [],
+      ...(this.#selinux ? { selinuxLevel: freeLevel(this.#levels(), this.#random) } : {}),
     };
     this.#log.save(record);
     this.#records.set(record.id, record);
     return record;
   }
+  #levels(): ReadonlySet<string | undefined> {
+    return new Set([...this.#records.values()].map(({ selinuxLevel }) => selinuxLevel));
+  }
+  /** Labels for what runs in the sandbox; undefined where the kernel has no SELinux. */
+  labels({ config, selinuxLevel }: SandboxRecord, options = config.selinux): Required<Labels> | undefined {
+    if (!this.#selinux || selinuxLevel === undefined) return undefined;
+    return labelsFor(options, config.selinux?.level || selinuxLevel, this.#selinux);
+  }
+
   /** May fail half-way: the caller then stops and deletes it. `config` may be newer than the record's. */
   async make(record: SandboxRecord, config: SandboxConfig): Promise<void> {
     const kinds: PinnedNamespace[] = [
@@ -99,6 +119,7 @@ export class Sandboxes {
       ...(config.hostIpc ? [] : (['ipc'] as const)),
     ];
     const folder = this.#folders.sandbox(record.id);
+    const selinux = this.labels(record);
     if (!existsSync(folder)) {
       mkdirSync(folder, { mode: 0o711 });
       // Ports below 1024 and ping need no privilege in a network namespace that is the pod's own.
@@ -109,7 +130,10 @@ export class Sandboxes {
       if (config.userIds) await pinUserNamespaces({ ...request, ids: config.userIds });
       else if (kinds.length) pinNamespaces(request);
       const shm = { sizeBytes: config.shmBytes ?? SHM_BYTES_DEFAULT, owner: config.userIds?.hostId ?? 0 };
-      if (!config.hostIpc) mountShm(join(folder, 'shm'), shm);
+      if (!config.hostIpc) {
+        mountShm(join(folder, 'shm'), shm);
+        if (selinux) await relabel(join(folder, 'shm'), selinux.file);
+      }
     }
     if (config.shareProcesses && !record.holder) {
       const pin = (kind: PinnedNamespace) => (kinds.includes(kind) ? join(folder, kind) : undefined);
@@ -123,6 +147,7 @@ export class Sandboxes {
         cgroupsPath: `${config.cgroupParent}/${record.id}`,
         namespaces: { ...(network ? { network } : {}), ...(ipc ? { ipc } : {}), ...(uts ? { uts } : {}) },
         ...(user ? { user } : {}),
+        ...(selinux ? { selinux } : {}),
       });
       this.#log.save(record);
     }

@@ -6,6 +6,7 @@
 import { lstatSync, readdirSync, statSync } from 'node:fs';
 import type { Image } from '../images/image-store.ts';
 import type { ContainerConfig, DeviceConfig, SandboxConfig } from '../runtime.ts';
+import type { Labels } from '../selinux.ts';
 import { capabilitiesOf } from './capabilities.ts';
 import type { ProcessUser } from './users.ts';
 
@@ -40,6 +41,7 @@ export interface SpecInput {
   readonly shmPath: string;
   /** The pod's own, absent for the machine's. */
   readonly userNamespace?: UserNamespace;
+  readonly selinux?: Labels;
 }
 
 export interface UserNamespace {
@@ -60,6 +62,11 @@ export function commandLine(config: Pick<ContainerConfig, 'command' | 'args'>, i
   if (config.command.length > 0) return [...config.command, ...config.args];
   const entrypoint = image.config.Entrypoint ?? [];
   return [...entrypoint, ...(config.args.length > 0 ? config.args : (image.config.Cmd ?? []))];
+}
+
+/** A privileged container has none: it runs as the runtime does. */
+export function processLabel(labels: Labels | undefined): { readonly selinuxLabel?: string } {
+  return labels?.process === undefined ? {} : { selinuxLabel: labels.process };
 }
 
 export function containerSpec(input: SpecInput): object {
@@ -87,6 +94,7 @@ export function containerSpec(input: SpecInput): object {
       capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
       oomScoreAdj: input.oomScoreAdj,
       noNewPrivileges: config.noNewPrivileges,
+      ...processLabel(input.selinux),
     },
     root: { path: rootfs, readonly: config.readOnlyRootFilesystem },
     mounts: mountsOf(input),
@@ -103,6 +111,7 @@ export function containerSpec(input: SpecInput): object {
         ...(input.userNamespace ? [{ type: 'user', path: input.userNamespace.path }] : []),
       ],
       ...idMappings(input.userNamespace),
+      ...(input.selinux ? { mountLabel: input.selinux.file } : {}),
       resources: {
         devices: [{ allow: privileged, access: 'rwm' }, ...devices.map(({ rule }) => rule)],
         cpu: {
@@ -134,6 +143,7 @@ export interface JoiningProcess {
   readonly user: ProcessUser | undefined;
   readonly available: ReadonlySet<string>;
   readonly oomScoreAdj: number;
+  readonly selinux?: Labels | undefined;
   readonly command: readonly string[];
   readonly tty: boolean;
 }
@@ -151,6 +161,7 @@ export function joiningProcess(input: JoiningProcess): object {
     capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
     noNewPrivileges: config.noNewPrivileges,
     oomScoreAdj,
+    ...processLabel(input.selinux),
   };
 }
 

@@ -9,6 +9,7 @@ import type { VolumePlugin } from './volume.ts';
 export const emptyDirVolume: VolumePlugin<EmptyDirVolumeSource> = {
   source: 'emptyDir',
   folder: 'kubernetes.io~empty-dir',
+  isRelabelled: true,
   ownsFiles: true,
   async mount(source, target, context) {
     // After a restart of the machine the folder is there, but no memory under it.

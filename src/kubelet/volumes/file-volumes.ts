@@ -25,6 +25,7 @@ function fileVolume<S>(
     isLive: true,
     isInMemory: true,
     isReadOnly: true,
+    isRelabelled: true,
     async mount(from: S, target: VolumeTarget, context: VolumeContext) {
       const content = await files(from, context);
       const { fsGroup } = context.pod.spec.securityContext ?? {};

@@ -112,6 +112,7 @@ function checkRevision(revision: string): void {
 export const gitRepoVolume: VolumePlugin<GitRepoVolumeSource> = {
   source: 'gitRepo',
   folder: 'kubernetes.io~git-repo',
+  isRelabelled: true,
   ownsFiles: true,
   async mount(source, target, { signal }) {
     if (existsSync(target.path)) return;

@@ -51,6 +51,7 @@ async function folderOf({ path, fsType }: LocalVolumeSource, context: VolumeCont
 export const localVolume: VolumePlugin<LocalVolumeSource> = {
   source: 'local',
   folder: 'kubernetes.io~local-volume',
+  isRelabelled: true,
   ownsFiles: true,
   async mount(source: LocalVolumeSource, target: VolumeTarget, context: VolumeContext) {
     if (isMountPoint(target.path)) return;

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import type { Pod, Volume } from '../../api/core/v1.gen.ts';
 import { messageOf } from '../../base/errors.ts';
 import { removeUnmounted } from '../../sys/mount.ts';
+import { labelOfVolume } from '../selinux.ts';
 import { type ClaimStatusWriter, growIfAsked } from './expansion.ts';
 import { giveToGroup } from './ownership.ts';
 import { VOLUME_PLUGINS, wayOut } from './registry.ts';
@@ -88,6 +89,7 @@ export class PodVolumes {
       resolved = await resolveVolume(volume, context);
       const conflict = modeConflict(context.pod, resolved);
       if (conflict) throw new Error(conflict);
+      resolved = await withLabel(resolved, context);
     } catch (error) {
       const { name } = volume;
       throw new VolumeError(
@@ -184,7 +186,13 @@ export class PodVolumes {
     pod: Pod,
     name: string,
   ):
-    | { readonly path: string; readonly isReadOnly: boolean; readonly isNoExec: boolean; readonly isRemote: boolean }
+    | {
+        readonly path: string;
+        readonly isReadOnly: boolean;
+        readonly isNoExec: boolean;
+        readonly isRemote: boolean;
+        readonly isRelabelled: boolean;
+      }
     | undefined {
     const volume = pod.spec.volumes?.find(one => one.name === name);
     if (!volume) return undefined;
@@ -204,6 +212,8 @@ export class PodVolumes {
       isReadOnly: (of.isReadOnly ?? false) || (mounted?.use.isReadOnly ?? false),
       isNoExec: of.isNoExec ?? false,
       isRemote: of.isRemote ?? false,
+      // What was mounted with its label has it; what may not be written keeps its own.
+      isRelabelled: (of.isRelabelled ?? false) && !mounted?.use.isReadOnly && !mounted?.use.label,
     };
   }
   /** The device of a volume in block mode. */
@@ -241,4 +251,18 @@ export class PodVolumes {
     if (failures.length) throw failures[0];
     this.#mounted.clear();
   }
+}
+
+/** With the label to mount it with, where the node, the driver, the claim and the pod let it be mounted so (KEP 1710). */
+async function withLabel(resolved: ResolvedVolume, context: PodVolumeContext): Promise<ResolvedVolume> {
+  const { pod, volumes } = context;
+  const { source, spec, use } = resolved;
+  const modes = use.persistent?.volume.spec?.accessModes;
+  const plugin = VOLUME_PLUGINS.find(one => one.source === source) as AnyPlugin | undefined;
+  if (!volumes.selinux || use.mode === 'Block' || modes?.length !== 1 || modes[0] !== 'ReadWriteOncePod')
+    return resolved;
+  if (!(await plugin?.takesLabel?.(spec, context))) return resolved;
+  const isRecursive = pod.spec.securityContext?.seLinuxChangePolicy === 'Recursive';
+  const label = isRecursive ? '' : labelOfVolume(pod, use.volume, volumes.selinux);
+  return { ...resolved, use: { ...use, label } };
 }

@@ -45,6 +45,8 @@ export interface VolumeUse {
   /** Of the persistent volume: words for `mount -o`. */
   readonly mountOptions: readonly string[];
   readonly mode: 'Filesystem' | 'Block';
+  /** Mount it with this SELinux label (`-o context=…`), or with none where it is empty; absent where the plugin does not do that. */
+  readonly label?: string;
 }
 
 export interface VolumeContext {
@@ -86,6 +88,10 @@ export interface VolumePlugin<S> {
   readonly isLive?: boolean;
   /** The fsGroup of the pod owns the content once mounted. */
   readonly ownsFiles?: boolean | ((source: S, context: VolumeContext) => boolean);
+  /** Its files may get the SELinux label of the pod that uses it. */
+  readonly isRelabelled?: boolean;
+  /** The volume can be mounted with an SELinux label instead. */
+  takesLabel?(source: S, context: Pick<VolumeContext, 'volumes'>): Promise<boolean>;
   readonly isReadOnly?: boolean;
   /** No program may be run from it. */
   readonly isNoExec?: boolean;

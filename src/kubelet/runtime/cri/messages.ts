@@ -15,6 +15,7 @@ export const PROFILE = { RUNTIME_DEFAULT: 0, UNCONFINED: 1, LOCALHOST: 2 } as co
 export const SANDBOX_READY = 0;
 export const CONTAINER_STATES = ['created', 'running', 'exited', 'unknown'] as const;
 
+const SELINUX = schema({ user: text(1), role: text(2), type: text(3), level: text(4) });
 const NAMESPACES = schema({ network: integer(1), pid: integer(2), ipc: integer(3), targetId: text(4) });
 const PROFILE_REFERENCE = schema({ profileType: integer(1), localhostRef: text(2) });
 const METADATA = schema({ name: text(1), uid: text(2), namespace: text(3), attempt: integer(4) });
@@ -32,6 +33,7 @@ export const SANDBOX_CONFIG = schema({
         2,
         schema({
           namespaceOptions: message(1, NAMESPACES),
+          selinuxOptions: message(2, SELINUX),
           privileged: flag(6),
           seccomp: message(9, PROFILE_REFERENCE),
         }),
@@ -69,7 +71,13 @@ export const RESOURCES = schema({
 });
 const IMAGE_SPEC = schema({ image: text(1) });
 const CONTAINER_METADATA = schema({ name: text(1), attempt: integer(2) });
-const MOUNT = schema({ containerPath: text(1), hostPath: text(2), readonly: flag(3), propagation: integer(5) });
+const MOUNT = schema({
+  containerPath: text(1),
+  hostPath: text(2),
+  readonly: flag(3),
+  selinuxRelabel: flag(4),
+  propagation: integer(5),
+});
 export const CONTAINER_CONFIG = schema({
   metadata: message(1, CONTAINER_METADATA),
   image: message(2, IMAGE_SPEC),
@@ -95,6 +103,7 @@ export const CONTAINER_CONFIG = schema({
           capabilities: message(1, schema({ add: repeated(text(1)), drop: repeated(text(2)) })),
           privileged: flag(2),
           namespaceOptions: message(3, NAMESPACES),
+          selinuxOptions: message(4, SELINUX),
           runAsUser: message(5, NUMBER),
           runAsGroup: message(12, NUMBER),
           runAsUsername: text(6),

@@ -56,6 +56,7 @@ export function sandboxMessage(config: SandboxConfig): SandboxMessage {
       sysctls: config.sysctls ?? {},
       securityContext: {
         namespaceOptions: namespacesOf(config),
+        ...(config.selinux ? { selinuxOptions: config.selinux } : {}),
         privileged: config.isPrivileged ?? false,
         seccomp: { profileType: PROFILE.RUNTIME_DEFAULT },
       },
@@ -106,15 +107,16 @@ export function containerMessage({ config, sandbox, image, seccompFile }: Contai
     workingDir: config.workingDir ?? '',
     envs: config.env.map(([key, value]) => ({ key, value })),
     mounts: [
-      ...config.mounts.map(({ hostPath, containerPath, readOnly, noExec, propagation }) => ({
+      ...config.mounts.map(({ hostPath, containerPath, readOnly, noExec, relabel, propagation }) => ({
         hostPath,
         containerPath,
         // The interface has no word for noexec. Where the source has it a bind keeps it, unless it is mounted anew to be read-only; such
         // a source (the layers of an image) cannot be written anyway.
         readonly: readOnly && !noExec,
+        selinuxRelabel: relabel ?? false,
         propagation: PROPAGATION[propagation],
       })),
-      ...(message ? [{ ...message, propagation: PROPAGATION.private }] : []),
+      ...(message ? [{ ...message, selinuxRelabel: true, propagation: PROPAGATION.private }] : []),
     ],
     devices: (config.devices ?? []).map(({ hostPath, containerPath, isReadOnly }) => ({
       hostPath,
@@ -134,6 +136,7 @@ export function containerMessage({ config, sandbox, image, seccompFile }: Contai
         capabilities: config.capabilities,
         privileged,
         namespaceOptions: namespacesOf(sandbox, config.processesOf),
+        ...(config.selinux ? { selinuxOptions: config.selinux } : {}),
         ...(config.user?.uid !== undefined ? { runAsUser: { value: config.user.uid } } : {}),
         ...(config.user?.gid !== undefined ? { runAsGroup: { value: config.user.gid } } : {}),
         supplementalGroups: config.user?.additionalGids ?? [],

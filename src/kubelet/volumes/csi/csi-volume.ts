@@ -11,7 +11,7 @@ import { SECRETS } from '../../../client/resources.ts';
 import { GRPC, GrpcError } from '../../../csi/grpc.ts';
 import { NODE_RPCS, USAGE_UNITS } from '../../../csi/messages.ts';
 import { attachedName, attachmentName, capabilityOf, inlineHandle } from '../../../csi/names.ts';
-import { isMountPoint, unmount } from '../../../sys/mount.ts';
+import { contextOption, isMountPoint, unmount } from '../../../sys/mount.ts';
 import type { VolumeContext, VolumePlugin, VolumeTarget, VolumeUsage } from '../volume.ts';
 import type { VolumeNode } from '../volume-node.ts';
 import { waitForAttachment } from './attachment.ts';
@@ -52,6 +52,7 @@ async function begin(source: Source, context: VolumeContext): Promise<Work> {
     specVolID: use.persistent?.volume.metadata.name ?? use.volume,
     nodeName: volumes.name,
     volumeLifecycleMode: lifecycle,
+    ...(use.label === undefined ? {} : { seLinuxMountContext: use.label }),
     ...(isAttached ? { attachmentID: attachmentName({ driver: source.driver, handle }, volumes.name) } : {}),
   };
   const spec: Pick<PersistentVolume, 'spec'> = use.persistent?.volume ?? {
@@ -62,7 +63,11 @@ async function begin(source: Source, context: VolumeContext): Promise<Work> {
     fsGroup !== undefined && driver.rpcs.has(NODE_RPCS.VOLUME_MOUNT_GROUP) && use.mode === 'Filesystem'
       ? String(fsGroup)
       : undefined;
-  const capability = capabilityOf(spec, { knowsPods: driver.rpcs.has(NODE_RPCS.SINGLE_NODE_MULTI_WRITER), mountGroup });
+  const capability = capabilityOf(spec, {
+    knowsPods: driver.rpcs.has(NODE_RPCS.SINGLE_NODE_MULTI_WRITER),
+    mountGroup,
+    mountFlags: use.label ? [contextOption(use.label)] : [],
+  });
   return { source, driver, object, record, capability, context };
 }
 
@@ -142,6 +147,7 @@ async function bring(source: Source, folder: string, path: string, context: Volu
   const record = { ...work.record, path };
   // The wait for the attachment is part of it: two pods of one volume wait in turn, and both find it attached.
   await staging.exclusively(record, async () => {
+    await staging.settleLabel(record, { driver: work.driver, user: folder });
     writeRecord(folder, record);
     staging.users.add(record, folder);
     mkdirSync(dirname(path), { recursive: true, mode: 0o750 });
@@ -198,6 +204,7 @@ function devicePath({ rootDir }: VolumeNode, target: VolumeTarget): string {
 export const csiVolume: VolumePlugin<Source> = {
   source: 'csi',
   folder: 'kubernetes.io~csi',
+  isRelabelled: true,
   isLive: true,
   ownsFiles(source, { volumes, use }) {
     const driver = volumes.csi.driver(source.driver);
@@ -216,6 +223,7 @@ export const csiVolume: VolumePlugin<Source> = {
         );
     }
   },
+  takesLabel: async ({ driver }, { volumes }) => (await volumes.csi.object(driver))?.spec.seLinuxMount ?? false,
   contentPath: (_, target) => mountPath(target),
   async mount(source, target, context) {
     const path = mountPath(target);

@@ -63,6 +63,23 @@ export class Staging {
     return path;
   }
 
+  /**
+   * A volume has one SELinux label as long as anything is mounted: rejects while pods use it with another one, and undoes what is left of them.
+   * Call within `exclusively`, before the user is added.
+   */
+  async settleLabel(record: VolumeRecord, { driver, user }: { driver: CsiDriver; user: string }): Promise<void> {
+    const label = record.seLinuxMountContext;
+    if (label === undefined) return;
+    const others = this.users.of(record).filter(folder => folder !== user);
+    if (others.some(folder => (readRecord(folder)?.seLinuxMountContext ?? label) !== label))
+      throw new Error(
+        `waiting for unmount of volume ${JSON.stringify(record.specVolID)}, because it is already mounted to a different pod with a different SELinux label`,
+      );
+    const staged = readRecord(this.folder(record));
+    if (others.length === 0 && staged && (staged.seLinuxMountContext ?? label) !== label)
+      await this.release(record, driver);
+  }
+
   /** When nobody uses the volume any more. Call within `exclusively`. */
   async release(record: VolumeRecord, driver: CsiDriver): Promise<void> {
     if (this.users.count(record) > 0) return;

@@ -15,6 +15,8 @@ export interface VolumeRecord {
   readonly nodeName: string;
   readonly volumeLifecycleMode: 'Persistent' | 'Ephemeral';
   readonly attachmentID?: string;
+  /** SELinux label it is mounted with, '' for none; absent where drivers are not asked for one. */
+  readonly seLinuxMountContext?: string;
   readonly stagingPath?: string;
   /** Where it is published. */
   readonly path?: string;
@@ -69,6 +71,9 @@ export class VolumeUsers {
     const users = this.#users.get(keyOf(record));
     users?.delete(folder);
     if (users?.size === 0) this.#users.delete(keyOf(record));
+  }
+  of(record: VolumeRecord): readonly string[] {
+    return [...(this.#users.get(keyOf(record)) ?? [])];
   }
   count(record: VolumeRecord): number {
     return this.#users.get(keyOf(record))?.size ?? 0;

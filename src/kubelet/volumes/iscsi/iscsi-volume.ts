@@ -140,6 +140,7 @@ async function release(target: VolumeTarget, node: VolumeNode): Promise<void> {
 export const iscsiVolume: VolumePlugin<ISCSIPersistentVolumeSource> = {
   source: 'iscsi',
   folder: 'kubernetes.io~iscsi',
+  isRelabelled: true,
   isRemote: true,
   ownsFiles: ({ readOnly }) => !readOnly,
   async mount(source, target, context) {
