@@ -124,6 +124,7 @@ const READERS: Readonly<Record<string, Reader>> = {
     allowedUnsafeSysctls: list(value, path).map((one, i) => text(one, `${path}[${i}]`)),
   }),
   staticPodPath: (value, path) => ({ staticPodPath: text(value, path) }),
+  volumePluginDir: (value, path) => ({ volumePluginDir: text(value, path) }),
   containerLogMaxSize: (value, path) => {
     const bytes = parseNano(String(value)) === undefined ? 0 : quantityValue(String(value));
     if (bytes <= 0) refuse(path, `Invalid value: ${JSON.stringify(value)}: must be a positive quantity`);
@@ -246,7 +247,7 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
 };
 /** Fields of Kubernetes that nothing does here yet. */
 const UNDONE: ReadonlySet<string> = new Set([
-  ...['address', 'port', 'readOnlyPort', 'hostnameOverride', 'podCIDR', 'resolvConf', 'volumePluginDir', 'providerID'],
+  ...['address', 'port', 'readOnlyPort', 'hostnameOverride', 'podCIDR', 'resolvConf', 'providerID'],
   ...['syncFrequency', 'fileCheckFrequency', 'httpCheckFrequency', 'staticPodURL', 'staticPodURLHeader'],
   ...['nodeStatusUpdateFrequency', 'runtimeRequestTimeout', 'streamingConnectionIdleTimeout', 'hairpinMode'],
   ...['podsPerCore', 'maxOpenFiles', 'contentType', 'kubeAPIQPS', 'kubeAPIBurst', 'registryPullQPS', 'registryBurst'],

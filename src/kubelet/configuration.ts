@@ -58,6 +58,8 @@ export interface KubeletConfiguration {
   readonly reservedMemory: readonly { readonly numaNode: number; readonly limits: Readonly<Record<string, string>> }[];
   /** On a machine with one NUMA node all of them come to the same. */
   readonly topologyManagerPolicy: (typeof TOPOLOGY_POLICIES)[number];
+  /** Folder of FlexVolume drivers. */
+  readonly volumePluginDir: string;
   /** `/logs/` of the kubelet's port. */
   readonly enableSystemLogHandler: boolean;
   /** Of a kubelet by itself: the cluster's signer is asked for its client certificate, for its serving one. */
@@ -96,6 +98,7 @@ export const CONFIGURATION_DEFAULT: KubeletConfiguration = {
   memoryManagerPolicy: 'None',
   reservedMemory: [],
   topologyManagerPolicy: 'none',
+  volumePluginDir: '/usr/libexec/kubernetes/kubelet-plugins/volume/exec/',
   enableSystemLogHandler: true,
   rotateCertificates: false,
   serverTLSBootstrap: false,

@@ -221,6 +221,7 @@ export class Kubelet {
         staging,
         images: nodeImages,
         certificates: new PodCertificates({ transport, nodeName, clock, random, log, signal }),
+        flexDir: configuration.volumePluginDir,
         selinux: hasSelinux() ? defaultLabels() : undefined,
         whenReported: (volume, until) => node.whenReported(volume, until),
         clock,

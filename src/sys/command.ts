@@ -11,10 +11,12 @@ export class CommandError extends Error {
   /** Absent when it did not run, was killed or took too long. */
   readonly code: number | undefined;
   readonly stderr: string;
-  constructor(message: string, code: number | undefined, stderr: string) {
+  readonly stdout: string;
+  constructor(message: string, code: number | undefined, stderr: string, stdout = '') {
     super(message);
     this.code = code;
     this.stderr = stderr;
+    this.stdout = stdout;
   }
 }
 
@@ -92,7 +94,7 @@ export function runCommand(program: string, args: readonly string[], options: Co
       if (reason !== undefined) return end(new CommandError(`${line}: ${reason}`, undefined, stderr));
       if (code === 0) return end(undefined);
       const said = (stderr || stdout).trim();
-      end(new CommandError(`${line}: ${said || (ended ?? `exit status ${code}`)}`, code ?? undefined, stderr));
+      end(new CommandError(`${line}: ${said || (ended ?? `exit status ${code}`)}`, code ?? undefined, stderr, stdout));
     });
     if (input !== undefined) child.stdin!.end(input);
   });

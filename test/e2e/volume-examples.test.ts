@@ -10,7 +10,9 @@ const cluster = useCluster();
 const ns = useNamespace(cluster, 'volume-examples');
 const folder = join(root, 'examples', 'volumes');
 /** What needs a server of its own, or a network, is run by the tests that have one. */
-const ELSEWHERE = new Set(['cephfs.yaml', 'git-repo.yaml', 'glusterfs.yaml', 'iscsi.yaml', 'nfs.yaml']);
+const ELSEWHERE = new Set([
+  ...['cephfs.yaml', 'flex-volume.yaml', 'git-repo.yaml', 'glusterfs.yaml', 'iscsi.yaml', 'nfs.yaml'],
+]);
 
 for (const file of readdirSync(folder).filter(name => name.endsWith('.yaml'))) {
   const text = readFileSync(join(folder, file), 'utf8');

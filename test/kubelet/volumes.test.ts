@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import {
+  chmodSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -9,12 +10,13 @@ import {
   readFileSync,
   rmdirSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Node, PersistentVolume, PersistentVolumeClaim } from '../../src/api/core/v1.gen.ts';
+import type { FlexVolumeSource, Node, PersistentVolume, PersistentVolumeClaim } from '../../src/api/core/v1.gen.ts';
 import type { KubeObject } from '../../src/api/meta.ts';
 import type { CSINode } from '../../src/api/storage/v1.gen.ts';
 import {
@@ -23,6 +25,7 @@ import {
   NODES,
   PERSISTENT_VOLUME_CLAIMS,
   PERSISTENT_VOLUMES,
+  SECRETS,
   VOLUME_ATTACHMENTS,
 } from '../../src/client/resources.ts';
 import { GRPC, GrpcError, type GrpcServer, type Handlers, serveGrpc } from '../../src/csi/grpc.ts';
@@ -30,8 +33,10 @@ import { NODE_RPCS } from '../../src/csi/messages.ts';
 import { attachmentName } from '../../src/csi/names.ts';
 import { bindMount, isMountPoint, mountTable, unmount } from '../../src/sys/mount.ts';
 import { isReady, TestNode } from './node.ts';
+import { exampleSource } from './volumes/context.ts';
 
 const DRIVER = 'fake.example.com';
+const flexDir = mkdtempSync('/var/tmp/cox-flex-');
 
 let node: TestNode;
 let servers: GrpcServer[] = [];
@@ -113,7 +118,7 @@ async function until(what: string, check: () => unknown, timeoutMs = 10_000): Pr
 }
 
 before(async () => {
-  node = new TestNode();
+  node = new TestNode({ configuration: { volumePluginDir: flexDir } });
   await node.start();
   contents = mkdtempSync(join(node.root, 'contents-'));
   await node.api.create({ of: CSI_DRIVERS }, {
@@ -133,6 +138,7 @@ before(async () => {
 after(async () => {
   for (const server of servers) await server.close();
   await node.close();
+  rmSync(flexDir, { recursive: true });
 });
 
 /** A claim bound to a volume, as the binder leaves them. */
@@ -382,4 +388,115 @@ test('fsGroup follows no link out of the volume', async () => {
   assert.equal(lstatSync(join(outside, 'sub', 'secret')).mode & 0o777, 0o600);
   assert.equal(lstatSync(volume).gid, 4321);
   lchownSync(volume, 0, 0);
+});
+
+/** Makes a program a FlexVolume driver of the node. */
+function installFlex(name: string, text: string): void {
+  const [vendor, driverName] = name.split('/') as [string, string];
+  const folder = join(flexDir, `${vendor}~${driverName}`);
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, driverName), text);
+  chmodSync(join(folder, driverName), 0o755);
+}
+const flexPod = (name: string, flexVolume: object, spec: object = {}) =>
+  node.create(name, {
+    ...spec,
+    containers: [
+      {
+        name: 'main',
+        image: 'busybox:1',
+        command: ['sh', '-c', 'echo written >> /data/file; sleep 3600'],
+        volumeMounts: [{ name: 'data', mountPath: '/data' }],
+      },
+    ],
+    volumes: [{ name: 'data', flexVolume }],
+  });
+
+test('flexVolume: the example, and what a missing driver or a failing one says', async () => {
+  const source = exampleSource<FlexVolumeSource>('flex-volume.yaml', 'flexVolume');
+  const folder = join(node.root, 'flex');
+  await flexPod('flex', { ...source, options: { folder } });
+  await node.untilEvents('flex', events =>
+    events.some(event =>
+      event.includes(`no FlexVolume driver "example.com/folder" on this node: its program would be ${flexDir}`),
+    ),
+  );
+  installFlex(
+    'example.com/folder',
+    readFileSync(join(import.meta.dirname, '../../examples/volumes/flex-driver.sh'), 'utf8'),
+  );
+  await node.until('flex', isReady);
+  await until('written', () => existsSync(join(folder, 'file')));
+  assert.equal(mounts('kubernetes.io~flexvolume').length, 1);
+  await remove('flex');
+  await node.untilGone('flex');
+  assert.equal(mounts('kubernetes.io~flexvolume').length, 0);
+  assert.equal(readFileSync(join(folder, 'file'), 'utf8'), 'written\n');
+
+  await flexPod('flex-bad', { driver: source.driver });
+  await node.untilEvents('flex-bad', events =>
+    events.some(event => event.includes('mount command failed, status: Failure, reason: the option folder is missing')),
+  );
+  await remove('flex-bad');
+  await node.untilGone('flex-bad');
+});
+
+test('flexVolume: attached once for two pods, with options, secret and group; detached after the last', async () => {
+  const log = join(node.root, 'flex-calls');
+  const device = join(node.root, 'flex-device');
+  mkdirSync(device);
+  // Leaves `mount` and `unmount` to the kubelet.
+  installFlex(
+    'vendor/disk',
+    `#!/bin/sh
+echo "$@" >>${log}
+case $1 in
+  init) echo '{"status":"Success","capabilities":{"attach":true}}' ;;
+  attach) echo '{"status":"Success","device":"${device}"}' ;;
+  waitforattach) echo '{"status":"Success","device":"'$2'"}' ;;
+  mountdevice) mount --bind "$3" "$2" && echo '{"status":"Success"}' ;;
+  detach) echo '{"status":"Success"}' ;;
+  *) echo '{"status":"Not supported"}'; exit 1 ;;
+esac
+`,
+  );
+  await node.put(SECRETS, {
+    apiVersion: 'v1',
+    kind: 'Secret',
+    type: 'vendor/disk',
+    metadata: { name: 'flex', namespace: 'default' },
+    data: { key: 'dmFsdWU=' },
+  });
+  const source = { driver: 'vendor/disk', fsType: 'ext4', options: { size: '1' }, secretRef: { name: 'flex' } };
+  await flexPod('flex-a', source, { securityContext: { fsGroup: 4321 } });
+  await flexPod('flex-b', source);
+  await node.until('flex-a', isReady);
+  await node.until('flex-b', isReady);
+  const file = join(device, 'file');
+  await until('both wrote', () => existsSync(file) && readFileSync(file, 'utf8') === 'written\nwritten\n');
+  const calls = () =>
+    readFileSync(log, 'utf8')
+      .trimEnd()
+      .split('\n')
+      .map(line => line.split(' '));
+  const named = () => calls().map(([name]) => name);
+  assert.equal(named().filter(name => name === 'attach').length, 1);
+  assert.equal(named().filter(name => name === 'mountdevice').length, 1);
+  const mountCall = calls().find(([name, path]) => name === 'mount' && path?.includes('flexvolume'))!;
+  const options = JSON.parse(mountCall[2]!) as Record<string, string>;
+  assert.equal(options['kubernetes.io/secret/key'], 'dmFsdWU=');
+  assert.equal(options['kubernetes.io/readwrite'], 'rw');
+  assert.equal(options['kubernetes.io/fsType'], 'ext4');
+  assert.equal(options['size'], '1');
+  assert.equal(statSync(device).gid, 4321);
+
+  await remove('flex-a');
+  await node.untilGone('flex-a');
+  assert.ok(!named().includes('detach'));
+  await node.restartKubelet();
+  await remove('flex-b');
+  await node.untilGone('flex-b');
+  assert.deepEqual(calls().at(-1), ['detach', 'data', 'node-1']);
+  assert.equal(mounts('flexvolume').length, 0);
+  assert.equal(readFileSync(file, 'utf8'), 'written\nwritten\n');
 });

@@ -7,6 +7,7 @@ import { cephfsVolume } from './cephfs.ts';
 import { csiVolume } from './csi/csi-volume.ts';
 import { emptyDirVolume } from './empty-dir.ts';
 import { configMapVolume, downwardVolume, projectedVolume, secretVolume } from './file-volumes.ts';
+import { flexVolume } from './flex-volume.ts';
 import { gitRepoVolume } from './git-repo.ts';
 import { glusterfsVolume } from './glusterfs.ts';
 import { hostPathVolume } from './host-path.ts';
@@ -31,13 +32,13 @@ export const VOLUME_PLUGINS: readonly VolumePlugin<never>[] = [
   cephfsVolume,
   imageVolume,
   csiVolume,
+  flexVolume,
 ];
 
 const GONE = 'Kubernetes itself has it no longer';
 /** Kinds that the API names and no node here has: why, and what to use instead. */
 const WAYS_OUT: Partial<Record<SourceName, string>> = {
   fc: 'no Fibre Channel here: use the CSI driver of the storage, or give the attached disk as a local persistent volume',
-  flexVolume: 'deprecated since Kubernetes 1.23: use the CSI driver of the storage',
   rbd: `${GONE} (since 1.31): use Ceph's CSI driver, rbd.csi.ceph.com`,
   flocker: `${GONE} (since 1.25) and its maker is gone: use a CSI driver`,
   quobyte: `${GONE} (since 1.25): use the CSI driver csi.quobyte.com`,

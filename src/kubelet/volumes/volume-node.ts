@@ -17,6 +17,8 @@ export interface VolumeNode {
   readonly staging: Staging;
   readonly images: NodeImages;
   readonly certificates: PodCertificates;
+  /** Folder of FlexVolume drivers. */
+  readonly flexDir: string;
   /** What containers have without options; absent where the kernel has no SELinux. */
   readonly selinux?: Required<Labels> | undefined;
   /** Resolves when the node's status names the volume as in use: from then on nobody detaches it. */
