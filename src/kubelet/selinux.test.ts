@@ -7,6 +7,7 @@ import { defaultLabels, freeLevel, labelOfVolume, labelsFor, optionsOf } from '.
 const DEFAULTS = {
   process: 'system_u:system_r:container_t:s0',
   file: 'system_u:object_r:container_file_t:s0',
+  layer: 'system_u:object_r:container_ro_file_t:s0',
 };
 
 test('defaults come from the files of other container tools, first of all from their own', () => {
@@ -21,12 +22,16 @@ test('defaults come from the files of other container tools, first of all from t
   };
   assert.deepEqual(
     defaultLabels(path => files[path]),
-    { process: 'system_u:system_r:svirt_lxc_net_t:s0', file: 'system_u:object_r:svirt_sandbox_file_t:s0' },
+    {
+      process: 'system_u:system_r:svirt_lxc_net_t:s0',
+      file: 'system_u:object_r:svirt_sandbox_file_t:s0',
+      layer: 'system_u:object_r:svirt_sandbox_file_t:s0',
+    },
   );
   files['/usr/share/containers/selinux/contexts'] = 'process=system_u:system_r:own_t:s0\nro_file = "x"\n';
   assert.deepEqual(
     defaultLabels(path => files[path]),
-    { process: 'system_u:system_r:own_t:s0', file: DEFAULTS.file },
+    { process: 'system_u:system_r:own_t:s0', file: DEFAULTS.file, layer: 'x' },
   );
 });
 
@@ -40,7 +45,11 @@ test('options change the process; user and level its files too', () => {
     process: 'staff_u:staff_r:spc_t:s0-s0:c0.c1023',
     file: 'staff_u:object_r:container_file_t:s0-s0:c0.c1023',
   });
-  assert.equal(labelsFor({}, 's0:c1,c2', { process: 'u:r:t', file: 'u:o:f' }).process, 'u:r:t', 'no levels, no level');
+  assert.equal(
+    labelsFor({}, 's0:c1,c2', { process: 'u:r:t', file: 'u:o:f', layer: '' }).process,
+    'u:r:t',
+    'no levels, no level',
+  );
 });
 
 test('every pod has two categories of its own, the smaller first', () => {

@@ -14,6 +14,11 @@ export interface Labels {
   readonly file: string;
 }
 
+/** Of containers without options, and of the files that images bring. */
+export interface DefaultLabels extends Required<Labels> {
+  readonly layer: string;
+}
+
 const CATEGORIES = 1024;
 const CONFIGURATION = '/etc/selinux/config';
 const POLICY_DEFAULT = 'targeted';
@@ -22,19 +27,25 @@ const contextFiles = (policy: string) => [
   '/usr/share/containers/selinux/contexts',
   `/etc/selinux/${policy}/contexts/lxc_contexts`,
 ];
-const FALLBACK: Required<Labels> = {
+const FALLBACK: DefaultLabels = {
   process: 'system_u:system_r:container_t:s0',
   file: 'system_u:object_r:container_file_t:s0',
+  layer: 'system_u:object_r:container_ro_file_t:s0',
 };
 
 /** What containers have without options: from the files that other container tools read. */
-export function defaultLabels(read: (path: string) => string | undefined = textOf): Required<Labels> {
+export function defaultLabels(read: (path: string) => string | undefined = textOf): DefaultLabels {
   const policy = /^\s*SELINUXTYPE\s*=\s*(\S+)/m.exec(read(CONFIGURATION) ?? '')?.[1] ?? POLICY_DEFAULT;
   const text = contextFiles(policy)
     .map(read)
     .find(found => found !== undefined);
   const value = (key: string) => new RegExp(`^\\s*${key}\\s*=\\s*"?([^"\\s]+)"?\\s*$`, 'm').exec(text ?? '')?.[1];
-  return { process: value('process') ?? FALLBACK.process, file: value('file') ?? FALLBACK.file };
+  const file = value('file');
+  return {
+    process: value('process') ?? FALLBACK.process,
+    file: file ?? FALLBACK.file,
+    layer: value('ro_file') ?? file ?? FALLBACK.layer,
+  };
 }
 
 function textOf(path: string): string | undefined {
@@ -49,7 +60,7 @@ function textOf(path: string): string | undefined {
 export function labelsFor(
   options: SELinuxOptions | undefined,
   level: string,
-  defaults: Required<Labels>,
+  defaults: DefaultLabels,
 ): Required<Labels> {
   const { user, role, type } = options ?? {};
   const shared = { user, level: options?.level || level };
@@ -92,7 +103,7 @@ export function optionsOf(pod: Pod, container?: Container): SELinuxOptions | und
  * The one label with which all containers of the pod use the volume, `''` where its level is left to the runtime. Throws where they differ:
  * what is mounted with a label can have only one.
  */
-export function labelOfVolume(pod: Pod, volume: string, defaults: Required<Labels>): string {
+export function labelOfVolume(pod: Pod, volume: string, defaults: DefaultLabels): string {
   const labels = everyContainer(pod)
     .filter(({ volumeMounts }) => volumeMounts?.some(({ name }) => name === volume))
     .map(container => {

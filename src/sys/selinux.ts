@@ -35,7 +35,6 @@ export function labelOf(path: string): string | undefined {
 
 /** Gives a file, or a folder and all below it on the same and other file systems, a label. What has no labels at all stays as it is. */
 export async function relabel(path: string, label: string): Promise<void> {
-  const value = Buffer.from(`${label}\0`);
   const state = { entries: 0 };
   const visit = async (at: string): Promise<void> => {
     let fd: number;
@@ -44,14 +43,15 @@ export async function relabel(path: string, label: string): Promise<void> {
     } catch (error) {
       // No folder, or none any more.
       if (!isGone(error)) throw error;
-      return setLabel(at, value);
+      return setLabel(at, label);
     }
     try {
-      setLabel(`/proc/self/fd/${fd}/.`, value);
       for (const name of readdirSync(`/proc/self/fd/${fd}`)) {
         if (++state.entries % ENTRIES_PER_TURN === 0) await turn();
         await visit(`/proc/self/fd/${fd}/${name}`);
       }
+      // Last: what has its label is done, wholly.
+      setLabel(`/proc/self/fd/${fd}/.`, label);
     } finally {
       closeSync(fd);
     }
@@ -59,9 +59,10 @@ export async function relabel(path: string, label: string): Promise<void> {
   await visit(path);
 }
 
-function setLabel(path: string, value: Buffer): void {
+/** What has no labels, and what is gone, stays as it is. */
+export function setLabel(path: string, label: string): void {
   try {
-    setAttribute(path, ATTRIBUTE, value);
+    setAttribute(path, ATTRIBUTE, Buffer.from(`${label}\0`));
   } catch (error) {
     if (error instanceof SystemError && ['ENOENT', 'EOPNOTSUPP', 'ENOTSUP', 'EROFS'].includes(error.code)) return;
     throw error;

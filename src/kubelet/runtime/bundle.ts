@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { mountOverlay, unmount } from '../../sys/mount.ts';
 import type { PinnedNamespace } from '../../sys/namespaces.ts';
 import { clampOomScoreAdj } from '../../sys/process.ts';
+import { setLabel } from '../../sys/selinux.ts';
 import { bindIdmapped } from '../../sys/user-namespace.ts';
 import type { Image } from '../images/image-store.ts';
 import type { ContainerConfig, MountConfig, SandboxConfig } from '../runtime.ts';
@@ -40,6 +41,8 @@ export function makeBundle(request: BundleRequest): ProcessUser {
   const rootfs = join(bundle, 'rootfs');
   const [upper, work] = [folders.layer(id), folders.work(id)];
   for (const folder of [bundle, rootfs, upper, work]) mkdirSync(folder, { mode: 0o755 });
+  // What is made in there inherits its type.
+  if (record.selinux) setLabel(upper, record.selinux.file);
   const { userIds } = sandbox;
   const folder = folders.sandbox(record.sandboxId);
   const userNamespace = userIds && { path: join(folder, 'user'), ids: userIds };

@@ -18,9 +18,9 @@ import type { Logger } from '../../base/log.ts';
 import { systemRandom } from '../../base/random.ts';
 import type { CgroupTree } from '../../sys/cgroup.ts';
 import { bootIdentity, clampOomScoreAdj, identify, isAlive } from '../../sys/process.ts';
-import { checkLabel, hasSelinux, relabel } from '../../sys/selinux.ts';
+import { checkLabel, hasSelinux, labelOf, relabel } from '../../sys/selinux.ts';
 import { hasUserNamespaces } from '../../sys/user-namespace.ts';
-import type { ImageStore } from '../images/image-store.ts';
+import type { Image, ImageStore } from '../images/image-store.ts';
 import type {
   ContainerConfig,
   ContainerState,
@@ -33,7 +33,7 @@ import type {
   SandboxConfig,
   SandboxState,
 } from '../runtime.ts';
-import { defaultLabels, type Labels } from '../selinux.ts';
+import { type DefaultLabels, defaultLabels, type Labels } from '../selinux.ts';
 import { hasRecursiveReadOnly } from '../volumes/recursive-read-only.ts';
 import { makeBundle } from './bundle.ts';
 import { ownCapabilities } from './capabilities.ts';
@@ -69,6 +69,8 @@ export class ConmonRuntime implements Runtime {
   readonly handlers: readonly string[];
   /** Labels are given to what is there. */
   readonly needsMounts = hasSelinux();
+  /** Absent where the kernel has no SELinux. */
+  readonly #selinux: DefaultLabels | undefined = this.needsMounts ? defaultLabels() : undefined;
   readonly #images: ImageStore;
   readonly #cgroups: CgroupTree;
   readonly #clock: Clock;
@@ -99,7 +101,7 @@ export class ConmonRuntime implements Runtime {
     this.#sandboxes = new Sandboxes({
       ...{ folders, network, clock, runc: this.#runc, boot: this.#boot },
       random: systemRandom,
-      selinux: hasSelinux() ? defaultLabels() : undefined,
+      selinux: this.#selinux,
     });
     this.#containers = new Containers({ folders, monitor: this.#monitor, cgroups, clock, boot: this.#boot });
     folders.clearLeftovers({ sandboxes: this.#sandboxes.ids(), containers: this.#containers.ids() });
@@ -167,7 +169,10 @@ export class ConmonRuntime implements Runtime {
     this.#containers.add(record);
     try {
       this.#images.hold(image.id, id);
-      if (labels) await labelMounts(config, labels.file);
+      if (labels) {
+        await labelMounts(config, labels.file);
+        await this.#labelLayers(image);
+      }
       record.user = makeBundle({
         record,
         sandbox: sandbox.config,
@@ -191,6 +196,15 @@ export class ConmonRuntime implements Runtime {
     if (!labels) return undefined;
     checkLabel(labels.process);
     return privileged ? { file: labels.file } : labels;
+  }
+
+  // Through an overlay the kernel looks at the label of the layer's own file, where a program changes the protection of its memory.
+  async #labelLayers({ layers }: Image): Promise<void> {
+    const { layer } = this.#selinux!;
+    for (const name of layers) {
+      const folder = join(this.#images.layersDir, name);
+      if (labelOf(folder) !== layer) await relabel(folder, layer);
+    }
   }
 
   #processNamespace({ processesOf }: ContainerConfig, { holder }: SandboxRecord): string | undefined {

@@ -18,7 +18,7 @@ import { isAlive, type ProcessIdentity, sendSignal } from '../../sys/process.ts'
 import { relabel } from '../../sys/selinux.ts';
 import { pinUserNamespaces } from '../../sys/user-namespace.ts';
 import type { PodNetwork, SandboxConfig, SandboxState } from '../runtime.ts';
-import { freeLevel, type Labels, labelsFor } from '../selinux.ts';
+import { type DefaultLabels, freeLevel, type Labels, labelsFor } from '../selinux.ts';
 import type { RuntimeFolders } from './folders.ts';
 import { holdProcesses } from './process-holder.ts';
 import { RecordLog, type SandboxRecord } from './records.ts';
@@ -36,7 +36,7 @@ interface Surroundings {
   readonly boot: string;
   readonly random: Random;
   /** Absent where the kernel has no SELinux. */
-  readonly selinux?: Required<Labels> | undefined;
+  readonly selinux?: DefaultLabels | undefined;
 }
 
 export class Sandboxes {
@@ -46,7 +46,7 @@ export class Sandboxes {
   readonly #runc: string;
   readonly #boot: string;
   readonly #random: Random;
-  readonly #selinux: Required<Labels> | undefined;
+  readonly #selinux: DefaultLabels | undefined;
   readonly #log: RecordLog<SandboxRecord>;
   readonly #records = new Map<string, SandboxRecord>();
 

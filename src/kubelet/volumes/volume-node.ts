@@ -3,7 +3,7 @@
 import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
 import type { NodeImages } from '../images/node-images.ts';
-import type { Labels } from '../selinux.ts';
+import type { DefaultLabels } from '../selinux.ts';
 import type { CsiDrivers } from './csi/drivers.ts';
 import type { Staging } from './csi/staging.ts';
 import type { PodCertificates } from './pod-certificates.ts';
@@ -20,7 +20,7 @@ export interface VolumeNode {
   /** Folder of FlexVolume drivers. */
   readonly flexDir: string;
   /** What containers have without options; absent where the kernel has no SELinux. */
-  readonly selinux?: Required<Labels> | undefined;
+  readonly selinux?: DefaultLabels | undefined;
   /** Resolves when the node's status names the volume as in use: from then on nobody detaches it. */
   whenReported(volume: string, signal: AbortSignal): Promise<void>;
   readonly clock: Clock;
