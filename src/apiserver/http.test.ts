@@ -200,6 +200,21 @@ test('bodies: yaml, protobuf, too large, broken', async () => {
   assert.equal(broken.json.reason, 'BadRequest');
   const wrong = await ask('POST', maps, { body: { ...configMap('x'), kind: 'Secret' } });
   assert.equal(wrong.status, 400);
+  for (const odd of [{ apiVersion: 12 }, { kind: {} }])
+    assert.match(
+      (await ask('POST', maps, { body: { ...configMap('x'), ...odd } })).json.message,
+      /parse error: json: /,
+    );
+  const patched = await ask('PATCH', `${maps}/yaml`, {
+    body: { apiVersion: [12] },
+    headers: { 'content-type': 'application/merge-patch+json' },
+  });
+  assert.equal(patched.status, 400);
+  const applied = await ask('PATCH', `${maps}/yaml?fieldManager=me`, {
+    body: { apiVersion: { a: { toString: [] } } },
+    headers: { 'content-type': 'application/apply-patch+yaml' },
+  });
+  assert.equal(applied.status, 400);
 });
 
 test('Accept: tables, metadata only, yaml, nothing that is spoken', async () => {

@@ -19,6 +19,10 @@ test('JSON patch leaves the original alone and refuses what does not fit', () =>
   assert.deepEqual(jsonPatch(original, [{ op: 'add', path: '/a/b/-', value: 3 }]), { a: { b: [1, 2, 3] } });
   assert.deepEqual(original, { a: { b: [1, 2] } });
   assert.throws(() => jsonPatch(original, [{ op: 'remove', path: '/x/y' }]), { code: 422 });
+  assert.throws(() => jsonPatch({ a: 'text' }, [{ op: 'add', path: '/a/b', value: 1 }]), { code: 422 });
+  const odd = [{ op: 'test', path: '', value: { toString: [] } }];
+  assert.throws(() => jsonPatch(original, odd), { code: 422 });
+  assert.throws(() => jsonPatch(original, [null, 1]), { code: 422 });
   assert.throws(() => jsonPatch(original, {}), { code: 400 });
 });
 

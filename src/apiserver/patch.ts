@@ -28,10 +28,19 @@ export function jsonPatch<T>(object: T, patch: unknown): T {
       `The allowed maximum operations in a JSON patch is ${JSON_PATCH_OPERATIONS_MAX}, got ${patch.length}`,
     );
   const next = thaw(object);
-  const results = applyPatch(next, patch as Operation[]);
-  if (results.some(result => result !== null))
+  if (!applies(next, patch as Operation[]))
     throw failure(422, 'Invalid', 'the server rejected our request due to an error in our request');
   return next;
+}
+
+/** The library returns what does not fit, and trips over some: a place inside a string, values that cannot be shown. */
+function applies(target: unknown, patch: Operation[]): boolean {
+  try {
+    return applyPatch(target, patch).every(result => result === null);
+  } catch (error) {
+    if (error instanceof TypeError) return false;
+    throw error;
+  }
 }
 
 export function mergePatch(target: Json, patch: Json): Json {

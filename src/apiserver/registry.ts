@@ -5,6 +5,7 @@
  * Deletion is in `deletion.ts`, which builds on the same steps.
  */
 
+import { typeError } from '../api/go-json-error.ts';
 import { semanticEqual } from '../api/machinery/equality.ts';
 import { validateObjectMeta, validateObjectMetaUpdate } from '../api/machinery/metadata.ts';
 import type { KubeObject } from '../api/meta.ts';
@@ -46,6 +47,8 @@ export type Outcome = Entry | KubeObject;
 
 export const MODIFIED = 'the object has been modified; please apply your changes to the latest version and try again';
 /** Upstream's bounds: names are generated anew, and patches retried, that often. */
+/** The structure by which upstream finds out version and kind has no name. */
+const UNNAMED = 'struct.';
 const GENERATE_NAME_ATTEMPTS = 8;
 const UPDATE_ATTEMPTS = 5;
 const GENERATED_NAME_BASE_MAX = 58;
@@ -352,6 +355,11 @@ export class Registry {
       throw badRequest(
         `couldn't get version/kind; json parse error: json: cannot unmarshal ${Array.isArray(body) ? 'array' : typeof body} into Go value of type struct`,
       );
+    for (const field of ['apiVersion', 'kind'] as const)
+      if (typeof (body[field] ?? '') !== 'string')
+        throw badRequest(
+          `couldn't get version/kind; json parse error: ${typeError(body[field], 'string', UNNAMED, [field])}`,
+        );
     const expected = apiVersionOf(info);
     const apiVersion = body.apiVersion || expected;
     const kind = body.kind || info.kind;

@@ -57,6 +57,9 @@ export async function applyPatch(
   }
 }
 
+/** Whatever a client wrote where a text belongs. */
+const shown = (value: unknown): string => (typeof value === 'string' ? value : JSON.stringify(value));
+
 // The patch as a configuration of the resource's kind. A Scale becomes one of the object it scales.
 function configurationOf(registry: Registry, operation: Operation, patch: unknown): KubeObject {
   const { served, attributes } = operation;
@@ -67,14 +70,14 @@ function configurationOf(registry: Registry, operation: Operation, patch: unknow
   const apiVersion = patch['apiVersion'] ?? '';
   if (apiVersion !== expected)
     throw badRequest(
-      `Incorrect version specified in apply patch. Specified patch version: ${apiVersion}, expected: ${expected}`,
+      `Incorrect version specified in apply patch. Specified patch version: ${shown(apiVersion)}, expected: ${expected}`,
     );
   const { info } = served;
   const kind = isScale ? 'Scale' : info.kind;
   if (patch['kind'] !== kind)
     throw badRequest(
       patch['kind']
-        ? `${patch['kind']} in version "${info.version}" cannot be handled as a ${kind}: converting (${patch['kind']}) to (${kind}): unknown conversion`
+        ? `${shown(patch['kind'])} in version "${info.version}" cannot be handled as a ${kind}: converting (${shown(patch['kind'])}) to (${kind}): unknown conversion`
         : `Object 'Kind' is missing in '${JSON.stringify(patch)}'`,
     );
   const configuration = (isScale ? scaled(versions.apiVersion, info.kind, patch) : patch) as unknown as KubeObject;
