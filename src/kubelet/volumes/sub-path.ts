@@ -5,6 +5,7 @@
  */
 
 import {
+  chmodSync,
   closeSync,
   constants,
   existsSync,
@@ -24,7 +25,7 @@ const O_PATH = 0o10000000;
 const ENTRY = O_PATH | constants.O_NOFOLLOW;
 const FOLDER = ENTRY | constants.O_DIRECTORY;
 
-/** Binds `volume/subPath` at `pin` (made here) and returns `pin`. A missing path is made as folders. */
+/** Binds `volume/subPath` at `pin` (made here) and returns `pin`. A missing path is made as folders, as open as the volume itself. */
 export function pinSubPath(options: {
   readonly volume: string;
   readonly subPath: string;
@@ -69,12 +70,13 @@ function withoutLinks(base: string, subPath: string): string[] {
 
 function openInside(base: string, names: readonly string[], subPath: string): number {
   let fd = openSync(base, O_PATH | constants.O_DIRECTORY);
+  const mode = fstatSync(fd).mode & 0o7777;
   for (const [i, name] of names.entries()) {
     const parent = fd;
     const isLast = i === names.length - 1;
     const at = `/proc/self/fd/${parent}/${name}`;
     try {
-      fd = openEntry(at, isLast ? ENTRY : FOLDER);
+      fd = openEntry(at, { flags: isLast ? ENTRY : FOLDER, mode });
     } finally {
       closeSync(parent);
     }
@@ -86,15 +88,18 @@ function openInside(base: string, names: readonly string[], subPath: string): nu
   return fd;
 }
 
-function openEntry(at: string, flags: number): number {
+function openEntry(at: string, { flags, mode }: { readonly flags: number; readonly mode: number }): number {
   try {
     return openSync(at, flags);
   } catch (error) {
     if (!isMissing(error)) throw error;
   }
   // Makes no more than a name in the open folder; a link that is there by now is refused.
-  mkdirSync(at, { mode: 0o750 });
-  return openSync(at, flags);
+  mkdirSync(at, { mode });
+  const fd = openSync(at, flags);
+  // The umask took a part; a link is left alone, and refused by the caller.
+  if (fstatSync(fd).isDirectory()) chmodSync(`/proc/self/fd/${fd}`, mode);
+  return fd;
 }
 
 /** Undoes all pins below a pod's `volume-subpaths` folder. */

@@ -6,6 +6,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import {
+  chmodSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -74,6 +75,9 @@ function tests(): void {
       return found;
     };
     assert.equal(taken('new/deep/er').ino, statSync(join(volume, 'new', 'deep', 'er')).ino);
+    chmodSync(volume, 0o2777);
+    assert.equal(taken('open/wide').mode & 0o7777, 0o2777, 'as open as the volume');
+    chmodSync(volume, 0o755);
     writeFileSync(join(volume, 'file'), 'x');
     assert.ok(taken('file').isFile());
     symlinkSync('a/sub', join(volume, 'inner'));
