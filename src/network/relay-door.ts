@@ -42,6 +42,8 @@ export class RelayDoor {
   #connection: Connection | undefined;
   #hasRefused = false;
   #isBusy = false;
+  /** A relay was started and neither answers yet nor has ended. */
+  #isStarting = false;
 
   constructor(options: {
     readonly start: RelayStart;
@@ -79,7 +81,6 @@ export class RelayDoor {
     if (this.#hasRefused) this.#told = undefined;
     const { signal } = this.#stop;
     let retryMs = RETRY_MS_MIN;
-    let isStarted = false;
     while (!signal.aborted && this.#told !== this.#line) {
       const line = this.#line;
       const answer = await this.#ask(line);
@@ -88,7 +89,6 @@ export class RelayDoor {
         this.#hasRefused = answer.refused.length > 0;
         this.#onRefused(answer.refused);
         retryMs = RETRY_MS_MIN;
-        isStarted = false;
         continue;
       }
       // A relay of another version has given its ports up; with none there is nothing to open.
@@ -96,8 +96,7 @@ export class RelayDoor {
         this.#told = this.#line;
         continue;
       }
-      if (!isStarted || retryMs === RETRY_MS_MAX) this.#spawn();
-      isStarted = true;
+      if (!this.#isStarting) this.#spawn();
       await this.#clock.sleep(retryMs, signal);
       retryMs = Math.min(retryMs * 1.5, RETRY_MS_MAX);
     }
@@ -122,6 +121,7 @@ export class RelayDoor {
       const connection: Connection = { socket, answer: undefined };
       socket.on('connect', () => {
         this.#connection = connection;
+        this.#isStarting = false;
         resolve(connection);
       });
       socket.on('error', () => {});
@@ -151,7 +151,14 @@ export class RelayDoor {
           cwd: '/',
           stdio: ['ignore', log, log, ...(descriptor === undefined ? [] : [descriptor])],
         });
-        child.on('error', error => this.#log.warn('relay does not start', { error: messageOf(error) }));
+        this.#isStarting = true;
+        const ended = () => {
+          this.#isStarting = false;
+        };
+        child.on('exit', ended).on('error', error => {
+          ended();
+          this.#log.warn('relay does not start', { error: messageOf(error) });
+        });
         child.unref();
       } finally {
         closeSync(log);

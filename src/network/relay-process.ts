@@ -6,7 +6,7 @@
  */
 
 import { chmodSync, rmSync, statSync, watch } from 'node:fs';
-import { createServer, type Socket } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { messageOf } from '../base/errors.ts';
@@ -110,25 +110,47 @@ export function runRelay({ folder, namespace }: RelayOptions): Promise<void> {
         }
       });
     });
-    server.once('error', reject);
-    // One that answered nobody.
-    rmSync(socket, { force: true });
     let own: number | undefined;
-    server.listen(socket, () => {
-      chmodSync(socket, 0o600);
-      own = inodeOf(socket);
+    const listen = () =>
+      server.listen(socket, () => {
+        chmodSync(socket, 0o600);
+        own = inodeOf(socket);
+      });
+    server.once('error', async error => {
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') return reject(error);
+      server.once('error', reject);
+      // Somebody was quicker: then there is nothing to do here. Or a dead one left its file.
+      if (!(await isAnswered(socket))) {
+        rmSync(socket, { force: true });
+        listen();
+      } else {
+        folderWatch.close();
+        resolve();
+      }
     });
+    listen();
     const folderWatch = watch(folder, () => {
       const now = inodeOf(socket);
       if (inodeOf(folder) === undefined || (now === undefined && own !== undefined && !isRetired)) process.exit(0);
-      // Another has come in this one's place, which was too slow to answer: it is told all there is to do.
+      // Another took this one for dead: it is told all there is to do. Closing the server would take that one's file away.
       if (now !== own && own !== undefined && !isRetired) {
         isRetired = true;
-        server.close();
+        server.unref();
         apply([]);
+        for (const client of clients) client.end();
         endWhenIdle();
       }
     });
+  });
+}
+
+function isAnswered(socket: string): Promise<boolean> {
+  return new Promise(resolve => {
+    const probe = connect(socket, () => {
+      probe.destroy();
+      resolve(true);
+    });
+    probe.once('error', () => resolve(false));
   });
 }
 

@@ -1,6 +1,7 @@
 /** The relay as the process that it is: it carries on without who started it, is found again, and goes when it is to go. */
 
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -135,6 +136,11 @@ test('streams outlive who asked for the port; the next finds the relay and chang
   assert.deepEqual(others, []);
   const stream = await open(port);
   assert.equal(await say(stream, '1'), 'a:1');
+  // Started twice: the second sees that it is not needed.
+  const [program, ...args] = START.command;
+  const [code] = await once(spawn(program!, [...args, folder], { stdio: 'ignore' }), 'exit');
+  assert.equal(code, 0);
+  assert.deepEqual(relays(), [pid]);
   first.close();
   assert.equal(await say(stream, '2'), 'a:2');
   assert.equal(await ask(port), 'a:x', 'new ones too while nobody is there');
