@@ -33,6 +33,7 @@ needed='
 /usr/bin/ceph-fuse:ceph-fuse:mounts cephfs volumes in tests
 /usr/bin/qemu-system-x86_64:qemu-system-x86:runs tests on the kernel of Debian
 /usr/sbin/depmod:kmod:modules of that kernel
+/usr/sbin/apparmor_parser:apparmor:confines containers, on the kernel of Debian
 /usr/bin/cpio:cpio:the disk that kernel starts from
 /bin/busybox:busybox-static:the first program of that kernel
 /usr/sbin/rpc.nfsd:nfs-kernel-server:a server of nfs volumes in tests

@@ -43,6 +43,14 @@ const CONTAINERD: Prerequisite = {
   why: 'runs containers (--runtime containerd)',
 };
 
+/** Only where the kernel has it: containers are confined there. */
+const APP_ARMOR: Prerequisite = {
+  package: 'apparmor',
+  files: ['/usr/sbin/apparmor_parser', '/sbin/apparmor_parser'],
+  why: "loads containers' AppArmor profiles",
+};
+const hasAppArmor = (): boolean => existsSync('/sys/kernel/security/apparmor/profiles');
+
 const FILE_SYSTEMS: readonly { name: string; why: string; module: string }[] = [
   { name: 'overlay', why: "containers' root file systems", module: 'overlay' },
   { name: 'tmpfs', why: 'secrets and memory-backed volumes', module: 'tmpfs' },
@@ -88,9 +96,11 @@ export function ensurePrerequisites(
   { runtime }: { readonly runtime?: RuntimeName | undefined } = {},
 ): void {
   requireKernel();
-  const missing = [...PACKAGES, ...(runtime === 'containerd' ? [CONTAINERD] : [])].filter(
-    ({ files }) => !files.some(existsSync),
-  );
+  const missing = [
+    ...PACKAGES,
+    ...(runtime === 'containerd' ? [CONTAINERD] : []),
+    ...(hasAppArmor() ? [APP_ARMOR] : []),
+  ].filter(({ files }) => !files.some(existsSync));
   if (missing.length === 0) return;
   const names = missing.map(item => item.package);
   const command = `apt-get install -y --no-install-recommends ${names.join(' ')}`;

@@ -98,6 +98,8 @@ export interface ContainerConfig {
   readonly selinux?: SELinuxOptions;
   /** An OCI seccomp profile, absent for unconfined. */
   readonly seccomp?: object;
+  /** Name of a profile that the kernel has, absent for unconfined. */
+  readonly appArmor?: string;
   /** No masked or read-only paths in /proc (procMount: Unmasked). */
   readonly unmaskedProc?: boolean;
   /** Overrides the image's stop signal. */

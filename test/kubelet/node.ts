@@ -197,7 +197,16 @@ export class TestNode {
   }
   async close(): Promise<void> {
     await this.stopKubelet();
-    const runtime = new ConmonRuntime({
+    await this.runtime.removeAll();
+    await this.server.close();
+    new CgroupTree().remove(this.cgroupRoot);
+    unmountBelow(this.root);
+    rmSync(this.root, { recursive: true, force: true });
+  }
+
+  /** Another view of what the kubelet runs. */
+  get runtime(): ConmonRuntime {
+    return new ConmonRuntime({
       rootDir: join(this.root, 'lib/runtime'),
       runDir: join(this.root, 'run'),
       images: this.images,
@@ -206,11 +215,6 @@ export class TestNode {
       log: createLogger('test'),
       clock: systemClock,
     });
-    await runtime.removeAll();
-    await this.server.close();
-    new CgroupTree().remove(this.cgroupRoot);
-    unmountBelow(this.root);
-    rmSync(this.root, { recursive: true, force: true });
   }
 
   async create(name: string, spec: object, metadata: object = {}): Promise<Pod> {

@@ -1,12 +1,16 @@
-/** A pod on a host that has control groups of version 2 only, as today's distributions do: limits, figures, an OOM kill, a resize. */
+/**
+ * Pods on a host as today's distributions are: control groups of version 2 only (limits, figures, an OOM kill, a resize), and AppArmor.
+ */
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { request } from 'node:https';
-import { test } from 'node:test';
-import type { Pod } from '../../src/api/core/v1.gen.ts';
-import { PODS } from '../../src/client/resources.ts';
+import { Writable } from 'node:stream';
+import { after, before, test } from 'node:test';
+import { APP_ARMOR_ANNOTATION } from '../../src/api/core/app-armor.ts';
+import type { Node, Pod } from '../../src/api/core/v1.gen.ts';
+import { NODES, PODS } from '../../src/client/resources.ts';
 import { CgroupTree } from '../../src/sys/cgroup.ts';
 import { isReady, TestNode } from '../kubelet/node.ts';
 import { isInside, runTestsInVirtualMachine } from './virtual-machine.ts';
@@ -14,85 +18,162 @@ import { isInside, runTestsInVirtualMachine } from './virtual-machine.ts';
 /** Without hardware help everything there takes its time. */
 const WAIT_MS = 120_000;
 
-if (process.getuid?.() !== 0) test('cgroup v2', { skip: 'needs root' });
+/** Reads all, and may write nothing in /tmp. */
+const LOCAL_PROFILE = `profile cox-test flags=(attach_disconnected,mediate_deleted) {
+  capability, network, signal, ptrace, file,
+  deny /tmp/** w,
+}`;
+
+if (process.getuid?.() !== 0) test('cgroup v2 and AppArmor', { skip: 'needs root' });
 else if (isInside) tests();
 else
-  test('control groups of version 2, on a machine with Debian’s kernel', { timeout: 400_000 }, async () => {
+  test('control groups of version 2 and AppArmor, on a machine with Debian’s kernel', {
+    timeout: 400_000,
+  }, async () => {
     const { code, output } = await runTestsInVirtualMachine(import.meta.filename, { timeoutMs: 380_000 });
     process.stdout.write(output);
     assert.equal(code, 0, output || 'the machine printed nothing');
   });
 
 function tests(): void {
-  test('limits, figures, an OOM kill and a resize', { timeout: 360_000 }, async () => {
+  const tree = new CgroupTree();
+  let node!: TestNode;
+  before(async () => {
     // A container's layers cannot lie on the overlay that is the machine's root.
     execFileSync('mount', ['-t', 'tmpfs', 'scratch', '/var/tmp']);
-    const tree = new CgroupTree();
-    assert.ok(tree.unified);
-    const node = new TestNode({ isolated: true });
+    execFileSync('mount', ['-t', 'securityfs', 'security', '/sys/kernel/security']);
+    execFileSync('apparmor_parser', ['--replace', '--skip-cache'], { input: LOCAL_PROFILE });
+    node = new TestNode({ isolated: true });
     await node.start();
-    try {
-      const resources = { requests: { cpu: '100m', memory: '32Mi' }, limits: { cpu: '500m', memory: '64Mi' } };
-      const container = { name: 'c', image: 'busybox:1', command: ['sleep', '100000'], resources };
-      await node.create('live', { containers: [container] });
-      const live = await node.until('live', isReady, WAIT_MS);
-      const group = `${node.cgroupRoot}/kubepods/burstable/pod${live.metadata.uid}`;
-      const id = (pod: Pod) => pod.status!.containerStatuses![0]!.containerID!.slice('cox://'.length);
-      const read = (path: string, file: string) => readFileSync(`/sys/fs/cgroup${path}/${file}`, 'utf8').trim();
-      const own = `${group}/${id(live)}`;
-      assert.deepEqual(
-        [read(own, 'memory.max'), read(own, 'cpu.max'), read(group, 'memory.max'), read(group, 'cpu.max')],
-        [String(64 << 20), '50000 100000', String(64 << 20), '50000 100000'],
-      );
-      assert.notEqual(read(own, 'cgroup.procs'), '');
+  });
+  after(() => node?.close());
 
-      await node.api.patch(
-        { of: PODS, namespace: 'default', name: 'live', subresource: 'resize' },
-        { spec: { containers: [{ name: 'c', resources: { limits: { cpu: '800m', memory: '96Mi' } } }] } },
-        'application/strategic-merge-patch+json',
-      );
-      const resized = await node.until(
-        'live',
-        pod => pod.status?.containerStatuses?.[0]?.resources?.limits?.['memory'] === '96Mi',
-        WAIT_MS,
-      );
-      assert.equal(id(resized), id(live), 'without a restart');
-      assert.deepEqual([read(own, 'memory.max'), read(own, 'cpu.max')], [String(96 << 20), '80000 100000']);
+  test('limits, figures, an OOM kill and a resize', { timeout: 360_000 }, async () => {
+    assert.ok(tree.unified);
+    const resources = { requests: { cpu: '100m', memory: '32Mi' }, limits: { cpu: '500m', memory: '64Mi' } };
+    const container = { name: 'c', image: 'busybox:1', command: ['sleep', '100000'], resources };
+    await node.create('live', { containers: [container] });
+    const live = await node.until('live', isReady, WAIT_MS);
+    const group = `${node.cgroupRoot}/kubepods/burstable/pod${live.metadata.uid}`;
+    const id = (pod: Pod) => pod.status!.containerStatuses![0]!.containerID!.slice('cox://'.length);
+    const read = (path: string, file: string) => readFileSync(`/sys/fs/cgroup${path}/${file}`, 'utf8').trim();
+    const own = `${group}/${id(live)}`;
+    assert.deepEqual(
+      [read(own, 'memory.max'), read(own, 'cpu.max'), read(group, 'memory.max'), read(group, 'cpu.max')],
+      [String(64 << 20), '50000 100000', String(64 << 20), '50000 100000'],
+    );
+    assert.notEqual(read(own, 'cgroup.procs'), '');
 
-      const summary = JSON.parse(await get(node, '/stats/summary')) as {
-        pods: {
-          podRef: { name: string };
-          memory?: { workingSetBytes?: number };
-          cpu?: { usageCoreNanoSeconds?: number };
-        }[];
-      };
-      const stats = summary.pods.find(one => one.podRef.name === 'live');
-      assert.ok(Number(stats?.memory?.workingSetBytes) > 0, JSON.stringify(stats));
-      assert.ok(Number(stats?.cpu?.usageCoreNanoSeconds) > 0, JSON.stringify(stats));
+    await node.api.patch(
+      { of: PODS, namespace: 'default', name: 'live', subresource: 'resize' },
+      { spec: { containers: [{ name: 'c', resources: { limits: { cpu: '800m', memory: '96Mi' } } }] } },
+      'application/strategic-merge-patch+json',
+    );
+    const resized = await node.until(
+      'live',
+      pod => pod.status?.containerStatuses?.[0]?.resources?.limits?.['memory'] === '96Mi',
+      WAIT_MS,
+    );
+    assert.equal(id(resized), id(live), 'without a restart');
+    assert.deepEqual([read(own, 'memory.max'), read(own, 'cpu.max')], [String(96 << 20), '80000 100000']);
 
-      await node.create('greedy', {
-        restartPolicy: 'Never',
-        containers: [
-          {
-            ...container,
-            command: ['sh', '-c', 'dd if=/dev/zero of=/dev/shm/all bs=1M count=60'],
-            resources: { limits: { memory: '16Mi' } },
-          },
-        ],
+    const summary = JSON.parse(await get(node, '/stats/summary')) as {
+      pods: {
+        podRef: { name: string };
+        memory?: { workingSetBytes?: number };
+        cpu?: { usageCoreNanoSeconds?: number };
+      }[];
+    };
+    const stats = summary.pods.find(one => one.podRef.name === 'live');
+    assert.ok(Number(stats?.memory?.workingSetBytes) > 0, JSON.stringify(stats));
+    assert.ok(Number(stats?.cpu?.usageCoreNanoSeconds) > 0, JSON.stringify(stats));
+
+    await node.create('greedy', {
+      restartPolicy: 'Never',
+      containers: [
+        {
+          ...container,
+          command: ['sh', '-c', 'dd if=/dev/zero of=/dev/shm/all bs=1M count=60'],
+          resources: { limits: { memory: '16Mi' } },
+        },
+      ],
+    });
+    const greedy = await node.until('greedy', pod => pod.status?.phase === 'Failed', WAIT_MS);
+    const { reason, exitCode } = greedy.status!.containerStatuses![0]!.state!.terminated!;
+    assert.deepEqual([reason, exitCode], ['OOMKilled', 137]);
+
+    await node.api.delete({ of: PODS, namespace: 'default', name: 'live' });
+    await node.untilGone('live', WAIT_MS);
+    assert.deepEqual(
+      tree.children(`${node.cgroupRoot}/kubepods/burstable`).filter(name => name.includes(live.metadata.uid!)),
+      [],
+    );
+  });
+
+  test('AppArmor profiles confine containers and who joins them', { timeout: 360_000 }, async () => {
+    const attempt =
+      'mkdir -p /m; mount -t tmpfs none /m && echo mounted; touch /tmp/x && echo touched; cat /proc/self/attr/current';
+    // With this capability only AppArmor is in the way of a mount.
+    const capable = { capabilities: { add: ['SYS_ADMIN'] } };
+    const container = (name: string, securityContext: object) => ({
+      name,
+      image: 'busybox:1',
+      command: ['sleep', '100000'],
+      securityContext,
+    });
+    const first = {
+      ...container('first', capable),
+      command: ['sh', '-c', `(${attempt}) >/dev/termination-log 2>&1`],
+    };
+    const containers = [
+      container('unsaid', capable),
+      container('free', { ...capable, appArmorProfile: { type: 'Unconfined' } }),
+      container('old', {}),
+      container('privileged', { privileged: true }),
+    ];
+    await node.create(
+      'armored',
+      { initContainers: [first], containers },
+      { annotations: { [`${APP_ARMOR_ANNOTATION}old`]: 'localhost/cox-test' } },
+    );
+    const armored = await node.until('armored', isReady, WAIT_MS);
+    assert.equal(armored.spec.containers[2]!.securityContext?.appArmorProfile?.localhostProfile, 'cox-test');
+    const confined = /(denied|permitted)[\s\S]*\ntouched\ncox-default \(enforce\)/;
+    assert.match(armored.status!.initContainerStatuses![0]!.state!.terminated!.message!, confined);
+    const inside = async (name: string) => {
+      const { containerID } = armored.status!.containerStatuses!.find(status => status.name === name)!;
+      let text = '';
+      const output = new Writable({
+        write(chunk, _encoding, done) {
+          text += chunk;
+          done();
+        },
       });
-      const greedy = await node.until('greedy', pod => pod.status?.phase === 'Failed', WAIT_MS);
-      const { reason, exitCode } = greedy.status!.containerStatuses![0]!.state!.terminated!;
-      assert.deepEqual([reason, exitCode], ['OOMKilled', 137]);
+      await node.runtime.exec(containerID!.slice('cox://'.length), {
+        command: ['sh', '-c', attempt],
+        stdout: output,
+        stderr: output,
+        tty: false,
+      });
+      return text;
+    };
+    assert.match(await inside('unsaid'), confined);
+    assert.match(await inside('free'), /^mounted\ntouched\nunconfined/);
+    assert.match(await inside('old'), /touch: [\s\S]*denied\ncox-test \(enforce\)/);
+    assert.match(await inside('privileged'), /^mounted\ntouched\nunconfined/);
 
-      await node.api.delete({ of: PODS, namespace: 'default', name: 'live' });
-      await node.untilGone('live', WAIT_MS);
-      assert.deepEqual(
-        tree.children(`${node.cgroupRoot}/kubepods/burstable`).filter(name => name.includes(live.metadata.uid!)),
-        [],
-      );
-    } finally {
-      await node.close();
-    }
+    const unknown = { type: 'Localhost', localhostProfile: 'nobody-loaded-it' };
+    await node.create('waits', { containers: [container('c', { appArmorProfile: unknown })] });
+    await node.until(
+      'waits',
+      ({ status }) =>
+        status?.containerStatuses?.[0]?.state?.waiting?.message ===
+        'Cannot enforce AppArmor: profile "nobody-loaded-it" is not loaded',
+      WAIT_MS,
+    );
+    const { status } = (await node.api.get({ of: NODES, name: 'node-1' })) as Node;
+    const ready = status?.conditions?.find(({ type }) => type === 'Ready');
+    assert.equal(ready?.message, 'kubelet is posting ready status. AppArmor enabled');
   });
 }
 

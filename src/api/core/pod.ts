@@ -2,6 +2,7 @@
 
 import { defineKind } from '../kind.ts';
 import { isPodTerminal, podIPs, podQosClass } from '../machinery/pod.ts';
+import { appArmorWarnings, keepAppArmorFields } from './app-armor.ts';
 import { podColumns } from './pod-columns.ts';
 import { podDefaults } from './pod-defaults.ts';
 import {
@@ -31,6 +32,7 @@ export const pod = defineKind<Pod>({
         },
       ];
     matchLabelKeySelectors(object);
+    keepAppArmorFields(object);
   },
   prepareStatusUpdate: (object, old) => {
     object.spec = old.spec!;
@@ -119,5 +121,5 @@ function podWarnings(object: Pod): string[] {
     if (volume.glusterfs)
       warnings.push(`spec.volumes[${index}].glusterfs: deprecated in v1.25, non-functional in v1.26+`);
   });
-  return warnings;
+  return [...warnings, ...appArmorWarnings(object)];
 }

@@ -3,6 +3,7 @@
  * level that says more takes the place of one of the baseline level.
  */
 
+import { APP_ARMOR_ANNOTATION } from '../../api/core/app-armor.ts';
 import type { Container, PodSpec, PodTemplateSpec, SecurityContext } from '../../api/core/v1.gen.ts';
 
 export interface Subject {
@@ -86,7 +87,6 @@ const RESTRICTED_VOLUMES = new Set([
   'projected',
   'secret',
 ]);
-const APPARMOR = 'container.apparmor.security.beta.kubernetes.io/';
 
 const capabilities = (context: SecurityContext | undefined): readonly string[] => context?.capabilities?.add ?? [];
 
@@ -115,7 +115,10 @@ const CHECKS: readonly Check[] = [
       const annotations = Object.entries(subject.annotations)
         .filter(
           ([key, value]) =>
-            key.startsWith(APPARMOR) && value !== '' && value !== 'runtime/default' && !value.startsWith('localhost/'),
+            key.startsWith(APP_ARMOR_ANNOTATION) &&
+            value !== '' &&
+            value !== 'runtime/default' &&
+            !value.startsWith('localhost/'),
         )
         .map(([key, value]) => `${key}=${JSON.stringify(value)}`)
         .sort();

@@ -10,6 +10,7 @@ import { optionsOf } from '../selinux.ts';
 import type { PodVolumes } from '../volumes/pod-volumes.ts';
 import { recursionOf } from '../volumes/recursive-read-only.ts';
 import { pinSubPath } from '../volumes/sub-path.ts';
+import { appArmorProfile } from './app-armor.ts';
 import type { PodContext } from './context.ts';
 import { containerEnvironment, expand } from './environment.ts';
 import { hostnameOf, hostsFile, resolverFile } from './files.ts';
@@ -40,13 +41,14 @@ export function containerHash(container: Container): string {
 /** Rejects with what becomes the container's CreateContainerConfigError. */
 export async function containerConfig(request: ContainerRequest): Promise<ContainerConfig> {
   const { context, pod, container, image, attempt, podIps, processesOf } = request;
-  const refusal = containerRefusal(pod, container);
+  const refusal = containerRefusal(container);
   if (refusal) throw new Error(refusal);
   const user = processUser(pod, container, image);
   const seccomp = seccompProfile(pod, container, {
     folder: context.paths.seccomp,
     isDefault: context.configuration.seccompDefault,
   });
+  const appArmor = await appArmorProfile(pod, container);
   const selinux = optionsOf(pod, container);
   const addresses = { podIps, hostIps: context.nodeIps };
   const own = await containerEnvironment(pod, container, {
@@ -100,6 +102,7 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
     privileged: security.privileged ?? false,
     readOnlyRootFilesystem: security.readOnlyRootFilesystem ?? false,
     ...(seccomp ? { seccomp } : {}),
+    ...(appArmor === undefined ? {} : { appArmor }),
     ...(selinux ? { selinux } : {}),
     noNewPrivileges: security.allowPrivilegeEscalation === false,
     ...(security.procMount === 'Unmasked' ? { unmaskedProc: true } : {}),

@@ -3,7 +3,6 @@
  * (phase Failed, with the reason), or its container waits with a configuration error.
  */
 
-import { existsSync } from 'node:fs';
 import type { Container, Pod } from '../../api/core/v1.gen.ts';
 import { quantityValue } from '../../api/machinery/quantity.ts';
 import type { NodeResources } from '../fields.ts';
@@ -92,8 +91,6 @@ function short(resource: string, requested: number, used: number, capacity: numb
   };
 }
 
-const HAS_APPARMOR = existsSync('/sys/module/apparmor/parameters/enabled');
-
 function unsupportedPod(pod: Pod): string | undefined {
   for (const container of allContainers(pod)) {
     if (container.restartPolicyRules?.some(rule => rule.action === 'RestartAllContainers'))
@@ -116,11 +113,7 @@ function conflicts(a: Omit<HostPort, 'podIp'>, b: Omit<HostPort, 'podIp'>): bool
 }
 
 /** What a container asks for that cannot be given, as its CreateContainerConfigError; undefined when all can. */
-export function containerRefusal(pod: Pod, container: Container): string | undefined {
-  const own = container.securityContext ?? {};
-  const armor = own.appArmorProfile ?? pod.spec.securityContext?.appArmorProfile;
-  if (!own.privileged && armor && armor.type !== 'Unconfined')
-    return `Cannot enforce AppArmor: ${HAS_APPARMOR ? 'this kubelet does not support AppArmor profiles yet' : 'AppArmor is not enabled on the host'}`;
+export function containerRefusal(container: Container): string | undefined {
   if (!hasRecursiveReadOnly && container.volumeMounts?.some(mount => mount.recursiveReadOnly === 'Enabled'))
     return 'recursiveReadOnly: Enabled needs a kernel of version 5.12 or newer: IfPossible goes without';
   return undefined;

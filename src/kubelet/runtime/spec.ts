@@ -94,6 +94,7 @@ export function containerSpec(input: SpecInput): object {
       capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
       oomScoreAdj: input.oomScoreAdj,
       noNewPrivileges: config.noNewPrivileges,
+      ...(config.appArmor === undefined ? {} : { apparmorProfile: config.appArmor }),
       ...processLabel(input.selinux),
     },
     root: { path: rootfs, readonly: config.readOnlyRootFilesystem },
@@ -160,6 +161,7 @@ export function joiningProcess(input: JoiningProcess): object {
     cwd: config.workingDir || image?.config.WorkingDir || '/',
     capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
     noNewPrivileges: config.noNewPrivileges,
+    ...(config.appArmor === undefined ? {} : { apparmorProfile: config.appArmor }),
     oomScoreAdj,
     ...processLabel(input.selinux),
   };

@@ -113,6 +113,7 @@ export const CONTAINER_CONFIG = schema({
           maskedPaths: repeated(text(13)),
           readonlyPaths: repeated(text(14)),
           seccomp: message(15, PROFILE_REFERENCE),
+          apparmor: message(16, PROFILE_REFERENCE),
         }),
       ),
     }),

@@ -147,6 +147,9 @@ export function containerMessage({ config, sandbox, image, seccompFile }: Contai
         seccomp: seccompFile
           ? { profileType: PROFILE.LOCALHOST, localhostRef: seccompFile }
           : { profileType: PROFILE.UNCONFINED },
+        apparmor: config.appArmor
+          ? { profileType: PROFILE.LOCALHOST, localhostRef: config.appArmor }
+          : { profileType: PROFILE.UNCONFINED },
       },
     },
   };
