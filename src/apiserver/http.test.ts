@@ -240,6 +240,14 @@ test('Accept: tables, metadata only, yaml, nothing that is spoken', async () => 
   assert.equal(none.status, 406);
 });
 
+test('versions that cannot be are refused at once', async () => {
+  for (const [text, why] of [
+    ['x', 'invalid syntax'],
+    ['99999999999999999999', 'value out of range'],
+  ])
+    assert.match((await ask('GET', `${maps}?resourceVersion=${text}`)).json.message, new RegExp(`${why}$`));
+});
+
 test('watch lines, plain and as tables', async () => {
   const { json } = await ask('POST', maps, { body: configMap('watched') });
   const path = `${maps}?watch=true&resourceVersion=${json.metadata.resourceVersion}&fieldSelector=metadata.name%3Dwatched`;

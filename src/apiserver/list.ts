@@ -37,8 +37,10 @@ interface Token {
 
 export function parseResourceVersion(text: string): number {
   if (text === '') return 0;
-  if (!/^\d+$/.test(text)) {
-    const message = `Invalid value: ${JSON.stringify(text)}: strconv.ParseUint: parsing ${JSON.stringify(text)}: invalid syntax`;
+  const isNumber = /^\d+$/.test(text);
+  if (!isNumber || (text.length > 19 && BigInt(text) >= 2n ** 64n)) {
+    const why = isNumber ? 'value out of range' : 'invalid syntax';
+    const message = `Invalid value: ${JSON.stringify(text)}: strconv.ParseUint: parsing ${JSON.stringify(text)}: ${why}`;
     throw badRequest(`resourceVersion: ${message}`);
   }
   return Number(text);
