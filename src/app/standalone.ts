@@ -47,8 +47,12 @@ export async function untilEnded(
   process.once('SIGTERM', () => stop.abort()).once('SIGINT', () => stop.abort());
   log.info('starting', { server });
   try {
-    await untilAccepting(server, { atMostMs: SERVER_WAIT_MS_MAX, signal: stop.signal });
-    const read = options.readsSlices ? await transportOfSlices(transport) : transport;
+    let read: Transport = transport;
+    // A kubelet does not wait: pods of the node's own start without a server.
+    if (options.readsSlices) {
+      await untilAccepting(server, { atMostMs: SERVER_WAIT_MS_MAX, signal: stop.signal });
+      read = await transportOfSlices(transport);
+    }
     await work({ transport, informers: new InformerFactory({ transport: read, log }), ca, log, signal: stop.signal });
   } finally {
     stop.abort();

@@ -24,7 +24,7 @@ import type { KubeletConfiguration } from '../../src/kubelet/configuration.ts';
 import { ImageStore } from '../../src/kubelet/images/image-store.ts';
 import { Kubelet } from '../../src/kubelet/kubelet.ts';
 import { ConmonRuntime } from '../../src/kubelet/runtime/conmon-runtime.ts';
-import type { PodNetwork } from '../../src/kubelet/runtime.ts';
+import type { HostPort, PodNetwork } from '../../src/kubelet/runtime.ts';
 import { openMemoryStore } from '../../src/store/memory.ts';
 import { CgroupTree } from '../../src/sys/cgroup.ts';
 import { CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare } from '../../src/sys/libc.ts';
@@ -69,7 +69,11 @@ class BridgeNetwork implements PodNetwork {
     this.#ips.delete(uid);
   }
   async retain() {}
-  async publish() {}
+  /** As last told. */
+  published: readonly HostPort[] = [];
+  async publish(ports: readonly HostPort[]) {
+    this.published = ports;
+  }
   notReadyReason() {
     return undefined;
   }
@@ -119,6 +123,11 @@ export class TestNode {
         }
       : new BridgeNetwork();
   }
+  /** Those that lead to pods, in order; not of an isolated node. */
+  get hostPorts(): number[] {
+    return this.network instanceof BridgeNetwork ? this.network.published.map(one => one.hostPort).sort() : [];
+  }
+
   async start(): Promise<void> {
     this.server = await ApiServer.open({
       store: openMemoryStore(),

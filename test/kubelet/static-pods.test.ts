@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { PODS } from '../../src/client/resources.ts';
 import { CgroupTree } from '../../src/sys/cgroup.ts';
 import { isReady, TestNode } from './node.ts';
+import { sh } from './pods.ts';
 
 let node: TestNode;
 before(async () => {
@@ -32,13 +33,19 @@ spec:
     command: [sh, -c, "echo ${word}; exec sleep 1000"]
 `;
 
-test('a pod of the node itself starts, and starts again, before the API server was ever reached', async () => {
+test('a pod of the node itself starts, and starts again, before the API server was ever reached; others keep their ports', async () => {
+  await node.create('other', {
+    containers: [sh('exec sleep 1000', { ports: [{ containerPort: 80, hostPort: 8088 }] })],
+  });
+  await node.until('other', isReady);
+  assert.deepEqual(node.hostPorts, [8088]);
   await node.stopKubelet();
   node.isReachable = false;
   mkdirSync(join(node.root, 'out'));
   const early = manifest('early')
     .replace('name: web', 'name: early')
-    .replace('echo early; exec sleep 1000', 'echo x >> /out/starts');
+    .replace('echo early; exec sleep 1000', 'echo x >> /out/starts')
+    .replace('imagePullPolicy', 'ports: [{containerPort: 80, hostPort: 8089}]\n    imagePullPolicy');
   const mounts = '    volumeMounts: [{name: out, mountPath: /out}]\n  volumes: [{name: out, hostPath: {path: OUT}}]\n';
   writeFileSync(file('early.yaml'), early + mounts.replace('OUT', join(node.root, 'out')));
   node.startKubelet();
@@ -55,11 +62,17 @@ test('a pod of the node itself starts, and starts again, before the API server w
     await sleep(20);
   }
   assert.equal(await node.pod('early-node-1'), undefined);
+  assert.ok(node.hostPorts.includes(8088), String(node.hostPorts));
   node.isReachable = true;
   const mirror = await node.until('early-node-1', pod => (pod.status?.containerStatuses?.[0]?.restartCount ?? 0) > 0);
   assert.match(mirror.status!.containerStatuses![0]!.state!.waiting?.reason ?? 'CrashLoopBackOff', /CrashLoopBackOff/);
+  // In the API's turn both are open.
+  for (const end = Date.now() + 10_000; node.hostPorts.join() !== '8088,8089'; await sleep(10))
+    assert.ok(Date.now() < end, String(node.hostPorts));
   rmSync(file('early.yaml'));
   await node.untilGone('early-node-1');
+  await node.api.delete({ of: PODS, namespace: 'default', name: 'other' }, { gracePeriodSeconds: 0 });
+  await node.untilGone('other');
 });
 
 test('a manifest becomes a pod with a mirror; the file decides, and a restarted kubelet carries on', async () => {

@@ -160,6 +160,8 @@ export class PodWorkers {
   async publishPorts(): Promise<void> {
     const { runtime, network } = this.#context;
     const { sandboxes } = await runtime.snapshot();
+    // Until the API server has told of all pods, ports of those that are not known yet must not be closed.
+    if (!this.#pods.hasSynced && sandboxes.some(({ ready, podUid }) => ready && !this.#workers.has(podUid))) return;
     const ports = sandboxes.flatMap(({ ready, podUid, ips }): HostPort[] => {
       const pod = this.#workers.get(podUid)?.pod;
       if (!ready || !pod || pod.spec.hostNetwork) return [];
