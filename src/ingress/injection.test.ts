@@ -87,8 +87,10 @@ test('annotations, hosts and paths give the same tree back, and only directives 
               assert.ok(action === 'lua.check-password' || action === 'lua.external-auth');
           }
           // What HAProxy evaluates is ours: every %[…] stands in the list of what we ever write.
-          // The expression of a rewrite is matched, not evaluated.
-          for (const word of sections[0]!.lines.flatMap(line => (line[1] === 'replace-path' ? line.slice(3) : line)))
+          // The expression of a rewrite and the pattern of a condition are matched, not evaluated.
+          const isPattern = (line: readonly string[], at: number) =>
+            line[1] === 'replace-path' ? at < 3 : line[at - 3] === '-m' && line[at - 1] === '--';
+          for (const word of sections[0]!.lines.flatMap(line => line.filter((_, at) => !isPattern(line, at))))
             for (const [, expression] of word.replaceAll('%%', '').matchAll(/%\[([^\]]*)\]?/g))
               assert.ok(
                 /^(var\(txn\.origin\)|pathq|pathq,url_enc|path|query|src|method|req\.hdr\(host\),host_only|ssl_fc,iif\(https,http\)|ssl_c_[si]_dn\(,0,rfc2253\)|ssl_c_der,base64,url_enc)$/.test(
