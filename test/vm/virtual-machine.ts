@@ -71,10 +71,16 @@ const NODE_FLAGS = [
 ];
 const TRIES = 3;
 
+interface MachineOptions {
+  readonly timeoutMs?: number;
+  /** Words for the kernel's command line. */
+  readonly kernelArguments?: string;
+}
+
 /** Runs a file of tests inside, and again when V8 itself gave up in there, which says nothing about the tests. */
 export async function runTestsInVirtualMachine(
   file: string,
-  options: { timeoutMs?: number } = {},
+  options: MachineOptions = {},
 ): Promise<{ code: number | undefined; output: string }> {
   const command = [process.execPath, ...NODE_FLAGS, '--test-reporter=spec', file];
   for (let tries = 1; ; tries++) {
@@ -87,7 +93,7 @@ export async function runTestsInVirtualMachine(
 /** Runs a program inside and ends the machine. `output` is what it printed; `code` is undefined when it never ended. */
 async function runInVirtualMachine(
   command: readonly string[],
-  { timeoutMs = 180_000 }: { timeoutMs?: number } = {},
+  { timeoutMs = 180_000, kernelArguments = '' }: MachineOptions = {},
 ): Promise<{ code: number | undefined; output: string }> {
   const kernel = prepareKernel();
   const folder = mkdtempSync(join(tmpdir(), 'cox-vm-'));
@@ -104,7 +110,7 @@ async function runInVirtualMachine(
       if (tries > 100) throw new Error('virtiofsd does not start');
       await sleep(20);
     }
-    const started = spawn('qemu-system-x86_64', qemuArguments(kernel, { folder, socket }), {
+    const started = spawn('qemu-system-x86_64', qemuArguments(kernel, { folder, socket, kernelArguments }), {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     machine = started;
@@ -125,14 +131,20 @@ async function runInVirtualMachine(
   }
 }
 
-function qemuArguments(kernel: Kernel, { folder, socket }: { folder: string; socket: string }): string[] {
+function qemuArguments(
+  kernel: Kernel,
+  { folder, socket, kernelArguments }: { folder: string; socket: string; kernelArguments: string },
+): string[] {
   const memory = `${MEMORY_MIB}M`;
   return [
     ...['-accel', 'tcg,thread=multi', '-smp', '2', '-m', memory, '-cpu', 'max,pku=off'],
     ...['-object', `memory-backend-memfd,id=memory,size=${memory},share=on`, '-numa', 'node,memdev=memory'],
     ...['-chardev', `socket,id=files,path=${socket}`, '-device', 'vhost-user-fs-pci,chardev=files,tag=host'],
     ...['-kernel', kernel.image, '-initrd', kernel.initialDisk],
-    ...['-append', `console=ttyS0 quiet panic=-1 cox.folder=${folder} cox.modules=${kernel.modules}`],
+    ...[
+      '-append',
+      `console=ttyS0 quiet panic=-1 cox.folder=${folder} cox.modules=${kernel.modules} ${kernelArguments}`,
+    ],
     ...['-nographic', '-no-reboot', '-nic', 'none'],
   ];
 }
@@ -154,17 +166,23 @@ function prepareKernel(): Kernel {
   };
   if (!existsSync(join(kernel.modules, 'modules.dep'))) {
     rmSync(unpacked, { recursive: true, force: true });
-    const download = join(cache, 'download');
-    rmSync(download, { recursive: true, force: true });
-    mkdirSync(download, { recursive: true });
-    chmodSync(download, 0o777);
-    execFileSync('apt-get', ['download', '-qq', name], { cwd: download, stdio: 'inherit' });
-    run('dpkg', '-x', join(download, readdirSync(download)[0]!), unpacked);
-    rmSync(download, { recursive: true });
+    unpackPackages([name], unpacked);
     run('depmod', '-b', unpacked, version);
   }
   writeInitialDisk(kernel, { unpacked, version });
   return kernel;
+}
+
+/** Files of Debian packages that are not installed here. */
+export function unpackPackages(names: readonly string[], folder: string): void {
+  const download = mkdtempSync(join(tmpdir(), 'cox-packages-'));
+  try {
+    chmodSync(download, 0o777);
+    execFileSync('apt-get', ['download', '-qq', ...names], { cwd: download, stdio: 'inherit' });
+    for (const file of readdirSync(download)) run('dpkg', '-x', join(download, file), folder);
+  } finally {
+    rmSync(download, { recursive: true });
+  }
 }
 
 function kernelPackage(): string | undefined {
