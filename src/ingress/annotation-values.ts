@@ -57,6 +57,11 @@ const TEXT_LENGTH_MAX = 1024;
 export const token = matching(/^[A-Za-z0-9_.-]{1,128}$/, 'must be letters, digits, "-", "_" or "."');
 export const headerName = matching(/^[A-Za-z0-9_-]{1,128}$/, 'must be the name of a header');
 /** A path as it may stand in a request, without query. */
+/** Of an attribute of a cookie, which a semicolon would end: HAProxy takes no configuration that has one there. */
+export const cookiePath = matching(
+  /^\/[A-Za-z0-9._~!$&'()*+,=:@%/-]*$/,
+  'must be a path beginning with "/" and without ";"',
+);
 export const path = matching(/^\/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*$/, 'must be a path beginning with "/"');
 
 export const list =

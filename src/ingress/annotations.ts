@@ -9,6 +9,7 @@ import {
   boolean,
   checkPattern,
   cidr,
+  cookiePath,
   headerName,
   hostName,
   httpUrl,
@@ -295,7 +296,7 @@ function affinity(from: Annotations): Affinity | undefined {
   const kind = from.get('affinity', oneOf('cookie'));
   from.get('affinity-mode', oneOf('balanced', 'persistent'));
   const rest = compact<Omit<Affinity, 'cookie' | 'secure'>>({
-    path: from.get('session-cookie-path', path),
+    path: from.get('session-cookie-path', cookiePath),
     domain: from.get('session-cookie-domain', hostName),
     maxAgeSeconds:
       from.get('session-cookie-max-age', integer(0, 1e9)) ?? from.get('session-cookie-expires', integer(0, 1e9)),

@@ -184,6 +184,13 @@ test('expressions that could run for long, or are more than matching, are refuse
   assert.equal(checkPattern('/api(/|$)(.*)(?:x)'), 2);
 });
 
+test('a path that would end the attribute of a cookie is refused', () => {
+  const given = { [`${PREFIX}affinity`]: 'cookie', [`${PREFIX}session-cookie-path`]: '/a;b' };
+  const { settings, findings } = readAnnotations(ingressOf(given, 'a.test', ['/']));
+  assert.equal(settings.affinity?.path, undefined);
+  assert.match(JSON.stringify(findings), /session-cookie-path.*without/);
+});
+
 test('a plain route has the plain shape, which any spare backend has', () => {
   const route: Route = {
     id: 'x',

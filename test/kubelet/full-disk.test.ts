@@ -53,7 +53,8 @@ test('what runs goes on, what cannot start says why, nothing is lost, and all go
   await node.create('runs', { containers: [sh('while :; do echo line; sleep 0.1; done', { readinessProbe: probe })] });
   const first = await node.until('runs', isReady);
   fill();
-  await node.create('late', { containers: [sh('exec sleep 1000')] });
+  // What is written of it is larger than what is left of any file's last page.
+  await node.create('late', { containers: [sh(`exec sleep 1000 # ${'x'.repeat(16_384)}`)] });
   await node.untilEvents('late', events => events.some(text => /no space left|ENOSPC/i.test(text)));
   assert.ok(!isReady((await node.pod('late'))!));
   await node.restartKubelet();
