@@ -137,44 +137,103 @@ const templated: Reader<Text> = text => {
   });
 };
 
+/** Of a compiled expression, in units of about a byte; HAProxy's library takes 64 KiB. */
+const PATTERN_SIZE_MAX = 16_384;
+const CLASS_SIZE = 33;
+const GROUP_SIZE = 8;
+
 /**
- * A regular expression that is safe to run for anybody: no look-around, back-references, verbs, blanks or quantified groups
- * that hold quantifiers, so that no request can make it run long. Returns the number of its captures.
+ * A regular expression that is safe to run for anybody, and that HAProxy's library reads as this does: no look-around, back-references,
+ * verbs, blanks or quantified groups that hold quantifiers, so that no request can make it run long. Returns the number of its captures.
  */
 export function checkPattern(text: string): number {
   if (text.length > 512) refuse('a regular expression has at most 512 characters');
   if (!/^[\x21-\x7e]*$/.test(text)) refuse('a regular expression is of visible ASCII characters without blanks');
   let captures = 0;
-  const open: { repeats: boolean }[] = [];
+  let last = 0;
+  const all = { repeats: false, size: 0 };
+  const open = [all];
+  const put = (size: number) => {
+    last = size;
+    open.at(-1)!.size += size;
+  };
   for (let at = 0; at < text.length; at++) {
     const character = text[at]!;
-    const here = open.at(-1);
+    const here = open.at(-1)!;
     if (character === '\\') {
-      if (!/[dDwWsSbB./\\[\](){}+*?^$|_~%@!&',;:=<>#"`-]/.test(text[++at] ?? ''))
-        refuse(`the escape \\${text[at] ?? ''} is not allowed in a regular expression`);
+      const escaped = text[++at] ?? '';
+      if (!CLASS_ESCAPE.test(escaped) && escaped !== 'B')
+        refuse(`the escape \\${escaped} is not allowed in a regular expression`);
+      put(1);
     } else if (character === '[') {
-      const end = text.indexOf(']', text[at + 1] === '^' ? at + 3 : at + 2);
-      if (end < 0 || text.slice(at, end).includes('[:')) refuse('a character class is not closed, or is a named one');
-      at = end;
+      at = endOfClass(text, at);
+      put(CLASS_SIZE);
     } else if (character === '(') {
       if (text[at + 1] === '*' || (text[at + 1] === '?' && text[at + 2] !== ':'))
         refuse('only plain groups are allowed in a regular expression');
       if (text[at + 1] === '?') at += 2;
       else captures++;
-      open.push({ repeats: false });
+      open.push({ repeats: false, size: 0 });
     } else if (character === ')') {
-      const closed = open.pop() ?? refuse('a group is closed that was not opened');
+      if (open.length === 1) refuse('a group is closed that was not opened');
+      const closed = open.pop()!;
       const repeated = /^(?:[*+]|\{\d)/.test(text.slice(at + 1, at + 3));
       if (repeated && closed.repeats) refuse('a repeated group must not hold repetitions');
-      if ((closed.repeats || repeated) && open.length > 0) open.at(-1)!.repeats = true;
-    } else if ((character === '*' || character === '+' || character === '{') && here) here.repeats = true;
+      if (closed.repeats || repeated) open.at(-1)!.repeats = true;
+      put(closed.size + GROUP_SIZE);
+    } else if (character === '*' || character === '+') {
+      here.repeats = true;
+    } else if (character === '{') {
+      here.repeats = true;
+      const [whole, least, most] = /^\{(\d+)(?:,(\d*))?\}/.exec(text.slice(at)) ?? [];
+      if (whole === undefined) put(1);
+      else {
+        const times = Math.max(Number(least), Number(most ?? 0));
+        if (times > 999) refuse('a repetition is at most 999 times');
+        here.size += last * times;
+        at += whole.length - 1;
+      }
+    } else put(1);
   }
-  if (open.length > 0) refuse('a group is not closed');
-  if (/\{\d{4}|,\d{4}/.test(text)) refuse('a repetition is at most 999 times');
+  if (open.length > 1) refuse('a group is not closed');
+  if (all.size > PATTERN_SIZE_MAX) refuse('a regular expression repeats less than that');
   try {
     new RegExp(text);
   } catch {
     refuse('is not a regular expression');
   }
   return captures;
+}
+
+const CLASS_ESCAPE = /[dDwWsSb./\\[\](){}+*?^$|_~%@!&',;:=<>#"`-]/;
+
+/** Where the character class that begins at `start` ends. Only what every library reads the same way is let through. */
+function endOfClass(text: string, start: number): number {
+  let at = text[start + 1] === '^' ? start + 2 : start + 1;
+  if (text[at] === ']') refuse('a bracket at the beginning of a character class is written \\]');
+  // Whether the last item is one character, with which a range may begin.
+  let isCharacter = false;
+  for (let isFirst = true; at < text.length; at++, isFirst = false) {
+    const character = text[at]!;
+    if (character === ']') {
+      if (/[:.=]/.test(text[start + 1]!) && at > start + 2 && text[at - 1] === text[start + 1])
+        refuse('a character class is a named one');
+      return at;
+    }
+    if (character === '[' && /[:.=]/.test(text[at + 1] ?? '')) refuse('a character class is a named one');
+    if (character === '-' && !isFirst && text[at + 1] !== ']') {
+      const isToSet = text[at + 1] === '\\' && /[dDwWsS]/.test(text[at + 2] ?? '');
+      if (!isCharacter || isToSet) refuse('a range in a character class goes from one character to another');
+      // Its other end begins no range.
+      at += text[at + 1] === '\\' ? 2 : 1;
+      if (text[at - 1] === '\\' && !CLASS_ESCAPE.test(text[at] ?? ''))
+        refuse(`the escape \\${text[at] ?? ''} is not allowed in a regular expression`);
+      isCharacter = false;
+    } else if (character === '\\') {
+      const escaped = text[++at] ?? '';
+      if (!CLASS_ESCAPE.test(escaped)) refuse(`the escape \\${escaped} is not allowed in a regular expression`);
+      isCharacter = !/[dDwWsS]/.test(escaped);
+    } else isCharacter = true;
+  }
+  return refuse('a character class is not closed');
 }

@@ -177,9 +177,34 @@ test('expressions that could run for long, or are more than matching, are refuse
     'a{2000}',
     '(?i)x',
     '\\Q',
+    '[\\X]',
+    '[]\\X&[a]',
+    '[\\]',
+    '[a-\\d]',
+    '[\\d-z]',
+    '[z-a]',
+    '[a-c-e]',
+    '[[:alpha:]]',
+    '[:a:]',
+    '[.x.]',
+    '[a-\\X]',
+    '(?:abcdefghij[a-z][0-9]){999}',
+    'a{2}{3}',
   ])
     assert.throws(() => checkPattern(bad), Refused, bad);
-  for (const good of ['/api(/|$)(.*)', '/v[0-9]{1,3}/(?:x|y)', '/a\\.b', '/[^/]+/(.*)', '/(foo|bar)?x*'])
+  for (const good of [
+    '/api(/|$)(.*)',
+    '/v[0-9]{1,3}/(?:x|y)',
+    '/a\\.b',
+    '/[^/]+/(.*)',
+    '/(foo|bar)?x*',
+    '[\\]a]',
+    '[a-z-]',
+    '[-a]',
+    '[^\\]]{2}',
+    '[\\w.-]+',
+    '/{id}',
+  ])
     checkPattern(good);
   assert.equal(checkPattern('/api(/|$)(.*)(?:x)'), 2);
 });

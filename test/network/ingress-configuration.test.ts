@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { checkPattern } from '../../src/ingress/annotation-values.ts';
 import { gatewayDesired } from '../../src/ingress/gateway/gateway-desired.ts';
 import { buildGatewayState } from '../../src/ingress/gateway/gateway-model.ts';
 import { backendLines, userList } from '../../src/ingress/haproxy/backend.ts';
@@ -93,6 +94,40 @@ test('HAProxy takes what hostile routes of gateways lead to', { skip: !HaproxyPr
       writeFileSync(join(folder, map), [...entries].map(([key, value]) => `${key} ${value}\n`).join(''));
     const backends = [...desired.routes].map(([id, { lines }]) => ({ type: 'backend', name: backendOf(id), lines }));
     writeFileSync(join(folder, CONFIGURATION), renderConfiguration([...desired.sections(backendOf), ...backends]));
+    execFileSync(HAPROXY, ['-c', '-f', CONFIGURATION], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test('HAProxy takes every regular expression that is let through', { skip: !HaproxyProcess.isInstalled() }, () => {
+  const pieces =
+    'a Z 0 - [ [^ ] \\] \\[ \\d \\W \\b \\B \\- ( (?: ) * + ? {2} {1,30} {,3} {0} {999} { } | ^ $ . / \\/ \\\\ = : [: % & a-z , # " \' ` <';
+  const word = fc.array(fc.constantFrom(...pieces.split(' ')), { minLength: 1, maxLength: 14 });
+  const patterns = fc.sample(
+    word.map(parts => parts.join('')),
+    { numRuns: 30_000, seed: Date.now() },
+  );
+  const taken = [...new Set(patterns)].filter(text => {
+    try {
+      checkPattern(text);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+  assert.ok(taken.length > 2000, `${taken.length} patterns`);
+  const folder = mkdtempSync(join(tmpdir(), 'cox-patterns-'));
+  try {
+    const lines = taken.map((text, at) => ['acl', `t${at}`, 'path', '-m', 'reg', '--', `^(?:${text})$`]);
+    const times = ['client', 'server', 'connect'].map(side => ['timeout', side, '1s']);
+    writeFileSync(
+      join(folder, CONFIGURATION),
+      renderConfiguration([
+        { type: 'defaults', name: 'd', lines: [['mode', 'http'], ...times] },
+        { type: 'frontend', name: 'f', lines: [['bind', '127.0.0.1:1080'], ...lines] },
+      ]),
+    );
     execFileSync(HAPROXY, ['-c', '-f', CONFIGURATION], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });
   } finally {
     rmSync(folder, { recursive: true, force: true });
