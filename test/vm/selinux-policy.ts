@@ -4,7 +4,7 @@
  */
 
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { unpackPackages } from './virtual-machine.ts';
 
@@ -21,7 +21,6 @@ export const selinuxFolder = join(folder, 'etc', 'selinux');
 export function buildPolicy(): string {
   const policy = join(folder, 'policy');
   if (existsSync(policy) && statSync(policy).mtimeMs > statSync(CONTAINERS).mtimeMs) return policy;
-  mkdirSync(folder, { recursive: true });
   unpackPackages(['selinux-policy-default', 'policycoreutils', 'secilc'], folder);
   const parts = MODULES.map(name => {
     const [packed, text] = [join(folder, `${name}.pp`), join(folder, `${name}.cil`)];

@@ -175,6 +175,7 @@ function prepareKernel(): Kernel {
 
 /** Files of Debian packages that are not installed here. */
 export function unpackPackages(names: readonly string[], folder: string): void {
+  mkdirSync(folder, { recursive: true });
   const download = mkdtempSync(join(tmpdir(), 'cox-packages-'));
   try {
     chmodSync(download, 0o777);
