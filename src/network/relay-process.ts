@@ -13,6 +13,8 @@ import { messageOf } from '../base/errors.ts';
 import type { NetnsRef } from '../sys/netns.ts';
 import { type RelayPort, type RelayTarget, relayTcp, relayUdp } from './relay-sockets.ts';
 
+const FOLDER_LOOK_MS = 500;
+
 /** Of what is said on the socket file. */
 export const RELAY_VERSION = 1;
 
@@ -52,9 +54,14 @@ export function runRelay({ folder, namespace }: RelayOptions): Promise<void> {
     const closing = new Set<RelayPort>();
     const clients = new Set<Socket>();
     let isRetired = false;
+    // The kernel tells of a folder's end once nothing of it is held, which its own open log may be: so it is looked for.
+    const giveUp = () => {
+      isRetired = true;
+      setInterval(() => inodeOf(folder) === undefined && process.exit(0), FOLDER_LOOK_MS).unref();
+    };
     const retire = () => {
       if (!isRetired) {
-        isRetired = true;
+        giveUp();
         // The file goes first: who comes from now on starts another.
         rmSync(socket, { force: true });
         server.close();
@@ -134,7 +141,7 @@ export function runRelay({ folder, namespace }: RelayOptions): Promise<void> {
       if (inodeOf(folder) === undefined || (now === undefined && own !== undefined && !isRetired)) process.exit(0);
       // Another took this one for dead: it is told all there is to do. Closing the server would take that one's file away.
       if (now !== own && own !== undefined && !isRetired) {
-        isRetired = true;
+        giveUp();
         server.unref();
         apply([]);
         for (const client of clients) client.end();
