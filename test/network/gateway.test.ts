@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import type { ServerResponse } from 'node:http';
 import { connect as connectH2, createServer as createH2Server, type ServerHttp2Stream } from 'node:http2';
 import { createServer as createHttpsServer } from 'node:https';
 import { type AddressInfo, connect as connectTcp, createServer as createTcpServer } from 'node:net';
@@ -18,6 +19,17 @@ const to = (name: string, more: object = {}) => ({ name, port: 80, ...more });
 const path = (value: string, type = 'PathPrefix') => ({ path: { type, value } });
 const [HTTP = 0, HTTPS = 0, MIXED = 0, TCP = 0, TERMINATED = 0, CLIENTS = 0] = can ? await freePorts(6) : [];
 const parentRefs = [{ name: 'g' }];
+
+/** 2 s of it. */
+function trickle(response: ServerResponse): void {
+  let left = 20;
+  const timer = setInterval(() => {
+    response.write('x');
+    if (--left === 0) response.end();
+    if (left === 0) clearInterval(timer);
+  }, 100);
+  response.on('close', () => clearInterval(timer));
+}
 
 describe('gateway', { skip: !can }, () => {
   const bed = new GatewayBed();
@@ -253,21 +265,33 @@ describe('gateway', { skip: !can }, () => {
     assert.deepEqual(copies, ['PATCH mirrored.test/p?q=1 hello']);
   });
 
-  test('timeouts answer 504, retries ask again', async () => {
+  test('timeouts answer 504 and cut off what trickles, retries ask again', async () => {
     let asked = 0;
     const slow = await bed.backend('slow', (seen, response) => {
       if (seen.url === '/retry' && ++asked < 3) response.writeHead(503).end();
+      else if (seen.url.startsWith('/trickle')) trickle(response);
       else if (seen.url === '/slow') return true;
       else return false;
       return true;
     });
+    slow.server.on('upgrade', (_, socket) => {
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: cox\r\n\r\n');
+      setTimeout(() => socket.end('after the time'), 600);
+    });
     bed.putService('slow', [slow.port]);
     route('times', [
       { matches: [path('/slow')], timeouts: { request: '300ms' }, backendRefs: [to('slow')] },
+      { matches: [path('/trickle')], timeouts: { request: '300ms' }, backendRefs: [to('slow')] },
+      { matches: [path('/trickle/try')], timeouts: { backendRequest: '300ms' }, backendRefs: [to('slow')] },
+      { matches: [path('/trickle/free')], timeouts: { request: '0s' }, backendRefs: [to('slow')] },
       { matches: [path('/')], retry: { attempts: 3, codes: [503] }, backendRefs: [to('slow')] },
     ]);
     await isServed('times.test');
     assert.equal(await backendOf('times.test', '/slow'), '504');
+    for (const at of ['/trickle', '/trickle/try']) await assert.rejects(bed.get('times.test', at), /aborted/, at);
+    assert.equal((await bed.get('times.test', '/trickle/free')).text, 'x'.repeat(20));
+    const upgrade = 'GET /trickle HTTP/1.1\r\nHost: times.test\r\nConnection: Upgrade\r\nUpgrade: cox\r\n\r\n';
+    assert.match(await tcpSaysAll(HTTP, upgrade), /^HTTP\/1.1 101 [\s\S]*after the time$/);
     assert.equal(await backendOf('times.test', '/retry'), 'slow');
     assert.equal(asked, 3);
   });
@@ -354,6 +378,11 @@ describe('gateway', { skip: !can }, () => {
   });
 
   test('a backend by TLS is checked against its policy', async () => {
+    const policy = (hostname: string, subjectAltNames: object[] = []) =>
+      bed.put('BackendTLSPolicy', 'secure', {
+        targetRefs: [{ group: '', kind: 'Service', name: 'secure' }],
+        validation: { hostname, subjectAltNames, caCertificateRefs: [{ group: '', kind: 'ConfigMap', name: 'ca' }] },
+      });
     const pair = await bed.pki.ensureServer('secure', { commonName: 'secure', organizations: [] }, ['secure.internal']);
     const server = createHttpsServer(
       { cert: pair.certificate, key: pair.key, ca: bed.pki.ca, requestCert: true, rejectUnauthorized: true },
@@ -363,17 +392,24 @@ describe('gateway', { skip: !can }, () => {
     await once(server, 'listening');
     bed.track(server);
     bed.putService('secure', [(server.address() as AddressInfo).port]);
-    const policy = (hostname: string) =>
-      bed.put('BackendTLSPolicy', 'secure', {
-        targetRefs: [{ group: '', kind: 'Service', name: 'secure' }],
-        validation: { hostname, caCertificateRefs: [{ group: '', kind: 'ConfigMap', name: 'ca' }] },
-      });
     policy('secure.internal');
     route('secure', [{ backendRefs: [to('secure')] }]);
     await isServed('secure.test');
     assert.equal(await backendOf('secure.test'), 'secure');
     policy('wrong.internal');
     await bed.answers('secure.test', '/', 503);
+    policy('secure.internal', [{ type: 'Hostname', hostname: 'secure.internal' }]);
+    await isServed('secure.test');
+    // HAProxy would take the certificate for the hostname, which is not what is asked for here.
+    for (const other of [
+      { type: 'Hostname', hostname: 'other.internal' },
+      { type: 'URI', uri: 'spiffe://cluster/secure' },
+    ]) {
+      policy('secure.internal', [{ type: 'Hostname', hostname: 'secure.internal' }]);
+      await isServed('secure.test');
+      policy('secure.internal', [other]);
+      await bed.answers('secure.test', '/', 500);
+    }
   });
 
   /** A certificate of an authority of its own. */
@@ -421,6 +457,19 @@ describe('gateway', { skip: !can }, () => {
       socket.on('data', part => finish(String(part)));
       socket.on('close', () => finish(''));
       socket.on('error', () => finish(''));
+    });
+  }
+
+  /** Until the other side ends it. */
+  function tcpSaysAll(port: number, text: string): Promise<string> {
+    return new Promise((resolve, reject) => {
+      let said = '';
+      const socket = connectTcp(port, '127.0.0.1', () => socket.write(text));
+      socket.setTimeout(10_000, () => socket.destroy(new Error('no end')));
+      socket.on('data', part => (said += part));
+      socket.on('end', () => resolve(said));
+      socket.on('close', () => resolve(said));
+      socket.on('error', reject);
     });
   }
 

@@ -8,6 +8,7 @@ import { corsHeaders, corsPreflight } from '../haproxy/backend.ts';
 import { type Line, literal } from '../haproxy/configuration.ts';
 import { type BackendShape, shape } from '../haproxy/desired.ts';
 import { words } from '../haproxy/process-sections.ts';
+import { deadlineLines } from './deadline.ts';
 import type { Upstream } from './references.ts';
 import { type Backend, escaped, type NewPath, type Step } from './route-rules.ts';
 
@@ -31,7 +32,7 @@ export function backendShape(backend: Backend): BackendShape {
   const rules = [...backend.steps.flatMap(stepLines)];
   // A redirect answers by itself; all other rules come before it.
   if (answer !== undefined) rules.push(words(`http-request deny deny_status ${answer}`));
-  return shape([...rules, ...limitLines(backend)], serverWords(upstream, mode));
+  return shape([...rules, ...limitLines(backend), ...deadlineLines(backend)], serverWords(upstream, mode));
 }
 
 function serverWords({ protocol, tls }: Upstream, mode: Backend['mode']): Line {
@@ -41,8 +42,6 @@ function serverWords({ protocol, tls }: Upstream, mode: Backend['mode']): Line {
     tls.caFile,
     'sni',
     `str(${tls.hostname})`,
-    'verifyhost',
-    tls.verify,
     ...(tls.certificate ? ['crt', tls.certificate] : []),
     ...(mode === 'http' ? ['alpn', protocol === 'h2' ? 'h2' : 'http/1.1'] : []),
   ];

@@ -282,6 +282,19 @@ test('of two policies for one Service the older is in force', () => {
   const refused = 'Accepted False NoValidCACertificate';
   assert.deepEqual(reasons({}), [refused, 'ResolvedRefs False InvalidCACertificateRef']);
   assert.deepEqual(reasons({ kind: 'Secret' }), [refused, 'ResolvedRefs False InvalidKind']);
+  // HAProxy checks the name that it asks for, and no other.
+  const named = (...subjectAltNames: object[]) => {
+    const { policies } = build({ http: [route('r', [rule('s')])], policies: [policy('old', { subjectAltNames })] });
+    return policies[0]!.ancestors[0]!.conditions[0]!;
+  };
+  const same = { type: 'Hostname', hostname: 'old.test' };
+  assert.equal(named(same, same).reason, 'Accepted');
+  for (const other of [
+    { type: 'Hostname', hostname: 'other.test' },
+    { type: 'URI', uri: 'spiffe://a/b' },
+  ])
+    for (const names of [[other], [same, other]])
+      assert.match(JSON.stringify(named(...names)), /"Invalid".*(other.test|spiffe:\/\/a\/b) cannot be checked/);
 });
 
 test('target ports are kept, unique, and those of the oldest Gateway', () => {

@@ -23,7 +23,7 @@ const TYPES = new Set([
   'mailers',
 ]);
 const DIRECTIVES =
-  /^(mode|bind|timeout|option|log|log-format|http-request|http-response|tcp-request|acl|use_backend|default_backend|server|retries|retry-on)$/;
+  /^(mode|bind|timeout|option|log|log-format|http-request|http-response|tcp-request|acl|use_backend|default_backend|server|retries|retry-on|filter)$/;
 /** Every %[…] that we ever write. */
 const EVALUATED =
   /^(src|rand,hex,bytes\(8,8\)|var\((sess\.client|txn\.request)\)|var\(txn\.(to|host|path|origin)\)|var\(txn\.to\),map_str\(routes\.map\)|var\(txn\.(host|path)\),bytes\(0,\d+\),json\(ascii\)|pathq|req\.hdr\((host|x-cox-method)\))$/;
@@ -42,7 +42,8 @@ test('hostile routes give the same tree back, and only directives of ours', () =
         for (const [keyword, ...words] of lines) {
           if (type !== 'frontend' && type !== 'backend') continue;
           assert.match(keyword!, DIRECTIVES);
-          if (words[0]?.startsWith('lua.')) assert.equal(words[0], 'lua.mirror');
+          if (words[0]?.startsWith('lua.'))
+            assert.match(`${keyword} ${words.join(' ')}`, /^(http-request lua\.mirror |filter lua\.deadline \d+$)/);
           // The pattern of an acl and the expression of a rewrite are matched, not evaluated.
           const evaluated = keyword === 'acl' ? [] : words[0] === 'replace-path' ? words.slice(2) : words;
           for (const word of evaluated)

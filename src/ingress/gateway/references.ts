@@ -22,8 +22,8 @@ export interface Referent {
 export interface Upstream {
   readonly protocol: 'http' | 'h2';
   readonly tls?: {
+    /** What is asked for, and what the certificate must be for: HAProxy checks it by the name that it asked for, whatever else it is given. */
     readonly hostname: string;
-    readonly verify: string;
     readonly caFile: string;
     /** File of the certificate that is shown to the backend. */
     readonly certificate?: string;
@@ -153,17 +153,16 @@ export class References {
     const { namespace = '' } = policy.metadata;
     const { validation, targetRefs } = policy.spec;
     const refs = this.#resolveCertificates(policy);
-    const alternative = validation.subjectAltNames?.[0];
-    const unsupported =
-      (validation.subjectAltNames?.length ?? 0) > 1 || alternative?.type === 'URI'
-        ? { reason: 'Invalid', message: 'one subjectAltName of type Hostname is supported' }
-        : Object.keys(policy.spec.options ?? {}).length > 0
-          ? { reason: 'Invalid', message: 'there are no options' }
-          : undefined;
-    const tls =
-      'caFile' in refs && !unsupported
-        ? { hostname: validation.hostname, verify: alternative?.hostname ?? validation.hostname, caFile: refs.caFile }
+    const other = validation.subjectAltNames?.find(({ hostname }) => hostname !== validation.hostname);
+    const unsupported = other
+      ? {
+          reason: 'Invalid',
+          message: `subjectAltNames: ${other.hostname ?? other.uri} cannot be checked, only the hostname itself (${validation.hostname})`,
+        }
+      : Object.keys(policy.spec.options ?? {}).length > 0
+        ? { reason: 'Invalid', message: 'there are no options' }
         : undefined;
+    const tls = 'caFile' in refs && !unsupported ? { hostname: validation.hostname, caFile: refs.caFile } : undefined;
     const conflicts: string[] = [];
     const conditions: Said[] = [];
     const result = { policy, conditions, ancestors: new Set<string>(), tls };

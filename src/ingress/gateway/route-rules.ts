@@ -74,9 +74,14 @@ export interface Backend {
   /** Answers this instead of asking anybody. */
   readonly answer?: number;
   readonly steps: readonly Step[];
+  /** For one try: without a byte from the backend. */
   readonly serverMs?: number;
+  /** For all of it, from the head of the request to the end of the response. */
+  readonly deadlineMs?: number;
   readonly retry?: { readonly attempts: number; readonly codes: readonly number[] };
 }
+
+type Bounds = Pick<Backend, 'serverMs' | 'deadlineMs' | 'retry'>;
 
 export interface Choice {
   readonly backend: Backend;
@@ -176,13 +181,7 @@ export class RouteReader {
     return refs.map(ref => ({ weight: ref.weight ?? 1, backend: this.#target(ref, steps, prefix, place, more) }));
   }
 
-  #target(
-    ref: BackendRef,
-    steps: readonly Step[],
-    prefix: string,
-    place: Place,
-    more: Pick<Backend, 'serverMs' | 'retry'>,
-  ): Backend {
+  #target(ref: BackendRef, steps: readonly Step[], prefix: string, place: Place, more: Bounds): Backend {
     const found = this.#resolve(ref, place);
     if (!found) return this.#refusal();
     const resolved = place.isPassedThrough ? { service: found.service, upstream: HTTP_UPSTREAM } : found;
@@ -218,9 +217,11 @@ export class RouteReader {
     return { id: JSON.stringify(rest), ...rest };
   }
 
-  #limits({ timeouts, retry }: HTTPRouteRule): Pick<Backend, 'serverMs' | 'retry'> {
+  #limits({ timeouts, retry }: HTTPRouteRule): Bounds {
     const given = [timeouts?.request, timeouts?.backendRequest].filter(text => text !== undefined).map(milliseconds);
     const bounded = given.filter(ms => ms > 0);
+    // With one try the time for a try is that for all of it.
+    const whole = retry ? [milliseconds(timeouts?.request ?? '')].filter(ms => ms > 0) : bounded;
     if (retry?.backoff !== undefined) throw new Refused('retry.backoff: retries are made at once');
     const codes = retry?.codes ?? [];
     const odd = codes.find(code => !RETRY_CODES.has(code));
@@ -228,6 +229,7 @@ export class RouteReader {
       throw new Refused(`retry.codes: ${odd} cannot be retried, only ${[...RETRY_CODES].join(', ')}`);
     return {
       ...(given.length > 0 ? { serverMs: bounded.length > 0 ? Math.min(...bounded) : NO_LIMIT_MS } : {}),
+      ...(whole.length > 0 ? { deadlineMs: Math.min(...whole) } : {}),
       ...(retry ? { retry: { attempts: Math.max(0, Math.min(retry.attempts ?? 1, ATTEMPTS_MAX)), codes } } : {}),
     };
   }
