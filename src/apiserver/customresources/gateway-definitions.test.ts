@@ -193,6 +193,19 @@ test('HTTPRoutes: filters and references', async () => {
   await refused('HTTPRoute', { rules: [{ timeouts: { request: '1 s' } }] }, /request/);
 });
 
+test('what the experimental channel alone has is refused, or is not there and not kept', async () => {
+  const externalAuth = { protocol: 'HTTP', backendRef: to('a') };
+  const filters = [{ type: 'ExternalAuth', externalAuth }];
+  await refused('HTTPRoute', { rules: [{ filters, backendRefs: [to('a')] }] }, /Unsupported value: "ExternalAuth"/);
+  for (const kind of ['HTTPRoute', 'GRPCRoute']) {
+    const rules = [{ sessionPersistence: { type: 'Cookie' }, backendRefs: [to('a')] }];
+    const { spec } = await create(kind, { useDefaultGateways: 'All', rules });
+    assert.deepEqual([spec.rules[0].sessionPersistence, spec.useDefaultGateways], [undefined, undefined], kind);
+  }
+  const made = await create('Gateway', { ...gateway(http()), defaultScope: 'All' });
+  assert.equal(made.spec.defaultScope, undefined);
+});
+
 test('the other kinds', async () => {
   await refused('GRPCRoute', { rules: [{ matches: [{ method: { service: 'a/b' } }] }] }, /service must only contain/);
   await create('GRPCRoute', { rules: [{ matches: [{ method: { service: 'a.B', method: 'C' } }] }] });

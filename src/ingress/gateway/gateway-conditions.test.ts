@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Service } from '../../api/core/v1.gen.ts';
-import type { Gateway, Listener, ListenerSet, ReferenceGrant, Route } from '../../api/gateway/v1.ts';
-import { ask, build, type Given, gateway, listener, metadata, route, rule, saidOf } from './gateway-fixture.ts';
+import type { BackendTLSPolicy, Gateway, Listener, ListenerSet, ReferenceGrant, Route } from '../../api/gateway/v1.ts';
+import { BUNDLE_VERSION } from '../../api/gateway/v1.ts';
+import { ask, build, type Given, gateway, listener, metadata, route, rule, saidOf, to } from './gateway-fixture.ts';
 import { serviceOf } from './gateway-front.ts';
 import type { GatewayState } from './gateway-model.ts';
 import { said } from './gateway-objects.ts';
-import { listenerSetStatus } from './gateway-status.ts';
+import { listenerSetStatus, supportedVersion } from './gateway-status.ts';
 
 test('listeners that cannot be told apart are none of them served', () => {
   const state = build({
@@ -281,4 +282,61 @@ test('certificates of clients: a port that has no authority to check them by is 
   ]);
   assert.equal(result!.listeners[0]!.clients?.isRequired, true);
   assert.equal(result!.resolved.reason, 'InvalidClientCertificateRef');
+});
+
+test('filters that contradict each other, and backends that speak something else', () => {
+  const rewrite = { type: 'URLRewrite', urlRewrite: { hostname: 'b.test' } };
+  const redirect = { type: 'RequestRedirect', requestRedirect: { hostname: 'c.test' } };
+  const both = { filters: [rewrite], backendRefs: [to('s', { filters: [redirect] })] };
+  assert.match(saidOf(build({ http: [route('x', [both])] }))[0]!, /^Accepted False IncompatibleFilters/);
+  assert.match(
+    saidOf(build({ http: [route('x', [both, rule('s')])] }))[0]!,
+    /^Accepted True Accepted, PartiallyInvalid True IncompatibleFilters/,
+  );
+  const speaking = (protocol: string, kind: 'HTTPRoute' | 'GRPCRoute', hasTls = false) => {
+    const policy: BackendTLSPolicy = {
+      apiVersion: 'gateway.networking.k8s.io/v1',
+      kind: 'BackendTLSPolicy',
+      metadata: metadata('p'),
+      spec: {
+        targetRefs: [{ group: '', kind: 'Service', name: 's' }],
+        validation: { hostname: 's.test', wellKnownCACertificates: 'System' },
+      },
+    };
+    const routes = [route('x', [rule('s')])];
+    return saidOf(
+      build({
+        ...(kind === 'HTTPRoute' ? { http: routes } : { others: { GRPCRoute: routes } }),
+        policies: hasTls ? [policy] : [],
+        appProtocols: { s: `kubernetes.io/${protocol}` },
+      }),
+    )[0]!
+      .split(' ')
+      .at(-1);
+  };
+  for (const [protocol, kind, hasTls, wanted] of [
+    ['h2c', 'HTTPRoute', false, 'ResolvedRefs'],
+    ['ws', 'HTTPRoute', false, 'ResolvedRefs'],
+    ['wss', 'HTTPRoute', false, 'UnsupportedProtocol'],
+    ['wss', 'HTTPRoute', true, 'ResolvedRefs'],
+    ['other', 'HTTPRoute', false, 'UnsupportedProtocol'],
+    ['h2c', 'GRPCRoute', false, 'ResolvedRefs'],
+    ['ws', 'GRPCRoute', false, 'UnsupportedProtocol'],
+  ] as const)
+    assert.equal(speaking(protocol, kind, hasTls), wanted, `${kind} ${protocol} ${hasTls}`);
+});
+
+test('a class says whether the definitions are of our version', () => {
+  const reason = (version?: string) =>
+    supportedVersion({
+      apiVersion: 'apiextensions.k8s.io/v1',
+      kind: 'CustomResourceDefinition',
+      metadata: {
+        name: 'x',
+        ...(version ? { annotations: { 'gateway.networking.k8s.io/bundle-version': version } } : {}),
+      },
+    }).reason;
+  assert.equal(reason(BUNDLE_VERSION), 'SupportedVersion');
+  assert.equal(reason('v1.5.1'), 'SupportedVersion');
+  for (const version of ['v1.50.0', 'v1.9.0', 'v2.0.0', undefined]) assert.equal(reason(version), 'UnsupportedVersion');
 });

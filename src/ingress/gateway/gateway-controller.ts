@@ -6,7 +6,7 @@
 import type { Node, Service } from '../../api/core/v1.gen.ts';
 import type { EndpointSlice } from '../../api/discovery/v1.gen.ts';
 import { GATEWAY_DEFINITIONS } from '../../api/gateway/definitions.ts';
-import type { GatewayClass } from '../../api/gateway/v1.ts';
+import { type GatewayClass, GROUP } from '../../api/gateway/v1.ts';
 import { semanticEqual } from '../../api/machinery/equality.ts';
 import { type KubeObject, keyOf } from '../../api/meta.ts';
 import type { Clock } from '../../base/clock.ts';
@@ -53,6 +53,7 @@ import {
   type Progress,
   policyStatus,
   routeStatus,
+  supportedVersion,
 } from './gateway-status.ts';
 
 export interface GatewayControllerOptions {
@@ -204,7 +205,9 @@ export class GatewayController {
     const accepted = parametersRef
       ? said('Accepted', false, 'InvalidParameters', 'parametersRef: there are no parameters')
       : said('Accepted', true, 'Accepted', 'Gateways of this class are served by a HAProxy on every node');
-    const version = said('SupportedVersion', true, 'SupportedVersion', 'the definitions of the Gateway API are ours');
+    const version = supportedVersion(
+      await this.#client.of(CUSTOM_RESOURCE_DEFINITIONS).get('', `${GATEWAY_CLASSES.resource}.${GROUP}`),
+    );
     const conditions = conditionsOf(found, found.status?.conditions, [accepted, version], this.#now());
     await this.#write(GATEWAY_CLASSES, found, { conditions, supportedFeatures: FEATURES });
   }

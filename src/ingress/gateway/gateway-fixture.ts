@@ -61,6 +61,8 @@ export interface Given {
   readonly grants?: readonly ReferenceGrant[];
   readonly policies?: readonly BackendTLSPolicy[];
   readonly configMaps?: Readonly<Record<string, Record<string, string>>>;
+  /** Service → application protocol of its port 80. */
+  readonly appProtocols?: Readonly<Record<string, string>>;
   readonly secrets?: Readonly<Record<string, Record<string, string>>>;
 }
 export function build({ gateways = [gateway(listener())], http = [], others = {}, ...given }: Given): GatewayState {
@@ -87,7 +89,7 @@ export function build({ gateways = [gateway(listener())], http = [], others = {}
             metadata: { name, namespace },
             spec: {
               ports: [
-                { port: 80, name: 'http' },
+                { port: 80, name: 'http', appProtocol: given.appProtocols?.[name] },
                 { port: 53, name: 'dns', protocol: 'UDP' },
               ],
             },
@@ -95,7 +97,7 @@ export function build({ gateways = [gateway(listener())], http = [], others = {}
     secret: ({ namespace, name }) => given.secrets?.[`${namespace}/${name}`],
     configMap: ({ name }) => given.configMaps?.[name],
   };
-  const ports = new Map([80, 81, 443].map((port, at) => [port, 11_000 + at]));
+  const ports = new Map([80, 81, 82, 443, 444, 445, 5000].map((port, at) => [port, 11_000 + at]));
   return buildGatewayState(objects, new Map(gateways.map(each => [`default/${each.metadata.name}`, ports])));
 }
 export const ask = (

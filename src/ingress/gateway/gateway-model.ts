@@ -130,11 +130,11 @@ function readRoute(
     const unsupported = [...read.unsupported, ...(weights ? ['weights of UDP backends must be equal'] : [])];
     if (refusal) conditions.push(said('Accepted', false, refusal.reason, refusal.message));
     else if (weights || read.isAllUnsupported)
-      conditions.push(said('Accepted', false, 'UnsupportedValue', unsupported.join('; ')));
+      conditions.push(said('Accepted', false, read.reason, unsupported.join('; ')));
     else {
       conditions.push(said('Accepted', true, 'Accepted', 'the route is attached'));
       if (unsupported.length > 0)
-        conditions.push(said('PartiallyInvalid', true, 'UnsupportedValue', `Dropped Rule: ${unsupported.join('; ')}`));
+        conditions.push(said('PartiallyInvalid', true, read.reason, `Dropped Rule: ${unsupported.join('; ')}`));
       for (const each of reads) {
         each.attachment.listener.attached.add(routeKey(kind, route));
         attached.push(each);

@@ -10,7 +10,7 @@ import type {
   Route,
   RouteStatus,
 } from '../../api/gateway/v1.ts';
-import { GROUP } from '../../api/gateway/v1.ts';
+import { BUNDLE_VERSION, GROUP } from '../../api/gateway/v1.ts';
 import type { KubeObject } from '../../api/meta.ts';
 import type { GatewayResult, PolicyStatus, RouteResult } from './gateway-model.ts';
 import { CONTROLLER_NAME, type Said, said } from './gateway-objects.ts';
@@ -50,6 +50,20 @@ function beside(
     ...ours,
     ...(before ?? []).filter(({ type }) => !types.includes(type) && !ours.some(each => each.type === type)),
   ];
+}
+
+/** Administrators may put definitions of another version in the place of ours. */
+export function supportedVersion({ metadata }: KubeObject): Said {
+  const version = metadata.annotations?.['gateway.networking.k8s.io/bundle-version'] ?? 'without a version';
+  const minor = BUNDLE_VERSION.replace(/\d+$/, '');
+  return version.startsWith(minor)
+    ? said('SupportedVersion', true, 'SupportedVersion', `the definitions of the Gateway API are ${version}`)
+    : said(
+        'SupportedVersion',
+        false,
+        'UnsupportedVersion',
+        `the definitions are ${version}, not ${minor}x: fields may be ignored`,
+      );
 }
 
 const INSECURE = 'InsecureFrontendValidationMode';

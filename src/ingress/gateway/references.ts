@@ -44,6 +44,23 @@ export interface PolicyResult {
 
 const SYSTEM_CA = '@system-ca';
 
+const H2C = 'kubernetes.io/h2c';
+/** What an HTTPRoute can speak of Kubernetes' own names of protocols. */
+const SPOKEN = [H2C, 'kubernetes.io/ws', 'kubernetes.io/wss'];
+
+/** What a port is for that cannot be spoken to it; names that are not Kubernetes' own say nothing. */
+function unspoken(kind: string, protocol: string | undefined, hasTls: boolean): string | undefined {
+  if (!protocol?.startsWith('kubernetes.io/') || (kind !== 'HTTPRoute' && kind !== 'GRPCRoute')) return undefined;
+  if (protocol === 'kubernetes.io/wss' && !hasTls) return `${protocol}, which takes a BackendTLSPolicy`;
+  return kind === 'GRPCRoute'
+    ? protocol === H2C
+      ? undefined
+      : protocol
+    : SPOKEN.includes(protocol)
+      ? undefined
+      : protocol;
+}
+
 export class References {
   readonly #objects: GatewayObjects;
   readonly #policies = new Map<string, PolicyResult & { readonly tls: NonNullable<Upstream['tls']> | undefined }>();
@@ -136,11 +153,14 @@ export class References {
     const found = service.spec?.ports?.find(each => each.port === port && (each.protocol ?? 'TCP') === wanted);
     if (!found)
       return { reason: 'BackendNotFound', message: `Service ${namespace}/${name} has no ${wanted} port ${port}` };
-    const isH2 = from.kind === 'GRPCRoute' || found.appProtocol === 'kubernetes.io/h2c';
+    const isH2 = from.kind === 'GRPCRoute' || found.appProtocol === H2C;
     const keys = [`${namespace}/${name} ${found.name ?? ''}`, `${namespace}/${name}`];
     const policy = keys.map(key => this.#policies.get(key)).find(each => each !== undefined);
     for (const named of keys.flatMap(key => this.#naming.get(key) ?? []))
       for (const gateway of gateways) named.ancestors.add(gateway);
+    const odd = unspoken(from.kind, found.appProtocol, policy !== undefined);
+    if (odd)
+      return { reason: 'UnsupportedProtocol', message: `port ${port} of Service ${namespace}/${name} is for ${odd}` };
     if (policy && !policy.tls)
       return { reason: 'InvalidBackendTLSPolicy', message: `BackendTLSPolicy ${keyOf(policy.policy)} is not usable` };
     return {

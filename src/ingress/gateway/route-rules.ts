@@ -100,7 +100,12 @@ export interface ReadRoute {
   readonly unsupported: readonly string[];
   readonly unresolved: readonly Problem[];
   readonly isAllUnsupported: boolean;
+  /** Why rules are not supported, in the API's terms. */
+  readonly reason: 'UnsupportedValue' | 'IncompatibleFilters';
 }
+
+/** Filters that contradict each other. */
+class Incompatible extends Refused {}
 
 /** The listener that a route is read for. */
 export interface Place {
@@ -141,10 +146,14 @@ export class RouteReader {
   read(place: Place): ReadRoute {
     this.#unresolved.length = 0;
     const unsupported: string[] = [];
+    let reason: ReadRoute['reason'] = 'UnsupportedValue';
     const rules: ReadRule[] = [];
     const all = (this.#route.spec.rules ?? []) as readonly (HTTPRouteRule & GRPCRouteRule)[];
     for (const [at, rule] of all.entries()) {
-      const wrong = (message: string) => unsupported.push(`rule ${rule.name ?? at + 1}: ${message}`);
+      const wrong = (refused: Refused) => {
+        unsupported.push(`rule ${rule.name ?? at + 1}: ${refused.message}`);
+        if (refused instanceof Incompatible) reason = 'IncompatibleFilters';
+      };
       const matches = attempt(() => this.#matches(rule), wrong);
       if (!matches) continue;
       const choices = attempt(() => this.#choices(rule, place), wrong);
@@ -155,6 +164,7 @@ export class RouteReader {
       unsupported,
       unresolved: [...new Map(this.#unresolved.map(each => [each.message, each])).values()],
       isAllUnsupported: all.length > 0 && unsupported.length === all.length,
+      reason,
     };
   }
 
@@ -185,8 +195,10 @@ export class RouteReader {
     const found = this.#resolve(ref, place);
     if (!found) return this.#refusal();
     const resolved = place.isPassedThrough ? { service: found.service, upstream: HTTP_UPSTREAM } : found;
-    const own = this.#steps(ref.filters ?? [], prefix, place);
-    return this.#backend({ ...resolved, steps: [...steps, ...own], ...more });
+    const all = [...steps, ...this.#steps(ref.filters ?? [], prefix, place)];
+    if (all.some(step => step.do === 'rewrite') && all.some(step => step.do === 'redirect'))
+      throw new Incompatible(`backend ${ref.name}: a request cannot be both rewritten and redirected`);
+    return this.#backend({ ...resolved, steps: all, ...more });
   }
 
   #resolve(
@@ -265,12 +277,12 @@ export class RouteReader {
   }
 }
 
-function attempt<T>(read: () => T, wrong: (message: string) => void): T | undefined {
+function attempt<T>(read: () => T, wrong: (refused: Refused) => void): T | undefined {
   try {
     return read();
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    wrong(error.message);
+    wrong(error);
     return undefined;
   }
 }
