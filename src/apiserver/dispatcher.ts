@@ -87,7 +87,7 @@ export class Dispatcher {
     operation: Operation,
     query: Omit<WatchQuery, 'namespace' | 'selector'> & Selectors,
     signal: AbortSignal,
-  ): AsyncGenerator<Seen> {
+  ): AsyncGenerator<readonly Seen[]> {
     this.#checkVerb(operation, 'watch');
     const { served, attributes } = operation;
     const seen = watchEntries(
@@ -268,10 +268,14 @@ async function preparedList(custom: CustomShape, listing: Promise<ListResult>): 
   return result;
 }
 
-async function* preparedEvents(custom: CustomShape, seen: AsyncGenerator<Seen>): AsyncGenerator<Seen> {
-  for await (const event of seen) {
-    if (event.type !== 'ERROR' && event.type !== 'BOOKMARK') await custom.prepare!([event.entry.object]);
-    yield event;
+async function* preparedEvents(
+  custom: CustomShape,
+  seen: AsyncGenerator<readonly Seen[]>,
+): AsyncGenerator<readonly Seen[]> {
+  for await (const batch of seen) {
+    const objects = batch.flatMap(event => ('entry' in event ? [event.entry.object] : []));
+    if (objects.length > 0) await custom.prepare!(objects);
+    yield batch;
   }
 }
 

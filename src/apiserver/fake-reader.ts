@@ -85,7 +85,7 @@ export class FakeReader implements Reader, Transport {
     return old;
   }
   async deleteCollection(): Promise<void> {}
-  async *watch(): AsyncIterable<WatchEvent> {}
+  async *watch(): AsyncIterable<readonly WatchEvent[]> {}
 
   #of(of: ResourceId): Map<string, KubeObject> {
     let objects = this.#objects.get(of.resource);

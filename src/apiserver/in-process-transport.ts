@@ -99,7 +99,7 @@ export class InProcessTransport implements Transport, StoredObjects {
       ...selectorsOf(options),
     });
   }
-  async *watch(target: Target, options: WatchOptions, signal: AbortSignal): AsyncIterable<WatchEvent> {
+  async *watch(target: Target, options: WatchOptions, signal: AbortSignal): AsyncIterable<readonly WatchEvent[]> {
     const operation = await this.#operation('watch', target, options.fieldSelector);
     const { served } = operation;
     const seen = this.#options.dispatcher.watch(
@@ -114,7 +114,7 @@ export class InProcessTransport implements Transport, StoredObjects {
       },
       options.timeoutSeconds ? AbortSignal.any([signal, AbortSignal.timeout(options.timeoutSeconds * 1000)]) : signal,
     );
-    for await (const event of seen) yield this.#event(served, event);
+    for await (const batch of seen) yield batch.map(event => this.#event(served, event));
   }
 
   async modify(

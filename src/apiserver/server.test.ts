@@ -31,8 +31,8 @@ const status = (code: number, message?: RegExp) => (error: unknown) => {
 async function take(api: Transport, target: Target, options: WatchOptions, count: number): Promise<WatchEvent[]> {
   const stop = new AbortController();
   const events: WatchEvent[] = [];
-  for await (const event of api.watch(target, options, stop.signal)) {
-    events.push(event);
+  for await (const batch of api.watch(target, options, stop.signal)) {
+    events.push(...batch);
     if (events.length >= count) break;
   }
   stop.abort();

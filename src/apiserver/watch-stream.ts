@@ -23,7 +23,7 @@ export interface WatchStream {
   readonly includeObject: IncludeObject;
   readonly clock: Clock;
   readonly timeoutSeconds: number | undefined;
-  readonly start: (signal: AbortSignal) => AsyncGenerator<Seen>;
+  readonly start: (signal: AbortSignal) => AsyncGenerator<readonly Seen[]>;
 }
 
 export async function serveWatch(context: ReplyContext, stream: WatchStream): Promise<void> {
@@ -46,7 +46,8 @@ export async function serveWatch(context: ReplyContext, stream: WatchStream): Pr
     for (;;) {
       const { done, value } = await next;
       if (done) break;
-      const waiting = exchange.write(encoder.encode(value));
+      const lines = value.map(seen => encoder.encode(seen));
+      const waiting = exchange.write(lines.length === 1 ? lines[0]! : Buffer.concat(lines));
       if (waiting) await waiting;
       if (ended.signal.aborted) break;
       next = events.next();

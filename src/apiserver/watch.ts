@@ -5,7 +5,7 @@
  */
 
 import type { KubeObject } from '../api/meta.ts';
-import type { Clock } from '../base/clock.ts';
+import type { Clock, Timer } from '../base/clock.ts';
 import { ApiError, failure, type Status } from '../base/errors.ts';
 import { CompactedError } from '../store/store.ts';
 import { type CacheEvent, type Caches, eventFromStore, type ResourceCache } from './cache.ts';
@@ -14,6 +14,8 @@ import { parseResourceVersion, waitFresh } from './list.ts';
 import type { Selector } from './selectors.ts';
 
 const BOOKMARK_MS = 60_000;
+/** Handed over at once; a reader that is slow holds no more than these. */
+const BATCH_EVENTS_MAX = 100;
 
 export interface WatchQuery {
   readonly namespace: string;
@@ -54,13 +56,16 @@ export function checkWatchQuery(query: WatchQuery): void {
     refuse('allowWatchBookmarks: Forbidden: sendInitialEvents requires setting allowWatchBookmarks to true');
 }
 
-/** Rejects before the first event for a bad query; later failures are the last event, of type ERROR. Ends with the signal. */
+/**
+ * Batches of events, those together that happened together: a step for each would cost more than most of them do.
+ * Rejects before the first event for a bad query; later failures are the last event, of type ERROR. Ends with the signal.
+ */
 export async function* watchEntries(
   caches: Caches,
   cache: ResourceCache,
   query: WatchQuery,
   options: { clock: Clock; signal: AbortSignal },
-): AsyncGenerator<Seen> {
+): AsyncGenerator<readonly Seen[]> {
   const { clock, signal } = options;
   checkWatchQuery(query);
   const asked = parseResourceVersion(query.resourceVersion);
@@ -74,11 +79,11 @@ export async function* watchEntries(
       if (query.selector.everything || query.selector.matches(entry.object)) initial.push(entry);
       return true;
     });
-    for (const entry of initial) {
+    for (let at = 0; at < initial.length; at += BATCH_EVENTS_MAX) {
       if (signal.aborted) return;
-      yield { type: 'ADDED', entry };
+      yield initial.slice(at, at + BATCH_EVENTS_MAX).map(entry => ({ type: 'ADDED', entry }));
     }
-    if (query.sendInitialEvents) yield { type: 'BOOKMARK', revision: cursor, initialEventsEnd: true };
+    if (query.sendInitialEvents) yield [{ type: 'BOOKMARK', revision: cursor, initialEventsEnd: true }];
   }
   let bookmarkAt = clock.monotonic() + BOOKMARK_MS;
   const alarm = new Alarm(cache, options);
@@ -90,26 +95,33 @@ export async function* watchEntries(
         try {
           ({ events, reached } = await readHistory(caches, cache, cursor));
         } catch (error) {
-          yield { type: 'ERROR', status: goneStatus(error, cursor) };
+          yield [{ type: 'ERROR', status: goneStatus(error, cursor) }];
           return;
         }
       }
+      let batch: Seen[] = [];
       for (const event of events) {
         cursor = event.revision;
-        if (!inScope(event)) continue;
-        const seen = select(event, query.selector);
+        const seen = inScope(event) ? select(event, query.selector) : undefined;
         if (!seen) continue;
-        yield seen;
+        batch.push(seen);
+        if (batch.length < BATCH_EVENTS_MAX) continue;
+        yield batch;
+        if (signal.aborted) return;
+        batch = [];
+      }
+      if (batch.length > 0) {
+        yield batch;
         if (signal.aborted) return;
       }
       cursor = Math.max(cursor, reached);
       if (cache.changed > cursor) continue;
       if (query.allowWatchBookmarks && clock.monotonic() >= bookmarkAt) {
         bookmarkAt = clock.monotonic() + BOOKMARK_MS;
-        yield { type: 'BOOKMARK', revision: cursor, initialEventsEnd: false };
+        yield [{ type: 'BOOKMARK', revision: cursor, initialEventsEnd: false }];
         continue;
       }
-      await alarm.next(query.allowWatchBookmarks ? bookmarkAt - clock.monotonic() : undefined);
+      await alarm.next(query.allowWatchBookmarks ? bookmarkAt : undefined);
     }
   } finally {
     alarm.close();
@@ -165,12 +177,16 @@ function goneStatus(error: unknown, cursor: number): Status {
   return error instanceof ApiError ? error.status : failure(500, 'InternalError', 'watch of the store failed').status;
 }
 
-/** Wakes at most once a call of `next`; one listener serves all waits of a watch, since a signal finds its listeners by searching. */
+/**
+ * Wakes at most once a call of `next`. One listener serves all waits of a watch, since a signal finds its listeners by searching,
+ * and a timer goes on through them until its time has come.
+ */
 class Alarm {
   readonly #cache: ResourceCache;
   readonly #clock: Clock;
   readonly #signal: AbortSignal;
   #ring: (() => void) | undefined;
+  #timer: Timer | undefined;
   readonly #abort = () => this.#ring?.();
 
   constructor(cache: ResourceCache, options: { signal: AbortSignal; clock: Clock }) {
@@ -179,23 +195,30 @@ class Alarm {
     this.#signal = options.signal;
     this.#signal.addEventListener('abort', this.#abort);
   }
-  /** Resolves at the next change of the cache, after `waitMs` or at once when the signal aborts. */
-  next(waitMs: number | undefined): Promise<void> {
+  /** Resolves at the next change of the cache, at the latest at that time of the monotonic clock, or when the signal aborts. */
+  next(untilMs: number | undefined): Promise<void> {
+    if (untilMs !== undefined) this.#timer ??= this.#at(untilMs);
     return new Promise(resolve => {
       const done = () => {
         this.#ring = undefined;
         withdraw();
-        timer?.cancel();
         resolve();
       };
       this.#ring = done;
       const withdraw = this.#cache.onNext(done);
-      const timer = waitMs === undefined ? undefined : this.#clock.after(waitMs, done, { background: true });
       if (this.#signal.aborted) done();
     });
   }
   close(): void {
+    this.#timer?.cancel();
     this.#signal.removeEventListener('abort', this.#abort);
+  }
+  #at(untilMs: number): Timer {
+    const ring = () => {
+      this.#timer = undefined;
+      this.#ring?.();
+    };
+    return this.#clock.after(Math.max(0, untilMs - this.#clock.monotonic()), ring, { background: true });
   }
 }
 

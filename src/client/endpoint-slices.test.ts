@@ -28,7 +28,7 @@ function server(...versions: string[]): Transport {
   return {
     list: async (target: Target) => ({ apiVersion: 'v1', kind: 'List', metadata: {}, items: answer(target) }),
     async *watch(target: Target) {
-      for (const object of answer(target)) yield { type: 'ADDED', object };
+      yield answer(target).map(object => ({ type: 'ADDED', object }));
     },
   } as unknown as Transport;
 }
@@ -40,8 +40,11 @@ test('slices of v1beta1 are read as v1 where that is not served', async () => {
   assert.deepEqual((listed as ReturnType<typeof asV1>).endpoints, [
     { addresses: ['10.0.0.1'], nodeName: 'n1', zone: 'z', deprecatedTopology: { rack: 'r' } },
   ]);
-  for await (const event of transport.watch({ of: ENDPOINT_SLICES }, {}, new AbortController().signal))
-    assert.deepEqual(event.object, listed);
+  for await (const events of transport.watch({ of: ENDPOINT_SLICES }, {}, new AbortController().signal))
+    assert.deepEqual(
+      events.map(event => event.object),
+      [listed],
+    );
   assert.deepEqual((await transport.list({ of: SERVICES })).items, []);
 });
 

@@ -66,14 +66,19 @@ class OlderSlices implements Transport {
     const list = await this.#transport.list(older(target), options);
     return isSlices(target) ? { ...list, items: list.items.map(asV1) } : list;
   }
-  async *watch(target: Target, ...rest: [Parameters<Transport['watch']>[1], AbortSignal]): AsyncIterable<WatchEvent> {
-    for await (const event of this.#transport.watch(older(target), ...rest))
-      yield isSlices(target) && (event.type === 'ADDED' || event.type === 'MODIFIED' || event.type === 'DELETED')
-        ? { ...event, object: asV1(event.object) }
-        : event;
+  async *watch(
+    target: Target,
+    ...rest: [Parameters<Transport['watch']>[1], AbortSignal]
+  ): AsyncIterable<readonly WatchEvent[]> {
+    for await (const batch of this.#transport.watch(older(target), ...rest))
+      yield isSlices(target) ? batch.map(eventAsV1) : batch;
   }
 }
 
+const eventAsV1 = (event: WatchEvent): WatchEvent =>
+  event.type === 'ADDED' || event.type === 'MODIFIED' || event.type === 'DELETED'
+    ? { ...event, object: asV1(event.object) }
+    : event;
 const isSlices = ({ of }: Target): boolean => of === ENDPOINT_SLICES;
 const older = (target: Target): Target => (isSlices(target) ? { ...target, of: OLDER } : target);
 

@@ -94,14 +94,14 @@ export class HttpsTransport implements Transport {
     await this.#call('DELETE', pathOf(target) + query({ labelSelector, fieldSelector }), deleteBody(options));
   }
 
-  async *watch(target: Target, options: WatchOptions, signal: AbortSignal): AsyncIterable<WatchEvent> {
+  async *watch(target: Target, options: WatchOptions, signal: AbortSignal): AsyncIterable<readonly WatchEvent[]> {
     const stream = this.#open('GET', pathOf(target) + query({ ...options, watch: true }));
     const abort = () => stream.close(http2().constants.NGHTTP2_CANCEL);
     signal.addEventListener('abort', abort, { once: true });
     try {
       const status = await headOf(stream, this.#options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
       if (status >= 300) throw errorFrom(status, await textOf(stream));
-      for await (const line of linesOf(stream)) yield JSON.parse(line) as WatchEvent;
+      for await (const lines of linesOf(stream)) yield lines.map(line => JSON.parse(line) as WatchEvent);
     } catch (error) {
       if (signal.aborted) return;
       throw error instanceof ApiError ? error : serviceUnavailable(messageOf(error));
@@ -237,18 +237,21 @@ async function textOf(stream: ClientHttp2Stream): Promise<string> {
   return Buffer.concat(chunks).toString('utf8');
 }
 
-async function* linesOf(stream: ClientHttp2Stream): AsyncIterable<string> {
+/** Whole lines, those together that a chunk ended. */
+async function* linesOf(stream: ClientHttp2Stream): AsyncIterable<readonly string[]> {
   let rest: Buffer[] = [];
   for await (const chunk of stream as AsyncIterable<Buffer>) {
+    const lines: string[] = [];
     let start = 0;
     for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, start)) {
       rest.push(chunk.subarray(start, end));
       const line = rest.length === 1 ? rest[0]! : Buffer.concat(rest);
       rest = [];
       start = end + 1;
-      if (line.length > 0) yield line.toString('utf8');
+      if (line.length > 0) lines.push(line.toString('utf8'));
     }
     if (start < chunk.length) rest.push(chunk.subarray(start));
+    if (lines.length > 0) yield lines;
   }
 }
 

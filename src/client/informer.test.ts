@@ -15,7 +15,7 @@ const pod = (name: string, version: string): KubeObject => ({
 });
 
 /** A server of scripted lists and watches. */
-function scripted(lists: KubeObject[][], watches: BoundedQueue<WatchEvent>[]) {
+function scripted(lists: KubeObject[][], watches: BoundedQueue<readonly WatchEvent[]>[]) {
   const asked: (string | undefined)[] = [];
   const transport = {
     list: async () => ({
@@ -26,7 +26,7 @@ function scripted(lists: KubeObject[][], watches: BoundedQueue<WatchEvent>[]) {
     }),
     watch: (_target: unknown, options: { resourceVersion?: string }) => {
       asked.push(options.resourceVersion);
-      return watches.shift() ?? new BoundedQueue<WatchEvent>(1);
+      return watches.shift() ?? new BoundedQueue<readonly WatchEvent[]>(1);
     },
   } as unknown as Transport;
   return { transport, asked };
@@ -37,8 +37,8 @@ async function until(condition: () => boolean): Promise<void> {
 }
 
 test('lists, follows the watch, keeps indexes, and resumes where a watch ended', async () => {
-  const first = new BoundedQueue<WatchEvent>(10);
-  const second = new BoundedQueue<WatchEvent>(10);
+  const first = new BoundedQueue<readonly WatchEvent[]>(10);
+  const second = new BoundedQueue<readonly WatchEvent[]>(10);
   const { transport, asked } = scripted([[pod('one', '5')]], [first, second]);
   const informer = new Informer({ transport, of: PODS, log: silentLogger });
   informer.addIndex('initial', object => [object.metadata.name[0]!]);
@@ -51,10 +51,14 @@ test('lists, follows the watch, keeps indexes, and resumes where a watch ended',
   const stop = new AbortController();
   const running = informer.run(stop.signal);
   await informer.synced;
-  first.push({ type: 'ADDED', object: pod('two', '11') });
-  first.push({ type: 'MODIFIED', object: pod('one', '12') });
-  first.push({ type: 'DELETED', object: pod('two', '13') });
-  first.push({ type: 'BOOKMARK', object: pod('', '20') });
+  first.push([
+    { type: 'ADDED', object: pod('two', '11') },
+    { type: 'MODIFIED', object: pod('one', '12') },
+  ]);
+  first.push([
+    { type: 'DELETED', object: pod('two', '13') },
+    { type: 'BOOKMARK', object: pod('', '20') },
+  ]);
   first.close();
   await until(() => asked.length === 2);
   assert.deepEqual(changes, ['+one', '+two', '~one', '-two']);
@@ -70,8 +74,8 @@ test('lists, follows the watch, keeps indexes, and resumes where a watch ended',
 });
 
 test('a 410 relists and hands out the differences only', async () => {
-  const first = new BoundedQueue<WatchEvent>(10);
-  const second = new BoundedQueue<WatchEvent>(10);
+  const first = new BoundedQueue<readonly WatchEvent[]>(10);
+  const second = new BoundedQueue<readonly WatchEvent[]>(10);
   const { transport } = scripted(
     [
       [pod('gone', '1'), pod('same', '2'), pod('old', '3')],
@@ -90,7 +94,7 @@ test('a 410 relists and hands out the differences only', async () => {
     ),
   );
   changes.length = 0;
-  first.push({ type: 'ERROR', object: expired('too old resource version').status });
+  first.push([{ type: 'ERROR', object: expired('too old resource version').status }]);
   await until(() => changes.length === 3);
   assert.deepEqual(changes, ['~old', '+new', '-gone']);
   stop.abort();

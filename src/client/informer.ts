@@ -104,17 +104,16 @@ export class Informer<T extends KubeObject> {
             this.#resolveSynced();
           }
         }
-        for await (const event of transport.watch(
-          target,
-          { ...selectors, resourceVersion, allowWatchBookmarks: true },
-          signal,
-        )) {
-          if (event.type === 'ERROR') throw new ApiError(event.object);
-          resourceVersion = event.object.metadata.resourceVersion ?? resourceVersion;
+        const options = { ...selectors, resourceVersion, allowWatchBookmarks: true };
+        for await (const batch of transport.watch(target, options, signal)) {
+          for (const event of batch) {
+            if (signal.aborted) return;
+            if (event.type === 'ERROR') throw new ApiError(event.object);
+            resourceVersion = event.object.metadata.resourceVersion ?? resourceVersion;
+            if (event.type === 'DELETED') this.#remove(keyOf(event.object));
+            else if (event.type !== 'BOOKMARK') this.#put(event.object as T);
+          }
           retryMs = RETRY_MS_MIN;
-          if (event.type === 'BOOKMARK') continue;
-          if (event.type === 'DELETED') this.#remove(keyOf(event.object));
-          else this.#put(event.object as T);
         }
         // The server ended the stream in good order; a pause keeps a server that closes at once from being hammered.
         await this.#clock.sleep(10, signal);

@@ -70,8 +70,8 @@ export interface Transport {
   /** The deleted (or now terminating) object, or a Status. */
   delete(target: Target, options?: DeleteOptions): Promise<KubeObject | Status>;
   deleteCollection(target: Target, options?: DeleteOptions & ListOptions): Promise<void>;
-  /** Ends without error when the server closes the stream; watch again from the last resourceVersion seen. */
-  watch(target: Target, options: WatchOptions, signal: AbortSignal): AsyncIterable<WatchEvent>;
+  /** Events as they came, those together that came together. Ends without error when the server closes the stream; watch again from the last resourceVersion seen. */
+  watch(target: Target, options: WatchOptions, signal: AbortSignal): AsyncIterable<readonly WatchEvent[]>;
 }
 
 /** The path of a request's URL. */

@@ -61,6 +61,8 @@ interface Waiting {
 
 /** Records that one append may carry; more wait for the next, so that no flush takes long. */
 const APPEND_RECORDS_MAX = 1024;
+/** While commits come with every turn of the event loop, an append waits for this many: what comes meanwhile costs it nothing. */
+const GATHER_TURNS_MAX = 3;
 /** Recent records kept for watchers; older ones are read from the log. */
 const RECENT_RECORDS_MAX = 2048;
 /** Records removed by one compaction step before other work gets its turn. */
@@ -165,8 +167,7 @@ export class LogStore implements Store {
       this.#queue.push({ record, isNew, resolve, reject });
       if (!this.#flushing) {
         this.#flushing = true;
-        // Everything that commits in this turn of the event loop shares the flush.
-        setImmediate(() => this.#flush());
+        void this.#flush();
       }
     });
   }
@@ -244,7 +245,7 @@ export class LogStore implements Store {
   }
 
   async #flush(): Promise<void> {
-    while (this.#queue.length > 0) {
+    for (await this.#gather(); this.#queue.length > 0; await this.#gather()) {
       const batch = this.#queue.length <= APPEND_RECORDS_MAX ? this.#queue : this.#queue.slice(0, APPEND_RECORDS_MAX);
       this.#queue = this.#queue.length <= APPEND_RECORDS_MAX ? [] : this.#queue.slice(APPEND_RECORDS_MAX);
       try {
@@ -266,11 +267,17 @@ export class LogStore implements Store {
       if (this.#recent.length > 2 * RECENT_RECORDS_MAX) this.#recent = this.#recent.slice(-RECENT_RECORDS_MAX);
       this.#wake();
       for (const { record, resolve } of batch) resolve(record.revision);
-      // Lets the callers that just woke commit again and share the next flush.
-      await new Promise<void>(resolve => setImmediate(resolve));
     }
     this.#flushing = false;
     this.#idle?.();
+  }
+
+  /** Commits of this turn of the event loop share an append, and so do those of further turns as long as each brings some. */
+  async #gather(): Promise<void> {
+    for (let turn = 0, before = -1; turn < GATHER_TURNS_MAX && this.#queue.length > before; turn++) {
+      before = this.#queue.length;
+      await new Promise<void>(resolve => setImmediate(resolve));
+    }
   }
 
   #apply(record: LogRecord, { isNew }: { isNew: boolean }): void {

@@ -48,7 +48,7 @@ export class FakeApi implements Transport {
       ),
     };
   }
-  async *watch(target: Target, options: WatchOptions, signal: AbortSignal): AsyncIterable<WatchEvent> {
+  async *watch(target: Target, options: WatchOptions, signal: AbortSignal): AsyncIterable<readonly WatchEvent[]> {
     const queue = new BoundedQueue<WatchEvent>(1_000_000);
     const id = target.of.resource;
     const watchers = this.#watchers.get(id) ?? new Set();
@@ -60,7 +60,7 @@ export class FakeApi implements Transport {
       for await (const event of queue) {
         const lagMs = this.lagMs.get(id);
         if (lagMs !== undefined) await sleep(lagMs);
-        yield event;
+        yield [event];
       }
     } finally {
       watchers.delete(queue);

@@ -66,11 +66,12 @@ function stamped(
 export function certificateApproval({ authorizer }: AdmissionContext): AdmissionPlugin {
   return {
     name: 'CertificateApproval',
-    async validate(request) {
+    validate(request) {
       if (!isChange(request, 'approval')) return;
       const { signerName } = (request.oldObject as CertificateSigningRequest).spec;
-      if (await mayActFor(authorizer, request, { verb: 'approve', signerName })) return;
-      throw refusal(request, `user not permitted to approve requests with signerName ${JSON.stringify(signerName)}`);
+      return demand(authorizer, request, { verb: 'approve', signerName }, () =>
+        refusal(request, `user not permitted to approve requests with signerName ${JSON.stringify(signerName)}`),
+      );
     },
   };
 }
@@ -78,24 +79,27 @@ export function certificateApproval({ authorizer }: AdmissionContext): Admission
 export function certificateSigning({ authorizer }: AdmissionContext): AdmissionPlugin {
   return {
     name: 'CertificateSigning',
-    async validate(request) {
+    validate(request) {
       if (!isChange(request, 'status')) return;
       const [csr, old] = [request.object as CertificateSigningRequest, request.oldObject as CertificateSigningRequest];
       const failures = ({ status }: CertificateSigningRequest) =>
         JSON.stringify(status?.conditions?.filter(({ type }) => type === 'Failed') ?? []);
       if (csr.status?.certificate === old.status?.certificate && failures(csr) === failures(old)) return;
       const { signerName } = old.spec;
-      if (await mayActFor(authorizer, request, { verb: 'sign', signerName })) return;
-      throw refusal(request, `user not permitted to sign requests with signerName ${JSON.stringify(signerName)}`);
+      return demand(authorizer, request, { verb: 'sign', signerName }, () =>
+        refusal(request, `user not permitted to sign requests with signerName ${JSON.stringify(signerName)}`),
+      );
     },
   };
 }
 
-async function mayActFor(
+/** Throws `refused` unless the user may act for the signer. Plug-ins answer at once where it need not be asked: they see every write. */
+async function demand(
   authorizer: AdmissionContext['authorizer'],
   request: AdmissionRequest,
   { verb, signerName }: { verb: string; signerName: string },
-): Promise<boolean> {
+  refused: () => Error,
+): Promise<void> {
   // A right to the whole domain of a signer is a right to `domain/*`.
   for (const name of [signerName, `${signerName.split('/', 1)[0]}/*`]) {
     const { allowed } = await authorizer.authorize({
@@ -107,22 +111,23 @@ async function mayActFor(
       version: '*',
       name,
     });
-    if (allowed) return true;
+    if (allowed) return;
   }
-  return false;
+  throw refused();
 }
 
 /** Whoever says whom a signer's certificates come from needs the right to `attest` for it. */
 export function clusterTrustBundleAttest({ authorizer }: AdmissionContext): AdmissionPlugin {
   return {
     name: 'ClusterTrustBundleAttest',
-    async validate(request) {
+    validate(request) {
       if (!isAbout(request, GROUP, 'clustertrustbundles') || request.operation === 'DELETE') return;
       const [bundle, old] = [request.object as ClusterTrustBundle, request.oldObject as ClusterTrustBundle | undefined];
       const signerName = bundle.spec?.signerName;
       if (!signerName || (old && isDeepStrictEqual(withoutOwners(bundle), withoutOwners(old)))) return;
-      if (await mayActFor(authorizer, request, { verb: 'attest', signerName })) return;
-      throw refusal(request, `user not permitted to attest for signerName ${JSON.stringify(signerName)}`);
+      return demand(authorizer, request, { verb: 'attest', signerName }, () =>
+        refusal(request, `user not permitted to attest for signerName ${JSON.stringify(signerName)}`),
+      );
     },
   };
 }
@@ -151,7 +156,7 @@ export function podCertificateSigning({ authorizer, clock }: AdmissionContext): 
         lastTransitionTime: condition.lastTransitionTime || formatTime(clock.now()),
       }));
     },
-    async validate(request) {
+    validate(request) {
       if (!isPodRequestStatus(request)) return;
       const { spec, status, metadata } = request.object as PodCertificateRequest;
       if (status?.certificateChain === (request.oldObject as PodCertificateRequest).status?.certificateChain) return;
@@ -166,12 +171,13 @@ export function podCertificateSigning({ authorizer, clock }: AdmissionContext): 
           ),
         );
       const { signerName } = spec;
-      if (await mayActFor(authorizer, request, { verb: 'sign', signerName })) return;
       const user = JSON.stringify(request.attributes.user.name);
-      throw refuse(
-        fieldErrors.forbidden(
-          'spec.signerName',
-          `User ${user} is not permitted to "sign" for signer ${JSON.stringify(signerName)}`,
+      return demand(authorizer, request, { verb: 'sign', signerName }, () =>
+        refuse(
+          fieldErrors.forbidden(
+            'spec.signerName',
+            `User ${user} is not permitted to "sign" for signer ${JSON.stringify(signerName)}`,
+          ),
         ),
       );
     },

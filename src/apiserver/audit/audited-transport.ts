@@ -50,7 +50,7 @@ export class AuditedTransport implements Transport, StoredObjects {
   deleteCollection(target: Target, options?: DeleteOptions & ListOptions): Promise<void> {
     return this.#recorded('deletecollection', target, options, inner => inner.deleteCollection(target, options));
   }
-  async *watch(target: Target, options: WatchOptions, signal: AbortSignal): AsyncIterable<WatchEvent> {
+  async *watch(target: Target, options: WatchOptions, signal: AbortSignal): AsyncIterable<readonly WatchEvent[]> {
     const trail = this.#begin('watch', target);
     trail?.started(200);
     try {

@@ -111,9 +111,12 @@ const HEADERS_MAX = 1024;
 const HEADER_LETTERS_MAX = 4096;
 /** A client's requests come with one header, whose token keeps its identity and with it the hash by which it is looked up. */
 const tokens = new Map<string, string | undefined>();
+let latest: { readonly header: string; readonly token: string | undefined } = { header: '', token: undefined };
 
 function bearerToken(header: string | undefined): string | undefined {
   if (header === undefined) return undefined;
+  // Comparing is cheaper than hashing, which a header that came as a new string would need.
+  if (header === latest.header) return latest.token;
   let token = tokens.get(header);
   if (token === undefined && !tokens.has(header)) {
     token = /^bearer +(\S+)\s*$/i.exec(header)?.[1];
@@ -121,6 +124,7 @@ function bearerToken(header: string | undefined): string | undefined {
     if (tokens.size >= HEADERS_MAX) tokens.clear();
     tokens.set(header, token);
   }
+  latest = { header, token };
   return token;
 }
 

@@ -1,6 +1,6 @@
 import { strict as assert } from 'node:assert';
 import { test } from 'node:test';
-import type { KubeObject, WatchEvent } from '../../api/meta.ts';
+import type { KubeObject } from '../../api/meta.ts';
 import { ApiError } from '../../base/errors.ts';
 import { CUSTOM_RESOURCE_DEFINITIONS } from '../../client/resources.ts';
 import type { Target, Transport } from '../../client/transport.ts';
@@ -90,10 +90,12 @@ async function define(api: Transport, object: KubeObject = definition()): Promis
   const target = { of: CUSTOM_RESOURCE_DEFINITIONS };
   const made = await api.create(target, object);
   const stop = AbortSignal.timeout(5000);
-  for await (const event of api.watch(target, { resourceVersion: made.metadata.resourceVersion! }, stop)) {
-    const { metadata, status } = event.object as Any;
-    if (metadata.name === object.metadata.name && status?.conditions?.some((c: Any) => c.type === 'Established'))
-      return event.object;
+  for await (const batch of api.watch(target, { resourceVersion: made.metadata.resourceVersion! }, stop)) {
+    for (const event of batch) {
+      const { metadata, status } = event.object as Any;
+      if (metadata.name === object.metadata.name && status?.conditions?.some((c: Any) => c.type === 'Established'))
+        return event.object;
+    }
   }
   throw new Error('not established in time');
 }
@@ -239,10 +241,11 @@ test('names that are taken are refused until they are free', async () => {
   );
   await api.delete({ of: CUSTOM_RESOURCE_DEFINITIONS, name: 'widgets.example.dev' });
   let established = false;
-  for await (const event of events as AsyncIterable<WatchEvent>) {
-    const object = event.object as Any;
-    if (object.metadata?.name !== 'gadgets.example.dev') continue;
-    established = object.status.conditions.some((c: Any) => c.type === 'Established' && c.status === 'True');
+  for await (const batch of events) {
+    established = batch.some(({ object }: Any) => {
+      if (object.metadata?.name !== 'gadgets.example.dev') return false;
+      return object.status.conditions.some((c: Any) => c.type === 'Established' && c.status === 'True');
+    });
     if (established) break;
   }
   assert.ok(established);

@@ -142,12 +142,12 @@ test('objects are converted by the webhook, both ways, lists in one call, watche
   const patched: Any = await api.patch(at('v2', 'b'), { spec: { port: '9' } }, 'application/merge-patch+json');
   assert.deepEqual(patched.spec, { host: 'y', port: '9' });
   assert.equal(((await api.get(at('v1', 'b'))) as Any).spec.hostPort, 'y:9');
-  for await (const event of api.watch(
+  for await (const [event] of api.watch(
     at('v2'),
     { resourceVersion: listed.metadata.resourceVersion! },
     AbortSignal.timeout(5000),
   )) {
-    assert.equal((event.object as Any).spec.port, '9');
+    assert.equal((event!.object as Any).spec.port, '9');
     break;
   }
   spoil = object => ({ ...object, metadata: { ...object.metadata, name: 'other' } });

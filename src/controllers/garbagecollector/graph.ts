@@ -23,6 +23,8 @@ export const hasFinalizer = (object: KubeObject, finalizer: string): boolean =>
 /** Being deleted in the foreground: it goes after its dependents. */
 export const awaitsDependents = (object: KubeObject): boolean => isDeleting(object) && hasFinalizer(object, FOREGROUND);
 
+const NOTHING: readonly string[] = [];
+
 function sameOwners(a: readonly OwnerReference[], b: readonly OwnerReference[]): boolean {
   return (
     a === b ||
@@ -44,6 +46,8 @@ export class Graph {
 
   /** Takes in a change; returns the uids to look at because of it. */
   apply(info: ResourceInfo, change: Change): Iterable<string> {
+    if (!change.deleted && !change.old && !change.object.metadata.ownerReferences && !isDeleting(change.object))
+      return NOTHING;
     const uids = new Set<string>();
     if (change.deleted) {
       const uid = change.old.metadata.uid!;
