@@ -138,7 +138,7 @@ function inSegment(ip: string, segment: string): string {
   return `${ip}/${parsePrefix(segment).length}`;
 }
 
-// Link names hold 15 bytes, node names more.
-function portName(node: string): string {
+/** The switch's port for a node's namespace. Link names hold 15 bytes, node names more. */
+export function portName(node: string): string {
   return `port${createHash('sha256').update(node).digest('hex').slice(0, 10)}`;
 }

@@ -187,7 +187,8 @@ export class Bed {
   serve(namespace: string, port: number, text: string): Server {
     const [first] = this.#families.map(family => {
       const server = createServer(peer => {
-        peer.on('error', () => {});
+        // A client that was cut off never ends its side.
+        peer.on('error', () => {}).unref();
         peer.end(`${text} ${peer.remoteAddress}`);
       }).listen({ fd: listenTcp({ namespace, address: family === 'IPv4' ? '0.0.0.0' : '::', port }) });
       this.#servers.add(server);

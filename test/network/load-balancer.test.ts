@@ -24,7 +24,7 @@ import {
   SERVICES,
 } from '../../src/client/resources.ts';
 import { Announcer } from '../../src/loadbalancer/announcer.ts';
-import { createNodeNamespace, deleteNodeNamespace, nodeAddress } from '../../src/network/segment.ts';
+import { createNodeNamespace, deleteNodeNamespace, nodeAddress, portName } from '../../src/network/segment.ts';
 import { setLink, withRoutes } from '../../src/sys/netlink.ts';
 import { ask, Bed, type BedNode, type BedPod, root, until } from './bed.ts';
 import { Router } from './router.ts';
@@ -33,6 +33,7 @@ const options = { skip: !root };
 const log = createLogger('test', { level: process.env['COX_LOG'] ? 'debug' : 'error' });
 const VIP = '172.30.255.1';
 const OTHER_VIP = '172.30.255.2';
+const VIP6 = 'fd00:172:30::ff00:1';
 
 let bed: Bed;
 let client: string;
@@ -72,15 +73,17 @@ function putService(
   name: string,
   facts: { ip: string; policy?: 'Local' | 'Cluster'; endpoints: { pod: BedPod; node: string; ready?: boolean }[] },
 ): void {
+  const [at, family] = facts.ip.includes(':') ? ([1, 'IPv6'] as const) : ([0, 'IPv4'] as const);
+  const clusterIP = at === 0 ? `10.96.7.${facts.ip.split('.')[3]}` : `fd00:10:96::${facts.ip.split(':').at(-1)}`;
   bed.api.put<Service>(SERVICES, {
     apiVersion: 'v1',
     kind: 'Service',
     metadata: { name, namespace: 'default', uid: name },
     spec: {
       type: 'LoadBalancer',
-      clusterIP: `10.96.7.${facts.ip.split('.')[3]}`,
-      clusterIPs: [`10.96.7.${facts.ip.split('.')[3]}`],
-      ipFamilies: ['IPv4'],
+      clusterIP,
+      clusterIPs: [clusterIP],
+      ipFamilies: [family],
       externalTrafficPolicy: facts.policy ?? 'Cluster',
       ports: [{ port: 80, targetPort: 8080, protocol: 'TCP' }],
       selector: { app: name },
@@ -91,9 +94,9 @@ function putService(
     apiVersion: 'discovery.k8s.io/v1',
     kind: 'EndpointSlice',
     metadata: { name, namespace: 'default', labels: { 'kubernetes.io/service-name': name } },
-    addressType: 'IPv4',
+    addressType: family,
     endpoints: facts.endpoints.map(({ pod, node, ready = true }) => ({
-      addresses: [pod.ip],
+      addresses: [pod.ips[at]],
       nodeName: node,
       conditions: { ready, serving: ready, terminating: false },
     })),
@@ -103,7 +106,9 @@ function putService(
 
 const holders = (ip: string): BedNode[] =>
   bed.nodes.filter(({ namespace }) =>
-    withRoutes(namespace, routes => routes.addresses().some(({ prefix }) => prefix === `${ip}/32`)),
+    withRoutes(namespace, routes =>
+      routes.addresses().some(({ prefix }) => prefix === `${ip}/${ip.includes(':') ? 128 : 32}`),
+    ),
   );
 
 async function answered(namespace: string, ip: string, port = 80): Promise<void> {
@@ -119,18 +124,21 @@ async function answered(namespace: string, ip: string, port = 80): Promise<void>
 
 before(async () => {
   if (!root) return;
-  bed = new Bed();
+  bed = new Bed(['IPv4', 'IPv6']);
   for (let i = 0; i < 3; i++) {
     const node = await bed.addNode();
     bed.startProxy(node);
     const pod = await bed.addPod(node);
     pods.push(pod);
-    // A client that a failing node cut off never ends its side.
-    bed.serve(pod.namespace, 8080, `pod ${node.name} for`).on('connection', peer => peer.unref());
+    bed.serve(pod.namespace, 8080, `pod ${node.name} for`);
   }
   client = `${bed.switch}-client`;
-  createNodeNamespace({ switch: bed.switch, name: client, ips: [nodeAddress(900)] });
-  bed.api.put(IP_ADDRESS_POOLS, object('IPAddressPool', 'default', { addresses: ['172.30.255.0/24'] }));
+  const ips = bed.segments.map(segment => nodeAddress(900, segment));
+  createNodeNamespace({ switch: bed.switch, name: client, ips, segments: bed.segments });
+  bed.api.put(
+    IP_ADDRESS_POOLS,
+    object('IPAddressPool', 'default', { addresses: ['172.30.255.0/24', 'fd00:172:30::ff00:0/112'] }),
+  );
   bed.api.put(L2_ADVERTISEMENTS, object('L2Advertisement', 'default', {}));
   for (const node of bed.nodes) startAnnouncer(node);
 });
@@ -192,31 +200,38 @@ test('an agent that is started again keeps its addresses', options, async () => 
   assert.deepEqual(holders(VIP), [holder]);
 });
 
-test('when a node fails, traffic is back in under a second', options, async t => {
-  const [holder] = holders(VIP);
-  await answered(client, VIP);
-  const link = (up: boolean) =>
-    withRoutes(holder!.namespace, routes => routes.request([setLink({ name: 'eth0', up })]));
-  // Its pod goes with it, so that what is measured is the address, not the proxy's choice.
-  putService('web', {
-    ip: VIP,
-    endpoints: pods.flatMap((pod, at) => (`node-${at + 1}` === holder!.name ? [] : [{ pod, node: `node-${at + 1}` }])),
+for (const [protocol, name, ip] of [
+  ['ARP', 'web', VIP],
+  ['NDP', 'web6', VIP6],
+] as const)
+  test(`when a node fails, traffic is back in under a second: ${protocol}`, options, async t => {
+    const put = (isThere: (node: string) => boolean) =>
+      putService(name, {
+        ip,
+        endpoints: pods.map((pod, at) => ({ pod, node: `node-${at + 1}` })).filter(({ node }) => isThere(node)),
+      });
+    put(() => true);
+    await answered(client, ip);
+    const [holder] = holders(ip);
+    // At the switch: a link that goes down on the node itself loses its IPv6 addresses.
+    const link = (up: boolean) =>
+      withRoutes(bed.switch, routes => routes.request([setLink({ name: portName(holder!.namespace), up })]));
+    // Its pod goes with it, so that what is measured is the address, not the proxy's choice.
+    put(node => node !== holder!.name);
+    await sleep(200);
+    const failed = performance.now();
+    link(false);
+    let answer = '';
+    while (!answer.startsWith('pod')) {
+      assert.ok(performance.now() - failed < 8000, 'traffic did not come back');
+      answer = await ask(client, ip, 80, 50);
+    }
+    t.diagnostic(`failover took ${(performance.now() - failed).toFixed(0)} ms`);
+    assert.equal(holders(ip).length, 2, 'the cut-off node does not know');
+    link(true);
+    await until(() => holders(ip).length === 1, 5000);
+    await answered(client, ip);
   });
-  await sleep(200);
-  const failed = performance.now();
-  link(false);
-  let answer = '';
-  while (!answer.startsWith('pod')) {
-    assert.ok(performance.now() - failed < 8000, 'traffic did not come back');
-    answer = await ask(client, VIP, 80, 50);
-  }
-  t.diagnostic(`failover took ${(performance.now() - failed).toFixed(0)} ms`);
-  assert.equal(holders(VIP).length, 2, 'the cut-off node does not know');
-  link(true);
-  withRoutes(holder!.namespace, routes => routes.request([{ ...setLink({ name: 'eth0', up: true }) }]));
-  await until(() => holders(VIP).length === 1, 5000);
-  await answered(client, VIP);
-});
 
 test('when its last endpoint goes, an address is withdrawn; when the Service goes, too', options, async () => {
   putService('web', { ip: VIP, endpoints: [] });
