@@ -123,6 +123,14 @@ export const location: Reader<Text> = text =>
     ? templated(text)
     : refuse('must be a URL, or a path beginning with "/", without blanks');
 
+/** A URL with nginx's variables behind the host, which is written out. Without a path it is that of the request. */
+export const mirrorUrl: Reader<Text> = text => {
+  const match =
+    /^(https?:\/\/[A-Za-z0-9.-]+(?::\d{1,5})?)((?:\/|\$request_uri|\$uri)[\x21-\x7e]*)?$/.exec(text) ??
+    refuse('must be a URL beginning with http:// or https:// and a host without variables');
+  return [match[1]!, ...templated(match[2] ?? '$request_uri')];
+};
+
 /** A host name with nginx's variables. */
 export const templatedHost: Reader<Text> = text =>
   /^[A-Za-z0-9.:_${}-]+$/.test(text) ? templated(text) : refuse('must be a host name');

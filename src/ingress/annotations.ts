@@ -5,6 +5,7 @@
  */
 
 import type { Ingress } from '../api/networking/v1.gen.ts';
+import { type AnnotationFinding, Annotations } from './annotation-set.ts';
 import {
   boolean,
   checkPattern,
@@ -17,6 +18,7 @@ import {
   list,
   location,
   matching,
+  mirrorUrl,
   oneOf,
   path,
   type Reader,
@@ -37,37 +39,17 @@ import type {
   ExternalAuth,
   HashSource,
   Limits,
+  Mirror,
   Replacement,
   RetryReason,
   Settings,
+  Text,
 } from './settings.ts';
 import { DEFAULT_SETTINGS } from './settings.ts';
 
-export const PREFIX = 'nginx.ingress.kubernetes.io/';
-/** Our own prefix means the same; it wins over nginx's. */
-export const OWN_PREFIX = 'ingress.coxswain.dev/';
 const COUNT_MAX = 1_000_000;
-
-/** Annotations that people set only to ask for what happens here anyway: any other value is refused. */
-const AS_IS: Readonly<Record<string, string>> = {
-  'proxy-buffering': 'off',
-  'proxy-request-buffering': 'off',
-  'proxy-http-version': '1.1',
-  'proxy-ssl-verify': 'off',
-  'proxy-ssl-server-name': 'on',
-  'affinity-canary-behavior': 'sticky',
-  'session-cookie-change-on-failure': 'true',
-  'service-upstream': 'false',
-  'ssl-passthrough': 'false',
-  'enable-modsecurity': 'false',
-  'enable-opentelemetry': 'false',
-  satisfy: 'all',
-  'cors-allow-private-network': 'false',
-};
-
-/** Refused, and what they were to protect stays shut. */
-const GUARDS =
-  /^(auth-|whitelist-source-range|allowlist-source-range|denylist-source-range|enable-modsecurity|modsecurity-|satisfy$|ssl-passthrough$|enable-global-auth)/;
+/** HAProxy's buffer without what it keeps free for changes of its own. */
+const HEAD_BYTES_MAX = 15 * 1024;
 
 const RETRY_REASONS: Readonly<Record<string, readonly RetryReason[]>> = {
   error: ['connect', 'empty'],
@@ -82,58 +64,6 @@ const RETRY_REASONS: Readonly<Record<string, readonly RetryReason[]>> = {
   non_idempotent: ['any'],
   off: [],
 };
-
-export interface AnnotationFinding {
-  readonly annotation: string;
-  readonly value: string;
-  readonly rule: string;
-  readonly closes: boolean;
-}
-
-/** Reads annotations one by one and remembers which were asked for, so that the rest is known to be unknown. */
-class Annotations {
-  readonly values = new Map<string, { key: string; value: string }>();
-  readonly findings: AnnotationFinding[] = [];
-  readonly #known = new Set<string>();
-
-  constructor(annotations: Readonly<Record<string, string>>, defaults: Readonly<Record<string, string>>) {
-    for (const [name, value] of Object.entries(defaults)) this.values.set(name, { key: `class's ${name}`, value });
-    for (const prefix of [PREFIX, OWN_PREFIX])
-      for (const [key, value] of Object.entries(annotations))
-        if (key.startsWith(prefix)) this.values.set(key.slice(prefix.length), { key, value });
-  }
-  get<V>(name: string, read: Reader<V>): V | undefined {
-    this.#known.add(name);
-    const found = this.values.get(name);
-    if (!found) return undefined;
-    try {
-      return read(found.value.trim());
-    } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      this.refuse(name, error.message);
-      return undefined;
-    }
-  }
-  has(name: string): boolean {
-    return this.values.has(name);
-  }
-  refuse(name: string, rule: string): void {
-    const { key, value } = this.values.get(name)!;
-    this.findings.push({ annotation: key, value: value.slice(0, 120), rule, closes: GUARDS.test(name) });
-  }
-  refuseUnknown(): void {
-    for (const [name, { value }] of this.values) {
-      if (this.#known.has(name)) continue;
-      const asIs = AS_IS[name];
-      if (asIs === undefined)
-        this.refuse(
-          name,
-          name.endsWith('-snippet') ? 'snippets would let an Ingress rewrite the proxy' : 'is not supported',
-        );
-      else if (value.trim() !== asIs) this.refuse(name, `only "${asIs}" is supported`);
-    }
-  }
-}
 
 export interface ReadSettings {
   readonly settings: Settings;
@@ -170,6 +100,7 @@ export function readAnnotations(ingress: Ingress, defaults: Readonly<Record<stri
     basicAuth: basicAuth(from, namespace),
     externalAuth: externalAuth(from),
     clientAuth: clientAuth(from, namespace),
+    mirror: mirror(from),
     cors: cors(from),
     upstreamHost: from.get('upstream-vhost', templatedHost),
     forwardedPrefix: from.get('x-forwarded-prefix', path),
@@ -181,11 +112,31 @@ export function readAnnotations(ingress: Ingress, defaults: Readonly<Record<stri
     cookiePath: from.get('proxy-cookie-path', pair(PATH_TEXT)),
     cookieDomain: from.get('proxy-cookie-domain', pair(DOMAIN_TEXT)),
     isLogged: from.get('enable-access-log', boolean) ?? true,
+    satisfiesAny: from.get('satisfy', oneOf('all', 'any')) === 'any' || undefined,
+    redirectsWww: from.get('from-to-www-redirect', boolean) || undefined,
+    usesClusterIp: from.get('service-upstream', boolean) || undefined,
+    closesConnections: from.get('connection-proxy-header', oneOf('keep-alive', 'close')) === 'close' || undefined,
   });
+  checkUnneeded(from);
   from.get('whitelist-source-range', list(cidr));
   from.refuseUnknown();
   return { settings: { ...settings, isClosed: from.findings.some(({ closes }) => closes) }, findings: from.findings };
 }
+
+/** What would only be of use if bodies were buffered, or if all Ingresses asked one server who may come in. */
+function checkUnneeded(from: Annotations): void {
+  for (const name of ['proxy-busy-buffers-size', 'proxy-max-temp-file-size', 'client-body-buffer-size'])
+    from.get(name, size);
+  from.get('proxy-buffers-number', integer(1, 1000));
+  from.get('proxy-buffer-size', headSize);
+  from.get('enable-global-auth', boolean);
+}
+
+const headSize: Reader<number> = text => {
+  const bytes = size(text);
+  if (bytes > HEAD_BYTES_MAX) throw new Refused('the head of a response has at most 15k here');
+  return bytes;
+};
 
 function compact<T extends object>(object: { [K in keyof T]: T[K] | undefined }): T {
   return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined)) as T;
@@ -326,7 +277,32 @@ function externalAuth(from: Annotations): ExternalAuth | undefined {
   const method = from.get('auth-method', oneOf('GET', 'HEAD', 'POST')) ?? 'GET';
   const signIn = from.get('auth-signin', location);
   const responseHeaders = from.get('auth-response-headers', list(headerName)) ?? [];
-  return url === undefined ? undefined : { url, method, responseHeaders, ...(signIn ? { signIn } : {}) };
+  const parameter = from.get('auth-signin-redirect-param', token) ?? 'rd';
+  return url === undefined
+    ? undefined
+    : { url, method, responseHeaders, ...(signIn ? { signIn: returning(signIn, parameter) } : {}) };
+}
+
+/** Where to sign in, told where the client wanted to go unless that is in it already. */
+function returning(signIn: Text, parameter: string): Text {
+  const written = signIn.map(part => (typeof part === 'string' ? part : '')).join('');
+  if (written.includes(`?${parameter}=`) || written.includes(`&${parameter}=`)) return signIn;
+  const mark = written.includes('?') ? '&' : '?';
+  return [
+    ...signIn,
+    `${mark}${parameter}=`,
+    { variable: 'scheme' },
+    '://',
+    { variable: 'host' },
+    { variable: 'escapedUri' },
+  ];
+}
+
+function mirror(from: Annotations): Mirror | undefined {
+  const to = from.get('mirror-target', mirrorUrl);
+  const host = from.get('mirror-host', hostName);
+  const withBody = from.get('mirror-request-body', oneOf('on', 'off')) !== 'off';
+  return to && { to, host: host ?? String(to[0]).replace(/^https?:\/\//, ''), withBody };
 }
 
 const CLIENT_MODES = { on: 'required', optional: 'optional', optional_no_ca: 'unchecked', off: 'off' } as const;
@@ -359,6 +335,7 @@ function cors(from: Annotations): Cors | undefined {
   const isEnabled = from.get('enable-cors', boolean);
   const names = matching(/^[A-Za-z0-9_*, -]{1,1024}$/, 'must be names separated by commas');
   const exposeHeaders = from.get('cors-expose-headers', names);
+  const privateNetwork = from.get('cors-allow-private-network', boolean);
   const made: Cors = {
     origins: from.get('cors-allow-origin', list(origin)) ?? ['*'],
     methods: from.get('cors-allow-methods', names) ?? 'GET, PUT, POST, DELETE, PATCH, OPTIONS',
@@ -366,6 +343,7 @@ function cors(from: Annotations): Cors | undefined {
     credentials: from.get('cors-allow-credentials', boolean) ?? true,
     maxAgeSeconds: from.get('cors-max-age', integer(0, 1e9)) ?? 1_728_000,
     ...(exposeHeaders ? { exposeHeaders } : {}),
+    ...(privateNetwork ? { privateNetwork } : {}),
   };
   return isEnabled ? made : undefined;
 }

@@ -3,7 +3,7 @@
 import fc from 'fast-check';
 import type { KubeObject } from '../api/meta.ts';
 import type { Ingress } from '../api/networking/v1.gen.ts';
-import { PREFIX } from './annotations.ts';
+import { PREFIX } from './annotation-set.ts';
 import type { GatewayObjects } from './gateway/gateway-objects.ts';
 
 /** Pieces that mean something to HAProxy, to its command line, to expressions or to nginx. */
@@ -100,6 +100,15 @@ const GOOD: Record<string, string> = {
   'auth-signin': 'https://l/?$escaped_request_uri',
   'auth-response-headers': 'X-A,X-B',
   'auth-method': 'GET',
+  'auth-signin-redirect-param': 'rd',
+  satisfy: 'any',
+  'mirror-target': 'http://copy.test$request_uri',
+  'mirror-host': 'copy.test',
+  'from-to-www-redirect': 'true',
+  'service-upstream': 'true',
+  'connection-proxy-header': 'close',
+  'cors-allow-private-network': 'true',
+  'proxy-buffer-size': '8k',
   'enable-cors': 'true',
   'cors-allow-origin': 'https://*.a.test',
   'cors-allow-methods': 'GET, PUT',

@@ -10,7 +10,8 @@ import { Informer, type InformerFactory } from '../client/informer.ts';
 import { CONFIG_MAPS, INGRESS_CLASSES, INGRESSES, SECRETS } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { readCertificate, readUsers, type SecretData, type Users } from './credentials.ts';
-import { type Resources, userList } from './haproxy/backend.ts';
+import { userList } from './haproxy/access.ts';
+import type { Resources } from './haproxy/backend.ts';
 import {
   className,
   isOurs,

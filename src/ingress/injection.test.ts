@@ -6,8 +6,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { PREFIX } from './annotation-set.ts';
 import { checkPattern, Refused } from './annotation-values.ts';
-import { PREFIX, readAnnotations } from './annotations.ts';
+import { readAnnotations } from './annotations.ts';
 import { readUsers } from './credentials.ts';
 import { backendLines } from './haproxy/backend.ts';
 import { parseConfiguration, quote, renderConfiguration, type Section, splitWords } from './haproxy/configuration.ts';
@@ -78,13 +79,14 @@ test('annotations, hosts and paths give the same tree back, and only directives 
           sameTree(sections);
           for (const [keyword, action] of sections[0]!.lines as string[][]) {
             assert.ok(
-              /^(http-request|http-response|acl|stick-table|balance|hash-type|cookie|dynamic-cookie-key|timeout|retries|retry-on)$/.test(
-                keyword!,
-              ),
+              (keyword === 'option' && action === 'http-server-close') ||
+                /^(http-request|http-response|acl|stick-table|balance|hash-type|cookie|dynamic-cookie-key|timeout|retries|retry-on)$/.test(
+                  keyword!,
+                ),
               keyword,
             );
             if (action?.startsWith('lua.'))
-              assert.ok(action === 'lua.check-password' || action === 'lua.external-auth');
+              assert.ok(['lua.check-password', 'lua.external-auth', 'lua.mirror'].includes(action));
           }
           // What HAProxy evaluates is ours: every %[…] stands in the list of what we ever write.
           // The expression of a rewrite and the pattern of a condition are matched, not evaluated.

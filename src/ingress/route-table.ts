@@ -8,20 +8,23 @@ import { keyOf } from '../api/meta.ts';
 import type { HTTPIngressPath, Ingress, IngressBackend } from '../api/networking/v1.gen.ts';
 import { checkPattern, path as pathValue, Refused } from './annotation-values.ts';
 import { type ReadSettings, readAnnotations } from './annotations.ts';
+import {
+  ANY_HOST,
+  contentOf,
+  coversTls,
+  hostKey,
+  otherOfWww,
+  routeId,
+  ruleHosts,
+  type ServiceRef,
+  serviceOf,
+  withoutSlash,
+} from './ingress-rules.ts';
 import { type CanaryRule, DEFAULT_SETTINGS, type SecretRef, type Settings } from './settings.ts';
 
-/** The host of rules without one. */
-export const ANY_HOST = '*';
-const NO_DEFAULTS = {};
+export { ANY_HOST, type ServiceRef } from './ingress-rules.ts';
 
-export interface ServiceRef {
-  readonly namespace: string;
-  readonly name: string;
-  /** Absent: the Service's only, or first, port. */
-  readonly port?: string | number;
-  /** Default TCP. */
-  readonly protocol?: 'TCP' | 'UDP';
-}
+const NO_DEFAULTS = {};
 
 export interface Route {
   /** Unique and stable: says Ingress, Service and port, and what else tells it from its siblings. */
@@ -93,6 +96,7 @@ export function buildRouteTable(ingresses: readonly ClassedIngress[]): RouteTabl
   for (const classed of byAge) if (isCanary(classed)) builder.addCanary(classed);
   for (const classed of byAge) if (!isCanary(classed)) builder.addRules(classed);
   for (const classed of byAge) if (!isCanary(classed)) builder.addAliases(classed);
+  for (const classed of byAge) if (!isCanary(classed)) builder.addWww(classed);
   for (const classed of byAge) if (!isCanary(classed)) builder.addCertificates(classed);
   return builder.finish();
 }
@@ -175,11 +179,41 @@ class Builder {
     }
   }
 
-  addCertificates({ ingress }: ClassedIngress): void {
+  /** Last of all that take hosts: whoever has the other name keeps it. */
+  addWww(classed: ClassedIngress): void {
+    const { ingress } = classed;
+    const { redirectsWww, isLogged } = settingsOf(classed).settings;
+    if (!redirectsWww) return;
+    for (const host of ruleHosts(ingress)) {
+      const other = otherOfWww(host);
+      if (other === undefined || this.#hosts.get(host) !== ingress) continue;
+      if (!this.#take(classed, { type: 'prefix', host: other, path: '' }, {})) continue;
+      const scheme = coversTls(ingress, host) ? 'https' : ({ variable: 'scheme' } as const);
+      const id = routeId(ingress, undefined, [`to ${host}`]);
+      this.#put({
+        id,
+        ingress: keyOf(ingress),
+        settings: {
+          ...DEFAULT_SETTINGS,
+          isLogged,
+          redirect: { to: [scheme, `://${host}`, { variable: 'uri' }], status: 308 },
+        },
+        redirectsToTls: false,
+        canaries: [],
+      });
+      this.#prefixes.set(`${other}/`, id);
+    }
+  }
+
+  addCertificates(classed: ClassedIngress): void {
+    const { ingress } = classed;
+    const { redirectsWww } = settingsOf(classed).settings;
     const hosts = ruleHosts(ingress);
     for (const { hosts: named, secretName } of ingress.spec?.tls ?? []) {
       if (!secretName) continue;
-      for (const host of named?.length ? named : hosts) {
+      const shown = named?.length ? named : hosts;
+      const www = redirectsWww ? shown.map(otherOfWww).filter(host => host !== undefined) : [];
+      for (const host of [...shown, ...www]) {
         if (host === ANY_HOST) continue;
         const key = host.toLowerCase();
         const hasRule = hosts.includes(key) && this.#hosts.get(key) !== undefined;
@@ -276,7 +310,8 @@ class Builder {
   #route(classed: ClassedIngress, host: string, path: string, backend: IngressBackend, pattern?: string): string {
     const { ingress } = classed;
     const { settings } = settingsOf(classed);
-    const service = serviceOf(ingress, backend);
+    const found = serviceOf(ingress, backend);
+    const service = found && settings.usesClusterIp ? { ...found, usesClusterIp: true as const } : found;
     const content = contentOf(ingress, backend);
     if (!service && !content)
       this.#find(
@@ -346,44 +381,6 @@ class Builder {
   #find(ingress: Ingress, reason: string, message: string): void {
     this.#findings.push({ ingress: keyOf(ingress), reason, message });
   }
-}
-
-function hostKey(host: string): string {
-  return host === '' ? ANY_HOST : host.toLowerCase();
-}
-
-function withoutSlash(path: string): string {
-  return path.replace(/\/+$/, '');
-}
-
-function routeId(ingress: Ingress, service: ServiceRef | undefined, more: readonly (string | undefined)[]): string {
-  const to = service ? `${service.name}:${service.port ?? ''}` : '-';
-  return [keyOf(ingress), to, ...more.filter(part => part !== undefined)].join(' ');
-}
-
-function serviceOf(ingress: Ingress, { service }: IngressBackend): ServiceRef | undefined {
-  if (!service) return undefined;
-  const port = service.port?.name || service.port?.number;
-  return { namespace: ingress.metadata.namespace ?? '', name: service.name, ...(port === undefined ? {} : { port }) };
-}
-
-function contentOf(ingress: Ingress, { resource }: IngressBackend): SecretRef | undefined {
-  if (resource?.kind !== 'ConfigMap' || resource.apiGroup) return undefined;
-  return { namespace: ingress.metadata.namespace ?? '', name: resource.name };
-}
-
-function ruleHosts(ingress: Ingress): string[] {
-  return [...new Set((ingress.spec?.rules ?? []).map(rule => hostKey(rule.host ?? '')))];
-}
-
-function coversTls(ingress: Ingress, host: string): boolean {
-  return (ingress.spec?.tls ?? []).some(
-    ({ hosts }) =>
-      !hosts?.length ||
-      hosts.some(
-        name => name.toLowerCase() === host || (name.startsWith('*.') && host.replace(/^[^.]+/, '*') === name),
-      ),
-  );
 }
 
 /** The route that a request takes, by the same precedence as the data plane: for explanations and tests. */

@@ -53,13 +53,16 @@ export class ServiceEndpoints {
     });
   }
 
-  of({ namespace, name, port, protocol: wantedProtocol = 'TCP' }: ServiceRef): Endpoints {
+  of({ namespace, name, port, protocol: wantedProtocol = 'TCP', usesClusterIp }: ServiceRef): Endpoints {
     const service = this.#services.get(`${namespace}/${name}`);
     if (!service) return { addresses: [], problem: `Service ${name} does not exist` };
     if (service.spec?.type === 'ExternalName') return externalOf(service, port);
     const ports = (service.spec?.ports ?? []).filter(({ protocol = 'TCP' }) => protocol === wantedProtocol);
     const wanted = port === undefined ? ports[0] : ports.find(each => each.name === port || each.port === port);
     if (!wanted) return { addresses: [], problem: `Service ${name} has no ${wantedProtocol} port ${port ?? ''}` };
+    const { clusterIP = 'None' } = service.spec ?? {};
+    if (usesClusterIp && clusterIP !== 'None' && clusterIP !== '')
+      return { addresses: [clusterIP.includes(':') ? `[${clusterIP}]:${wanted.port}` : `${clusterIP}:${wanted.port}`] };
     const ready = new Set<string>();
     const ending = new Set<string>();
     for (const slice of this.#slices.byIndex(BY_SERVICE, `${namespace}/${name}`)) {

@@ -58,6 +58,14 @@ export interface ExternalAuth {
   readonly responseHeaders: readonly string[];
 }
 
+/** A copy of each request goes there too; what it answers is of no interest. */
+export interface Mirror {
+  /** A URL whose host is written out. */
+  readonly to: Text;
+  readonly host: string;
+  readonly withBody: boolean;
+}
+
 /** Clients show a certificate of one of the authorities in a Secret's `ca.crt`. */
 export interface ClientAuth {
   readonly secret: SecretRef;
@@ -70,6 +78,8 @@ export interface ClientAuth {
 }
 
 export interface Cors {
+  /** Pages of the internet may reach what lies in a private network. */
+  readonly privateNetwork?: true;
   /** Origins as given: `*`, `https://example.com`, `https://*.example.com`. */
   readonly origins: readonly string[];
   readonly methods: string;
@@ -109,17 +119,26 @@ export interface Settings {
   readonly limits?: Limits;
   readonly allow?: readonly string[];
   readonly deny?: readonly string[];
+  /** Of address, password and the other server's word one is enough. */
+  readonly satisfiesAny?: true;
   readonly balance?: Balance;
   readonly affinity?: Affinity;
   readonly basicAuth?: BasicAuth;
   readonly externalAuth?: ExternalAuth;
   readonly clientAuth?: ClientAuth;
+  readonly mirror?: Mirror;
   readonly cors?: Cors;
   readonly upstreamHost?: Text;
   readonly forwardedPrefix?: string;
   readonly defaultBackend?: string;
   readonly canary?: CanaryRule;
   readonly aliases: readonly string[];
+  /** `www.H` leads to `H`, and `H` to `www.H`, where nobody has the other. */
+  readonly redirectsWww?: true;
+  /** Requests go to the Service's own address, whose endpoint the node chooses. */
+  readonly usesClusterIp?: true;
+  /** A connection to an endpoint serves one request. */
+  readonly closesConnections?: true;
   /** A ConfigMap of response headers. */
   readonly responseHeaders?: SecretRef;
   /** Beginnings of Location headers, and of the paths and domains of cookies, that backends know by other names. */

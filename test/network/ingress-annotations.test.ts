@@ -2,7 +2,9 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { SERVICES } from '../../src/client/resources.ts';
 import { canRunIngress, IngressBed, until, type Web } from './ingress-bed.ts';
+import { service } from './services.ts';
 
 describe('ingress: annotations', { skip: !canRunIngress }, () => {
   const bed = new IngressBed();
@@ -159,6 +161,17 @@ describe('ingress: annotations', { skip: !canRunIngress }, () => {
         },
       },
     );
+    bed.putIngress(
+      'return',
+      { '/': 'web' },
+      {
+        annotations: {
+          'auth-url': `http://127.0.0.1:${auth.port}/check`,
+          'auth-signin': 'https://login.test/?x=1',
+          'auth-signin-redirect-param': 'to',
+        },
+      },
+    );
     await bed.answers('external.test', '/', 401);
     await bed.answers('signin.test', '/', 302);
     assert.equal((await bed.get('closed.test')).status, 403);
@@ -182,9 +195,117 @@ describe('ingress: annotations', { skip: !canRunIngress }, () => {
     assert.equal((await bed.get('nosecret.test', '/', basic('sha', 'secret'))).status, 401);
     const signIn = await bed.get('signin.test', '/a?b=c');
     assert.equal(signIn.headers.location, 'https://login.test/?rd=%2Fa%3Fb%3Dc');
+    const back = await bed.answers('return.test', '/a?b=c', 302);
+    assert.equal(back.headers.location, 'https://login.test/?x=1&to=http://return.test%2Fa%3Fb%3Dc');
     assert.equal((await bed.get('external.test', '/', { headers: { 'X-Token': 'bad' } })).status, 403);
     const seen = await bed.seen('external.test', '/p', { headers: { 'X-Token': 'good', 'X-User': 'forged' } });
     assert.equal(seen.headers['x-user'], 'user of http://external.test/p');
+  });
+
+  test('one way in is enough where an Ingress says so', async () => {
+    bed.putSecret('one-user', { auth: 'sha:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=' });
+    const login = { headers: { Authorization: `Basic ${btoa('sha:secret')}` } };
+    const doorman = await bed.backend('doorman', (seen, response) => {
+      response.statusCode = seen.headers['x-token'] === 'good' ? 200 : 401;
+      response.end();
+      return true;
+    });
+    const password = { 'auth-type': 'basic', 'auth-secret': 'one-user', satisfy: 'any' };
+    const url = { 'auth-url': `http://127.0.0.1:${doorman.port}/` };
+    const [here, elsewhere] = ['127.0.0.0/8', '10.0.0.0/8'].map(range => ({ 'whitelist-source-range': range }));
+    bed.putIngress('any-here', { '/': 'web' }, { annotations: { ...password, ...here } });
+    bed.putIngress('any-far', { '/': 'web' }, { annotations: { ...password, ...elsewhere } });
+    bed.putIngress('any-alone', { '/': 'web' }, { annotations: { satisfy: 'any', ...elsewhere } });
+    bed.putIngress('any-asked', { '/': 'web' }, { annotations: { ...url, ...elsewhere, satisfy: 'any' } });
+    bed.putIngress('any-let', { '/': 'web' }, { annotations: { ...url, ...here, satisfy: 'any' } });
+    bed.putIngress('any-three', { '/': 'web' }, { annotations: { ...password, ...url, ...elsewhere } });
+    bed.putIngress('any-wrong', { '/': 'web' }, { annotations: { ...password, ...here, satisfy: 'some' } });
+    await bed.answers('any-wrong.test', '/', 503);
+    await bed.answers('any-three.test', '/', 401);
+    const statusOf = async (host: string, options?: object) => (await bed.get(`any-${host}.test`, '/', options)).status;
+    const token = { headers: { 'X-Token': 'good' } };
+    assert.deepEqual([await statusOf('here'), await statusOf('far'), await statusOf('far', login)], [200, 401, 200]);
+    assert.equal(await statusOf('alone'), 403, 'one condition alone is that one');
+    assert.deepEqual([await statusOf('asked'), await statusOf('asked', token)], [401, 200]);
+    assert.equal(await statusOf('let'), 200);
+    assert.deepEqual([await statusOf('three', login), await statusOf('three', token)], [200, 200]);
+  });
+
+  test("the name with and without www, the Service's own address, connections for one request", async () => {
+    bed.putIngress('bare', { '/': 'web' }, { annotations: { 'from-to-www-redirect': 'true' } });
+    bed.putIngress('long', { '/': 'web' }, { host: 'www.long.test', annotations: { 'from-to-www-redirect': 'true' } });
+    bed.putIngress('mine', { '/': 'web' });
+    bed.putIngress(
+      'theirs',
+      { '/': 'web' },
+      { host: 'www.mine.test', annotations: { 'from-to-www-redirect': 'true' } },
+    );
+    bed.putService('direct', [web.a]);
+    bed.api.put(
+      SERVICES,
+      service({ name: 'direct', clusterIP: '127.0.0.1', ports: [{ name: 'http', port: web.b, targetPort: 80 }] }),
+    );
+    bed.putIngress('direct', { '/': 'direct' }, { annotations: { 'service-upstream': 'true' } });
+    bed.putIngress(
+      'once',
+      { '/': 'web' },
+      {
+        annotations: {
+          'connection-proxy-header': 'close',
+          // Sizes of buffers that are not there, and what is done anyway.
+          'proxy-buffer-size': '8k',
+          'proxy-buffers-number': '4',
+          'client-body-buffer-size': '1m',
+          'enable-global-auth': 'false',
+          'enable-cors': 'true',
+          'cors-allow-private-network': 'true',
+        },
+      },
+    );
+    const moved = await bed.answers('www.bare.test', '/a?b', 308);
+    assert.equal(moved.headers.location, 'http://bare.test/a?b');
+    assert.equal((await bed.answers('long.test', '/', 308)).headers.location, 'http://www.long.test/');
+    assert.equal((await bed.answers('mine.test', '/', 200)).status, 200, 'another Ingress has that name');
+    await bed.answers('direct.test', '/', 200);
+    assert.equal((await bed.seen('direct.test')).backend, 'b');
+    await bed.answers('once.test', '/', 200);
+    assert.equal((await bed.seen('once.test')).headers.connection, 'close');
+    const preflight = await bed.get('once.test', '/', { method: 'OPTIONS', headers: { Origin: 'https://a.test' } });
+    assert.equal(preflight.headers['access-control-allow-private-network'], 'true');
+  });
+
+  test('a copy of each request goes to another server', async () => {
+    const copies: string[] = [];
+    const mirror = await bed.backend('mirror', (seen, response, request) => {
+      let body = '';
+      request.on('data', part => {
+        body += part;
+      });
+      request.on('end', () => {
+        copies.push(`${seen.method} ${seen.headers.host} ${seen.url} ${seen.headers['x-own']} ${body}`);
+        response.writeHead(500).end();
+      });
+      return true;
+    });
+    const target = `http://127.0.0.1:${mirror.port}`;
+    bed.putIngress(
+      'mirrored',
+      { '/': 'web' },
+      { annotations: { 'mirror-target': `${target}/copy$request_uri`, 'mirror-host': 'copy.test' } },
+    );
+    bed.putIngress(
+      'headonly',
+      { '/': 'web' },
+      { annotations: { 'mirror-target': target, 'mirror-request-body': 'off' } },
+    );
+    await bed.answers('mirrored.test', '/', 200);
+    await bed.answers('headonly.test', '/', 200);
+    copies.length = 0;
+    const post = { method: 'POST', headers: { 'X-Own': 'mine' }, body: 'hello' };
+    assert.equal((await bed.seen('mirrored.test', '/a?b=%20', post)).url, '/a?b=%20');
+    await until('the copy is there', () => copies.includes('POST copy.test /copy/a?b=%20 mine hello'));
+    await bed.seen('headonly.test', '/c', post);
+    await until('the copy without its body', () => copies.includes(`POST 127.0.0.1:${mirror.port} /c mine `));
   });
 
   test('sticky sessions stay with their endpoint, canaries get their share, hashes their endpoint', async () => {

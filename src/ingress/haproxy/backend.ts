@@ -6,10 +6,12 @@
 
 import type { ConfigMap } from '../../api/core/v1.gen.ts';
 import type { Route } from '../route-table.ts';
-import type { Affinity, Balance, ClientAuth, Cors, Limits, SecretRef, Settings, Text, Variable } from '../settings.ts';
+import type { Affinity, Balance, Cors, Limits, Mirror, SecretRef, Settings } from '../settings.ts';
 import { stableName } from '../stable-name.ts';
+import { addressRules, basicAuthRules, certificateRules, externalAuthRules } from './access.ts';
 import { type Line, literal } from './configuration.ts';
-import { RESOLVERS } from './process-sections.ts';
+import { RESOLVERS, words } from './process-sections.ts';
+import { aclLines, format, refusal, when } from './rule-words.ts';
 
 /** Secrets and ConfigMaps that settings refer to; undefined while there is none such. */
 export interface Resources {
@@ -19,16 +21,13 @@ export interface Resources {
   files(ref: SecretRef): ConfigMap | undefined;
 }
 
-/** HAProxy refuses lines of more than 64 words. */
-const WORDS_MAX = 40;
-
-const words = (line: string): Line => line.split(' ');
-const when = (condition: string): Line => ['if', ...words(`{ ${condition} }`)];
+/** A body that is to be mirrored should be there by then. */
+const MIRRORED_BODY_MS = 200;
 
 /** `authorities`: the name of those that its clients' certificates are of. */
 export function backendLines(route: Route, resources: Resources, authorities?: string): readonly Line[] {
   const { settings } = route;
-  if (settings.isClosed || !(route.service || route.content)) return [refusal(503)];
+  if (settings.isClosed || !(route.service || route.content || settings.redirect)) return [refusal(503)];
   const lines: Line[] = [];
   if (!settings.isLogged) lines.push(words('http-request set-log-level silent'));
   lines.push(...addressRules(settings));
@@ -36,8 +35,9 @@ export function backendLines(route: Route, resources: Resources, authorities?: s
   if (settings.limits) lines.push(...limitRules(settings.limits));
   if (settings.cors) lines.push(...corsPreflight(settings.cors));
   if (settings.bodyBytesMax !== undefined) lines.push(...bodyRules(settings.bodyBytesMax, settings));
-  lines.push(...basicAuthRules(settings), ...externalAuthRules(settings));
+  lines.push(...externalAuthRules(settings), ...basicAuthRules(settings));
   lines.push(...redirectRules(settings));
+  if (settings.mirror) lines.push(...mirrorRules(settings.mirror));
   if (settings.rewriteTarget !== undefined) lines.push(rewriteRule(route));
   if (settings.upstreamHost) lines.push(['http-request', 'set-header', 'Host', format(settings.upstreamHost)]);
   if (settings.forwardedPrefix !== undefined)
@@ -47,6 +47,7 @@ export function backendLines(route: Route, resources: Resources, authorities?: s
   lines.push(...replacements(settings));
   if (settings.balance) lines.push(...balanceLines(settings.balance));
   if (settings.affinity) lines.push(...affinityLines(settings.affinity, route.id));
+  if (settings.closesConnections) lines.push(words('option http-server-close'));
   lines.push(...timeoutLines(settings), ...retryLines(settings));
   if (route.content) {
     const { namespace, name } = route.content;
@@ -81,24 +82,6 @@ export function externalServer(external: External, own: Line): Line {
 /** The key with which cookies of servers are made; servers that are added later need it said again. */
 export function cookieKey(route: Route): string | undefined {
   return route.settings.affinity && !route.settings.isClosed ? stableName(route.id) : undefined;
-}
-
-function refusal(status: number): Line {
-  return ['http-request', 'deny', 'deny_status', String(status)];
-}
-
-function addressRules({ allow, deny }: Settings): Line[] {
-  return [
-    ...(deny ? [...aclLines('denied', deny), [...refusal(403), 'if', 'denied']] : []),
-    ...(allow ? [...aclLines('allowed', allow), [...refusal(403), 'unless', 'allowed']] : []),
-  ];
-}
-
-function aclLines(name: string, addresses: readonly string[]): Line[] {
-  const lines: Line[] = [];
-  for (let at = 0; at < addresses.length; at += WORDS_MAX)
-    lines.push(['acl', name, 'src', ...addresses.slice(at, at + WORDS_MAX)]);
-  return lines;
 }
 
 // A rate over the seconds of the burst factor: so many at once are let through, but not more on average.
@@ -136,99 +119,6 @@ function bodyRules(bytes: number, { protocol }: Settings): Line[] {
   ];
 }
 
-function basicAuthRules({ basicAuth }: Settings): Line[] {
-  if (!basicAuth) return [];
-  const list = userList(basicAuth.secret);
-  return [
-    ['http-request', 'set-var(txn.user)', 'http_auth_user'],
-    ['http-request', 'set-var(txn.password)', 'http_auth_pass'],
-    ['http-request', 'set-var(txn.login)', `str(${list}),concat(/,txn.user,)`],
-    ['http-request', 'set-var(txn.hash)', 'var(txn.login),map_str(passwords.map)'],
-    ['http-request', 'lua.check-password', ...when('var(txn.hash) -m found')],
-    [
-      ...words('http-request auth realm'),
-      literal(basicAuth.realm),
-      ...words(`if !{ var(txn.admitted) -m bool } !{ http_auth(${list}) }`),
-    ],
-  ];
-}
-
-/** Name of the list of a Secret's users: names of objects have no underscore. */
-export function userList({ namespace, name }: SecretRef): string {
-  return `${namespace}_${name}`;
-}
-
-function externalAuthRules({ externalAuth }: Settings): Line[] {
-  if (!externalAuth) return [];
-  const { url, method, signIn, responseHeaders } = externalAuth;
-  return [
-    ['http-request', 'lua.external-auth', url, method, responseHeaders.join(',') || '-'],
-    ...(signIn
-      ? [
-          [
-            'http-request',
-            'redirect',
-            'location',
-            format(signIn),
-            'code',
-            '302',
-            ...when('var(txn.auth_status) -m int 401'),
-          ],
-        ]
-      : []),
-    ['http-request', 'deny', 'deny_status', '401', ...when('var(txn.auth_status) -m int 401')],
-    ['http-request', 'deny', 'deny_status', '403', ...when('var(txn.auth_status) -m int 403')],
-    ['http-request', 'deny', 'deny_status', '503', 'unless', ...words('{ var(txn.auth_status) -m int 200 }')],
-  ];
-}
-
-const SUBJECT_HEADERS = [
-  ['ssl-client-subject-dn', '%[ssl_c_s_dn(,0,rfc2253)]'],
-  ['ssl-client-issuer-dn', '%[ssl_c_i_dn(,0,rfc2253)]'],
-] as const;
-
-// The name that a connection was opened with decides what was asked of its client, so it is that name that counts here.
-function certificateRules(
-  { mode, errorPage, passesCertificate, commonName }: ClientAuth,
-  authorities = 'none',
-): Line[] {
-  const set = (name: string, value: string, ...condition: string[]): Line => [
-    ...['http-request', 'set-header', name, value],
-    ...condition,
-  ];
-  const shown = words('if { ssl_c_used }');
-  const wrong = (status: number, ...condition: string[]): Line =>
-    errorPage
-      ? ['http-request', 'redirect', 'location', format(errorPage), 'code', '302', ...condition]
-      : [...refusal(status), ...condition];
-  return [
-    words('http-request set-var(txn.authorities) ssl_fc_sni,lower,map_str(authorities.map)'),
-    words(
-      'http-request set-var(txn.authorities) ssl_fc_sni,lower,regsub(^[^.]+,*),map_str(authorities.map) unless { var(txn.authorities) -m found }',
-    ),
-    [...refusal(421), 'unless', '{', 'var(txn.authorities)', '-m', 'str', authorities, '}'],
-    ...(mode === 'required' ? [wrong(400, ...words('unless { ssl_c_used }'))] : []),
-    ...(mode === 'unchecked' ? [] : [wrong(400, ...words('if { ssl_c_used } !{ ssl_c_verify 0 }'))]),
-    ...(commonName === undefined
-      ? []
-      : [wrong(403, 'unless', '{', 'ssl_c_s_dn(cn)', '-m', 'reg', '--', `^(?:${commonName})$`, '}')]),
-    set('ssl-client-verify', 'NONE'),
-    set('ssl-client-verify', 'FAILED', ...shown),
-    set('ssl-client-verify', 'SUCCESS', ...shown, ...words('{ ssl_c_verify 0 }')),
-    ...[...SUBJECT_HEADERS.map(([name]) => name), 'ssl-client-cert'].map(name => ['http-request', 'del-header', name]),
-    ...SUBJECT_HEADERS.map(([name, value]) => set(name, value, ...shown)),
-    ...(passesCertificate
-      ? [
-          set(
-            'ssl-client-cert',
-            '-----BEGIN%%20CERTIFICATE-----%%0A%[ssl_c_der,base64,url_enc]%%0A-----END%%20CERTIFICATE-----%%0A',
-            ...shown,
-          ),
-        ]
-      : []),
-  ];
-}
-
 function redirectRules({ appRoot, redirect }: Settings): Line[] {
   return [
     ...(appRoot === undefined
@@ -240,6 +130,14 @@ function redirectRules({ appRoot, redirect }: Settings): Line[] {
   ];
 }
 
+function mirrorRules({ to, host, withBody }: Mirror): Line[] {
+  return [
+    ...(withBody ? [words(`http-request wait-for-body time ${MIRRORED_BODY_MS}ms`)] : []),
+    ['http-request', 'set-var-fmt(txn.mirror)', format(to)],
+    ['http-request', 'lua.mirror', host, withBody ? 'body' : 'head'],
+  ];
+}
+
 function rewriteRule({ settings, rewritePattern }: Route): Line {
   const target = literal(settings.rewriteTarget!).replace(/\$(\d)/g, '\\$1');
   // Without an expression the whole path gives way, as nginx's rewrite does.
@@ -247,23 +145,8 @@ function rewriteRule({ settings, rewritePattern }: Route): Line {
   return ['http-request', 'replace-path', from, target.startsWith('/') ? target : `/${target}`];
 }
 
-const EXPRESSIONS: Readonly<Record<Variable, string>> = {
-  uri: '%[pathq]',
-  escapedUri: '%[pathq,url_enc]',
-  path: '%[path]',
-  query: '%[query]',
-  host: '%[req.hdr(host),host_only]',
-  scheme: '%[ssl_fc,iif(https,http)]',
-  source: '%[src]',
-  method: '%[method]',
-};
-
-/** A text as HAProxy's log format. */
-function format(text: Text): string {
-  return text.map(part => (typeof part === 'string' ? literal(part) : EXPRESSIONS[part.variable])).join('');
-}
-
-export function corsPreflight({ origins, methods, headers, maxAgeSeconds, credentials, exposeHeaders }: Cors): Line[] {
+export function corsPreflight(cors: Cors): Line[] {
+  const { origins, methods, headers, maxAgeSeconds, credentials, exposeHeaders, privateNetwork } = cors;
   const isOpen = origins.includes('*');
   const header = (name: string, value: string): Line => ['hdr', name, value];
   return [
@@ -277,6 +160,7 @@ export function corsPreflight({ origins, methods, headers, maxAgeSeconds, creden
       ...header('Access-Control-Max-Age', String(maxAgeSeconds)),
       ...(credentials ? header('Access-Control-Allow-Credentials', 'true') : []),
       ...(exposeHeaders ? header('Access-Control-Expose-Headers', literal(exposeHeaders)) : []),
+      ...(privateNetwork ? header('Access-Control-Allow-Private-Network', 'true') : []),
       ...header('Vary', 'Origin'),
       ...words('if { method OPTIONS } { var(txn.cors) -m bool }'),
     ],

@@ -103,7 +103,7 @@ export function ingressDesired(
       ...listeningSections({
         ...wishes.listening,
         ...front,
-        usesLua: settings.some(({ basicAuth, externalAuth }) => basicAuth || externalAuth),
+        usesLua: settings.some(({ basicAuth, externalAuth, mirror }) => basicAuth || externalAuth || mirror),
         askingList: asking,
         contentVersion: content === undefined ? undefined : createHash('sha256').update(content).digest('hex'),
         resolves: [...externals.values()].some(isName),

@@ -1,6 +1,7 @@
 /**
  * What HAProxy cannot say in its own language, as one Lua file: passwords hashed by htpasswd's own methods, and a question to
- * another server before a request goes on. It keeps no state but a bounded memory of passwords that were right.
+ * another server before a request goes on, a copy of a request for another server. It keeps no state but a bounded memory of passwords that
+ * were right. A body that is larger than HAProxy's buffer, or late, is not copied at all rather than in part.
  */
 
 export const LUA_SOURCE = `
@@ -99,4 +100,37 @@ core.register_action("external-auth", { "http-req" }, function(txn, url, method,
     txn:set_var("txn.auth_status", 503)
   end
 end, 3)
+
+local METHODS = { GET = "get", HEAD = "head", PUT = "put", POST = "post", DELETE = "delete" }
+local COPIES_MAX = 1000
+local copies = 0
+
+-- txn.mirror is where to.
+core.register_action("mirror", { "http-req" }, function(txn, host, what)
+  local method, url = METHODS[txn.f:method()], txn:get_var("txn.mirror")
+  if not method or not url or copies >= COPIES_MAX then return end
+  local body
+  if what == "body" then
+    body = txn.f:req_body() or ""
+    if #body < (tonumber(txn.f:req_hdr("content-length") or "0") or 0) then return end
+    if txn.f:req_hdr("transfer-encoding") and txn.f:req_body_len() < txn.f:req_body_size() then return end
+  end
+  local headers = {}
+  for name, values in pairs(txn.http:req_get_headers()) do
+    if not HOP[name] then
+      local list = {}
+      for at, value in pairs(values) do list[at + 1] = value end
+      headers[name] = list
+    end
+  end
+  headers["host"] = { host }
+  local call = { url = url, headers = headers, timeout = 10000 }
+  if body and #body > 0 then call.body = body end
+  copies = copies + 1
+  core.register_task(function()
+    local client = core.httpclient()
+    pcall(client[method], client, call)
+    copies = copies - 1
+  end)
+end, 2)
 `;

@@ -47,6 +47,11 @@ export const ingress: Step = {
       findings.push(note(`redirected to https://${host}${pathname} (308), because the host has TLS`));
       return findings;
     }
+    if (route.settings.redirect && !route.settings.isClosed) {
+      const { to, status } = route.settings.redirect;
+      const place = to.map(part => (typeof part === 'string' ? part : `$${part.variable}`)).join('');
+      return [...findings, note(`redirected to ${place} (${status})`)];
+    }
     const nodes = (await cluster.nodes()).filter(
       node => node.metadata.annotations?.[DATA_PLANE_ANNOTATION] !== undefined,
     );
@@ -61,10 +66,13 @@ export const ingress: Step = {
     const { service, settings } = route;
     findings.push(note(`${node.metadata.name}'s HAProxy sends it to Service ${service!.name}:${service!.port ?? ''}`));
     for (const [is, text] of [
+      [settings.satisfiesAny, 'one of these is enough:'],
       [settings.allow, 'only from addresses of the allow list'],
       [settings.deny, 'not from addresses of the deny list'],
       [settings.basicAuth, 'with a password'],
       [settings.externalAuth, `when ${settings.externalAuth?.url} lets it`],
+      [settings.mirror, `with a copy to ${settings.mirror?.host}`],
+      [settings.usesClusterIp, "by the Service's own address"],
       [settings.rewriteTarget, `with the path rewritten to ${settings.rewriteTarget}`],
     ] as const)
       if (is) findings.push(note(text));
