@@ -24,8 +24,7 @@ export class CacheEvent {
   readonly revision: number;
   readonly previous: Entry | undefined;
   #entry: Entry | undefined;
-  /** Encoded forms, made once for all watchers that want the same; keyed by form. */
-  readonly encoded = new Map<string, Buffer>();
+  #encoded: Map<string, Buffer> | undefined;
 
   constructor(options: { type: CacheEvent['type']; revision: number; entry?: Entry; previous?: Entry | undefined }) {
     this.type = options.type;
@@ -36,6 +35,13 @@ export class CacheEvent {
   get entry(): Entry {
     this.#entry ??= this.previous!.at(this.revision);
     return this.#entry;
+  }
+  /** An encoded form, made once for all watchers that want it. */
+  encoded(form: string, make: () => Buffer): Buffer {
+    this.#encoded ??= new Map();
+    let bytes = this.#encoded.get(form);
+    if (!bytes) this.#encoded.set(form, (bytes = make()));
+    return bytes;
   }
 }
 

@@ -92,11 +92,7 @@ class EventEncoder {
   }
 
   #shared(source: CacheEvent | undefined, type: string, make: () => Buffer): Buffer {
-    if (!source) return make();
-    const id = `${type} ${this.#form}`;
-    let bytes = source.encoded.get(id);
-    if (!bytes) source.encoded.set(id, (bytes = make()));
-    return bytes;
+    return source ? source.encoded(`${type} ${this.#form}`, make) : make();
   }
   #bookmark(seen: { revision: number; initialEventsEnd: boolean }): unknown {
     const { served, wanted } = this.#stream;
