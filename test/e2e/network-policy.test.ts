@@ -70,6 +70,8 @@ it('default deny, and a rule by pod, port name and Service', cluster, async () =
   await becomes('far', urlOf(node1, ports[0].nodePort), true);
   for (const url of [server, urlOf(clusterIP), urlOf(node1, ports[0].nodePort)])
     assert.ok(!(await reaches('stranger', url)), url);
+  // No policy keeps a pod from itself, also by a way round its Service.
+  for (const url of [server, urlOf(clusterIP)]) await becomes('server', url, true);
 });
 
 it('the node reaches its pods: they stay ready', cluster, async () => {
