@@ -105,6 +105,7 @@ export function readAnnotations(ingress: Ingress, defaults: Readonly<Record<stri
     upstreamHost: from.get('upstream-vhost', templatedHost),
     forwardedPrefix: from.get('x-forwarded-prefix', path),
     defaultBackend: from.get('default-backend', text => reference(namespace)(text).name),
+    errorStatuses: errorStatuses(from),
     canary: canary(from),
     aliases: from.get('server-alias', list(hostName)) ?? [],
     responseHeaders: from.get('custom-headers', reference(namespace)),
@@ -303,6 +304,13 @@ function mirror(from: Annotations): Mirror | undefined {
   const host = from.get('mirror-host', hostName);
   const withBody = from.get('mirror-request-body', oneOf('on', 'off')) !== 'off';
   return to && { to, host: host ?? String(to[0]).replace(/^https?:\/\//, ''), withBody };
+}
+
+function errorStatuses(from: Annotations): readonly number[] | undefined {
+  const statuses = from.get('custom-http-errors', list(integer(400, 599)));
+  if (!statuses || from.has('default-backend')) return statuses;
+  from.refuse('custom-http-errors', 'needs the annotation default-backend, whose Service says what clients get');
+  return undefined;
 }
 
 const CLIENT_MODES = { on: 'required', optional: 'optional', optional_no_ca: 'unchecked', off: 'off' } as const;

@@ -102,6 +102,7 @@ const GOOD: Record<string, string> = {
   'auth-method': 'GET',
   'auth-signin-redirect-param': 'rd',
   satisfy: 'any',
+  'custom-http-errors': '404,503',
   'mirror-target': 'http://copy.test$request_uri',
   'mirror-host': 'copy.test',
   'from-to-www-redirect': 'true',

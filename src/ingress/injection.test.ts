@@ -86,7 +86,7 @@ test('annotations, hosts and paths give the same tree back, and only directives 
               keyword,
             );
             if (action?.startsWith('lua.'))
-              assert.ok(['lua.check-password', 'lua.external-auth', 'lua.mirror'].includes(action));
+              assert.ok(['lua.check-password', 'lua.external-auth', 'lua.mirror', 'lua.error-page'].includes(action));
           }
           // What HAProxy evaluates is ours: every %[…] stands in the list of what we ever write.
           // The expression of a rewrite and the pattern of a condition are matched, not evaluated.

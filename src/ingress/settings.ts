@@ -131,6 +131,8 @@ export interface Settings {
   readonly upstreamHost?: Text;
   readonly forwardedPrefix?: string;
   readonly defaultBackend?: string;
+  /** Answers of these statuses give way to what the default backend says of them. */
+  readonly errorStatuses?: readonly number[];
   readonly canary?: CanaryRule;
   readonly aliases: readonly string[];
   /** `www.H` leads to `H`, and `H` to `www.H`, where nobody has the other. */

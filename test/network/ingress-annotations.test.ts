@@ -308,6 +308,37 @@ describe('ingress: annotations', { skip: !canRunIngress }, () => {
     await until('the copy without its body', () => copies.includes(`POST 127.0.0.1:${mirror.port} /c mine `));
   });
 
+  test('the default backend says what clients get instead of an error', async () => {
+    const pages = await bed.backend('pages', (seen, response) => {
+      const of = ['x-code', 'x-format', 'x-original-uri', 'x-ingress-name', 'x-service-name', 'x-service-port'];
+      response.writeHead(410, { 'Content-Type': 'text/plain', 'X-Page': 'own' });
+      response.end(`${of.map(name => seen.headers[name]).join(' ')} ${seen.headers['x-cox-backend']}`);
+      return true;
+    });
+    const failing = await bed.backend('failing', (seen, response) => {
+      response.writeHead(Number(/\d+/.exec(seen.url)?.[0] ?? 200)).end('as it was');
+      return true;
+    });
+    bed.putService('pages', [pages.port]);
+    bed.putService('failing', [failing.port]);
+    bed.putIngress(
+      'errors',
+      { '/': 'failing' },
+      { annotations: { 'custom-http-errors': '404,500', 'default-backend': 'pages' } },
+    );
+    bed.putIngress('no-pages', { '/': 'failing' }, { annotations: { 'custom-http-errors': '404' } });
+    await bed.answers('errors.test', '/200', 200);
+    await bed.answers('no-pages.test', '/404', 404);
+    const page = await bed.get('errors.test', '/404?q=1', { headers: { Accept: 'text/html' } });
+    assert.deepEqual([page.status, page.headers['x-page'], page.headers['content-type']], [410, 'own', 'text/plain']);
+    assert.equal(page.text, '404 text/html /404?q=1 errors failing http undefined');
+    assert.equal((await bed.get('errors.test', '/500', { method: 'HEAD' })).status, 410);
+    assert.equal((await bed.get('errors.test', '/503')).text, 'as it was');
+    // Nobody there to ask: that is told, as by nginx.
+    bed.putService('pages', []);
+    await bed.answers('errors.test', '/404', 503);
+  });
+
   test('sticky sessions stay with their endpoint, canaries get their share, hashes their endpoint', async () => {
     bed.putService('both', [web.a, web.b]);
     bed.putIngress(

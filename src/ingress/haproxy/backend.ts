@@ -37,6 +37,7 @@ export function backendLines(route: Route, resources: Resources, authorities?: s
   if (settings.bodyBytesMax !== undefined) lines.push(...bodyRules(settings.bodyBytesMax, settings));
   lines.push(...externalAuthRules(settings), ...basicAuthRules(settings));
   lines.push(...redirectRules(settings));
+  if (settings.errorStatuses) lines.push(...errorRules(settings.errorStatuses, route));
   if (settings.mirror) lines.push(...mirrorRules(settings.mirror));
   if (settings.rewriteTarget !== undefined) lines.push(rewriteRule(route));
   if (settings.upstreamHost) lines.push(['http-request', 'set-header', 'Host', format(settings.upstreamHost)]);
@@ -127,6 +128,19 @@ function redirectRules({ appRoot, redirect }: Settings): Line[] {
     ...(redirect
       ? [['http-request', 'redirect', 'location', format(redirect.to), 'code', String(redirect.status)]]
       : []),
+  ];
+}
+
+/** What the page is told of the request is noted before the request is changed. */
+function errorRules(statuses: readonly number[], { ingress, service }: Route): Line[] {
+  const [namespace, name] = ingress.split('/') as [string, string];
+  return [
+    ['http-request', 'set-var(txn.uri)', 'pathq'],
+    ['http-request', 'set-var(txn.accept)', 'req.fhdr(accept)'],
+    [
+      ...['http-response', 'lua.error-page', namespace, name, service?.name ?? '-', String(service?.port ?? '-')],
+      ...when(`status ${statuses.join(' ')}`),
+    ],
   ];
 }
 

@@ -103,7 +103,8 @@ export function ingressDesired(
       ...listeningSections({
         ...wishes.listening,
         ...front,
-        usesLua: settings.some(({ basicAuth, externalAuth, mirror }) => basicAuth || externalAuth || mirror),
+        usesLua: settings.some(each => each.basicAuth || each.externalAuth || each.mirror || each.errorStatuses),
+        hasErrorPages: settings.some(({ errorStatuses }) => errorStatuses !== undefined),
         askingList: asking,
         contentVersion: content === undefined ? undefined : createHash('sha256').update(content).digest('hex'),
         resolves: [...externals.values()].some(isName),

@@ -7,6 +7,7 @@
 import type { Listening } from '../ingress-class.ts';
 import type { CanaryRule } from '../settings.ts';
 import type { Line, Section } from './configuration.ts';
+import { ERROR_SOCKET, FAILED_BACKEND } from './lua.ts';
 import { clientAddress, clientHeaders, lines, normalising, processSections, words } from './process-sections.ts';
 
 /** Names of files, relative to the folder in which HAProxy runs. */
@@ -40,6 +41,8 @@ export interface ListeningOptions extends Listening {
   /** Where names of authentication servers are asked. */
   readonly nameservers: readonly string[];
   readonly usesLua: boolean;
+  /** Some backend's errors give way to another's pages. */
+  readonly hasErrorPages?: boolean;
   /** The file of certificates whose names ask clients for theirs. */
   readonly askingList?: string | undefined;
   /** Of the files that ConfigMaps are served from; absent: there are none. */
@@ -62,6 +65,7 @@ export function listeningSections(options: ListeningOptions): Section[] {
       ...(version === undefined ? {} : { content: { file: FILES.content, version } }),
     }),
     frontend(options),
+    ...(options.hasErrorPages ? [errorPages()] : []),
     notFound(),
   ];
 }
@@ -193,6 +197,23 @@ function redirectRule({ trustsForwarded }: Listening): Line {
     ...(trustsForwarded ? words('!{ req.hdr(x-forwarded-proto) -m str -i https }') : []),
     ...words(`{ var(txn.to),map_str(${FILES.redirect}) -m found }`),
   ];
+}
+
+/** A client of this one is HAProxy itself. */
+function errorPages(): Section {
+  return {
+    type: 'frontend',
+    name: 'errors',
+    lines: [
+      ['bind', `unix@${ERROR_SOCKET}`, ...words('mode 600')],
+      ...lines(
+        `http-request set-var(txn.to) req.hdr(${FAILED_BACKEND}),map_str(${FILES.fallback})`,
+        `http-request del-header ${FAILED_BACKEND}`,
+        'use_backend %[var(txn.to)] if { var(txn.to) -m found }',
+      ),
+      ['default_backend', NOT_FOUND_BACKEND],
+    ],
+  };
 }
 
 function notFound(): Section {

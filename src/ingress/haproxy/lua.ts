@@ -1,8 +1,13 @@
 /**
  * What HAProxy cannot say in its own language, as one Lua file: passwords hashed by htpasswd's own methods, and a question to
- * another server before a request goes on, a copy of a request for another server. It keeps no state but a bounded memory of passwords that
+ * another server before a request goes on, a copy of a request for another server, another backend's page in the place of an error. It keeps no state but a bounded memory of passwords that
  * were right. A body that is larger than HAProxy's buffer, or late, is not copied at all rather than in part.
  */
+
+/** Where HAProxy asks itself for the page of an error. */
+export const ERROR_SOCKET = 'errors.sock';
+/** Whose page, and of what it is. */
+export const FAILED_BACKEND = 'x-cox-backend';
 
 export const LUA_SOURCE = `
 local KNOWN_MAX = 1000
@@ -133,4 +138,27 @@ core.register_action("mirror", { "http-req" }, function(txn, host, what)
     copies = copies - 1
   end)
 end, 2)
+
+-- The answer stays as it is where HAProxy does not even answer itself.
+core.register_action("error-page", { "http-res" }, function(txn, namespace, ingress, service, port)
+  local status = txn.f:status()
+  local headers = { host = { "errors" }, ["${FAILED_BACKEND}"] = { txn.f:be_name() }, ["x-code"] = { tostring(status) },
+    ["x-format"] = { txn:get_var("txn.accept") or "" }, ["x-original-uri"] = { txn:get_var("txn.uri") or "/" },
+    ["x-namespace"] = { namespace }, ["x-ingress-name"] = { ingress }, ["x-service-name"] = { service },
+    ["x-service-port"] = { port }, ["x-request-id"] = { txn:get_var("txn.request") or "" } }
+  local client = core.httpclient()
+  local fine, response = pcall(client.get, client,
+    { url = "http://errors/", headers = headers, dst = "unix@${ERROR_SOCKET}", timeout = 5000 })
+  if not fine or not response or not response.status or response.status < 200 then return end
+  local own = {}
+  for name, values in pairs(response.headers or {}) do
+    if not HOP[name] then
+      local list = {}
+      for at, value in pairs(values) do list[at + 1] = value end
+      own[name] = list
+    end
+  end
+  own["content-length"] = { tostring(#(response.body or "")) }
+  txn:done(txn:reply({ status = response.status, headers = own, body = response.body or "" }))
+end, 4)
 `;
