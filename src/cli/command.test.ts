@@ -6,6 +6,7 @@ const command: Command = {
   name: 'demo',
   summary: 'show',
   usage: 'FILE...',
+  takesWords: true,
   options: { nodes: { type: 'string', value: 'N', help: 'how many' }, force: { type: 'boolean', help: 'really' } },
   run() {},
 };
@@ -27,6 +28,12 @@ test('words behind -- are left alone', () => {
     '-4',
     'address',
   ]);
+});
+
+test('words are refused by commands that take none, so that a name without --name ends no other cluster', () => {
+  const wordless: Command = { ...command, takesWords: false };
+  assert.throws(() => parseInvocation(wordless, ['ci']), /unexpected "ci"; see: cox demo --help/);
+  assert.equal(parseInvocation(wordless, ['--name', 'ci'])?.cluster, 'ci');
 });
 
 test('a wrong option names itself and the way to help; a wrong output its rule', () => {

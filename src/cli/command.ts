@@ -32,6 +32,8 @@ export interface Command {
   readonly summary: string;
   /** Behind `cox NAME`: `[options] FILE...`. */
   readonly usage: string;
+  /** Takes words besides options; all others refuse them: `cox down ci` would end the cluster "dev". */
+  readonly takesWords?: boolean;
   readonly options?: Readonly<Record<string, OptionSpec>>;
   readonly examples?: readonly string[];
   /** The words are not parsed but handed on (`cox kubectl get pods -A`); only a leading --name is read. */
@@ -72,6 +74,8 @@ export function parseInvocation(command: Command, args: readonly string[]): Invo
     process.stdout.write(helpOf(command));
     return undefined;
   }
+  if (!command.takesWords && parsed.positionals.length > 0)
+    usageError(`unexpected "${parsed.positionals[0]}"; see: cox ${command.name} --help`);
   const options: Record<string, string | boolean | readonly string[] | undefined> = {};
   for (const [name, option] of Object.entries(declared)) options[name] = parsed.values[name] ?? option.default;
   if (options['output'] !== undefined && options['output'] !== 'json')

@@ -32,12 +32,15 @@ const COMMANDS: readonly { readonly name: string; readonly load: () => Promise<{
   { name: 'image-relay', load: () => import('./commands/image-relay.ts') },
 ];
 
-async function help(): Promise<string> {
-  const commands = await Promise.all(COMMANDS.map(async ({ load }) => (await load()).command));
+/** Of all commands, or of those that begin with one word: `image`. */
+async function help(group = ''): Promise<string> {
+  const entries = COMMANDS.filter(({ name }) => !group || name.startsWith(`${group} `));
+  const commands = await Promise.all(entries.map(async ({ load }) => (await load()).command));
   const lines = commands
     .filter(command => !command.hidden)
     .map(command => `  ${command.name.padEnd(12)} ${command.summary}`);
-  return `Coxswain: a real Kubernetes on this machine, without Docker or a virtual machine.\n\nUsage: cox COMMAND [options]\n\nCommands:\n${lines.join('\n')}\n\nEvery command explains itself with --help.\n`;
+  const title = group ? '' : 'Coxswain: a real Kubernetes on this machine, without Docker or a virtual machine.\n\n';
+  return `${title}Usage: cox ${group || 'COMMAND'} ${group ? 'COMMAND ' : ''}[options]\n\nCommands:\n${lines.join('\n')}\n\nEvery command explains itself with --help.\n`;
 }
 
 async function main(args: readonly string[]): Promise<number> {
@@ -50,6 +53,10 @@ async function main(args: readonly string[]): Promise<number> {
   const entry = COMMANDS.find(({ name }) => name.split(' ').every((word, at) => args[at] === word));
   if (!entry) {
     const group = COMMANDS.filter(({ name }) => name.startsWith(`${args[0]} `)).map(({ name }) => name);
+    if (group.length > 0 && /^(-h|--help)$/.test(args[1] ?? '')) {
+      process.stdout.write(await help(args[0]));
+      return 0;
+    }
     const hint = group.length ? `use one of: ${group.map(name => `cox ${name}`).join(', ')}` : 'see: cox --help';
     process.stderr.write(`cox: unknown command "${args.slice(0, group.length ? 2 : 1).join(' ')}"; ${hint}\n`);
     return 2;

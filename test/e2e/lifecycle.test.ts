@@ -357,16 +357,23 @@ scenario('wrong words get a right answer', async cluster => {
   assert.notEqual((await cluster.tryCox(['up', '--nodes', 'many'])).code, 0);
   assert.match((await cluster.tryCox(['kubeconfig', '--path'])).stderr, new RegExp(cluster.name));
   assert.match((await cluster.tryCox(['node', 'exec', 'node-9', '--', 'true'])).stderr, /./);
+  // A name without --name: not a word about "dev" then, and least of all its end.
+  assert.match((await cluster.tryCox(['down', 'ci'])).stderr, /unexpected "ci"; see: cox down --help/);
   for (const command of [
     'up',
     'down',
     'status',
     'list',
     'kubeconfig',
+    'image',
     'image load',
     'image list',
+    'node',
     'node exec',
     'kubectl',
+    'trace',
+    'proxy',
+    'dns',
   ]) {
     const help = await outcomeOf(`${root}/cox`, [...command.split(' '), '--help']);
     assert.equal(help.code, 0, command);

@@ -36,9 +36,8 @@ export const command: Command = {
     'cluster-domain': { type: 'string', value: 'NAME', help: 'while no ConfigMap says it', default: CLUSTER_DOMAIN },
   },
   examples: ['cox dns --kubeconfig /etc/kubernetes/dns.conf --bind 169.254.20.10'],
-  async run({ options, words }) {
+  async run({ options }) {
     const text = (name: string) => options[name] as string | undefined;
-    if (words.length > 0) usageError(`unexpected "${words[0]}"; see: cox dns --help`);
     await runDns({
       kubeconfig: text('kubeconfig') ?? usageError('dns needs --kubeconfig FILE'),
       ...(text('context') ? { context: text('context')! } : {}),

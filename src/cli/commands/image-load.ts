@@ -10,7 +10,8 @@ async function load(store: ImageStore, file: string): Promise<readonly ListedIma
   try {
     return await store.load(file);
   } catch (error) {
-    const why = (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'no such file' : messageOf(error);
+    const { code, path } = error as NodeJS.ErrnoException;
+    const why = code === 'ENOENT' && path === file ? 'no such file' : messageOf(error);
     throw failure(
       422,
       'Invalid',
@@ -23,6 +24,7 @@ export const command: Command = {
   name: 'image load',
   summary: 'load docker-archive or OCI tar files into a cluster',
   usage: 'FILE...',
+  takesWords: true,
   examples: ['cox image load web.tar db.tar.zst'],
   async run({ words, cluster, json }) {
     if (words.length === 0) usageError('image load needs at least one file (.tar, .tar.gz or .tar.zst)');

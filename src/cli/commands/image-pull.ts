@@ -15,6 +15,7 @@ export const command: Command = {
   name: 'image pull',
   summary: 'fetch images from registries into a cluster',
   usage: 'NAME...',
+  takesWords: true,
   options: {
     credentials: { type: 'string', value: 'FILE', help: 'a docker config.json with passwords of registries' },
   },

@@ -7,6 +7,7 @@ export const command: Command = {
   name: 'image-relay',
   summary: 'relay connections to registries for a cluster',
   usage: 'SOCKET',
+  takesWords: true,
   hidden: true,
   run: ({ words }) => (words.length === 1 ? runRelay(words[0]!) : usageError('image-relay needs one socket')),
 };

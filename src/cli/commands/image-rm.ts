@@ -8,6 +8,7 @@ export const command: Command = {
   name: 'image rm',
   summary: 'remove images from a cluster',
   usage: 'NAME...',
+  takesWords: true,
   examples: ['cox image rm nginx:1.22', 'cox image rm sha256:0123…'],
   run({ words, cluster, json }) {
     if (words.length === 0) usageError('image rm needs at least one image; see: cox image list');

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { kubeconfigPath } from '../../app/cluster-record.ts';
 import { requireRecord } from '../../app/cluster-status.ts';
 import { contextName, mergeKubeconfig, userKubeconfigPath } from '../../app/kubeconfig.ts';
-import { type Command, printJson } from '../command.ts';
+import { type Command, printJson, usageError } from '../command.ts';
 
 export const command: Command = {
   name: 'kubeconfig',
@@ -19,6 +19,7 @@ export const command: Command = {
     'cox kubeconfig --merge && kubectl config use-context coxswain-dev',
   ],
   run({ options, cluster, json }) {
+    if (options['path'] && options['merge']) usageError('--path and --merge exclude each other');
     const path = kubeconfigPath(requireRecord(cluster));
     if (options['merge']) {
       mergeKubeconfig(path, cluster);

@@ -74,10 +74,9 @@ export const command: Command = {
     'cox kubelet --bootstrap-kubeconfig bootstrap.conf --kubeconfig kubelet.conf --rotate-certificates',
     'cox kubelet --kubeconfig kubelet.conf --container-runtime-endpoint unix:///run/containerd/containerd.sock',
   ],
-  async run({ options, words }) {
+  async run({ options }) {
     const text = (name: string) => options[name] as string | undefined;
     const option = (key: string, name: string) => (text(name) === undefined ? {} : { [key]: text(name)! });
-    if (words.length > 0) usageError(`unexpected "${words[0]}"; see: cox kubelet --help`);
     const [certFile, keyFile] = [text('tls-cert-file'), text('tls-private-key-file')];
     if ((certFile === undefined) !== (keyFile === undefined))
       usageError('--tls-cert-file and --tls-private-key-file go together');

@@ -10,6 +10,7 @@ export const command: Command = {
   name: 'node exec',
   summary: "run a command inside a node's network namespace",
   usage: 'NODE -- COMMAND [ARGUMENTS...]',
+  takesWords: true,
   examples: ['cox node exec node-1 -- ip address', 'cox node exec node-2 -- wget -qO- http://10.96.0.1'],
   run({ words, cluster }) {
     requireRoot('node exec');

@@ -32,9 +32,8 @@ export const command: Command = {
     'cluster-cidr': { type: 'string', value: 'RANGES', help: "ranges of pods (default the node's podCIDRs)" },
   },
   examples: ['cox proxy --kubeconfig /etc/kubernetes/proxy.conf --hostname-override node-3'],
-  async run({ options, words }) {
+  async run({ options }) {
     const text = (name: string) => options[name] as string | undefined;
-    if (words.length > 0) usageError(`unexpected "${words[0]}"; see: cox proxy --help`);
     const kubeconfig = text('kubeconfig') ?? usageError('proxy needs --kubeconfig FILE');
     const nodePortAddresses = rangesOf(text('nodeport-addresses'), '--nodeport-addresses');
     const clusterCidrs = rangesOf(text('cluster-cidr'), '--cluster-cidr');

@@ -7,6 +7,7 @@ export const command: Command = {
   name: 'relay',
   summary: 'relay connections through ports of 127.0.0.1',
   usage: 'FOLDER',
+  takesWords: true,
   options: {
     namespace: {
       type: 'string',

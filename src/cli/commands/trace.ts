@@ -11,6 +11,7 @@ export const command: Command = {
   name: 'trace',
   summary: 'tell what would happen to a new connection, and why it fails',
   usage: '[--from POD|NODE|host] [-n NAMESPACE] TARGET',
+  takesWords: true,
   options: {
     from: { type: 'string', value: 'WHO', help: 'POD, NAMESPACE/POD, NODE, or host: this machine (default a node)' },
     namespace: {

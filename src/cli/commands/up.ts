@@ -85,8 +85,7 @@ export const command: Command = {
     'cox up --kube-apiserver-arg authentication-config=./authentication.yaml',
     'export KUBECONFIG=$(cox kubeconfig --path)',
   ],
-  async run({ options, cluster, json, words }) {
-    if (words.length > 0) usageError(`unexpected "${words[0]}"; see: cox up --help`);
+  async run({ options, cluster, json }) {
     const text = (name: string) => options[name] as string | undefined;
     const option = (key: string, name: string) => (text(name) === undefined ? {} : { [key]: text(name)! });
     const nodes = text('nodes');
