@@ -3,6 +3,7 @@
  * compressed. Files are spooled to a scratch folder first, since a manifest may come after what it names.
  */
 
+import { createHash } from 'node:crypto';
 import { createReadStream, createWriteStream, existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
@@ -50,6 +51,13 @@ interface Descriptor {
 
 const ARCHITECTURES: Readonly<Record<string, string>> = { x64: 'amd64', arm64: 'arm64' };
 const MANIFEST_BYTES_MAX = 4 << 20;
+const DIGEST = /^(sha256|sha512):[0-9a-f]{64,128}$/;
+
+interface DockerManifest {
+  readonly Config: string;
+  readonly RepoTags?: readonly string[] | null;
+  readonly Layers: readonly string[];
+}
 
 /** Reads the archive; the images' layers stay readable until `scratch` is removed. */
 export async function openArchive(source: AsyncIterable<Buffer>, scratch: string): Promise<ArchivedImage[]> {
@@ -69,9 +77,16 @@ export async function openArchive(source: AsyncIterable<Buffer>, scratch: string
     }
   }
   const archive = new SpooledArchive(files);
-  if (files.has('index.json') && files.has('oci-layout')) return archive.ociImages();
-  if (files.has('manifest.json')) return archive.dockerImages();
-  throw new Error('not an image archive: neither manifest.json (docker save) nor index.json (OCI layout) in it');
+  const images =
+    files.has('index.json') && files.has('oci-layout')
+      ? archive.ociImages()
+      : files.has('manifest.json')
+        ? archive.dockerImages()
+        : undefined;
+  if (!images)
+    throw new Error('not an image archive: neither manifest.json (docker save) nor index.json (OCI layout) in it');
+  if (images.length === 0) throw new Error('image archive has no image in it');
+  return images;
 }
 
 class SpooledArchive {
@@ -91,10 +106,18 @@ class SpooledArchive {
       open: () => decompressed(createReadStream(path, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>),
     };
   }
-  #json<T>(name: string): T {
+  #small(name: string): Buffer {
     const data = readFileSync(this.#spool(name));
     if (data.length > MANIFEST_BYTES_MAX) throw new Error(`image archive has an oversized ${name}`);
-    return JSON.parse(data.toString('utf8')) as T;
+    return data;
+  }
+  // What a digest names has that digest: by it a pod that pins one finds the image. Layers are checked as they are unpacked.
+  #blob(digest: string): Buffer {
+    const data = this.#small(blob(digest));
+    const [algorithm] = digest.split(':');
+    const actual = `${algorithm}:${createHash(algorithm!).update(data).digest('hex')}`;
+    if (actual !== digest) throw new Error(`${blob(digest)} does not match its digest: it is ${actual}`);
+    return data;
   }
   #image(
     config: Buffer,
@@ -102,29 +125,38 @@ class SpooledArchive {
     references: readonly string[],
     manifestDigest?: string,
   ): ArchivedImage {
-    const file = JSON.parse(config.toString('utf8')) as ImageFile;
+    const file = parsed<ImageFile>(config, 'the image config');
     const diffIds = file.rootfs?.diff_ids ?? [];
     if (diffIds.length !== layers.length)
       throw new Error(`image config names ${diffIds.length} layers, its manifest ${layers.length}`);
     return { config, layers: layers.map((name, i) => this.#layer(name, diffIds[i]!)), references, manifestDigest };
   }
 
+  #dockerManifests(): readonly DockerManifest[] {
+    return listed<DockerManifest>(parsed(this.#small('manifest.json'), 'manifest.json'), 'manifest.json');
+  }
+
   dockerImages(): ArchivedImage[] {
-    const manifest = this.#json<{ Config: string; RepoTags?: string[] | null; Layers: string[] }[]>('manifest.json');
-    return manifest.map(one =>
-      this.#image(readFileSync(this.#spool(one.Config)), one.Layers, normalised(one.RepoTags ?? [])),
+    return this.#dockerManifests().map(one =>
+      this.#image(
+        this.#small(one.Config),
+        listed(one.Layers, 'Layers of manifest.json'),
+        normalised(listed(one.RepoTags ?? [], 'RepoTags of manifest.json')),
+      ),
     );
   }
 
+  #manifestsOf(data: Buffer, name: string): readonly Descriptor[] {
+    return listed(parsed<{ manifests: Descriptor[] }>(data, name).manifests, `manifests of ${name}`);
+  }
+
   ociImages(): ArchivedImage[] {
-    const index = this.#json<{ manifests: Descriptor[] }>('index.json');
     // docker save writes both forms, and its names are in manifest.json.
-    const docker = this.#files.has('manifest.json')
-      ? this.#json<{ Config: string; RepoTags?: string[] | null }[]>('manifest.json')
-      : [];
-    return index.manifests.map(descriptor => {
+    const docker = this.#files.has('manifest.json') ? this.#dockerManifests() : [];
+    return this.#manifestsOf(this.#small('index.json'), 'index.json').map(descriptor => {
       const chosen = this.#choose(descriptor);
-      const manifest = this.#json<{ config: Descriptor; layers: Descriptor[] }>(blob(chosen.digest));
+      const manifest = parsed<{ config?: Descriptor; layers: Descriptor[] }>(this.#blob(chosen.digest), chosen.digest);
+      if (!manifest.config) throw new Error(`${chosen.digest} is no manifest of an image: it has no config`);
       const config = blob(manifest.config.digest);
       const annotations = descriptor.annotations ?? {};
       const names = [annotations['io.containerd.image.name'], annotations['org.opencontainers.image.ref.name']].filter(
@@ -135,8 +167,8 @@ class SpooledArchive {
         names.find(name => /[/:]/.test(name)) ?? (names.length && names[0] !== 'latest' ? names[0] : undefined);
       const tags = docker.filter(one => one.Config === config).flatMap(one => one.RepoTags ?? []);
       return this.#image(
-        readFileSync(this.#spool(config)),
-        manifest.layers.map(layer => blob(layer.digest)),
+        this.#blob(manifest.config.digest),
+        listed<Descriptor>(manifest.layers, `layers of ${chosen.digest}`).map(layer => blob(layer.digest)),
         normalised([...(named ? [named] : []), ...tags]),
         descriptor.digest,
       );
@@ -146,7 +178,7 @@ class SpooledArchive {
   // An index of platforms: this machine's, else the only one that is there.
   #choose(descriptor: Descriptor): Descriptor {
     if (!/index|manifest\.list/.test(descriptor.mediaType ?? '')) return descriptor;
-    const { manifests } = this.#json<{ manifests: Descriptor[] }>(blob(descriptor.digest));
+    const manifests = this.#manifestsOf(this.#blob(descriptor.digest), descriptor.digest);
     const present = manifests.filter(one => this.#files.has(blob(one.digest)));
     const architecture = ARCHITECTURES[process.arch];
     const found =
@@ -157,7 +189,21 @@ class SpooledArchive {
   }
 }
 
+function parsed<T>(data: Buffer, name: string): T {
+  try {
+    const value: unknown = JSON.parse(data.toString('utf8'));
+    if (value !== null && typeof value === 'object') return value as T;
+  } catch {}
+  throw new Error(`${name} in the image archive is not what it is to be: a JSON object or list`);
+}
+
+function listed<T>(value: unknown, name: string): readonly T[] {
+  if (Array.isArray(value) && value.every(one => one !== null && one !== undefined)) return value;
+  throw new Error(`${name} in the image archive is not a list`);
+}
+
 function blob(digest: string): string {
+  if (!DIGEST.test(digest)) throw new Error(`image archive names a blob by something else than a digest: ${digest}`);
   return `blobs/${digest.replace(':', '/')}`;
 }
 

@@ -120,6 +120,82 @@ test('compressed archives', async () => {
   assert.ok(store.find('zip:1'));
 });
 
+/** An OCI layout of one image with one layer; `spoil` may change its files before they are packed. */
+function ociArchive(name: string, spoil: (files: Map<string, Buffer>, manifest: string) => void = () => {}): string {
+  const folder = join(work, name);
+  mkdirSync(join(folder, 'root'), { recursive: true });
+  writeFileSync(join(folder, 'root/file'), name);
+  execFileSync('tar', ['-C', join(folder, 'root'), '-cf', join(folder, 'layer.tar'), '.']);
+  const files = new Map<string, Buffer>();
+  const add = (data: Buffer) => {
+    const hex = createHash('sha256').update(data).digest('hex');
+    files.set(`blobs/sha256/${hex}`, data);
+    return { digest: `sha256:${hex}`, size: data.length };
+  };
+  const layer = add(readFileSync(join(folder, 'layer.tar')));
+  const config = add(Buffer.from(JSON.stringify({ rootfs: { type: 'layers', diff_ids: [layer.digest] } })));
+  const manifest = add(Buffer.from(JSON.stringify({ schemaVersion: 2, config, layers: [layer] })));
+  files.set('oci-layout', Buffer.from('{"imageLayoutVersion":"1.0.0"}'));
+  const annotations = { 'org.opencontainers.image.ref.name': `${name}:1` };
+  files.set('index.json', Buffer.from(JSON.stringify({ schemaVersion: 2, manifests: [{ ...manifest, annotations }] })));
+  spoil(files, manifest.digest);
+  for (const [path, data] of files) {
+    mkdirSync(join(folder, 'oci', path, '..'), { recursive: true });
+    writeFileSync(join(folder, 'oci', path), data);
+  }
+  execFileSync('tar', ['-C', join(folder, 'oci'), '-cf', `${folder}.tar`, '.']);
+  return `${folder}.tar`;
+}
+
+test('blobs of an OCI archive are what their digests say', async () => {
+  const store = new ImageStore(join(work, 'oci-store'));
+  const [image] = await store.load(ociArchive('oci-good'));
+  assert.deepEqual(image!.references, ['docker.io/library/oci-good:1']);
+  const others = (files: Map<string, Buffer>) => [...files].filter(([path]) => path.startsWith('blobs/'));
+  for (const [at, what] of ['layer', 'config', 'manifest'].entries()) {
+    const file = ociArchive(`oci-bad-${what}`, files => {
+      const [path, data] = others(files)[at]!;
+      // What is read stays well formed: only the digest tells.
+      files.set(
+        path,
+        what === 'layer'
+          ? Buffer.from(String(data).replace('oci-bad', 'oci-BAD'))
+          : Buffer.concat([data, Buffer.from(' ')]),
+      );
+    });
+    await assert.rejects(store.load(file), /does not match its digest/, what);
+    assert.equal(store.find(`oci-bad-${what}:1`), undefined);
+  }
+});
+
+test('archives that are not what they claim to be are refused in words', async () => {
+  const store = new ImageStore(join(work, 'odd-store'));
+  const index = (text: string) => (files: Map<string, Buffer>) => void files.set('index.json', Buffer.from(text));
+  const cases: [string, RegExp][] = [
+    ['{"manifests":null}', /manifests of index.json in the image archive is not a list/],
+    ['{"manifests":[null]}', /manifests of index.json in the image archive is not a list/],
+    ['{"manifests":[]}', /image archive has no image in it/],
+    ['{"manifests":[{"digest":"sha256:../../x"}]}', /something else than a digest: sha256:\.\.\/\.\.\/x/],
+    ['null', /index.json in the image archive is not what it is to be/],
+    ['{', /index.json in the image archive is not what it is to be/],
+  ];
+  for (const [at, [text, why]] of cases.entries())
+    await assert.rejects(store.load(ociArchive(`odd-${at}`, index(text))), why, text);
+  const docker = (text: string) => {
+    const folder = mkdtempSync(join(work, 'odd-docker-'));
+    writeFileSync(join(folder, 'manifest.json'), text);
+    execFileSync('tar', ['-C', folder, '-cf', `${folder}.tar`, 'manifest.json']);
+    return store.load(`${folder}.tar`);
+  };
+  await assert.rejects(docker('[]'), /has no image in it/);
+  await assert.rejects(docker('[null]'), /manifest.json in the image archive is not a list/);
+  await assert.rejects(docker('{"a":1}'), /manifest.json in the image archive is not a list/);
+  await assert.rejects(
+    docker('[{"Config":"manifest.json"}]'),
+    /Layers of manifest.json in the image archive is not a list/,
+  );
+});
+
 test('an entry cannot leave its layer', async () => {
   const outside = join(work, 'outside');
   mkdirSync(outside);
