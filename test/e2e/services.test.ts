@@ -181,6 +181,74 @@ it('the second family is added and taken away again; the first address stays', d
   );
 });
 
+it('a Gateway of both families: its addresses by ARP and NDP, HTTP, TCP and UDP to pods by IPv6', dual, async () => {
+  await dual.cox(['image', 'load', join(root, '.cache', 'images', 'coxswain-echo-1.tar')]);
+  const group = 'gateway.networking.k8s.io';
+  const route = (kind: string, version: string, name: string, port: number) => ({
+    apiVersion: `${group}/${version}`,
+    kind,
+    metadata: { name: 'echo' },
+    spec: {
+      parentRefs: [{ name: 'echo', sectionName: kind.toLowerCase() }],
+      rules: [{ backendRefs: [{ name, port }] }],
+    },
+  });
+  const listener = (kind: string, protocol: string, port: number) => ({ name: kind.toLowerCase(), protocol, port });
+  await dual.apply(ns, [
+    pod('echo', 'coxswain/echo:1', { labels: { app: 'echo' } }),
+    service('echo-six', 'echo', {
+      ipFamilies: ['IPv6'],
+      ports: [80, 5000].map(port => ({ name: `p${port}`, port })),
+    }),
+    service('echo-both', 'echo', {
+      ipFamilyPolicy: 'RequireDualStack',
+      ports: [{ name: 'udp', port: 5000, protocol: 'UDP' }],
+    }),
+    {
+      apiVersion: `${group}/v1`,
+      kind: 'Gateway',
+      metadata: { name: 'echo' },
+      spec: {
+        gatewayClassName: 'coxswain',
+        listeners: [
+          listener('HTTPRoute', 'HTTP', 8080),
+          listener('TCPRoute', 'TCP', 5300),
+          listener('UDPRoute', 'UDP', 5300),
+        ],
+      },
+    },
+    route('HTTPRoute', 'v1', 'echo-six', 80),
+    route('TCPRoute', 'v1alpha2', 'echo-six', 5000),
+    route('UDPRoute', 'v1alpha2', 'echo-both', 5000),
+  ]);
+  await dual.kubectl('-n', ns, 'wait', '--for=condition=Programmed', 'gateway/echo', '--timeout=90s');
+  await dual.readyPod(ns, 'echo');
+  const { addresses } = (await dual.json('-n', ns, 'get', 'gateway', 'echo')).status;
+  const ips: string[] = addresses.map(({ value }: Json) => value);
+  assert.deepEqual(ips.map(family), [4, 6]);
+  for (const ip of ips)
+    for (const node of ['node-1', 'node-2']) {
+      const answers = (what: string, ...command: string[]) =>
+        eventually(
+          `${what} at ${ip} from ${node}`,
+          async () => (await dual.onNode(node, ...command).catch(() => '')).includes('echo'),
+          { timeoutMs: 60_000 },
+        );
+      await answers('HTTP', 'curl', '-sS', '-m', '3', `http://${bracketed(ip)}:8080/hostname`);
+      for (const protocol of ['tcp', 'udp'])
+        await answers(
+          protocol,
+          ...['bash', '-c', `exec 3<>/dev/${protocol}/${ip}/5300; echo hi >&3; timeout 1 head -n1 <&3`],
+        );
+    }
+  await dual.kubectl('-n', ns, 'delete', 'gateway/echo', 'service/echo-six', 'service/echo-both', 'pod/echo');
+  // Its addresses are of a range that is to run out further below.
+  await eventually('its Service is gone', async () => {
+    const { items } = await dual.json('-n', ns, 'get', 'services');
+    return !items.some(({ metadata }: Json) => metadata.name === 'echo-coxswain');
+  });
+});
+
 it('changes of type free and claim addresses and ports', dual, async () => {
   await dual.apply(ns, [service('turn', 'web', { ports: [{ port: 80 }] })]);
   const { clusterIP } = await specOf('turn');

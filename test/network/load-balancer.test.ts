@@ -319,6 +319,31 @@ test('a router learns addresses by BGP, over all nodes at once, with communities
   }
 });
 
+test('a router learns addresses of IPv6 by a session over IPv6', options, async () => {
+  const router = new Router({
+    switch: bed.switch,
+    name: `${bed.switch}-six`,
+    ip: nodeAddress(802),
+    ip6: nodeAddress(802, bed.segments[1]),
+    directory: bed.directory,
+  });
+  try {
+    const hops = bed.nodes.map(({ ips }) => ips[1]!);
+    await router.start({ asn: 64501, neighbours: hops.map(ip => ({ ip, asn: 64500 })) });
+    bed.api.put(IP_ADDRESS_POOLS, object('IPAddressPool', 'routed-six', { addresses: ['fd00:200::/112'] }));
+    const peerAddress = nodeAddress(802, bed.segments[1]);
+    bed.api.put(BGP_PEERS, object('BGPPeer', 'six', { myASN: 64500, peerASN: 64501, peerAddress, connectTime: '1s' }));
+    putService('web6', { ip: 'fd00:200::1', endpoints: pods.map((pod, at) => ({ pod, node: `node-${at + 1}` })) });
+    await untilRoutes(router, 'fd00:200::1', hops);
+    await answered(router.namespace, 'fd00:200::1');
+  } finally {
+    bed.api.remove(SERVICES, 'default/web6');
+    bed.api.remove(BGP_PEERS, 'six');
+    await until(() => bed.nodes.every(node => daemonOf(node) === undefined), 5000).catch(() => {});
+    await router.close();
+  }
+});
+
 test('with BFD a router leaves a node that is cut off long before its hold time', options, async t => {
   const router = new Router({
     switch: bed.switch,

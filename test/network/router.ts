@@ -5,22 +5,27 @@ import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { createNodeNamespace, deleteNodeNamespace } from '../../src/network/segment.ts';
+import { createNodeNamespace, deleteNodeNamespace, SEGMENT } from '../../src/network/segment.ts';
 import { netnsPath } from '../../src/sys/netns.ts';
 
 export class Router {
   readonly namespace: string;
   readonly ip: string;
+  readonly #ip6: string | undefined;
   readonly #switch: string;
   readonly #directory: string;
   #daemon: ChildProcess | undefined;
 
-  constructor(options: { switch: string; name: string; ip: string; directory: string }) {
+  /** `ip6`: of the segment of that family; sessions with neighbours of IPv6 come from there. */
+  constructor(options: { switch: string; name: string; ip: string; ip6?: string; directory: string }) {
     this.namespace = options.name;
     this.ip = options.ip;
+    this.#ip6 = options.ip6;
     this.#switch = options.switch;
     this.#directory = options.directory;
-    createNodeNamespace({ switch: options.switch, name: options.name, ips: [options.ip] });
+    const ips = [options.ip, ...(options.ip6 ? [options.ip6] : [])];
+    const segments = options.ip6 ? [SEGMENT.IPv4, SEGMENT.IPv6] : [SEGMENT.IPv4];
+    createNodeNamespace({ switch: options.switch, name: options.name, ips, segments });
   }
 
   async start(options: {
@@ -30,13 +35,13 @@ export class Router {
   }): Promise<void> {
     const sessions = options.neighbours.map(
       ({ ip, asn, password }, at) => `protocol bgp node${at} {
-  local ${this.ip} as ${options.asn};
+  local ${ip.includes(':') ? this.#ip6 : this.ip} as ${options.asn};
   neighbor ${ip} as ${asn};
   ${options.bfd ? 'bfd { min rx interval 50 ms; min tx interval 50 ms; multiplier 3; };' : ''}
   ${password ? `password "${password}";` : ''}
   connect retry time 1; connect delay time 1; error wait time 1, 2;
   graceful restart on;
-  ipv4 { import all; export none; };
+  ${ip.includes(':') ? 'ipv6' : 'ipv4'} { import all; export none; };
 }`,
     );
     const path = join(this.#directory, 'router.conf');
@@ -47,6 +52,7 @@ router id ${this.ip};
 protocol device {}
 ${options.bfd ? 'protocol bfd {}' : ''}
 protocol kernel { merge paths on; ipv4 { export all; }; }
+protocol kernel { merge paths on; ipv6 { export all; }; }
 ${sessions.join('\n')}
 `,
     );
@@ -70,7 +76,11 @@ ${sessions.join('\n')}
 
   /** Where the kernel sends packets to the prefix. */
   nextHops(prefix: string): string[] {
-    const routes = execFileSync('ip', ['-n', this.namespace, '-j', 'route', 'show', prefix], { encoding: 'utf8' });
+    const routes = execFileSync(
+      'ip',
+      ['-n', this.namespace, '-j', prefix.includes(':') ? '-6' : '-4', 'route', 'show', prefix],
+      { encoding: 'utf8' },
+    );
     return (JSON.parse(routes || '[]') as { gateway?: string; nexthops?: { gateway: string }[] }[]).flatMap(
       ({ gateway, nexthops = [] }) => [...(gateway ? [gateway] : []), ...nexthops.map(hop => hop.gateway)],
     );

@@ -202,7 +202,9 @@ http {
     keepalive_timeout 65;
     server {
         listen 80;
+        listen [::]:80;
         listen 8080;
+        listen [::]:8080;
         location / {
             return 200 "${says.join('\\n')}\\n";
         }
@@ -230,10 +232,12 @@ http {
 stream {
     server {
         listen 5000;
+        listen [::]:5000;
         return "$hostname\\n";
     }
     server {
         listen 5000 udp;
+        listen [::]:5000 udp;
         return "$hostname\\n";
     }
 }
