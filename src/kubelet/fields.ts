@@ -12,6 +12,8 @@ export interface NodeResources {
   readonly cpuMilli: number;
   readonly memoryBytes: number;
   readonly ephemeralBytes: number;
+  /** Allocatable bytes by the name of the resource (`hugepages-2Mi`). */
+  readonly hugePages: Readonly<Record<string, number>>;
 }
 
 /** The value of a `fieldRef`. Throws with upstream's words for a path that no pod has. */

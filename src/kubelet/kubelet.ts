@@ -18,6 +18,7 @@ import type { InformerFactory } from '../client/informer.ts';
 import { NODES, PODS, SERVICES } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { CgroupTree } from '../sys/cgroup.ts';
+import { readHugePages } from '../sys/huge-pages.ts';
 import { hasSelinux } from '../sys/selinux.ts';
 import { CONFIGURATION_DEFAULT, configzOf, type KubeletConfiguration } from './configuration.ts';
 import { CpuAssignments } from './cpus/cpu-assignments.ts';
@@ -193,6 +194,7 @@ export class Kubelet {
     const claims = new PodClaims({ path: join(rootDir, 'dra-claims.json'), transport, drivers });
     const paths = new PodPaths({ rootDir, runDir });
     const context: PodContext = {
+      hugePages: cgroups.limitsHugePages ? readHugePages() : [],
       nodeName,
       nodeIps,
       clusterDns,

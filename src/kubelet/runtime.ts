@@ -115,6 +115,7 @@ export interface ContainerConfig {
     readonly cpus?: string;
     /** NUMA nodes whose memory it may use; all when absent. */
     readonly memoryNodes?: string;
+    readonly hugePageBytesMax?: Readonly<Record<string, number>>;
   };
   readonly labels: Readonly<Record<string, string>>;
   readonly terminationMessagePath?: { readonly hostPath: string; readonly containerPath: string };

@@ -16,6 +16,8 @@ export interface CgroupLimits {
   /** -1 for none. */
   readonly memoryBytesMax?: number;
   readonly pidsMax?: number;
+  /** Bytes by the kernel's name of the page size (`2MB`). */
+  readonly hugePageBytesMax?: Readonly<Record<string, number>>;
   /** Processors that may be used, as `0-1,4`. */
   readonly cpus?: string;
 }
@@ -45,7 +47,7 @@ interface Hierarchy {
 
 /** v1 says "no limit" with the greatest number of whole pages. */
 const UNLIMITED_BYTES = 2 ** 62;
-const V2_CONTROLLERS = ['cpu', 'memory', 'pids', 'cpuset', 'io'];
+const V2_CONTROLLERS = ['cpu', 'memory', 'pids', 'cpuset', 'io', 'hugetlb'];
 const KNOWN_V1 = new Set([
   'cpu',
   'cpuacct',
@@ -126,7 +128,7 @@ export class CgroupTree {
       }
       this.#enableControllers(folder);
     } else {
-      for (const controller of ['cpu', 'memory', 'pids', 'cpuacct']) {
+      for (const controller of ['cpu', 'memory', 'pids', 'cpuacct', 'hugetlb']) {
         const folder = this.#folder(controller, path);
         if (folder) mkdirSync(folder, { recursive: true });
       }
@@ -153,8 +155,18 @@ export class CgroupTree {
       const folder = this.#folder(controller, path);
       if (folder) writeFileSync(`${folder}/${file}`, String(value));
     };
-    const { cpuShares, cpuQuotaMicros, cpuPeriodMicros = 100_000, memoryBytesMax, pidsMax, cpus } = limits;
+    const {
+      cpuShares,
+      cpuQuotaMicros,
+      cpuPeriodMicros = 100_000,
+      memoryBytesMax,
+      pidsMax,
+      cpus,
+      hugePageBytesMax = {},
+    } = limits;
     if (cpus !== undefined) write('cpuset', 'cpuset.cpus', cpus);
+    for (const [size, bytes] of Object.entries(hugePageBytesMax))
+      write('hugetlb', `hugetlb.${size}.${this.unified ? 'max' : 'limit_in_bytes'}`, bytes);
     if (this.unified) {
       if (cpuShares !== undefined) write('cpu', 'cpu.weight', weightOf(cpuShares));
       if (cpuQuotaMicros !== undefined)
@@ -170,6 +182,12 @@ export class CgroupTree {
     }
     if (memoryBytesMax !== undefined) this.#setMemoryV1(path, memoryBytesMax);
     if (pidsMax !== undefined) write('pids', 'pids.max', pidsMax > 0 ? pidsMax : 'max');
+  }
+
+  /** Whether huge pages can be limited. */
+  get limitsHugePages(): boolean {
+    if (!this.unified) return this.#folder('hugetlb', '') !== undefined;
+    return (read(`${this.#folder('', '')}/cgroup.controllers`) ?? '').trim().split(' ').includes('hugetlb');
   }
 
   /** What is set; a limit that is not there is absent. */

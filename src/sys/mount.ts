@@ -100,6 +100,22 @@ export function mountTmpfs(
   mount('tmpfs', target, 'tmpfs', MS_NOSUID | MS_NODEV, data.join(','));
 }
 
+export function mountHugePages(
+  target: string,
+  { pageBytes, sizeBytes }: { readonly pageBytes: number; readonly sizeBytes?: number },
+): void {
+  mkdirSync(target, { recursive: true });
+  const data = [`mode=777,pagesize=${pageBytes}`, ...(sizeBytes === undefined ? [] : [`size=${sizeBytes}`])];
+  mount('nodev', target, 'hugetlbfs', MS_NOSUID | MS_NODEV, data.join(','));
+}
+
+const HUGETLBFS_MAGIC = 0x958458f6;
+
+/** Whether a path lies on huge pages. */
+export function isOnHugePages(path: string): boolean {
+  return statfsSync(path).type >>> 0 === HUGETLBFS_MAGIC;
+}
+
 const TMPFS_MAGIC = 0x01021994;
 
 /** Whether a path lies on a tmpfs. */

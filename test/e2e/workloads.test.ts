@@ -491,6 +491,7 @@ it('scheduling: selectors, taints, resources, and events that say why', cluster,
     pod('chosen', 'busybox:1.35', { command: ['sleep', '3600'], spec: { nodeSelector: { disk: 'fast' } } }),
     pod('nowhere', 'busybox:1.35', { command: ['sleep', '3600'], spec: { nodeSelector: { disk: 'none' } } }),
     pod('huge', 'busybox:1.35', { container: { resources: { requests: { cpu: '1000' } } } }),
+    pod('pages', 'busybox:1.35', { container: { resources: { limits: { memory: '8Mi', 'hugepages-2Mi': '1Pi' } } } }),
   ]);
   assert.equal((await cluster.readyPod(ns, 'chosen')).spec.nodeName, 'node-2');
   const why = async (name: string, text: RegExp) =>
@@ -500,6 +501,7 @@ it('scheduling: selectors, taints, resources, and events that say why', cluster,
     /^FailedScheduling: 0\/2 nodes are available: 2 node\(s\) didn't match Pod's node affinity\/selector\./,
   );
   await why('huge', /^FailedScheduling: 0\/2 nodes are available: 2 Insufficient cpu\./);
+  await why('pages', /^FailedScheduling: 0\/2 nodes are available: 2 Insufficient hugepages-2Mi\./);
   await cluster.kubectl('label', 'node', 'node-1', 'disk=none', '--overwrite');
   assert.equal((await cluster.readyPod(ns, 'nowhere')).spec.nodeName, 'node-1');
   await cluster.kubectl('label', 'node', 'node-1', 'node-2', 'disk-');

@@ -1,5 +1,6 @@
 /**
- * Pods on a host as today's distributions are: control groups of version 2 only (limits, figures, an OOM kill, a resize), and AppArmor.
+ * Pods on a host as today's distributions are: control groups of version 2 only (limits, figures, an OOM kill, a resize), AppArmor, and
+ * memory that was set aside as huge pages.
  */
 
 import assert from 'node:assert/strict';
@@ -8,6 +9,7 @@ import { readFileSync } from 'node:fs';
 import { request } from 'node:https';
 import { Writable } from 'node:stream';
 import { after, before, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { APP_ARMOR_ANNOTATION } from '../../src/api/core/app-armor.ts';
 import type { Node, Pod } from '../../src/api/core/v1.gen.ts';
 import { NODES, PODS } from '../../src/client/resources.ts';
@@ -17,6 +19,8 @@ import { isInside, runTestsInVirtualMachine } from './virtual-machine.ts';
 
 /** Without hardware help everything there takes its time. */
 const WAIT_MS = 120_000;
+/** Huge pages of 2 MiB that the machine is started with. */
+const PAGES = 12;
 
 /** Reads all, and may write nothing in /tmp. */
 const LOCAL_PROFILE = `profile cox-test flags=(attach_disconnected,mediate_deleted) {
@@ -30,7 +34,10 @@ else
   test('control groups of version 2 and AppArmor, on a machine with Debian’s kernel', {
     timeout: 400_000,
   }, async () => {
-    const { code, output } = await runTestsInVirtualMachine(import.meta.filename, { timeoutMs: 380_000 });
+    const { code, output } = await runTestsInVirtualMachine(import.meta.filename, {
+      timeoutMs: 380_000,
+      kernelArguments: `hugepages=${PAGES}`,
+    });
     process.stdout.write(output);
     assert.equal(code, 0, output || 'the machine printed nothing');
   });
@@ -108,6 +115,71 @@ function tests(): void {
       tree.children(`${node.cgroupRoot}/kubepods/burstable`).filter(name => name.includes(live.metadata.uid!)),
       [],
     );
+  });
+
+  test('huge pages: told, limited, mounted, refused', { timeout: 360_000 }, async () => {
+    const { status } = (await node.api.get({ of: NODES, name: 'node-1' })) as Node;
+    const { capacity = {}, allocatable = {} } = status ?? {};
+    assert.deepEqual([capacity['hugepages-2Mi'], allocatable['hugepages-2Mi']], [`${PAGES * 2}Mi`, `${PAGES * 2}Mi`]);
+    const kib = (of: Record<string, string>) => Number.parseInt(of['memory']!, 10);
+    assert.ok(kib(capacity) - kib(allocatable) >= PAGES * 2048, JSON.stringify(status));
+
+    const pages = (amount: string) => ({ limits: { memory: '64Mi', 'hugepages-2Mi': amount } });
+    const container = {
+      name: 'c',
+      image: 'busybox:1',
+      command: ['sleep', '100000'],
+      volumeMounts: [{ name: 'huge', mountPath: '/huge' }],
+    };
+    const volumes = (medium: string) => [{ name: 'huge', emptyDir: { medium } }];
+    // It may have four pages, and has two of them when it asks for four more.
+    const script =
+      'fallocate -l 4M /huge/a && wc -c </huge/a; fallocate -l 8M /huge/b || echo refused; grep /huge /proc/mounts; echo "pages $PAGES"';
+    const limited = {
+      ...container,
+      name: 'limited',
+      command: ['sh', '-c', `(${script}) >/dev/termination-log 2>&1`],
+      resources: pages('8Mi'),
+      env: [{ name: 'PAGES', valueFrom: { resourceFieldRef: { resource: 'limits.hugepages-2Mi', divisor: '1Mi' } } }],
+    };
+    await node.create('paged', {
+      resources: pages('16Mi'),
+      initContainers: [limited],
+      containers: [container],
+      volumes: volumes('HugePages'),
+    });
+    const paged = await node.until('paged', isReady, WAIT_MS);
+    assert.match(
+      paged.status!.initContainerStatuses![0]!.state!.terminated!.message!,
+      /^4194304\n[\s\S]*\nrefused\n\S+ \/huge hugetlbfs \S*pagesize=2M\S* 0 0\npages 8\n$/,
+    );
+    const group = `/sys/fs/cgroup${node.cgroupRoot}/kubepods/burstable/pod${paged.metadata.uid}`;
+    const id = paged.status!.containerStatuses![0]!.containerID!.slice('cox://'.length);
+    const read = (file: string) => readFileSync(`${group}/${file}`, 'utf8').trim();
+    assert.deepEqual(
+      [read('hugetlb.2MB.max'), read(`${id}/hugetlb.2MB.max`), read('hugetlb.1GB.max')],
+      [String(16 << 20), String(16 << 20), '0'],
+    );
+
+    await node.create('unasked', {
+      containers: [{ ...container, resources: pages('2Mi') }],
+      volumes: volumes('HugePages-1Gi'),
+    });
+    const isRefused = (events: readonly string[]) =>
+      events.some(text => /no resource request for hugepages-1Gi/.test(text));
+    await node.untilEvents('unasked', isRefused, WAIT_MS);
+    await node.create('much', {
+      containers: [{ ...container, resources: pages('32Mi') }],
+      volumes: volumes('HugePages'),
+    });
+    const much = await node.until('much', pod => pod.status?.phase === 'Failed', WAIT_MS);
+    assert.equal(much.status?.reason, 'OutOfhugepages-2Mi');
+
+    for (const name of ['paged', 'unasked', 'much']) await node.api.delete({ of: PODS, namespace: 'default', name });
+    for (const name of ['paged', 'unasked', 'much']) await node.untilGone(name, WAIT_MS);
+    const free = () => Number(/^HugePages_Free:\s+(\d+)/m.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1]);
+    for (const end = Date.now() + WAIT_MS; free() < PAGES && Date.now() < end; ) await setTimeout(200);
+    assert.equal(free(), PAGES);
   });
 
   test('AppArmor profiles confine containers and who joins them', { timeout: 360_000 }, async () => {

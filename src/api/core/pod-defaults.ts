@@ -5,6 +5,7 @@
 
 import { EXPIRATION_SECONDS_DEFAULT } from '../certificates/certificate-lifetime.ts';
 import { canonicalQuantity } from '../machinery/quantity.ts';
+import { isHugePages } from './resource-validation.ts';
 import type {
   Container,
   HTTPGetAction,
@@ -52,13 +53,15 @@ function requestsFromLimits(resources: ResourceRequirements | undefined): void {
   for (const name in resources.limits) requests[name] ??= resources.limits[name]!;
 }
 
-// Requests of the pod follow its limits only for what no container asks for itself.
+// Requests of the pod follow its limits only for what no container asks for itself. Of huge pages always: they are never overcommitted.
 function podLevelRequests(spec: PodSpec): void {
   const limits = spec.resources?.limits;
   if (!limits) return;
   for (const name in limits) {
     if (spec.resources!.requests?.[name] !== undefined) continue;
-    const asked = (spec.containers ?? []).some(container => container.resources?.requests?.[name] !== undefined);
+    const asked =
+      !isHugePages(name) &&
+      (spec.containers ?? []).some(container => container.resources?.requests?.[name] !== undefined);
     if (!asked) (spec.resources!.requests ??= {})[name] = limits[name]!;
   }
 }

@@ -6,7 +6,8 @@
 import { validateLabels } from '../machinery/labels.ts';
 import { validateAnnotations } from '../machinery/metadata.ts';
 import { dnsLabelProblems, dnsSubdomainProblems, ipProblems, rangeProblem } from '../machinery/names.ts';
-import { compareQuantity } from '../machinery/quantity.ts';
+import { podLimits } from '../machinery/pod.ts';
+import { compareQuantity, formatNano, quantityValue } from '../machinery/quantity.ts';
 import {
   addDuplicate,
   addForbidden,
@@ -28,7 +29,12 @@ import {
   checkQualifiedName,
   type PodContext,
 } from './container-validation.ts';
-import { checkContainerResourceName, checkResourceQuantity, checkResourceRequirements } from './resource-validation.ts';
+import {
+  checkContainerResourceName,
+  checkResourceQuantity,
+  checkResourceRequirements,
+  isHugePages,
+} from './resource-validation.ts';
 import { checkAffinity, checkTolerations, checkTopologySpread } from './scheduling-validation.ts';
 import { checkOs, checkPodSecurityContext } from './security-context-validation.ts';
 import type { Container, EphemeralContainer, Pod, PodResourceClaim, PodSpec, PodTemplateSpec } from './v1.gen.ts';
@@ -216,6 +222,17 @@ function checkPodLevelResources(errors: Errors, path: string, spec: PodSpec, cla
   const resources = spec.resources!;
   if (resources.claims) addForbidden(errors, `${path}.claims`, 'claims cannot be set for Resources at pod-level');
   checkResourceRequirements(errors, path, resources, { level: 'pod', claimNames });
+  const ofContainers = podLimits({ ...spec, resources: {}, overhead: {} });
+  for (const name in resources.limits) {
+    const sum = isHugePages(name) ? (ofContainers[name] ?? 0) : 0;
+    if (sum > quantityValue(resources.limits[name]))
+      addInvalid(
+        errors,
+        `${path}.limits[${name}]`,
+        resources.limits[name]!,
+        `must be greater than or equal to aggregate container limits of ${formatNano(BigInt(sum) * 10n ** 9n, 'binary')}`,
+      );
+  }
   eachAt(spec.containers, `${path}.containers`, (container, at) => {
     for (const name in container.resources?.limits) {
       const own = container.resources.limits[name]!;

@@ -444,3 +444,26 @@ test('no file of a volume gets a name that leads out of it, or that the kubelet 
   assert.match(String(problems('/x')), /must be a relative path/);
   assert.deepEqual(problems('a/..b/c..'), []);
 });
+
+test('huge pages: whole pages, no overcommitment, beside cpu or memory; a pod has as many as its containers', () => {
+  const of = (resources: object) => findings(pod => (pod.spec.containers[0]!.resources = resources));
+  const at = 'spec.containers[0].resources';
+  assert.deepEqual(of({ limits: { 'hugepages-2Mi': '4Mi', memory: '8Mi' } }), []);
+  assert.deepEqual(of({ limits: { 'hugepages-2Mi': '4Mi' } }), [`${at}: Forbidden: HugePages require cpu or memory`]);
+  assert.match(
+    of({ limits: { 'hugepages-2Mi': '3Mi', memory: '8Mi' } })[0]!,
+    /limits\[hugepages-2Mi\]: .*3Mi is not positive integer multiple of hugepages-2Mi$/,
+  );
+  assert.match(
+    of({ limits: { 'hugepages-2Mi': '4Mi', memory: '8Mi' }, requests: { 'hugepages-2Mi': '2Mi' } })[0]!,
+    /must be equal to hugepages-2Mi limit of 4Mi$/,
+  );
+  const whole = (pages: string) => (pod: Pod) => {
+    const limits = { memory: '64Mi', 'hugepages-2Mi': '4Mi' };
+    pod.spec.containers = ['a', 'b'].map(name => ({ name, image: 'i', resources: { limits } }));
+    pod.spec.resources = { limits: { memory: '256Mi', 'hugepages-2Mi': pages } };
+  };
+  assert.equal(make(whole('16Mi')).spec.resources?.requests?.['hugepages-2Mi'], '16Mi');
+  assert.deepEqual(findings(whole('8Mi')), []);
+  assert.match(findings(whole('6Mi')).join(), /must be greater than or equal to aggregate container limits of 8Mi/);
+});

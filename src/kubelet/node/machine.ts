@@ -3,8 +3,9 @@
 import { readFileSync, statfsSync } from 'node:fs';
 import { availableParallelism, release } from 'node:os';
 import type { NodeSystemInfo } from '../../api/core/v1.gen.ts';
-import { quantityMilli, quantityValue } from '../../api/machinery/quantity.ts';
+import { formatNano, quantityMilli, quantityValue } from '../../api/machinery/quantity.ts';
 import type { CgroupLimits } from '../../sys/cgroup.ts';
+import { readHugePages } from '../../sys/huge-pages.ts';
 import type { KubeletConfiguration } from '../configuration.ts';
 import { parseCpuSet } from '../cpus/cpu-set.ts';
 import type { NodeResources } from '../fields.ts';
@@ -23,7 +24,11 @@ export interface MachineCapacity {
 }
 
 /** Allocatable is what is left of the capacity when that is taken away which is reserved, and that below which pods are evicted. */
-export function readCapacity(rootDir: string, configuration: KubeletConfiguration): MachineCapacity {
+export function readCapacity(
+  rootDir: string,
+  configuration: KubeletConfiguration,
+  pages = readHugePages(),
+): MachineCapacity {
   const { kubeReserved, systemReserved, evictionHard, maxPods } = configuration;
   const cpuMilli = availableParallelism() * 1000;
   const memoryKib = Number(/^MemTotal:\s+(\d+) kB/m.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? 0);
@@ -31,8 +36,11 @@ export function readCapacity(rootDir: string, configuration: KubeletConfiguratio
   const diskBytes = disk.blocks * disk.bsize;
   const reserved = (name: string, measure = quantityValue) =>
     measure(kubeReserved[name]) + measure(systemReserved[name]);
-  const memoryBytes =
+  const hugeBytes = pages.reduce((sum, { pageBytes, count }) => sum + pageBytes * count, 0);
+  const unreservedBytes =
     memoryKib * 1024 - reserved('memory') - thresholdOf(evictionHard['memory.available'], memoryKib * 1024);
+  // A machine may have set all it has aside as huge pages.
+  const memoryBytes = Math.max(0, unreservedBytes - hugeBytes);
   const ephemeralBytes =
     diskBytes - reserved('ephemeral-storage') - thresholdOf(evictionHard['nodefs.available'], diskBytes);
   // Those that are named count instead of how many are reserved.
@@ -40,11 +48,19 @@ export function readCapacity(rootDir: string, configuration: KubeletConfiguratio
   const freeMilli = cpuMilli - (named > 0 ? named * 1000 : reserved('cpu', quantityMilli));
   for (const [name, left] of Object.entries({
     cpu: freeMilli,
-    memory: memoryBytes,
+    memory: unreservedBytes,
     'ephemeral-storage': ephemeralBytes,
   }))
     if (left <= 0) throw new Error(`the kubelet's reservations leave no ${name} for pods: reserve less`);
-  const shared = { 'hugepages-1Gi': '0', 'hugepages-2Mi': '0', pods: String(maxPods) };
+  const hugePages = Object.fromEntries(
+    pages.map(({ size, pageBytes, count }) => [`hugepages-${size}`, pageBytes * count]),
+  );
+  const shared = {
+    ...Object.fromEntries(
+      Object.entries(hugePages).map(([name, bytes]) => [name, formatNano(BigInt(bytes) * 10n ** 9n, 'binary')]),
+    ),
+    pods: String(maxPods),
+  };
   return {
     capacity: {
       cpu: String(cpuMilli / 1000),
@@ -58,7 +74,7 @@ export function readCapacity(rootDir: string, configuration: KubeletConfiguratio
       memory: `${Math.floor(memoryBytes / 1024)}Ki`,
       'ephemeral-storage': String(ephemeralBytes),
     },
-    resources: { cpuMilli: freeMilli, memoryBytes, ephemeralBytes, podsMax: maxPods },
+    resources: { cpuMilli: freeMilli, memoryBytes, ephemeralBytes, hugePages, podsMax: maxPods },
     enforced: reserved('memory') > 0 ? { memoryBytesMax: memoryKib * 1024 - reserved('memory') } : {},
   };
 }

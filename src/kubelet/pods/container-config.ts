@@ -15,7 +15,7 @@ import type { PodContext } from './context.ts';
 import { containerEnvironment, expand } from './environment.ts';
 import { hostnameOf, hostsFile, resolverFile } from './files.ts';
 import { containerRefusal } from './refusals.ts';
-import { containerLimits, oomScoreAdj } from './resources.ts';
+import { containerLimits, hugePageLimits, oomScoreAdj } from './resources.ts';
 import { seccompProfile } from './seccomp.ts';
 
 const SERVER_MS_MAX = 5000;
@@ -108,7 +108,10 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
     ...(security.procMount === 'Unmasked' ? { unmaskedProc: true } : {}),
     ...(container.lifecycle?.stopSignal ? { stopSignal: container.lifecycle.stopSignal } : {}),
     oomScoreAdj: oomScoreAdj(pod, container, context.node.memoryBytes),
-    resources: context.memory.limits(context.cpus.limits(containerLimits(container), owner), owner),
+    resources: {
+      ...context.memory.limits(context.cpus.limits(containerLimits(container), owner), owner),
+      ...hugePageLimits(context.hugePages, { pod, container }),
+    },
     labels: {
       hash: containerHash(container),
       'io.kubernetes.container.name': container.name,

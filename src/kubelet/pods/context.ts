@@ -7,6 +7,7 @@ import type { Random } from '../../base/random.ts';
 import type { EventRecorder } from '../../client/event-recorder.ts';
 import type { Transport } from '../../client/transport.ts';
 import type { CgroupTree } from '../../sys/cgroup.ts';
+import type { HugePages } from '../../sys/huge-pages.ts';
 import type { KubeletConfiguration } from '../configuration.ts';
 import type { CpuAssignments } from '../cpus/cpu-assignments.ts';
 import type { MemoryAssignments } from '../cpus/memory-assignments.ts';
@@ -49,6 +50,8 @@ export interface PodContext {
   readonly memory: MemoryAssignments;
   readonly claims: PodClaims;
   readonly node: NodeLimits;
+  /** Sizes of huge pages that control groups here can limit. */
+  readonly hugePages: readonly HugePages[];
   readonly configuration: KubeletConfiguration;
   readonly clock: Clock;
   readonly random: Random;

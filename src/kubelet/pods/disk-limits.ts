@@ -28,7 +28,7 @@ export async function diskBytes(path: string, device?: number): Promise<number> 
 
 export function hasDiskLimits(pod: Pod): boolean {
   return (
-    (pod.spec.volumes ?? []).some(volume => volume.emptyDir?.sizeLimit && volume.emptyDir.medium !== 'Memory') ||
+    (pod.spec.volumes ?? []).some(volume => volume.emptyDir?.sizeLimit && !volume.emptyDir.medium) ||
     allContainers(pod).some(container => container.resources?.limits?.['ephemeral-storage'])
   );
 }
@@ -42,7 +42,7 @@ interface DiskUsers {
 export async function podDiskBytes(pod: Pod, { containers, volumePath }: DiskUsers): Promise<number> {
   const folders = containers.flatMap(one => [dirname(one.logPath), ...(one.layerPath ? [one.layerPath] : [])]);
   for (const { name, emptyDir } of pod.spec.volumes ?? []) {
-    const path = emptyDir && emptyDir.medium !== 'Memory' ? volumePath(name) : undefined;
+    const path = emptyDir && !emptyDir.medium ? volumePath(name) : undefined;
     if (path) folders.push(path);
   }
   let bytes = 0;
@@ -54,7 +54,7 @@ export async function podDiskBytes(pod: Pod, { containers, volumePath }: DiskUse
 export async function diskExcess(pod: Pod, node: DiskUsers): Promise<string | undefined> {
   let podBytes = 0;
   for (const { name, emptyDir } of pod.spec.volumes ?? []) {
-    const path = emptyDir && emptyDir.medium !== 'Memory' ? node.volumePath(name) : undefined;
+    const path = emptyDir && !emptyDir.medium ? node.volumePath(name) : undefined;
     if (!path) continue;
     const bytes = await diskBytes(path);
     podBytes += bytes;

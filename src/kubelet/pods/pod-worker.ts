@@ -23,7 +23,7 @@ import { PodProbes } from './pod-probes.ts';
 import { PodResize } from './pod-resize.ts';
 import { newsOf, PodSubject, readySandbox } from './pod-subject.ts';
 import { admissionRefusal, type Refusal } from './refusals.ts';
-import { everyContainer, hostPorts, podCgroup, podLimits } from './resources.ts';
+import { everyContainer, hostPorts, hugePageLimits, podCgroup, podLimits } from './resources.ts';
 import { handlerOf } from './runtime-class.ts';
 import { latestOf, podStatus } from './status.ts';
 import { terminationMessage } from './termination-message.ts';
@@ -361,7 +361,8 @@ export class PodWorker {
       const selinux = optionsOf(pod);
       const { podPidsLimit } = this.#context.configuration;
       const limits = podLimits(this.#resize.grantedPod(pod), this.#context.cpus.has(this.#uid));
-      cgroups.create(cgroup, { ...limits, ...(podPidsLimit > 0 ? { pidsMax: podPidsLimit } : {}) });
+      const huge = hugePageLimits(this.#context.hugePages, { pod });
+      cgroups.create(cgroup, { ...limits, ...huge, ...(podPidsLimit > 0 ? { pidsMax: podPidsLimit } : {}) });
       return await runtime.runSandbox({
         podUid: this.#uid,
         namespace: pod.metadata.namespace!,

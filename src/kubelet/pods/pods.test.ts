@@ -6,7 +6,16 @@ import { appArmorMissing, appArmorProfile } from './app-armor.ts';
 import { expand, serviceVariables } from './environment.ts';
 import { hostsFile, resolverFile } from './files.ts';
 import { admissionRefusal } from './refusals.ts';
-import { oomScoreAdj, podCgroup, podLimits, podRequest, qosOf, quotaOf, sharesOf } from './resources.ts';
+import {
+  hugePageLimits,
+  oomScoreAdj,
+  podCgroup,
+  podLimits,
+  podRequest,
+  qosOf,
+  quotaOf,
+  sharesOf,
+} from './resources.ts';
 import { podStatus, restarts, type StatusInput } from './status.ts';
 import { statusPatch } from './status-writer.ts';
 
@@ -238,7 +247,7 @@ test('hosts and resolver files', () => {
 });
 
 test('what is not supported is refused', () => {
-  const node = { cpuMilli: 2000, memoryBytes: 1e9, ephemeralBytes: 1e9, podsMax: 2 };
+  const node = { cpuMilli: 2000, memoryBytes: 1e9, ephemeralBytes: 1e9, hugePages: {}, podsMax: 2 };
   const wants = (cpu: string) => pod({ containers: [{ name: 'c', resources: { requests: { cpu } } }] });
   assert.deepEqual(admissionRefusal(wants('1500m'), [wants('1')], node), {
     reason: 'OutOfcpu',
@@ -251,6 +260,36 @@ test('what is not supported is refused', () => {
   );
   assert.equal(admissionRefusal(pod({ hostUsers: false }), [], node), undefined);
   assert.equal(admissionRefusal(pod(), [], node), undefined);
+});
+
+test('huge pages: limits of pod and container, and a node that has too few', () => {
+  const sizes = [
+    { size: '1Gi', kernelSize: '1GB', pageBytes: 2 ** 30, count: 0 },
+    { size: '2Mi', kernelSize: '2MB', pageBytes: 2 ** 21, count: 8 },
+  ];
+  const own = { name: 'own', resources: { limits: { 'hugepages-2Mi': '2Mi' }, requests: { 'hugepages-2Mi': '2Mi' } } };
+  const none = { name: 'none' };
+  const each = pod({ containers: [own, none], overhead: { 'hugepages-2Mi': '4Mi' } });
+  const limit = (of: Pod, container?: typeof none) =>
+    hugePageLimits(sizes, { pod: of, ...(container ? { container } : {}) }).hugePageBytesMax;
+  assert.deepEqual(limit(each), { '1GB': 0, '2MB': 6 << 20 });
+  assert.deepEqual(limit(each, own), { '1GB': 0, '2MB': 2 << 20 });
+  assert.deepEqual(limit(each, none), { '1GB': 0, '2MB': 0 });
+  const list = { 'hugepages-2Mi': '8Mi' };
+  const whole = pod({ containers: [own, none], resources: { limits: list, requests: list } });
+  assert.deepEqual(limit(whole), { '1GB': 0, '2MB': 8 << 20 });
+  assert.deepEqual(limit(whole, own), { '1GB': 0, '2MB': 2 << 20 });
+  assert.deepEqual(limit(whole, none), { '1GB': 0, '2MB': 8 << 20 });
+  assert.deepEqual(hugePageLimits([], { pod: whole }), {});
+
+  const node = { cpuMilli: 1, memoryBytes: 1, ephemeralBytes: 1, hugePages: { 'hugepages-2Mi': 12 << 20 }, podsMax: 9 };
+  assert.equal(admissionRefusal(whole, [], node), undefined);
+  assert.equal(
+    admissionRefusal(whole, [each], node)?.message,
+    "Pod was rejected: Node didn't have enough resource: hugepages-2Mi, requested: 8388608, used: 6291456, capacity: 12582912",
+  );
+  const alone = pod({ overhead: { 'hugepages-1Gi': '1Gi' } });
+  assert.equal(admissionRefusal(alone, [], node)?.reason, 'OutOfhugepages-1Gi');
 });
 
 test('without AppArmor in the kernel only who asks for it waits', { skip: !appArmorMissing() }, async () => {

@@ -4,11 +4,10 @@
  */
 
 import type { Container, Pod } from '../../api/core/v1.gen.ts';
-import { quantityValue } from '../../api/machinery/quantity.ts';
 import type { NodeResources } from '../fields.ts';
 import type { HostPort } from '../runtime.ts';
 import { hasRecursiveReadOnly } from '../volumes/recursive-read-only.ts';
-import { allContainers, hostPorts, podRequest } from './resources.ts';
+import { allContainers, hostPorts, hugePageRequests, podRequest } from './resources.ts';
 
 export interface Refusal {
   readonly reason: string;
@@ -42,6 +41,7 @@ export function capacityRefusal(pod: Pod, others: readonly Pod[], node: NodeReso
     ['cpu', node.cpuMilli],
     ['memory', node.memoryBytes],
     ['ephemeral-storage', node.ephemeralBytes],
+    ...hugePageRequests(pod).map(name => [name, node.hugePages[name] ?? 0] as const),
   ] as const) {
     const requested = podRequest(pod, name);
     if (requested === 0) continue;
@@ -95,10 +95,6 @@ function unsupportedPod(pod: Pod): string | undefined {
   for (const container of allContainers(pod)) {
     if (container.restartPolicyRules?.some(rule => rule.action === 'RestartAllContainers'))
       return 'restartPolicyRules with action RestartAllContainers';
-    for (const name of Object.keys(container.resources?.limits ?? {})) {
-      if (name.startsWith('hugepages-') && quantityValue(container.resources!.limits![name]) > 0)
-        return `resource ${name}`;
-    }
   }
   return undefined;
 }

@@ -3,6 +3,7 @@
 import type { Container, Pod } from '../../api/core/v1.gen.ts';
 import { quantityMilli, quantityValue } from '../../api/machinery/quantity.ts';
 import type { CgroupLimits } from '../../sys/cgroup.ts';
+import type { HugePages } from '../../sys/huge-pages.ts';
 import type { HostPort } from '../runtime.ts';
 
 export type QosClass = 'Guaranteed' | 'Burstable' | 'BestEffort';
@@ -74,6 +75,40 @@ export function podRequest(pod: Pod, name: string, of: 'requests' | 'limits' = '
   return (ofPod !== undefined ? measure(ofPod) : Math.max(running, greatestInit)) + measure(pod.spec.overhead?.[name]);
 }
 
+const isHugePages = (name: string): boolean => name.startsWith('hugepages-');
+
+/** Names of the sizes of huge pages that the pod or its containers ask for. */
+export function hugePageNames(pod: Pod): string[] {
+  const lists = [pod.spec, ...allContainers(pod)].flatMap(({ resources = {} }) => [
+    resources.limits,
+    resources.requests,
+  ]);
+  return [...new Set(lists.flatMap(list => Object.keys(list ?? {})))].filter(isHugePages);
+}
+
+/** As {@link hugePageNames}, and those of which the pod's overhead needs some. */
+export function hugePageRequests(pod: Pod): string[] {
+  return [...new Set([...hugePageNames(pod), ...Object.keys(pod.spec.overhead ?? {}).filter(isHugePages)])];
+}
+
+/**
+ * A limit for each size that the machine has, of the pod's group or a container's: none at all of a size that was not asked for. A container
+ * that says nothing of a size may use all that the pod itself has.
+ */
+export function hugePageLimits(
+  sizes: readonly HugePages[],
+  { pod, container }: { readonly pod: Pod; readonly container?: Container },
+): Pick<CgroupLimits, 'hugePageBytesMax'> {
+  if (sizes.length === 0) return {};
+  const bytesMax = (name: string) =>
+    container
+      ? quantityValue(container.resources?.limits?.[name] ?? pod.spec.resources?.limits?.[name])
+      : podRequest(pod, name);
+  return {
+    hugePageBytesMax: Object.fromEntries(sizes.map(one => [one.kernelSize, bytesMax(`hugepages-${one.size}`)])),
+  };
+}
+
 /** Limits of the pod's own group: a limit only where every container has one, and no quota beside processors of one's own. */
 export function podLimits(pod: Pod, hasOwnCpus = false): CgroupLimits {
   const everyHas = (name: string) =>
@@ -97,7 +132,8 @@ export function oomScoreAdj(pod: Pod, container: Container, nodeMemoryBytes: num
   if (qos === 'Guaranteed') return -997;
   if (qos === 'BestEffort') return 1000;
   const memory = quantityValue(container.resources?.requests?.['memory'] ?? container.resources?.limits?.['memory']);
-  const score = Math.floor(1000 - (1000 * memory) / nodeMemoryBytes);
+  // Of a node whose memory is all in huge pages nothing is left to divide by.
+  const score = memory === 0 ? 1000 : Math.floor(1000 - (1000 * memory) / nodeMemoryBytes);
   return Math.min(999, Math.max(3, score));
 }
 

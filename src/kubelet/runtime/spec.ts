@@ -126,6 +126,14 @@ export function containerSpec(input: SpecInput): object {
         ...(resources.memoryBytesMax !== undefined
           ? { memory: { limit: resources.memoryBytesMax, swap: resources.memoryBytesMax } }
           : {}),
+        ...(resources.hugePageBytesMax
+          ? {
+              hugepageLimits: Object.entries(resources.hugePageBytesMax).map(([pageSize, limit]) => ({
+                pageSize,
+                limit,
+              })),
+            }
+          : {}),
         ...(resources.pidsMax !== undefined ? { pids: { limit: resources.pidsMax } } : {}),
       },
       ...(privileged || devices.length

@@ -66,6 +66,7 @@ export const RESOURCES = schema({
   oomScoreAdj: integer(5),
   cpusetCpus: text(6),
   cpusetMems: text(7),
+  hugepageLimits: repeated(message(8, schema({ pageSize: text(1), limit: integer(2) }))),
   unified: textMap(9),
   memorySwapLimitInBytes: integer(10),
 });

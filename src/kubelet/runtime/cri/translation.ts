@@ -157,7 +157,8 @@ export function containerMessage({ config, sandbox, image, seccompFile }: Contai
 
 /** What is absent is unlimited, which has to be said to a container that had a limit. */
 export function resourcesMessage(resources: ContainerConfig['resources']): ResourcesMessage {
-  const { cpuShares, cpuQuotaMicros, cpuPeriodMicros, memoryBytesMax, pidsMax, cpus, memoryNodes } = resources;
+  const { cpuShares, cpuQuotaMicros, cpuPeriodMicros, memoryBytesMax, pidsMax, cpus, memoryNodes, hugePageBytesMax } =
+    resources;
   if (pidsMax !== undefined)
     throw new Error('a limit of processes for one container is not supported by the container runtime');
   return {
@@ -167,6 +168,9 @@ export function resourcesMessage(resources: ContainerConfig['resources']): Resou
     memoryLimitInBytes: memoryBytesMax ?? -1,
     ...(cpus === undefined ? {} : { cpusetCpus: cpus }),
     ...(memoryNodes === undefined ? {} : { cpusetMems: memoryNodes }),
+    ...(hugePageBytesMax
+      ? { hugepageLimits: Object.entries(hugePageBytesMax).map(([pageSize, limit]) => ({ pageSize, limit })) }
+      : {}),
     memorySwapLimitInBytes: memoryBytesMax ?? -1,
   };
 }
