@@ -13,7 +13,6 @@ const AS_IS: Readonly<Record<string, string>> = {
   'proxy-buffering': 'off',
   'proxy-request-buffering': 'off',
   'proxy-http-version': '1.1',
-  'proxy-ssl-verify': 'off',
   'proxy-ssl-server-name': 'on',
   'proxy-next-upstream-timeout': '0',
   'upstream-hash-by-subset': 'false',
@@ -34,7 +33,7 @@ const AS_IS: Readonly<Record<string, string>> = {
 
 /** Refused, and what they were to protect stays shut. */
 const GUARDS =
-  /^(auth-(?!cache-|keepalive|always-set-cookie)|global-auth-|whitelist-source-range|allowlist-source-range|denylist-source-range|enable-modsecurity|modsecurity-|satisfy$|ssl-passthrough$)/;
+  /^(auth-(?!cache-|keepalive|always-set-cookie)|global-auth-|whitelist-source-range|allowlist-source-range|denylist-source-range|enable-modsecurity|modsecurity-|satisfy$|ssl-passthrough$|proxy-ssl-(secret|verify))/;
 
 export interface AnnotationFinding {
   readonly annotation: string;

@@ -44,6 +44,7 @@ import type {
   RetryReason,
   Settings,
   Text,
+  UpstreamTls,
 } from './settings.ts';
 import { DEFAULT_SETTINGS } from './settings.ts';
 
@@ -87,6 +88,7 @@ export function readAnnotations(ingress: Ingress, defaults: Readonly<Record<stri
     redirect: redirect(from),
     protocol: from.get('backend-protocol', protocol) ?? 'http',
     serverName: from.get('proxy-ssl-name', hostName),
+    upstreamTls: upstreamTls(from, namespace),
     connectSeconds: from.get('proxy-connect-timeout', seconds),
     readSeconds: from.get('proxy-read-timeout', seconds),
     sendSeconds: from.get('proxy-send-timeout', seconds),
@@ -310,6 +312,15 @@ function errorStatuses(from: Annotations): readonly number[] | undefined {
   const statuses = from.get('custom-http-errors', list(integer(400, 599)));
   if (!statuses || from.has('default-backend')) return statuses;
   from.refuse('custom-http-errors', 'needs the annotation default-backend, whose Service says what clients get');
+  return undefined;
+}
+
+function upstreamTls(from: Annotations, namespace: string): UpstreamTls | undefined {
+  const secret = from.get('proxy-ssl-secret', reference(namespace));
+  const verifies = from.get('proxy-ssl-verify', oneOf('on', 'off')) === 'on';
+  if (secret) return { secret, verifies };
+  if (verifies && !from.has('proxy-ssl-secret'))
+    from.refuse('proxy-ssl-verify', 'needs the annotation proxy-ssl-secret, whose ca.crt says whom to trust');
   return undefined;
 }
 

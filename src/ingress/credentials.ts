@@ -15,6 +15,14 @@ export type Certificate = { readonly pem: string; readonly warning?: string } | 
 const BLOCK = /-----BEGIN ([A-Z ]+)-----[A-Za-z0-9+/=\s]+-----END \1-----/g;
 
 export function readCertificate(data: SecretData | undefined, host: string): Certificate {
+  const read = readKeyPair(data);
+  if ('problem' in read) return read;
+  const warning = certificateWarning(new X509Certificate(read.pem), host);
+  return warning ? { ...read, warning } : read;
+}
+
+/** The same, whomever it is for. */
+export function readKeyPair(data: SecretData | undefined): { readonly pem: string } | { readonly problem: string } {
   const { 'tls.crt': chain, 'tls.key': key } = data ?? {};
   if (!data) return { problem: 'does not exist' };
   if (!chain || !key) return { problem: `has no ${chain ? 'tls.key' : 'tls.crt'}` };
@@ -26,9 +34,7 @@ export function readCertificate(data: SecretData | undefined, host: string): Cer
     for (const [text] of certificates) new X509Certificate(text);
     const keys = [...key.matchAll(BLOCK)].filter(([, type]) => type!.endsWith('PRIVATE KEY'));
     if (certificates.length === 0 || keys.length === 0) return { problem: 'holds no PEM certificate and key' };
-    const pem = [...certificates, keys[0]!].map(([text]) => text.replace(/\s*\n\s*/g, '\n')).join('\n');
-    const warning = certificateWarning(first, host);
-    return warning ? { pem, warning } : { pem };
+    return { pem: [...certificates, keys[0]!].map(([text]) => text.replace(/\s*\n\s*/g, '\n')).join('\n') };
   } catch (error) {
     return { problem: `holds no usable certificate: ${messageOf(error)}` };
   }
@@ -39,6 +45,18 @@ function certificateWarning(certificate: X509Certificate, host: string): string 
   if (!certificate.checkHost(name))
     return `is not for ${host} but for ${certificate.subjectAltName ?? certificate.subject}`;
   return undefined;
+}
+
+/** Certificates of authorities without what stands between them; undefined when there is none, or one that is none. */
+export function readAuthorities(text: string | undefined): string | undefined {
+  const blocks = [...(text ?? '').matchAll(BLOCK)].filter(([, type]) => type === 'CERTIFICATE');
+  if (blocks.length === 0) return undefined;
+  try {
+    for (const [block] of blocks) new X509Certificate(block);
+  } catch {
+    return undefined;
+  }
+  return blocks.map(([block]) => `${block.replace(/\s*\n\s*/g, '\n')}\n`).join('');
 }
 
 export interface Users {

@@ -102,6 +102,8 @@ const GOOD: Record<string, string> = {
   'auth-method': 'GET',
   'auth-signin-redirect-param': 'rd',
   satisfy: 'any',
+  'proxy-ssl-secret': 's',
+  'proxy-ssl-verify': 'on',
   'custom-http-errors': '404,503',
   'mirror-target': 'http://copy.test$request_uri',
   'mirror-host': 'copy.test',

@@ -9,7 +9,14 @@ import type { Logger } from '../base/log.ts';
 import { Informer, type InformerFactory } from '../client/informer.ts';
 import { CONFIG_MAPS, INGRESS_CLASSES, INGRESSES, SECRETS } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
-import { readCertificate, readUsers, type SecretData, type Users } from './credentials.ts';
+import {
+  readAuthorities,
+  readCertificate,
+  readKeyPair,
+  readUsers,
+  type SecretData,
+  type Users,
+} from './credentials.ts';
 import { userList } from './haproxy/access.ts';
 import type { Resources } from './haproxy/backend.ts';
 import {
@@ -124,7 +131,9 @@ export class IngressSource {
     ]);
     const isSettled = (ours.length === 0 || this.#tlsSecrets.hasSynced) && this.#configMaps.hasSynced;
     if (!isSettled) return undefined;
-    const authorities = routes.flatMap(({ settings }) => settings.clientAuth?.secret ?? []);
+    const authorities = routes.flatMap(({ settings }) =>
+      [settings.clientAuth?.secret ?? [], settings.upstreamTls?.secret ?? []].flat(),
+    );
     this.#secrets.want([
       ...auth.map(({ secret }) => secret),
       ...authorities,
@@ -134,9 +143,17 @@ export class IngressSource {
 
     const findings: Finding[] = [...table.findings];
     for (const { settings, ingress } of routes) {
-      const name = settings.clientAuth?.secret.name;
-      if (settings.clientAuth && !this.#data(settings.clientAuth.secret)?.['ca.crt'])
-        findings.push({ ingress, reason: 'SecretRefused', message: `Secret ${name} has no ca.crt; nobody is let in` });
+      const find = ({ name }: SecretRef, text: string) =>
+        findings.push({ ingress, reason: 'SecretRefused', message: `Secret ${name} ${text}; nobody is let in` });
+      const { clientAuth, upstreamTls } = settings;
+      const noAuthorities = 'has no certificates in ca.crt';
+      if (clientAuth && !readAuthorities(this.#data(clientAuth.secret)?.['ca.crt']))
+        find(clientAuth.secret, noAuthorities);
+      if (!upstreamTls) continue;
+      const data = this.#data(upstreamTls.secret);
+      if (upstreamTls.verifies && !readAuthorities(data?.['ca.crt'])) find(upstreamTls.secret, noAuthorities);
+      const pair = data?.['tls.crt'] === undefined && data ? undefined : readKeyPair(data);
+      if (pair && 'problem' in pair) find(upstreamTls.secret, pair.problem);
     }
     for (const { content, ingress } of routes)
       if (content && !this.#configMaps.get(content))

@@ -58,6 +58,12 @@ export interface ExternalAuth {
   readonly responseHeaders: readonly string[];
 }
 
+/** A Secret with `ca.crt`, `tls.crt` and `tls.key`: what a backend is asked to show, and what it is shown. */
+export interface UpstreamTls {
+  readonly secret: SecretRef;
+  readonly verifies: boolean;
+}
+
 /** A copy of each request goes there too; what it answers is of no interest. */
 export interface Mirror {
   /** A URL whose host is written out. */
@@ -111,6 +117,7 @@ export interface Settings {
   readonly protocol: BackendProtocol;
   /** Name asked of an HTTPS backend. */
   readonly serverName?: string;
+  readonly upstreamTls?: UpstreamTls;
   readonly connectSeconds?: number;
   readonly readSeconds?: number;
   readonly sendSeconds?: number;

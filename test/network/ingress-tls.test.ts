@@ -3,10 +3,11 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect as connectH2 } from 'node:http2';
-import { connect as connectTcp } from 'node:net';
+import { createServer as createHttps } from 'node:https';
+import { type AddressInfo, connect as connectTcp } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { connect as connectTls } from 'node:tls';
+import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { ensurePki } from '../../src/apiserver/certificates/pki.ts';
 import { canRunIngress, IngressBed, until } from './ingress-bed.ts';
 
@@ -128,6 +129,63 @@ describe('ingress: TLS', { skip: !canRunIngress }, () => {
     assert.match((await ask('optional.test', undefined)).text, /"ssl-client-verify":"NONE"/);
     assert.equal((await ask('optional.test', foreign)).status, 400);
     assert.equal((await ask('nosecret.test', own)).status, 503);
+  });
+
+  test('backends that speak TLS: whose certificate is believed, and what they are shown', async () => {
+    const strangers = await ensurePki(join(bed.folder, 'unknown'), { sans: ['localhost'] });
+    const pair = bed.pki.issueServer({ commonName: 'inner', organizations: [] }, ['inner.test']);
+    const own = bed.pki.issueClient({ commonName: 'front', organizations: [] });
+    const server = createHttps(
+      { cert: pair.certificate, key: pair.key, ca: bed.pki.ca, requestCert: true, rejectUnauthorized: false },
+      (incoming, response) => {
+        const { subject } = (incoming.socket as TLSSocket).getPeerCertificate();
+        response.end(`shown: ${subject?.CN ?? 'nothing'}`);
+      },
+    ).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    bed.track(server);
+    bed.putService('inner', [(server.address() as AddressInfo).port]);
+    const trusted = { 'ca.crt': bed.pki.ca, 'tls.crt': own.certificate, 'tls.key': own.key };
+    bed.putSecret('front', trusted);
+    bed.putSecret('trust-only', { 'ca.crt': bed.pki.ca });
+    bed.putSecret('wrong', { 'ca.crt': strangers.ca });
+    bed.putSecret('nonsense', {
+      'ca.crt': '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n',
+      'tls.crt': 'x',
+    });
+    const put = (name: string, annotations: Record<string, string>) =>
+      bed.putIngress(
+        name,
+        { '/': 'inner' },
+        { annotations: { 'backend-protocol': 'HTTPS', 'proxy-ssl-name': 'inner.test', ...annotations } },
+      );
+    const verify = { 'proxy-ssl-verify': 'on' };
+    put('any-cert', {});
+    put('mutual', { ...verify, 'proxy-ssl-secret': 'default/front' });
+    put('trusting', { ...verify, 'proxy-ssl-secret': 'trust-only' });
+    put('wrong-ca', { ...verify, 'proxy-ssl-secret': 'wrong' });
+    put('wrong-name', { ...verify, 'proxy-ssl-secret': 'front', 'proxy-ssl-name': 'other.test' });
+    put('no-secret', verify);
+    put('nonsense', { ...verify, 'proxy-ssl-secret': 'nonsense' });
+    // Nor does such a Secret keep others' changes from being taken where it was to be that of clients.
+    bed.putIngress('nonsense-clients', { '/': 'web' }, { annotations: { 'auth-tls-secret': 'nonsense' } });
+    await bed.answers('nonsense-clients.test', '/', 503);
+    await bed.answers('mutual.test', '/', 200);
+    const textOf = async (host: string) => (await bed.get(host)).text;
+    assert.equal(await textOf('mutual.test'), 'shown: front');
+    assert.equal(await textOf('any-cert.test'), 'shown: nothing');
+    assert.equal(await textOf('trusting.test'), 'shown: nothing');
+    for (const host of ['wrong-ca', 'wrong-name', 'no-secret', 'nonsense'])
+      assert.equal((await bed.get(`${host}.test`)).status, 503, host);
+    // Another authority takes the place of the wrong one.
+    bed.putSecret('wrong', trusted);
+    await bed.answers('wrong-ca.test', '/', 200);
+    // Endpoints come and go as elsewhere.
+    bed.putService('inner', []);
+    await bed.answers('mutual.test', '/', 503);
+    bed.putService('inner', [(server.address() as AddressInfo).port]);
+    await bed.answers('mutual.test', '/', 200);
+    assert.equal(await textOf('mutual.test'), 'shown: front');
   });
 
   test('HTTP/2 to clients, over TLS and by prior knowledge', async () => {

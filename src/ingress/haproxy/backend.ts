@@ -9,6 +9,7 @@ import type { Route } from '../route-table.ts';
 import type { Affinity, Balance, Cors, Limits, Mirror, SecretRef, Settings } from '../settings.ts';
 import { stableName } from '../stable-name.ts';
 import { addressRules, basicAuthRules, certificateRules, externalAuthRules } from './access.ts';
+import type { BackendFiles } from './backend-certificates.ts';
 import { type Line, literal } from './configuration.ts';
 import { RESOLVERS, words } from './process-sections.ts';
 import { aclLines, format, refusal, when } from './rule-words.ts';
@@ -59,11 +60,17 @@ export function backendLines(route: Route, resources: Resources, authorities?: s
 }
 
 /** Words after a server's name and address; the same in the configuration and in `add server`. */
-export function serverWords({ protocol, serverName }: Settings): Line {
+export function serverWords({ protocol, serverName }: Settings, files: BackendFiles = {}): Line {
   if (protocol === 'http') return [];
   if (protocol === 'h2c') return words('proto h2');
   const name = serverName === undefined ? 'req.hdr(host),host_only' : `str(${serverName})`;
-  return [...words('ssl verify none sni'), name, 'alpn', protocol === 'h2' ? 'h2' : 'http/1.1'];
+  return [
+    ...(files.authorities === undefined
+      ? words('ssl verify none')
+      : ['ssl', 'verify', 'required', 'ca-file', files.authorities]),
+    ...(files.certificate === undefined ? [] : ['crt', files.certificate]),
+    ...['sni', name, 'alpn', protocol === 'h2' ? 'h2' : 'http/1.1'],
+  ];
 }
 
 interface External {

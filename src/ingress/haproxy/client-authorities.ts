@@ -4,8 +4,8 @@
  */
 
 import { createHash } from 'node:crypto';
+import { readAuthorities } from '../credentials.ts';
 import { ANY_HOST, type RouteTable } from '../route-table.ts';
-import type { ClientAuth } from '../settings.ts';
 import type { Resources } from './backend.ts';
 
 export interface ClientAuthorities {
@@ -19,8 +19,6 @@ export interface ClientAuthorities {
   readonly bundles: ReadonlyMap<string, string>;
 }
 
-const BLOCK = /-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----/g;
-
 export const authoritiesFile = (name: string): string => `certificates/ca-${name}.pem`;
 
 export function clientAuthorities(table: RouteTable, resources: Resources): ClientAuthorities {
@@ -30,7 +28,7 @@ export function clientAuthorities(table: RouteTable, resources: Resources): Clie
   const bundles = new Map<string, string>();
   for (const [id, { settings }] of table.routes) {
     if (!settings.clientAuth) continue;
-    const bundle = readBundle(settings.clientAuth, resources);
+    const bundle = readAuthorities(resources.secret(settings.clientAuth.secret)?.['ca.crt']);
     if (bundle === undefined) {
       shut.add(id);
       continue;
@@ -53,9 +51,4 @@ function* ways({ exact, prefixes, patterns, defaultRoute }: RouteTable): Iterabl
   for (const [key, id] of [...exact, ...prefixes]) yield [key.slice(0, key.indexOf('/')), id];
   for (const { host, route } of patterns) yield [host, route];
   if (defaultRoute !== undefined) yield [ANY_HOST, defaultRoute];
-}
-
-function readBundle({ secret }: ClientAuth, resources: Resources): string | undefined {
-  const blocks = resources.secret(secret)?.['ca.crt']?.match(BLOCK);
-  return blocks?.map(block => `${block.replace(/\s*\n\s*/g, '\n')}\n`).join('');
 }

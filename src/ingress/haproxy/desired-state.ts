@@ -8,6 +8,7 @@ import type { Listening } from '../ingress-class.ts';
 import type { Route, RouteTable, ServiceRef } from '../route-table.ts';
 import type { Endpoints } from '../service-endpoints.ts';
 import { backendLines, cookieKey, externalServer, isName, type Resources, serverWords } from './backend.ts';
+import { type BackendFiles, backendCertificates } from './backend-certificates.ts';
 import { authoritiesFile, type ClientAuthorities, clientAuthorities } from './client-authorities.ts';
 import type { Section } from './configuration.ts';
 import { contentSource } from './content.ts';
@@ -68,6 +69,8 @@ export function ingressDesired(
       : undefined;
   const authorities = clientAuthorities(wishes.table, wishes.resources);
   const asking = askingList(authorities);
+  const shown = backendCertificates(wishes.table, wishes.resources);
+  const shut = new Set([...authorities.shut, ...shown.shut]);
   const certificates = new Map<string, CertificateEntry>();
   for (const host of new Set([...wishes.certificates.keys(), ...authorities.byHost.keys()])) {
     const of = authorities.byHost.get(host);
@@ -83,10 +86,11 @@ export function ingressDesired(
       routes.map(route => [
         route.id,
         shapeOf(
-          servedAs(route, authorities),
+          servedAs(route, shut),
           wishes.resources,
           externals.get(route.id),
           authorities.byRoute.get(route.id),
+          shown.byRoute.get(route.id),
         ),
       ]),
     ),
@@ -96,6 +100,7 @@ export function ingressDesired(
     files: new Map([
       [FILES.defaultCertificate, front.defaultCertificate],
       [FILES.lua, LUA_SOURCE],
+      ...shown.files,
       ...[...authorities.bundles].map(([name, pem]) => [authoritiesFile(name), pem] as const),
       ...(content === undefined ? [] : [[FILES.content, content] as const]),
     ]),
@@ -136,7 +141,7 @@ function authoritiesMap(
   return new Map([...certificates.values()].map(({ filter = '' }) => [filter, byHost.get(filter) ?? '-']));
 }
 
-function servedAs(route: Route, { shut }: ClientAuthorities): Route {
+function servedAs(route: Route, shut: ReadonlySet<string>): Route {
   return shut.has(route.id) ? { ...route, settings: { ...route.settings, isClosed: true } } : route;
 }
 
@@ -147,9 +152,10 @@ export function shapeOf(
   resources: Resources,
   external?: External,
   authorities?: string,
+  files?: BackendFiles,
 ): BackendShape {
   if (!route) return PLAIN_SHAPE;
-  const words = serverWords(route.settings);
+  const words = serverWords(route.settings, files);
   const own = backendLines(route, resources, authorities);
   // HAProxy's command line makes no servers whose names are asked of DNS: it is part of the section.
   const isShut = route.settings.isClosed || !external;
