@@ -282,6 +282,20 @@ test('of two policies for one Service the older is in force', () => {
   const refused = 'Accepted False NoValidCACertificate';
   assert.deepEqual(reasons({}), [refused, 'ResolvedRefs False InvalidCACertificateRef']);
   assert.deepEqual(reasons({ kind: 'Secret' }), [refused, 'ResolvedRefs False InvalidKind']);
+  const half = [
+    { group: '', kind: 'ConfigMap', name: 'ca' },
+    { group: '', kind: 'ConfigMap', name: 'x' },
+  ];
+  const partly = build({
+    http: [route('r', [rule('s')])],
+    policies: [policy('old', { wellKnownCACertificates: undefined, caCertificateRefs: half })],
+    configMaps: { ca: { 'ca.crt': '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n' } },
+  });
+  assert.deepEqual(
+    partly.policies[0]!.ancestors[0]!.conditions.map(({ type, status, reason }) => `${type} ${status} ${reason}`),
+    ['Accepted True Accepted', 'ResolvedRefs False InvalidCACertificateRef'],
+  );
+  assert.equal(partly.caFiles.size, 1);
   // HAProxy checks the name that it asks for, and no other.
   const named = (...subjectAltNames: object[]) => {
     const { policies } = build({ http: [route('r', [rule('s')])], policies: [policy('old', { subjectAltNames })] });

@@ -172,7 +172,7 @@ export class References {
   #readPolicy(policy: BackendTLSPolicy): void {
     const { namespace = '' } = policy.metadata;
     const { validation, targetRefs } = policy.spec;
-    const refs = this.#resolveCertificates(policy);
+    const { caFile, problem } = this.#resolveCertificates(policy);
     const other = validation.subjectAltNames?.find(({ hostname }) => hostname !== validation.hostname);
     const unsupported = other
       ? {
@@ -182,7 +182,7 @@ export class References {
       : Object.keys(policy.spec.options ?? {}).length > 0
         ? { reason: 'Invalid', message: 'there are no options' }
         : undefined;
-    const tls = 'caFile' in refs && !unsupported ? { hostname: validation.hostname, caFile: refs.caFile } : undefined;
+    const tls = caFile !== undefined && !unsupported ? { hostname: validation.hostname, caFile } : undefined;
     const conflicts: string[] = [];
     const conditions: Said[] = [];
     const result = { policy, conditions, ancestors: new Set<string>(), tls };
@@ -200,29 +200,37 @@ export class References {
         ? { reason: 'Conflicted', message: conflicts.join('; ') }
         : foreign
           ? { reason: 'TargetNotFound', message: `targets are Services, not ${foreign.group}/${foreign.kind}` }
-          : (unsupported ?? ('caFile' in refs ? undefined : { ...refs, reason: 'NoValidCACertificate' }));
+          : (unsupported ??
+            (caFile === undefined && problem ? { ...problem, reason: 'NoValidCACertificate' } : undefined));
     conditions.push(
       refusal
         ? said('Accepted', false, refusal.reason, refusal.message)
         : said('Accepted', true, 'Accepted', 'the policy is in force'),
-      'caFile' in refs
-        ? said('ResolvedRefs', true, 'ResolvedRefs')
-        : said('ResolvedRefs', false, refs.reason, refs.message),
+      problem
+        ? said('ResolvedRefs', false, problem.reason, problem.message)
+        : said('ResolvedRefs', true, 'ResolvedRefs'),
     );
     this.policies.push(result);
   }
 
-  #resolveCertificates({ metadata, spec }: BackendTLSPolicy): { readonly caFile: string } | Problem {
+  /** Of several those that can be had count, and the first of the others is told. */
+  #resolveCertificates({ metadata, spec }: BackendTLSPolicy): {
+    readonly caFile: string | undefined;
+    readonly problem?: Problem;
+  } {
     const { caCertificateRefs = [] } = spec.validation;
     if (caCertificateRefs.length === 0) return { caFile: SYSTEM_CA };
+    const problems: Problem[] = [];
     let pem = '';
     for (const { group, kind, name } of caCertificateRefs) {
-      if (group !== '' || kind !== 'ConfigMap')
-        return { reason: 'InvalidKind', message: `certificates come from ConfigMaps, not ${group}/${kind} ${name}` };
-      const bundle = this.#bundle({ namespace: metadata.namespace ?? '', name });
-      if (typeof bundle !== 'string') return bundle;
-      pem += bundle;
+      const isConfigMap = group === '' && kind === 'ConfigMap';
+      const bundle = isConfigMap
+        ? this.#bundle({ namespace: metadata.namespace ?? '', name })
+        : { reason: 'InvalidKind', message: `certificates come from ConfigMaps, not ${group}/${kind} ${name}` };
+      if (typeof bundle === 'string') pem += bundle;
+      else problems.push(bundle);
     }
-    return { caFile: this.file('ca', pem) };
+    const [problem] = problems;
+    return { caFile: pem === '' ? undefined : this.file('ca', pem), ...(problem ? { problem } : {}) };
   }
 }
