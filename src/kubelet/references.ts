@@ -1,6 +1,7 @@
 /**
  * ConfigMaps and Secrets that this node's pods use, each watched by name while a pod holds it. A kubelet may read no others,
- * so there is never a watch over all of them. Invariant: what `get` returns is at least as new as the last change handed out.
+ * so there is never a watch over all of them. Invariant: what `get` returns is at least as new as the last change handed out. One that is
+ * immutable is watched no longer: pods that hold it keep it, whatever is made under its name meanwhile.
  */
 
 import type { KubeObject } from '../api/meta.ts';
@@ -16,6 +17,8 @@ interface Held {
   /** By pod uid. */
   readonly holders: Map<string, () => void>;
   linger: Timer | undefined;
+  /** What is immutable, once it was seen. */
+  final: KubeObject | undefined;
 }
 
 /** The next pod of a namespace mostly wants what the last one had, its root certificate at least. */
@@ -40,7 +43,7 @@ export class References {
     // The watch that begins lists the object anyway.
     if (held && !held.informer.hasSynced)
       await Promise.race([held.informer.synced, this.#clock.sleep(SYNC_MS_MAX, held.stop.signal)]);
-    const known = held?.informer.get(`${namespace}/${name}`);
+    const known = held?.final ?? held?.informer.get(`${namespace}/${name}`);
     if (known) return known as T;
     try {
       return (await this.#transport.get({ of, namespace, name })) as T;
@@ -63,10 +66,15 @@ export class References {
         log: this.#log,
         clock: this.#clock,
       });
-      held = { informer, stop: new AbortController(), holders: new Map(), linger: undefined };
+      held = { informer, stop: new AbortController(), holders: new Map(), linger: undefined, final: undefined };
       this.#held.set(at, held);
-      const { holders } = held;
+      const mine = held;
+      const { holders, stop } = held;
       informer.onChange(change => {
+        if ((change.object as { readonly immutable?: boolean } | undefined)?.immutable) {
+          mine.final = change.object;
+          stop.abort();
+        }
         if (change.old === undefined && !informer.hasSynced) return;
         for (const notify of holders.values()) notify();
       });
@@ -81,6 +89,10 @@ export class References {
     for (const [at, held] of this.#held) {
       if (!held.holders.delete(podUid) || held.holders.size > 0) continue;
       const last = held;
+      if (held.final) {
+        this.#held.delete(at);
+        continue;
+      }
       held.linger = this.#clock.after(
         LINGER_MS,
         () => {

@@ -29,6 +29,7 @@ export const hostPathVolume: VolumePlugin<HostPathVolumeSource> = {
       case 'FileOrCreate':
         if (!stat) {
           closeSync(openSync(path, 'a', 0o644));
+          chmodSync(path, 0o644);
         } else if (!stat.isFile()) fail('a file');
         return;
       case 'File':
