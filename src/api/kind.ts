@@ -32,10 +32,10 @@ export interface Kind<T extends KubeObject = KubeObject> {
   readonly prepareUpdate?: (object: T, old: T) => void;
   /** Before an update of `/status`: everything but status (and what upstream lets through) is carried over from `old`. */
   readonly prepareStatusUpdate?: (object: T, old: T) => void;
-  /** Whole-object validation (metadata is validated generically before). */
-  readonly validate?: (object: T) => readonly FieldError[];
+  /** Whole-object validation (metadata is validated generically before). `group`: as which the client sent it, when that matters. */
+  readonly validate?: (object: T, group?: string) => readonly FieldError[];
   /** Additional rules between old and new, e.g. immutable fields. `validate` runs as well. */
-  readonly validateUpdate?: (object: T, old: T) => readonly FieldError[];
+  readonly validateUpdate?: (object: T, old: T, group?: string) => readonly FieldError[];
   /** `validateUpdate` finds all that `validate` would, and forgives what was wrong before. */
   readonly ratchets?: true;
   readonly validateStatusUpdate?: (object: T, old: T) => readonly FieldError[];

@@ -150,7 +150,7 @@ export class Registry {
         ...(kind?.validateName ? { nameRule: kind.validateName } : {}),
         freeFinalizers: isExtension(served),
       });
-      if (kind?.validate) errors.push(...kind.validate(object));
+      if (kind?.validate) errors.push(...kind.validate(object, served.info.group));
       this.#refuse(served, object, errors);
       for (const warning of kind?.warnings?.(object, undefined) ?? []) operation.warn(warning);
       const validating = this.#validate(admission);
@@ -303,12 +303,13 @@ export class Registry {
 
   #updateErrors({ served, attributes }: Operation, object: KubeObject, old: KubeObject): FieldError[] {
     const { kind } = served;
+    const { group } = served.info;
     const errors = validateObjectMetaUpdate(object.metadata, old.metadata, { freeFinalizers: isExtension(served) });
     switch (attributes.subresource) {
       case '':
       case 'scale':
-        if (kind?.validate && !kind.ratchets) errors.push(...kind.validate(object));
-        if (kind?.validateUpdate) errors.push(...kind.validateUpdate(object, old));
+        if (kind?.validate && !kind.ratchets) errors.push(...kind.validate(object, group));
+        if (kind?.validateUpdate) errors.push(...kind.validateUpdate(object, old, group));
         break;
       case 'status':
         if (kind?.validateStatusUpdate) errors.push(...kind.validateStatusUpdate(object, old));

@@ -300,9 +300,17 @@ test('events are one kind in two versions', async () => {
   assert.equal(shown.apiVersion, 'events.k8s.io/v1');
   assert.equal(shown.note, 'hello');
   assert.equal(shown.regarding.name, 'p');
-  await api.patch(other, { note: 'changed' }, 'application/merge-patch+json');
+  // The newer API lets only the series grow.
+  const change = (fields: object): Promise<unknown> => api.patch(other, fields, 'application/merge-patch+json');
+  await assert.rejects(
+    change({ note: 'changed' }),
+    status(422, /message: Invalid value: "changed": field is immutable/),
+  );
+  const lastObservedTime = '2026-01-01T00:00:00.000000Z';
+  await assert.rejects(change({ series: { count: 1, lastObservedTime } }), status(422, /should be at least 2/));
+  await change({ series: { count: 2, lastObservedTime } });
   const core: Any = await api.get({ of: EVENTS, namespace: 'default', name: 'e' });
-  assert.equal(core.message, 'changed');
+  assert.equal(core.series.count, 2);
   assert.equal(core.apiVersion, 'v1');
 });
 

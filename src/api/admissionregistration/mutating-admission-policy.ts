@@ -2,21 +2,14 @@
 
 import { defineKind } from '../kind.ts';
 import { ageColumn, integer, nameColumn, text } from '../machinery/columns.ts';
-import { addRequired, allowOneOf, type Errors, eachAt, requireText } from '../machinery/validation.ts';
-import type { MatchResources, MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding } from './v1.gen.ts';
+import { addForbidden, addRequired, type Errors, eachAt, requireOneOf, requireText } from '../machinery/validation.ts';
+import { checkPolicy, checkPolicyBinding, UNSPECIFIED } from './policy-validation.ts';
+import type { MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, Mutation } from './v1.gen.ts';
 import { formatParamReference, matchDefaults } from './validating-admission-policy.ts';
 
 const GROUP = 'admissionregistration.k8s.io';
 /** Of a deletion there is nothing to change. */
 const OPERATIONS = ['*', 'CONNECT', 'CREATE', 'UPDATE'];
-
-function checkOperations(errors: Errors, path: string, constraints: MatchResources | undefined): void {
-  eachAt(constraints?.resourceRules, `${path}.resourceRules`, ({ operations }, at) =>
-    eachAt(operations, `${at}.operations`, (operation, operationAt) =>
-      allowOneOf(errors, operationAt, operation, OPERATIONS),
-    ),
-  );
-}
 
 export const mutatingAdmissionPolicy = defineKind<MutatingAdmissionPolicy>({
   group: GROUP,
@@ -30,13 +23,11 @@ export const mutatingAdmissionPolicy = defineKind<MutatingAdmissionPolicy>({
   },
   validate: object => {
     const errors: Errors = [];
-    const spec = object.spec;
-    if (!spec?.matchConstraints) addRequired(errors, 'spec.matchConstraints');
-    else if (!spec.matchConstraints.resourceRules?.length) addRequired(errors, 'spec.matchConstraints.resourceRules');
-    checkOperations(errors, 'spec.matchConstraints', spec?.matchConstraints);
-    if (!spec?.mutations?.length) addRequired(errors, 'spec.mutations', 'mutations must contain at least one item');
-    allowOneOf(errors, 'spec.failurePolicy', spec?.failurePolicy, ['Fail', 'Ignore']);
-    allowOneOf(errors, 'spec.reinvocationPolicy', spec?.reinvocationPolicy, ['IfNeeded', 'Never']);
+    const spec = object.spec ?? {};
+    checkPolicy(errors, spec, OPERATIONS);
+    if (!spec.mutations?.length) addRequired(errors, 'spec.mutations', 'mutations must contain at least one item');
+    eachAt(spec.mutations, 'spec.mutations', (mutation, at) => checkMutation(errors, at, mutation));
+    requireOneOf(errors, 'spec.reinvocationPolicy', spec.reinvocationPolicy, ['IfNeeded', 'Never']);
     return errors;
   },
   columns: [
@@ -57,8 +48,7 @@ export const mutatingAdmissionPolicyBinding = defineKind<MutatingAdmissionPolicy
   defaults: object => matchDefaults(object.spec?.matchResources),
   validate: object => {
     const errors: Errors = [];
-    requireText(errors, 'spec.policyName', object.spec?.policyName);
-    checkOperations(errors, 'spec.matchResources', object.spec?.matchResources);
+    checkPolicyBinding(errors, object.spec ?? {}, OPERATIONS);
     return errors;
   },
   columns: [
@@ -68,3 +58,19 @@ export const mutatingAdmissionPolicyBinding = defineKind<MutatingAdmissionPolicy
     ageColumn,
   ],
 });
+
+const PATCHES = { ApplyConfiguration: 'applyConfiguration', JSONPatch: 'jsonPatch' } as const;
+
+function checkMutation(errors: Errors, path: string, mutation: Mutation): void {
+  const { patchType } = mutation;
+  requireOneOf(errors, `${path}.patchType`, patchType, Object.keys(PATCHES));
+  const expected = PATCHES[patchType as keyof typeof PATCHES];
+  for (const field of Object.values(PATCHES)) {
+    const at = `${path}.${field}`;
+    if (field === expected) {
+      if (!mutation[field]) addRequired(errors, at, `must be specified when patchType is ${patchType}`);
+      else requireText(errors, `${at}.expression`, mutation[field].expression?.trim(), UNSPECIFIED);
+    } else if (expected && mutation[field])
+      addForbidden(errors, at, `must not be specified when patchType is ${patchType}`);
+  }
+}

@@ -2,15 +2,30 @@
 
 import { defineKind } from '../kind.ts';
 import { ageColumn, integer, nameColumn, text } from '../machinery/columns.ts';
-import { addRequired, allowOneOf, type Errors, eachAt, requireText } from '../machinery/validation.ts';
+import { qualifiedNameProblems } from '../machinery/labels.ts';
+import {
+  addDuplicate,
+  addInvalid,
+  addProblems,
+  addRequired,
+  allowOneOf,
+  type Errors,
+  eachAt,
+  requireText,
+} from '../machinery/validation.ts';
+import { checkPolicy, checkPolicyBinding, UNSPECIFIED } from './policy-validation.ts';
 import type {
+  AuditAnnotation,
   MatchResources,
   ParamRef,
   ValidatingAdmissionPolicy,
   ValidatingAdmissionPolicyBinding,
+  Validation,
 } from './v1.gen.ts';
 
 const GROUP = 'admissionregistration.k8s.io';
+const AUDIT_ANNOTATIONS_MAX = 20;
+const REASONS = ['Forbidden', 'Invalid', 'RequestEntityTooLarge', 'Unauthorized'];
 
 /** Fills in how a policy or binding matches; shared by both sorts of policy. */
 export function matchDefaults(match: MatchResources | undefined): void {
@@ -41,17 +56,14 @@ export const validatingAdmissionPolicy = defineKind<ValidatingAdmissionPolicy>({
   },
   validate: object => {
     const errors: Errors = [];
-    const spec = object.spec;
-    if (!spec?.matchConstraints) addRequired(errors, 'spec.matchConstraints');
-    else if (!spec.matchConstraints.resourceRules?.length) addRequired(errors, 'spec.matchConstraints.resourceRules');
-    if (!spec?.validations?.length && !spec?.auditAnnotations?.length) {
+    const spec = object.spec ?? {};
+    checkPolicy(errors, spec);
+    if (!spec.validations?.length && !spec.auditAnnotations?.length) {
       addRequired(errors, 'spec.validations', 'validations or auditAnnotations must be non-empty');
       addRequired(errors, 'spec.auditAnnotations', 'validations or auditAnnotations must be non-empty');
     }
-    eachAt(spec?.validations, 'spec.validations', (validation, at) =>
-      requireText(errors, `${at}.expression`, validation.expression?.trim(), 'expression is not specified'),
-    );
-    allowOneOf(errors, 'spec.failurePolicy', spec?.failurePolicy, ['Fail', 'Ignore']);
+    eachAt(spec.validations, 'spec.validations', (validation, at) => checkValidation(errors, at, validation));
+    checkAuditAnnotations(errors, 'spec.auditAnnotations', spec.auditAnnotations ?? []);
     return errors;
   },
   columns: [
@@ -72,10 +84,8 @@ export const validatingAdmissionPolicyBinding = defineKind<ValidatingAdmissionPo
   defaults: object => matchDefaults(object.spec?.matchResources),
   validate: object => {
     const errors: Errors = [];
-    requireText(errors, 'spec.policyName', object.spec?.policyName);
-    if (!object.spec?.validationActions?.length) addRequired(errors, 'spec.validationActions');
-    for (const action of object.spec?.validationActions ?? [])
-      allowOneOf(errors, 'spec.validationActions', action, ['Audit', 'Deny', 'Warn']);
+    checkPolicyBinding(errors, object.spec ?? {});
+    checkActions(errors, 'spec.validationActions', object.spec?.validationActions ?? []);
     return errors;
   },
   columns: [
@@ -85,3 +95,46 @@ export const validatingAdmissionPolicyBinding = defineKind<ValidatingAdmissionPo
     ageColumn,
   ],
 });
+
+function checkValidation(errors: Errors, path: string, validation: Validation): void {
+  const { expression, message, messageExpression, reason } = validation;
+  requireText(errors, `${path}.expression`, expression?.trim(), UNSPECIFIED);
+  if (messageExpression !== undefined && messageExpression !== '' && messageExpression.trim() === '')
+    addInvalid(errors, `${path}.messageExpression`, messageExpression, 'must be non-empty if specified');
+  if (message && message.trim() === '')
+    addInvalid(errors, `${path}.message`, message, 'message must be non-empty if specified');
+  else if (message?.trim().includes('\n'))
+    addInvalid(errors, `${path}.message`, message, 'message must not contain line breaks');
+  else if (!message && expression?.trim().includes('\n'))
+    addRequired(errors, `${path}.message`, 'message must be specified if expression contains line breaks');
+  allowOneOf(errors, `${path}.reason`, reason, REASONS);
+}
+
+function checkAuditAnnotations(errors: Errors, path: string, annotations: readonly AuditAnnotation[]): void {
+  if (annotations.length > AUDIT_ANNOTATIONS_MAX)
+    addInvalid(errors, path, annotations, `must not have more than ${AUDIT_ANNOTATIONS_MAX} auditAnnotations`);
+  const keys = new Set<string>();
+  eachAt(annotations, path, ({ key, valueExpression }, at) => {
+    requireText(errors, `${at}.valueExpression`, valueExpression?.trim(), 'valueExpression is not specified');
+    if (requireText(errors, `${at}.key`, key)) addProblems(errors, `${at}.key`, key, qualifiedNameProblems(key));
+    if (keys.has(key)) addDuplicate(errors, `${at}.key`, key);
+    keys.add(key);
+  });
+}
+
+function checkActions(errors: Errors, path: string, actions: readonly string[]): void {
+  const seen = new Set<string>();
+  for (const action of actions) {
+    allowOneOf(errors, path, action, ['Audit', 'Deny', 'Warn']);
+    if (seen.has(action)) addDuplicate(errors, path, action);
+    seen.add(action);
+  }
+  if (seen.has('Deny') && seen.has('Warn'))
+    addInvalid(
+      errors,
+      path,
+      actions,
+      'must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)',
+    );
+  if (actions.length === 0) addRequired(errors, path, 'at least one validation action is required');
+}

@@ -3,7 +3,7 @@
 import { defineKind, type Kind } from '../kind.ts';
 import { ageColumn, integer, nameColumn } from '../machinery/columns.ts';
 import { semanticEqual } from '../machinery/equality.ts';
-import { dnsSubdomainProblems } from '../machinery/names.ts';
+import { dns1035LabelProblems, dnsSubdomainProblems } from '../machinery/names.ts';
 import {
   addDuplicate,
   addInvalid,
@@ -13,9 +13,10 @@ import {
   checkLabelSelector,
   type Errors,
   eachAt,
-  requireOneOf,
   requireText,
 } from '../machinery/validation.ts';
+import { checkWebhookClient } from '../machinery/webhook-client.ts';
+import { checkMatchConditions, checkRequestRule } from './rule-validation.ts';
 import type {
   MutatingWebhook,
   MutatingWebhookConfiguration,
@@ -24,7 +25,7 @@ import type {
 } from './v1.gen.ts';
 
 const GROUP = 'admissionregistration.k8s.io';
-const OPERATIONS = ['*', 'CONNECT', 'CREATE', 'DELETE', 'UPDATE'];
+const REVIEW_VERSIONS = ['v1', 'v1beta1'];
 
 type Webhook = ValidatingWebhook | MutatingWebhook;
 type Configuration = ValidatingWebhookConfiguration | MutatingWebhookConfiguration;
@@ -89,8 +90,9 @@ export const mutatingWebhookConfiguration = defineKind<MutatingWebhookConfigurat
 
 function checkWebhook(errors: Errors, path: string, webhook: Webhook): void {
   if (requireText(errors, `${path}.name`, webhook.name)) {
-    addProblems(errors, `${path}.name`, webhook.name, dnsSubdomainProblems(webhook.name));
-    if (webhook.name.split('.').length < 3)
+    const problems = dnsSubdomainProblems(webhook.name);
+    if (problems.length > 0) addInvalid(errors, `${path}.name`, webhook.name, problems.join(','));
+    else if (webhook.name.split('.').length < 3)
       addInvalid(
         errors,
         `${path}.name`,
@@ -98,36 +100,33 @@ function checkWebhook(errors: Errors, path: string, webhook: Webhook): void {
         'should be a domain with at least three segments separated by dots',
       );
   }
-  eachAt(webhook.rules, `${path}.rules`, (rule, at) => {
-    if (!rule.operations?.length) addRequired(errors, `${at}.operations`);
-    eachAt(rule.operations, `${at}.operations`, (operation, operationAt) =>
-      allowOneOf(errors, operationAt, operation, OPERATIONS),
-    );
-    for (const field of ['apiGroups', 'apiVersions', 'resources'] as const)
-      if (!rule[field]?.length) addRequired(errors, `${at}.${field}`);
-    allowOneOf(errors, `${at}.scope`, rule.scope, ['*', 'Cluster', 'Namespaced']);
-  });
+  eachAt(webhook.rules, `${path}.rules`, (rule, at) => checkRequestRule(errors, at, rule));
   allowOneOf(errors, `${path}.failurePolicy`, webhook.failurePolicy, ['Fail', 'Ignore']);
   allowOneOf(errors, `${path}.matchPolicy`, webhook.matchPolicy, ['Equivalent', 'Exact']);
-  requireOneOf(errors, `${path}.sideEffects`, webhook.sideEffects, ['None', 'NoneOnDryRun']);
-  if (!webhook.admissionReviewVersions?.length)
-    addRequired(errors, `${path}.admissionReviewVersions`, 'must specify one of v1, v1beta1');
+  if (webhook.sideEffects === undefined)
+    addRequired(errors, `${path}.sideEffects`, 'must specify one of None, NoneOnDryRun');
+  allowOneOf(errors, `${path}.sideEffects`, webhook.sideEffects, ['None', 'NoneOnDryRun']);
   const seconds = webhook.timeoutSeconds;
   if (seconds !== undefined && (seconds > 30 || seconds < 1))
     addInvalid(errors, `${path}.timeoutSeconds`, seconds, 'the timeout value must be between 1 and 30 seconds');
   checkLabelSelector(errors, `${path}.namespaceSelector`, webhook.namespaceSelector);
   checkLabelSelector(errors, `${path}.objectSelector`, webhook.objectSelector);
-  const { url, service } = webhook.clientConfig ?? {};
-  if ((url === undefined) === (service === undefined))
-    addRequired(errors, `${path}.clientConfig`, 'exactly one of url or service is required');
-  else if (url !== undefined && !url.startsWith('https://'))
-    addInvalid(
-      errors,
-      `${path}.clientConfig.url`,
-      url,
-      "'https' is the only allowed URL scheme; desired format: https://host[/path]",
-    );
-  else if (service)
-    for (const field of ['namespace', 'name'] as const)
-      requireText(errors, `${path}.clientConfig.service.${field}`, service[field]);
+  if ('reinvocationPolicy' in webhook)
+    allowOneOf(errors, `${path}.reinvocationPolicy`, webhook.reinvocationPolicy, ['IfNeeded', 'Never']);
+  checkWebhookClient(errors, `${path}.clientConfig`, webhook.clientConfig ?? {});
+  checkMatchConditions(errors, `${path}.matchConditions`, webhook.matchConditions);
+  checkReviewVersions(errors, `${path}.admissionReviewVersions`, webhook.admissionReviewVersions ?? []);
+}
+
+function checkReviewVersions(errors: Errors, path: string, versions: readonly string[]): void {
+  if (versions.length === 0) {
+    addRequired(errors, path, `must specify one of ${REVIEW_VERSIONS.join(', ')}`);
+    return;
+  }
+  eachAt(versions, path, (version, at, index) => {
+    if (versions.indexOf(version) < index) addInvalid(errors, at, version, 'duplicate version');
+    else addProblems(errors, at, version, dns1035LabelProblems(version));
+  });
+  if (!versions.some(version => REVIEW_VERSIONS.includes(version)))
+    addInvalid(errors, path, versions, `must include at least one of ${REVIEW_VERSIONS.join(', ')}`);
 }

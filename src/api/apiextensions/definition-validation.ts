@@ -17,6 +17,7 @@ import {
   requireOneOf,
   requireText,
 } from '../machinery/validation.ts';
+import { checkWebhookClient } from '../machinery/webhook-client.ts';
 import { ownSchema } from '../own-definitions.ts';
 import { compilePath, fieldsOfPath } from './simple-path.ts';
 import { structuralProblems } from './structural-check.ts';
@@ -191,21 +192,7 @@ function checkConversion({ conversion }: CustomResourceDefinitionSpec, errors: E
   const at = 'spec.conversion.webhook';
   const client = webhook?.clientConfig;
   if (!client) addRequired(errors, `${at}.clientConfig`, 'required when strategy is set to Webhook');
-  else if ((client.url === undefined) === (client.service === undefined))
-    addRequired(errors, `${at}.clientConfig`, 'exactly one of url or service is required');
-  else if (client.url !== undefined) {
-    const url = URL.canParse(client.url) ? new URL(client.url) : undefined;
-    if (url?.protocol !== 'https:')
-      addInvalid(
-        errors,
-        `${at}.clientConfig.url`,
-        client.url,
-        "'https' is the only allowed URL scheme; desired format: https://host[/path]",
-      );
-  } else {
-    requireText(errors, `${at}.clientConfig.service.namespace`, client.service!.namespace);
-    requireText(errors, `${at}.clientConfig.service.name`, client.service!.name);
-  }
+  else checkWebhookClient(errors, `${at}.clientConfig`, client);
   const reviews = webhook?.conversionReviewVersions ?? [];
   if (reviews.length === 0) addRequired(errors, `${at}.conversionReviewVersions`);
   else if (!reviews.some(version => version === 'v1' || version === 'v1beta1'))

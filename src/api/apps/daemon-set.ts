@@ -95,10 +95,10 @@ export const daemonSet = defineKind<DaemonSet>({
 });
 
 function checkSpec(errors: Errors, spec: DaemonSetSpec): void {
-  checkLabelSelector(errors, 'spec.selector', spec.selector);
+  const usable = checkLabelSelector(errors, 'spec.selector', spec.selector);
   const { selector, template = {} } = spec;
   const labels = template.metadata?.labels;
-  if (!labelSelectorMatch(selector)(labels))
+  if (usable && !labelSelectorMatch(selector)(labels))
     addInvalid(errors, 'spec.template.metadata.labels', labels, '`selector` does not match template `labels`');
   if (selector && isEmptySelector(selector))
     addInvalid(errors, 'spec.selector', selector, 'empty selector is invalid for daemonset');

@@ -92,12 +92,12 @@ export const deployment = defineKind<Deployment>({
 
 function checkSpec(errors: Errors, spec: DeploymentSpec): void {
   checkNotNegative(errors, 'spec.replicas', spec.replicas);
-  checkWorkloadSelector(errors, 'spec.selector', spec.selector, 'deployment');
-  checkRestartingTemplate(errors, 'spec.template', {
-    template: spec.template ?? {},
-    selector: spec.selector,
-    kind: 'ReplicaSet',
-  });
+  if (checkWorkloadSelector(errors, 'spec.selector', spec.selector, 'deployment'))
+    checkRestartingTemplate(errors, 'spec.template', {
+      template: spec.template ?? {},
+      selector: spec.selector,
+      kind: 'ReplicaSet',
+    });
   checkStrategy(errors, spec);
   checkNotNegative(errors, 'spec.minReadySeconds', spec.minReadySeconds);
   checkNotNegative(errors, 'spec.revisionHistoryLimit', spec.revisionHistoryLimit);

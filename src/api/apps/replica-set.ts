@@ -26,12 +26,12 @@ export const replicaSet = defineKind<ReplicaSet>({
     const spec = object.spec;
     checkNotNegative(errors, 'spec.replicas', spec?.replicas);
     checkNotNegative(errors, 'spec.minReadySeconds', spec?.minReadySeconds);
-    checkWorkloadSelector(errors, 'spec.selector', spec?.selector, 'deployment');
-    checkRestartingTemplate(errors, 'spec.template', {
-      template: spec?.template ?? {},
-      selector: spec?.selector,
-      kind: 'ReplicaSet',
-    });
+    if (checkWorkloadSelector(errors, 'spec.selector', spec?.selector, 'deployment'))
+      checkRestartingTemplate(errors, 'spec.template', {
+        template: spec?.template ?? {},
+        selector: spec?.selector,
+        kind: 'ReplicaSet',
+      });
     return errors;
   },
   validateUpdate: (object, old) => {

@@ -122,14 +122,16 @@ function checkSpec(errors: Errors, spec: StatefulSetSpec): void {
   checkNotNegative(errors, 'spec.ordinals.start', spec.ordinals?.start);
   checkNotNegative(errors, 'spec.revisionHistoryLimit', spec.revisionHistoryLimit);
   const { selector, template = {} } = spec;
+  let usable = true;
   if (!selector) addRequired(errors, 'spec.selector');
   else {
-    checkLabelSelector(errors, 'spec.selector', selector);
+    usable = checkLabelSelector(errors, 'spec.selector', selector);
     if (isEmptySelector(selector))
       addInvalid(errors, 'spec.selector', selector, 'empty selector is invalid for statefulset');
   }
   const labels = template.metadata?.labels;
-  if (!labelSelectorMatch(selector)(labels))
+  if (!usable) addInvalid(errors, 'spec.selector', selector, '');
+  else if (!labelSelectorMatch(selector)(labels))
     addInvalid(errors, 'spec.template.metadata.labels', labels, '`selector` does not match template `labels`');
   // As upstream, the pod spec itself is not checked: its mounts may name claims of the set.
   if (template.metadata?.labels) errors.push(...validateLabels(template.metadata.labels, 'spec.template.labels'));

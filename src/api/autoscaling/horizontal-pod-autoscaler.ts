@@ -30,13 +30,15 @@ import type {
 const SHOWN_MAX = 2;
 const WINDOW_SECONDS_MAX = 3600;
 const PERIOD_SECONDS_MAX = 1800;
+/** In the order in which upstream looks at them. */
 const SOURCES = {
-  ContainerResource: 'containerResource',
-  External: 'external',
   Object: 'object',
+  External: 'external',
   Pods: 'pods',
   Resource: 'resource',
+  ContainerResource: 'containerResource',
 } as const;
+type Source = (typeof SOURCES)[keyof typeof SOURCES];
 
 export const horizontalPodAutoscaler = defineKind<HorizontalPodAutoscaler>({
   group: 'autoscaling',
@@ -79,6 +81,12 @@ export const horizontalPodAutoscaler = defineKind<HorizontalPodAutoscaler>({
       addInvalid(errors, 'spec.maxReplicas', max, 'must be greater than or equal to `minReplicas`');
     checkReference(errors, 'spec.scaleTargetRef', spec?.scaleTargetRef);
     eachAt(spec?.metrics, 'spec.metrics', (metric, at) => checkMetric(errors, at, metric));
+    if (min === 0 && !spec?.metrics?.some(metric => metric.type === 'Object' || metric.type === 'External'))
+      addForbidden(
+        errors,
+        'spec.metrics',
+        'must specify at least one Object or External metric to support scaling to zero replicas',
+      );
     checkRules(errors, 'spec.behavior.scaleUp', spec?.behavior?.scaleUp);
     checkRules(errors, 'spec.behavior.scaleDown', spec?.behavior?.scaleDown);
     return errors;
@@ -127,54 +135,61 @@ function checkReference(errors: Errors, path: string, reference: CrossVersionObj
 
 function checkMetric(errors: Errors, path: string, metric: MetricSpec): void {
   if (!metric.type) addRequired(errors, `${path}.type`, 'must specify a metric source type');
-  else if (!(metric.type in SOURCES))
-    errors.push(fieldErrors.notSupported(`${path}.type`, metric.type, Object.keys(SOURCES)));
+  if (!Object.hasOwn(SOURCES, metric.type ?? ''))
+    errors.push(fieldErrors.notSupported(`${path}.type`, metric.type ?? '', Object.keys(SOURCES)));
   const present = Object.values(SOURCES).filter(field => metric[field]);
   const expected = SOURCES[metric.type as keyof typeof SOURCES];
   if (expected && !present.includes(expected))
     addRequired(errors, `${path}.${expected}`, 'must populate information for the given metric source');
-  for (const field of present)
-    if (field !== expected) addForbidden(errors, `${path}.${field}`, 'must populate the given metric source only');
-  for (const field of ['resource', 'containerResource'] as const)
-    if (metric[field]) requireText(errors, `${path}.${field}.name`, metric[field].name, 'must specify a resource name');
-  if (metric.containerResource)
-    requireText(
-      errors,
-      `${path}.containerResource.container`,
-      metric.containerResource.container,
-      'must specify a container',
-    );
-  for (const field of ['object', 'pods', 'external'] as const) {
-    const identifier = metric[field]?.metric;
-    if (!metric[field]) continue;
-    if (requireText(errors, `${path}.${field}.metric.name`, identifier?.name))
-      addProblems(errors, `${path}.${field}.metric.name`, identifier!.name, pathSegmentProblems(identifier!.name));
-    checkLabelSelector(errors, `${path}.${field}.metric.selector`, identifier?.selector);
-  }
-  if (metric.object) checkReference(errors, `${path}.object.describedObject`, metric.object.describedObject);
-  if (expected && metric[expected])
-    checkTarget(errors, `${path}.${expected}.target`, metric[expected].target ?? { type: '' }, metric.type);
+  // Of several sources only the first is looked into; that there are several is the error.
+  if (present[0]) checkSource(errors, `${path}.${present[0]}`, metric, present[0]);
+  if (present.length > 1)
+    for (const field of present)
+      if (field !== expected) addForbidden(errors, `${path}.${field}`, 'must populate the given metric source only');
 }
 
-function checkTarget(errors: Errors, path: string, target: MetricTarget, type: string): void {
+function checkSource(errors: Errors, path: string, metric: MetricSpec, field: Source): void {
+  if (field === 'resource' || field === 'containerResource')
+    requireText(errors, `${path}.name`, metric[field]?.name, 'must specify a resource name');
+  else {
+    const { name, selector } = metric[field]?.metric ?? {};
+    if (requireText(errors, `${path}.metric.name`, name, 'must specify a metric name'))
+      addProblems(errors, `${path}.metric.name`, name, pathSegmentProblems(name));
+    checkLabelSelector(errors, `${path}.metric.selector`, selector);
+  }
+  if (field === 'containerResource')
+    requireText(errors, `${path}.container`, metric[field]?.container, 'must specify a container');
+  if (field === 'object') checkReference(errors, `${path}.describedObject`, metric[field]?.describedObject);
+  checkTarget(errors, `${path}.target`, metric[field]?.target ?? { type: '' }, field);
+}
+
+function checkTarget(errors: Errors, path: string, target: MetricTarget, field: Source): void {
   if (!target.type) addRequired(errors, `${path}.type`, 'must specify a metric target type');
-  else if (!['Utilization', 'Value', 'AverageValue'].includes(target.type))
-    addInvalid(errors, `${path}.type`, target.type, 'must be either Utilization, Value, or AverageValue');
+  if (!['Utilization', 'Value', 'AverageValue'].includes(target.type))
+    addInvalid(errors, `${path}.type`, target.type ?? '', 'must be either Utilization, Value, or AverageValue');
   for (const field of ['value', 'averageValue'] as const)
     if (target[field] !== undefined && (parseNano(target[field]) ?? 0n) <= 0n)
       addInvalid(errors, `${path}.${field}`, target[field], 'must be positive');
   if (target.averageUtilization !== undefined && target.averageUtilization < 1)
     addInvalid(errors, `${path}.averageUtilization`, target.averageUtilization, 'must be greater than 0');
-  if (type === 'Resource' || type === 'ContainerResource') {
+  if (field === 'resource' || field === 'containerResource') {
     if (target.averageUtilization !== undefined && target.averageValue !== undefined)
       addForbidden(errors, `${path}.averageValue`, 'may not set both a target raw value and a target utilization');
     if (target.averageUtilization === undefined && target.averageValue === undefined)
       addRequired(errors, `${path}.averageUtilization`, 'must set either a target raw value or a target utilization');
-  } else if (type === 'Pods') {
+  } else if (field === 'pods') {
     if (target.averageValue === undefined)
       addRequired(errors, `${path}.averageValue`, 'must specify a positive target averageValue');
-  } else if (target.value === undefined && target.averageValue === undefined)
-    addRequired(errors, `${path}.averageValue`, 'must set either a target value for metric or a per-pod target');
+  } else if (field === 'external' && target.value !== undefined && target.averageValue !== undefined)
+    addForbidden(errors, `${path}.value`, 'may not set both a target value for metric and a per-pod target');
+  else if (target.value === undefined && target.averageValue === undefined)
+    addRequired(
+      errors,
+      `${path}.averageValue`,
+      field === 'object'
+        ? 'must set either a target value or averageValue'
+        : 'must set either a target value for metric or a per-pod target',
+    );
 }
 
 function checkRules(errors: Errors, path: string, rules: HPAScalingRules | undefined): void {

@@ -70,6 +70,8 @@ function checkSpec(errors: Errors, spec: CronJobSpec): void {
     errors.push(
       fieldErrors.notSupported('spec.jobTemplate.spec.manualSelector', template.manualSelector, ['nil', 'false']),
     );
+  if (template.selector)
+    addInvalid(errors, 'spec.jobTemplate.spec.selector', template.selector, '`selector` will be auto-generated');
   checkJobTemplateSpec(errors, 'spec.jobTemplate.spec', template);
   checkNotNegative(errors, 'spec.successfulJobsHistoryLimit', spec.successfulJobsHistoryLimit);
   checkNotNegative(errors, 'spec.failedJobsHistoryLimit', spec.failedJobsHistoryLimit);

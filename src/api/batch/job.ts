@@ -162,12 +162,9 @@ function checkGeneratedSelector(errors: Errors, object: Job): void {
 function checkJobSpec(errors: Errors, path: string, spec: JobSpec): void {
   checkJobTemplateSpec(errors, path, spec);
   if (!spec.selector) addRequired(errors, `${path}.selector`);
-  else {
-    checkLabelSelector(errors, `${path}.selector`, spec.selector);
-    const labels = spec.template?.metadata?.labels;
-    if (!labelSelectorMatch(spec.selector)(labels))
-      addInvalid(errors, `${path}.template.metadata.labels`, labels, '`selector` does not match template `labels`');
-  }
+  const labels = spec.template?.metadata?.labels;
+  if (checkLabelSelector(errors, `${path}.selector`, spec.selector) && !labelSelectorMatch(spec.selector)(labels))
+    addInvalid(errors, `${path}.template.metadata.labels`, labels, '`selector` does not match template `labels`');
 }
 
 export function checkJobTemplateSpec(errors: Errors, path: string, spec: JobSpec): void {

@@ -40,8 +40,8 @@ export const resourceQuota = defineKind<ResourceQuota>({
   },
   validateUpdate: (object, old) => {
     const errors: Errors = [];
-    const now = [...new Set(object.spec?.scopes)].sort().join();
-    const then = [...new Set(old.spec?.scopes)].sort().join();
+    const now = JSON.stringify([...new Set(object.spec?.scopes)].sort());
+    const then = JSON.stringify([...new Set(old.spec?.scopes)].sort());
     if (now !== then) addInvalid(errors, 'spec.scopes', object.spec?.scopes, 'field is immutable');
     return errors;
   },

@@ -15,19 +15,21 @@ import type { LabelSelector } from '../meta.ts';
 import { checkPodTemplate } from './pod-validation.ts';
 import type { PodTemplateSpec } from './v1.gen.ts';
 
-/** `selector` of a workload: required and not empty. */
+/** `selector` of a workload: required and not empty. Whether it can be matched with. */
 export function checkWorkloadSelector(
   errors: Errors,
   path: string,
   selector: LabelSelector | undefined,
   kind: string,
-): void {
+): boolean {
   if (!selector) {
     addRequired(errors, path);
-    return;
+    return true;
   }
-  checkLabelSelector(errors, path, selector);
+  const usable = checkLabelSelector(errors, path, selector);
   if (isEmptySelector(selector)) addInvalid(errors, path, selector, `empty selector is invalid for ${kind}`);
+  if (!usable) addInvalid(errors, path, selector, 'invalid label selector');
+  return usable;
 }
 
 export interface TemplateOwner {

@@ -377,7 +377,10 @@ function checkAzureDisk(errors: Errors, at: string, disk: AzureDiskVolumeSource)
 
 /** The name of a CSI driver. */
 export function checkDriverName(errors: Errors, at: string, driver: string | undefined): void {
-  if (!requireText(errors, at, driver)) return;
+  if (!requireText(errors, at, driver)) {
+    addProblems(errors, at, '', dnsSubdomainProblems(''));
+    return;
+  }
   if (driver.length > DRIVER_NAME_BYTES_MAX) errors.push(fieldErrors.tooLong(at, DRIVER_NAME_BYTES_MAX));
   addProblems(errors, at, driver, dnsSubdomainProblems(driver.toLowerCase()));
 }

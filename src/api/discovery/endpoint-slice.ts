@@ -13,6 +13,7 @@ import {
   addInvalid,
   addProblems,
   addRequired,
+  allowOneOf,
   checkUnchanged,
   type Errors,
   eachAt,
@@ -35,7 +36,7 @@ export const endpointSlice = defineKind<EndpointSlice>({
   defaults: object => {
     for (const port of object.ports ?? []) {
       port.name ??= '';
-      port.protocol ||= 'TCP';
+      port.protocol ??= 'TCP';
     }
   },
   prepareCreate: object => {
@@ -119,7 +120,7 @@ function checkPorts(errors: Errors, ports: readonly EndpointPort[]): void {
     if (names.has(name)) addDuplicate(errors, `${at}.name`, name);
     names.add(name);
     if (port.port !== undefined) addProblems(errors, `${at}.port`, port.port, portNumberProblems(port.port));
-    requireOneOf(errors, `${at}.protocol`, port.protocol, PROTOCOLS);
+    allowOneOf(errors, `${at}.protocol`, port.protocol, PROTOCOLS);
     if (port.appProtocol !== undefined)
       addProblems(errors, `${at}.appProtocol`, port.appProtocol, qualifiedNameProblems(port.appProtocol));
   });

@@ -1,14 +1,20 @@
-/** Flow schemas and priority levels. */
+/** Flow schemas: which priority level a request belongs to, and with which others it shares a queue. */
 
+import { fieldErrors } from '../../base/errors.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
-import { addInvalid, type Errors, requireOneOf, requireText } from '../machinery/validation.ts';
-import type { FlowSchema, PriorityLevelConfiguration } from './v1.gen.ts';
+import { semanticEqual } from '../machinery/equality.ts';
+import { dnsSubdomainProblems } from '../machinery/names.ts';
+import { addInvalid, addProblems, type Errors, eachAt, requireText } from '../machinery/validation.ts';
+import { checkFlowRule } from './flow-rule-validation.ts';
+import { MANDATORY_SCHEMAS } from './mandatory-objects.ts';
+import type { FlowSchema, FlowSchemaSpec } from './v1.gen.ts';
 
-const GROUP = 'flowcontrol.apiserver.k8s.io';
+const PRECEDENCE_MAX = 10_000;
+const DISTINGUISHERS = ['ByNamespace', 'ByUser'];
 
 export const flowSchema = defineKind<FlowSchema>({
-  group: GROUP,
+  group: 'flowcontrol.apiserver.k8s.io',
   version: 'v1',
   kind: 'FlowSchema',
   defaults: object => {
@@ -16,20 +22,23 @@ export const flowSchema = defineKind<FlowSchema>({
   },
   validate: object => {
     const errors: Errors = [];
-    const precedence = object.spec?.matchingPrecedence ?? 0;
-    if (precedence <= 0 || precedence > 10_000)
-      addInvalid(
-        errors,
-        'spec.matchingPrecedence',
-        precedence,
-        precedence <= 0 ? 'must be a positive value' : 'must not be greater than 10000',
-      );
-    requireText(
-      errors,
-      'spec.priorityLevelConfiguration.name',
-      object.spec?.priorityLevelConfiguration?.name,
-      'must reference a priority level',
-    );
+    const { name } = object.metadata;
+    const spec = (object.spec ?? {}) as FlowSchemaSpec;
+    const at = 'spec.matchingPrecedence';
+    const precedence = spec.matchingPrecedence ?? 0;
+    if (precedence <= 0) addInvalid(errors, at, precedence, 'must be a positive value');
+    if (precedence > PRECEDENCE_MAX) addInvalid(errors, at, precedence, `must not be greater than ${PRECEDENCE_MAX}`);
+    if (precedence === 1 && name !== 'exempt')
+      addInvalid(errors, at, precedence, "only the schema named 'exempt' may have matchingPrecedence 1");
+    const method = spec.distinguisherMethod;
+    if (method && !DISTINGUISHERS.includes(method.type))
+      errors.push(fieldErrors.notSupported('spec.distinguisherMethod.type', method, DISTINGUISHERS));
+    const level = spec.priorityLevelConfiguration?.name;
+    if (requireText(errors, 'spec.priorityLevelConfiguration.name', level, 'must reference a priority level'))
+      addProblems(errors, 'spec.priorityLevelConfiguration.name', level, dnsSubdomainProblems(level));
+    eachAt(spec.rules, 'spec.rules', (rule, ruleAt) => checkFlowRule(errors, ruleAt, rule));
+    if ((name === 'exempt' || name === 'catch-all') && !semanticEqual(spec, MANDATORY_SCHEMAS[name]))
+      addInvalid(errors, 'spec', spec, `spec of '${name}' must equal the fixed value`);
     return errors;
   },
   columns: [
@@ -42,45 +51,5 @@ export const flowSchema = defineKind<FlowSchema>({
       'MissingPL',
       object => object.status?.conditions?.find(condition => condition.type === 'Dangling')?.status ?? '?',
     ),
-  ],
-});
-
-export const priorityLevelConfiguration = defineKind<PriorityLevelConfiguration>({
-  group: GROUP,
-  version: 'v1',
-  kind: 'PriorityLevelConfiguration',
-  defaults: object => {
-    const exempt = object.spec?.exempt;
-    if (exempt) {
-      exempt.nominalConcurrencyShares ??= 0;
-      exempt.lendablePercent ??= 0;
-    }
-    const limited = object.spec?.limited;
-    if (!limited) return;
-    limited.nominalConcurrencyShares ??= 30;
-    limited.lendablePercent ??= 0;
-    const queuing = limited.limitResponse?.queuing;
-    if (!queuing) return;
-    queuing.handSize ||= 8;
-    queuing.queues ||= 64;
-    queuing.queueLengthLimit ||= 50;
-  },
-  validate: object => {
-    const errors: Errors = [];
-    requireOneOf(errors, 'spec.type', object.spec?.type, ['Exempt', 'Limited']);
-    return errors;
-  },
-  columns: [
-    nameColumn,
-    text('Type', object => object.spec?.type ?? ''),
-    text(
-      'NominalConcurrencyShares',
-      object =>
-        object.spec?.limited?.nominalConcurrencyShares ?? object.spec?.exempt?.nominalConcurrencyShares ?? '<none>',
-    ),
-    text('Queues', object => object.spec?.limited?.limitResponse?.queuing?.queues ?? '<none>'),
-    text('HandSize', object => object.spec?.limited?.limitResponse?.queuing?.handSize ?? '<none>'),
-    text('QueueLengthLimit', object => object.spec?.limited?.limitResponse?.queuing?.queueLengthLimit ?? '<none>'),
-    ageColumn,
   ],
 });

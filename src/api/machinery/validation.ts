@@ -84,9 +84,10 @@ export function checkQuantityNotNegative(errors: Errors, path: string, quantity:
   if (quantity?.startsWith('-') && (parseNano(quantity) ?? 0n) < 0n) addInvalid(errors, path, quantity, NOT_NEGATIVE);
 }
 
-/** A `metav1.LabelSelector`; absent is fine. */
-export function checkLabelSelector(errors: Errors, path: string, selector: LabelSelector | undefined): void {
-  if (!selector) return;
+/** A `metav1.LabelSelector`; absent is fine. Whether it can be matched with. */
+export function checkLabelSelector(errors: Errors, path: string, selector: LabelSelector | undefined): boolean {
+  if (!selector) return true;
+  const before = errors.length;
   if (selector.matchLabels) errors.push(...validateLabels(selector.matchLabels, `${path}.matchLabels`));
   selector.matchExpressions?.forEach((requirement, index) => {
     const at = `${path}.matchExpressions[${index}]`;
@@ -103,6 +104,7 @@ export function checkLabelSelector(errors: Errors, path: string, selector: Label
       addProblems(errors, `${at}.values[${valueIndex}]`, value, labelValueProblems(value));
     });
   });
+  return errors.length === before;
 }
 
 export function isEmptySelector(selector: LabelSelector): boolean {

@@ -180,7 +180,7 @@ export const ingressClass = defineKind<IngressClass>({
   },
   validateUpdate: (object, old) => {
     const errors: Errors = [];
-    checkUnchanged(errors, 'spec.controller', object.spec?.controller, old.spec?.controller);
+    checkUnchanged(errors, 'spec.controller', object.spec?.controller ?? '', old.spec?.controller ?? '');
     return errors;
   },
   columns: [
@@ -196,9 +196,9 @@ export const ingressClass = defineKind<IngressClass>({
 });
 
 function checkParameters(errors: Errors, path: string, parameters: IngressClassParametersReference): void {
-  if (requireText(errors, `${path}.kind`, parameters.kind))
+  if (requireText(errors, `${path}.kind`, parameters.kind, 'kind is required'))
     addProblems(errors, `${path}.kind`, parameters.kind, pathSegmentProblems(parameters.kind));
-  if (requireText(errors, `${path}.name`, parameters.name))
+  if (requireText(errors, `${path}.name`, parameters.name, 'name is required'))
     addProblems(errors, `${path}.name`, parameters.name, pathSegmentProblems(parameters.name));
   if (parameters.apiGroup)
     addProblems(errors, `${path}.apiGroup`, parameters.apiGroup, dnsSubdomainProblems(parameters.apiGroup));

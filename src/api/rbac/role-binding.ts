@@ -70,18 +70,19 @@ function validate(object: Binding, roleKinds: readonly string[]): Errors {
   if (apiGroup !== GROUP) errors.push(fieldErrors.notSupported('roleRef.apiGroup', apiGroup, [GROUP]));
   if (!roleKinds.includes(kind)) errors.push(fieldErrors.notSupported('roleRef.kind', kind, roleKinds));
   if (requireText(errors, 'roleRef.name', name)) addProblems(errors, 'roleRef.name', name, pathSegmentProblems(name));
-  eachAt(object.subjects, 'subjects', (subject, at) => checkSubject(errors, at, subject));
+  eachAt(object.subjects, 'subjects', (subject, at) => checkSubject(errors, at, subject, roleKinds.includes('Role')));
   return errors;
 }
 
-function checkSubject(errors: Errors, path: string, subject: Subject): void {
+/** Without a namespace, a service account in a RoleBinding is nobody: upstream lets it be written all the same. */
+function checkSubject(errors: Errors, path: string, subject: Subject, namespaced: boolean): void {
   requireText(errors, `${path}.name`, subject.name);
   const group = subject.apiGroup ?? '';
   switch (subject.kind) {
     case 'ServiceAccount':
       if (subject.name) addProblems(errors, `${path}.name`, subject.name, dnsSubdomainProblems(subject.name));
       if (group) errors.push(fieldErrors.notSupported(`${path}.apiGroup`, group, ['']));
-      if (!subject.namespace) addRequired(errors, `${path}.namespace`);
+      if (!subject.namespace && !namespaced) addRequired(errors, `${path}.namespace`);
       break;
     case 'User':
     case 'Group':

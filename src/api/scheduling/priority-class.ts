@@ -48,6 +48,8 @@ export const priorityClass = defineKind<PriorityClass>({
       requireOneOf(errors, 'preemptionPolicy', object.preemptionPolicy, ['Never', 'PreemptLowerPriority']);
     return errors;
   },
+  // What may not change need not be right.
+  ratchets: true,
   validateUpdate: (object, old) => {
     const errors: Errors = [];
     if (object.value !== old.value) addForbidden(errors, 'value', 'may not be changed in an update.');

@@ -3,19 +3,26 @@
 import { checkDriverName } from '../core/volume-validation.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, integer, nameColumn, text } from '../machinery/columns.ts';
+import { semanticEqual } from '../machinery/equality.ts';
+import { qualifiedNameProblems } from '../machinery/labels.ts';
 import {
   addDuplicate,
   addInvalid,
+  addProblems,
   addRequired,
   allowOneOf,
+  checkNotNegative,
   checkUnchanged,
   type Errors,
   eachAt,
+  IMMUTABLE,
   requireText,
 } from '../machinery/validation.ts';
-import type { CSIDriver, CSINode, CSIStorageCapacity, VolumeAttachment } from './v1.gen.ts';
+import type { CSIDriver, CSINode, CSIStorageCapacity, TokenRequest, VolumeAttachment } from './v1.gen.ts';
 
 const NODE_ID_BYTES_MAX = 192;
+const TOKEN_SECONDS_MIN = 600;
+const TOKEN_SECONDS_MAX = 2 ** 32;
 
 export const volumeAttachment = defineKind<VolumeAttachment>({
   group: 'storage.k8s.io',
@@ -81,6 +88,19 @@ export const csiDriver = defineKind<CSIDriver>({
     allowOneOf(errors, 'spec.fsGroupPolicy', spec.fsGroupPolicy, ['File', 'None', 'ReadWriteOnceWithFSType']);
     for (const mode of spec.volumeLifecycleModes ?? [])
       allowOneOf(errors, 'spec.volumeLifecycleModes', mode, ['Ephemeral', 'Persistent']);
+    checkTokenRequests(errors, 'spec.tokenRequests', spec.tokenRequests ?? []);
+    return errors;
+  },
+  validateUpdate: (object, old) => {
+    const errors: Errors = [];
+    // Upstream's path has the field's name as its own type spells it.
+    checkUnchanged(errors, 'spec.attachedRequired', object.spec?.attachRequired, old.spec?.attachRequired);
+    checkUnchanged(
+      errors,
+      'spec.volumeLifecycleModes',
+      object.spec?.volumeLifecycleModes,
+      old.spec?.volumeLifecycleModes,
+    );
     return errors;
   },
   columns: [
@@ -112,7 +132,20 @@ export const csiNode = defineKind<CSINode>({
       names.add(driver.name);
       if (requireText(errors, `${at}.nodeID`, driver.nodeID) && driver.nodeID.length > NODE_ID_BYTES_MAX)
         addInvalid(errors, `${at}.nodeID`, driver.nodeID, `must be ${NODE_ID_BYTES_MAX} characters or less`);
+      checkNotNegative(errors, `${at}.allocatable.count`, driver.allocatable?.count);
+      checkTopologyKeys(errors, at, driver.topologyKeys ?? []);
     });
+    return errors;
+  },
+  // How many volumes fit may change; what a driver said of the node may not.
+  validateUpdate: (object, old) => {
+    const errors: Errors = [];
+    for (const { allocatable: _, ...before } of old.spec?.drivers ?? [])
+      for (const driver of object.spec?.drivers ?? []) {
+        const { allocatable: __, ...now } = driver;
+        if (now.name === before.name && !semanticEqual(now, before))
+          addInvalid(errors, 'CSINodeDriver', driver, IMMUTABLE);
+      }
     return errors;
   },
   columns: [nameColumn, integer('Drivers', object => object.spec?.drivers?.length), ageColumn],
@@ -140,3 +173,37 @@ export const csiStorageCapacity = defineKind<CSIStorageCapacity>({
     text('Capacity', object => object.capacity ?? ''),
   ],
 });
+
+function checkTopologyKeys(errors: Errors, path: string, keys: readonly string[]): void {
+  keys.forEach((key, index) => {
+    if (key === '') addRequired(errors, path);
+    if (keys.indexOf(key) < index) addDuplicate(errors, path, key);
+    addProblems(errors, path, keys, qualifiedNameProblems(key));
+  });
+}
+
+function checkTokenRequests(errors: Errors, path: string, requests: readonly TokenRequest[]): void {
+  const audiences = new Set<string>();
+  eachAt(requests, path, ({ audience = '', expirationSeconds }, at) => {
+    if (audiences.has(audience)) {
+      addDuplicate(errors, `${at}.audience`, audience);
+      return;
+    }
+    audiences.add(audience);
+    if (expirationSeconds === undefined) return;
+    if (expirationSeconds < TOKEN_SECONDS_MIN)
+      addInvalid(
+        errors,
+        `${at}.expirationSeconds`,
+        expirationSeconds,
+        'may not specify a duration less than 10 minutes',
+      );
+    if (expirationSeconds > TOKEN_SECONDS_MAX)
+      addInvalid(
+        errors,
+        `${at}.expirationSeconds`,
+        expirationSeconds,
+        'may not specify a duration larger than 2^32 seconds',
+      );
+  });
+}

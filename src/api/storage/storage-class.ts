@@ -12,6 +12,7 @@ import {
   addForbidden,
   addProblems,
   addRequired,
+  allowOneOf,
   checkLabelKey,
   checkUnchanged,
   type Errors,
@@ -61,9 +62,15 @@ export const storageClass = defineKind<StorageClass>({
     }
     checkParameters(errors, object.parameters);
     if (object.reclaimPolicy) requireOneOf(errors, 'reclaimPolicy', object.reclaimPolicy, ['Delete', 'Retain']);
-    requireOneOf(errors, 'volumeBindingMode', object.volumeBindingMode, ['Immediate', 'WaitForFirstConsumer']);
+    allowOneOf(errors, 'volumeBindingMode', object.volumeBindingMode, ['Immediate', 'WaitForFirstConsumer']);
+    const terms: unknown[] = [{}];
     eachAt(object.allowedTopologies, 'allowedTopologies', (term, at) => {
       const keys = new Set<string>();
+      const values = Object.fromEntries(
+        (term.matchLabelExpressions ?? []).map(each => [each.key, [...(each.values ?? [])].sort()]),
+      );
+      if (terms.some(other => semanticEqual(values, other))) addDuplicate(errors, `${at}.matchLabelExpressions`, '');
+      terms.push(values);
       eachAt(term.matchLabelExpressions, `${at}.matchLabelExpressions`, (requirement, requirementAt) => {
         if (!requirement.values?.length) addRequired(errors, `${requirementAt}.values`);
         checkLabelKey(errors, `${requirementAt}.key`, requirement.key);

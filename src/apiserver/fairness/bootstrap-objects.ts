@@ -3,6 +3,11 @@
  * nobody may change for long, and the suggested ones, which follow this list while they are annotated to. Pure data.
  */
 
+import {
+  everything,
+  MANDATORY_LEVELS as LEVEL_SPECS,
+  MANDATORY_SCHEMAS as SCHEMA_SPECS,
+} from '../../api/flowcontrol/mandatory-objects.ts';
 import type {
   FlowSchema,
   FlowSchemaSpec,
@@ -44,10 +49,9 @@ function level(name: string, spec: PriorityLevelConfigurationSpec): PriorityLeve
   return { apiVersion: API_VERSION, kind: 'PriorityLevelConfiguration', metadata: { name }, spec };
 }
 
-export const MANDATORY_LEVELS: readonly PriorityLevelConfiguration[] = [
-  level('exempt', { type: 'Exempt', exempt: { nominalConcurrencyShares: 0, lendablePercent: 0 } }),
-  limited('catch-all', { nominal: 5, lendablePercent: 0 }),
-];
+export const MANDATORY_LEVELS: readonly PriorityLevelConfiguration[] = Object.entries(LEVEL_SPECS).map(([name, spec]) =>
+  level(name, spec),
+);
 
 export const SUGGESTED_LEVELS: readonly PriorityLevelConfiguration[] = [
   limited('system', { nominal: 30, lendablePercent: 33 }, { queues: 64, handSize: 6 }),
@@ -79,30 +83,26 @@ const resources = (
   namespaces: ['*'],
 });
 
-const everything = (subjects: Subject[]): PolicyRulesWithSubjects => ({
-  subjects,
-  resourceRules: [resources('*', ['*'], { verbs: ['*'], clusterScope: true })],
-  nonResourceRules: [{ verbs: ['*'], nonResourceURLs: ['*'] }],
-});
-
 function schema(
   name: string,
   to: { readonly level: string; readonly precedence: number; readonly by?: 'ByUser' | 'ByNamespace' },
   rule: PolicyRulesWithSubjects,
 ): FlowSchema {
-  const spec: FlowSchemaSpec = {
+  return flowSchema(name, {
     priorityLevelConfiguration: { name: to.level },
     matchingPrecedence: to.precedence,
     ...(to.by ? { distinguisherMethod: { type: to.by } } : {}),
     rules: [rule],
-  };
+  });
+}
+
+function flowSchema(name: string, spec: FlowSchemaSpec): FlowSchema {
   return { apiVersion: API_VERSION, kind: 'FlowSchema', metadata: { name }, spec };
 }
 
-export const MANDATORY_SCHEMAS: readonly FlowSchema[] = [
-  schema('exempt', { level: 'exempt', precedence: 1 }, everything(groups('system:masters'))),
-  schema('catch-all', { level: 'catch-all', precedence: 10_000, by: 'ByUser' }, everything(EVERYBODY)),
-];
+export const MANDATORY_SCHEMAS: readonly FlowSchema[] = Object.entries(SCHEMA_SPECS).map(([name, spec]) =>
+  flowSchema(name, spec),
+);
 
 export const SUGGESTED_SCHEMAS: readonly FlowSchema[] = [
   schema(
