@@ -188,6 +188,7 @@ export class Kubelet {
       path: join(rootDir, 'memory_manager_state'),
       numaNodes: topology.numaNodes,
       capacityBytes: quantityValue(machine.capacity['memory']),
+      hugePages: machine.resources.hugePages,
       configuration,
     });
     const drivers = new ClaimDrivers({ rootDir, clock, log });

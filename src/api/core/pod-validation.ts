@@ -230,7 +230,7 @@ function checkPodLevelResources(errors: Errors, path: string, spec: PodSpec, cla
         errors,
         `${path}.limits[${name}]`,
         resources.limits[name]!,
-        `must be greater than or equal to aggregate container limits of ${formatNano(BigInt(sum) * 10n ** 9n, 'binary')}`,
+        `must be greater than or equal to aggregate container limits of ${formatNano(BigInt(Math.min(sum, Number.MAX_SAFE_INTEGER)) * 10n ** 9n, 'binary')}`,
       );
   }
   eachAt(spec.containers, `${path}.containers`, (container, at) => {

@@ -232,6 +232,40 @@ test('quotas count what exists and what is under way', async () => {
   );
 });
 
+test('huge pages: quotas and limit ranges count what containers or the pod itself ask for', async () => {
+  const { reader, admit, pod } = setup();
+  reader.put({ group: '', version: 'v1', resource: 'resourcequotas' }, {
+    apiVersion: 'v1',
+    kind: 'ResourceQuota',
+    metadata: { name: 'q', namespace: 'ns' },
+    spec: { hard: { 'requests.hugepages-2Mi': '8Mi' } },
+  } as never);
+  const pages = (amount: string) => {
+    const list = { memory: '64Mi', 'hugepages-2Mi': amount };
+    return { limits: list, requests: list };
+  };
+  const huge = (own: string, ofPod?: string) =>
+    pod({
+      containers: [{ name: 'c', resources: pages(own) }],
+      ...(ofPod === undefined ? {} : { resources: pages(ofPod) }),
+    });
+  await admit({ resource: 'pods', object: huge('8Mi') });
+  const exceeded = message(
+    'pods "p" is forbidden: exceeded quota: q, requested: requests.hugepages-2Mi=10Mi, used: requests.hugepages-2Mi=8Mi, limited: requests.hugepages-2Mi=8Mi',
+  );
+  await assert.rejects(admit({ resource: 'pods', object: huge('10Mi') }), exceeded);
+  await assert.rejects(admit({ resource: 'pods', object: huge('2Mi', '10Mi') }), exceeded);
+  reader.put({ group: '', version: 'v1', resource: 'limitranges' }, {
+    apiVersion: 'v1',
+    kind: 'LimitRange',
+    metadata: { name: 'l', namespace: 'ns' },
+    spec: { limits: [{ type: 'Pod', max: { 'hugepages-2Mi': '4Mi' } }] },
+  } as never);
+  const tooMany = message('pods "p" is forbidden: maximum hugepages-2Mi usage per Pod is 4Mi, but limit is 6Mi');
+  await assert.rejects(admit({ resource: 'pods', object: huge('6Mi') }), tooMany);
+  await assert.rejects(admit({ resource: 'pods', object: huge('2Mi', '6Mi') }), tooMany);
+});
+
 test('a kubelet writes only what is its own', async () => {
   const { reader, admit, pod } = setup();
   const user = { name: 'system:node:n1', groups: ['system:nodes'] };

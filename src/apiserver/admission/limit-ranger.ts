@@ -39,7 +39,7 @@ export function limitRanger({ reader }: AdmissionContext): AdmissionPlugin {
           problems.push(...bounds(item, requests, {}));
         }
         if (claim) continue;
-        const { containers = [], initContainers = [] } = (request.object as Pod).spec ?? {};
+        const { containers = [], initContainers = [], resources: ofPod } = (request.object as Pod).spec ?? {};
         if (item.type === 'Container')
           for (const { resources } of [...containers, ...initContainers])
             problems.push(...bounds(item, resources?.requests ?? {}, resources?.limits ?? {}));
@@ -47,8 +47,8 @@ export function limitRanger({ reader }: AdmissionContext): AdmissionPlugin {
           problems.push(
             ...bounds(
               item,
-              podTotal(containers, initContainers, 'requests'),
-              podTotal(containers, initContainers, 'limits'),
+              { ...podTotal(containers, initContainers, 'requests'), ...ofPod?.requests },
+              { ...podTotal(containers, initContainers, 'limits'), ...ofPod?.limits },
             ),
           );
       }

@@ -59,6 +59,8 @@ function addPod(usage: Map<string, bigint>, pod: Pod): void {
     }
     for (const [name, amount] of sidecars) add(name, amount);
     for (const [name, amount] of peak) if (amount > (total.get(name) ?? 0n)) total.set(name, amount);
+    for (const [name, amount] of Object.entries(spec?.resources?.[list] ?? {}))
+      total.set(name, parseNano(amount) ?? 0n);
     for (const [name, amount] of Object.entries(spec?.overhead ?? {}))
       if (list === 'requests' || total.has(name)) add(name, parseNano(amount) ?? 0n);
     for (const [name, amount] of total) {

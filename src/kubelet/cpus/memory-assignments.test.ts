@@ -15,7 +15,7 @@ const configuration = {
   memoryManagerPolicy: 'Static' as const,
   reservedMemory: [{ numaNode: 0, limits: { memory: '100Mi' } }],
 };
-const options = { path, numaNodes: 1, capacityBytes: 1100 << 20, configuration };
+const options = { path, numaNodes: 1, capacityBytes: 1100 << 20, hugePages: {}, configuration };
 const container = (name: string, memory: string) => ({
   name,
   resources: { requests: { cpu: '1', memory }, limits: { cpu: '1', memory } },
@@ -41,6 +41,26 @@ test('guaranteed pods are counted, init containers give on theirs, a kubelet tha
   assert.deepEqual(again.ofContainer('a', 'c'), [{ type: 'memory', bytes: 300 << 20, node: 0 }]);
   again.retain(uid => uid !== 'a');
   assert.equal(free(), 1000);
+});
+
+test('huge pages are counted by size, and are no plain memory', () => {
+  const other = join(folder, 'huge');
+  const memory = new MemoryAssignments({ ...options, path: other, hugePages: { 'hugepages-2Mi': 16 << 20 } });
+  const huge = (uid: string, pages: string) => {
+    const plain = pod(uid, '300Mi');
+    const [one] = plain.spec.containers;
+    const amounts = { ...one!.resources!.limits, 'hugepages-2Mi': pages };
+    return { ...plain, spec: { containers: [{ ...one!, resources: { requests: amounts, limits: amounts } }] } };
+  };
+  assert.equal(memory.admit(huge('a', '12Mi')), undefined);
+  assert.equal(memory.admit(huge('b', '6Mi'))?.reason, 'UnexpectedAdmissionError');
+  assert.deepEqual(memory.ofContainer('a', 'c'), [
+    { type: 'memory', bytes: 300 << 20, node: 0 },
+    { type: 'hugepages-2Mi', bytes: 12 << 20, node: 0 },
+  ]);
+  const { memoryMap, numberOfAssignments } = JSON.parse(readFileSync(other, 'utf8')).machineState[0];
+  assert.deepEqual([memoryMap.memory.allocatable, memoryMap['hugepages-2Mi'].free], [984 << 20, 4 << 20]);
+  assert.equal(numberOfAssignments, 2);
 });
 
 test('what does not fit the machine is refused', () => {

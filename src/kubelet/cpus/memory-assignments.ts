@@ -1,7 +1,8 @@
 /**
  * Memory of one's own (memoryManagerPolicy: Static): containers of guaranteed pods are held to the memory of a NUMA node, which counts what
- * it has given. On a machine with one node that node is it; with more the kubelet refuses to start. Invariants: what was given is on disk
- * before the pod is admitted; never more than the node has beside what is reserved. With the policy `None` it gives nothing.
+ * it has given, of plain memory and of each size of huge pages. On a machine with one node that node is it; with more the kubelet refuses
+ * to start. Invariants: what was given is on disk before the pod is admitted; never more than the node has beside what is reserved. With the
+ * policy `None` it gives nothing.
  */
 
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -10,11 +11,18 @@ import { quantityValue } from '../../api/machinery/quantity.ts';
 import type { KubeletConfiguration } from '../configuration.ts';
 import { thresholdOf } from '../node/machine.ts';
 import type { Refusal } from '../pods/refusals.ts';
-import { allContainers, isSidecar, qosOf } from '../pods/resources.ts';
+import { allContainers, hugePageNames, isSidecar, qosOf } from '../pods/resources.ts';
 
 const NODE = 0;
 const MEMORY = 'memory';
 
+/** One sort of memory: what there is, what is reserved of it, and what can be given. */
+interface Pool {
+  readonly type: string;
+  readonly total: number;
+  readonly reserved: number;
+  readonly allocatable: number;
+}
 interface Block {
   readonly numaAffinity: readonly number[];
   readonly type: string;
@@ -28,6 +36,8 @@ export interface MemoryAssignmentsOptions {
   readonly path: string;
   readonly numaNodes: number;
   readonly capacityBytes: number;
+  /** What of it is in huge pages, by the name of the resource. */
+  readonly hugePages: Readonly<Record<string, number>>;
   readonly configuration: Pick<
     KubeletConfiguration,
     'memoryManagerPolicy' | 'reservedMemory' | 'kubeReserved' | 'systemReserved' | 'evictionHard'
@@ -37,16 +47,19 @@ export interface MemoryAssignmentsOptions {
 export class MemoryAssignments {
   readonly #path: string;
   readonly #isStatic: boolean;
-  readonly #capacityBytes: number;
-  readonly #reservedBytes: number;
+  readonly #pools: readonly Pool[];
   #entries: Entries = {};
 
   /** Throws where the machine cannot do what the configuration asks for. */
-  constructor({ path, numaNodes, capacityBytes, configuration }: MemoryAssignmentsOptions) {
+  constructor({ path, numaNodes, capacityBytes, hugePages, configuration }: MemoryAssignmentsOptions) {
     this.#path = path;
     this.#isStatic = configuration.memoryManagerPolicy === 'Static';
-    this.#capacityBytes = capacityBytes;
-    this.#reservedBytes = this.#isStatic ? reservedBytes(configuration, { numaNodes, capacityBytes }) : 0;
+    const reserved = this.#isStatic ? reservedBytes(configuration, { numaNodes, capacityBytes }) : 0;
+    const hugeBytes = Object.values(hugePages).reduce((sum, bytes) => sum + bytes, 0);
+    this.#pools = [
+      { type: MEMORY, total: capacityBytes, reserved, allocatable: Math.max(0, capacityBytes - reserved - hugeBytes) },
+      ...Object.entries(hugePages).map(([type, total]) => ({ type, total, reserved: 0, allocatable: total })),
+    ];
     const before = load(path);
     if (!this.#isStatic) rmSync(path, { force: true });
     else if (before?.policyName === 'Static') this.#entries = before.entries ?? {};
@@ -55,7 +68,8 @@ export class MemoryAssignments {
 
   /** What could be given at all. */
   get allocatable(): readonly { readonly type: string; readonly bytes: number; readonly node: number }[] {
-    return this.#isStatic ? [{ type: MEMORY, bytes: this.#capacityBytes - this.#reservedBytes, node: NODE }] : [];
+    if (!this.#isStatic) return [];
+    return this.#pools.flatMap(({ type, allocatable: bytes }) => (bytes > 0 ? [{ type, bytes, node: NODE }] : []));
   }
   ofContainer(
     podUid: string,
@@ -79,31 +93,23 @@ export class MemoryAssignments {
   admit(pod: Pod): Refusal | undefined {
     const uid = pod.metadata.uid!;
     if (!this.#isStatic || this.has(uid) || qosOf(pod) !== 'Guaranteed' || pod.spec.resources) return undefined;
-    const mine: Record<string, number> = {};
-    const initial: string[] = [];
-    for (const container of allContainers(pod)) {
-      const size = wishOf(container);
-      if (size === 0) continue;
-      // Init containers are over before the next one begins: theirs is given on, and not counted twice.
-      let left = size;
-      for (const name of initial) {
-        const again = Math.min(left, mine[name]!);
-        mine[name]! -= again;
-        left -= again;
-      }
-      mine[container.name] = size;
-      if (pod.spec.initContainers?.includes(container) && !isSidecar(container)) initial.push(container.name);
+    const blocks: (Block & { readonly container: string })[] = [];
+    for (const type of [MEMORY, ...hugePageNames(pod)]) {
+      const mine = sharesOf(pod, type);
+      const given = Object.values(mine).reduce((sum, size) => sum + size, 0);
+      if (given > this.#freeBytes(type))
+        return {
+          reason: 'UnexpectedAdmissionError',
+          message:
+            'Pod was rejected: Allocate failed due to [memorymanager] failed to get the default NUMA affinity, no NUMA nodes with enough memory is available, which is unexpected',
+        };
+      for (const [container, size] of Object.entries(mine))
+        blocks.push({ container, numaAffinity: [NODE], type, size });
     }
-    const given = Object.values(mine).reduce((sum, size) => sum + size, 0);
-    if (Object.keys(mine).length === 0) return undefined;
-    if (given > this.#freeBytes)
-      return {
-        reason: 'UnexpectedAdmissionError',
-        message:
-          'Pod was rejected: Allocate failed due to [memorymanager] failed to get the default NUMA affinity, no NUMA nodes with enough memory is available, which is unexpected',
-      };
-    const blocks = Object.entries(mine).map(([name, size]) => [name, [{ numaAffinity: [NODE], type: MEMORY, size }]]);
-    this.#entries = { ...this.#entries, [uid]: Object.fromEntries(blocks) };
+    if (blocks.length === 0) return undefined;
+    const ofPod: Record<string, Block[]> = {};
+    for (const { container, ...block } of blocks) (ofPod[container] ??= []).push(block);
+    this.#entries = { ...this.#entries, [uid]: ofPod };
     this.#save();
     return undefined;
   }
@@ -115,30 +121,25 @@ export class MemoryAssignments {
     this.#save();
   }
 
-  get #givenBytes(): number {
+  #givenBytes(type: string): number {
     const blocks = Object.values(this.#entries).flatMap(ofPod => Object.values(ofPod).flat());
-    return blocks.reduce((sum, { size }) => sum + size, 0);
+    return blocks.reduce((sum, block) => (block.type === type ? sum + block.size : sum), 0);
   }
-  get #freeBytes(): number {
-    return this.#capacityBytes - this.#reservedBytes - this.#givenBytes;
+  #freeBytes(type: string): number {
+    return (this.#pools.find(pool => pool.type === type)?.allocatable ?? 0) - this.#givenBytes(type);
   }
 
   #save(): void {
-    const [given, free] = [this.#givenBytes, this.#freeBytes];
+    const memoryMap = this.#pools.map(({ type, total, reserved: systemReserved, allocatable }) => [
+      type,
+      { total, systemReserved, allocatable, reserved: this.#givenBytes(type), free: this.#freeBytes(type) },
+    ]);
     const state = {
       policyName: 'Static',
       machineState: {
         [NODE]: {
           numberOfAssignments: Object.values(this.#entries).flatMap(ofPod => Object.values(ofPod).flat()).length,
-          memoryMap: {
-            [MEMORY]: {
-              total: this.#capacityBytes,
-              systemReserved: this.#reservedBytes,
-              allocatable: this.#capacityBytes - this.#reservedBytes,
-              reserved: given,
-              free,
-            },
-          },
+          memoryMap: Object.fromEntries(memoryMap),
           cells: [NODE],
         },
       },
@@ -175,8 +176,28 @@ function reservedBytes(
   return named;
 }
 
-function wishOf({ resources }: Container): number {
-  return quantityValue(resources?.requests?.[MEMORY] ?? resources?.limits?.[MEMORY] ?? '0');
+function wishOf({ resources }: Container, type: string): number {
+  return quantityValue(resources?.requests?.[type] ?? resources?.limits?.[type] ?? '0');
+}
+
+/** By container: what each needs beside what init containers before it have given on. */
+function sharesOf(pod: Pod, type: string): Record<string, number> {
+  const mine: Record<string, number> = {};
+  const initial: string[] = [];
+  for (const container of allContainers(pod)) {
+    const size = wishOf(container, type);
+    if (size === 0) continue;
+    // Init containers are over before the next one begins: theirs is given on, and not counted twice.
+    let left = size;
+    for (const name of initial) {
+      const again = Math.min(left, mine[name]!);
+      mine[name]! -= again;
+      left -= again;
+    }
+    mine[container.name] = size;
+    if (pod.spec.initContainers?.includes(container) && !isSidecar(container)) initial.push(container.name);
+  }
+  return mine;
 }
 
 function load(path: string): { readonly policyName: string; readonly entries?: Entries } | undefined {
