@@ -23,7 +23,6 @@ const AS_IS: Readonly<Record<string, string>> = {
   'http2-push-preload': 'false',
   'affinity-canary-behavior': 'sticky',
   'session-cookie-change-on-failure': 'true',
-  'ssl-passthrough': 'false',
   'enable-modsecurity': 'false',
   'enable-opentelemetry': 'false',
   'enable-owasp-core-rules': 'false',

@@ -117,6 +117,7 @@ export function readAnnotations(ingress: Ingress, defaults: Readonly<Record<stri
     isLogged: from.get('enable-access-log', boolean) ?? true,
     satisfiesAny: from.get('satisfy', oneOf('all', 'any')) === 'any' || undefined,
     redirectsWww: from.get('from-to-www-redirect', boolean) || undefined,
+    passesTls: from.get('ssl-passthrough', boolean) || undefined,
     usesClusterIp: from.get('service-upstream', boolean) || undefined,
     closesConnections: from.get('connection-proxy-header', oneOf('keep-alive', 'close')) === 'close' || undefined,
   });

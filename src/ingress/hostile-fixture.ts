@@ -102,6 +102,7 @@ const GOOD: Record<string, string> = {
   'auth-method': 'GET',
   'auth-signin-redirect-param': 'rd',
   satisfy: 'any',
+  'ssl-passthrough': 'true',
   'proxy-ssl-secret': 's',
   'proxy-ssl-verify': 'on',
   'custom-http-errors': '404,503',

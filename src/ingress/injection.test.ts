@@ -79,7 +79,9 @@ test('annotations, hosts and paths give the same tree back, and only directives 
           sameTree(sections);
           for (const [keyword, action] of sections[0]!.lines as string[][]) {
             assert.ok(
-              (keyword === 'option' && action === 'http-server-close') ||
+              ['option http-server-close', 'option srvtcpka', 'mode tcp', 'tcp-request content'].includes(
+                `${keyword} ${action}`,
+              ) ||
                 /^(http-request|http-response|acl|stick-table|balance|hash-type|cookie|dynamic-cookie-key|timeout|retries|retry-on)$/.test(
                   keyword!,
                 ),

@@ -36,6 +36,8 @@ export interface Route {
   /** A ConfigMap of files that is the backend itself. */
   readonly content?: SecretRef;
   readonly settings: Settings;
+  /** Of connections, not requests. */
+  readonly isStream?: true;
   readonly redirectsToTls: boolean;
   /** The path's expression, when the path is rewritten by it. */
   readonly rewritePattern?: string;
@@ -64,6 +66,8 @@ export interface RouteTable {
   readonly prefixes: ReadonlyMap<string, string>;
   /** Longest first. */
   readonly patterns: readonly PatternRule[];
+  /** Host → the route of its connections with TLS, which are not decrypted. */
+  readonly passthrough: ReadonlyMap<string, string>;
   /** For what nothing matches. */
   readonly defaultRoute?: string;
   /** Host → the Secret whose certificate it shows. */
@@ -95,6 +99,7 @@ export function buildRouteTable(ingresses: readonly ClassedIngress[]): RouteTabl
   for (const classed of byAge) builder.noteAnnotations(classed);
   for (const classed of byAge) if (isCanary(classed)) builder.addCanary(classed);
   for (const classed of byAge) if (!isCanary(classed)) builder.addRules(classed);
+  for (const classed of byAge) if (!isCanary(classed)) builder.addPassthrough(classed);
   for (const classed of byAge) if (!isCanary(classed)) builder.addAliases(classed);
   for (const classed of byAge) if (!isCanary(classed)) builder.addWww(classed);
   for (const classed of byAge) if (!isCanary(classed)) builder.addCertificates(classed);
@@ -119,6 +124,7 @@ class Builder {
   readonly #prefixes = new Map<string, string>();
   readonly #patterns: PatternRule[] = [];
   readonly #certificates = new Map<string, SecretRef & { ingress: string; hasRule: boolean }>();
+  readonly #passthrough = new Map<string, string>();
   readonly #findings: Finding[] = [];
   /** Host → who had it first; host and path → whose it is. */
   readonly #hosts = new Map<string, Ingress>();
@@ -165,6 +171,37 @@ class Builder {
         'HostPathTaken',
         `the default backend is that of ${this.#routes.get(this.#default)!.ingress}`,
       );
+  }
+
+  /** A whole host, for who had it first: there is no path to be seen. */
+  addPassthrough(classed: ClassedIngress): void {
+    const { ingress } = classed;
+    const { settings } = settingsOf(classed);
+    if (!settings.passesTls) return;
+    for (const { host: given = '', http } of ingress.spec?.rules ?? []) {
+      const host = hostKey(given);
+      const backend = http?.paths.find(({ path = '/' }) => path === '/')?.backend;
+      const service = backend && serviceOf(ingress, backend);
+      const owner = this.#hosts.get(host);
+      const refuse = (why: string) => this.#find(ingress, 'PassthroughRefused', `${host}: ${why}`);
+      if (host === ANY_HOST) refuse('TLS is passed through by the name of a host');
+      else if (!service) refuse('TLS is passed through to the Service of the path /, which it does not have');
+      else if (owner && owner !== ingress) refuse(`the host belongs to the older Ingress ${keyOf(owner)}`);
+      else {
+        const id = routeId(ingress, service, ['tls as it is']);
+        const { isClosed } = settings;
+        this.#put({
+          id,
+          ingress: keyOf(ingress),
+          service,
+          isStream: true,
+          settings: { ...DEFAULT_SETTINGS, isClosed },
+          redirectsToTls: false,
+          canaries: [],
+        });
+        this.#passthrough.set(host, id);
+      }
+    }
   }
 
   addAliases(classed: ClassedIngress): void {
@@ -239,6 +276,7 @@ class Builder {
       exact: this.#exact,
       prefixes: this.#prefixes,
       patterns: this.#patterns,
+      passthrough: this.#passthrough,
       ...(this.#default === undefined ? {} : { defaultRoute: this.#default }),
       certificates: this.#certificates,
       findings: this.#findings,

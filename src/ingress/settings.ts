@@ -108,6 +108,8 @@ export type Text = readonly (string | { readonly variable: Variable })[];
 export type Variable = 'uri' | 'escapedUri' | 'path' | 'query' | 'host' | 'scheme' | 'source' | 'method';
 
 export interface Settings {
+  /** Connections with TLS go to the backend as they are. */
+  readonly passesTls?: true;
   readonly tlsRedirect: 'withTls' | 'always' | 'never';
   readonly usesRegex: boolean;
   /** With `$1` … for captures of the path. */

@@ -188,6 +188,57 @@ describe('ingress: TLS', { skip: !canRunIngress }, () => {
     assert.equal(await textOf('mutual.test'), 'shown: front');
   });
 
+  test('TLS that is passed through as it is, beside hosts whose TLS ends here', async () => {
+    const pair = bed.pki.issueServer({ commonName: 'end', organizations: [] }, ['end.test']);
+    const end = createHttps({ cert: pair.certificate, key: pair.key }, (_, response) => {
+      response.end('from the end');
+    }).listen(0, '127.0.0.1');
+    await once(end, 'listening');
+    bed.track(end);
+    bed.putService('end', [(end.address() as AddressInfo).port]);
+    const passthrough = { 'ssl-passthrough': 'true', 'ssl-redirect': 'false' };
+    bed.putIngress('passed', { '/': 'end' }, { annotations: passthrough });
+    bed.putIngress('wild', { '/': 'end' }, { host: '*.wild-end.test', annotations: passthrough });
+    bed.putIngress('late', { '/more': 'end' }, { host: 'plain.test', annotations: passthrough });
+    await bed.putCertificate('beside-cert', ['beside.test']);
+    bed.putIngress('beside', { '/': 'web' }, { tls: [{ hosts: ['beside.test'], secretName: 'beside-cert' }] });
+    const asked = async (servername: string) => {
+      const socket = connectTls({ host: '127.0.0.1', port: bed.httpsPort, servername, rejectUnauthorized: false });
+      try {
+        await once(socket, 'secureConnect');
+        const who = socket.getPeerCertificate().subject.CN;
+        socket.write(`GET / HTTP/1.1\r\nHost: ${servername}\r\nConnection: close\r\n\r\n`);
+        let text = '';
+        for await (const part of socket) text += part;
+        return `${who} ${text}`;
+      } catch (error) {
+        return String(error);
+      } finally {
+        socket.destroy();
+      }
+    };
+    for (const host of ['passed.test', 'any.wild-end.test'])
+      await until(
+        () => `${host} is passed through`,
+        async () => /^end .*from the end/s.test(await asked(host)),
+      );
+    let beside = '';
+    await until(
+      () => `the host beside is served: ${beside}`,
+      async () => (beside = await asked('beside.test')).startsWith('beside-cert-1 HTTP/1.1 200'),
+    );
+    await bed.settled();
+    assert.match(beside, /"x-forwarded-for":"127\.0\.0\.1","x-forwarded-proto":"https"/);
+    assert.match(await asked('plain.test'), /^default /, 'the host is an older Ingress’s');
+    // Another endpoint takes no reload.
+    const before = bed.reloads;
+    bed.putService('end', []);
+    await until('nobody answers', async () => !(await asked('passed.test')).includes('from the end'));
+    bed.putService('end', [(end.address() as AddressInfo).port]);
+    await until('it is back', async () => (await asked('passed.test')).includes('from the end'));
+    assert.equal(bed.reloads, before);
+  });
+
   test('HTTP/2 to clients, over TLS and by prior knowledge', async () => {
     for (const url of [`https://127.0.0.1:${bed.httpsPort}`, `http://127.0.0.1:${bed.httpPort}`]) {
       const session = connectH2(url, { rejectUnauthorized: false });

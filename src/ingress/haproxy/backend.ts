@@ -28,6 +28,8 @@ const MIRRORED_BODY_MS = 200;
 /** `authorities`: the name of those that its clients' certificates are of. */
 export function backendLines(route: Route, resources: Resources, authorities?: string): readonly Line[] {
   const { settings } = route;
+  if (route.isStream)
+    return [words('mode tcp'), settings.isClosed ? words('tcp-request content reject') : words('option srvtcpka')];
   if (settings.isClosed || !(route.service || route.content || settings.redirect)) return [refusal(503)];
   const lines: Line[] = [];
   if (!settings.isLogged) lines.push(words('http-request set-log-level silent'));

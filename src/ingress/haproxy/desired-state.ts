@@ -172,9 +172,10 @@ export function userSections({ users }: Pick<IngressWishes, 'users'>): Section[]
 
 /** What the way from a request to its route needs. */
 export function featuresOf(table: RouteTable): Feature[] {
-  const { exact, prefixes, patterns, defaultRoute, routes } = table;
+  const { exact, prefixes, patterns, passthrough, defaultRoute, routes } = table;
   const keys = [...exact.keys(), ...prefixes.keys(), ...patterns.map(rule => `${rule.host}/`)];
   const uses: Record<Feature, boolean> = {
+    passthrough: passthrough.size > 0,
     exact: exact.size > 0,
     patterns: patterns.length > 0,
     wildcards: keys.some(key => key.startsWith('*.')),
@@ -210,6 +211,7 @@ export function desiredMaps(
     [FILES.exact, exact],
     [FILES.prefix, toBackends(table.prefixes)],
     [FILES.pattern, new Map(table.patterns.map(rule => [patternKey(rule), backendOf(rule.route)]))],
+    [FILES.passthrough, toBackends(table.passthrough)],
     [FILES.redirect, redirect],
     [FILES.fallback, fallback],
     [FILES.passwords, passwords],

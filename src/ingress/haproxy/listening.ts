@@ -24,6 +24,7 @@ export const FILES = {
   passwords: 'passwords.map',
   authorities: 'authorities.map',
   routes: 'routes.map',
+  passthrough: 'passthrough.map',
 } as const;
 
 /** The key of `exact.map` for what nothing else matches: no host and path looks like it. */
@@ -31,7 +32,15 @@ export const DEFAULT_KEY = 'default';
 export const NOT_FOUND_BACKEND = 'not-found';
 
 /** Ways to a route beside a prefix of a plain host. */
-export type Feature = 'exact' | 'patterns' | 'wildcards' | 'anyHost' | 'default' | 'redirects' | 'fallbacks';
+export type Feature =
+  | 'passthrough'
+  | 'exact'
+  | 'patterns'
+  | 'wildcards'
+  | 'anyHost'
+  | 'default'
+  | 'redirects'
+  | 'fallbacks';
 
 export interface ListeningOptions extends Listening {
   readonly httpPort: number;
@@ -64,6 +73,7 @@ export function listeningSections(options: ListeningOptions): Section[] {
       ...(usesLua ? { lua: FILES.lua } : {}),
       ...(version === undefined ? {} : { content: { file: FILES.content, version } }),
     }),
+    ...(options.features.has('passthrough') ? passthrough(options) : []),
     frontend(options),
     ...(options.hasErrorPages ? [errorPages()] : []),
     notFound(),
@@ -90,19 +100,63 @@ const logFormat = ({ trustsForwarded }: Listening): string =>
     '"request":"%[var(txn.request)]"}',
   ].join(',');
 
+function at({ bindAddress, proxyProtocol }: ListeningOptions, port: number): Line {
+  return [
+    `${bindAddress}:${port}`,
+    ...(bindAddress === '::' ? ['v4v6'] : []),
+    ...(proxyProtocol ? ['accept-proxy'] : []),
+  ];
+}
+
+/** Where HAProxy hands itself connections whose TLS it is to decrypt. */
+const TLS_SOCKET = 'tls.sock';
+/** A client's first words must come within this time. */
+const HELLO_SECONDS = 5;
+
+/** Reads the server name that a client asks for; connections for the others are decrypted as ever. */
+function passthrough(options: ListeningOptions): Section[] {
+  const name = 'tcp-request content set-var(txn.to) var(txn.name)';
+  return [
+    {
+      type: 'frontend',
+      name: 'tls',
+      lines: [
+        words('mode tcp'),
+        ['bind', ...at(options, options.httpsPort)],
+        words('option clitcpka'),
+        ['tcp-request', 'inspect-delay', `${HELLO_SECONDS}s`],
+        ...lines(
+          'tcp-request content reject unless { req.ssl_hello_type 1 }',
+          'tcp-request content set-var(txn.name) req.ssl_sni,lower',
+          `${name},map_str(${FILES.passthrough})`,
+          `${name},regsub(^[^.]+,*),map_str(${FILES.passthrough}) unless { var(txn.to) -m found }`,
+          'use_backend %[var(txn.to)] if { var(txn.to) -m found }',
+        ),
+        ['default_backend', 'decrypt'],
+      ],
+    },
+    {
+      type: 'backend',
+      name: 'decrypt',
+      lines: [words('mode tcp'), ['server', 'self', `unix@${TLS_SOCKET}`, 'send-proxy-v2']],
+    },
+  ];
+}
+
 function frontend(options: ListeningOptions): Section {
-  const { httpPort, httpsPort, bindAddress, proxyProtocol, askingList } = options;
-  const at = (port: number) => `${bindAddress}:${port}`;
-  const how = [...(bindAddress === '::' ? ['v4v6'] : []), ...(proxyProtocol ? ['accept-proxy'] : [])];
+  const { httpPort, httpsPort, askingList, features } = options;
+  // Behind the one that looks at server names, if it is there.
+  const https = features.has('passthrough')
+    ? [`unix@${TLS_SOCKET}`, ...words('accept-proxy mode 600')]
+    : at(options, httpsPort);
   return {
     type: 'frontend',
     name: 'ingress',
     lines: [
-      ['bind', at(httpPort), ...how],
+      ['bind', ...at(options, httpPort)],
       [
         'bind',
-        at(httpsPort),
-        ...how,
+        ...https,
         ...words(`ssl crt ${FILES.defaultCertificate} crt-list ${FILES.certificateList} alpn h2,http/1.1`),
         // What a certificate is worth is for the routes to say, which know who may come without.
         ...(askingList ? ['crt-list', askingList, ...words('crt-ignore-err all ca-ignore-err all')] : []),

@@ -26,6 +26,8 @@ export const lines = (...all: string[]): Line[] => all.map(words);
 export interface ProcessOptions {
   /** The file of a Lua program, where one is needed. */
   readonly lua?: string;
+  /** Another, of filters: HAProxy 2.6 lets threads into a shared state of theirs at once, and crashes. */
+  readonly luaFilters?: string;
   /** Another, and a text that tells its versions apart. */
   readonly content?: { readonly file: string; readonly version: string };
   /** Where names are asked. */
@@ -38,7 +40,7 @@ export function processSections(options: ProcessOptions): Section[] {
   return [globalSection(options), defaultsSection(options), ...resolvers(options)];
 }
 
-function globalSection({ lua, content, nameservers }: ProcessOptions): Section {
+function globalSection({ lua, luaFilters, content, nameservers }: ProcessOptions): Section {
   return {
     type: 'global',
     lines: [
@@ -53,6 +55,7 @@ function globalSection({ lua, content, nameservers }: ProcessOptions): Section {
       ['ssl-default-bind-options', ...words('ssl-min-ver TLSv1.2 no-tls-tickets')],
       words('tune.ssl.cachesize 4000'),
       ...(lua ? [['lua-load', lua]] : []),
+      ...(luaFilters ? [['lua-load-per-thread', luaFilters]] : []),
       ...(content ? [['lua-load', content.file, content.version]] : []),
       ...(lua && nameservers.length > 0 ? [['httpclient.resolvers.id', RESOLVERS]] : []),
       ...(lua ? [words('httpclient.ssl.verify none')] : []),

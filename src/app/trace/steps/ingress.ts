@@ -25,7 +25,10 @@ export const ingress: Step = {
     // Rules for any host would claim every name there is, also those of Services.
     if (!hosts.has(host) && !hosts.has(host.replace(/^[^.]+/, ANY_HOST))) return [];
 
-    const route = table.routes.get(matchRoute(table, host, pathname) ?? '');
+    const passing = table.passthrough.get(host) ?? table.passthrough.get(host.replace(/^[^.]+/, '*'));
+    const route = table.routes.get(
+      (protocol === 'https:' ? passing : undefined) ?? matchRoute(table, host, pathname) ?? '',
+    );
     if (!route)
       return [
         failure(
@@ -43,6 +46,8 @@ export const ingress: Step = {
         .filter(each => each.ingress === route.ingress)
         .map(each => note(`${each.reason}: ${each.message}`)),
     ];
+    if (protocol === 'https:' && passing !== undefined)
+      findings.push(note('its TLS is passed through: the rest of the settings count for plain requests only'));
     if (protocol === 'http:' && route.redirectsToTls) {
       findings.push(note(`redirected to https://${host}${pathname} (308), because the host has TLS`));
       return findings;
