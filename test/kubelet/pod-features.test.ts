@@ -75,6 +75,50 @@ test('a container restarts by its own rules, others of the pod do not', async ()
   ]);
 });
 
+test('a container that ends by such a rule restarts all of its pod in place', async () => {
+  const volumeMounts = [{ name: 'data', mountPath: '/data' }];
+  const rules = [{ action: 'RestartAllContainers', exitCodes: { operator: 'NotIn', values: [0, 7] } }];
+  await node.create('all', {
+    restartPolicy: 'Never',
+    initContainers: [
+      sh('echo init >> /data/order', { name: 'init', volumeMounts }),
+      sh('exec sleep 1000', { name: 'sidecar', restartPolicy: 'Always' }),
+    ],
+    containers: [
+      sh('echo short >> /data/order; exit 0', { name: 'short', volumeMounts }),
+      sh('exec sleep 1000', { name: 'long', lifecycle: { preStop: { exec: { command: ['sleep', '1000'] } } } }),
+      sh(
+        'until grep -q short /data/order; do sleep 0.1; done; if [ -e /data/x ]; then exec sleep 1000; fi; touch /data/x; exit 42',
+        { name: 'asks', restartPolicy: 'Never', restartPolicyRules: rules, volumeMounts },
+      ),
+    ],
+    volumes: [{ name: 'data', emptyDir: {} }],
+  });
+  const counts = ({ status }: Pod) =>
+    [...(status?.initContainerStatuses ?? []), ...(status?.containerStatuses ?? [])].map(one => one.restartCount);
+  const runs = (pod: Pod) =>
+    pod.status?.containerStatuses?.filter(({ state }) => state?.running).length === 2 &&
+    pod.status.containerStatuses.some(({ name, state }) => name === 'short' && state?.terminated);
+  const pod = await node.until('all', one => counts(one).join() === '1,1,1,1,1' && runs(one), 30_000);
+  const { conditions, phase, podIP, containerStatuses } = pod.status!;
+  assert.equal(phase, 'Running');
+  assert.equal(conditions!.find(({ type }) => type === 'AllContainersRestarting')?.status, 'False');
+  assert.equal(conditions!.find(({ type }) => type === 'Initialized')?.status, 'True');
+  for (const { name, lastState } of containerStatuses!)
+    assert.deepEqual(
+      [name, lastState?.terminated?.exitCode, lastState?.terminated?.reason],
+      [name, 137, 'RestartingAllContainers'],
+    );
+  const order = readFileSync(
+    join(node.root, `lib/pods/${pod.metadata.uid}/volumes/kubernetes.io~empty-dir/data/order`),
+    'utf8',
+  );
+  assert.deepEqual(order.trim().split('\n'), ['init', 'short', 'init', 'short']);
+  await node.restartKubelet();
+  const later = await node.until('all', runs);
+  assert.deepEqual([later.status!.podIP, counts(later).join()], [podIP, '1,1,1,1,1']);
+});
+
 test('the stop signal of the spec is what the container gets', async () => {
   const script = 'trap "echo usr1 > /dev/termination-log; exit 3" USR1; trap "" TERM; while :; do sleep 0.1; done';
   await node.create('signal', {

@@ -84,7 +84,7 @@ export function checkContainers(errors: Errors, path: string, context: PodContex
     if (names.has(container.name)) addDuplicate(errors, `${at}.name`, container.name);
     names.add(container.name);
     checkHooksAndProbes(errors, at, container, context);
-    checkRestartPolicy(errors, at, container, false);
+    checkRestartPolicy(errors, at, container);
   });
   checkHostPortConflicts(errors, path, containers);
 }
@@ -93,7 +93,7 @@ export function checkInitContainers(errors: Errors, path: string, context: PodCo
   const names = new Set((context.spec.containers ?? []).map(container => container.name));
   eachAt(context.spec.initContainers, path, (container, at) => {
     checkCommon(errors, at, container, context);
-    checkRestartPolicy(errors, at, container, true);
+    checkRestartPolicy(errors, at, container);
     if (names.has(container.name)) addDuplicate(errors, `${at}.name`, container.name);
     else if (container.name) names.add(container.name);
     checkHostPortConflicts(errors, path, [container]);
@@ -174,7 +174,7 @@ function checkCommon(errors: Errors, path: string, container: Container, context
     checkSecurityContext(errors, `${path}.securityContext`, container.securityContext, context.hostUsers);
 }
 
-function checkRestartPolicy(errors: Errors, path: string, container: Container, init: boolean): void {
+function checkRestartPolicy(errors: Errors, path: string, container: Container): void {
   const { restartPolicy, restartPolicyRules: rules } = container;
   if (restartPolicy !== undefined)
     allowOneOf(errors, `${path}.restartPolicy`, restartPolicy, CONTAINER_RESTART_POLICIES);
@@ -182,8 +182,6 @@ function checkRestartPolicy(errors: Errors, path: string, container: Container, 
   const at = `${path}.restartPolicyRules`;
   if (!restartPolicy)
     addRequired(errors, `${path}.restartPolicy`, 'must specify restartPolicy when restart rules are used');
-  else if (init && restartPolicy === 'Always')
-    addForbidden(errors, at, 'restartPolicyRules are not allowed for init containers with restart policy Always');
   if (rules.length > RESTART_RULES_MAX) errors.push(fieldErrors.tooMany(at, rules.length, RESTART_RULES_MAX));
   eachAt(rules, at, (rule, ruleAt) => {
     requireOneOf(errors, `${ruleAt}.action`, rule.action, ['Restart', 'RestartAllContainers']);

@@ -276,7 +276,10 @@ export function validatePodStatusUpdate(pod: Pod, old: Pod): Errors {
       dnsSubdomainProblems(status.nominatedNodeName),
     );
   checkUnchanged(errors, 'status.qosClass', status.qosClass, before.qosClass);
-  const policy = old.spec?.restartPolicy ?? 'Always';
+  const restartsAll = [...(old.spec?.containers ?? []), ...(old.spec?.initContainers ?? [])].some(container =>
+    container.restartPolicyRules?.some(({ action }) => action === 'RestartAllContainers'),
+  );
+  const policy = restartsAll ? 'Always' : (old.spec?.restartPolicy ?? 'Always');
   const sidecars = new Set((old.spec?.initContainers ?? []).filter(isSidecar).map(container => container.name));
   const mayRestart = new Set(
     [...(old.spec?.containers ?? []), ...(old.spec?.initContainers ?? [])]

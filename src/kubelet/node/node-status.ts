@@ -46,6 +46,8 @@ export interface NodeStatusOptions {
   readonly log: Logger;
 }
 
+/** What a scheduler asks of a node before it sends a pod there that needs it (KEP-5328). */
+const DECLARED_FEATURES = ['RestartAllContainersOnContainerExits'];
 const LEASE_SECONDS = 40;
 const LEASE_RENEW_MS = 10_000;
 const LEASE_NAMESPACE = 'kube-node-lease';
@@ -235,6 +237,7 @@ export class NodeStatusWriter {
       nodeInfo: readSystemInfo(`${runtime.name}://${runtime.version}`),
       images: this.#listImages(),
       volumesInUse: [...this.#options.volumesInUse()],
+      declaredFeatures: DECLARED_FEATURES,
       ...handlerStatus(runtime),
     };
   }
@@ -406,6 +409,7 @@ function fingerprint({
   volumesInUse,
   runtimeHandlers,
   features,
+  declaredFeatures = [],
 }: NodeStatus): string {
   const sorted = (map: Readonly<Record<string, unknown>> = {}) =>
     Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1));
@@ -419,6 +423,7 @@ function fingerprint({
     volumesInUse ?? [],
     (runtimeHandlers ?? []).map(one => [one.name ?? '', sorted({ ...one.features })]),
     sorted({ ...features }),
+    declaredFeatures,
     conditions
       .filter(one => ['MemoryPressure', 'DiskPressure', 'PIDPressure', 'Ready'].includes(one.type))
       .map(one => [one.type, one.status, one.reason, one.message])

@@ -18,6 +18,7 @@ import type { PodProbes } from './pod-probes.ts';
 import type { PodResize } from './pod-resize.ts';
 import type { PodSubject } from './pod-subject.ts';
 import { isSidecar } from './resources.ts';
+import { wasRemoved } from './restart-all.ts';
 import { RestartBackoff } from './restart-backoff.ts';
 import { latestOf, restarts, type Waiting } from './status.ts';
 
@@ -176,6 +177,9 @@ export class ContainerStarts {
 
   // A container that the runtime has forgotten still counts on from its status.
   #formerRestarts(name: string): number {
+    const { containerStatuses = [], initContainerStatuses = [] } = this.#subject.latest.status ?? {};
+    const removed = [...initContainerStatuses, ...containerStatuses].find(one => one.name === name && wasRemoved(one));
+    if (removed && !removed.containerID) return removed.restartCount;
     const known = this.#subject.toldStatuses.find(one => one.name === name);
     return known?.containerID ? known.restartCount + 1 : (known?.restartCount ?? 0);
   }

@@ -7,6 +7,7 @@
 import type { Container, ContainerStatus, Pod, PodCondition, PodStatus } from '../../api/core/v1.gen.ts';
 import type { RuntimeState, SandboxState } from '../runtime.ts';
 import type { PodContext } from './context.ts';
+import { ALL_RESTARTING } from './restart-all.ts';
 
 export class PodSubject {
   readonly context: PodContext;
@@ -86,6 +87,7 @@ const OWN_CONDITIONS = new Set([
   'PodScheduled',
   'PodResizePending',
   'PodResizeInProgress',
+  ALL_RESTARTING,
 ]);
 
 /** Conditions of others, readiness gates among them. */

@@ -24,6 +24,7 @@ import { PodResize } from './pod-resize.ts';
 import { newsOf, PodSubject, readySandbox } from './pod-subject.ts';
 import { admissionRefusal, type Refusal } from './refusals.ts';
 import { everyContainer, hostPorts, hugePageLimits, podCgroup, podLimits } from './resources.ts';
+import { isRestartingAll, removeAll } from './restart-all.ts';
 import { handlerOf } from './runtime-class.ts';
 import { latestOf, podStatus } from './status.ts';
 import { terminationMessage } from './termination-message.ts';
@@ -31,6 +32,8 @@ import { userIdsOf } from './user-ids.ts';
 
 const RESYNC_MS = 60_000;
 const SANDBOX_RETRY_MS = 1000;
+/** A pod that asks again and again to restart as a whole does so once a second: upstream has no longer pause either. */
+const RESTART_ALL_MS = 1000;
 const NETWORK_RETRY_MS = 50;
 const NETWORK_PATIENCE_MS = 1000;
 /** Who breaks a limit of its own gets no more time. */
@@ -51,6 +54,7 @@ export class PodWorker {
   #isOver = false;
   readonly #over = Promise.withResolvers<void>();
   #networkWaitMs = 0;
+  #restartedMs: number | undefined;
   #isDirty = false;
   #isRunning = false;
   #isAbandoned = false;
@@ -166,12 +170,26 @@ export class PodWorker {
     }
     const isOver = this.#publish(state);
     if (isOver) return this.#conclude(state);
+    if (isRestartingAll(this.#subject.pod, state.containers)) return this.#restartAll(state);
     await this.#converge(state);
     state = await runtime.snapshot(this.#uid);
     this.#probes.update(state);
     this.#publish(state);
     this.#checkDeadline();
     this.#wakeAfter(RESYNC_MS);
+  }
+
+  /** All containers go, and the next step begins as for a new pod, in the sandbox there is. */
+  async #restartAll(state: RuntimeState): Promise<void> {
+    const { clock, runtime } = this.#context;
+    const leftMs = (this.#restartedMs ?? Number.NEGATIVE_INFINITY) + RESTART_ALL_MS - clock.monotonic();
+    if (leftMs > 0) return this.#wakeAfter(leftMs);
+    await removeAll(this.#subject.pod, state, { runtime, stops: this.#stops });
+    this.#restartedMs = clock.monotonic();
+    const after = await runtime.snapshot(this.#uid);
+    this.#probes.update(after);
+    this.#publish(after);
+    this.wake();
   }
 
   /** Writes the status that follows from the state; true when the pod's work is over. */

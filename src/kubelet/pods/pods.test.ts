@@ -157,7 +157,67 @@ test('restart decisions', () => {
     ],
     [true, false, false, false, true, false],
   );
+  const not = {
+    ...rule,
+    restartPolicyRules: [{ action: 'Restart', exitCodes: { operator: 'NotIn', values: [0, 1] } }],
+  };
+  const always = { ...rule, restartPolicy: 'Always' };
+  assert.deepEqual(
+    [
+      [0, 1, 2, 255].map(code => restarts(pod(), not, code, false)),
+      // A rule that fits decides, else the container's own policy, whatever the pod's.
+      [0, 42].map(code => restarts(pod({ restartPolicy: 'Never' }), always, code, false)),
+      [0, 42, 1].map(code =>
+        restarts(pod({ restartPolicy: 'Never' }), { ...rule, restartPolicy: 'OnFailure' }, code, true),
+      ),
+    ],
+    [
+      [false, false, true, true],
+      [true, true],
+      [false, true, true],
+    ],
+  );
 });
+
+test('a rule that restarts all containers: condition, phase and what is told of those removed', () => {
+  const spec = {
+    restartPolicy: 'Never',
+    containers: [
+      { name: 'a', image: 'i', restartPolicy: 'Never', restartPolicyRules: [all(42)] },
+      { name: 'b', image: 'i' },
+    ],
+  };
+  const told = (of: Pod, containers: ContainerState[]) => {
+    const status = podStatus(input(of, containers));
+    const found = status.conditions!.find(({ type }) => type === 'AllContainersRestarting');
+    return { status, facts: [status.phase, found?.status, found?.reason] };
+  };
+  const asking = [exited(42, { name: 'a' }), state({ name: 'b', id: 'b' })];
+  const first = told(pod(spec), asking);
+  assert.deepEqual(first.facts, ['Running', 'True', 'RestartAllContainersStarted']);
+  const removed = told(pod(spec, first.status), []);
+  assert.deepEqual(removed.facts, ['Pending', 'False', undefined]);
+  assert.deepEqual(
+    removed.status.containerStatuses!.map(one => [
+      one.restartCount,
+      one.state!.waiting?.reason,
+      one.lastState!.terminated?.exitCode,
+    ]),
+    [
+      [1, 'RestartingAllContainers', 137],
+      [1, 'RestartingAllContainers', 137],
+    ],
+  );
+  // One that does not ask keeps the pod as it was.
+  assert.deepEqual(told(pod(spec), [exited(1, { name: 'a' }), asking[1]!]).facts, ['Running', 'False', undefined]);
+  assert.deepEqual(told(pod(spec), [exited(1, { name: 'a' }), exited(0, { name: 'b' })]).facts, [
+    'Failed',
+    'False',
+    'PodFailed',
+  ]);
+});
+
+const all = (code: number) => ({ action: 'RestartAllContainers', exitCodes: { operator: 'In', values: [code] } });
 
 test('phases', () => {
   const phase = (of: Pod, containers: ContainerState[], extra: Partial<StatusInput> = {}) =>

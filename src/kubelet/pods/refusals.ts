@@ -7,7 +7,7 @@ import type { Container, Pod } from '../../api/core/v1.gen.ts';
 import type { NodeResources } from '../fields.ts';
 import type { HostPort } from '../runtime.ts';
 import { hasRecursiveReadOnly } from '../volumes/recursive-read-only.ts';
-import { allContainers, hostPorts, hugePageRequests, podRequest } from './resources.ts';
+import { hostPorts, hugePageRequests, podRequest } from './resources.ts';
 
 export interface Refusal {
   readonly reason: string;
@@ -74,10 +74,7 @@ export function admissionRefusal(pod: Pod, others: readonly Pod[], node: NodeLim
   }
   if (pod.spec.os && pod.spec.os.name !== 'linux')
     return { reason: 'PodOSNotSupported', message: "Failed to admit pod as the OS field doesn't match node OS" };
-  const unsupported = unsupportedPod(pod);
-  return unsupported === undefined
-    ? undefined
-    : { reason: 'UnsupportedPodSpec', message: `Pod was rejected: ${unsupported} is not supported by this kubelet` };
+  return undefined;
 }
 
 function matches(pattern: string, name: string): boolean {
@@ -89,14 +86,6 @@ function short(resource: string, requested: number, used: number, capacity: numb
     reason: `OutOf${resource}`,
     message: `Pod was rejected: Node didn't have enough resource: ${resource}, requested: ${requested}, used: ${used}, capacity: ${capacity}`,
   };
-}
-
-function unsupportedPod(pod: Pod): string | undefined {
-  for (const container of allContainers(pod)) {
-    if (container.restartPolicyRules?.some(rule => rule.action === 'RestartAllContainers'))
-      return 'restartPolicyRules with action RestartAllContainers';
-  }
-  return undefined;
 }
 
 function conflicts(a: Omit<HostPort, 'podIp'>, b: Omit<HostPort, 'podIp'>): boolean {

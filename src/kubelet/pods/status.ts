@@ -17,6 +17,15 @@ import { formatTime } from '../../base/clock.ts';
 import type { ContainerState } from '../runtime.ts';
 import { recursionOf } from '../volumes/recursive-read-only.ts';
 import { allContainers, isSidecar, qosOf } from './resources.ts';
+import {
+  ALL_RESTARTING,
+  hasBegun,
+  isRestartingAll,
+  mayRestartAll,
+  removedStatus,
+  ruledAction,
+  wasRemoved,
+} from './restart-all.ts';
 
 export interface Waiting {
   readonly reason: string;
@@ -72,11 +81,7 @@ export function exitReason(container: ContainerState): string {
 /** Whether an ended container runs again, by its own or the pod's policy. */
 export function restarts(pod: Pod, container: Container, exitCode: number | undefined, isInit: boolean): boolean {
   if (isInit && isSidecar(container)) return true;
-  for (const { action, exitCodes } of container.restartPolicyRules ?? []) {
-    if (!exitCodes || exitCode === undefined) continue;
-    const isListed = (exitCodes.values ?? []).includes(exitCode);
-    if (isListed === (exitCodes.operator === 'In')) return action === 'Restart';
-  }
+  if (ruledAction(container, exitCode) !== undefined) return true;
   const policy = container.restartPolicy ?? pod.spec.restartPolicy ?? 'Always';
   if (policy === 'Never') return false;
   if (policy === 'OnFailure' || isInit) return exitCode !== 0;
@@ -130,12 +135,13 @@ function containerStatus(
     const state: ApiContainerState = {
       waiting: { reason: reason.reason, ...(reason.message ? { message: reason.message } : {}) },
     };
+    const isRemoved = known && !known.state?.waiting && hasBegun(pod);
     return {
       name: spec.name,
-      state,
-      lastState: known?.lastState ?? {},
       ready: false,
-      restartCount: known?.restartCount ?? 0,
+      ...(isRemoved
+        ? removedStatus(known)
+        : { state, lastState: known?.lastState ?? {}, restartCount: known?.restartCount ?? 0 }),
       image: spec.image ?? '',
       imageID: '',
       started: false,
@@ -144,7 +150,7 @@ function containerStatus(
     };
   }
   let state = runtimeState(latest, input);
-  let lastState: ApiContainerState = before ? runtimeState(before, input) : {};
+  let lastState: ApiContainerState = before ? runtimeState(before, input) : wasRemoved(known) ? known!.lastState! : {};
   const willRestart =
     latest.state === 'exited' && !input.isTerminating && !input.ended && restarts(pod, spec, latest.exitCode, isInit);
   if (wait && (willRestart || latest.state === 'created')) {
@@ -257,7 +263,7 @@ function phaseOf(
       stopped++;
       if (status.state.terminated.exitCode === 0) succeeded++;
     } else if (status?.state?.waiting) {
-      if (status.lastState?.terminated) stopped++;
+      if (status.lastState?.terminated && !wasRemoved(status)) stopped++;
       else waiting++;
     } else unknown++;
   }
@@ -294,6 +300,20 @@ function condition(input: StatusInput, type: string, isTrue: boolean, reason?: s
     ...(reason ? { reason } : {}),
     ...(message ? { message } : {}),
   };
+}
+
+// When all containers begin anew, the pod does not.
+function staysInitialized(pod: Pod): boolean {
+  const before = pod.status?.conditions?.find(({ type }) => type === 'Initialized');
+  return before?.status === 'True' && mayRestartAll(pod);
+}
+
+function allRestarting(input: StatusInput, phase: string): PodCondition {
+  if (phase === 'Succeeded') return condition(input, ALL_RESTARTING, false, 'PodCompleted');
+  if (phase === 'Failed') return condition(input, ALL_RESTARTING, false, 'PodFailed');
+  return isRestartingAll(input.pod, input.containers)
+    ? condition(input, ALL_RESTARTING, true, 'RestartAllContainersStarted', 'container exited with restart policy rule')
+    : condition(input, ALL_RESTARTING, false);
 }
 
 // Without containers, as upstream: what a client shows is then the reason and not that of a container's waiting.
@@ -355,7 +375,7 @@ export function podStatus(input: StatusInput): PodStatus {
     condition(input, 'PodReadyToStartContainers', input.isSandboxReady && !isOver),
     phase === 'Succeeded'
       ? condition(input, 'Initialized', true, 'PodCompleted')
-      : notInitialized.length && !hasInitialized
+      : notInitialized.length && !hasInitialized && !staysInitialized(pod)
         ? condition(
             input,
             'Initialized',
@@ -372,6 +392,7 @@ export function podStatus(input: StatusInput): PodStatus {
     ...(input.ended?.reason === 'Evicted'
       ? [condition(input, 'DisruptionTarget', true, 'TerminationByKubelet', input.ended.message)]
       : []),
+    ...(mayRestartAll(pod) ? [allRestarting(input, phase)] : []),
     ...(isOver ? [] : (input.conditions ?? [])),
   ];
   const { generation } = pod.metadata;
