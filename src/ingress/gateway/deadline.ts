@@ -11,7 +11,8 @@ export function deadlineLines({ deadlineMs }: Pick<Backend, 'deadlineMs'>): Line
   return deadlineMs === undefined ? [] : [['filter', 'lua.deadline', String(deadlineMs)]];
 }
 
-export const DEADLINE_LUA = `
+export const DEADLINE_LUA = 'deadline.lua';
+export const DEADLINE_LUA_SOURCE = `
 local Deadline = { id = "deadline", flags = filter.FLT_CFG_FL_HTX }
 Deadline.__index = Deadline
 
@@ -21,26 +22,16 @@ local function milliseconds()
 end
 
 function Deadline:new()
-  return setmetatable({ allowed = self.allowed }, Deadline)
-end
-
-function Deadline:start_analyze(txn, channel)
-  self.over = self.over or milliseconds() + self.allowed
-  if channel:is_resp() then
-    filter.register_data_filter(self, channel)
-    filter.wake_time(math.max(1, self.over - milliseconds()))
-  end
+  return setmetatable({ over = milliseconds() + self.allowed }, Deadline)
 end
 
 function Deadline:http_headers(txn, message)
-  if message:is_resp() and tostring(message:get_stline().code) == "101" then
-    self.upgraded = true
-    filter.unregister_data_filter(self, message.channel)
-  end
+  if not message:is_resp() or tostring(message:get_stline().code) == "101" then return end
+  filter.register_data_filter(self, message.channel)
+  filter.wake_time(math.max(1, self.over - milliseconds()))
 end
 
 function Deadline:http_payload(txn, message)
-  if self.upgraded then return end
   local left = self.over - milliseconds()
   if left <= 0 then txn:done() else filter.wake_time(left) end
 end

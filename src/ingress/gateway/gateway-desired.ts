@@ -4,7 +4,7 @@ import type { Section } from '../haproxy/configuration.ts';
 import type { BackendOf, CertificateEntry, Desired } from '../haproxy/desired.ts';
 import { processSections } from '../haproxy/process-sections.ts';
 import { backendShape, mirrorKey } from './backend-shape.ts';
-import { DEADLINE_LUA } from './deadline.ts';
+import { DEADLINE_LUA, DEADLINE_LUA_SOURCE } from './deadline.ts';
 import {
   certificateFile,
   decrypting,
@@ -16,12 +16,10 @@ import {
 } from './frontend-sections.ts';
 import type { Frontend } from './frontends.ts';
 import { ANY } from './hostnames.ts';
-import { MIRROR_LUA, MIRROR_MAP, mirrorFrontend } from './mirror.ts';
+import { MIRROR_LUA, MIRROR_LUA_SOURCE, MIRROR_MAP, mirrorFrontend } from './mirror.ts';
 import type { Backend, Choice } from './route-rules.ts';
 
 const CLIENT_SECONDS = 60;
-/** What HAProxy cannot say in its own language. */
-const LUA = 'gateway.lua';
 
 export interface GatewayWishes {
   readonly frontends: readonly Frontend[];
@@ -78,20 +76,25 @@ export function gatewayDesired(
   const render = (backendOf: BackendOf): Rendered[] =>
     frontends.map(frontend => renderFrontend(frontend, { bindAddress, backendOf }));
   const usesMirrors = mirrored.length > 0;
-  const usesLua = usesMirrors || [...backends.values()].some(({ deadlineMs }) => deadlineMs !== undefined);
+  const usesDeadlines = [...backends.values()].some(({ deadlineMs }) => deadlineMs !== undefined);
   const noBackend: BackendOf = () => NOT_FOUND;
   return {
     routes: new Map([...backends].map(([id, backend]) => [id, backendShape(backend)])),
     servers,
     certificates,
     certificateLists: lists,
-    files: new Map([...caFiles, ...(usesLua ? [[LUA, MIRROR_LUA + DEADLINE_LUA] as const] : [])]),
+    files: new Map([
+      ...caFiles,
+      ...(usesMirrors ? [[MIRROR_LUA, MIRROR_LUA_SOURCE] as const] : []),
+      ...(usesDeadlines ? [[DEADLINE_LUA, DEADLINE_LUA_SOURCE] as const] : []),
+    ]),
     sections: backendOf => [
       ...processSections({
         nameservers: [],
         resolves: false,
         clientSeconds: CLIENT_SECONDS,
-        ...(usesLua ? { lua: LUA } : {}),
+        ...(usesMirrors ? { lua: MIRROR_LUA } : {}),
+        ...(usesDeadlines ? { luaFilters: DEADLINE_LUA } : {}),
       }),
       ...(usesMirrors ? [mirrorFrontend()] : []),
       ...render(backendOf).flatMap(({ sections }) => sections),

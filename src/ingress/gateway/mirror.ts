@@ -7,6 +7,7 @@
 import type { Section } from '../haproxy/configuration.ts';
 import { lines, words } from '../haproxy/process-sections.ts';
 
+export const MIRROR_LUA = 'mirror.lua';
 export const MIRROR_MAP = 'mirrors.map';
 const SOCKET = 'mirror.sock';
 
@@ -27,7 +28,7 @@ export function mirrorFrontend(): Section {
   };
 }
 
-export const MIRROR_LUA = `
+export const MIRROR_LUA_SOURCE = `
 local HOP = { connection = true, ["content-length"] = true, ["transfer-encoding"] = true, upgrade = true, expect = true,
   te = true, trailer = true, ["proxy-connection"] = true, ["keep-alive"] = true }
 local WAITING_MAX = 1000
