@@ -6,7 +6,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { PersistentVolume, PersistentVolumeClaim, Pod } from '../../src/api/core/v1.gen.ts';
 import { isReason } from '../../src/base/errors.ts';
 import {
+  CSI_DRIVERS,
   CSI_NODES,
+  CSI_STORAGE_CAPACITIES,
   PERSISTENT_VOLUME_CLAIMS,
   PERSISTENT_VOLUMES,
   PODS,
@@ -400,6 +402,37 @@ test('a node takes no more volumes of a driver than it said', async () => {
   assert.equal(await placed('lim-1'), 'node-1');
   await cluster.of<Pod>(PODS).create(user('lim-2', 'lim-2'));
   await unschedulable('lim-2', '1 node(s) exceed max volume count');
+});
+
+test('a driver that tells its capacity: the pod goes where there is room, and waits while there is none', async () => {
+  await cluster.of(CSI_DRIVERS).create({
+    apiVersion: 'storage.k8s.io/v1',
+    kind: 'CSIDriver',
+    metadata: { name: 'roomy.example.com' },
+    spec: { storageCapacity: true },
+  } as never);
+  await makeClass('roomy', { provisioner: 'roomy.example.com', volumeBindingMode: 'WaitForFirstConsumer' });
+  const tell = (name: string, disk: string, sizes: object) =>
+    cluster.of(CSI_STORAGE_CAPACITIES).create({
+      apiVersion: 'storage.k8s.io/v1',
+      kind: 'CSIStorageCapacity',
+      metadata: { name, namespace: 'default' },
+      storageClassName: 'roomy',
+      nodeTopology: { matchLabels: { disk } },
+      ...sizes,
+    } as never);
+  await makeClaim('roomy-1', '5Gi', { storageClassName: 'roomy' });
+  await cluster.of<Pod>(PODS).create(user('roomy-1', 'roomy-1'));
+  await unschedulable('roomy-1', '2 node(s) did not have enough free storage');
+  // Room enough in all, but not for a volume of that size.
+  await tell('of-a', 'a', { capacity: '100Gi', maximumVolumeSize: '4Gi' });
+  await tell('of-b', 'b', { capacity: '6Gi' });
+  const chosen = await cluster.until('node chosen', async () => {
+    const { annotations } = (await claim('roomy-1')).metadata;
+    return annotations?.['volume.kubernetes.io/selected-node'];
+  });
+  assert.equal(chosen, 'node-2');
+  await event('ExternalProvisioning', "by the external provisioner 'roomy.example.com'");
 });
 
 test('1 000 claims each get a volume of their own', async () => {

@@ -10,13 +10,17 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Pod } from '../../src/api/core/v1.gen.ts';
 import type { KubeObject } from '../../src/api/meta.ts';
+import type { RequestAuthenticator } from '../../src/apiserver/authn/authenticator.ts';
+import { ServiceAccountTokens } from '../../src/apiserver/authn/service-account-tokens.ts';
 import { LOOPBACK_USER } from '../../src/apiserver/request.ts';
 import { podHandlers } from '../../src/apiserver/reviews/pods.ts';
+import { tokenHandlers } from '../../src/apiserver/reviews/tokens.ts';
 import { ApiServer } from '../../src/apiserver/server.ts';
 import { chooseRanges } from '../../src/app/cluster-ranges.ts';
 import { adminCredentials, agentCredentials, openPki } from '../../src/app/pki.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { createLogger } from '../../src/base/log.ts';
+import { systemRandom } from '../../src/base/random.ts';
 import { InformerFactory } from '../../src/client/informer.ts';
 import { CONFIG_MAPS, EVENTS, NAMESPACES, PODS } from '../../src/client/resources.ts';
 import type { ResourceId, Transport } from '../../src/client/transport.ts';
@@ -129,15 +133,25 @@ export class TestNode {
   }
 
   async start(): Promise<void> {
+    const pki = await openPki(this.root, { addresses: [], ranges: chooseRanges({}) });
+    const clock = systemClock;
+    const reader = () => this.server.reader;
+    const issuer = 'https://kubernetes.default.svc';
+    const keys = pki.serviceAccountKey;
     this.server = await ApiServer.open({
       store: openMemoryStore(),
       log: createLogger('api', { level: 'error' }),
-      createHandlers: podHandlers({
-        reader: () => this.server.reader,
-        transport: () => this.api,
-        stored: () => this.api as never,
-        clock: systemClock,
-      }),
+      createHandlers: [
+        ...podHandlers({ reader, transport: () => this.api, stored: () => this.api as never, clock }),
+        ...tokenHandlers({
+          tokens: new ServiceAccountTokens({ keys, issuer, reader, clock, random: systemRandom }),
+          audiences: [issuer],
+          reader,
+          clock,
+          // Who asks by a token is nobody's question here.
+          authenticator: undefined as unknown as RequestAuthenticator,
+        }),
+      ],
     });
     this.api = this.server.transport(LOOPBACK_USER);
     for (const name of ['default', 'kube-system', 'kube-node-lease'])
@@ -147,7 +161,6 @@ export class TestNode {
     buildBusyboxImage(join(this.root, 'image.tar'));
     this.images = new ImageStore(join(this.root, 'images'));
     await this.images.load(join(this.root, 'image.tar'));
-    const pki = await openPki(this.root, { addresses: [], ranges: chooseRanges({}) });
     const { ca, serving } = await agentCredentials(pki, { name: 'node-1', addresses: ['10.77.0.1'] });
     const admin = await adminCredentials(pki);
     this.#tls = { key: serving.key, cert: serving.certificate, ca };
