@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { GATEWAY_DEFINITIONS } from '../../api/gateway/definitions.ts';
-import { build, type Given, gateway, listener, metadata, to } from './gateway-fixture.ts';
+import { build, CA, type Given, gateway, listener, metadata, to } from './gateway-fixture.ts';
 import { serviceOf } from './gateway-front.ts';
 import { said } from './gateway-objects.ts';
 import { gatewayStatus, listenerSetStatus } from './gateway-status.ts';
@@ -31,7 +31,6 @@ const UNASKED: Readonly<Record<string, string>> = {
   'UDPRoute spec.rules[].name': 'for people: there is one rule',
 };
 
-const CA = '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n';
 const path = (value: string, type = 'PathPrefix') => ({ path: { type, value } });
 const refs = (name: string) => ({ validation: { caCertificateRefs: [{ group: '', kind: 'ConfigMap', name }] } });
 const https = (more: object = {}) =>

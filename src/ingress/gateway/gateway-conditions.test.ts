@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import type { Service } from '../../api/core/v1.gen.ts';
 import type { BackendTLSPolicy, Gateway, Listener, ListenerSet, ReferenceGrant, Route } from '../../api/gateway/v1.ts';
 import { BUNDLE_VERSION } from '../../api/gateway/v1.ts';
-import { ask, build, type Given, gateway, listener, metadata, route, rule, saidOf, to } from './gateway-fixture.ts';
+import { ask, build, CA, type Given, gateway, listener, metadata, route, rule, saidOf, to } from './gateway-fixture.ts';
 import { serviceOf } from './gateway-front.ts';
 import type { GatewayState } from './gateway-model.ts';
 import { said } from './gateway-objects.ts';
@@ -257,28 +257,30 @@ test('certificates of clients: a port that has no authority to check them by is 
   const refs = (name: string, more: object = {}) => ({
     validation: { caCertificateRefs: [{ group: '', kind: 'ConfigMap', name, ...more }] },
   });
-  const own = gateway(https(443), https(444), https(445), https(446), listener());
+  const own = gateway(https(443), https(444), https(445), https(446), https(447), listener());
   const tls = {
     backend: { clientCertificateRef: { name: 'missing' } },
     frontend: {
       default: refs('ca'),
       perPort: [
         { port: 444, tls: refs('missing') },
+        { port: 447, tls: refs('nonsense') },
         { port: 445, tls: refs('ca', { kind: 'Secret' }) },
         { port: 446, tls: refs('ca', { namespace: 'other' }) },
       ],
     },
   };
-  const configMaps = { ca: { 'ca.crt': '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n' } };
+  const configMaps = { ca: { 'ca.crt': CA }, nonsense: { 'ca.crt': CA.replace('MII', 'AII') } };
   const state = build({ gateways: [{ ...own, spec: { ...own.spec, tls } }], configMaps });
   const [result] = state.gateways;
   const reasons = (type: string) =>
     result!.listeners.map(({ conditions }) => conditions.find(each => each.type === type)!.reason);
-  assert.deepEqual(reasons('Accepted'), ['Accepted', ...Array(3).fill('NoValidCACertificate'), 'Accepted']);
-  assert.deepEqual(reasons('ResolvedRefs').slice(1, 4), [
+  assert.deepEqual(reasons('Accepted'), ['Accepted', ...Array(4).fill('NoValidCACertificate'), 'Accepted']);
+  assert.deepEqual(reasons('ResolvedRefs').slice(1, 5), [
     'InvalidCACertificateRef',
     'InvalidCACertificateKind',
     'RefNotPermitted',
+    'InvalidCACertificateRef',
   ]);
   assert.equal(result!.listeners[0]!.clients?.isRequired, true);
   assert.equal(result!.resolved.reason, 'InvalidClientCertificateRef');

@@ -14,6 +14,19 @@ import { type HttpFrontend, matchRequest } from './frontends.ts';
 import { buildGatewayState, type GatewayState } from './gateway-model.ts';
 import type { GatewayObjects, RouteKind, RoutesByKind } from './gateway-objects.ts';
 
+/** A certificate of an authority that nobody has the key of. */
+export const CA = `-----BEGIN CERTIFICATE-----
+MIIBcDCCARWgAwIBAgIUIkVL/Kr7I1+B1Z+FM0RP0HIN3lYwCgYIKoZIzj0EAwIw
+DDEKMAgGA1UEAwwBYTAgFw0yNjExMjIyMzIwMjdaGA8yMTI2MTAyOTIzMjAyN1ow
+DDEKMAgGA1UEAwwBYTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABN9xvjmn92U3
+VE/fPTyO+HumAyaj2QqzFiqI/Uh9b9oE1PWOyxBH2SFO4I2VfJYXRR6aIoTH3dw/
+Dae57J7YgxyjUzBRMB0GA1UdDgQWBBTUNhuaWXCagMCThp9W58NSKqA5/DAfBgNV
+HSMEGDAWgBTUNhuaWXCagMCThp9W58NSKqA5/DAPBgNVHRMBAf8EBTADAQH/MAoG
+CCqGSM49BAMCA0kAMEYCIQDxo1mzOQM3CiMvO6Kx0bOzB80h0yWBawSBwBpxZ9Xi
+ywIhAMh3AR/lbI09KzfUxT4AvitJdF3CsO8EpCZpD33wHYlI
+-----END CERTIFICATE-----
+`;
+
 let ages = 0;
 export const metadata = (name: string, namespace = 'default') => ({
   name,

@@ -5,7 +5,7 @@ import type { BackendTLSPolicy } from '../../api/gateway/v1.ts';
 import { backendShape } from './backend-shape.ts';
 import type { HttpFrontend } from './frontends.ts';
 import { backendsOf } from './gateway-desired.ts';
-import { ask, build, gateway, listener, metadata, path, route, rule, saidOf, to } from './gateway-fixture.ts';
+import { ask, build, CA, gateway, listener, metadata, path, route, rule, saidOf, to } from './gateway-fixture.ts';
 import { slicesOf } from './gateway-front.ts';
 import { allocate, DATA_PLANE_ANNOTATION, serviceName, targetPorts } from './gateway-service.ts';
 import { compareSpecificity, covers, intersection } from './hostnames.ts';
@@ -289,7 +289,7 @@ test('of two policies for one Service the older is in force', () => {
   const partly = build({
     http: [route('r', [rule('s')])],
     policies: [policy('old', { wellKnownCACertificates: undefined, caCertificateRefs: half })],
-    configMaps: { ca: { 'ca.crt': '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n' } },
+    configMaps: { ca: { 'ca.crt': CA } },
   });
   assert.deepEqual(
     partly.policies[0]!.ancestors[0]!.conditions.map(({ type, status, reason }) => `${type} ${status} ${reason}`),

@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto';
 import type { BackendObjectReference, BackendTLSPolicy, ObjectReference } from '../../api/gateway/v1.ts';
 import { GROUP } from '../../api/gateway/v1.ts';
 import { keyOf } from '../../api/meta.ts';
+import { readAuthorities } from '../credentials.ts';
 import type { ServiceRef } from '../route-table.ts';
 import type { SecretRef } from '../settings.ts';
 import { compareAge, type GatewayObjects, type Problem, type Said, said } from './gateway-objects.ts';
@@ -119,14 +120,13 @@ export class References {
   }
 
   #bundle(ref: SecretRef): string | Problem {
-    const text = this.#objects.configMap(ref)?.['ca.crt'];
-    const blocks = text?.match(/-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----/g);
-    if (!blocks)
-      return {
+    const bundle = readAuthorities(this.#objects.configMap(ref)?.['ca.crt']);
+    return (
+      bundle ?? {
         reason: 'InvalidCACertificateRef',
-        message: `ConfigMap ${ref.name} has no certificate in the key ca.crt`,
-      };
-    return blocks.map(block => `${block.replace(/\s*\n\s*/g, '\n')}\n`).join('');
+        message: `ConfigMap ${ref.name} has no certificates in the key ca.crt, or some that are none`,
+      }
+    );
   }
 
   /** The Service behind a reference of a route to a backend. */
