@@ -40,7 +40,7 @@ export function validateDefinition(object: CustomResourceDefinition, old?: Custo
   const errors: Errors = [];
   const spec = object.spec ?? ({} as CustomResourceDefinitionSpec);
   const wanted = `${spec.names?.plural ?? ''}.${spec.group ?? ''}`;
-  if (object.metadata.name !== wanted)
+  if (!old && object.metadata.name !== wanted)
     addInvalid(errors, 'metadata.name', object.metadata.name, 'must be spec.names.plural+"."+spec.group');
   if (requireText(errors, 'spec.group', spec.group)) {
     const problems = dnsSubdomainProblems(spec.group);
@@ -94,16 +94,25 @@ function checkVersions(
     addInvalid(errors, 'spec.versions', versions, 'must contain unique version names');
   if (versions.filter(version => version.storage).length !== 1)
     addInvalid(errors, 'spec.versions', versions, 'must have exactly one version marked as storage version');
-  eachAt(versions, 'spec.versions', (version, at) => {
+  const hoisted = hoistedFields(versions);
+  eachAt(versions, 'spec.versions', (version, at, index) => {
+    /** Where errors of a part of the version are told, if they are: of what all have, once. */
+    const place = (field: Hoisted): string | undefined =>
+      !hoisted.has(field)
+        ? `${at}.${field}`
+        : index === 0
+          ? `spec.${field === 'schema' ? 'validation' : field}`
+          : undefined;
     const before = old?.spec?.versions?.find(other => other.name === version.name);
     addProblems(errors, `${at}.name`, version.name ?? '', dns1035LabelProblems(version.name ?? ''));
     const schema = version.schema?.openAPIV3Schema;
     if (!schema) addRequired(errors, `${at}.schema.openAPIV3Schema`, 'schemas are required');
     else if (
+      place('schema') &&
       !isDeepStrictEqual(schema, before?.schema?.openAPIV3Schema) &&
       !isDeepStrictEqual(schema, ownSchema(metadata.name, version.name))
     )
-      errors.push(...structuralProblems(schema, `${at}.schema.openAPIV3Schema`));
+      errors.push(...structuralProblems(schema, `${place('schema')}.openAPIV3Schema`));
     if (version.deprecationWarning !== undefined && !version.deprecated)
       addInvalid(
         errors,
@@ -111,14 +120,26 @@ function checkVersions(
         version.deprecationWarning,
         'can only be set for deprecated versions',
       );
-    eachAt(version.additionalPrinterColumns, `${at}.additionalPrinterColumns`, (column, where) =>
-      checkColumn(column, where, errors),
-    );
+    const columns = place('additionalPrinterColumns');
+    if (columns)
+      eachAt(version.additionalPrinterColumns, columns, (column, where) => checkColumn(column, where, errors));
     const scale = version.subresources?.scale;
-    if (scale) checkScale(scale, `${at}.subresources.scale`, errors);
-    if (!isDeepStrictEqual(version.selectableFields, before?.selectableFields))
-      checkSelectable(version, `${at}.selectableFields`, errors);
+    const subresources = place('subresources');
+    if (scale && subresources) checkScale(scale, `${subresources}.scale`, errors);
+    const selectable = place('selectableFields');
+    if (selectable && !isDeepStrictEqual(version.selectableFields, before?.selectableFields))
+      checkSelectable(version, selectable, errors);
   });
+}
+
+const HOISTED = ['schema', 'subresources', 'additionalPrinterColumns', 'selectableFields'] as const;
+type Hoisted = (typeof HOISTED)[number];
+
+/** What all versions have alike belongs to the definition itself upstream, and that is where errors are said to be. */
+function hoistedFields(versions: readonly CustomResourceDefinitionVersion[]): ReadonlySet<Hoisted> {
+  return new Set(
+    HOISTED.filter(field => versions.every(version => isDeepStrictEqual(version[field], versions[0]![field]))),
+  );
 }
 
 function checkColumn(column: CustomResourceColumnDefinition, at: string, errors: Errors): void {

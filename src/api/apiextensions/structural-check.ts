@@ -78,8 +78,7 @@ const isSet = (value: unknown): boolean =>
   value !== '' &&
   !(Array.isArray(value) && value.length === 0);
 
-function checkNode(schema: JSONSchemaProps, level: Level, path: string, errors: Errors): void {
-  const { type, items, properties, additionalProperties } = schema;
+function checkSupported(schema: JSONSchemaProps, path: string, errors: Errors): void {
   for (const [keyword, says] of UNSUPPORTED)
     if (isSet(schema[keyword])) addForbidden(errors, `${path}.${keyword}`, says);
   if (schema.uniqueItems)
@@ -88,6 +87,11 @@ function checkNode(schema: JSONSchemaProps, level: Level, path: string, errors: 
       `${path}.uniqueItems`,
       'uniqueItems cannot be set to true since the runtime complexity becomes quadratic',
     );
+}
+
+function checkNode(schema: JSONSchemaProps, level: Level, path: string, errors: Errors): void {
+  const { type, items, properties, additionalProperties } = schema;
+  checkSupported(schema, path, errors);
   checkType(schema, level, path, errors);
   if (Array.isArray(items)) addForbidden(errors, `${path}.items`, 'items must be a schema object and not an array');
   else if (type === 'array' && !isObject(items)) addRequired(errors, `${path}.items`, 'must be specified');
@@ -277,6 +281,7 @@ function checkValues(schema: JSONSchemaProps, path: string, errors: Errors): voi
 
 function checkNested(schema: JSONSchemaProps, path: string, errors: Errors): void {
   if (!isObject(schema)) return;
+  checkSupported(schema, path, errors);
   for (const [keyword, says] of STRUCTURE_ONLY)
     if (isSet(schema[keyword])) addForbidden(errors, `${path}.${keyword}`, says);
   if (schema.properties && Object.hasOwn(schema.properties, 'metadata'))
