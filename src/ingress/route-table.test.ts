@@ -211,3 +211,28 @@ test('resource backends other than ConfigMaps answer 503 and are told', () => {
   assert.equal([...table.routes.values()][0]!.service, undefined);
   assert.equal(table.findings[0]!.reason, 'ResourceBackend');
 });
+
+test('the name with www leads to the one without where no rule has it, whoever is older', () => {
+  const annotations = { 'from-to-www-redirect': 'true' };
+  const own = ingress('own', { '/': 's' }, { annotations, tls: [{ hosts: ['a.test'], secretName: 'c' }] });
+  const table = buildRouteTable([own]);
+  const { redirect } = table.routes.get(matchRoute(table, 'www.a.test', '/x')!)!.settings;
+  assert.deepEqual(redirect, { to: ['https', '://a.test', { variable: 'uri' }], status: 308 });
+  assert.equal(table.certificates.get('www.a.test')?.name, 'c');
+  const taken = buildRouteTable([own, ingress('other', { '/x': 'o' }, { host: 'www.a.test', namespace: 'other' })]);
+  assert.equal(service(taken, 'www.a.test', '/x'), 'o');
+  assert.equal(matchRoute(taken, 'www.a.test', '/'), undefined, 'not even beside its paths');
+});
+
+test('TLS of a host is passed through for who had the host first, to the Service of its path /', () => {
+  const annotations = { 'ssl-passthrough': 'true' };
+  const first = ingress('first', { '/': 's', '/api': 't' }, { annotations });
+  const second = ingress('second', { '/more': 'o' }, { annotations, namespace: 'other' });
+  const rootless = ingress('rootless', { '/x': 's' }, { annotations, host: 'b.test' });
+  const hostless = ingress('hostless', { '/': 's' }, { annotations, host: '' });
+  const table = buildRouteTable([first, second, rootless, hostless]);
+  const route = table.routes.get(table.passthrough.get('a.test')!)!;
+  assert.deepEqual([table.passthrough.size, route.service?.name, route.isStream], [1, 's', true]);
+  const found = table.findings.filter(({ reason }) => reason === 'PassthroughRefused').map(each => each.ingress);
+  assert.deepEqual(found, ['other/second', 'default/rootless', 'default/hostless']);
+});

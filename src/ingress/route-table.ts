@@ -224,7 +224,7 @@ class Builder {
     for (const host of ruleHosts(ingress)) {
       const other = otherOfWww(host);
       if (other === undefined || this.#hosts.get(host) !== ingress) continue;
-      if (!this.#take(classed, { type: 'prefix', host: other, path: '' }, {})) continue;
+      if (this.#hosts.has(other) || !this.#take(classed, { type: 'prefix', host: other, path: '' }, {})) continue;
       const scheme = coversTls(ingress, host) ? 'https' : ({ variable: 'scheme' } as const);
       const id = routeId(ingress, undefined, [`to ${host}`]);
       this.#put({
