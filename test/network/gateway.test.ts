@@ -289,17 +289,26 @@ describe('gateway', { skip: !can }, () => {
     ]);
     await isServed('times.test');
     assert.equal(await backendOf('times.test', '/slow'), '504');
-    for (const at of ['/trickle', '/trickle/try']) await assert.rejects(bed.get('times.test', at), /aborted/, at);
+    // On a busy machine the time may be over before the response has begun: 504, as for a silent one.
+    const end = (at: string) =>
+      bed.get('times.test', at).then(
+        ({ status }) => String(status),
+        (error: Error) => error.message,
+      );
+    for (const at of ['/trickle', '/trickle/try'])
+      await until(`${at} is cut off`, async () => (await end(at)) === 'aborted', 30_000);
     assert.equal((await bed.get('times.test', '/trickle/free')).text, 'x'.repeat(20));
     const upgrade = 'GET /trickle HTTP/1.1\r\nHost: times.test\r\nConnection: Upgrade\r\nUpgrade: cox\r\n\r\n';
     // HAProxy 2.6 crashes within some hundred requests where its threads share the state of a filter in Lua.
     const worker = bed.workerPid;
     const ask = async () => {
-      for (let at = 0; at < 125; at++) assert.equal((await bed.get('times.test', '/quick')).status, 200);
+      for (let at = 0; at < 75; at++) assert.equal((await bed.get('times.test', '/quick')).status, 200);
     };
     await Promise.all(Array.from({ length: 8 }, ask));
     assert.equal(bed.workerPid, worker);
-    assert.match(await tcpSaysAll(HTTP, upgrade), /^HTTP\/1.1 101 [\s\S]*after the time$/);
+    await until('what was upgraded goes on', async () =>
+      /^HTTP\/1.1 101 [\s\S]*after the time$/.test(await tcpSaysAll(HTTP, upgrade)),
+    );
     assert.equal(await backendOf('times.test', '/retry'), 'slow');
     assert.equal(asked, 3);
   });
