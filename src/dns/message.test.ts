@@ -126,6 +126,16 @@ test('what is no query gets the right refusal', () => {
   assert.equal(query.parse(Buffer.alloc(11), 0, 11), undefined);
 });
 
+test('a refusal repeats the operation that was asked for, or clients take it for somebody else’s', () => {
+  const bytes = encodeQuery({ id: 1, name: 'a', type: TYPE.A });
+  bytes.writeUInt16BE(0x1000, 2);
+  const query = new Query();
+  const code = query.parse(bytes, 0, bytes.length)!;
+  const out = Buffer.alloc(512);
+  const size = writeReply(query, bareAnswer(code), bytes, 0, out, 0, { bytesMax: 512, turn: 0 });
+  assert.equal(decodeMessage(out.subarray(0, size)).flags, FLAG.QR | 0x1000 | RCODE.NOTIMP);
+});
+
 test('records written are the records read', () => {
   const name = 'web.default.svc.cluster.local';
   const question = encodeQuery({ id: 9, name, type: TYPE.SRV });

@@ -141,7 +141,7 @@ export function writeReply(
   const bodyMax = options.bytesMax - query.questionEnd - (query.edns ? OPT_BYTES : 0);
   let { answers, authorities, additionals } = answer;
   let bodyBytes = body.length;
-  let flags = FLAG.QR | (answer.flags ?? 0) | (query.flags & (FLAG.RD | FLAG.CD)) | (answer.rcode & 15);
+  let flags = FLAG.QR | (answer.flags ?? 0) | (query.flags & (OPCODE_MASK | FLAG.RD | FLAG.CD)) | (answer.rcode & 15);
   if (bodyBytes > bodyMax) {
     let kept = 0;
     while (kept < answer.ends.length && answer.ends[kept]! <= bodyMax) kept++;
