@@ -119,6 +119,9 @@ it('no pod is Ready: the probe and its answer', cluster, async () => {
 });
 
 it('other reasons to fail, each with what to do', cluster, async () => {
+  // The last address of a node's range is given to no pod.
+  const [node] = (await cluster.json('get', 'nodes')).items;
+  const nobody = node.spec.podCIDR.replace(/\d+\/\d+$/, '255');
   for (const [words, pattern] of [
     [['--from', 'client', 'nobody'], /^endpoints failure selector app=nobody matches no pod in namespace trace/],
     [
@@ -134,6 +137,14 @@ it('other reasons to fail, each with what to do', cluster, async () => {
       /^endpoints failure traffic policy Local: no ready endpoint on node-1, .* there are some on node-2/,
     ],
     [['--from', 'client', 'web.default'], /^name failure .*NXDOMAIN.* → there is a Service "web" in namespace .*trace/],
+    [
+      ['--from', 'client', 'localhost:30080'],
+      /^listener failure nothing listens on 127\.0\.0\.1:30080\/TCP in pod client/,
+    ],
+    [['127.0.0.1:1'], /^listener failure nothing listens on 127\.0\.0\.1:1\/TCP in node-/],
+    [['10.96.0.0:80'], /^service failure no Service has 10\.96\.0\.0, which is in the range of Services/],
+    [['192.0.2.1:80'], /^way failure 192\.0\.2\.1 is outside/],
+    [[`${nobody}:80`], /^way failure \S+ is in the range of the pods of node-\d, but no pod has it/],
     [['--from', 'host', '127.0.0.1:1'], /^service failure no Service has node port 1\/TCP/],
     [['--from', 'host', 'svc/local'], /^service failure Service trace\/local has no node port/],
   ] as const) {

@@ -18,7 +18,7 @@ import type {
   StreamRouteRule,
 } from '../../api/gateway/v1.ts';
 import type { KubeObject } from '../../api/meta.ts';
-import type { Ingress, IngressClass, NetworkPolicy } from '../../api/networking/v1.gen.ts';
+import type { Ingress, IngressClass, NetworkPolicy, ServiceCIDR } from '../../api/networking/v1.gen.ts';
 import type { ClusterPolicy } from '../../api/networkpolicy/kinds.ts';
 import { isReason } from '../../base/errors.ts';
 import {
@@ -39,6 +39,7 @@ import {
   PODS,
   REFERENCE_GRANTS,
   SECRETS,
+  SERVICE_CIDRS,
   SERVICES,
   TCP_ROUTES,
   TLS_ROUTES,
@@ -46,7 +47,8 @@ import {
 } from '../../client/resources.ts';
 import type { ResourceId, Transport } from '../../client/transport.ts';
 import type { GatewayObjects } from '../../ingress/gateway/gateway-objects.ts';
-import { type ClusterRecord, netnsPath, nodeNamespace } from '../cluster-record.ts';
+import { parseAddress, parsePrefix, prefixContains } from '../../sys/address.ts';
+import { type ClusterRecord, netnsPath, nodeNamespace, switchNamespace } from '../cluster-record.ts';
 
 const SERVICE_NAME_LABEL = 'kubernetes.io/service-name';
 
@@ -163,6 +165,26 @@ export class LiveCluster {
     return (await this.nodes()).find(node => addressesOf(node).includes(ip));
   }
 
+  /** The node whose pods have their addresses from a range that this one is in. */
+  async nodeOfPodRange(ip: string): Promise<Node | undefined> {
+    return (await this.nodes()).find(({ spec }) =>
+      [...(spec.podCIDRs ?? []), ...(spec.podCIDR ? [spec.podCIDR] : [])].some(range => isWithin(range, ip)),
+    );
+  }
+  /** The range that addresses of Services come from, when this is one of them. */
+  async serviceRangeOf(ip: string): Promise<string | undefined> {
+    const ranges = await this.#list<ServiceCIDR>(SERVICE_CIDRS);
+    return ranges.flatMap(({ spec }) => spec?.cidrs ?? []).find(range => isWithin(range, ip));
+  }
+
+  /** Path of the network namespace that joins the nodes. */
+  get switchNetwork(): string {
+    return netnsPath(switchNamespace(this.record.name));
+  }
+  /** A process in the node's own network. */
+  processOfNode(node: string): number | undefined {
+    return this.record.nodes.find(({ name }) => name === node)?.supervisor?.pid;
+  }
   /** Path of the node's network namespace. */
   networkOf(node: string): string {
     return netnsPath(nodeNamespace(this.record.name, node));
@@ -187,6 +209,13 @@ export class LiveCluster {
   fileOf(pid: number, path: string): string | undefined {
     return read(`/proc/${pid}/root${path}`);
   }
+}
+
+export const isLoopback = (ip: string): boolean => ip === '::1' || isWithin('127.0.0.0/8', ip);
+
+function isWithin(range: string, ip: string): boolean {
+  const [prefix, address] = [parsePrefix(range), parseAddress(ip)];
+  return prefix.address.length === address.length && prefixContains(prefix, address);
 }
 
 export const addressesOf = (node: Node): string[] =>

@@ -21,6 +21,7 @@ test('targets as people write them', () => {
   assert.deepEqual(of('https://user@web.shop/path?x=1:2'), ['web.shop', '443', 'TCP', false]);
   assert.deepEqual(of('http://[fd00::1]:8080/'), ['fd00::1', '8080', 'TCP', false]);
   assert.deepEqual(of('kube-dns.kube-system:53/udp'), ['kube-dns.kube-system', '53', 'UDP', false]);
+  assert.deepEqual(of('udp://web:53'), ['web', '53', 'UDP', false]);
   assert.deepEqual(of('10.96.0.1:443'), ['10.96.0.1', '443', 'TCP', false]);
   assert.deepEqual(of('fd00::1'), ['fd00::1', undefined, 'TCP', false]);
   assert.deepEqual(of('example.com.'), ['example.com.', undefined, 'TCP', false]);

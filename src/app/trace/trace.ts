@@ -114,7 +114,8 @@ export function parseTarget(text: string): Target {
       .replace(/^.*@/, '');
   const protocolWord = scheme === undefined ? /\/(tcp|udp|sctp)$/i.exec(rest)?.[1] : undefined;
   if (protocolWord) rest = rest.slice(0, -protocolWord.length - 1);
-  const protocol = (protocolWord?.toUpperCase() ?? 'TCP') as Protocol;
+  const protocolScheme = scheme !== undefined && /^(tcp|udp|sctp)$/.test(scheme) ? scheme : undefined;
+  const protocol = ((protocolWord ?? protocolScheme)?.toUpperCase() ?? 'TCP') as Protocol;
   let host = rest;
   let port: string | undefined;
   const bracketed = /^\[([^\]]+)\](?::([\w-]+))?$/.exec(rest);

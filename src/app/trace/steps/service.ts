@@ -2,7 +2,7 @@
 
 import type { Service, ServicePort } from '../../../api/core/v1.gen.ts';
 import { entryOf, type Frontend, type Protocol } from '../../../proxy/model.ts';
-import { addressesOf } from '../live-cluster.ts';
+import { addressesOf, isLoopback } from '../live-cluster.ts';
 import { at, type Finding, failure, type Journey, note, ok, type Step } from '../step.ts';
 
 const ZONE_LABEL = 'topology.kubernetes.io/zone';
@@ -13,6 +13,8 @@ export const service: Step = {
     const { cluster, from, target, node } = journey;
     const address = journey.address!;
     if (from.kind === 'host') return fromHost(journey);
+    if (isLoopback(address))
+      return toPlainAddress(journey, `${address} is the loopback of ${whose(journey)}, which no Service is reached by`);
     const all = await cluster.services();
     const owner = all.find(one => addressOf(one, address) !== undefined);
     if (owner) return choosePort(journey, owner, addressOf(owner, address)!);
@@ -40,15 +42,26 @@ export const service: Step = {
         journey,
         `${address} is pod ${pod.metadata.namespace}/${pod.metadata.name}; no Service is in between`,
       );
+    const range = await cluster.serviceRangeOf(address);
+    if (range)
+      return [
+        failure(
+          `no Service has ${address}, which is in the range of Services, ${range}: nothing answers`,
+          'see the addresses that Services have: kubectl get services -A',
+        ),
+      ];
     const headless = all.filter(({ spec }) => spec.clusterIP === 'None').length > 0 && target.isService;
     return [
       headless
         ? note(`${address} is an endpoint outside the cluster`)
         : note(`${address} is no address of a Service, pod or node`),
-      ...toPlainAddress(journey, 'the connection leaves the cluster'),
+      ...toPlainAddress(journey, 'no Service is in between'),
     ];
   },
 };
+
+const whose = ({ from, node }: Journey): string =>
+  from.kind === 'pod' && !from.pod.spec.hostNetwork ? `pod ${from.pod.metadata.name} itself` : node.metadata.name;
 
 const protocolOf = (port: ServicePort): Protocol => (port.protocol ?? 'TCP') as Protocol;
 
@@ -118,7 +131,8 @@ const fits = (port: ServicePort, { target }: Journey): boolean =>
 function choosePort(journey: Journey, one: Service, kind: Frontend['kind']): Finding[] {
   const { target } = journey;
   const ports = (one.spec.ports ?? []).filter(
-    port => protocolOf(port) === target.protocol || target.port === undefined,
+    // A name is one port's, and that port's protocol with it.
+    port => protocolOf(port) === target.protocol || target.port === undefined || port.name === target.port,
   );
   const fitting = ports.filter(port => fits(port, journey));
   const [chosen] = fitting;

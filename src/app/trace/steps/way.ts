@@ -3,8 +3,8 @@
 import { messageOf } from '../../../base/errors.ts';
 import { parseAddress, parsePrefix, prefixContains } from '../../../sys/address.ts';
 import { type Route, withRoutes } from '../../../sys/netlink.ts';
-import { addressesOf, isReady } from '../live-cluster.ts';
-import { type Finding, failure, ok, type Step, warning } from '../step.ts';
+import { addressesOf, isLoopback, isReady, type LiveCluster } from '../live-cluster.ts';
+import { type Finding, failure, type Journey, ok, type Step, warning } from '../step.ts';
 import { isNodeDns } from './service.ts';
 
 const MAIN_TABLES = new Set([254, 255]);
@@ -32,6 +32,7 @@ export const way: Step = {
     }
     const ways = new Map<string, Finding>();
     for (const { ip } of endpoints) {
+      if (isLoopback(ip)) continue;
       const pod = await cluster.podAt(ip);
       const there = pod?.spec.nodeName ?? (await cluster.nodeAt(ip))?.metadata.name;
       const object = (await cluster.nodes()).find(({ metadata }) => metadata.name === there);
@@ -44,6 +45,15 @@ export const way: Step = {
       else if (addressesOf(node).includes(ip)) ways.set(key, ok(`${ip} is ${here} itself`));
       else if (!route || !link)
         ways.set(key, failure(`${here} has no route to ${ip} (${where})`, `see: cox node exec ${here} -- ip route`));
+      else if (!there && (await cluster.nodeOfPodRange(ip))) ways.set(`${key} ${ip}`, await nobody(journey, ip));
+      else if (!there && route.via && !leadsOut(cluster, ip))
+        ways.set(
+          key,
+          failure(
+            `${ip} is outside, where nothing of a development cluster can go: its switch has no route there`,
+            'see docs/not-yet.md; on this machine what is to be reached can run as a pod',
+          ),
+        );
       else if (!link.up)
         ways.set(
           key,
@@ -72,6 +82,33 @@ export const way: Step = {
       : found;
   },
 };
+
+// A pod's address is nobody's once the pod is gone. The first of a range are the node's own.
+async function nobody({ cluster }: Journey, ip: string): Promise<Finding> {
+  const node = (await cluster.nodeOfPodRange(ip))!.metadata.name;
+  const isOwn = withRoutes(cluster.networkOf(node), door =>
+    door.addresses().some(({ prefix }) => prefix.split('/')[0] === ip),
+  );
+  return isOwn
+    ? ok(`${ip} is ${node} itself, towards its pods`)
+    : failure(`${ip} is in the range of the pods of ${node}, but no pod has it`, 'see: kubectl get pods -A -o wide');
+}
+
+function leadsOut(cluster: LiveCluster, ip: string): boolean {
+  try {
+    return withRoutes(
+      cluster.switchNetwork,
+      door =>
+        routeTo(
+          door.routes().filter(({ table }) => MAIN_TABLES.has(table)),
+          ip,
+        ) !== undefined,
+    );
+  } catch {
+    // Not to be seen: no reason to say that it fails.
+    return true;
+  }
+}
 
 function routeTo(routes: readonly Route[], ip: string): Route | undefined {
   const address = parseAddress(ip);
