@@ -69,7 +69,7 @@ export class ClusterFixture {
     await settled();
   }
 
-  async *#watch(resource: string, signal: AbortSignal): AsyncIterable<WatchEvent> {
+  async *#watch(resource: string, signal: AbortSignal): AsyncIterable<readonly WatchEvent[]> {
     const queue: WatchEvent[] = [];
     let wake: () => void = () => {};
     this.#watchers.set(resource, event => {
@@ -78,7 +78,7 @@ export class ClusterFixture {
     });
     signal.addEventListener('abort', () => wake(), { once: true });
     while (!signal.aborted) {
-      while (queue.length > 0) yield queue.shift()!;
+      while (queue.length > 0) yield queue.splice(0);
       await new Promise<void>(resolve => {
         wake = resolve;
       });
