@@ -59,7 +59,7 @@ const handlers = (name: string): Handlers => ({
     return {};
   },
   nodeGetVolumeStats: () => ({
-    usage: [{ unit: USAGE_UNITS.BYTES, total: 100n, used: 1n, available: 99n }],
+    usage: [{ unit: USAGE_UNITS.BYTES, total: 100, used: 1, available: 99 }],
     volumeCondition: { abnormal: abnormal !== '', message: abnormal },
   }),
 });
