@@ -32,10 +32,10 @@ if (process.getuid?.() !== 0) test('cgroup v2 and AppArmor', { skip: 'needs root
 else if (isInside) tests();
 else
   test('control groups of version 2 and AppArmor, on a machine with Debian’s kernel', {
-    timeout: 400_000,
+    timeout: 600_000,
   }, async () => {
     const { code, output } = await runTestsInVirtualMachine(import.meta.filename, {
-      timeoutMs: 380_000,
+      timeoutMs: 580_000,
       kernelArguments: `hugepages=${PAGES}`,
     });
     process.stdout.write(output);
