@@ -1,8 +1,19 @@
 /** Pulls from Debian's docker-registry (plain, TLS, passwords, tokens) and from registries that mean harm, all on 127.0.0.1. */
 
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { createPrivateKey, randomBytes, sign, X509Certificate } from 'node:crypto';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,6 +23,7 @@ import { ensurePki, type Pki } from '../../src/apiserver/certificates/pki.ts';
 import { type Credential, Keyring } from '../../src/kubelet/images/credentials.ts';
 import { pullImage } from '../../src/kubelet/images/image-pull.ts';
 import { ImageStore } from '../../src/kubelet/images/image-store.ts';
+import { eventually } from '../e2e/process.ts';
 import {
   type BuiltImage,
   buildImage,
@@ -293,6 +305,69 @@ test('a connection that breaks goes on by Range, and without ranges from the sta
     assert.equal(ranges.length, 4);
     assert.match(ranges.at(-1)!, /^bytes=[1-9]\d*-$/);
   }
+});
+
+test('a pull that is killed goes on where it was, and a partial blob that rotted is fetched anew', async () => {
+  const image = buildImage([{ tar: tarOf({ big: randomBytes(4 << 20) }), as: 'tar' }]);
+  const [layer, blob] = [...image.blobs].sort((a, b) => b[1].length - a[1].length)[0]!;
+  const registry = await hostile(image);
+  type Target = ReturnType<typeof freshStore>;
+  const partials = ({ dir }: Target) => readdirSync(join(dir, 'partial')).map(name => join(dir, 'partial', name));
+  const killedHalfway = async (): Promise<Target> => {
+    const target = freshStore();
+    registry.first = (request, response) => {
+      if (!request.url!.endsWith(layer)) return false;
+      response.writeHead(200, { 'Content-Length': blob.length });
+      return response.write(blob.subarray(0, 2 << 20)) || true;
+    };
+    const at = (path: string) => JSON.stringify(new URL(`../../src/kubelet/images/${path}`, import.meta.url).href);
+    const script = `
+      const { pullImage } = await import(${at('image-pull.ts')});
+      const { ImageStore } = await import(${at('image-store.ts')});
+      const dir = ${JSON.stringify(target.dir)};
+      await pullImage({ reference: ${JSON.stringify(`${registry.host}/killed:1`)}, credentials: [] },
+        { store: new ImageStore(dir), settingsDir: dir, network: {}, signal: new AbortController().signal });`;
+    const file = join(work, 'killed.mjs');
+    writeFileSync(file, script);
+    const { NODE_TEST_CONTEXT: _, ...env } = process.env;
+    const child = spawn(process.execPath, [file], { stdio: 'inherit', env });
+    const ended = new Promise(resolve => child.once('close', resolve));
+    await eventually('half of it has come', async () => partials(target).some(path => statSync(path).size > 1 << 20), {
+      timeoutMs: 60_000,
+    });
+    child.kill('SIGKILL');
+    await ended;
+    registry.first = () => false;
+    registry.requests.length = 0;
+    return target;
+  };
+  const ranges = () => registry.requests.filter(({ url }) => url.endsWith(layer)).map(({ headers }) => headers.range);
+
+  const target = await killedHalfway();
+  const had = statSync(partials(target)[0]!).size;
+  const { image: pulled } = await pull(`${registry.host}/killed:1`, target);
+  assert.deepEqual([pulled.id, ranges()], [image.id, [`bytes=${had}-`]]);
+  for (const folder of ['partial', 'locks']) assert.deepEqual(readdirSync(join(target.dir, folder)), [], folder);
+
+  const rotten = await killedHalfway();
+  const fd = openSync(partials(rotten)[0]!, 'r+');
+  writeSync(fd, Buffer.from('rot'), 0, 3, 1 << 20);
+  closeSync(fd);
+  await assert.rejects(pull(`${registry.host}/killed:1`, rotten), /does not match its digest/);
+  assert.deepEqual(partials(rotten), []);
+  assert.equal((await pull(`${registry.host}/killed:1`, rotten)).image.id, image.id);
+  assert.equal(ranges().at(-1), undefined);
+});
+
+test('nodes that share a store fetch an image once, however many ask at the same time', async () => {
+  const image = buildImage([tarOf({ a: randomBytes(1 << 20) }), tarOf({ b: randomBytes(1 << 20) })]);
+  const registry = await hostile(image);
+  const { dir } = freshStore();
+  const pulls = Array.from({ length: 3 }, () => pull(`${registry.host}/shared:1`, { store: new ImageStore(dir), dir }));
+  for (const { image: one } of await Promise.all(pulls)) assert.equal(one.id, image.id);
+  const layers = registry.requests.map(({ url }) => url.slice(url.lastIndexOf('/') + 1));
+  for (const [digest] of image.blobs)
+    if (digest !== image.id) assert.equal(layers.filter(one => one === digest).length, 1);
 });
 
 test('wrong digests, long bodies and odd manifests change nothing', async () => {

@@ -185,7 +185,7 @@ export function endpointsOf(host: string, settings: ImageSettings): Endpoint[] {
 async function fromRegistry(
   reference: ImageReference,
   client: RegistryClient,
-  { store, onProgress }: Context,
+  { store, signal, onProgress }: Context,
 ): Promise<Omit<PulledImage, 'credential'>> {
   const top = await client.manifest(reference.digest ?? reference.tag!);
   const names = [
@@ -220,13 +220,16 @@ async function fromRegistry(
     config,
     manifestDigest: top.digest,
     references: names,
+    signal,
     layers: manifest.layers.map((layer, i) => ({
       diffId: diffIds[i]!,
       async *open() {
-        const stream = client.stream(layer, count => {
+        const kept = store.partial(diffIds[i]!, layer);
+        const onBytes = (count: number) => {
           progress.bytes += count;
           onProgress?.({ ...progress });
-        });
+        };
+        const stream = client.stream(layer, { onBytes, kept });
         try {
           const raw = {
             [Symbol.asyncIterator]: () => ({
@@ -238,8 +241,10 @@ async function fromRegistry(
           };
           yield* decompressed(raw);
           await stream.finish();
+          kept.discard();
         } finally {
           stream.close();
+          kept.close();
         }
       },
       onDone: () => {

@@ -4,6 +4,8 @@
  *   images/<sha256>.json      what is known of an image, written once
  *   names/<encoded name>      holds the image id that a name stands for, replaced by rename
  *   users/<sha256>/<id>       a container or volume that uses the image
+ *   partial/<name>-<digest>   what has come of a layer's blob, for a pull that was killed
+ *   locks/<name>              held by whoever makes the layer: all others wait for it instead of fetching it too
  *   claims/<id>               layers that an image which is being added needs: nobody removes them meanwhile
  * Invariant: what can be seen is complete. It refuses to remove an image that is used, and layers whose name is no digest.
  */
@@ -26,8 +28,10 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { systemClock } from '../../base/clock.ts';
+import { tryLockFile } from '../../sys/file-lock.ts';
 import { type ImageConfig, type ImageFile, openArchive } from './archive.ts';
 import { unpackLayer } from './layer.ts';
+import { PartialBlob } from './partial-blob.ts';
 import { formatReference, parseReference } from './reference.ts';
 
 export interface Image {
@@ -60,11 +64,15 @@ export interface NewImage {
   /** Normalised names. */
   readonly references: readonly string[];
   readonly manifestDigest: string | undefined;
+  /** Ends the wait for layers that others make; not the work itself. */
+  readonly signal?: AbortSignal;
 }
 
 /** 80 bits of the digest: short, so that 127 layers fit one overlay mount's options. */
 const LAYER_NAME_DIGITS = 20;
 const SCRATCH_AGE_MS_MAX = 3_600_000;
+/** How often a layer that somebody else makes is looked for. */
+const LOCK_CHECK_MS = 50;
 /** Layers of an image that are unpacked at a time, as containerd fetches them. */
 const LAYERS_AT_ONCE = 3;
 /** What unpacking always leaves free: a tenth of the disk, but no more than this. */
@@ -81,7 +89,7 @@ export class ImageStore {
     for (const folder of ['images', 'names', 'users', 'claims'])
       mkdirSync(join(dir, folder), { recursive: true, mode: 0o711 });
     // Layers hold set-id programs and devices of strangers: no other user of the machine may reach them.
-    for (const folder of ['layers', 'scratch']) {
+    for (const folder of ['layers', 'scratch', 'partial', 'locks']) {
       mkdirSync(join(dir, folder), { recursive: true, mode: 0o700 });
       chmodSync(join(dir, folder), 0o700);
     }
@@ -124,7 +132,7 @@ export class ImageStore {
       const distinct = new Map(fresh.layers.map(layer => [layer.diffId, layer]));
       const sizes = new Map<string, number>();
       await eachOf([...distinct.values()], LAYERS_AT_ONCE, async layer => {
-        sizes.set(layer.diffId, await this.#addLayer(layerName(layer.diffId), layer.diffId, layer.open));
+        sizes.set(layer.diffId, await this.#addLayer(layer, claim, fresh.signal));
         utimesSync(claim, systemClock.now() / 1000, systemClock.now() / 1000);
         layer.onDone?.();
       });
@@ -146,10 +154,44 @@ export class ImageStore {
     }
   }
 
-  async #addLayer(name: string, diffId: string, open: () => AsyncIterable<Buffer>): Promise<number> {
+  /** Of an image that is being added, whose layer's lock the caller holds. */
+  partial(diffId: string, blob: { readonly digest: string; readonly size: number }): PartialBlob {
+    const path = join(this.#dir, 'partial', `${layerName(diffId)}-${blob.digest.replace(':', '-')}`);
+    return new PartialBlob(path, { size: blob.size, spareBytes: () => this.#spareBytes() });
+  }
+
+  async #addLayer(
+    { diffId, open }: NewImage['layers'][number],
+    claim: string,
+    signal: AbortSignal | undefined,
+  ): Promise<number> {
+    const name = layerName(diffId);
     const final = join(this.layersDir, name);
     const sizeFile = `${final}.size`;
-    if (existsSync(final) && existsSync(sizeFile)) return Number(readFileSync(sizeFile, 'utf8'));
+    const present = () =>
+      existsSync(final) && existsSync(sizeFile) ? Number(readFileSync(sizeFile, 'utf8')) : undefined;
+    for (;;) {
+      const size = present();
+      if (size !== undefined) return size;
+      const release = tryLockFile(join(this.#dir, 'locks', name));
+      if (!release) {
+        await systemClock.sleep(LOCK_CHECK_MS, signal);
+        signal?.throwIfAborted();
+        utimesSync(claim, systemClock.now() / 1000, systemClock.now() / 1000);
+        continue;
+      }
+      try {
+        return present() ?? (await this.#makeLayer({ diffId, open }, final));
+      } finally {
+        release();
+      }
+    }
+  }
+
+  async #makeLayer(
+    { diffId, open }: Pick<NewImage['layers'][number], 'diffId' | 'open'>,
+    final: string,
+  ): Promise<number> {
     const work = this.#scratch();
     mkdirSync(work);
     try {
@@ -163,7 +205,7 @@ export class ImageStore {
       const bytes = await unpackLayer(hashed(), work, { spareBytes: () => this.#spareBytes() });
       const digest = `sha256:${hash.digest('hex')}`;
       if (digest !== diffId) throw new Error(`layer content does not match its digest: ${digest} is not ${diffId}`);
-      this.#write(sizeFile, String(bytes));
+      this.#write(`${final}.size`, String(bytes));
       try {
         renameSync(work, final);
       } catch (error) {
@@ -351,7 +393,7 @@ export class ImageStore {
   }
   // Left behind by a load that was killed.
   #removeOldScratch(): void {
-    for (const folder of ['scratch', 'claims'])
+    for (const folder of ['scratch', 'claims', 'partial'])
       for (const name of readdirSync(join(this.#dir, folder))) {
         const path = join(this.#dir, folder, name);
         const stat = statSync(path, { throwIfNoEntry: false });

@@ -11,6 +11,7 @@ import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Credential } from './credentials.ts';
 import type { RegistrySettings } from './image-settings.ts';
+import type { PartialBlob } from './partial-blob.ts';
 import {
   type Answer,
   ask,
@@ -135,13 +136,18 @@ export class RegistryClient {
     }
   }
 
-  stream(descriptor: BlobDescriptor, onBytes?: (count: number) => void): BlobStream {
+  /** `kept` has the first bytes, and gets those that come. */
+  stream(
+    descriptor: BlobDescriptor,
+    { onBytes, kept }: { readonly onBytes?: (count: number) => void; readonly kept?: PartialBlob } = {},
+  ): BlobStream {
     return new BlobStream({
       descriptor,
       open: from => this.#open(descriptor, from),
       pause: attempt => this.#clock.sleep(RESUME_PAUSE_MS * 2 ** attempt, this.#signal),
       signal: this.#signal,
       ...(onBytes ? { onBytes } : {}),
+      ...(kept ? { kept } : {}),
     });
   }
 
@@ -284,7 +290,9 @@ export class BlobStream {
   readonly #pause: (attempt: number) => Promise<void>;
   readonly #signal: AbortSignal;
   readonly #onBytes: ((count: number) => void) | undefined;
+  readonly #kept: PartialBlob | undefined;
   readonly #hash: Hash;
+  #present: Generator<Buffer> | undefined;
   #body: Readable | undefined;
   #iterator: AsyncIterator<Buffer> | undefined;
   #skip = 0;
@@ -297,8 +305,11 @@ export class BlobStream {
     readonly pause: (attempt: number) => Promise<void>;
     readonly signal: AbortSignal;
     readonly onBytes?: (count: number) => void;
+    readonly kept?: PartialBlob;
   }) {
     this.#descriptor = options.descriptor;
+    this.#kept = options.kept;
+    this.#present = options.kept?.parts();
     this.#openAt = options.open;
     this.#pause = options.pause;
     this.#signal = options.signal;
@@ -309,6 +320,9 @@ export class BlobStream {
   /** Undefined at the end of the blob. */
   async next(): Promise<Buffer | undefined> {
     const { size, digest } = this.#descriptor;
+    const present = this.#present?.next();
+    if (present && !present.done) return this.#take(present.value);
+    this.#present = undefined;
     for (;;) {
       if (this.#done >= size) return undefined;
       try {
@@ -324,10 +338,8 @@ export class BlobStream {
         }
         if (this.#done + part.length > size)
           throw new DigestError(`blob ${digest} is longer than the ${size} bytes its manifest says`);
-        this.#done += part.length;
-        this.#hash.update(part);
-        this.#onBytes?.(part.length);
-        return part;
+        this.#kept?.append(part);
+        return this.#take(part);
       } catch (error) {
         this.close();
         this.#signal.throwIfAborted();
@@ -341,6 +353,12 @@ export class BlobStream {
         await this.#pause(this.#resumes++);
       }
     }
+  }
+  #take(part: Buffer): Buffer {
+    this.#done += part.length;
+    this.#hash.update(part);
+    this.#onBytes?.(part.length);
+    return part;
   }
   async #connect(): Promise<void> {
     const { body, from } = await this.#openAt(this.#done);
@@ -360,9 +378,13 @@ export class BlobStream {
     }
     const { digest } = this.#descriptor;
     const found = `${digest.slice(0, digest.indexOf(':'))}:${this.#hash.digest('hex')}`;
-    if (found !== digest) throw new DigestError(`content does not match its digest: ${found} is not ${digest}`);
+    if (found === digest) return;
+    this.#kept?.discard();
+    throw new DigestError(`content does not match its digest: ${found} is not ${digest}`);
   }
   close(): void {
+    this.#present?.return(undefined);
+    this.#present = undefined;
     this.#body?.destroy();
     this.#body = undefined;
     this.#iterator = undefined;
