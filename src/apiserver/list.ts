@@ -4,7 +4,15 @@
  */
 
 import type { Clock } from '../base/clock.ts';
-import { badRequest, failure, messageOf, tooLargeResourceVersion } from '../base/errors.ts';
+import {
+  badRequest,
+  type FieldError,
+  failure,
+  fieldErrors,
+  invalid,
+  messageOf,
+  tooLargeResourceVersion,
+} from '../base/errors.ts';
 import { CompactedError } from '../store/store.ts';
 import type { Caches, ResourceCache } from './cache.ts';
 import { Entry } from './entry.ts';
@@ -46,26 +54,27 @@ export function parseResourceVersion(text: string): number {
   return Number(text);
 }
 
+const LIST_OPTIONS = { group: 'meta.k8s.io', kind: 'ListOptions' };
+
 /** Throws what upstream's ValidateListOptions finds. */
 export function checkListQuery(query: ListQuery): void {
   const { resourceVersion, resourceVersionMatch: match } = query;
-  const refuse = (detail: string) => {
-    throw failure(422, 'Invalid', `ListOptions.meta.k8s.io "" is invalid: ${detail}`, {
-      group: 'meta.k8s.io',
-      kind: 'ListOptions',
-    });
-  };
   if (match === '') return;
-  if (query.continue)
-    refuse('resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided');
+  const at = 'resourceVersionMatch';
+  const errors: FieldError[] = [];
   if (!resourceVersion)
-    refuse('resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided');
+    errors.push(fieldErrors.forbidden(at, 'resourceVersionMatch is forbidden unless resourceVersion is provided'));
+  if (query.continue)
+    errors.push(fieldErrors.forbidden(at, 'resourceVersionMatch is forbidden when continue is provided'));
   if (match !== 'Exact' && match !== 'NotOlderThan')
-    refuse(
-      `resourceVersionMatch: Unsupported value: ${JSON.stringify(match)}: supported values: "Exact", "NotOlderThan"`,
-    );
+    errors.push({
+      type: 'FieldValueNotSupported',
+      field: at,
+      message: `Unsupported value: ${JSON.stringify(match)}: supported values: "Exact", "NotOlderThan", ""`,
+    });
   if (match === 'Exact' && resourceVersion === '0')
-    refuse('resourceVersionMatch: Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"');
+    errors.push(fieldErrors.forbidden(at, 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'));
+  if (errors.length > 0) throw invalid(LIST_OPTIONS, '', errors);
 }
 
 /** Waits until the server has seen the revision; 504 when it does not in time. */
@@ -89,9 +98,9 @@ export async function listEntries(
   let after = '';
   let at: number | undefined;
   if (query.continue) {
+    const token = decodeToken(query.continue);
     if (query.resourceVersion !== '' && query.resourceVersion !== '0')
       throw badRequest('specifying resource version is not allowed when using continue');
-    const token = decodeToken(query.continue);
     after = prefix + token.after;
     if (token.revision > 0) at = token.revision;
   } else {
@@ -216,6 +225,6 @@ function decodeToken(text: string): Token {
       throw new Error('unsupported token');
     return { revision: Math.max(0, rv), after: start.endsWith('\0') ? start.slice(0, -1) : start };
   } catch (error) {
-    throw badRequest(`continue key is not valid: ${messageOf(error)}`);
+    throw badRequest(`invalid continue token: continue key is not valid: ${messageOf(error)}`);
   }
 }

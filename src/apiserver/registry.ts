@@ -476,7 +476,7 @@ export class Registry {
     return claims;
   }
   #refuse(served: Served, object: KubeObject, errors: readonly FieldError[]): void {
-    if (errors.length > 0) throw invalid(served.stored, object.metadata.name, errors);
+    if (errors.length > 0) throw invalid(served.stored, object.metadata.name ?? '', errors);
   }
 }
 

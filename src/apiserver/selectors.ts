@@ -57,7 +57,12 @@ function fieldReader(served: Served, field: string): (object: KubeObject) => str
     .replace(/^regarding\b/, 'involvedObject')
     .replace(/^reportingController$/, 'reportingComponent');
   const read = fields?.[field] ?? (served.info !== served.stored ? fields?.[storedName] : undefined);
-  if (!read) throw badRequest(`field label not supported: ${field}`);
+  if (!read)
+    throw badRequest(
+      fields || served.custom
+        ? `field label not supported: ${field}`
+        : `${JSON.stringify(field)} is not a known field selector: only "metadata.name", "metadata.namespace"`,
+    );
   return read;
 }
 

@@ -63,7 +63,7 @@ test('create, get, list', async () => {
   assert.equal((await api.list({ of: CONFIG_MAPS }, { fieldSelector: 'metadata.name!=a' })).items.length, 1);
   await assert.rejects(
     api.list({ of: CONFIG_MAPS }, { fieldSelector: 'data=x' }),
-    status(400, /field label not supported: data/),
+    status(400, /is not a known field selector: only "metadata.name", "metadata.namespace"/),
   );
 });
 

@@ -138,22 +138,36 @@ export function parseRequirements(text: string): readonly Requirement[] {
         requirements.push({ key, operator: 'Exists', values: [] });
         at += 1;
       } else if (operator === '=' || operator === '==' || operator === '!=') {
-        const value = isWord(tokens[at + 2]) ? tokens[at + 2]! : '';
+        const next = tokens[at + 2];
+        if (next !== undefined && next !== ',' && !isWord(next)) fail(next, 'identifier');
+        const value = isWord(next) ? next : '';
         requirements.push({ key, operator: operator === '!=' ? 'NotIn' : 'In', values: [checkedValue(key, value)] });
         at += value === '' ? 2 : 3;
       } else if (operator === '>' || operator === '<') {
-        requirements.push({ key, operator: operator === '>' ? 'Gt' : 'Lt', values: [tokens[at + 2] ?? ''] });
+        const bound = tokens[at + 2] ?? '';
+        if (!/^[+-]?\d+$/.test(bound))
+          throw badRequest(
+            `unable to parse requirement: values[0]: Invalid value: ${JSON.stringify(bound)}: for 'Gt', 'Lt' operators, the value must be an integer`,
+          );
+        requirements.push({ key, operator: operator === '>' ? 'Gt' : 'Lt', values: [bound] });
         at += 3;
       } else if (operator === 'in' || operator === 'notin') {
         if (tokens[at + 2] !== '(') fail(tokens[at + 2], "'('");
         const values: string[] = [];
         at += 3;
         while (at < tokens.length && tokens[at] !== ')') {
-          if (tokens[at] !== ',') values.push(checkedValue(key, tokens[at]!));
+          if (tokens[at] !== ',') {
+            values.push(checkedValue(key, tokens[at]!));
+            if (tokens[at + 1] !== ',' && tokens[at + 1] !== ')') fail(tokens[at + 1], "',' or ')'");
+          }
           at++;
         }
         if (tokens[at] !== ')') fail(tokens[at], "')'");
         at++;
+        if (values.length === 0)
+          throw badRequest(
+            "unable to parse requirement: values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty",
+          );
         requirements.push({ key, operator: operator === 'in' ? 'In' : 'NotIn', values });
       } else fail(operator, 'in, notin, =, ==, !=, gt, lt');
     }
