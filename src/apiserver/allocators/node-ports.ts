@@ -71,9 +71,9 @@ export class NodePorts {
   }
 }
 
-/** Those of its ports and that of its health check, each once. */
+/** Those of its ports and that of its health check, each once; none of an ExternalName, which may name some without having them. */
 export function nodePortsOf({ spec }: Service): number[] {
-  if (!spec) return [];
+  if (!spec || spec.type === 'ExternalName') return [];
   const ports = new Set((spec.ports ?? []).map(port => port.nodePort ?? 0));
   ports.add(spec.healthCheckNodePort ?? 0);
   ports.delete(0);

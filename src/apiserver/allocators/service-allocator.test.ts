@@ -326,6 +326,18 @@ test('the health check port comes and goes with the policy, and is freed', () =>
   assert.equal(ports.owners().has(30555), false);
 });
 
+test('a node port that an ExternalName names is claimed when it becomes a Service that has it', () => {
+  const { ports, write } = setup();
+  const spec: ServiceSpec = { ports: [{ port: 80, nodePort: 30007 }] };
+  const one = write('a', { type: 'ExternalName', externalName: 'x.example', ...spec });
+  assert.equal(ports.owners().size, 0);
+  write('b', { type: 'NodePort', ...spec });
+  assert.throws(() => write('a', { type: 'NodePort', ...spec }, one), /provided port is already allocated/);
+  assert.equal(ports.owners().get(30007), 'default/b');
+  const { nodePort: _, ...free } = spec.ports![0]!;
+  assert.notEqual(write('a', { type: 'NodePort', ports: [free] }, one).spec!.ports![0]!.nodePort, 30007);
+});
+
 test('the external traffic policy goes with the last way in from outside, not before', () => {
   const { write } = setup();
   const spec: ServiceSpec = { type: 'NodePort', externalTrafficPolicy: 'Local', externalIPs: ['192.0.2.1'] };

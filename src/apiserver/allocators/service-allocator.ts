@@ -145,7 +145,9 @@ export class ServiceAllocator implements Allocator {
 
   #claimChangedPorts(service: Service, before: Service, transaction: Transaction): void {
     const spec = service.spec!;
-    const held = (before.spec?.ports ?? []).map(port => port.nodePort ?? 0);
+    // An ExternalName may name node ports without having them.
+    const held =
+      before.spec && mayHaveNodePorts(before.spec) ? (before.spec.ports ?? []).map(port => port.nodePort ?? 0) : [];
     for (const [index, port] of (spec.ports ?? []).entries()) {
       const number = port.nodePort;
       if (!number && hasNodePorts(spec))
