@@ -54,8 +54,8 @@ export function provisioner(context: SidecarContext): Sidecar {
     !metadata.deletionTimestamp &&
     (metadata.annotations?.[STORAGE_PROVISIONER] ?? metadata.annotations?.[BETA_STORAGE_PROVISIONER]) === driver;
   const isOurs = (volume: PersistentVolume): boolean =>
-    (translateVolume(volume) ?? volume).spec?.csi?.driver === driver &&
     (volume.metadata.annotations?.[MIGRATED_TO] ?? volume.metadata.annotations?.[PROVISIONED_BY]) === driver &&
+    (translateVolume(volume) ?? volume).spec?.csi?.driver === driver &&
     (context.isOurs?.(volume) ?? true);
 
   function topologyOf(name: string | undefined): Record<string, string> | undefined {

@@ -27,7 +27,8 @@ export class Cloud {
   zoneOf(node: string): string {
     return `us-test-1${'abcdefgh'[Number(node.slice('node-'.length)) - 1]}`;
   }
-  async start(node: string, isController: boolean): Promise<void> {
+  /** With drivers of other clouds in the same process, if asked. */
+  async start(node: string, isController: boolean, others: readonly Cloud[] = []): Promise<void> {
     // As a cloud's own controller labels its nodes.
     const zone = this.zoneOf(node);
     await this.#cluster.kubectl(
@@ -43,18 +44,18 @@ export class Cloud {
     const agent = JSON.parse(readFileSync(`/run/coxswain/${this.#cluster.name}/${node}.json`, 'utf8'));
     const { users } = parse(readFileSync(this.#cluster.kubeconfig, 'utf8'));
     const decode = (text: string) => Buffer.from(text, 'base64').toString('utf8');
-    const options = {
-      driver: this.driver,
+    const options = [this, ...others].map(cloud => ({
+      driver: cloud.driver,
       node,
-      topology: { [this.#topologyKey]: this.zoneOf(node) },
+      topology: { [cloud.#topologyKey]: zone },
       rootDir: '/var/lib/kubelet',
-      folder: this.folder,
+      folder: cloud.folder,
       isController,
       server: agent.server,
       ca: agent.credentials.ca,
       cert: decode(users[0].user['client-certificate-data']),
       key: decode(users[0].user['client-key-data']),
-    };
+    }));
     const child = spawn(
       'nsenter',
       [
@@ -75,9 +76,11 @@ export class Cloud {
     child.stdout!.on('data', text => {
       output += text;
     });
-    await eventually(`${this.driver} registered on ${node}`, async () => output.includes('registered'), {
-      timeoutMs: 30_000,
-    });
+    await eventually(
+      `${options.map(({ driver }) => driver).join(', ')} registered on ${node}`,
+      async () => output.split('registered').length > options.length,
+      { timeoutMs: 60_000 },
+    );
   }
   /** As a crash would. */
   async kill(node: string): Promise<void> {

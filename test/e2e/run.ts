@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util';
 import { freshCluster } from './cluster.ts';
 
 /** Files that may not run beside others, in order. */
-const ALONE = ['rollout-load', 'traffic-faults', 'storage-faults', 'faults'];
+const ALONE = ['rollout-load', 'traffic-faults', 'cloud-disks', 'storage-faults', 'faults'];
 /** Files that bring up clusters of their own, after the rest. */
 const OWN = ['runtimes', 'lifecycle'];
 const PARALLEL_FILES = 2;

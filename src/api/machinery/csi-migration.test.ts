@@ -78,6 +78,12 @@ test('volume ids and attributes', () => {
       nodeStageSecretRef: { name: 'azure-storage-account-acc-secret', namespace: 'ns' },
     },
   );
+  // Without a namespace of its own the secret is the claim's.
+  const share = { shareName: 'sh', secretName: 'azure-storage-account-acc-secret' };
+  const ofClaim = csi({ azureFile: share, claimRef: { namespace: 'of-claim', name: 'c' } });
+  assert.equal(ofClaim?.volumeHandle, '#acc#sh#pv#of-claim');
+  assert.equal(ofClaim?.nodeStageSecretRef?.namespace, 'of-claim');
+  assert.throws(() => csi({ azureFile: share }), /could not find a secret namespace/);
   assert.equal(csi({ cinder: { volumeID: 'c' } })?.volumeHandle, 'c');
   assert.deepEqual(csi({ vsphereVolume: { volumePath: '[ds] a/b.vmdk', storagePolicyName: 'gold' } }), {
     driver: 'csi.vsphere.vmware.com',

@@ -219,7 +219,9 @@ const MIGRATIONS: readonly Migration[] = [
     source: 'azureFile',
     diskName: ({ shareName = '' }) => shareName,
     toCsi: ({ shareName = '', secretName = '', secretNamespace, readOnly }, { volume, name, namespace }) => {
-      const from = secretNamespace ?? namespace ?? 'default';
+      // A pod's own is in its namespace, a volume's in that of its claim.
+      const from = secretNamespace ?? namespace ?? volume?.spec?.claimRef?.namespace ?? (volume ? '' : 'default');
+      if (!from) throw new Error('could not find a secret namespace in PersistentVolumeSource or ClaimRef');
       const group = volume?.metadata.annotations?.['kubernetes.io/azure-file-resource-group'] ?? '';
       return {
         volumeHandle: [group, azureAccount(secretName), shareName, name, from].join('#'),

@@ -1,7 +1,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { silentLogger } from '../../base/log.ts';
-import { CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, PODS, ROLE_BINDINGS, ROLES, SECRETS } from '../../client/resources.ts';
+import {
+  CLUSTER_ROLE_BINDINGS,
+  CLUSTER_ROLES,
+  PERSISTENT_VOLUME_CLAIMS,
+  PERSISTENT_VOLUMES,
+  PODS,
+  ROLE_BINDINGS,
+  ROLES,
+  SECRETS,
+} from '../../client/resources.ts';
 import { FakeReader } from '../fake-reader.ts';
 import type { Decision, RequestAttributes } from '../request.ts';
 import { AuthorizerChain } from './authorizer.ts';
@@ -205,6 +214,44 @@ test('a kubelet reads only what pods on its node refer to', async () => {
   assert.ok(kubelet({ resource: 'services', verb: 'list' }));
   reader.remove(PODS, 'default', 'p');
   assert.ok(!kubelet(secret));
+});
+
+test('a kubelet reads the secrets of the volumes that its pods have claimed', async () => {
+  const { reader, authorizer } = await cluster();
+  const may = (namespace: string) =>
+    atOnce(authorizer, ask('system:node:n1', ['system:nodes'], { resource: 'secrets', namespace, name: 's' })).allowed;
+  const at = (name: string) => ({ apiVersion: 'v1', metadata: { name, namespace: 'default' } });
+  const reference = { name: 's', namespace: 'own' };
+  const sources = {
+    csi: { driver: 'd', volumeHandle: 'h', nodeStageSecretRef: reference },
+    cephfs: { monitors: ['m'], secretRef: reference },
+    iscsi: { iqn: 'i', lun: 0, targetPortal: 't', secretRef: reference },
+    flexVolume: { driver: 'v/d', secretRef: reference },
+    azureFile: { shareName: 'sh', secretName: 's', secretNamespace: 'own' },
+  };
+  for (const [kind, source] of Object.entries(sources)) {
+    const volume = (from: object, claimRef?: object) =>
+      reader.put(PERSISTENT_VOLUMES, {
+        ...at('v'),
+        metadata: { name: 'v' },
+        spec: { [kind]: from, ...(claimRef ? { claimRef } : {}) },
+      } as never);
+    volume(source);
+    assert.ok(!may('own'), kind);
+    reader.put(PERSISTENT_VOLUME_CLAIMS, { ...at('c'), spec: { volumeName: 'v' } } as never);
+    const volumes = [{ name: 'data', persistentVolumeClaim: { claimName: 'c' } }];
+    reader.put(PODS, { ...at('p'), spec: { nodeName: 'n1', containers: [{ name: 'c' }], volumes } } as never);
+    assert.ok(may('own') && !may('default'), kind);
+    if (kind !== 'csi') {
+      volume(
+        'secretRef' in source ? { ...source, secretRef: { name: 's' } } : { ...source, secretNamespace: undefined },
+        { namespace: 'default', name: 'c' },
+      );
+      assert.ok(may('default') && !may('own'), kind);
+    }
+    reader.remove(PODS, 'default', 'p');
+    reader.remove(PERSISTENT_VOLUME_CLAIMS, 'default', 'c');
+  }
 });
 
 test("escalation: what is missing, in upstream's words", () => {

@@ -159,12 +159,8 @@ export class NodeAuthorizer implements Authorizer {
 
   #mayReadSecret(node: string, namespace: string, name: string): boolean {
     if (this.#refers(node, 'secret', namespace, name)) return true;
-    // Secrets that a mounted persistent volume's CSI driver needs.
-    for (const volume of this.#volumesOf(node)) {
-      const { csi } = volume.spec ?? {};
-      for (const reference of [csi?.nodePublishSecretRef, csi?.nodeStageSecretRef, csi?.nodeExpandSecretRef])
-        if (reference?.name === name && reference.namespace === namespace) return true;
-    }
+    for (const volume of this.#volumesOf(node))
+      if (volumeSecrets(volume).some(one => one.name === name && one.namespace === namespace)) return true;
     return false;
   }
 
@@ -224,4 +220,29 @@ function selects(attributes: RequestAttributes, field: string, value: string): b
   return (attributes.fieldSelector ?? '')
     .split(',')
     .some(term => new RegExp(`^${field.replace('.', '\\.')}==?(.*)$`).exec(term)?.[1] === value);
+}
+
+/** What a kubelet needs to mount the volume: without a namespace of its own a Secret is in that of the claim. */
+function volumeSecrets({ spec = {} }: PersistentVolume): { readonly name?: string; readonly namespace?: string }[] {
+  const { azureFile, csi, claimRef } = spec;
+  const references: readonly ({ readonly name?: string; readonly namespace?: string } | undefined)[] = [
+    csi?.nodePublishSecretRef,
+    csi?.nodeStageSecretRef,
+    csi?.nodeExpandSecretRef,
+    spec.cephfs?.secretRef,
+    spec.cinder?.secretRef,
+    spec.flexVolume?.secretRef,
+    spec.iscsi?.secretRef,
+    spec.rbd?.secretRef,
+    spec.scaleIO?.secretRef,
+    spec.storageos?.secretRef,
+    azureFile && {
+      name: azureFile.secretName,
+      ...(azureFile.secretNamespace ? { namespace: azureFile.secretNamespace } : {}),
+    },
+  ];
+  return references.flatMap(one => {
+    const namespace = one?.namespace || claimRef?.namespace;
+    return one?.name && namespace ? [{ name: one.name, namespace }] : [];
+  });
 }
