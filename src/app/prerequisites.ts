@@ -69,10 +69,12 @@ function stop(message: string): never {
   throw failure(500, 'InternalError', message);
 }
 
+const quoted = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
+
 export function requireRoot(command: string): void {
   if (process.getuid?.() !== 0)
     stop(
-      `${command} needs root, because it makes network namespaces, mounts and containers; run it with: sudo cox ${command}`,
+      `${command} needs root, because it makes network namespaces, mounts and containers; run it with: sudo cox ${process.argv.slice(2).map(quoted).join(' ')}`,
     );
 }
 

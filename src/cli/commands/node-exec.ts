@@ -1,6 +1,7 @@
 /** `cox node exec NODE -- CMD`: runs a command inside a node: its network, mount, host name and process namespaces. */
 
 import { spawnSync } from 'node:child_process';
+import { constants } from 'node:os';
 import { isAlive, netnsPath, nodeNamespace } from '../../app/cluster-record.ts';
 import { requireRecord } from '../../app/cluster-status.ts';
 import { requireRoot } from '../../app/prerequisites.ts';
@@ -26,6 +27,7 @@ export const command: Command = {
     const namespaces = [`--net=${netnsPath(nodeNamespace(cluster, name))}`];
     const result = spawnSync('nsenter', [...namespaces, '--', ...argv], { stdio: 'inherit' });
     if (result.error) throw result.error;
-    return result.status ?? 1;
+    // As a shell tells of a command that a signal ended.
+    return result.status ?? 128 + (result.signal ? constants.signals[result.signal] : 0);
   },
 };
