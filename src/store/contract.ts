@@ -98,6 +98,17 @@ export function storeContract(name: string, open: () => Promise<Store>): void {
     assert.equal(text((await store.get('/a'))?.value), '0');
   });
 
+  check('a conflict is told when what it conflicts with can be read', async store => {
+    const first = await put(store, '/a', '1');
+    const winner = put(store, '/a', '2', first);
+    await assert.rejects(put(store, '/a', '3', first), ConflictError);
+    assert.equal(text((await store.get('/a'))?.value), '2');
+    const other = put(store, '/b', '1', 'absent');
+    await assert.rejects(put(store, '/b', '2', 'absent'), ConflictError);
+    assert.equal(text((await store.get('/b'))?.value), '1');
+    await Promise.all([winner, other]);
+  });
+
   check('concurrent commits are applied in call order', async store => {
     const revisions = await Promise.all(Array.from({ length: 3000 }, (_, i) => put(store, `/k/${i % 7}`, String(i))));
     for (let i = 1; i < revisions.length; i++) assert.equal(revisions[i], revisions[i - 1]! + 1);

@@ -131,40 +131,28 @@ export class LogStore implements Store {
 
   commit(op: Put | Delete): Promise<Revision> {
     if (this.#closed) return Promise.reject(new Error('the store is closed'));
-    const { key, expect } = op;
+    const { key } = op;
     const pending = this.#pending.get(key);
-    let currentRevision = 0;
-    let createRevision = 0;
-    let isNew = false;
-    if (pending) {
-      if (pending.value) [currentRevision, createRevision] = [pending.revision, pending.createRevision];
-    } else {
-      const versions = this.#index.get(key);
-      isNew = versions === undefined;
-      const version = versions?.[versions.length - 1];
-      if (version && !version.deleted) [currentRevision, createRevision] = [version.revision, version.createRevision];
-    }
-    const holds =
-      expect === undefined
-        ? op.type === 'put' || currentRevision > 0
-        : expect === 'absent'
-          ? currentRevision === 0
-          : currentRevision === expect;
-    if (!holds || (op.type === 'delete' && currentRevision === 0)) {
-      const current = currentRevision === 0 ? undefined : pending ? entryOf(pending) : this.#entry(currentRevision);
-      return Promise.reject(new ConflictError(key, current));
+    const versions = this.#index.get(key);
+    const visible = versionAt(versions, undefined);
+    const current = pending ? (pending.value ? pending : undefined) : visible;
+    const currentRevision = current?.revision ?? 0;
+    if (!holds(op, currentRevision)) {
+      // Whoever reads again after a conflict must find what it was with.
+      if (pending && holds(op, visible?.revision ?? 0)) return this.#settled(pending).then(() => this.commit(op));
+      return Promise.reject(new ConflictError(key, visible && this.#entry(visible.revision)));
     }
     const revision = ++this.#assigned;
     const record: LogRecord = {
       revision,
       key,
-      createRevision: currentRevision === 0 ? revision : createRevision,
+      createRevision: current?.createRevision ?? revision,
       previous: currentRevision,
       value: op.type === 'put' ? op.value : undefined,
     };
     this.#pending.set(key, record);
     return new Promise((resolve, reject) => {
-      this.#queue.push({ record, isNew, resolve, reject });
+      this.#queue.push({ record, isNew: !pending && !versions, resolve, reject });
       if (!this.#flushing) {
         this.#flushing = true;
         void this.#flush();
@@ -255,6 +243,7 @@ export class LogStore implements Store {
         this.#queue = [];
         this.#pending.clear();
         this.#assigned = this.#revision;
+        this.#wake();
         break;
       }
       for (const { record, isNew } of batch) {
@@ -278,6 +267,11 @@ export class LogStore implements Store {
       before = this.#queue.length;
       await new Promise<void>(resolve => setImmediate(resolve));
     }
+  }
+
+  /** Resolves when the record is visible, or has failed. */
+  async #settled(record: LogRecord): Promise<void> {
+    while (this.#pending.get(record.key) === record) await new Promise<void>(resolve => this.#sleepers.push(resolve));
   }
 
   #apply(record: LogRecord, { isNew }: { isNew: boolean }): void {
@@ -360,6 +354,12 @@ export class LogStore implements Store {
     this.#sleepers = [];
     for (const wake of sleepers) wake();
   }
+}
+
+/** Whether the operation may follow on the key's current revision, 0 for none. */
+function holds({ type, expect }: Put | Delete, currentRevision: number): boolean {
+  if (type === 'delete' && currentRevision === 0) return false;
+  return expect === undefined || currentRevision === (expect === 'absent' ? 0 : expect);
 }
 
 function versionAt(versions: readonly Version[] | undefined, at: Revision | undefined): Version | undefined {

@@ -88,7 +88,7 @@ export interface Store {
   list(prefix: Key, page?: { at?: Revision; limit?: number; after?: Key }): Promise<Page>;
   /**
    * Durable when it resolves; concurrent commits share one flush. Commits of one caller are applied in call order.
-   * A delete of an absent key throws ConflictError. Throws ConflictError when `expect` does not hold.
+   * A delete of an absent key throws ConflictError. Throws ConflictError when `expect` does not hold, once what is there instead can be read.
    */
   commit(op: Put | Delete): Promise<Revision>;
   /** Events under the prefix with revision > `from`, in order, without gaps, then live. Throws CompactedError. */

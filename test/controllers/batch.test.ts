@@ -101,6 +101,16 @@ test('a stateful set grows and shrinks in order and rolls from the top', async (
   assert.deepEqual(order, ['db-2', 'db-1', 'db-0']);
   await cluster.of(STATEFUL_SETS).patch('default', 'db', { spec: { replicas: 1 } });
   await cluster.until('one is left', async () => (await names('db')).join() === 'db-0');
+  await cluster.until('that is told', async () => (await set()).status?.replicas === 1);
+  const told: (number | undefined)[] = [];
+  cluster.informers.get<StatefulSet>(STATEFUL_SETS).onChange(({ object, old }) => {
+    const { generation } = object?.metadata ?? {};
+    if (old && object?.spec.replicas === 2 && object.status?.observedGeneration === generation)
+      told.push(object.status?.replicas);
+  });
+  await cluster.of(STATEFUL_SETS).patch('default', 'db', { spec: { replicas: 2 } });
+  await cluster.until('two are ready', async () => (await set()).status?.readyReplicas === 2);
+  assert.ok(!told.includes(1), 'the status that tells of the change tells of the pod made for it');
 });
 
 test('a daemon set runs once on each node that fits, and rolls', async () => {
@@ -269,11 +279,11 @@ test('a higher priority evicts a lower one', async () => {
 
 test('a disruption budget counts', async () => {
   await make(POD_DISRUPTION_BUDGETS, 'PodDisruptionBudget', 'db', {
-    minAvailable: 0,
+    minAvailable: 1,
     selector: { matchLabels: { app: 'db' } },
   });
   await cluster.until(
-    'one may go',
+    'one of two may go',
     async () =>
       (await cluster.of<PodDisruptionBudget>(POD_DISRUPTION_BUDGETS).get('default', 'db')).status
         ?.disruptionsAllowed === 1,

@@ -27,7 +27,8 @@ import { claimsFor, ordinalOf, podFor, revisionOfPod, startOrdinal } from './ide
 
 interface Pass {
   readonly set: StatefulSet;
-  readonly pods: ReadonlyMap<number, Pod>;
+  /** By ordinal; those that the pass makes come in, so that one status tells of the change and of what came of it. */
+  readonly pods: Map<number, Pod>;
   readonly current: ControllerRevision;
   readonly update: ControllerRevision;
 }
@@ -103,7 +104,7 @@ class StatefulSets {
     const { events, client } = this.#ctx;
     for (const wanted of claimsFor(set, ordinal)) await this.#createClaim(set, pod, wanted);
     try {
-      await client.of<Pod>(PODS).create(pod);
+      pass.pods.set(ordinal, await client.of<Pod>(PODS).create(pod));
       events.event(
         set,
         'Normal',
