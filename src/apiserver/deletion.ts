@@ -84,7 +84,6 @@ export async function deleteObject(
           attributes.name,
           'the object has been modified; please apply your changes to the latest version and try again',
         );
-      await registry.caches.reached(error.current.modRevision);
     }
   }
 }

@@ -226,7 +226,6 @@ async function modifyStored(
       if (!(error instanceof ConflictError)) throw error;
       if (!error.current) throw notFound(of, name);
       if (attempt >= MODIFY_ATTEMPTS) throw conflict(of, name, MODIFIED);
-      await caches.reached(Math.min(error.current.modRevision, caches.store.revision()));
     }
   }
 }

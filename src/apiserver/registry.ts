@@ -225,8 +225,6 @@ export class Registry {
           if (!error.current) throw notFound(served.info, operation.attributes.name);
           throw conflict(served.info, operation.attributes.name, MODIFIED);
         }
-        // The newer state is on its way to the cache.
-        await this.caches.reached(error.current.modRevision);
       }
     }
   }
