@@ -1,43 +1,19 @@
-/** Pulls from Debian's docker-registry (plain, TLS, passwords, tokens) and from registries that mean harm, all on 127.0.0.1. */
+/** Pulls from Debian's docker-registry (plain, TLS, passwords, tokens), and how a pull goes on after a break, all on 127.0.0.1. */
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createPrivateKey, randomBytes, sign, X509Certificate } from 'node:crypto';
-import {
-  closeSync,
-  mkdtempSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
+import { closeSync, openSync, readdirSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { createServer } from 'node:http';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
-import { gzipSync } from 'node:zlib';
+import { before, test } from 'node:test';
 import { ensurePki, type Pki } from '../../src/apiserver/certificates/pki.ts';
 import { type Credential, Keyring } from '../../src/kubelet/images/credentials.ts';
-import { pullImage } from '../../src/kubelet/images/image-pull.ts';
 import { ImageStore } from '../../src/kubelet/images/image-store.ts';
 import { eventually } from '../e2e/process.ts';
-import {
-  type BuiltImage,
-  buildImage,
-  digestOf,
-  FakeRegistry,
-  hasRegistry,
-  push,
-  pushIndex,
-  Registry,
-  tarOf,
-} from './registry.ts';
+import { fileIn, freshStore, hostile, pull, stops, work } from './pull-bed.ts';
+import { buildImage, hasRegistry, push, pushIndex, Registry, tarOf } from './registry.ts';
 
-const work = mkdtempSync(join(tmpdir(), 'cox-pull-'));
-const stops: (() => Promise<void>)[] = [];
 let open: Registry;
 let pki: Pki;
 const content = join(work, 'content');
@@ -48,41 +24,6 @@ before(async () => {
   open = await Registry.start({ folder: content });
   stops.push(() => open.stop());
 });
-after(async () => {
-  for (const stop of stops.reverse()) await stop();
-  rmSync(work, { recursive: true, force: true });
-});
-
-let stores = 0;
-function freshStore(settings?: string): { store: ImageStore; dir: string } {
-  const dir = join(work, `store${stores++}`);
-  const store = new ImageStore(dir);
-  if (settings) writeFileSync(join(dir, 'images.yaml'), settings);
-  return { store, dir };
-}
-function pull(
-  reference: string,
-  { store, dir }: { store: ImageStore; dir: string },
-  options: { credentials?: readonly Credential[]; signal?: AbortSignal; onProgress?: (bytes: number) => void } = {},
-) {
-  return pullImage(
-    { reference, credentials: options.credentials ?? [] },
-    {
-      store,
-      settingsDir: dir,
-      network: {},
-      signal: options.signal ?? new AbortController().signal,
-      ...(options.onProgress ? { onProgress: ({ bytes }) => options.onProgress!(bytes) } : {}),
-    },
-  );
-}
-const nothingLeft = ({ store, dir }: { store: ImageStore; dir: string }) => {
-  assert.deepEqual(store.list(), []);
-  for (const folder of ['layers', 'scratch', 'claims', 'names'])
-    assert.deepEqual(readdirSync(join(dir, folder)), [], folder);
-};
-const fileIn = (store: ImageStore, layer: string, name: string) =>
-  readFileSync(join(store.layersDir, layer, name), 'utf8');
 const needs = { skip: hasRegistry ? false : 'needs docker-registry' };
 
 test('gzip, zstd and plain layers of both kinds of manifest; the second pull fetches nothing', needs, async () => {
@@ -270,13 +211,6 @@ test('tokens with scope from a token server, also for a refresh token', needs, a
   assert.equal(asked.at(-1)!.method, 'POST');
   await assert.rejects(pull(name, freshStore()), /pull access denied.*failed to fetch anonymous token.*who are you/);
 });
-
-async function hostile(image: BuiltImage): Promise<FakeRegistry> {
-  const registry = await new FakeRegistry(image).start();
-  stops.push(() => registry.stop());
-  return registry;
-}
-
 test('a connection that breaks goes on by Range, and without ranges from the start', async () => {
   const image = buildImage([{ tar: tarOf({ big: randomBytes(2 << 20) }), as: 'tar' }]);
   const [layer] = [...image.blobs].sort((a, b) => b[1].length - a[1].length)[0]!;
@@ -368,263 +302,4 @@ test('nodes that share a store fetch an image once, however many ask at the same
   const layers = registry.requests.map(({ url }) => url.slice(url.lastIndexOf('/') + 1));
   for (const [digest] of image.blobs)
     if (digest !== image.id) assert.equal(layers.filter(one => one === digest).length, 1);
-});
-
-test('wrong digests, long bodies and odd manifests change nothing', async () => {
-  const good = buildImage([tarOf({ a: 'a' }), tarOf({ b: 'b' })]);
-  const manifest = JSON.parse(good.manifest.toString()) as {
-    config: { digest: string; size: number };
-    layers: { digest: string; size: number; mediaType: string }[];
-  };
-  const altered = (change: (copy: typeof manifest) => void): BuiltImage => {
-    const copy = structuredClone(manifest);
-    change(copy);
-    return { ...good, manifest: Buffer.from(JSON.stringify(copy)) };
-  };
-  const [first] = manifest.layers as [(typeof manifest.layers)[0]];
-  const swapped = new Map(good.blobs);
-  swapped.set(first.digest, gzipSync(tarOf({ a: 'evil' })));
-  const longer = new Map(good.blobs);
-  longer.set(first.digest, Buffer.concat([good.blobs.get(first.digest)!, randomBytes(1 << 20)]));
-  const otherTar = new Map(good.blobs);
-  const otherConfig = Buffer.from(
-    good.blobs
-      .get(manifest.config.digest)!
-      .toString()
-      .replace(/"diff_ids":\["sha256:..../, '"diff_ids":["sha256:0000'),
-  );
-  otherTar.set(digestOf(otherConfig), otherConfig);
-  const cases: [string, BuiltImage, RegExp][] = [
-    ['layer of other content', { ...good, blobs: swapped }, /digest|longer|EOF/],
-    ['layer longer than said', { ...good, blobs: longer }, /longer/],
-    [
-      'layer shorter than said',
-      altered(copy => {
-        copy.layers[0]!.size += 5;
-      }),
-      /EOF/,
-    ],
-    [
-      'content is not the configuration’s',
-      {
-        ...altered(copy => {
-          copy.config = { ...copy.config, digest: digestOf(otherConfig), size: otherConfig.length };
-        }),
-        blobs: otherTar,
-      },
-      /does not match its digest/,
-    ],
-    [
-      'diff id that is a path',
-      {
-        ...(() => {
-          const bytes = Buffer.from(
-            good.blobs
-              .get(manifest.config.digest)!
-              .toString()
-              .replace(/"diff_ids":\["[^"]*"/, '"diff_ids":["../../../../etc"'),
-          );
-          return {
-            ...altered(copy => {
-              copy.config = { ...copy.config, digest: digestOf(bytes), size: bytes.length };
-            }),
-            blobs: new Map([...good.blobs, [digestOf(bytes), bytes]]),
-          };
-        })(),
-      },
-      /no proper digest/,
-    ],
-    [
-      'digest that is a path',
-      altered(copy => {
-        copy.layers[0]!.digest = '../../etc/passwd';
-      }),
-      /not one of an image/,
-    ],
-    [
-      'negative size',
-      altered(copy => {
-        copy.layers[0]!.size = -1;
-      }),
-      /not one of an image/,
-    ],
-    [
-      'layer missing',
-      altered(copy => {
-        copy.layers.pop();
-      }),
-      /names 2 layers/,
-    ],
-    [
-      'foreign kind of layer',
-      altered(copy => {
-        copy.layers[0]!.mediaType = 'application/vnd.oci.image.layer.v1.tar+encrypted';
-      }),
-      /not supported/,
-    ],
-    [
-      'too many layers',
-      altered(copy => {
-        copy.layers = Array.from({ length: 300 }, () => first);
-      }),
-      /too many layers/,
-    ],
-    ['schema 1', { ...good, manifest: Buffer.from('{"schemaVersion":1}') }, /not supported/],
-    ['no JSON', { ...good, manifest: Buffer.from('<html>') }, /not JSON/],
-  ];
-  for (const [what, image, expected] of cases) {
-    const registry = await hostile(image);
-    const target = freshStore();
-    await assert.rejects(pull(`${registry.host}/evil:1`, target), expected, what);
-    assert.deepEqual(target.store.list(), [], what);
-    assert.deepEqual(readdirSync(join(target.dir, 'scratch')), [], what);
-    assert.equal(target.store.find(`${registry.host}/evil:1`), undefined, what);
-  }
-});
-
-test('endless answers end', async () => {
-  const image = buildImage([tarOf({ a: 'a' })]);
-  const registry = await hostile(image);
-  const endless = (response: import('node:http').ServerResponse) => {
-    const chunk = Buffer.alloc(1 << 20, 'x');
-    const more = () => {
-      while (!response.destroyed && response.write(chunk));
-    };
-    response.on('drain', more);
-    more();
-    return true;
-  };
-  for (const [part, status, expected] of [
-    ['/manifests/', 200, /manifest is larger/],
-    ['/blobs/', 200, /longer than/],
-    ['/manifests/', 500, /unexpected status 500/],
-  ] as const) {
-    registry.first = (request, response) => {
-      if (!request.url!.includes(part)) return false;
-      response.statusCode = status;
-      return endless(response);
-    };
-    const target = freshStore();
-    await assert.rejects(pull(`${registry.host}/endless:1`, target), expected);
-    nothingLeft(target);
-  }
-});
-
-test('a registry cannot send us to files, plain HTTP or this machine, nor have the secret sent on', async () => {
-  const image = buildImage([tarOf({ a: 'a' })]);
-  const victim = await hostile(image);
-  const registry = await hostile(image);
-  const seen: (string | undefined)[] = [];
-  registry.first = (request, response) => {
-    if (!request.headers.authorization) {
-      response.writeHead(401, { 'WWW-Authenticate': 'Basic realm="x"' }).end();
-      return true;
-    }
-    if (!request.url!.includes('/blobs/')) return false;
-    response.writeHead(307, { Location: `http://localhost:${victim.host.split(':')[1]}${request.url}` }).end();
-    return true;
-  };
-  victim.first = request => {
-    seen.push(request.headers.authorization);
-    return false;
-  };
-  const credentials = [{ username: 'ann', password: 'pw' }];
-  // `localhost` is another host than 127.0.0.1, which the name of the image does not cover.
-  await assert.rejects(
-    pull(`${registry.host}/sent:1`, freshStore(), { credentials }),
-    /refused to follow the registry to localhost/,
-  );
-  assert.deepEqual(seen, []);
-  for (const [location, expected] of [
-    ['file:///etc/passwd', /refused a redirect to file:/],
-    ['http://169.254.169.254/latest/meta-data', /refused to follow the registry to 169.254/],
-    ['http://[::1]:1/x', /refused to follow the registry/],
-    ['gopher://x/', /refused a redirect/],
-  ] as const) {
-    registry.first = (_, response) => response.writeHead(302, { Location: location }).end();
-    await assert.rejects(pull(`${registry.host}/sent:1`, freshStore()), expected);
-  }
-  registry.first = (request, response) => response.writeHead(302, { Location: request.url! }).end();
-  await assert.rejects(pull(`${registry.host}/sent:1`, freshStore()), /too many redirects/);
-  // To another port of the same host: the content may come from there, the secret stays.
-  registry.first = (request, response) => {
-    if (!request.headers.authorization) return response.writeHead(401, { 'WWW-Authenticate': 'Basic realm="x"' }).end();
-    if (!request.url!.includes('/blobs/')) return false;
-    return response.writeHead(307, { Location: `http://${victim.host}${request.url}` }).end();
-  };
-  await pull(`${registry.host}/sent:1`, freshStore(), { credentials });
-  assert.deepEqual([...new Set(seen)], [undefined]);
-});
-
-test('a bomb ends before the disk is full, and an aborted pull leaves nothing', async () => {
-  // 1 TiB of zeros in one file of a tar, well compressed by its repetition: only the beginning is ever sent.
-  const header = Buffer.alloc(512);
-  header.write('bomb', 0);
-  header.write('0000644\0', 100);
-  header.write('0000000\0', 108);
-  header.write('0000000\0', 116);
-  header[124] = 0x80;
-  header.writeBigUInt64BE(1n << 40n, 128);
-  header.write('        ', 148);
-  header.write('0', 156);
-  header.write('ustar\0' + '00', 257);
-  let sum = 0;
-  for (const byte of header) sum += byte;
-  header.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148);
-  const layer = gzipSync(Buffer.concat([header, Buffer.alloc(200 << 20)]));
-  const image = buildImage([]);
-  const config = Buffer.from(JSON.stringify({ rootfs: { type: 'layers', diff_ids: [digestOf('x')] } }));
-  const manifest = Buffer.from(
-    JSON.stringify({
-      schemaVersion: 2,
-      mediaType: image.manifestType,
-      config: { digest: digestOf(config), size: config.length },
-      layers: [
-        { mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip', digest: digestOf(layer), size: layer.length },
-      ],
-    }),
-  );
-  const registry = await hostile({
-    ...image,
-    manifest,
-    blobs: new Map([
-      [digestOf(config), config],
-      [digestOf(layer), layer],
-    ]),
-  });
-  const target = freshStore();
-  await assert.rejects(pull(`${registry.host}/bomb:1`, target), /middle of an entry|no space left/);
-  nothingLeft(target);
-
-  const slow = await hostile(buildImage([tarOf({ a: randomBytes(1 << 20) })]));
-  slow.first = (request, response) =>
-    request.url!.includes('/blobs/') && response.writeHead(200, { 'Content-Length': 1 << 20 }).write('x');
-  const stop = new AbortController();
-  const aborted = freshStore();
-  const pulling = pull(`${slow.host}/slow:1`, aborted, { signal: stop.signal });
-  setTimeout(() => stop.abort(new Error('the pod ends')), 200);
-  await assert.rejects(pulling, /the pod ends/);
-  nothingLeft(aborted);
-});
-
-test('plain HTTP is for this machine or where it is written', async () => {
-  const registry = await hostile(buildImage([tarOf({ a: 'a' })]));
-  await pull(`${registry.host}/here:1`, freshStore());
-  const port = registry.host.split(':')[1];
-  await pull(`localhost:${port}/here:1`, freshStore());
-  // Configured as secure: no way back to plain HTTP for a mirror.
-  await assert.rejects(
-    pull('x/y:1', freshStore(`registries: {docker.io: {mirrors: ["https://${registry.host}"], mirrorsOnly: true}}`)),
-    /failed to pull/,
-  );
-  for (const [settings, expected] of [
-    ['registries: {a: {mirror: [x]}}', /registries\.a\.mirror: unknown; known here: mirrors/],
-    ['registries: {a: {mirrors: [ftp://x]}}', /no address such as/],
-    ['outside: maybe', /outside: must be true or false/],
-    ['imageGCHighThresholdPercent: 10', /imageGCLowThresholdPercent: must be less/],
-    ['maxParallelImagePulls: 3\nserializeImagePulls: true', /maxParallelImagePulls: must be 1/],
-    ['[1, 2]', /must be a mapping/],
-    ['a: [', /images\.yaml/],
-  ] as const)
-    await assert.rejects(pull(`${registry.host}/here:1`, freshStore(settings)), expected, settings);
 });
