@@ -5,6 +5,7 @@
  */
 
 import type { Section } from '../haproxy/configuration.ts';
+import { COPIED_HEADERS_LUA } from '../haproxy/lua.ts';
 import { lines, words } from '../haproxy/process-sections.ts';
 
 export const MIRROR_LUA = 'mirror.lua';
@@ -29,8 +30,7 @@ export function mirrorFrontend(): Section {
 }
 
 export const MIRROR_LUA_SOURCE = `
-local HOP = { connection = true, ["content-length"] = true, ["transfer-encoding"] = true, upgrade = true, expect = true,
-  te = true, trailer = true, ["proxy-connection"] = true, ["keep-alive"] = true }
+${COPIED_HEADERS_LUA}
 local WAITING_MAX = 1000
 local waiting = 0
 
@@ -41,14 +41,7 @@ core.register_action("mirror", { "http-req" }, function(txn, to)
   local body = txn.f:req_body() or ""
   if #body < length then return end
   if chunked and txn.f:req_body_size() and txn.f:req_body_len() < txn.f:req_body_size() then return end
-  local headers = {}
-  for name, values in pairs(txn.http:req_get_headers()) do
-    if not HOP[name] then
-      local list = {}
-      for at, value in pairs(values) do list[at + 1] = value end
-      headers[name] = list
-    end
-  end
+  local headers = copied(txn.http:req_get_headers())
   headers["x-cox-mirror"] = { to }
   headers["x-cox-method"] = { txn.f:method() }
   local url = "http://mirror" .. (txn.f:pathq() or "/")

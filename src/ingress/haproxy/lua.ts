@@ -9,6 +9,24 @@ export const ERROR_SOCKET = 'errors.sock';
 /** Whose page, and of what it is. */
 export const FAILED_BACKEND = 'x-cox-backend';
 
+/** `copied`: a message's headers in the form that a message to be sent has them, without those of a connection. */
+export const COPIED_HEADERS_LUA = `
+local HOP = { connection = true, ["content-length"] = true, ["transfer-encoding"] = true, upgrade = true, expect = true,
+  te = true, trailer = true, ["proxy-connection"] = true, ["keep-alive"] = true }
+
+local function copied(all)
+  local headers = {}
+  for name, values in pairs(all) do
+    if not HOP[name] then
+      local list = {}
+      for at, value in pairs(values) do list[at + 1] = value end
+      headers[name] = list
+    end
+  end
+  return headers
+end
+`;
+
 export const LUA_SOURCE = `
 local KNOWN_MAX = 1000
 local known, known_count = {}, 0
@@ -67,19 +85,10 @@ core.register_action("check-password", { "http-req" }, function(txn)
   txn:set_var("txn.admitted", true)
 end)
 
-local HOP = { host = true, connection = true, ["content-length"] = true, ["transfer-encoding"] = true, upgrade = true,
-  expect = true, te = true, trailer = true, ["proxy-connection"] = true, ["keep-alive"] = true }
-
+${COPIED_HEADERS_LUA}
 -- Sets txn.auth_status to 200, 401, 403 or 503.
 core.register_action("external-auth", { "http-req" }, function(txn, url, method, wanted)
-  local headers = {}
-  for name, values in pairs(txn.http:req_get_headers()) do
-    if not HOP[name] then
-      local list = {}
-      for at, value in pairs(values) do list[at + 1] = value end
-      headers[name] = list
-    end
-  end
+  local headers = copied(txn.http:req_get_headers())
   local host = txn.f:req_hdr("host") or ""
   headers["host"] = { url:match("^https?://([^/]+)") }
   headers["x-original-url"] = { (txn.f:ssl_fc() == 1 and "https" or "http") .. "://" .. host .. (txn.f:pathq() or "/") }
@@ -120,14 +129,7 @@ core.register_action("mirror", { "http-req" }, function(txn, host, what)
     if #body < (tonumber(txn.f:req_hdr("content-length") or "0") or 0) then return end
     if txn.f:req_hdr("transfer-encoding") and txn.f:req_body_len() < txn.f:req_body_size() then return end
   end
-  local headers = {}
-  for name, values in pairs(txn.http:req_get_headers()) do
-    if not HOP[name] then
-      local list = {}
-      for at, value in pairs(values) do list[at + 1] = value end
-      headers[name] = list
-    end
-  end
+  local headers = copied(txn.http:req_get_headers())
   headers["host"] = { host }
   local call = { url = url, headers = headers, timeout = 10000 }
   if body and #body > 0 then call.body = body end
@@ -150,14 +152,7 @@ core.register_action("error-page", { "http-res" }, function(txn, namespace, ingr
   local fine, response = pcall(client.get, client,
     { url = "http://errors/", headers = headers, dst = "unix@${ERROR_SOCKET}", timeout = 5000 })
   if not fine or not response or not response.status or response.status < 200 then return end
-  local own = {}
-  for name, values in pairs(response.headers or {}) do
-    if not HOP[name] then
-      local list = {}
-      for at, value in pairs(values) do list[at + 1] = value end
-      own[name] = list
-    end
-  end
+  local own = copied(response.headers or {})
   own["content-length"] = { tostring(#(response.body or "")) }
   txn:done(txn:reply({ status = response.status, headers = own, body = response.body or "" }))
 end, 4)
