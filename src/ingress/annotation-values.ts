@@ -4,6 +4,7 @@
  */
 
 import { tryParseAddress } from '../sys/address.ts';
+import { isNodesOwn } from './node-own-host.ts';
 import type { SecretRef, Text, Variable } from './settings.ts';
 
 /** The value does not follow the rule, which the message states. */
@@ -87,10 +88,18 @@ export const hostName = matching(
   'must be a DNS name in lower case',
 );
 
-export const httpUrl = matching(
+const plainUrl = matching(
   /^https?:\/\/[A-Za-z0-9.-]+(:\d{1,5})?(\/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*)?$/,
   'must be a URL beginning with http:// or https://',
 );
+/** Of a server that the node asks, which is not the node itself. */
+export const httpUrl: Reader<string> = text => elsewhere(plainUrl(text));
+
+function elsewhere(url: string): string {
+  const host = /^https?:\/\/([^/:]+)/.exec(url)![1]!;
+  if (isNodesOwn(host)) refuse(`must not lead to the node's own ${host}`);
+  return url;
+}
 
 /** `name`, or `namespace/name`. */
 export const reference =
@@ -128,7 +137,7 @@ export const mirrorUrl: Reader<Text> = text => {
   const match =
     /^(https?:\/\/[A-Za-z0-9.-]+(?::\d{1,5})?)((?:\/|\$request_uri|\$uri)[\x21-\x7e]*)?$/.exec(text) ??
     refuse('must be a URL beginning with http:// or https:// and a host without variables');
-  return [match[1]!, ...templated(match[2] ?? '$request_uri')];
+  return [elsewhere(match[1]!), ...templated(match[2] ?? '$request_uri')];
 };
 
 /** A host name with nginx's variables. */

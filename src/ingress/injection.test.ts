@@ -15,6 +15,7 @@ import { parseConfiguration, quote, renderConfiguration, type Section, splitWord
 import { desiredMaps, shapeOf, userSections } from './haproxy/desired-state.ts';
 import { listeningSections } from './haproxy/listening.ts';
 import { annotations, hostile, ingressOf } from './hostile-fixture.ts';
+import { isNodesOwn } from './node-own-host.ts';
 import { buildRouteTable, type Route } from './route-table.ts';
 import { DEFAULT_SETTINGS } from './settings.ts';
 
@@ -211,6 +212,31 @@ test('expressions that could run for long, or are more than matching, are refuse
   ])
     checkPattern(good);
   assert.equal(checkPattern('/api(/|$)(.*)(?:x)'), 2);
+});
+
+test('a URL that leads to the node itself is refused, and what it guards stays shut', () => {
+  const read = (name: string, url: string) =>
+    readAnnotations(ingressOf({ [`${PREFIX}${name}`]: url }, 'a.test', ['/'])).settings;
+  const hosts = [
+    '127.0.0.1:10250',
+    '127.8.8.8',
+    '0.0.0.0',
+    '169.254.169.254',
+    'localhost',
+    'X.LOCALHOST.',
+    '127.1',
+    '0x7f000001',
+  ];
+  for (const host of hosts) {
+    const { externalAuth, isClosed } = read('auth-url', `http://${host}/x`);
+    assert.deepEqual([externalAuth, isClosed], [undefined, true], host);
+    assert.equal(read('mirror-target', `https://${host}`).mirror, undefined, host);
+  }
+  assert.ok(isNodesOwn('::ffff:127.0.0.1') && isNodesOwn('fe80::1') && isNodesOwn('::') && !isNodesOwn('fd00:10::1'));
+  for (const host of ['auth.default.svc.cluster.local:80', '10.96.0.7', '0.127.example']) {
+    assert.equal(read('auth-url', `http://${host}/x`).externalAuth?.url, `http://${host}/x`);
+    assert.equal(read('mirror-target', `http://${host}`).mirror?.to[0], `http://${host}`);
+  }
 });
 
 test('a path that would end the attribute of a cookie is refused', () => {

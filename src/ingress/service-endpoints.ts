@@ -9,6 +9,7 @@ import { keyOf } from '../api/meta.ts';
 import type { Informer, InformerFactory } from '../client/informer.ts';
 import { ENDPOINT_SLICES, SERVICES } from '../client/resources.ts';
 import { tryParseAddress } from '../sys/address.ts';
+import { isNodesOwn } from './node-own-host.ts';
 import type { ServiceRef } from './route-table.ts';
 
 const SERVICE_NAME = 'kubernetes.io/service-name';
@@ -88,12 +89,9 @@ function externalOf({ metadata, spec }: Service, wanted: string | number | undef
   const address = tryParseAddress(host);
   if (!address && !/^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*$/.test(host))
     return refuse(`has the externalName ${host.slice(0, 100)}, which is no name of DNS`);
-  if (host === 'localhost' || host.endsWith('.localhost') || isLoopback(host))
-    return refuse(`leads to the node's own ${host}`);
+  if (isNodesOwn(host)) return refuse(`leads to the node's own ${host}`);
   return { addresses: [], external: { host: address && host.includes(':') ? `[${host}]` : host, port } };
 }
-
-const isLoopback = (host: string): boolean => /^127\.|^0\.|^::1$|^::$|^::ffff:/.test(host);
 
 function serviceKeyOf(slice: EndpointSlice): string {
   return `${slice.metadata.namespace}/${slice.metadata.labels?.[SERVICE_NAME] ?? ''}`;

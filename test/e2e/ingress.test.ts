@@ -113,6 +113,19 @@ it('cox trace tells which Ingress takes a request, and follows it to its pods', 
   assert.equal(missing.code, 1);
 });
 
+it('a Service of the cluster says who may come in, the node itself is not asked', cluster, async () => {
+  const guarded = (name: string, url: string) =>
+    k(
+      ...['create', 'ingress', name, `--rule=${name}.example.com/*=shop:http`],
+      ...['--annotation', `nginx.ingress.kubernetes.io/auth-url=${url}`],
+    );
+  await guarded('asked', `http://api.${ns}.svc.cluster.local/v1/may`);
+  await guarded('own', 'http://127.0.0.1:10248/healthz');
+  await answers('asked.example.com', '/', /version: 1/);
+  await says('own.example.com', '/', 503);
+  await describes('own', /AnnotationRefused .*must not lead to the node's own 127\.0\.0\.1/);
+});
+
 it('TLS by SNI from a Secret that comes later, is broken, and is mended', cluster, async () => {
   await describes('api', /SecretRefused .*Secret api for api\.example\.com does not exist/);
   const pki = await ensurePki(join(folder, 'pki'), { sans: ['localhost'] });

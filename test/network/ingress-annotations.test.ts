@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { SERVICES } from '../../src/client/resources.ts';
-import { canRunIngress, IngressBed, until, type Web } from './ingress-bed.ts';
+import { canRunIngress, IngressBed, nameServer, until, type Web } from './ingress-bed.ts';
 import { service } from './services.ts';
 
 describe('ingress: annotations', { skip: !canRunIngress }, () => {
@@ -11,6 +11,9 @@ describe('ingress: annotations', { skip: !canRunIngress }, () => {
   let web: Web;
 
   before(async () => {
+    const { dns } = await nameServer();
+    bed.track(dns);
+    bed.nameservers = [`127.0.0.1:${dns.address().port}`];
     web = await bed.startWeb();
   });
   after(() => bed.close());
@@ -148,7 +151,7 @@ describe('ingress: annotations', { skip: !canRunIngress }, () => {
       'external',
       { '/': 'web' },
       {
-        annotations: { 'auth-url': `http://127.0.0.1:${auth.port}/check`, 'auth-response-headers': 'X-User' },
+        annotations: { 'auth-url': `http://auth.example:${auth.port}/check`, 'auth-response-headers': 'X-User' },
       },
     );
     bed.putIngress(
@@ -156,7 +159,7 @@ describe('ingress: annotations', { skip: !canRunIngress }, () => {
       { '/': 'web' },
       {
         annotations: {
-          'auth-url': `http://127.0.0.1:${auth.port}/check`,
+          'auth-url': `http://auth.example:${auth.port}/check`,
           'auth-signin': 'https://login.test/?rd=$escaped_request_uri',
         },
       },
@@ -166,7 +169,7 @@ describe('ingress: annotations', { skip: !canRunIngress }, () => {
       { '/': 'web' },
       {
         annotations: {
-          'auth-url': `http://127.0.0.1:${auth.port}/check`,
+          'auth-url': `http://auth.example:${auth.port}/check`,
           'auth-signin': 'https://login.test/?x=1',
           'auth-signin-redirect-param': 'to',
         },
@@ -211,7 +214,7 @@ describe('ingress: annotations', { skip: !canRunIngress }, () => {
       return true;
     });
     const password = { 'auth-type': 'basic', 'auth-secret': 'one-user', satisfy: 'any' };
-    const url = { 'auth-url': `http://127.0.0.1:${doorman.port}/` };
+    const url = { 'auth-url': `http://doorman.example:${doorman.port}/` };
     const [here, elsewhere] = ['127.0.0.0/8', '10.0.0.0/8'].map(range => ({ 'whitelist-source-range': range }));
     bed.putIngress('any-here', { '/': 'web' }, { annotations: { ...password, ...here } });
     bed.putIngress('any-far', { '/': 'web' }, { annotations: { ...password, ...elsewhere } });
@@ -287,7 +290,7 @@ describe('ingress: annotations', { skip: !canRunIngress }, () => {
       });
       return true;
     });
-    const target = `http://127.0.0.1:${mirror.port}`;
+    const target = `http://mirror.example:${mirror.port}`;
     bed.putIngress(
       'mirrored',
       { '/': 'web' },
@@ -305,7 +308,7 @@ describe('ingress: annotations', { skip: !canRunIngress }, () => {
     assert.equal((await bed.seen('mirrored.test', '/a?b=%20', post)).url, '/a?b=%20');
     await until('the copy is there', () => copies.includes('POST copy.test /copy/a?b=%20 mine hello'));
     await bed.seen('headonly.test', '/c', post);
-    await until('the copy without its body', () => copies.includes(`POST 127.0.0.1:${mirror.port} /c mine `));
+    await until('the copy without its body', () => copies.includes(`POST mirror.example:${mirror.port} /c mine `));
   });
 
   test('the default backend says what clients get instead of an error', async () => {

@@ -3,6 +3,7 @@
  * backends in this process. Everything it starts it ends.
  */
 
+import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer, type IncomingHttpHeaders, request, type Server } from 'node:http';
@@ -383,4 +384,27 @@ export async function until(
     if (performance.now() > deadline) throw new Error(`not in time: ${typeof what === 'string' ? what : what()}`);
     await new Promise(resolve => setTimeout(resolve, 5));
   }
+}
+
+/** Every name leads to 127.0.0.1. */
+export async function nameServer(): Promise<{ dns: Socket; asked: Set<string> }> {
+  const asked = new Set<string>();
+  const dns = createSocket('udp4');
+  dns.on('message', (question, { port, address }) => {
+    const labels: string[] = [];
+    let at = 12;
+    for (; question[at] !== 0; at += question[at]! + 1)
+      labels.push(question.toString('latin1', at + 1, at + 1 + question[at]!));
+    asked.add(labels.join('.').toLowerCase());
+    const isA = question.readUInt16BE(at + 1) === 1;
+    const head = Buffer.from(question.subarray(0, 12));
+    head.writeUInt16BE(0x8180, 2);
+    head.writeUInt16BE(isA ? 1 : 0, 6);
+    head.writeUInt32BE(0, 8);
+    const answer = Buffer.from([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 127, 0, 0, 1]);
+    dns.send(Buffer.concat([head, question.subarray(12, at + 5), ...(isA ? [answer] : [])]), port, address);
+  });
+  dns.bind(0, '127.0.0.1');
+  await once(dns, 'listening');
+  return { dns, asked };
 }

@@ -1,7 +1,6 @@
 /** Requests through a real HAProxy that the agent drives: hosts and paths, endpoints without reload, protocols, the log, deaths and returns. */
 
 import assert from 'node:assert/strict';
-import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { connect as connectH2, createServer as createH2Server } from 'node:http2';
@@ -10,7 +9,7 @@ import { after, before, describe, test } from 'node:test';
 import type { KubeObject } from '../../src/api/meta.ts';
 import { metrics } from '../../src/base/metrics.ts';
 import { NODES, SERVICES } from '../../src/client/resources.ts';
-import { canRunIngress, IngressBed, until, type Web } from './ingress-bed.ts';
+import { canRunIngress, IngressBed, nameServer, until, type Web } from './ingress-bed.ts';
 
 describe('ingress: rules', { skip: !canRunIngress }, () => {
   const bed = new IngressBed();
@@ -186,9 +185,11 @@ describe('ingress: rules', { skip: !canRunIngress }, () => {
     // An address of the loopback range would be the node's own: the whole of 127.0.0.0/8 is refused.
     external('self', '127.0.0.1');
     external('localhost', 'localhost');
+    external('link', '169.254.169.254');
     external('named', 'outside.example');
-    for (const name of ['self', 'localhost', 'named']) bed.putIngress(`external-${name}`, { '/': `${name}:http` });
-    for (const name of ['self', 'localhost', 'named']) await bed.answers(`external-${name}.test`, '/', 503);
+    for (const name of ['self', 'localhost', 'link', 'named'])
+      bed.putIngress(`external-${name}`, { '/': `${name}:http` });
+    for (const name of ['self', 'localhost', 'link', 'named']) await bed.answers(`external-${name}.test`, '/', 503);
     const { dns, asked } = await nameServer();
     bed.track(dns);
     bed.nameservers = [`127.0.0.1:${dns.address().port}`];
@@ -269,24 +270,3 @@ describe('ingress: rules', { skip: !canRunIngress }, () => {
 });
 
 /** Answers every question for an address with 127.0.0.1. */
-async function nameServer(): Promise<{ dns: Socket; asked: Set<string> }> {
-  const asked = new Set<string>();
-  const dns = createSocket('udp4');
-  dns.on('message', (question, { port, address }) => {
-    const labels: string[] = [];
-    let at = 12;
-    for (; question[at] !== 0; at += question[at]! + 1)
-      labels.push(question.toString('latin1', at + 1, at + 1 + question[at]!));
-    asked.add(labels.join('.').toLowerCase());
-    const isA = question.readUInt16BE(at + 1) === 1;
-    const head = Buffer.from(question.subarray(0, 12));
-    head.writeUInt16BE(0x8180, 2);
-    head.writeUInt16BE(isA ? 1 : 0, 6);
-    head.writeUInt32BE(0, 8);
-    const answer = Buffer.from([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 127, 0, 0, 1]);
-    dns.send(Buffer.concat([head, question.subarray(12, at + 5), ...(isA ? [answer] : [])]), port, address);
-  });
-  dns.bind(0, '127.0.0.1');
-  await once(dns, 'listening');
-  return { dns, asked };
-}
