@@ -3,6 +3,9 @@
 import { attachDetach } from './attachdetach/controller.ts';
 import { bootstrapSigner } from './bootstrapsigner/controller.ts';
 import { cloudLoadBalancer } from './cloudloadbalancer/controller.ts';
+import { cloudNode } from './cloudnode/controller.ts';
+import { cloudNodeLifecycle } from './cloudnodelifecycle/controller.ts';
+import { cloudRoute } from './cloudroute/controller.ts';
 import { clusterNetworkPolicy } from './clusternetworkpolicy/controller.ts';
 import { cronJob } from './cronjob/controller.ts';
 import { csrApproving } from './csrapproving/controller.ts';
@@ -71,6 +74,9 @@ export const controllers: readonly ControllerDefinition[] = [
   endpoints,
   loadBalancer,
   cloudLoadBalancer,
+  cloudNode,
+  cloudNodeLifecycle,
+  cloudRoute,
   clusterNetworkPolicy,
   namespace,
   garbageCollector,

@@ -1,15 +1,17 @@
 /**
  * A cloud for tests: serves the load balancer interface of `docs/load-balancer-provider.proto` on a unix socket, and makes of each
  * load balancer a HAProxy of its own in one network namespace on the nodes' segment, which balances to node ports. The folder
- * `fail` beside the socket makes every call fail; calls are listed in `calls.log` there.
+ * `fail` beside the socket makes every call fail; calls are listed in `calls.log` there. Machines are what `machines.json` there says, by name; of others it knows
+ * that they are there and no more.
  * Run: haproxy-provider.ts SOCKET SWITCH_NAMESPACE NAMESPACE FIRST_HOST_NUMBER. It ends, and cleans up, on SIGTERM.
  */
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { appendFileSync, existsSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Node, Service } from '../../src/api/core/v1.gen.ts';
 import { PROVIDER_CALLS } from '../../src/controllers/cloudloadbalancer/provider.ts';
+import { INSTANCE_CALLS } from '../../src/controllers/cloudnode/instances.ts';
 import { GRPC, GrpcError, serveGrpc } from '../../src/csi/grpc.ts';
 import { createNodeNamespace, deleteNodeNamespace, nodeAddress } from '../../src/network/segment.ts';
 import { addAddress, withRoutes } from '../../src/sys/netlink.ts';
@@ -73,6 +75,13 @@ const read = ({ serviceJson, nodesJson }: { serviceJson: string; nodesJson: read
   nodes: nodesJson.map(text => JSON.parse(text) as Node),
 });
 
+/** As the reply to InstanceMetadata has it, and `isOff`, `isGone`. */
+function machineOf({ nodeJson }: { nodeJson: string }) {
+  const { metadata } = JSON.parse(nodeJson) as Node;
+  const path = join(folder, 'machines.json');
+  return (existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : {})[metadata.name];
+}
+
 const server = await serveGrpc(
   socket,
   {
@@ -112,8 +121,15 @@ const server = await serveGrpc(
       }
       return {};
     },
+    instanceExists: request => ({ yes: !machineOf(request)?.isGone }),
+    instanceShutdown: request => ({ yes: machineOf(request)?.isOff ?? false }),
+    instanceMetadata: request => {
+      const machine = machineOf(request);
+      if (!machine) throw new GrpcError(GRPC.UNIMPLEMENTED, 'not a machine of mine');
+      return machine;
+    },
   },
-  PROVIDER_CALLS,
+  { ...PROVIDER_CALLS, ...INSTANCE_CALLS },
 );
 process.stdout.write('serving\n');
 

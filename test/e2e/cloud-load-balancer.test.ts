@@ -163,3 +163,22 @@ it('deletion waits until the load balancer is gone; a change of type takes it do
   );
   assert.ok(calls().some(line => line.startsWith('delete a')));
 });
+
+it('a node gets from its cloud what only that knows, then the taint goes', cluster, async () => {
+  const taint = 'node.cloudprovider.kubernetes.io/uninitialized';
+  writeFileSync(
+    join(folder, 'machines.json'),
+    JSON.stringify({ 'node-2': { providerId: 'test://2', instanceType: 'c1.small' } }),
+  );
+  const serves = { spec: { serves: ['LoadBalancer', 'Instances'] } };
+  await cluster.kubectl('patch', 'loadbalancerprovider', 'e2e', '--type=merge', '-p', JSON.stringify(serves));
+  // Other tests may go on there meanwhile.
+  await cluster.kubectl('taint', 'node', 'node-2', `${taint}=true:PreferNoSchedule`);
+  const node = await eventually('node-2 is initialized', async () => {
+    const now = (await cluster.json('get', 'node', 'node-2')) as Json;
+    return !now.spec.taints?.some((one: Json) => one.key === taint) && now;
+  });
+  assert.equal(node.spec.providerID, 'test://2');
+  assert.equal(node.metadata.labels['node.kubernetes.io/instance-type'], 'c1.small');
+  assert.ok(node.status.addresses.some((one: Json) => one.type === 'InternalIP'));
+});

@@ -198,11 +198,18 @@ const KINDS: readonly Omit<CustomKind, 'group' | 'version'>[] = [
           ...string,
           minLength: 1,
         }),
+        serves: about('What it is asked for: LoadBalancer (default), Instances, Routes.', {
+          type: 'array',
+          items: { ...string, enum: ['LoadBalancer', 'Instances', 'Routes'] },
+          minItems: 1,
+          'x-kubernetes-list-type': 'set',
+        }),
       },
       { required: ['socket'] },
     ),
     columns: [
       ['Class', '.spec.loadBalancerClass'],
+      ['Serves', '.spec.serves'],
       ['Socket', '.spec.socket'],
     ],
   },

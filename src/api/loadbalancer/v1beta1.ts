@@ -107,12 +107,19 @@ export interface BFDProfile extends KubeObject {
   };
 }
 
-/** A process that makes load balancers as a cloud does (`src/controllers/cloudloadbalancer`). */
+/** Parts of the cloud-provider interface. */
+export type CloudPart = 'LoadBalancer' | 'Instances' | 'Routes';
+
+/** A process that does what a cloud does for its clusters (`src/controllers/cloudloadbalancer`, `cloudnode`, `cloudroute`). */
 export interface LoadBalancerProvider extends KubeObject {
   readonly spec: {
     /** Unix socket that it serves, as the API server's machine has it: an absolute path. */
     readonly socket: string;
     /** Serves Services of this class; without it, those without a class, which then have no address of a pool. */
     readonly loadBalancerClass?: string;
+    /** What it is asked for; default: load balancers. */
+    readonly serves?: readonly CloudPart[];
   };
 }
+
+export const cloudPartsOf = ({ spec }: LoadBalancerProvider): readonly CloudPart[] => spec.serves ?? ['LoadBalancer'];

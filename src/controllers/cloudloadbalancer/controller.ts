@@ -5,12 +5,13 @@
  */
 
 import type { Node, Service } from '../../api/core/v1.gen.ts';
-import type { LoadBalancerProvider } from '../../api/loadbalancer/v1beta1.ts';
+import { cloudPartsOf, type LoadBalancerProvider } from '../../api/loadbalancer/v1beta1.ts';
 import type { ObjectKey } from '../../api/meta.ts';
 import { Backoff } from '../../base/backoff.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
 import type { Informer } from '../../client/informer.ts';
 import { LOAD_BALANCER_PROVIDERS, NODES, SERVICES } from '../../client/resources.ts';
+import { CLOUD_CLUSTER, isElsewhere } from '../runtime/cloud-clients.ts';
 import {
   type Controller,
   type ControllerDefinition,
@@ -20,9 +21,8 @@ import {
   watch,
 } from '../runtime/controller.ts';
 import { changesHosts, changesTold, demandOf, FINALIZER, hasFinalizer, takesTraffic } from './change.ts';
-import { isElsewhere, Provider } from './provider.ts';
+import { Provider } from './provider.ts';
 
-const CLUSTER = 'kubernetes';
 const RETRY_MS_MIN = 5_000;
 const RETRY_MS_MAX = 300_000;
 
@@ -200,7 +200,9 @@ class CloudLoadBalancers implements Controller {
   #read(objects: Informer<LoadBalancerProvider>): void {
     const { signal } = this.#ctx;
     const wanted = new Map<string, string>();
-    const byName = [...objects.values()].sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1));
+    const byName = [...objects.values()]
+      .filter(object => cloudPartsOf(object).includes('LoadBalancer'))
+      .sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1));
     for (const object of byName) {
       const { loadBalancerClass = '', socket } = object.spec;
       if (!wanted.has(loadBalancerClass)) wanted.set(loadBalancerClass, socket);
@@ -218,7 +220,8 @@ class CloudLoadBalancers implements Controller {
         this.#providers.delete(name);
       }
     for (const [name, socket] of wanted)
-      if (!this.#providers.has(name)) this.#providers.set(name, new Provider({ socket, cluster: CLUSTER, signal }));
+      if (!this.#providers.has(name))
+        this.#providers.set(name, new Provider({ socket, cluster: CLOUD_CLUSTER, signal }));
   }
 
   async #setFinalizer({ metadata }: Service, wanted: boolean): Promise<void> {

@@ -6,7 +6,7 @@
 
 import type { LoadBalancerIngress, Node, Service } from '../../api/core/v1.gen.ts';
 import { type Call, call } from '../../csi/calls.ts';
-import { GRPC, GrpcClient, GrpcError } from '../../csi/grpc.ts';
+import { GrpcClient } from '../../csi/grpc.ts';
 import { EMPTY } from '../../csi/messages.ts';
 import { flag, integer, message, repeated, schema, text } from '../../csi/protobuf.ts';
 
@@ -27,9 +27,6 @@ export const PROVIDER_CALLS = {
   updateLoadBalancer: call(`${PATH}UpdateLoadBalancer`, WITH_NODES, EMPTY),
   ensureLoadBalancerDeleted: call(`${PATH}EnsureLoadBalancerDeleted`, OF_SERVICE, EMPTY),
 } satisfies Record<string, Call<object, object>>;
-
-/** The provider leaves this Service to somebody else: gRPC's Unimplemented, upstream's `ImplementedElsewhere`. */
-export const isElsewhere = (error: unknown): boolean => error instanceof GrpcError && error.code === GRPC.UNIMPLEMENTED;
 
 /** Upstream's default: what most clouds accept as a name. */
 export function loadBalancerName({ metadata }: Service): string {

@@ -5,7 +5,7 @@
  */
 
 import type { Namespace, Service } from '../../api/core/v1.gen.ts';
-import type { IPAddressPool, LoadBalancerProvider } from '../../api/loadbalancer/v1beta1.ts';
+import { cloudPartsOf, type IPAddressPool, type LoadBalancerProvider } from '../../api/loadbalancer/v1beta1.ts';
 import type { ObjectKey } from '../../api/meta.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Informer } from '../../client/informer.ts';
@@ -81,7 +81,8 @@ class LoadBalancerAddresses implements Controller {
       const providers = informers.get<LoadBalancerProvider>(LOAD_BALANCER_PROVIDERS);
       await Promise.all([pools.synced, providers.synced]);
       providers.onChange(() => {
-        this.#elsewhere = new Set([...providers.values()].map(({ spec }) => spec.loadBalancerClass ?? ''));
+        const balancing = [...providers.values()].filter(one => cloudPartsOf(one).includes('LoadBalancer'));
+        this.#elsewhere = new Set(balancing.map(({ spec }) => spec.loadBalancerClass ?? ''));
         for (const key of this.#ours()) this.#ctx.enqueue(key);
       });
       this.#pools.resolve(pools);

@@ -48,6 +48,8 @@ export interface NodeStatusOptions {
 
 /** What a scheduler asks of a node before it sends a pod there that needs it (KEP-5328). */
 const DECLARED_FEATURES = ['RestartAllContainersOnContainerExits'];
+/** Who registers a node with this taint leaves to a cloud's controller what only that knows, its addresses among it. */
+const CLOUD_TAINT = 'node.cloudprovider.kubernetes.io/uninitialized';
 const LEASE_SECONDS = 40;
 const LEASE_RENEW_MS = 10_000;
 const LEASE_NAMESPACE = 'kube-node-lease';
@@ -138,7 +140,7 @@ export class NodeStatusWriter {
   }
 
   async #register(signal: AbortSignal): Promise<void> {
-    const { nodeName, labels, taints, transport, clock, log, events } = this.#options;
+    const { nodeName, nodeIps, labels, taints, transport, clock, log, events } = this.#options;
     const ownLabels = {
       'beta.kubernetes.io/arch': ARCHITECTURE,
       'beta.kubernetes.io/os': 'linux',
@@ -157,7 +159,10 @@ export class NodeStatusWriter {
             metadata: {
               name: nodeName,
               labels: ownLabels,
-              annotations: { 'volumes.kubernetes.io/controller-managed-attach-detach': 'true' },
+              annotations: {
+                'volumes.kubernetes.io/controller-managed-attach-detach': 'true',
+                ...(this.#isOfCloud ? { 'alpha.kubernetes.io/provided-node-ip': nodeIps.join(',') } : {}),
+              },
             },
             spec: { ...(taints.length ? { taints: [...taints] } : {}) },
             status,
@@ -188,6 +193,16 @@ export class NodeStatusWriter {
         await clock.sleep(retryMs, signal);
       }
     }
+  }
+
+  get #isOfCloud(): boolean {
+    return this.#options.taints.some(({ key }) => key === CLOUD_TAINT);
+  }
+
+  /** A node of a cloud has those that it registered with until its cloud says others. */
+  #addressesToWrite({ addresses = [] }: NodeStatus): object {
+    if (this.#isOfCloud) return this.#written.addresses?.length ? { addresses: undefined } : {};
+    return { addresses: this.#written.addresses ? [...addresses, { $patch: 'replace' }] : addresses };
   }
 
   #status(before: NodeStatus | undefined): NodeStatus {
@@ -272,7 +287,7 @@ export class NodeStatusWriter {
                 ...status,
                 capacity: withoutGone(this.#written.capacity, status.capacity),
                 allocatable: { ...withoutGone(this.#written.allocatable, status.allocatable), ...foreign },
-                addresses: this.#written.addresses ? [...status.addresses!, { $patch: 'replace' }] : status.addresses,
+                ...this.#addressesToWrite(status),
               },
             },
             'application/strategic-merge-patch+json',
