@@ -5,7 +5,7 @@
 
 import type { KubeObject } from '../api/meta.ts';
 import { formatTime } from '../base/clock.ts';
-import { badRequest, conflict, notFound, type Status } from '../base/errors.ts';
+import { conflict, notFound, type Status } from '../base/errors.ts';
 import type { DeleteOptions } from '../client/transport.ts';
 import { ConflictError } from '../store/store.ts';
 import { workingForm } from './conversion.ts';
@@ -53,7 +53,6 @@ export async function deleteObject(
   options: Deletion,
 ): Promise<Outcome | Status> {
   const { served, attributes } = operation;
-  checkOptions(options);
   const cache = registry.cacheOf(served);
   const key = registry.keyOf(operation);
   let admitted = false;
@@ -107,29 +106,22 @@ function reply(served: Served, entry: Entry): Outcome | Status {
   };
 }
 
-function checkOptions({ propagationPolicy, orphanDependents, gracePeriodSeconds }: Deletion): void {
-  if (propagationPolicy !== undefined && orphanDependents !== undefined)
-    throw badRequest('orphanDependents and deletionPropagation cannot be both set');
-  if (propagationPolicy !== undefined && !['Orphan', 'Background', 'Foreground'].includes(propagationPolicy))
-    throw badRequest(`DeletePropagationPolicy need to be one of "Foreground", "Background", "Orphan" or nil`);
-  if (gracePeriodSeconds !== undefined && typeof gracePeriodSeconds !== 'number')
-    throw badRequest('gracePeriodSeconds is not a number');
-}
-
 function checkPreconditions(served: Served, current: Entry, { preconditions }: Deletion): void {
   if (!preconditions) return;
   const { name, uid } = current.object.metadata;
+  // Upstream names the kind here, not the resource.
+  const of = { group: served.info.group, resource: served.info.kind };
   if (preconditions.uid && preconditions.uid !== uid)
     throw conflict(
-      served.info,
+      of,
       name,
-      `Precondition failed: UID in precondition: ${preconditions.uid}, UID in object meta: ${uid}`,
+      `the UID in the precondition (${preconditions.uid}) does not match the UID in record (${uid}). The object might have been deleted and then recreated`,
     );
   if (preconditions.resourceVersion && preconditions.resourceVersion !== String(current.revision))
     throw conflict(
-      served.info,
+      of,
       name,
-      `Precondition failed: ResourceVersion in precondition: ${preconditions.resourceVersion}, ResourceVersion in object meta: ${current.revision}`,
+      `the ResourceVersion in the precondition (${preconditions.resourceVersion}) does not match the ResourceVersion in record (${current.revision}). The object might have been modified`,
     );
 }
 

@@ -5,18 +5,29 @@
 
 import type { KubeObject } from '../api/meta.ts';
 import type { Clock } from '../base/clock.ts';
-import { badRequest, failure, invalid, methodNotSupported, notFound, type Status } from '../base/errors.ts';
+import {
+  type ApiError,
+  badRequest,
+  failure,
+  fieldErrors,
+  invalid,
+  isReason,
+  methodNotSupported,
+  notFound,
+  type Status,
+} from '../base/errors.ts';
 import type { PatchType } from '../client/transport.ts';
 import { applyPatch as serverSideApply } from './apply/apply-patch.ts';
 import { ComponentStatuses } from './component-statuses.ts';
 import { convertObject } from './conversion.ts';
 import { type Deletion, deleteObject } from './deletion.ts';
 import { deepFreeze, Entry } from './entry.ts';
-import { type ListQuery, type ListResult, listEntries } from './list.ts';
+import { type ListQuery, type ListResult, listEntries, waitFresh } from './list.ts';
 import { jsonPatch, mergePatch, strategicMergePatch } from './patch.ts';
-import type { Operation, Outcome, Registry } from './registry.ts';
+import { checkPlace, type Operation, type Outcome, type Registry } from './registry.ts';
 import type { CreateHandler, RequestAttributes } from './request.ts';
 import { type CustomShape, type Served, subresourceOf } from './resource-table.ts';
+import { unknownResource } from './routes.ts';
 import { compileSelector } from './selectors.ts';
 import { applyScale, scaleOf } from './subresources.ts';
 import { type Seen, type WatchQuery, watchEntries } from './watch.ts';
@@ -25,8 +36,6 @@ export interface Selectors {
   readonly labelSelector?: string | undefined;
   readonly fieldSelector?: string | undefined;
 }
-
-export const UNKNOWN_RESOURCE = 'the server could not find the requested resource';
 
 export class Dispatcher {
   readonly registry: Registry;
@@ -59,6 +68,11 @@ export class Dispatcher {
     const preparing = operation.served.custom?.prepare?.([entry.object]);
     if (preparing) return preparing.then(() => this.get(operation));
     return operation.attributes.subresource === 'scale' ? scaleOf(operation.served, entry.object) : entry;
+  }
+
+  /** Resolves once what is read is at least as new; 504 when that takes too long. */
+  fresh(revision: number): Promise<void> {
+    return waitFresh(this.registry.caches, revision, this.#clock);
   }
 
   list(operation: Operation, query: ListQuery & Selectors): Promise<ListResult> {
@@ -140,7 +154,8 @@ export class Dispatcher {
         unconditional(applyPatch(scale, patch, type, 'autoscaling.v1.Scale'), scale),
       );
     const { info } = served;
-    if (served.custom && type === 'application/strategic-merge-patch+json')
+    const isStrategic = type === 'application/strategic-merge-patch+json';
+    if (served.custom && isStrategic)
       throw unsupportedPatch([
         'application/json-patch+json',
         'application/merge-patch+json',
@@ -149,15 +164,12 @@ export class Dispatcher {
     return this.registry.modify(operation, current => {
       const from = shownObject(served, current);
       const patched = applyPatch(from, patch, type, info.type);
-      if (patched.metadata?.name !== attributes.name && patched.metadata?.name !== undefined)
-        throw invalid(info, attributes.name, [
-          {
-            type: 'FieldValueInvalid',
-            field: 'metadata.name',
-            message: `Invalid value: ${JSON.stringify(patched.metadata.name)}: field is immutable`,
-          },
-        ]);
-      return this.registry.decode(operation, unconditional(patched, from));
+      checkPlace(attributes, patched);
+      try {
+        return this.registry.decode(operation, unconditional(patched, from));
+      } catch (error) {
+        throw isReason(error, 'BadRequest') ? unreadablePatch(isStrategic ? patch : patched, error) : error;
+      }
     });
   }
 
@@ -217,10 +229,7 @@ export class Dispatcher {
     const { served, attributes } = operation;
     const outcome = await this.registry.modify(operation, current => {
       const scaled = change(scaleOf(served, current));
-      if (scaled.metadata?.name && scaled.metadata.name !== attributes.name)
-        throw badRequest(
-          `the name of the object (${scaled.metadata.name}) does not match the name on the URL (${attributes.name})`,
-        );
+      checkPlace(attributes, scaled);
       const replicas = (scaled as { spec?: { replicas?: unknown } }).spec?.replicas ?? 0;
       if (typeof replicas === 'number' && replicas < 0)
         throw invalid({ group: 'autoscaling', kind: 'Scale' }, attributes.name, [
@@ -252,7 +261,7 @@ export class Dispatcher {
       return;
     }
     const subresource = subresourceOf(info, attributes.subresource);
-    if (!subresource) throw failure(404, 'NotFound', UNKNOWN_RESOURCE);
+    if (!subresource) throw unknownResource();
     if (!subresource.verbs.includes(verb)) throw methodNotSupported(info, verb);
   }
 }
@@ -284,6 +293,12 @@ function unconditional(patched: KubeObject, from: KubeObject): KubeObject {
   if (patched.metadata?.resourceVersion !== from.metadata.resourceVersion) return patched;
   const { resourceVersion: _, ...metadata } = patched.metadata;
   return { ...patched, metadata };
+}
+
+// What a patch makes of an object is the patch's fault, and no body's.
+function unreadablePatch(value: unknown, error: ApiError): ApiError {
+  const why = error.message.replace(/^.*? cannot be handled as a [^:]*: /, '');
+  return invalid({ group: '', kind: '' }, '', [fieldErrors.invalid('patch', JSON.stringify(value), why)]);
 }
 
 function applyPatch(object: KubeObject, patch: unknown, type: PatchType, schema: string): KubeObject {

@@ -209,7 +209,7 @@ test('bodies: yaml, protobuf, too large, broken', async () => {
     body: { apiVersion: [12] },
     headers: { 'content-type': 'application/merge-patch+json' },
   });
-  assert.equal(patched.status, 400);
+  assert.equal(patched.status, 422);
   const applied = await ask('PATCH', `${maps}/yaml?fieldManager=me`, {
     body: { apiVersion: { a: { toString: [] } } },
     headers: { 'content-type': 'application/apply-patch+yaml' },

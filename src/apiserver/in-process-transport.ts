@@ -5,7 +5,7 @@
  */
 
 import type { KubeList, KubeObject, WatchEvent } from '../api/meta.ts';
-import { conflict, failure, notFound, type Status } from '../base/errors.ts';
+import { conflict, notFound, type Status } from '../base/errors.ts';
 import type {
   DeleteOptions,
   ListOptions,
@@ -19,12 +19,13 @@ import type {
 import { ConflictError } from '../store/store.ts';
 import type { Trail } from './audit/trail.ts';
 import { storedForm } from './conversion.ts';
-import { type Dispatcher, outcomeObject, type Selectors, shownObject, UNKNOWN_RESOURCE } from './dispatcher.ts';
+import { type Dispatcher, outcomeObject, type Selectors, shownObject } from './dispatcher.ts';
 import { canonical, deepFreeze, Entry, encode, thaw } from './entry.ts';
 import type { ListQuery } from './list.ts';
 import { MODIFIED, type Operation } from './registry.ts';
 import type { RequestAttributes, StoredObjects, UserInfo } from './request.ts';
 import { apiVersionOf, type ResourceTable, type Served } from './resource-table.ts';
+import { unknownResource } from './routes.ts';
 import { bookmarkObject, type Seen } from './watch.ts';
 
 export interface InProcessOptions {
@@ -150,7 +151,7 @@ export class InProcessTransport implements Transport, StoredObjects {
   ): Promise<Operation> {
     const { of, namespace = '', name = '', subresource = '' } = target;
     const served = this.#options.table.of(of);
-    if (!served) throw failure(404, 'NotFound', UNKNOWN_RESOURCE);
+    if (!served) throw unknownResource();
     const attributes: RequestAttributes = {
       user: this.#options.user,
       verb,
@@ -206,7 +207,7 @@ async function modifyStored(
   change: (copy: KubeObject) => void,
 ): Promise<KubeObject> {
   const served = table.of(of);
-  if (!served) throw failure(404, 'NotFound', UNKNOWN_RESOURCE);
+  if (!served) throw unknownResource();
   const { caches } = dispatcher.registry;
   const cache = caches.of(served.prefix);
   const key = served.info.namespaced ? `${namespace}/${name}` : name;

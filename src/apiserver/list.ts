@@ -17,6 +17,7 @@ import { CompactedError } from '../store/store.ts';
 import type { Caches, ResourceCache } from './cache.ts';
 import { Entry } from './entry.ts';
 import type { Selector } from './selectors.ts';
+import { syntaxError } from './undecodable.ts';
 
 /** How long a read waits for a revision that this server has not seen yet (upstream: 3 s). */
 const FRESH_WAIT_MS = 3000;
@@ -215,8 +216,9 @@ function encodeToken({ revision, after }: Token): string {
 }
 
 function decodeToken(text: string): Token {
+  const json = Buffer.from(text, 'base64url').toString();
   try {
-    const { v, rv, start } = JSON.parse(Buffer.from(text, 'base64url').toString()) as {
+    const { v, rv, start } = JSON.parse(json) as {
       v: string;
       rv: number;
       start: string;
@@ -225,6 +227,7 @@ function decodeToken(text: string): Token {
       throw new Error('unsupported token');
     return { revision: Math.max(0, rv), after: start.endsWith('\0') ? start.slice(0, -1) : start };
   } catch (error) {
-    throw badRequest(`invalid continue token: continue key is not valid: ${messageOf(error)}`);
+    const why = error instanceof SyntaxError ? syntaxError(json, error) : messageOf(error);
+    throw badRequest(`invalid continue token: continue key is not valid: ${why}`);
   }
 }

@@ -10,6 +10,7 @@ import { decodeProtobuf } from '../api/protobuf/decoder.ts';
 import { encodeProtobuf, encodeWatchFrame } from '../api/protobuf/encoder.ts';
 import { PROTOBUF } from '../api/protobuf/wire.ts';
 import { badRequest, failure, messageOf } from '../base/errors.ts';
+import { syntaxError, unrecognized } from './undecodable.ts';
 
 const CBOR = 'application/cbor';
 
@@ -152,7 +153,9 @@ export function encodeBody(value: unknown, format: Format): Buffer | Promise<Buf
       return encodeCbor(value);
     default:
       return import('yaml').then(({ stringify }) =>
-        Buffer.from(stringify(value, { version: '1.1', aliasDuplicateObjects: false, lineWidth: 0 })),
+        Buffer.from(
+          stringify(value, { version: '1.1', aliasDuplicateObjects: false, lineWidth: 0, sortMapEntries: true }),
+        ),
       );
   }
 }
@@ -168,13 +171,19 @@ export interface Body {
   readonly value: unknown;
   /** JSON text, for finding duplicate fields. */
   readonly text?: string;
+  /** What YAML had twice, in the words of Go's strict decoder. */
+  readonly duplicates?: readonly string[];
 }
 
-/** Decodes a body by its Content-Type; nothing means JSON. Throws UnsupportedMediaType or BadRequest. */
+/**
+ * Decodes a body by its Content-Type; nothing means JSON. Throws UnsupportedMediaType or BadRequest, which says what `kind`
+ * the body was to be; of a patch, which is of none, only what is wrong.
+ */
 export function decodeBody(
   bytes: Buffer,
   contentType: string | undefined,
   accepted: readonly string[],
+  kind?: string,
 ): Body | Promise<Body> {
   const semicolon = contentType?.indexOf(';') ?? -1;
   const type = (semicolon < 0 ? contentType : contentType!.slice(0, semicolon))?.trim() || 'application/json';
@@ -190,23 +199,44 @@ export function decodeBody(
   if (type.endsWith('yaml')) {
     // Clients send JSON as YAML, which it nearly always is, and reading it as JSON is a hundred times faster.
     const json = text.startsWith('{') ? jsonOf(text) : undefined;
-    return json === undefined ? decodeYaml(text) : { value: json };
+    return json === undefined ? decodeYaml(text, kind) : { value: json };
   }
   try {
     return { value: JSON.parse(text), text };
   } catch (error) {
-    throw badRequest(`couldn't get version/kind; json parse error: ${messageOf(error)}`);
+    const why = syntaxError(text, error);
+    throw badRequest(kind === undefined ? why : unrecognized(kind, why, text));
   }
 }
 
-async function decodeYaml(text: string): Promise<Body> {
-  const { parse } = await import('yaml');
+// Go's decoder takes the last of two values for a key.
+async function decodeYaml(text: string, kind: string | undefined): Promise<Body> {
+  const { LineCounter, parseDocument } = await import('yaml');
+  const lines = new LineCounter();
   try {
     // What it warns of is the client's, and no business of our log.
-    return { value: parse(text, { version: '1.1', maxAliasCount: 100, logLevel: 'error' }) };
+    const document = parseDocument(text, {
+      version: '1.1',
+      logLevel: 'error',
+      prettyErrors: false,
+      lineCounter: lines,
+    });
+    const duplicates: string[] = [];
+    for (const error of document.errors) {
+      if (error.code !== 'DUPLICATE_KEY') throw new Error(`line ${lines.linePos(error.pos[0]).line}: ${error.message}`);
+      duplicates.push(`line ${lines.linePos(error.pos[0]).line}: key ${keyAt(text, error.pos[0])} already set in map`);
+    }
+    document.errors.length = 0;
+    const value: unknown = document.toJS({ maxAliasCount: 100 });
+    return duplicates.length > 0 ? { value, duplicates } : { value };
   } catch (error) {
-    throw badRequest(`error converting YAML to JSON: ${messageOf(error)}`);
+    const why = `yaml: ${messageOf(error)}`;
+    throw badRequest(kind === undefined ? `error converting YAML to JSON: ${why}` : unrecognized(kind, why, text, ''));
   }
+}
+
+function keyAt(text: string, at: number): string {
+  return JSON.stringify(/^["']?([^"':\s,}]*)/.exec(text.slice(at))?.[1] ?? '');
 }
 
 function jsonOf(text: string): unknown {

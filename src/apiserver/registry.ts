@@ -11,7 +11,16 @@ import { validateObjectMeta, validateObjectMetaUpdate } from '../api/machinery/m
 import type { KubeObject } from '../api/meta.ts';
 import { checkFields, type FieldValidation, normalize } from '../api/structural.ts';
 import { type Clock, formatTime } from '../base/clock.ts';
-import { alreadyExists, badRequest, conflict, type FieldError, invalid, isReason, notFound } from '../base/errors.ts';
+import {
+  alreadyExists,
+  badRequest,
+  conflict,
+  type FieldError,
+  invalid,
+  isReason,
+  notFound,
+  unknownFailure,
+} from '../base/errors.ts';
 import { type Random, randomSuffix } from '../base/random.ts';
 import { ConflictError } from '../store/store.ts';
 import { FieldTracker } from './apply/field-tracker.ts';
@@ -22,6 +31,7 @@ import { canonical, Entry, encode, thaw } from './entry.ts';
 import type { AdmissionPlugin, AdmissionRequest, Allocator, RequestAttributes } from './request.ts';
 import { apiVersionOf, type ResourceTable, type Served, splitApiVersion } from './resource-table.ts';
 import { applyScale, mergeSubresource, scaleOf } from './subresources.ts';
+import { unrecognized } from './undecodable.ts';
 
 /** One request for the registry, after authorization. */
 export interface Operation {
@@ -33,6 +43,8 @@ export interface Operation {
   readonly trusted?: boolean;
   /** JSON text of the body, for finding duplicate fields. */
   readonly text?: string;
+  /** What its YAML has twice. */
+  readonly duplicates?: readonly string[];
   /** Who owns the fields that the write changes; absent: nobody is recorded. */
   readonly fieldManager?: string;
   /** The object comes with its managedFields: a server-side apply. */
@@ -112,6 +124,9 @@ export class Registry {
   async create(operation: Operation, body: KubeObject): Promise<Outcome> {
     const { attributes } = operation;
     const object = this.decode(operation, body);
+    const { resourceVersion } = object.metadata;
+    if (resourceVersion && resourceVersion !== '0' && !operation.dryRun)
+      throw unknownFailure('resourceVersion should not be set on objects to be created');
     if (attributes.name && object.metadata.name && attributes.name !== object.metadata.name)
       throw badRequest(nameMismatch(object.metadata.name, attributes.name));
     if (object.metadata.name || !object.metadata.generateName) return this.#createOnce(operation, object);
@@ -181,9 +196,8 @@ export class Registry {
   /** PUT of the resource or of an updatable subresource. */
   async update(operation: Operation, body: KubeObject): Promise<{ outcome: Outcome; created: boolean }> {
     const { served, attributes } = operation;
+    checkPlace(attributes, body);
     const object = this.decode(operation, body);
-    if (!object.metadata.name) object.metadata.name = attributes.name;
-    if (object.metadata.name !== attributes.name) throw badRequest(nameMismatch(object.metadata.name, attributes.name));
     const exists = this.cacheOf(served).entries.has(this.keyOf(operation));
     if (!exists && served.kind?.createOnUpdate && !attributes.subresource && !object.metadata.resourceVersion)
       return { outcome: await this.create(operation, body), created: true };
@@ -352,12 +366,20 @@ export class Registry {
     const { info, stored } = served;
     if (typeof body !== 'object' || body === null || Array.isArray(body))
       throw badRequest(
-        `couldn't get version/kind; json parse error: json: cannot unmarshal ${Array.isArray(body) ? 'array' : typeof body} into Go value of type struct`,
+        unrecognized(
+          info.kind,
+          `json: cannot unmarshal ${Array.isArray(body) ? 'array' : typeof body} into Go value of type struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }`,
+          operation.text ?? JSON.stringify(body),
+        ),
       );
     for (const field of ['apiVersion', 'kind'] as const)
       if (typeof (body[field] ?? '') !== 'string')
         throw badRequest(
-          `couldn't get version/kind; json parse error: ${typeError(body[field], 'string', UNNAMED, [field])}`,
+          unrecognized(
+            info.kind,
+            typeError(body[field], 'string', UNNAMED, [field]),
+            operation.text ?? JSON.stringify(body),
+          ),
         );
     const expected = apiVersionOf(info);
     const apiVersion = body.apiVersion || expected;
@@ -383,7 +405,7 @@ export class Registry {
   /** Throws for fields of a wrong type, and as `fieldValidation` wants for unknown ones. */
   checkBody(operation: Operation, type: string, body: unknown, text = operation.text): void {
     const { info, custom } = operation.served;
-    const { mismatch, strict } =
+    const { mismatch, strict: problems } =
       custom && type === info.type
         ? custom.check(body, operation.fieldValidation, text)
         : checkFields(type, body, operation.fieldValidation, text);
@@ -391,6 +413,8 @@ export class Registry {
     const name = kind;
     if (mismatch !== undefined)
       throw badRequest(`${name} in version "${version}" cannot be handled as a ${name}: ${mismatch}`);
+    const twice = operation.fieldValidation === 'Ignore' ? [] : (operation.duplicates ?? []);
+    const strict = twice.length > 0 ? [`yaml: unmarshal errors: ${twice.join(', ')}`, ...problems] : problems;
     if (strict.length === 0) return;
     if (operation.fieldValidation === 'Strict')
       throw badRequest(
@@ -490,6 +514,19 @@ function isExtension({ stored, custom }: Served): boolean {
 
 function isOf(allocator: Allocator, { stored }: Served): boolean {
   return allocator.of.resource === stored.resource && allocator.of.group === stored.group;
+}
+
+/** Refuses an object that is not the one that the URL names. What is no text at all is the decoder's to refuse. */
+export function checkPlace({ name, namespace }: RequestAttributes, object: KubeObject): void {
+  const inObject = (object?.metadata ?? {}) as Partial<KubeObject['metadata']>;
+  if (typeof (inObject.name ?? '') !== 'string' || typeof (inObject.namespace ?? '') !== 'string') return;
+  if (!inObject.name)
+    throw badRequest(`the name of the object (${name} based on URL) was undeterminable: name must be provided`);
+  if (inObject.name !== name) throw badRequest(nameMismatch(inObject.name, name));
+  if (namespace && inObject.namespace && inObject.namespace !== namespace)
+    throw badRequest(
+      `the namespace of the object (${inObject.namespace}) does not match the namespace on the request (${namespace})`,
+    );
 }
 
 export function nameMismatch(inObject: string, inUrl: string): string {

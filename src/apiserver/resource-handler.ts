@@ -4,20 +4,19 @@
  */
 
 import type { KubeObject, ListMeta } from '../api/meta.ts';
-import type { FieldValidation } from '../api/structural.ts';
 import type { Clock } from '../base/clock.ts';
-import { badRequest, failure, fieldErrors, invalid, type Status } from '../base/errors.ts';
+import { failure, fieldErrors, invalid, type Status } from '../base/errors.ts';
 import type { PatchType } from '../client/transport.ts';
-import { fieldManagerProblem, managerOf } from './apply/managers.ts';
 import type { Trail } from './audit/trail.ts';
 import { joinBytes } from './cache.ts';
 import { connectOptions, settledOptions, withOptions } from './connect-options.ts';
 import type { Deletion } from './deletion.ts';
-import { type Dispatcher, isShownAsStored, outcomeObject, type Selectors, shownObject } from './dispatcher.ts';
+import { type Dispatcher, isShownAsStored, outcomeObject, shownObject } from './dispatcher.ts';
 import { Entry } from './entry.ts';
 import type { Routed } from './http-handler.ts';
 import { isStatus } from './in-process-transport.ts';
-import type { ListQuery, ListResult } from './list.ts';
+import type { ListResult } from './list.ts';
+import { parseResourceVersion } from './list.ts';
 import {
   type Body,
   CUSTOM_OBJECT_TYPES,
@@ -33,7 +32,20 @@ import {
 import type { Operation, Outcome } from './registry.ts';
 import { finish, finishLarge, type ReplyContext, text, warn } from './reply.ts';
 import type { ConnectContext, ConnectHandler, RequestAttributes } from './request.ts';
+import {
+  checkDeletion,
+  decodeDeletion,
+  deletionOf,
+  includeObjectOf,
+  isTrue,
+  listQuery,
+  NO_QUERY,
+  numberOf,
+  operationOf,
+  selectors,
+} from './request-options.ts';
 import { apiVersionOf, type ResourceTable, type Served } from './resource-table.ts';
+import { missingRoute, unknownResource } from './routes.ts';
 import { partialOf, tableOf } from './table.ts';
 import { serveWatch } from './watch-stream.ts';
 
@@ -70,8 +82,16 @@ export class ResourceHandler {
   /** Answers at once where it can. */
   handle(context: ReplyContext, attributes: RequestAttributes, routed: Routed): void | Promise<void> {
     const served = this.#options.table.find(attributes.group, attributes.version, attributes.resource);
-    if (!served) return text(context, 404, '404 page not found\n');
-    const query = routed.query ?? NO_QUERY;
+    if (!served) {
+      const { group } = attributes;
+      if (this.#options.table.builtin.some(info => info.group === group)) throw unknownResource();
+      return text(context, 404, '404 page not found\n');
+    }
+    const missing = missingRoute(served, context.exchange.method, attributes);
+    if (missing) throw missing;
+    const connect = this.connectHandler(attributes);
+    // The query of a connection is its own, or that of the server behind a proxy.
+    const query = (connect ? undefined : routed.query) ?? NO_QUERY;
     const request: Request = {
       context,
       routed,
@@ -85,7 +105,6 @@ export class ResourceHandler {
       }),
     };
     if (served.kind?.deprecation) warn(context, served.kind.deprecation);
-    const connect = this.connectHandler(attributes);
     if (connect) return this.#connect(connect, request);
     // Who cannot read the answer must not have changed anything.
     if (attributes.verb !== 'watch') negotiate(context.exchange.headers.accept, servingOf(request.operation));
@@ -130,20 +149,23 @@ export class ResourceHandler {
   ): Promise<{ readonly query: URLSearchParams; readonly rest: string }> {
     const { query, rest } = asked;
     const served = this.#options.table.find(attributes.group, attributes.version, attributes.resource);
-    if (!served) throw failure(404, 'NotFound', 'the server could not find the requested resource');
+    if (!served) throw unknownResource();
+    const missing = missingRoute(served, '', attributes);
+    if (missing) throw missing;
     const kind = served.info.subresources.find(({ name }) => name === attributes.subresource)?.kind;
     const object = connectOptions(kind, query, rest);
     const before = JSON.stringify(object);
     await this.#options.dispatcher.registry.admit(
-      operationOf(warnings, { attributes, served, query, trail }),
+      operationOf(warnings, { attributes, served, query: NO_QUERY, trail }),
       'CONNECT',
       { object, kind, settle: kind && (options => settledOptions(kind, options)) },
     );
     return kind && object && JSON.stringify(object) !== before ? withOptions(kind, object, asked) : asked;
   }
 
-  async #connect(handler: ConnectHandler, { context, query, routed, operation }: Request): Promise<void> {
+  async #connect(handler: ConnectHandler, { context, routed, operation }: Request): Promise<void> {
     const { rest } = routed.attributes;
+    const query = routed.query ?? NO_QUERY;
     const admitted = await this.admitConnect(operation.attributes, { query, rest }, operation.warn, context.trail);
     const raw = context.exchange.raw();
     const connection: ConnectContext = {
@@ -157,6 +179,14 @@ export class ResourceHandler {
   }
 
   #get(request: Request): void | Promise<void> {
+    if (request.query.has('resourceVersion')) return this.#getFresh(request);
+    return this.#getNow(request);
+  }
+  async #getFresh(request: Request): Promise<void> {
+    await this.#options.dispatcher.fresh(parseResourceVersion(request.query.get('resourceVersion')!));
+    await this.#getNow(request);
+  }
+  #getNow(request: Request): void | Promise<void> {
     const found = this.#options.dispatcher.get(request.operation);
     if (found instanceof Promise) return found.then(outcome => this.#send(request, 200, outcome));
     return this.#send(request, 200, found);
@@ -235,7 +265,8 @@ export class ResourceHandler {
   }
 
   async #delete(request: Request): Promise<void> {
-    const outcome = await this.#options.dispatcher.delete(request.operation, await this.#deletion(request));
+    const [operation, options] = await this.#deletion(request);
+    const outcome = await this.#options.dispatcher.delete(operation, options);
     if (isStatus(outcome)) {
       const { code: _, ...status } = outcome as Status;
       return this.#sendValue(request, 200, status);
@@ -244,12 +275,8 @@ export class ResourceHandler {
   }
 
   async #deleteCollection(request: Request): Promise<void> {
-    const options = await this.#deletion(request);
-    const result = await this.#options.dispatcher.deleteCollection(
-      request.operation,
-      options,
-      listQuery(request.query),
-    );
+    const [operation, options] = await this.#deletion(request);
+    const result = await this.#options.dispatcher.deleteCollection(operation, options, listQuery(request.query));
     await this.#sendList(request, result);
   }
 
@@ -267,27 +294,23 @@ export class ResourceHandler {
     const type = exchange.headers['content-type'];
     const accepted = servingOf(operation) === 'custom' ? CUSTOM_OBJECT_TYPES : OBJECT_TYPES;
     const bytes = exchange.body();
-    if (bytes instanceof Promise) return bytes.then(all => decodeBody(all, type, accepted));
-    return decodeBody(bytes, type, accepted);
+    const { kind } = operation.served.info;
+    if (bytes instanceof Promise) return bytes.then(all => decodeBody(all, type, accepted, kind));
+    return decodeBody(bytes, type, accepted, kind);
   }
 
-  // Options come in the body; in its absence in the query.
-  async #deletion({ context: { exchange, trail }, query }: Request): Promise<Deletion> {
+  // Options come in the body; in its absence in the query. A dry run that either asks for is one.
+  async #deletion({ context: { exchange, trail }, operation, query }: Request): Promise<[Operation, Deletion]> {
     const bytes = await exchange.body();
+    let options = deletionOf(query);
     if (bytes.length > 0) {
-      const { value } = await decodeBody(bytes, exchange.headers['content-type'], OBJECT_TYPES);
-      if (typeof value !== 'object' || value === null) throw badRequest('DeleteOptions is not an object');
+      const { value } = await decodeBody(bytes, exchange.headers['content-type'], OBJECT_TYPES, 'DeleteOptions');
       trail?.requested(value);
-      return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== null)) as Deletion;
+      options = decodeDeletion(value);
     }
-    const grace = numberOf(query, 'gracePeriodSeconds');
-    const policy = query.get('propagationPolicy');
-    const orphan = query.get('orphanDependents');
-    return {
-      ...(grace === undefined ? {} : { gracePeriodSeconds: grace }),
-      ...(policy ? { propagationPolicy: policy as NonNullable<Deletion['propagationPolicy']> } : {}),
-      ...(orphan === null ? {} : { orphanDependents: isTrue(orphan) }),
-    };
+    const { dryRun, ...deletion } = options;
+    checkDeletion(options);
+    return [dryRun?.length ? { ...operation, dryRun: true } : operation, deletion];
   }
 
   #send(request: Request, status: number, outcome: Outcome): void | Promise<void> {
@@ -400,99 +423,7 @@ function listValue(
 }
 
 const LIST_END = Buffer.from(']}');
-const OPTIONS: Readonly<Record<string, string>> = { create: 'CreateOptions', patch: 'PatchOptions' };
-const NO_QUERY = new URLSearchParams();
-
-function operationOf(
-  warnings: (message: string) => void,
-  request: {
-    attributes: RequestAttributes;
-    served: Served;
-    query: URLSearchParams;
-    userAgent?: string | undefined;
-    trail: Trail | undefined;
-  },
-): Operation {
-  const { query, trail } = request;
-  if (query === NO_QUERY)
-    return {
-      attributes: request.attributes,
-      served: request.served,
-      fieldManager: managerOf(null, request.userAgent),
-      dryRun: false,
-      fieldValidation: 'Warn',
-      warn: warnings,
-      ...(trail ? { trail } : {}),
-    };
-  const dryRun = query.getAll('dryRun');
-  if (dryRun.some(value => value !== 'All'))
-    throw invalid({ group: 'meta.k8s.io', kind: 'CreateOptions' }, '', [
-      {
-        type: 'FieldValueNotSupported',
-        field: 'dryRun',
-        message: `Unsupported value: ${JSON.stringify(dryRun[0])}: supported values: "All"`,
-      },
-    ]);
-  const asked = query.get('fieldValidation') ?? 'Warn';
-  if (asked !== 'Ignore' && asked !== 'Warn' && asked !== 'Strict' && asked !== '')
-    throw invalid({ group: 'meta.k8s.io', kind: 'CreateOptions' }, '', [
-      {
-        type: 'FieldValueNotSupported',
-        field: 'fieldValidation',
-        message: `Unsupported value: ${JSON.stringify(asked)}: supported values: "Ignore", "Strict", "Warn"`,
-      },
-    ]);
-  const fieldManager = query.get('fieldManager');
-  const problem = fieldManager && fieldManagerProblem(fieldManager);
-  if (problem)
-    throw invalid({ group: 'meta.k8s.io', kind: OPTIONS[request.attributes.verb] ?? 'UpdateOptions' }, '', [
-      { ...problem, field: 'fieldManager' },
-    ]);
-  return {
-    attributes: request.attributes,
-    served: request.served,
-    fieldManager: managerOf(fieldManager, request.userAgent),
-    dryRun: dryRun.length > 0,
-    fieldValidation: (asked || 'Warn') as FieldValidation,
-    warn: warnings,
-    ...(trail ? { trail } : {}),
-  };
-}
-
-function withText(operation: Operation, { text: json }: Body): Operation {
-  return json === undefined ? operation : { ...operation, text: json };
-}
-
-function isTrue(value: string | null): boolean {
-  return value !== null && value !== 'false' && value !== '0';
-}
-
-function numberOf(query: URLSearchParams, name: string): number | undefined {
-  const value = query.get(name);
-  if (value === null || value === '') return undefined;
-  if (!/^-?\d+$/.test(value)) throw badRequest(`strconv.ParseInt: parsing ${JSON.stringify(value)}: invalid syntax`);
-  return Number(value);
-}
-
-function selectors(query: URLSearchParams): Selectors {
-  return {
-    labelSelector: query.get('labelSelector') ?? undefined,
-    fieldSelector: query.get('fieldSelector') ?? undefined,
-  };
-}
-
-function listQuery(query: URLSearchParams): ListQuery & Selectors {
-  return {
-    ...selectors(query),
-    resourceVersion: query.get('resourceVersion') ?? '',
-    resourceVersionMatch: query.get('resourceVersionMatch') ?? '',
-    limit: numberOf(query, 'limit') ?? 0,
-    continue: query.get('continue') ?? '',
-  };
-}
-
-function includeObjectOf(query: URLSearchParams): 'None' | 'Metadata' | 'Object' {
-  const asked = query.get('includeObject') || 'Metadata';
-  if (asked === 'None' || asked === 'Metadata' || asked === 'Object') return asked;
-  throw badRequest(`unrecognized includeObject value: ${JSON.stringify(asked)}`);
+function withText(operation: Operation, { text, duplicates }: Body): Operation {
+  if (text === undefined && !duplicates) return operation;
+  return { ...operation, ...(text === undefined ? {} : { text }), ...(duplicates ? { duplicates } : {}) };
 }

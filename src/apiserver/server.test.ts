@@ -229,7 +229,7 @@ test('deletion: preconditions, propagation and the reply', async () => {
   const made = await api.create(inDefault(), configMap('a'));
   await assert.rejects(
     api.delete(inDefault('a'), { preconditions: { uid: 'other' } }),
-    status(409, /Precondition failed: UID in precondition: other/),
+    status(409, /the UID in the precondition \(other\) does not match the UID in record/),
   );
   const reply: Any = await api.delete(inDefault('a'), {
     preconditions: { uid: made.metadata.uid!, resourceVersion: '1' },

@@ -34,7 +34,8 @@ export interface Asked {
   readonly path: string;
   readonly token?: string;
   readonly as?: KeyPair;
-  readonly body?: object;
+  /** A text is sent as it is. */
+  readonly body?: object | string;
   readonly headers?: Readonly<Record<string, string>>;
 }
 
@@ -115,19 +116,22 @@ export async function openBed(
 }
 
 function ask(port: number, ca: string, { method = 'GET', path, token, as, body, headers }: Asked): Promise<Reply> {
+  const sent = typeof body === 'object' ? JSON.stringify(body) : body;
   return new Promise((resolve, reject) => {
     const request = httpsRequest(
       {
         host: '127.0.0.1',
         port,
         path,
-        method: body && method === 'GET' ? 'POST' : method,
+        method: body !== undefined && method === 'GET' ? 'POST' : method,
         ca,
         agent: false,
         ...(as ? { key: as.key, cert: as.certificate } : {}),
         headers: {
           ...(token ? { authorization: `Bearer ${token}` } : {}),
-          ...(body ? { 'content-type': 'application/json' } : {}),
+          ...(sent === undefined
+            ? {}
+            : { 'content-type': 'application/json', 'content-length': String(Buffer.byteLength(sent)) }),
           ...headers,
         },
       },
@@ -146,7 +150,7 @@ function ask(port: number, ca: string, { method = 'GET', path, token, as, body, 
       },
     );
     request.on('error', reject);
-    request.end(body && JSON.stringify(body));
+    request.end(sent);
   });
 }
 

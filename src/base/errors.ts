@@ -78,6 +78,11 @@ export function failure(code: number, reason: StatusReason, message: string, det
   });
 }
 
+/** A failure without a reason, as upstream answers for errors of its own that are no Status. */
+export function unknownFailure(message: string): ApiError {
+  return new ApiError({ kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Failure', message, code: 500 });
+}
+
 /** Names a resource in messages: `deployments.apps "web" not found`. */
 export interface ResourceName {
   readonly group: string;

@@ -300,6 +300,10 @@ it('dry run changes nothing and tells what it would do', cluster, async () => {
     await k('create', 'service', 'clusterip', 'dry', '--tcp=80', '--dry-run=server', '-o', 'json'),
   );
   assert.ok(shown.metadata.uid);
+  await k('create', 'configmap', 'dry', '--from-literal=a=b');
+  assert.match(await k('delete', 'configmap', 'dry', '--dry-run=server'), /deleted .*\(server dry run\)/);
+  assert.equal(await k('get', 'configmap', 'dry', '-o', 'name'), 'configmap/dry\n');
+  assert.match(await k('delete', 'configmap', 'dry'), /deleted/);
 });
 
 it('tables as kubectl prints them', cluster, async () => {

@@ -5,7 +5,7 @@
 
 import type { KubeObject } from '../../api/meta.ts';
 import { normalize } from '../../api/structural.ts';
-import { ApiError, badRequest, conflict, invalid, isReason, notFound, type StatusReason } from '../../base/errors.ts';
+import { badRequest, conflict, invalid, isReason, notFound, unknownFailure } from '../../base/errors.ts';
 import { nameMismatch, type Operation, type Outcome, type Registry } from '../registry.ts';
 import { applyConfiguration } from './apply.ts';
 import { isMap } from './comparison.ts';
@@ -108,19 +108,6 @@ function scaled(apiVersion: string, kind: string, patch: Readonly<Record<string,
 
 function listed(problems: readonly string[]): string {
   return problems.length === 1 ? problems[0]! : ['errors:', ...problems.map(problem => `  ${problem}`)].join('\n');
-}
-
-// Upstream answers so: an error that is no Status.
-function unknownFailure(message: string): ApiError {
-  return new ApiError({
-    kind: 'Status',
-    apiVersion: 'v1',
-    metadata: {},
-    status: 'Failure',
-    message,
-    reason: '' as StatusReason,
-    code: 500,
-  });
 }
 
 function merged(

@@ -206,8 +206,12 @@ export function fieldManagerProblem(
   if (at < 0) return undefined;
   return {
     type: 'FieldValueInvalid',
-    message: `Invalid value: ${JSON.stringify(fieldManager)}: invalid character ${JSON.stringify(letters[at])} (at position ${at})`,
+    message: `Invalid value: ${JSON.stringify(fieldManager)}: invalid character ${codePoint(letters[at]!)} (at position ${at})`,
   };
+}
+
+function codePoint(letter: string): string {
+  return `U+${letter.codePointAt(0)!.toString(16).toUpperCase().padStart(4, '0')}`;
 }
 
 function isPrintable(letter: string): boolean {

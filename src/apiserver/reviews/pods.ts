@@ -59,9 +59,8 @@ async function bind(
   binding: Binding,
   { attributes, dryRun }: HandlerRequest,
 ): Promise<KubeObject> {
-  const name = attributes.name || binding.metadata?.name;
-  if (!name) throw badRequest('name in URL does not match name in Binding object');
-  if (attributes.name && binding.metadata?.name && binding.metadata.name !== attributes.name)
+  const name = binding.metadata?.name;
+  if (!name || (attributes.name && attributes.name !== name))
     throw badRequest('name in URL does not match name in Binding object');
   const { target } = binding;
   if (target?.kind && target.kind !== 'Node')
@@ -120,8 +119,7 @@ async function evict(
   { attributes, dryRun }: HandlerRequest,
 ): Promise<KubeObject> {
   const { namespace, name } = attributes;
-  if (eviction.metadata?.name && eviction.metadata.name !== name)
-    throw badRequest('name in URL does not match name in Eviction object');
+  if (eviction.metadata?.name !== name) throw badRequest('name in URL does not match name in Eviction object');
   const pod = options.reader().get(PODS, namespace, name) as Pod | undefined;
   if (!pod) throw notFound(PODS, name);
   const asked = (eviction.deleteOptions ?? {}) as DeleteOptions & { dryRun?: string[] };

@@ -51,7 +51,13 @@ export function subjectAccessHandlers(authorizer: Authorizer): CreateHandler[] {
             ),
           ]);
         if (spec.resourceAttributes?.namespace !== attributes.namespace)
-          throw badRequest(`spec.resourceAttributes.namespace must match namespace: ${attributes.namespace}`);
+          throw invalid({ group: GROUP, kind: 'LocalSubjectAccessReview' }, '', [
+            fieldErrors.invalid(
+              'spec.resourceAttributes.namespace',
+              spec.resourceAttributes?.namespace ?? '',
+              'must match metadata.namespace',
+            ),
+          ]);
         return answer(body, await decide(spec, named(spec)));
       },
     },

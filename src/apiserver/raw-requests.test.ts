@@ -1,0 +1,247 @@
+/** Requests that no client library would send, and what upstream's server says to them. */
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { type Bed, openBed } from './who-bed.ts';
+
+let bed: Bed;
+const maps = '/api/v1/namespaces/raw/configmaps';
+
+before(async () => {
+  bed = await openBed(() => []);
+  await bed.ask({
+    path: '/api/v1/namespaces',
+    as: bed.admin,
+    body: { metadata: { name: 'raw' } },
+  });
+  for (const name of ['a', 'b'])
+    await bed.ask({ path: maps, as: bed.admin, body: { metadata: { name }, data: { k: 'v' } } });
+});
+after(() => bed.close());
+
+interface Row {
+  readonly ask: string;
+  readonly body?: object | string;
+  readonly type?: string;
+  readonly code: number;
+  /** What the Status must say. */
+  readonly says?: RegExp;
+}
+
+const JSON_PATCH = 'application/json-patch+json';
+const MERGE = 'application/merge-patch+json';
+const STRATEGIC = 'application/strategic-merge-patch+json';
+const UNKNOWN = /^the server could not find the requested resource$/;
+const METHOD = /^the server does not allow this method on the requested resource$/;
+
+async function asked({ ask, body, type, code, says }: Row): Promise<void> {
+  const [method = 'GET', path = ''] = ask.split(' ');
+  const reply = await bed.ask({
+    method,
+    path,
+    as: bed.admin,
+    ...(body === undefined ? {} : { body }),
+    ...(type ? { headers: { 'content-type': type } } : {}),
+  });
+  const told = `${ask} ${JSON.stringify(body ?? '')}: ${JSON.stringify(reply.json)}`;
+  assert.equal(reply.status, code, told);
+  if (says) assert.match(reply.json.message, says, told);
+}
+
+function table(name: string, rows: readonly Row[]): void {
+  test(name, async () => {
+    for (const row of rows) await asked(row);
+  });
+}
+
+table('paths that are no routes', [
+  { ask: 'GET /api/v1/namespaces/raw/nodes', code: 404, says: UNKNOWN },
+  { ask: 'GET /api/v1/namespaces/raw/nodes/n', code: 404, says: UNKNOWN },
+  { ask: 'GET /api/v1/namespaces/raw/nodes/n/proxy/', code: 404, says: UNKNOWN },
+  { ask: 'GET /api/v1/namespaces/raw/namespaces', code: 404, says: UNKNOWN },
+  { ask: 'GET /api/v1/namespaces/raw/namespaces/default', code: 404, says: UNKNOWN },
+  {
+    ask: 'POST /apis/rbac.authorization.k8s.io/v1/namespaces/raw/clusterroles',
+    body: { metadata: { name: 'c' } },
+    code: 404,
+  },
+  { ask: 'GET /api/v1/configmaps/a', code: 404, says: UNKNOWN },
+  { ask: 'GET /api/v1/namespaces/raw/nothings', code: 404, says: UNKNOWN },
+  { ask: 'GET /apis/apps/v1beta9/deployments', code: 404, says: UNKNOWN },
+  { ask: `GET ${maps}/a/nothing`, code: 404, says: UNKNOWN },
+  { ask: 'GET /apis/nobody.example/v1/things', code: 404 },
+  { ask: 'GET /api/v1/namespaces/raw', code: 200 },
+  { ask: 'GET /api/v1/configmaps', code: 200 },
+]);
+
+table('methods that a path does not have', [
+  { ask: 'DELETE /api/v1/configmaps', code: 405, says: METHOD },
+  { ask: 'POST /api/v1/configmaps', body: { metadata: { name: 'c' } }, code: 405, says: METHOD },
+  { ask: `POST ${maps}/a`, body: {}, code: 405, says: METHOD },
+  { ask: `PUT ${maps}`, body: { metadata: { name: 'a' } }, code: 405, says: METHOD },
+  { ask: `PATCH ${maps}`, body: {}, type: MERGE, code: 405, says: METHOD },
+  { ask: `OPTIONS ${maps}`, code: 405, says: METHOD },
+  { ask: `HEAD ${maps}/a`, code: 405 },
+  { ask: `GET ${maps}/a`, code: 200 },
+]);
+
+table('options', [
+  { ask: `GET ${maps}/a?resourceVersion=abc`, code: 400, says: /strconv.ParseUint: parsing "abc": invalid syntax/ },
+  { ask: `GET ${maps}?timeoutSeconds=abc`, code: 400, says: /^strconv.ParseInt: parsing "abc": invalid syntax$/ },
+  { ask: `GET ${maps}?dryRun=Some`, code: 200 },
+  {
+    ask: `GET ${maps}?continue=xyz`,
+    code: 400,
+    says: /^invalid continue token: continue key is not valid: invalid character/,
+  },
+  {
+    ask: `POST ${maps}?dryRun=Some&fieldManager=%01`,
+    body: { metadata: { name: 'c' } },
+    code: 422,
+    says: /CreateOptions.*dryRun: Unsupported value: \["Some"\]: supported values: "All".*invalid character U\+0001 \(at position 0\)/,
+  },
+  { ask: `DELETE ${maps}/a`, body: { dryRun: ['Some'] }, code: 422, says: /DeleteOptions.*dryRun: Unsupported value/ },
+  { ask: `DELETE ${maps}/a?dryRun=Some`, code: 422, says: /DeleteOptions.*dryRun: Unsupported value/ },
+  {
+    ask: `DELETE ${maps}/a?propagationPolicy=Some`,
+    code: 422,
+    says: /propagationPolicy: Unsupported value: "Some"/,
+  },
+  {
+    ask: `DELETE ${maps}/a`,
+    body: { propagationPolicy: 'Orphan', orphanDependents: true },
+    code: 422,
+    says: /orphanDependents and deletionPropagation cannot be both set/,
+  },
+  { ask: `DELETE ${maps}/a`, body: { gracePeriodSeconds: 'x' }, code: 400, says: /cannot unmarshal string/ },
+  { ask: `DELETE ${maps}/a`, body: { kind: 'Pod', apiVersion: 'v1' }, code: 400, says: /DeleteOptions/ },
+  { ask: `DELETE ${maps}/a`, body: '[]', code: 400, says: /DeleteOptions/ },
+  {
+    ask: `DELETE ${maps}/a`,
+    body: { preconditions: { uid: 'x' } },
+    code: 409,
+    says: /on ConfigMap "a": the UID in the precondition \(x\) does not match the UID in record/,
+  },
+  { ask: `GET ${maps}/a`, code: 200 },
+]);
+
+test('a dry run that only the body of a deletion asks for deletes nothing, nor does one of a collection', async () => {
+  for (const path of [`${maps}/a`, maps]) {
+    await asked({
+      ask: `DELETE ${path}`,
+      body: { kind: 'DeleteOptions', apiVersion: 'v1', dryRun: ['All'] },
+      code: 200,
+    });
+    await asked({ ask: `DELETE ${path}?dryRun=All`, code: 200 });
+    await asked({ ask: `GET ${maps}/a`, code: 200 });
+    await asked({ ask: `GET ${maps}/b`, code: 200 });
+  }
+});
+
+table('bodies', [
+  {
+    ask: `POST ${maps}`,
+    body: '{',
+    code: 400,
+    says: /^the object provided is unrecognized \(must be of type ConfigMap\): couldn't get version\/kind; json parse error: unexpected end of JSON input \(\{\)$/,
+  },
+  { ask: `POST ${maps}`, body: '', code: 400, says: /unexpected end of JSON input \(<empty>\)$/ },
+  { ask: `POST ${maps}`, body: '{"a" 1}', code: 400, says: /invalid character '1' after object key \(/ },
+  { ask: `POST ${maps}`, body: '{"a":1 "b"}', code: 400, says: /invalid character '"' after object key:value pair/ },
+  { ask: `POST ${maps}`, body: '{"a":[1 2]}', code: 400, says: /invalid character '2' after array element/ },
+  { ask: `POST ${maps}`, body: '{"a":x}', code: 400, says: /invalid character 'x' looking for beginning of value/ },
+  { ask: `POST ${maps}`, body: '[]', code: 400, says: /cannot unmarshal array into Go value .* \(5b5d\)$/ },
+  {
+    ask: `POST ${maps}`,
+    body: { metadata: { name: 'c', resourceVersion: '5' } },
+    code: 500,
+    says: /^resourceVersion should not be set on objects to be created$/,
+  },
+  {
+    ask: `PUT ${maps}/a`,
+    body: { metadata: {} },
+    code: 400,
+    says: /\(a based on URL\) was undeterminable: name must be/,
+  },
+  {
+    ask: `PUT ${maps}/a`,
+    body: { metadata: { name: 'a', namespace: 'z' } },
+    code: 400,
+    says: /^the namespace of the object \(z\) does not match the namespace on the request \(raw\)$/,
+  },
+  { ask: 'PUT /api/v1/namespaces/raw/finalize', body: {}, code: 400, says: /name must be provided/ },
+  {
+    ask: 'POST /api/v1/namespaces/raw/pods/p/eviction',
+    body: {},
+    code: 400,
+    says: /^name in URL does not match name in Eviction object$/,
+  },
+  {
+    ask: 'POST /api/v1/namespaces/raw/pods/p/binding',
+    body: {},
+    code: 400,
+    says: /^name in URL does not match name in Binding object$/,
+  },
+]);
+
+table('patches', [
+  ...[MERGE, STRATEGIC].flatMap(type => [
+    { ask: `PATCH ${maps}/a`, type, body: '{', code: 400, says: /^unexpected end of JSON input$/ },
+    {
+      ask: `PATCH ${maps}/a`,
+      type,
+      body: { metadata: { name: 'z' } },
+      code: 400,
+      says: /^the name of the object \(z\) does not match the name on the URL \(a\)$/,
+    },
+    {
+      ask: `PATCH ${maps}/a`,
+      type,
+      body: { data: { a: 1 } },
+      code: 422,
+      says: /^ "" is invalid: patch: Invalid value: ".*": json: cannot unmarshal number/,
+    },
+    {
+      ask: `PATCH ${maps}/a?fieldValidation=Strict`,
+      type,
+      body: { nothing: 1 },
+      code: 422,
+      says: /^ "" is invalid: patch: Invalid value: ".*": strict decoding error: unknown field "nothing"/,
+    },
+    { ask: `PATCH ${maps}/a`, type, body: { metadata: { annotations: { a: 'b' } } }, code: 200 },
+  ]),
+  {
+    ask: `PATCH ${maps}/a`,
+    type: JSON_PATCH,
+    body: [{ op: 'replace', path: '/kind', value: 'Pod' }],
+    code: 422,
+    says: /^ "" is invalid: patch: /,
+  },
+]);
+
+test('YAML: the last of two values counts, and is warned of or refused', async () => {
+  const twice = (path: string) =>
+    bed.ask({
+      path,
+      as: bed.admin,
+      body: 'metadata: {name: yam}\ndata: {a: "1"}\ndata: {a: "2"}\n',
+      headers: { 'content-type': 'application/yaml' },
+    });
+  const taken = await twice(`${maps}?dryRun=All`);
+  assert.equal(taken.status, 201, JSON.stringify(taken.json));
+  assert.equal(taken.json.data.a, '2');
+  assert.match(String(taken.headers['warning']), /line 3: key .*data.* already set in map/);
+  const refused = await twice(`${maps}?dryRun=All&fieldValidation=Strict`);
+  assert.equal(refused.status, 400);
+  assert.match(refused.json.message, /strict decoding error: .*line 3: key "data" already set in map/);
+  const ignored = await twice(`${maps}?dryRun=All&fieldValidation=Ignore`);
+  assert.equal(ignored.headers['warning'], undefined);
+  const broken = await bed.ask({
+    path: maps,
+    as: bed.admin,
+    body: 'a: [',
+    headers: { 'content-type': 'application/yaml' },
+  });
+  assert.equal(broken.status, 400);
+  assert.match(broken.json.message, /must be of type ConfigMap\): yaml: line 1: .* \(613a205b\)$/);
+});

@@ -1,0 +1,32 @@
+/**
+ * Which requests a served resource has a route for, as upstream registers them: whether a namespace, a name and a method may
+ * come together. A resource of the cluster has none below a namespace, for there a role of that namespace would
+ * decide about it. It knows nothing of subresources but that they need no further look.
+ */
+
+import { type ApiError, failure } from '../base/errors.ts';
+import type { RequestAttributes } from './request.ts';
+import type { Served } from './resource-table.ts';
+
+/** Verbs that reach over all namespaces. */
+const ACROSS = new Set(['list', 'watch']);
+const NAMED = new Set(['update', 'patch', 'delete']);
+
+export const unknownResource = (): ApiError =>
+  failure(404, 'NotFound', 'the server could not find the requested resource', {});
+const notAllowed = (): ApiError =>
+  failure(405, 'MethodNotAllowed', 'the server does not allow this method on the requested resource', {});
+
+/** What refuses a request that no route is for; undefined where there is one. */
+export function missingRoute({ info }: Served, method: string, attributes: RequestAttributes): ApiError | undefined {
+  const { namespace, name, subresource, verb } = attributes;
+  if (info.namespaced) {
+    if (name && !namespace) return unknownResource();
+  } else if (namespace) {
+    // A namespace is in itself.
+    if (info.group !== '' || info.resource !== 'namespaces' || name !== namespace) return unknownResource();
+  }
+  if (subresource) return undefined;
+  if (method === 'HEAD' || (name ? verb === 'create' : NAMED.has(verb))) return notAllowed();
+  return info.namespaced && !namespace && !ACROSS.has(verb) ? notAllowed() : undefined;
+}
