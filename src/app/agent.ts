@@ -116,6 +116,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     informers: networkInformers,
     events: new ApiEventRecorder({ transport: networkTransport, component: 'coredns', host: config.node, log, clock }),
     clusterDomain: config.clusterDomain,
+    listener: network.names,
     listen: {
       addresses: [config.clusterDns],
       port: DNS_PORT,

@@ -23,6 +23,7 @@ export interface ClusterDnsOptions {
   readonly events: EventRecorder;
   readonly clusterDomain: string;
   readonly listen: DnsServerOptions['listen'];
+  readonly listener?: DnsServerOptions['listener'];
   readonly drains?: boolean;
   readonly log: Logger;
   readonly clock?: Clock;
@@ -33,7 +34,7 @@ export class ClusterDns {
   readonly #configMaps: Informer<ConfigMap>;
 
   constructor(options: ClusterDnsOptions) {
-    const { informers, events, clusterDomain, listen, drains, log, clock } = options;
+    const { informers, events, clusterDomain, listen, listener, drains, log, clock } = options;
     const { namespace, name } = COREFILE_CONFIG_MAP;
     this.#configMaps = informers.get<ConfigMap>(CONFIG_MAPS, { namespace, fieldSelector: `metadata.name=${name}` });
     const current = (): ConfigMap | undefined => this.#configMaps.get(`${namespace}/${name}`);
@@ -46,6 +47,7 @@ export class ClusterDns {
         const about = current();
         if (about) events.event(about, 'Warning', reason, message);
       },
+      ...(listener ? { listener } : {}),
       ...(drains ? { drains } : {}),
       log,
       ...(clock ? { clock } : {}),

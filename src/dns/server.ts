@@ -10,6 +10,7 @@ import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { MetricsRegistry } from '../base/metrics.ts';
 import { type Random, systemRandom } from '../base/random.ts';
+import { formatAddress } from '../sys/address.ts';
 import { ClusterRecords, type InformerSource } from './cluster-records.ts';
 import { Configuration, defaultCorefile, type ServerBlock } from './configuration.ts';
 import { CorefileError } from './corefile.ts';
@@ -29,6 +30,7 @@ import {
   writeReply,
 } from './message.ts';
 import type { Reply } from './plugins/plugin.ts';
+import { recordsOf, textOf } from './records.ts';
 import { RequestStatistics } from './request-statistics.ts';
 
 export interface DnsServerOptions {
@@ -48,11 +50,20 @@ export interface DnsServerOptions {
   readonly readFile?: (path: string) => string | undefined;
   /** Hears what an administrator should know: a Corefile that was refused, a loop. */
   readonly onWarning?: (reason: string, message: string) => void;
+  /** Hears of addresses outside the cluster before whoever asked does. */
+  readonly listener?: AnswerListener;
   /** Whether the end waits as long as `health { lameduck }` says. */
   readonly drains?: boolean;
   readonly log: Logger;
   readonly clock?: Clock;
   readonly random?: Random;
+}
+
+export interface AnswerListener {
+  /** While it is false nothing is told. */
+  readonly isListening: boolean;
+  /** The name that was asked for and those that it leads to; their addresses. */
+  hear(names: readonly string[], answers: readonly { readonly address: string; readonly ttlSeconds: number }[]): void;
 }
 
 /** A reply that was given, nothing, or a promise. */
@@ -305,7 +316,9 @@ export class DnsServer {
         remote: to.peer.address,
         depth: 0,
       });
-      if (!(reply instanceof Promise)) statistics.reply(reply.rcode, 0);
+      if (reply instanceof Promise) return reply;
+      statistics.reply(reply.rcode, 0);
+      this.#tell(reply, query.name);
       return reply;
     } catch (error) {
       this.#metrics.counter('coredns_panics_total', 'A metrics that counts the number of panics.').add();
@@ -330,10 +343,27 @@ export class DnsServer {
     statistics?.reply(answer.rcode, (this.#clock.monotonic() - startMs) / 1000);
     const query = new Query();
     query.parse(message, 0, message.length);
+    this.#tell(answer, query.name);
     const bytesMax = via === 'tcp' ? TCP_BYTES_MAX : Math.min(query.udpBytesMax, UDP_BYTES_MAX);
     const out = Buffer.allocUnsafe(Math.max(bytesMax, message.length + OPT_BYTES));
     const turn = block.settings.rotates ? this.#turn++ : 0;
     return Buffer.from(out.subarray(0, writeReply(query, answer, message, 0, out, 0, { bytesMax, turn })));
+  }
+
+  #tell(answer: Answer, name: string): void {
+    const { listener } = this.#options;
+    if (!listener?.isListening || answer.answers === 0) return;
+    try {
+      const records = recordsOf(answer, name).filter(({ section }) => section === 'answer');
+      const addresses = records.filter(({ type }) => type === TYPE.A || type === TYPE.AAAA);
+      if (addresses.length === 0) return;
+      listener.hear(
+        [...new Set([textOf(name), ...records.map(record => record.name)])],
+        addresses.map(({ data, ttlSeconds }) => ({ address: formatAddress(data), ttlSeconds })),
+      );
+    } catch (error) {
+      this.#log.warn('answer not told', { error: messageOf(error) });
+    }
   }
 
   #countFailure(message: string): void {

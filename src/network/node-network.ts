@@ -23,6 +23,7 @@ import { type HostPort, HostPorts } from './host-ports.ts';
 import { Masquerade } from './masquerade.ts';
 import { Overlay, type OverlayMode, type Peer } from './overlay.ts';
 import { POD_BRIDGE, PodLinks } from './pod-links.ts';
+import type { DomainNames } from './policy/domain-names.ts';
 import { NetworkPolicies } from './policy/network-policies.ts';
 import { type BlockPeer, blockPeer } from './policy/statement.ts';
 import { RelayDoor, type RelayStart } from './relay-door.ts';
@@ -104,7 +105,13 @@ export class NodeNetwork {
       namespace: this.#namespace,
       bridge: POD_BRIDGE,
       addressesOf: podUid => this.#addressesOf(podUid),
+      namesPath: join(options.stateDir, 'domain-names.json'),
     });
+  }
+
+  /** Hears what this node's DNS server answers, before who asked does: policies name names. */
+  get names(): Pick<DomainNames, 'isListening' | 'hear'> {
+    return this.#policies.names;
   }
 
   /** Follows the Node objects until the signal aborts. What it made stays. */

@@ -116,6 +116,55 @@ it("pods' own files: dnsPolicy None, an FQDN as host name, aliases, limits told"
   });
 });
 
+it('a policy accepts a name by the answers of DNS, before who asked has them', cluster, async () => {
+  const { Corefile } = (await cluster.json('-n', 'kube-system', 'get', 'configmap', 'coredns')).data;
+  const configure = (corefile: string) =>
+    cluster.apply('kube-system', [
+      { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'coredns' }, data: { Corefile: corefile } },
+    ]);
+  const node = (await cluster.json('get', 'node', 'node-2')).status.addresses[0].address;
+  // Nobody listens there: refused is an answer.
+  const answers = async (host: string) =>
+    /refused/.test(
+      (await cluster.tryKubectl('-n', ns, 'exec', 'client', '--', 'timeout', '2', 'wget', '-O-', `http://${host}:9/`))
+        .stderr,
+    );
+  const policy = {
+    apiVersion: 'policy.networking.k8s.io/v1alpha2',
+    kind: 'ClusterNetworkPolicy',
+    metadata: { name: 'e2e-names' },
+    spec: {
+      tier: 'Admin',
+      priority: 77,
+      subject: { namespaces: { matchLabels: { 'kubernetes.io/metadata.name': ns } } },
+      egress: [
+        { name: 'partners', action: 'Accept', to: [{ domainNames: ['*.example.test'] }] },
+        { action: 'Deny', to: [{ networks: [`${node}/32`] }] },
+      ],
+    },
+  };
+  try {
+    await configure(
+      Corefile.replace('errors', `errors\n    hosts {\n        ${node} www.example.test\n        fallthrough\n    }`),
+    );
+    await cluster.kubectlWith({ input: JSON.stringify(policy) }, 'apply', '-f', '-');
+    await eventually('its address is closed', async () => !(await answers(node)));
+    await eventually('by its name it is open', () => answers('www.example.test'));
+    assert.ok(await answers(node), 'the address is that of the name now');
+    const said = await cluster.tryCox(['trace', '-n', ns, '--from', 'client', 'www.example.test:9']);
+    assert.match(said.stdout, /ClusterNetworkPolicy e2e-names \(Admin tier\) spec\.egress\[0\] "partners"/);
+    const wrong = structuredClone(policy);
+    wrong.spec.egress[0]!.action = 'Pass';
+    await assert.rejects(
+      cluster.kubectlWith({ input: JSON.stringify(wrong) }, 'apply', '-f', '-'),
+      /domainNames peer can be set in Accept rules only/,
+    );
+  } finally {
+    await configure(Corefile);
+    await cluster.tryKubectl('delete', 'cnp', 'e2e-names', '--ignore-not-found');
+  }
+});
+
 it(
   'the Corefile is followed live: hosts, a rewrite, a stub domain; a faulty one is told and changes nothing',
   cluster,

@@ -1,6 +1,5 @@
 /**
- * The CustomResourceDefinitions of cluster-scoped network policies, with the fields of the network-policy-api's experimental channel
- * but `domainNames`. Every cluster has them from its start; the project's own, applied over them, are read alike.
+ * The CustomResourceDefinitions of cluster-scoped network policies, with the fields of the network-policy-api's experimental channel. Every cluster has them from its start; the project's own, applied over them, are read alike.
  */
 
 import type { CustomResourceDefinition } from '../apiextensions/v1.gen.ts';
@@ -37,6 +36,17 @@ const NETWORKS = about(
     { minItems: 1, maxItems: 25, 'x-kubernetes-list-type': 'set' },
   ),
 );
+const DOMAIN_NAMES = about(
+  'Names that DNS answers; "*." in front stands for any labels. In accepting rules only.',
+  array(
+    {
+      ...string,
+      maxLength: 253,
+      pattern: '^(\\*\\.)?([a-zA-Z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?\\.)+[a-zA-Z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?\\.?$',
+    },
+    { minItems: 1, maxItems: 25, 'x-kubernetes-list-type': 'set' },
+  ),
+);
 const FAR = { ...WHOM, nodes: about('Nodes, by their labels: their addresses.', SELECTOR), networks: NETWORKS };
 
 const PORT_OF_PROTOCOL = object(
@@ -68,25 +78,34 @@ interface Shape {
   readonly portsField: 'protocols' | 'ports';
   readonly ports: Schema;
   readonly rulesMax: number;
+  /** Whether rules may name names. */
+  readonly hasNames: boolean;
 }
 
-function rules(direction: 'from' | 'to', { actions, portsField, ports, rulesMax }: Shape): Schema {
+function rules(direction: 'from' | 'to', { actions, portsField, ports, rulesMax, hasNames }: Shape): Schema {
   const name = portsField === 'protocols' ? 'destinationNamedPort' : 'namedPort';
+  const far = hasNames ? { ...FAR, domainNames: DOMAIN_NAMES } : FAR;
+  const kinds = hasNames ? 'networks/nodes/domainNames' : 'networks/nodes';
+  const names = hasNames ? ' || has(peer.domainNames)' : '';
+  const onlyAccepted = {
+    rule: `self.action == '${actions[0]}' || !self.to.exists(peer, has(peer.domainNames))`,
+    message: `domainNames peer can be set in ${actions[0]} rules only`,
+  };
   const noNames = {
-    rule: `!(self.to.exists(peer, has(peer.networks) || has(peer.nodes)) && has(self.${portsField}) && self.${portsField}.exists(one, has(one.${name})))`,
-    message: 'networks/nodes peer cannot be set with namedPorts since there are no namedPorts for networks/nodes',
+    rule: `!(self.to.exists(peer, has(peer.networks) || has(peer.nodes)${names}) && has(self.${portsField}) && self.${portsField}.exists(one, has(one.${name})))`,
+    message: `${kinds} peer cannot be set with namedPorts since there are no namedPorts for ${kinds}`,
   };
   return array(
     object(
       {
         name: about('Told where the rule decides.', { ...string, maxLength: 100 }),
         action: { ...string, enum: actions },
-        [direction]: array(oneOf(direction === 'to' ? FAR : WHOM), { minItems: 1, maxItems: rulesMax }),
+        [direction]: array(oneOf(direction === 'to' ? far : WHOM), { minItems: 1, maxItems: rulesMax }),
         [portsField]: array(ports, { minItems: 1, maxItems: rulesMax }),
       },
       {
         required: ['action', direction],
-        ...(direction === 'to' ? { 'x-kubernetes-validations': [noNames] } : {}),
+        ...(direction === 'to' ? { 'x-kubernetes-validations': hasNames ? [noNames, onlyAccepted] : [noNames] } : {}),
       },
     ),
     { maxItems: rulesMax },
@@ -104,7 +123,7 @@ const spec = (shape: Shape, fields: Readonly<Record<string, Schema>> = {}): Sche
     { required: [...Object.keys(fields), 'subject'] },
   );
 
-const OLD = { portsField: 'ports', ports: PORTS, rulesMax: 100 } as const;
+const OLD = { portsField: 'ports', ports: PORTS, rulesMax: 100, hasNames: false } as const;
 // A group of the Kubernetes project: definitions of it name where they were approved.
 const COMMON = {
   group: GROUP,
@@ -121,7 +140,7 @@ const KINDS: readonly CustomKind[] = [
     plural: 'clusternetworkpolicies',
     shortNames: ['cnp'],
     spec: spec(
-      { actions: ['Accept', 'Deny', 'Pass'], portsField: 'protocols', ports: PROTOCOLS, rulesMax: 25 },
+      { actions: ['Accept', 'Deny', 'Pass'], portsField: 'protocols', ports: PROTOCOLS, rulesMax: 25, hasNames: true },
       { tier: { ...string, enum: ['Admin', 'Baseline'] }, priority: PRIORITY },
     ),
     columns: [
@@ -135,7 +154,7 @@ const KINDS: readonly CustomKind[] = [
     kind: 'AdminNetworkPolicy',
     plural: 'adminnetworkpolicies',
     shortNames: ['anp'],
-    spec: spec({ ...OLD, actions: ['Allow', 'Deny', 'Pass'] }, { priority: PRIORITY }),
+    spec: spec({ ...OLD, hasNames: true, actions: ['Allow', 'Deny', 'Pass'] }, { priority: PRIORITY }),
     columns: [['Priority', '.spec.priority']],
   },
   {

@@ -19,10 +19,12 @@ export interface Subject {
   readonly pods?: NamespacedPods;
 }
 
-/** Exactly one of them; the last three at the far end of egress only. None: of a version that this one does not know. */
+/** Exactly one of them; the others than of Subject at the far end of egress only, names in accepting rules only. None: of a version that this one does not know. */
 export interface Peer extends Subject {
   readonly nodes?: LabelSelector;
   readonly networks?: readonly string[];
+  /** `example.com`, `*.example.com`. */
+  readonly domainNames?: readonly string[];
 }
 
 export interface PortRange {
@@ -87,8 +89,8 @@ export function unknownParts({ spec }: ClusterPolicy): string[] {
   return out;
 }
 
-export const isKnownPeer = ({ namespaces, pods, nodes, networks }: Peer): boolean =>
-  [namespaces, pods, nodes, networks].some(one => one !== undefined);
+export const isKnownPeer = ({ namespaces, pods, nodes, networks, domainNames }: Peer): boolean =>
+  [namespaces, pods, nodes, networks, domainNames].some(one => one !== undefined);
 export const isKnownPort = ({ portNumber, portRange, namedPort }: PortMatch): boolean =>
   [portNumber, portRange, namedPort].some(one => one !== undefined);
 export const isKnownProtocol = ({ tcp, udp, sctp, destinationNamedPort }: ProtocolMatch): boolean =>

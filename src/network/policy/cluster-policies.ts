@@ -21,11 +21,13 @@ import {
 import type { ResourceId, Transport } from '../../client/transport.ts';
 import {
   type ClusterPolicyKind,
+  domainNamesIn,
   factsOfNode,
   type NodeFacts,
   namesNodes,
   readClusterPolicy,
 } from './cluster-policy.ts';
+import type { DomainNames } from './domain-names.ts';
 import { idOf, type Policy } from './statement.ts';
 
 const LOOK_EVERY_MS = 500;
@@ -43,6 +45,7 @@ export interface ClusterPoliciesOptions {
   readonly remove: (id: string, uid: string | undefined) => void;
   /** Whether the object is not older than what was seen of it. */
   readonly isNews: (kind: ClusterPolicyKind, policy: ClusterPolicy) => boolean;
+  readonly names: Pick<DomainNames, 'follow' | 'addressesOf'>;
   readonly log: Logger;
   readonly clock?: Clock;
 }
@@ -87,6 +90,7 @@ export class ClusterPolicies {
         else {
           const id = idOf(kind, old!.metadata);
           this.#objects.delete(id);
+          if (domainNamesIn(old!).length > 0) this.#followNames();
           this.#options.remove(id, old!.metadata.uid);
         }
       });
@@ -111,14 +115,27 @@ export class ClusterPolicies {
     );
   }
 
+  /** Reads those that name names again. */
+  readNames(): void {
+    for (const { kind, object } of this.#objects.values())
+      if (domainNamesIn(object).length > 0) this.#set(kind, object);
+  }
+
+  #followNames(): void {
+    this.#options.names.follow(new Set([...this.#objects.values()].flatMap(({ object }) => domainNamesIn(object))));
+  }
+
   #note(kind: ClusterPolicyKind, policy: ClusterPolicy): void {
     if (!this.#options.isNews(kind, policy)) return;
-    this.#objects.set(idOf(kind, policy.metadata), { kind, object: policy });
+    const id = idOf(kind, policy.metadata);
+    const before = this.#objects.get(id);
+    this.#objects.set(id, { kind, object: policy });
+    if ([policy, ...(before ? [before.object] : [])].some(one => domainNamesIn(one).length > 0)) this.#followNames();
     this.#set(kind, policy);
   }
 
   #set(kind: ClusterPolicyKind, policy: ClusterPolicy): void {
-    this.#options.set(readClusterPolicy(kind, policy, this.#facts));
+    this.#options.set(readClusterPolicy(kind, policy, this.#facts, name => this.#options.names.addressesOf(name)));
   }
 
   async #listedOrAbsent(of: ResourceId, informer: Informer<ClusterPolicy>, signal: AbortSignal): Promise<void> {

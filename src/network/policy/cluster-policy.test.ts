@@ -20,7 +20,7 @@ const statements = (rule: object) =>
   }));
 
 test('what nobody here understands accepts nobody, and denies everything otherwise', () => {
-  const strange = [{ domainNames: ['example.com'] }];
+  const strange = [{ galaxies: ['andromeda'] }];
   assert.deepEqual(statements({ action: 'Accept', to: strange }), [{ action: 'allow', peers: 0, ports: 'all' }]);
   assert.deepEqual(statements({ action: 'Accept', to: [...strange, { namespaces: {} }] }), [
     { action: 'allow', peers: 1, ports: 'all' },

@@ -42,6 +42,9 @@ export function factsOfNode({ metadata, status }: Node): NodeFacts {
   return { labels: metadata.labels, ips };
 }
 
+/** What lies behind a name. */
+export type AddressesOf = (domainName: string) => readonly string[];
+
 /** BaselineAdminNetworkPolicy has no priority: it is asked after the ClusterNetworkPolicies of its tier. */
 const LAST = 1001;
 
@@ -49,6 +52,7 @@ export function readClusterPolicy(
   kind: ClusterPolicyKind,
   policy: ClusterPolicy,
   nodes: Iterable<NodeFacts> = [],
+  addressesOf: AddressesOf = () => [],
 ): Policy {
   const { spec } = policy;
   const isBaseline = kind === 'BaselineAdminNetworkPolicy' || spec.tier === 'Baseline';
@@ -59,7 +63,7 @@ export function readClusterPolicy(
     const action = rule.action === 'Deny' ? 'deny' : rule.action === 'Pass' ? 'pass' : 'allow';
     const terms = (direction === 'ingress' ? rule.from : rule.to) ?? [];
     const isKnown =
-      terms.every(isKnownPeer) &&
+      terms.every(peer => isKnownPeer(peer) && (action === 'allow' || !peer.domainNames)) &&
       (rule.protocols ?? []).every(isKnownProtocol) &&
       (rule.ports ?? []).every(isKnownPort);
     if (!isKnown && action !== 'allow') return [{ action: 'deny', peers: 'all', ports: 'all', at }];
@@ -68,7 +72,7 @@ export function readClusterPolicy(
       ...(rule.ports ?? []).filter(isKnownPort).map(readPort),
     ];
     const ports = rule.protocols?.length || rule.ports?.length ? specs : 'all';
-    const peers = terms.filter(isKnownPeer).flatMap(peer => readPeer(peer, known));
+    const peers = terms.filter(isKnownPeer).flatMap(peer => readPeer(peer, known, addressesOf));
     return direction === 'egress' ? splitNamed({ action, peers, ports, at }) : [{ action, peers, ports, at }];
   };
   const statements = (direction: 'ingress' | 'egress') =>
@@ -83,6 +87,11 @@ export function readClusterPolicy(
   };
 }
 
+/** The names that it accepts. */
+export function domainNamesIn({ spec }: ClusterPolicy): string[] {
+  return (spec.egress ?? []).flatMap(({ to }) => (to ?? []).flatMap(({ domainNames }) => domainNames ?? []));
+}
+
 /** Whether it must be read again when nodes change. */
 export function namesNodes({ spec }: ClusterPolicy): boolean {
   return spec.egress?.some(({ to }) => to?.some(({ nodes }) => nodes !== undefined)) ?? false;
@@ -95,13 +104,18 @@ function subjectOf({ namespaces, pods }: ClusterPolicy['spec']['subject']): Poli
   return (pod, labels) => inNamespace(labels) && isPod(pod.labels);
 }
 
-function readPeer({ namespaces, pods, nodes, networks }: Peer, known: readonly NodeFacts[]): PeerTerm[] {
+const alone = (ip: string) => blockPeer(`${ip}/${ip.includes(':') ? 128 : 32}`);
+
+function readPeer(
+  { namespaces, pods, nodes, networks, domainNames }: Peer,
+  known: readonly NodeFacts[],
+  addressesOf: AddressesOf,
+): PeerTerm[] {
+  if (domainNames) return [...new Set(domainNames.flatMap(addressesOf))].map(alone);
   if (networks) return networks.map(cidr => blockPeer(cidr));
   if (nodes) {
     const isMeant = labelSelectorMatch(nodes);
-    return known
-      .filter(({ labels }) => isMeant(labels))
-      .flatMap(({ ips }) => ips.map(ip => blockPeer(`${ip}/${ip.includes(':') ? 128 : 32}`)));
+    return known.filter(({ labels }) => isMeant(labels)).flatMap(({ ips }) => ips.map(alone));
   }
   const { namespaceSelector = {}, podSelector }: Partial<NamespacedPods> = pods ?? {
     namespaceSelector: namespaces ?? {},

@@ -18,8 +18,11 @@ import { Client } from '../../client/client.ts';
 import { Informer, type InformerFactory } from '../../client/informer.ts';
 import { NAMESPACES, NETWORK_POLICIES, PODS } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
+import { parseAddress, parsePrefix, prefixContains } from '../../sys/address.ts';
 import type { NetnsRef } from '../../sys/netns.ts';
 import { ClusterPolicies } from './cluster-policies.ts';
+import { connectedAddresses } from './connected-addresses.ts';
+import { DomainNames } from './domain-names.ts';
 import { KernelTable, type NodeRanges } from './kernel-table.ts';
 import { factsOf, sameFacts, slimPod, takesPart } from './pod-facts.ts';
 import { PolicyModel } from './policy-model.ts';
@@ -44,6 +47,8 @@ export interface NetworkPoliciesOptions {
   readonly bridge: string;
   /** Addresses of a pod of this node, from before its link is made until after that is gone. */
   readonly addressesOf: (podUid: string) => readonly string[];
+  /** Where addresses of names are kept. */
+  readonly namesPath: string;
   readonly log: Logger;
   readonly clock?: Clock;
   readonly random?: Random;
@@ -66,6 +71,9 @@ export class NetworkPolicies {
   readonly #labels = new Map<string, string>();
   /** Uids of policies deleted lately: a list that `admit` asked for before must not bring them back. */
   readonly #gone = new Set<string>();
+  /** Hears this node's DNS server. */
+  readonly names: DomainNames;
+  #anyPod: readonly BlockPeer[] = [];
   #ranges: NodeRanges = { podCidrs: [], served: [] };
   #following: AbortSignal | undefined;
   #followingPods = false;
@@ -81,7 +89,16 @@ export class NetworkPolicies {
     this.#client = new Client(options.transport);
     this.#policies = options.informers.get<NetworkPolicy>(NETWORK_POLICIES);
     const { transport, informers, log } = options;
+    this.names = new DomainNames({
+      path: options.namesPath,
+      changed: () => this.#namesChanged(),
+      inUse: () => connectedAddresses(options.namespace),
+      isPods: address => this.#anyPod.some(block => holds(block, address)),
+      clock: this.#clock,
+      log: this.#log,
+    });
     this.#clusterPolicies = new ClusterPolicies({
+      names: this.names,
       transport,
       informers,
       log,
@@ -112,6 +129,7 @@ export class NetworkPolicies {
   setRanges({ anyPod, ...own }: NodeRanges & { readonly anyPod: readonly BlockPeer[] }): void {
     if (JSON.stringify(own) !== JSON.stringify(this.#ranges)) this.#stale = true;
     this.#ranges = own;
+    this.#anyPod = anyPod;
     this.#model.setPodBlocks(anyPod);
     this.#trigger();
   }
@@ -145,6 +163,7 @@ export class NetworkPolicies {
         this.#pending = true;
       }
     }
+    this.names.close();
     this.#kernel.close();
   }
 
@@ -182,6 +201,18 @@ export class NetworkPolicies {
     if (!this.#followingPods) return;
     for (const pod of this.#pods.byIndex(BY_UID, podUid)) this.#notePod(pod);
     this.#trigger();
+  }
+
+  // At once: whoever asked has the answer next.
+  #namesChanged(): void {
+    this.#clusterPolicies.readNames();
+    if (!this.#following || this.#following.aborted) return;
+    try {
+      this.#program();
+    } catch (error) {
+      this.#log.warn('addresses of names not programmed, retrying', { error: messageOf(error) });
+      this.#trigger();
+    }
   }
 
   // --- what the API says ---
@@ -348,6 +379,12 @@ export class NetworkPolicies {
       waiting.abort();
     }
   }
+}
+
+function holds({ cidr, except }: BlockPeer, address: string): boolean {
+  const bytes = parseAddress(address);
+  const isIn = (range: string) => prefixContains(parsePrefix(range), bytes);
+  return isIn(cidr) && !except.some(isIn);
 }
 
 const admitSeconds = () =>

@@ -3,6 +3,7 @@
 import type { Pod } from '../../../api/core/v1.gen.ts';
 import { CLUSTER_KINDS } from '../../../network/policy/cluster-policies.ts';
 import { factsOfNode, readClusterPolicy } from '../../../network/policy/cluster-policy.ts';
+import { nameMatches, plainName } from '../../../network/policy/domain-names.ts';
 import { type Decider, type End, explain, type Verdict } from '../../../network/policy/explain.ts';
 import { factsOf, takesPart } from '../../../network/policy/pod-facts.ts';
 import { type Policy, readNetworkPolicy } from '../../../network/policy/statement.ts';
@@ -14,7 +15,7 @@ export const policy: Step = {
   name: 'policy',
   async run(journey) {
     const { endpoints = [], cluster, from, servicePort, target } = journey;
-    const policies = await policiesOf(cluster);
+    const policies = await policiesOf(journey);
     if (policies.length === 0 || endpoints.length === 0) return [];
     const labels = new Map((await cluster.namespaces()).map(({ metadata }) => [metadata.name, metadata.labels]));
     const world = { policies, namespaceLabels: (name: string) => labels.get(name) };
@@ -58,10 +59,12 @@ function endOf(ip: string, pod: Pod | undefined): End {
 const senderIp = ({ from }: Journey, to: string): string =>
   from.ips.find(ip => ip.includes(':') === to.includes(':')) ?? from.ips[0] ?? '';
 
-async function policiesOf(cluster: Journey['cluster']): Promise<Policy[]> {
+/** A name that was asked for is taken to lead where it leads now. */
+async function policiesOf({ cluster, target, endpoints = [] }: Journey): Promise<Policy[]> {
+  const behind = (name: string) => (nameMatches(name, plainName(target.host)) ? endpoints.map(({ ip }) => ip) : []);
   const nodes = (await cluster.nodes()).map(factsOfNode);
   const ofKind = CLUSTER_KINDS.map(async ({ kind, of }) =>
-    (await cluster.clusterPolicies(of)).map(policy => readClusterPolicy(kind, policy, nodes)),
+    (await cluster.clusterPolicies(of)).map(policy => readClusterPolicy(kind, policy, nodes, behind)),
   );
   return [...(await cluster.networkPolicies()).map(readNetworkPolicy), ...(await Promise.all(ofKind)).flat()];
 }
