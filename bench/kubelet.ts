@@ -1,6 +1,6 @@
 /**
  * What a node's kubelet costs while nothing happens: processor and memory with 100 idle pods, after it was 0; and while as many pods
- * do nothing but crash. The API server is in the same process, so the figures are of both. Real kubelet, runc and conmon; no pod
+ * do nothing but crash. The API server is in the same process, so the figures are of both. Real kubelet, crun and conmon; no pod
  * network.
  */
 

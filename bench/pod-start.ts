@@ -1,6 +1,6 @@
 /**
  * How fast one pod, and thirty at once, become Ready: create in the API to the Ready condition in the API, with a real
- * kubelet, runc and conmon, and without a pod network. Budgets: 100 ms and 1.5 s; runc and namespaces alone take 35 ms and 1.0 s.
+ * kubelet, crun and conmon, and without a pod network. Budgets: 100 ms and 1.5 s; runc and namespaces alone take 35 ms and 1.0 s.
  */
 
 import { isReady, TestNode } from '../test/kubelet/node.ts';

@@ -13,7 +13,8 @@ section 'packages'
 bash tools/install-packages.sh
 # program it brings : Debian package : why
 needed='
-/usr/sbin/runc:runc:runs containers
+/usr/bin/crun:crun:runs containers
+/usr/sbin/runc:runc:runs containers whose RuntimeClass says so
 /usr/bin/conmon:conmon:keeps containers
 /usr/bin/containerd:containerd:the other container runtime
 /usr/sbin/nft:nftables:Services in the kernel, and its listing in tests

@@ -23,6 +23,7 @@ import { NodeNetwork } from '../network/node-network.ts';
 import { HealthServer } from '../proxy/health-server.ts';
 import { NftablesBackend } from '../proxy/nftables/nftables-backend.ts';
 import { ServiceProxy } from '../proxy/service-proxy.ts';
+import { leaveMixedHierarchies } from '../sys/cgroup.ts';
 import { closeOnExec } from '../sys/file-descriptor.ts';
 import { type ClusterRanges, segmentsOf } from './cluster-ranges.ts';
 import { makePassable, type RuntimeName } from './cluster-record.ts';
@@ -85,6 +86,8 @@ export async function runAgent(config: AgentConfig): Promise<void> {
   );
   if (config.dnsSocket !== undefined) closeOnExec(config.dnsSocket);
   mkdirSync(config.rootDir, { recursive: true, mode: 0o700 });
+  // crun would not run beside it, and nothing here uses what it has.
+  if (config.ownMounts) leaveMixedHierarchies();
   const kubeletDir = config.ownMounts ? bindKubeletFolder(config.rootDir) : config.rootDir;
   makePassable(config.runDir);
 

@@ -20,7 +20,7 @@ export interface ProcessIdentity {
   readonly startTicks: string;
 }
 
-/** Container runtimes of nodes: `cox` is runc under conmon, ours. */
+/** Container runtimes of nodes: `cox` is crun under conmon, ours. */
 export const RUNTIMES = ['cox', 'containerd'] as const;
 export type RuntimeName = (typeof RUNTIMES)[number];
 

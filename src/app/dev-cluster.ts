@@ -86,7 +86,7 @@ export async function bringUp(options: UpOptions): Promise<UpResult> {
   const { name, say } = options;
   checkClusterName(name);
   requireRoot('up');
-  ensurePrerequisites(say, { runtime: options.runtime ?? loadRecord(name)?.runtime });
+  ensurePrerequisites(say, { runtime: options.runtime ?? loadRecord(name)?.runtime, ownMounts: true });
   return withLock(name, async () => {
     const before = loadRecord(name);
     if (before && stateOf(before) === 'running') return alreadyRunning(before, options);

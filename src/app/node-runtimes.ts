@@ -1,5 +1,5 @@
 /**
- * The container runtimes of a node whose default one is containerd: Debian's, one process a node, and beside it ours, runc under conmon,
+ * The container runtimes of a node whose default one is containerd: Debian's, one process a node, and beside it ours, crun under conmon,
  * for pods whose RuntimeClass names it.
  */
 

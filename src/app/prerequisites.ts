@@ -6,6 +6,7 @@
 import { execFile, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { failure } from '../base/errors.ts';
+import { mixedHierarchies } from '../sys/cgroup.ts';
 import type { RuntimeName } from './cluster-record.ts';
 
 interface Prerequisite {
@@ -16,7 +17,6 @@ interface Prerequisite {
 }
 
 const PACKAGES: readonly Prerequisite[] = [
-  { package: 'runc', files: ['/usr/sbin/runc', '/usr/bin/runc'], why: 'starts containers' },
   {
     package: 'conmon',
     files: ['/usr/bin/conmon', '/usr/libexec/podman/conmon'],
@@ -35,6 +35,10 @@ const PACKAGES: readonly Prerequisite[] = [
   { package: 'mount', files: ['/usr/sbin/losetup', '/sbin/losetup'], why: 'files as disks, for local volumes' },
   { package: 'e2fsprogs', files: ['/usr/sbin/mkfs.ext4', '/sbin/mkfs.ext4'], why: 'file systems of local volumes' },
 ];
+
+const CRUN: Prerequisite = { package: 'crun', files: ['/usr/bin/crun'], why: 'starts containers' };
+/** Where crun would refuse the machine's control groups. */
+const RUNC: Prerequisite = { package: 'runc', files: ['/usr/sbin/runc', '/usr/bin/runc'], why: 'starts containers' };
 
 /** Only where it was asked for. */
 const CONTAINERD: Prerequisite = {
@@ -92,13 +96,17 @@ function requireKernel(): void {
     stop('no cgroup hierarchy is mounted at /sys/fs/cgroup; mount one with: mount -t cgroup2 none /sys/fs/cgroup');
 }
 
-/** Throws with the next step. `say` gets a line when packages are installed. */
+/**
+ * Throws with the next step. `say` gets a line when packages are installed. `ownMounts` says that nodes have a mount namespace of their
+ * own, in which control groups can be arranged.
+ */
 export function ensurePrerequisites(
   say: (line: string) => void,
-  { runtime }: { readonly runtime?: RuntimeName | undefined } = {},
+  { runtime, ownMounts }: { readonly runtime?: RuntimeName | undefined; readonly ownMounts: boolean },
 ): void {
   requireKernel();
   const missing = [
+    ownMounts || mixedHierarchies().length === 0 ? CRUN : RUNC,
     ...PACKAGES,
     ...(runtime === 'containerd' ? [CONTAINERD] : []),
     ...(hasAppArmor() ? [APP_ARMOR] : []),

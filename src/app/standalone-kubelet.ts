@@ -54,13 +54,13 @@ export interface StandaloneKubeletOptions extends StandaloneOptions {
   readonly clusterCidrs?: readonly string[];
   /** A KubeletConfiguration file. */
   readonly configPath?: string;
-  /** Socket of a container runtime; absent: runc under conmon. */
+  /** Socket of a container runtime; absent: crun under conmon. */
   readonly runtimeSocket?: string;
 }
 
 export async function runKubelet(options: StandaloneKubeletOptions): Promise<void> {
   requireRoot('kubelet');
-  ensurePrerequisites(line => void process.stderr.write(`${line}\n`));
+  ensurePrerequisites(line => void process.stderr.write(`${line}\n`), { ownMounts: false });
   const nodeName = (options.nodeName ?? hostname()).toLowerCase();
   const nodeIps = options.nodeIps ?? ownAddresses();
   if (nodeIps.length === 0)

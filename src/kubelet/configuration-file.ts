@@ -236,7 +236,7 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   authorization: 'the API server is asked',
   tlsCertFile: 'the cluster issues certificates',
   tlsPrivateKeyFile: 'the cluster issues certificates',
-  containerRuntimeEndpoint: 'runc under conmon runs containers',
+  containerRuntimeEndpoint: 'crun under conmon runs containers',
   imageServiceEndpoint: 'images are kept by the cluster',
   imageGCHighThresholdPercent: 'see `collection` in images.yaml (docs/images.md)',
   imageGCLowThresholdPercent: 'see `collection` in images.yaml (docs/images.md)',

@@ -91,7 +91,7 @@ export interface KubeletOptions {
   readonly random?: Random;
   /** Fetches images; default: this process itself. */
   readonly puller?: ImagePuller;
-  /** Instead of conmon and runc alone. */
+  /** Instead of conmon and crun alone. */
   readonly runtime?: (parts: RuntimeParts) => Promise<Runtime>;
 }
 

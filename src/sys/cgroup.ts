@@ -5,7 +5,7 @@
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { assert } from '../base/assert.ts';
-import { mountTable } from './mount.ts';
+import { mountTable, unmount } from './mount.ts';
 
 export interface CgroupLimits {
   /** v1 shares (2 to 262144); turned into a v2 weight there. */
@@ -65,7 +65,7 @@ const KNOWN_V1 = new Set([
   'misc',
 ]);
 
-/** The kernel's own mapping of v1 shares to v2 weight, as runc does it. */
+/** The kernel's own mapping of v1 shares to v2 weight, as runc and crun do it. */
 export function weightOf(shares: number): number {
   if (shares <= 0) return 0;
   return Math.floor(1 + ((Math.min(Math.max(shares, 2), 262144) - 2) * 9999) / 262142);
@@ -82,6 +82,19 @@ function read(path: string): string | undefined {
 function field(text: string | undefined, name: string): number | undefined {
   const match = text && new RegExp(`^${name} (\\d+)$`, 'm').exec(text);
   return match ? Number(match[1]) : undefined;
+}
+
+/** Mount points of hierarchies of version 2 that have controllers while others are with version 1. */
+export function mixedHierarchies(table = mountTable()): string[] {
+  if (!table.some(({ fsType }) => fsType === 'cgroup')) return [];
+  return table
+    .filter(({ fsType, mountPoint }) => fsType === 'cgroup2' && read(`${mountPoint}/cgroup.controllers`)?.trim())
+    .map(({ mountPoint }) => mountPoint);
+}
+
+/** Leaves the hierarchies of version 1 alone in this mount namespace, which must be one's own. */
+export function leaveMixedHierarchies(): void {
+  for (const mountPoint of mixedHierarchies()) unmount(mountPoint);
 }
 
 export class CgroupTree {

@@ -1,4 +1,4 @@
-/** Pods on a real kubelet: real runc, real mounts, a real API server in process. */
+/** Pods on a real kubelet: real crun, real mounts, a real API server in process. */
 
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';

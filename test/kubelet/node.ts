@@ -30,7 +30,7 @@ import { Kubelet } from '../../src/kubelet/kubelet.ts';
 import { ConmonRuntime } from '../../src/kubelet/runtime/conmon-runtime.ts';
 import type { HostPort, PodNetwork } from '../../src/kubelet/runtime.ts';
 import { openMemoryStore } from '../../src/store/memory.ts';
-import { CgroupTree } from '../../src/sys/cgroup.ts';
+import { CgroupTree, leaveMixedHierarchies } from '../../src/sys/cgroup.ts';
 import { CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare } from '../../src/sys/libc.ts';
 import { unmountBelow } from '../../src/sys/mount.ts';
 import { buildBusyboxImage } from './busybox-image.ts';
@@ -109,6 +109,7 @@ export class TestNode {
     this.#address = options.isolated ? '127.0.0.1' : '10.77.0.1';
     unshare(CLONE_NEWNS | CLONE_NEWNET);
     mount('none', '/', null, MS_REC | MS_PRIVATE, null);
+    leaveMixedHierarchies();
     this.root = mkdtempSync('/var/tmp/cox-node-');
     // Root of a pod's own user namespace passes through as anybody.
     chmodSync(this.root, 0o711);

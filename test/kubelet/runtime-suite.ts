@@ -11,7 +11,7 @@ import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ImageStore } from '../../src/kubelet/images/image-store.ts';
 import type { ContainerConfig, PodNetwork, Runtime, SandboxConfig } from '../../src/kubelet/runtime.ts';
-import { CgroupTree } from '../../src/sys/cgroup.ts';
+import { CgroupTree, leaveMixedHierarchies } from '../../src/sys/cgroup.ts';
 import { CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare } from '../../src/sys/libc.ts';
 import { unmountBelow } from '../../src/sys/mount.ts';
 import { buildBusyboxImage } from './busybox-image.ts';
@@ -127,11 +127,13 @@ async function output(id: string, command: string[], input?: string, tty = false
   return { out, err, exitCode };
 }
 
-export function runtimeSuite(tested: RuntimeUnderTest): void {
+/** Returns what gives the surroundings to further tests. */
+export function runtimeSuite(tested: RuntimeUnderTest): () => Surroundings {
   let surroundings: Surroundings;
   before(async () => {
     unshare(CLONE_NEWNS | CLONE_NEWNET);
     mount('none', '/', null, MS_REC | MS_PRIVATE, null);
+    leaveMixedHierarchies();
     root = mkdtempSync('/var/tmp/cox-runtime-');
     buildBusyboxImage(join(root, 'image.tar'));
     const images = new ImageStore(join(root, 'images'));
@@ -185,7 +187,7 @@ export function runtimeSuite(tested: RuntimeUnderTest): void {
   test('a missing command is a start error', async () => {
     const pod = await runtime.runSandbox(sandbox('c'));
     const id = await runtime.createContainer(pod.id, container('c', ['/nope']));
-    await assert.rejects(runtime.start(id), /OCI runtime create failed: .*\/nope.*no such file/);
+    await assert.rejects(runtime.start(id), /OCI runtime create failed: .*\/nope.*no such file/i);
     const state = await stateOf(id);
     assert.equal(state.reason, 'StartError');
     assert.equal(state.exitCode, 128);
@@ -280,4 +282,5 @@ export function runtimeSuite(tested: RuntimeUnderTest): void {
     await Promise.all(Array.from({ length: 10 }, (_, i) => run(`m${i}`, container(`m${i}`, ['sleep', '1000']))));
     console.log(`# one container ${one.toFixed(0)} ms, ten at once ${(performance.now() - many).toFixed(0)} ms`);
   });
+  return () => surroundings;
 }

@@ -105,7 +105,7 @@ function traces(): Traces {
     }
   };
   return {
-    processes: commands.filter(name => ['conmon', 'runc', 'sleep'].includes(name)),
+    processes: commands.filter(name => ['conmon', 'crun', 'sleep'].includes(name)),
     mounts: mounts.filter(path => /\/(pods|c|s)\/[0-9a-f-]{36}/.test(path)),
     namespaces: mounts.filter(path => path.endsWith('/net')).length,
     groups,

@@ -193,14 +193,14 @@ export class LiveCluster {
   processOf(pod: Pod): number | undefined {
     const { uid } = pod.metadata;
     if (!uid) return undefined;
-    const commandOf = (pid: number): string => read(`/proc/${pid}/comm`)?.trim() ?? 'runc';
+    const commandOf = (pid: number): string => read(`/proc/${pid}/comm`)?.trim() ?? 'crun';
     const processes = readdirSync('/proc')
       .filter(entry => /^\d+$/.test(entry))
       .map(Number)
       .filter(
         pid =>
           read(`/proc/${pid}/cgroup`)?.includes(`/pod${uid}/`) &&
-          !/^(conmon|runc|containerd-shim)/.test(commandOf(pid)),
+          !/^(conmon|crun|runc|containerd-shim)/.test(commandOf(pid)),
       );
     // containerd has a process before all others that only holds the sandbox, with files of its own.
     return processes.find(pid => commandOf(pid) !== 'pause') ?? processes.at(-1);

@@ -28,6 +28,7 @@ profile ${DEFAULT_PROFILE} flags=(attach_disconnected,mediate_deleted) {
   dbus,
   signal (receive) peer=unconfined,
   signal (receive) peer=runc,
+  signal (receive) peer=crun,
   signal (send, receive) peer=${DEFAULT_PROFILE},
   ptrace (trace, read, tracedby, readby) peer=${DEFAULT_PROFILE},
   ptrace (tracedby, readby) peer=unconfined,

@@ -1,5 +1,5 @@
 /**
- * A container's OCI bundle: its root file system (image layers below a writable one) and the configuration runc reads.
+ * A container's OCI bundle: its root file system (image layers below a writable one) and the configuration that crun or runc reads.
  * Invariant: all of it lies in the container's folders, so removing those undoes it at any stage. It starts nothing and saves
  * no record.
  */
@@ -52,7 +52,7 @@ export function makeBundle(request: BundleRequest): ProcessUser {
   if (lowerView) bindIdmapped(request.layersDir, lowerView, { namespace: userNamespace.path });
   const points = ['/proc', '/sys', '/dev', ...config.mounts.map(mount => mount.containerPath)];
   mountOverlay({
-    // Mount points that are the machine's root's would be nobody's inside: runc makes those that are missing.
+    // Mount points that are the machine's root's would be nobody's inside: crun makes those that are missing.
     lower: [...[...image.layers].reverse(), ...(userIds ? [] : [request.mountPoints.layer(points)])],
     lowerBase: request.layersDir,
     upper,
@@ -96,7 +96,7 @@ function idmappedMounts(config: ContainerConfig, to: { readonly bundle: string; 
     const { recursiveReadOnly, readOnly = false, noExec = false, ...rest } = mount;
     const flags = { readOnly, noExec, recursiveReadOnly: recursiveReadOnly !== undefined };
     bindIdmapped(mount.hostPath, hostPath, { ...flags, namespace: to.namespace, recursive: true });
-    // Inside, runc could not do that: flags that the mount has already (nosuid, nodev) must not go.
+    // Inside, nobody could do that: flags that the mount has already (nosuid, nodev) must not go.
     return { ...rest, hostPath, readOnly: false };
   };
   const { terminationMessagePath } = config;

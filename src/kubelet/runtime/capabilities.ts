@@ -1,7 +1,7 @@
 /**
  * Linux capabilities by name: all there are, those a container has unless its pod says otherwise, and those a container gets.
  * Invariant: `ALL_CAPABILITIES` stands in the kernel's numbering, and nobody gets what the agent does not have itself. It
- * gives and drops nothing: that does runc, by what the spec says.
+ * gives and drops nothing: that does the OCI runtime, by what the spec says.
  */
 
 import { readFileSync } from 'node:fs';

@@ -1,5 +1,5 @@
 /**
- * Containers by runc, each under a conmon of its own that outlives this process; namespaces, mounts and cgroups are made
+ * Containers by crun or runc, each under a conmon of its own that outlives this process; namespaces, mounts and cgroups are made
  * in process. Here the parts meet: `sandboxes`, `containers` (their records and state), `bundle`, `monitor`, `folders`.
  * Invariants: a record is on disk before the thing it describes exists, so nothing leaks in a crash; every method may be
  * repeated. A container counts as running only while the very process it started lives. It refuses to decide: what runs when,
@@ -42,6 +42,7 @@ import { RuntimeFolders, removeLogs } from './folders.ts';
 import { Gate } from './gate.ts';
 import { Monitor } from './monitor.ts';
 import { MountPoints } from './mount-points.ts';
+import { type OciRuntime, OciRuntimes } from './oci-runtime.ts';
 import type { ContainerRecord, SandboxRecord } from './records.ts';
 import { Sandboxes } from './sandboxes.ts';
 import { runAttach, runExec } from './session.ts';
@@ -55,7 +56,6 @@ export interface ConmonRuntimeOptions {
   readonly network: PodNetwork;
   readonly log: Logger;
   readonly clock?: Clock;
-  readonly runc?: string;
   readonly conmon?: string;
   /** What it is called in RuntimeClasses; `''` where it is the node's default. */
   readonly handlers?: readonly string[];
@@ -74,7 +74,7 @@ export class ConmonRuntime implements Runtime {
   readonly #images: ImageStore;
   readonly #cgroups: CgroupTree;
   readonly #clock: Clock;
-  readonly #runc: string;
+  readonly #programs: OciRuntimes;
   readonly #boot = bootIdentity();
   readonly #folders: RuntimeFolders;
   readonly #monitor: Monitor;
@@ -82,29 +82,32 @@ export class ConmonRuntime implements Runtime {
   readonly #containers: Containers;
   readonly #capabilities = ownCapabilities();
   readonly #mountPoints: MountPoints;
-  // runc and conmon use the processor only; more at a time than there are processors just makes all of them late.
+  // Starting a container uses the processor only; more at a time than there are processors just makes all of them late.
   readonly #starts = new Gate(Math.max(2, availableParallelism() + 1));
   #execCount = 0;
 
   constructor(options: ConmonRuntimeOptions) {
     const { images, cgroups, network, log, clock = systemClock } = options;
-    this.handlers = options.handlers ?? ['', 'runc', 'cox'];
     this.#images = images;
     this.#cgroups = cgroups;
     this.#clock = clock;
-    this.#runc = options.runc ?? '/usr/sbin/runc';
     const folders = new RuntimeFolders(options.rootDir, options.runDir);
     this.#folders = folders;
+    this.#programs = new OciRuntimes(folders.oci);
+    this.handlers = options.handlers ?? ['', ...this.#programs.names, 'cox'];
     this.#mountPoints = new MountPoints(folders.mountPoints);
     const conmon = options.conmon ?? '/usr/bin/conmon';
-    this.#monitor = new Monitor({ folders, clock, log, runc: this.#runc, conmon });
+    this.#monitor = new Monitor({ folders, clock, log, conmon });
     this.#sandboxes = new Sandboxes({
-      ...{ folders, network, clock, runc: this.#runc, boot: this.#boot },
+      ...{ folders, network, clock, programs: this.#programs, boot: this.#boot },
       random: systemRandom,
       selinux: this.#selinux,
     });
     this.#containers = new Containers({ folders, monitor: this.#monitor, cgroups, clock, boot: this.#boot });
     folders.clearLeftovers({ sandboxes: this.#sandboxes.ids(), containers: this.#containers.ids() });
+    for (const record of this.#containers.all())
+      if (this.#containers.refresh(record) === 'running' && folders.isWaiting(record.id))
+        void this.#release(record).catch(error => log.debug('a container did not wait', { error: messageOf(error) }));
   }
 
   featuresOf(handler: string): HandlerFeatures | undefined {
@@ -207,6 +210,16 @@ export class ConmonRuntime implements Runtime {
     }
   }
 
+  #oci({ sandboxId }: ContainerRecord): OciRuntime {
+    return this.#programs.get(this.#sandboxes.get(sandboxId).oci);
+  }
+
+  /** Its program begins. An agent that was killed before that comes here again. */
+  #release(record: ContainerRecord): Promise<void> {
+    const { id, process } = record;
+    return this.#oci(record).release({ id, isAlive: () => !process || isAlive(process) }, this.#clock);
+  }
+
   #processNamespace({ processesOf }: ContainerConfig, { holder }: SandboxRecord): string | undefined {
     if (holder) {
       if (!isAlive(holder)) throw new Error('the process that holds the shared PID namespace has ended');
@@ -223,13 +236,13 @@ export class ConmonRuntime implements Runtime {
     if (record.startedMs !== undefined || record.finishedMs !== undefined) return;
     try {
       await this.#starts.run(async () => {
-        const pid = await this.#monitor.spawn(record);
+        const pid = await this.#monitor.spawn(record, this.#oci(record));
         const process = identify(pid);
         if (process) record.process = process;
         record.startedMs = this.#clock.now();
         // Saved before the process runs its program: from here on a restarted agent can find it.
         this.#containers.save(record);
-        await this.#monitor.release(record);
+        await this.#release(record);
       });
     } catch (error) {
       record.exitCode = EXIT_CODE_START_ERROR;
@@ -267,10 +280,10 @@ export class ConmonRuntime implements Runtime {
   }
 
   async exec(id: string, options: ExecOptions): Promise<{ readonly exitCode: number }> {
-    const { config, user, selinux } = this.#containers.running(id);
+    const record = this.#containers.running(id);
+    const { config, user, selinux } = record;
     return runExec({
-      runc: this.#runc,
-      runcRoot: this.#folders.runc,
+      oci: this.#oci(record),
       id,
       process: joiningProcess({
         config,

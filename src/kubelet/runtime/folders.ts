@@ -11,6 +11,8 @@ import { basename, dirname, join } from 'node:path';
 import { isInMemory, mountTmpfs, unmount, unmountBelow } from '../../sys/mount.ts';
 import { unpinNamespaces } from '../../sys/namespaces.ts';
 
+/** In the folder that the OCI runtime keeps for a container. */
+export const FIFO = 'exec.fifo';
 /** Some 60 KB a container, and a thousand of them. */
 const RUN_BYTES_MAX = 64 * 1024 * 1024;
 
@@ -25,7 +27,7 @@ export class RuntimeFolders {
     // What a start writes here is gone soon; on a disk each of its hundred files would look for a free inode.
     if (!isInMemory(runDir) && readdirSync(runDir).length === 0)
       mountTmpfs(runDir, { mode: 0o711, sizeBytes: RUN_BYTES_MAX });
-    for (const folder of ['s', 'c', 'exits', 'runc', 'exec'])
+    for (const folder of ['s', 'c', 'exits', 'oci', 'exec'])
       mkdirSync(join(runDir, folder), { recursive: true, mode: 0o711 });
     for (const folder of ['layers', 'overlay-work']) mkdirSync(join(rootDir, folder), { recursive: true, mode: 0o711 });
   }
@@ -39,9 +41,13 @@ export class RuntimeFolders {
   get containerLog(): string {
     return join(this.#root, 'containers.log');
   }
-  /** runc's own state, a folder a container. */
-  get runc(): string {
-    return join(this.#run, 'runc');
+  /** What the OCI runtime keeps, a folder a container. */
+  get oci(): string {
+    return join(this.#run, 'oci');
+  }
+  /** Its init waits until its program may begin, or did so when somebody last looked. */
+  isWaiting(id: string): boolean {
+    return existsSync(join(this.oci, id, FIFO));
   }
   get exits(): string {
     return join(this.#run, 'exits');
@@ -79,7 +85,7 @@ export class RuntimeFolders {
     unmount(join(bundle, 'rootfs'));
     // Views of files that belong to others: nothing may be deleted through them.
     if (existsSync(join(bundle, 'mounts')) || existsSync(join(bundle, 'layers'))) unmountBelow(bundle);
-    for (const folder of [bundle, this.layer(id), this.work(id), join(this.runc, id)])
+    for (const folder of [bundle, this.layer(id), this.work(id), join(this.oci, id)])
       rmSync(folder, { recursive: true, force: true });
     rmSync(this.exitFile(id), { force: true });
   }
@@ -89,7 +95,7 @@ export class RuntimeFolders {
     if (!existsSync(folder)) return;
     unpinNamespaces(folder);
     unmount(join(folder, 'shm'));
-    rmSync(join(this.runc, id), { recursive: true, force: true });
+    rmSync(join(this.oci, id), { recursive: true, force: true });
     rmSync(folder, { recursive: true, force: true });
   }
 

@@ -1,18 +1,18 @@
 /**
- * A container's conmon: launches it, lets the container's program begin, and hands it commands. Invariant: a conmon outlives
+ * A container's conmon: launches it and hands it commands. Invariant: a conmon outlives
  * this process, so nothing of it is remembered here; what it knows stands in the container's folders. When to start, how many
  * at a time and what an exit code means, others decide.
  */
 
-import { closeSync, constants, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
-import { open } from 'node:fs/promises';
+import { closeSync, constants, openSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
-import { identify, isAlive } from '../../sys/process.ts';
+import { identify } from '../../sys/process.ts';
 import { spawnReplying } from '../../sys/spawn.ts';
 import type { RuntimeFolders } from './folders.ts';
+import type { OciRuntime } from './oci-runtime.ts';
 import type { ContainerRecord } from './records.ts';
 
 const START_WAIT_MS_MAX = 120_000;
@@ -22,25 +22,22 @@ export class Monitor {
   readonly #folders: RuntimeFolders;
   readonly #clock: Clock;
   readonly #log: Logger;
-  readonly #runc: string;
   readonly #conmon: string;
 
   constructor(options: {
     readonly folders: RuntimeFolders;
     readonly clock: Clock;
     readonly log: Logger;
-    readonly runc: string;
     readonly conmon: string;
   }) {
     this.#folders = options.folders;
     this.#clock = options.clock;
     this.#log = options.log;
-    this.#runc = options.runc;
     this.#conmon = options.conmon;
   }
 
-  /** Resolves with the container's pid once runc has made it and it waits to run its program. */
-  spawn(record: ContainerRecord): Promise<number> {
+  /** Resolves with the container's pid once it is made and waits to run its program. */
+  spawn(record: ContainerRecord, oci: OciRuntime): Promise<number> {
     const { id, config } = record;
     const bundle = this.#folders.bundle(id);
     const args = [
@@ -53,7 +50,7 @@ export class Monitor {
       '-n',
       config.name,
       '-r',
-      this.#runc,
+      oci.program,
       '-b',
       bundle,
       '-p',
@@ -73,7 +70,7 @@ export class Monitor {
       '--runtime-arg',
       '--root',
       '--runtime-arg',
-      this.#folders.runc,
+      oci.root,
       ...(config.tty ? ['-t'] : []),
       ...(config.stdin ? ['-i', ...(config.stdinOnce ? [] : ['--leave-stdin-open'])] : []),
     ];
@@ -119,33 +116,6 @@ export class Monitor {
     if (!reap()) this.#clock.after(REAP_MS, () => this.#reapLater(reap), { background: true });
   }
 
-  // What `runc start` does, without a process: the container's init waits until its fifo is read.
-  async release(record: ContainerRecord): Promise<void> {
-    const fifo = join(this.#folders.runc, record.id, 'exec.fifo');
-    const handle = await open(fifo, constants.O_RDONLY | constants.O_NONBLOCK);
-    try {
-      const byte = Buffer.alloc(1);
-      const endMs = this.#clock.monotonic() + START_WAIT_MS_MAX;
-      for (;;) {
-        // Asked before the read: a program that is over by the time of the answer has left its byte by then.
-        const hasEnded = record.process && !isAlive(record.process);
-        let bytesRead = 0;
-        try {
-          ({ bytesRead } = await handle.read(byte, 0, 1));
-        } catch (error) {
-          if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
-        }
-        if (bytesRead > 0) break;
-        if (hasEnded) throw new Error('container process ended before it could be started');
-        if (this.#clock.monotonic() > endMs) throw new Error('container process did not start in time');
-        await this.#clock.sleep(1);
-      }
-    } finally {
-      await handle.close();
-    }
-    rmSync(fifo, { force: true });
-  }
-
   control(id: string, command: string): void {
     try {
       const fd = openSync(join(this.#folders.bundle(id), 'ctl'), constants.O_WRONLY | constants.O_NONBLOCK);
@@ -166,7 +136,7 @@ export class Monitor {
   }
 }
 
-// runc logs `runc create failed: …` as one line of its log format; users need the sentence only.
+// runc logs `runc create failed: …` as one line of its log format, crun a sentence alone; users need the sentence only.
 function runtimeMessage(text: string): string {
   const message = /msg="((?:[^"\\]|\\.)*)"/.exec(text)?.[1]?.replaceAll('\\"', '"') ?? text.trim();
   return `OCI runtime create failed: ${message}`;

@@ -1,5 +1,5 @@
 /**
- * The lowest layer of every container: folders and files that system mounts cover. With them in place runc makes none in the
+ * The lowest layer of every container: folders and files that system mounts cover. With them in place crun makes none in the
  * container's own layer, which costs a write to the disk each, twice over. An image's own entries lie above and win.
  * Invariant: a layer is complete once it can be seen, and never changes. It holds only mount points that the container has.
  */

@@ -10,14 +10,14 @@ import { join } from 'node:path';
 import { identify, type ProcessIdentity } from '../../sys/process.ts';
 import { relabel } from '../../sys/selinux.ts';
 import type { Labels } from '../selinux.ts';
+import type { OciRuntime } from './oci-runtime.ts';
 import { idMappings, processLabel, type UserNamespace } from './spec.ts';
 
 const NOBODY = 65535;
 const START_MS_MAX = 60_000;
 
 export interface HolderRequest {
-  readonly runc: string;
-  readonly runcRoot: string;
+  readonly oci: OciRuntime;
   readonly id: string;
   /** Of the sandbox; bundle and root file system are made in it. */
   readonly folder: string;
@@ -29,7 +29,7 @@ export interface HolderRequest {
 
 /** Rejects where it cannot run; whoever asked removes the folder then. */
 export async function holdProcesses(request: HolderRequest): Promise<ProcessIdentity> {
-  const { runc, runcRoot, id, folder, cgroupsPath, namespaces, user, selinux } = request;
+  const { oci, id, folder, cgroupsPath, namespaces, user, selinux } = request;
   const bundle = join(folder, 'holder');
   const rootfs = join(bundle, 'rootfs');
   for (const point of ['proc', 'dev']) mkdirSync(join(rootfs, point), { recursive: true, mode: 0o755 });
@@ -68,22 +68,22 @@ export async function holdProcesses(request: HolderRequest): Promise<ProcessIden
   };
   writeFileSync(join(bundle, 'config.json'), JSON.stringify(spec));
   const pidFile = join(bundle, 'pid');
-  const args = ['--root', runcRoot, 'run', '--detach', '--bundle', bundle, '--pid-file', pidFile, id];
-  await started(runc, args, join(bundle, 'log'));
+  const args = ['--root', oci.root, 'run', '--detach', '--bundle', bundle, '--pid-file', pidFile, id];
+  await started(oci, args, join(bundle, 'log'));
   const process = identify(Number(readFileSync(pidFile, 'latin1')));
   if (!process) throw new Error('the process that holds the shared PID namespace ended at once');
   return process;
 }
 
-// It inherits runc's streams: a pipe would stay open for as long as it lives.
-function started(runc: string, args: readonly string[], log: string): Promise<void> {
+// It inherits the streams: a pipe would stay open for as long as it lives.
+function started({ name, program }: OciRuntime, args: readonly string[], log: string): Promise<void> {
   return new Promise((resolve, reject) => {
-    const child = spawn(runc, ['--log', log, ...args], { stdio: 'ignore', timeout: START_MS_MAX });
+    const child = spawn(program, ['--log', log, ...args], { stdio: 'ignore', timeout: START_MS_MAX });
     child.once('error', reject);
     child.once('exit', code => {
       if (code === 0) return resolve();
       const said = existsSync(log) ? (readFileSync(log, 'utf8').trim().split('\n').at(-1) ?? '') : '';
-      reject(new Error(`the shared PID namespace could not be made: runc ended with ${code}: ${said}`));
+      reject(new Error(`the shared PID namespace could not be made: ${name} ended with ${code}: ${said}`));
     });
   });
 }

@@ -9,6 +9,7 @@ import { appendFileSync, existsSync, readFileSync, renameSync, rmSync, writeFile
 import type { ProcessIdentity } from '../../sys/process.ts';
 import type { ContainerConfig, SandboxConfig } from '../runtime.ts';
 import type { Labels } from '../selinux.ts';
+import type { OciName } from './oci-runtime.ts';
 import type { ProcessUser } from './users.ts';
 
 export interface SandboxRecord {
@@ -17,6 +18,8 @@ export interface SandboxRecord {
   readonly createdMs: number;
   /** See `bootIdentity`: under another one its namespaces are gone. */
   readonly boot: string;
+  /** Makes its containers, and is asked what concerns them. */
+  readonly oci: OciName;
   /** Where the kernel has SELinux: the level that no other pod here has. */
   readonly selinuxLevel?: string;
   stopped: boolean;

@@ -20,6 +20,7 @@ import { pinUserNamespaces } from '../../sys/user-namespace.ts';
 import type { PodNetwork, SandboxConfig, SandboxState } from '../runtime.ts';
 import { type DefaultLabels, freeLevel, type Labels, labelsFor } from '../selinux.ts';
 import type { RuntimeFolders } from './folders.ts';
+import type { OciRuntimes } from './oci-runtime.ts';
 import { holdProcesses } from './process-holder.ts';
 import { RecordLog, type SandboxRecord } from './records.ts';
 
@@ -31,7 +32,7 @@ interface Surroundings {
   readonly folders: RuntimeFolders;
   readonly network: PodNetwork;
   readonly clock: Clock;
-  readonly runc: string;
+  readonly programs: OciRuntimes;
   /** See `bootIdentity`. */
   readonly boot: string;
   readonly random: Random;
@@ -43,17 +44,17 @@ export class Sandboxes {
   readonly #folders: RuntimeFolders;
   readonly #network: PodNetwork;
   readonly #clock: Clock;
-  readonly #runc: string;
+  readonly #programs: OciRuntimes;
   readonly #boot: string;
   readonly #random: Random;
   readonly #selinux: DefaultLabels | undefined;
   readonly #log: RecordLog<SandboxRecord>;
   readonly #records = new Map<string, SandboxRecord>();
 
-  constructor({ folders, network, clock, runc, boot, random, selinux }: Surroundings) {
+  constructor({ folders, network, clock, programs, boot, random, selinux }: Surroundings) {
     this.#random = random;
     this.#selinux = selinux;
-    this.#runc = runc;
+    this.#programs = programs;
     this.#folders = folders;
     this.#network = network;
     this.#clock = clock;
@@ -95,6 +96,7 @@ export class Sandboxes {
       config,
       createdMs: this.#clock.now(),
       boot: this.#boot,
+      oci: this.#programs.forHandler(config.handler),
       stopped: false,
       ips: [],
       ...(this.#selinux ? { selinuxLevel: freeLevel(this.#levels(), this.#random) } : {}),
@@ -140,8 +142,7 @@ export class Sandboxes {
       const [network, ipc, uts] = [pin('net'), pin('ipc'), pin('uts')];
       const user = config.userIds && { path: join(folder, 'user'), ids: config.userIds };
       record.holder = await holdProcesses({
-        runc: this.#runc,
-        runcRoot: this.#folders.runc,
+        oci: this.#programs.get(record.oci),
         id: record.id,
         folder,
         cgroupsPath: `${config.cgroupParent}/${record.id}`,

@@ -1,5 +1,5 @@
 /**
- * Talking to a process inside a container: a new one (`runc exec`, with or without a terminal) or the container's own,
+ * Talking to a process inside a container: a new one (`exec` of the OCI runtime, with or without a terminal) or the container's own,
  * through conmon's attach socket. Data flows with backpressure; nothing is buffered beyond one pipe's worth.
  */
 
@@ -14,10 +14,10 @@ import { PacketSocket } from '../../sys/packet-socket.ts';
 import { descendants } from '../../sys/process.ts';
 import { openTerminal, resizeTerminal } from '../../sys/terminal.ts';
 import type { ExecOptions } from '../runtime.ts';
+import type { OciRuntime } from './oci-runtime.ts';
 
 export interface ExecRequest {
-  readonly runc: string;
-  readonly runcRoot: string;
+  readonly oci: Pick<OciRuntime, 'program' | 'root'>;
   readonly id: string;
   /** OCI `process` to run. */
   readonly process: object;
@@ -29,14 +29,14 @@ export interface ExecRequest {
 
 /** Runs until the process ends; aborting kills it with all its children. */
 export async function runExec(request: ExecRequest): Promise<{ readonly exitCode: number }> {
-  const { runc, runcRoot, id, options } = request;
+  const { oci, id, options } = request;
   const { tty, signal } = options;
   const base = join(request.scratch, request.name);
   const pidFile = `${base}.pid`;
   writeFileSync(`${base}.json`, JSON.stringify(request.process), { mode: 0o600 });
   const args = [
     '--root',
-    runcRoot,
+    oci.root,
     'exec',
     '--process',
     `${base}.json`,
@@ -55,8 +55,8 @@ export async function runExec(request: ExecRequest): Promise<{ readonly exitCode
     if (signal?.aborted) return { exitCode: 137 };
     signal?.addEventListener('abort', kill, { once: true });
     child = tty
-      ? await runTerminal(runc, args, options, one => (child = one))
-      : await runPipes(runc, args, options, one => (child = one));
+      ? await runTerminal(oci.program, args, options, one => (child = one))
+      : await runPipes(oci.program, args, options, one => (child = one));
     if (child.exitCode !== null) return { exitCode: child.exitCode };
     return { exitCode: 137 };
   } finally {
@@ -67,13 +67,13 @@ export async function runExec(request: ExecRequest): Promise<{ readonly exitCode
 }
 
 async function runPipes(
-  runc: string,
+  program: string,
   args: readonly string[],
   options: ExecOptions,
   started: (child: ChildProcess) => void,
 ): Promise<ChildProcess> {
   const { stdin, stdout, stderr } = options;
-  const child = spawn(runc, args, {
+  const child = spawn(program, args, {
     stdio: [stdin ? 'pipe' : 'ignore', stdout ? 'pipe' : 'ignore', stderr ? 'pipe' : 'ignore'],
     cwd: '/',
   });
@@ -103,9 +103,9 @@ function pipeInto(from: NodeJS.ReadableStream, to: Writable): void {
   from.pipe(to, { end: false });
 }
 
-// runc copies between its own terminal and the container's: it gets the peer of a pair made here, and follows its size.
+// It copies between its own terminal and the container's: it gets the peer of a pair made here, and follows its size.
 async function runTerminal(
-  runc: string,
+  program: string,
   args: readonly string[],
   options: ExecOptions,
   started: (child: ChildProcess) => void,
@@ -120,7 +120,7 @@ async function runTerminal(
       new Promise<undefined>(resolve => setImmediate(() => setImmediate(() => resolve(undefined)))),
     ]));
   if (first && !first.done) resizeTerminal(master, first.value);
-  const child = spawn(runc, args, { stdio: [peer, peer, peer], detached: true, cwd: '/' });
+  const child = spawn(program, args, { stdio: [peer, peer, peer], detached: true, cwd: '/' });
   started(child);
   closeSync(peer);
   const closed = whenClosed(child);
