@@ -245,3 +245,28 @@ test('YAML: the last of two values counts, and is warned of or refused', async (
   assert.equal(broken.status, 400);
   assert.match(broken.json.message, /must be of type ConfigMap\): yaml: line 1: .* \(613a205b\)$/);
 });
+
+test('a scale has a table of its own', async () => {
+  const path = '/apis/apps/v1/namespaces/raw/deployments';
+  const template = { metadata: { labels: { a: 'b' } }, spec: { containers: [{ name: 'c', image: 'i' }] } };
+  const spec = { replicas: 3, selector: { matchLabels: { a: 'b' } }, template };
+  await asked({ ask: `POST ${path}`, body: { metadata: { name: 'd' }, spec }, code: 201 });
+  const { json } = await bed.ask({
+    path: `${path}/d/scale`,
+    as: bed.admin,
+    headers: { accept: 'application/json;as=Table;v=v1;g=meta.k8s.io' },
+  });
+  const names = json.columnDefinitions.map(({ name }: { name: string }) => name);
+  assert.deepEqual(names, ['Name', 'Desired', 'Available', 'Age']);
+  assert.deepEqual(json.rows[0].cells.slice(0, 3), ['d', 3, 0]);
+});
+
+test('the rules of an administrator are those of cluster-admin, once', async () => {
+  const { json } = await bed.ask({
+    path: '/apis/authorization.k8s.io/v1/selfsubjectrulesreviews',
+    as: bed.admin,
+    body: { spec: { namespace: 'raw' } },
+  });
+  const all = json.status.resourceRules.filter(({ verbs }: { verbs: string[] }) => verbs.includes('*'));
+  assert.deepEqual(all, [{ verbs: ['*'], apiGroups: ['*'], resources: ['*'] }]);
+});

@@ -46,7 +46,7 @@ import {
 } from './request-options.ts';
 import { apiVersionOf, type ResourceTable, type Served } from './resource-table.ts';
 import { missingRoute, unknownResource } from './routes.ts';
-import { partialOf, tableOf } from './table.ts';
+import { partialOf, SCALE_COLUMNS, tableOf } from './table.ts';
 import { serveWatch } from './watch-stream.ts';
 
 const PATCH_TYPES: readonly PatchType[] = [
@@ -321,7 +321,8 @@ export class ResourceHandler {
     if (!wanted.as && wanted.format === 'json' && outcome instanceof Entry && isShownAsStored(served, outcome))
       return finish(context, status, { 'content-type': 'application/json' }, outcome.parts);
     const object = outcomeObject(served, outcome);
-    const isOwn = object.kind === served.info.kind;
+    const isScale = object.kind === 'Scale' && operation.attributes.subresource === 'scale';
+    const isOwn = object.kind === served.info.kind || isScale;
     if (!wanted.as || !isOwn) return this.#sendValue(request, status, object);
     const stored = outcome instanceof Entry ? outcome.object : outcome;
     const value =
@@ -334,6 +335,7 @@ export class ResourceHandler {
             shown: () => object,
             nowMs: this.#options.clock.now(),
             version: wanted.version,
+            ...(isScale ? { columns: SCALE_COLUMNS } : {}),
           })
         : partialOf(object, wanted.version);
     return this.#sendValue(request, status, value);

@@ -3,8 +3,9 @@
  * kinds without any show Name and Age. Rows carry metadata, the whole object or nothing, as `includeObject` says.
  */
 
+import type { Scale } from '../api/autoscaling/v1.gen.ts';
 import type { Column } from '../api/kind.ts';
-import { ageColumn, nameColumn } from '../api/machinery/columns.ts';
+import { ageColumn, integer, nameColumn } from '../api/machinery/columns.ts';
 import type { KubeObject, ListMeta } from '../api/meta.ts';
 import { fieldOf } from '../api/schema-registry.ts';
 import type { Served } from './resource-table.ts';
@@ -33,6 +34,20 @@ export function columnsOf(served: Served): readonly Column<KubeObject>[] {
   const columns = served.kind?.columns;
   return columns?.length ? columns : defaultColumns(served);
 }
+
+/** Of scales, whatever they are of. */
+export const SCALE_COLUMNS = [
+  nameColumn,
+  {
+    ...integer<Scale>('Desired', ({ spec }) => spec?.replicas),
+    description: 'replicas is the desired number of instances for the scaled object.',
+  },
+  {
+    ...integer<Scale>('Available', ({ status }) => status?.replicas),
+    description: 'replicas is the actual number of observed instances of the scaled object.',
+  },
+  ageColumn,
+] as readonly Column<KubeObject>[];
 
 function defaultColumns({ stored }: Served): readonly Column<KubeObject>[] {
   // Without a creation time in its schema (componentstatuses have one too) a kind still shows its age.
@@ -64,9 +79,11 @@ export function tableOf(
     version: string;
     /** False after the first event of a watch: clients keep the first definitions. */
     withColumns?: boolean;
+    /** Other columns than the resource's. */
+    columns?: readonly Column<KubeObject>[];
   },
 ): Table {
-  const columns = columnsOf(served);
+  const columns = options.columns ?? columnsOf(served);
   const { includeObject, shown, nowMs } = options;
   return {
     kind: 'Table',

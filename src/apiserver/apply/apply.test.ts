@@ -339,6 +339,12 @@ test('kubectl takes over what the annotation of client-side apply vouches for', 
     lab.object.metadata.annotations['kubectl.kubernetes.io/last-applied-configuration'],
     '{"apiVersion":"v1","data":{"a":"new"},"kind":"ConfigMap","metadata":{"name":"x"}}\n',
   );
+  // As kubectl would write it, which is Go's way.
+  lab.apply('kubectl', { data: { a: '<&>' } });
+  assert.match(
+    lab.object.metadata.annotations['kubectl.kubernetes.io/last-applied-configuration'],
+    /"data":\{"a":"\\u003c\\u0026\\u003e"\}/,
+  );
 });
 
 test('an object nobody was recorded for belongs to before-first-apply', () => {

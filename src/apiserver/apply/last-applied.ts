@@ -37,12 +37,17 @@ export function withLastApplied(object: KubeObject, configuration: KubeObject): 
   const { [LAST_APPLIED]: _, ...own } = configuration.metadata.annotations ?? {};
   const metadata: Record<string, unknown> = { ...configuration.metadata, annotations: own };
   if (Object.keys(own).length === 0 && configuration.metadata.annotations === undefined) delete metadata['annotations'];
-  const text = `${JSON.stringify(inKeyOrder({ ...configuration, metadata }))}\n`;
+  const text = `${escaped(JSON.stringify(inKeyOrder({ ...configuration, metadata })))}\n`;
   const { [LAST_APPLIED]: old, ...others } = annotations;
   if (old === text) return object;
   const next: Record<string, string> = { ...others, [LAST_APPLIED]: text };
   if (bytesOf(next) > TOTAL_ANNOTATION_BYTES_MAX) delete next[LAST_APPLIED];
   return { ...object, metadata: { ...object.metadata, annotations: next } };
+}
+
+/** As Go writes JSON, so that kubectl finds the text that it would write itself. */
+function escaped(json: string): string {
+  return json.replace(/[<>&\u2028\u2029]/g, letter => `\\u${letter.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
 
 function bytesOf(annotations: Record<string, string>): number {
