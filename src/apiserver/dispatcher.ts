@@ -12,7 +12,6 @@ import {
   fieldErrors,
   invalid,
   isReason,
-  methodNotSupported,
   notFound,
   type Status,
 } from '../base/errors.ts';
@@ -27,7 +26,7 @@ import { jsonPatch, mergePatch, strategicMergePatch } from './patch.ts';
 import { checkPlace, type Operation, type Outcome, type Registry } from './registry.ts';
 import type { CreateHandler, RequestAttributes } from './request.ts';
 import { type CustomShape, type Served, subresourceOf } from './resource-table.ts';
-import { unknownResource } from './routes.ts';
+import { notAllowed, unknownResource } from './routes.ts';
 import { compileSelector } from './selectors.ts';
 import { applyScale, scaleOf } from './subresources.ts';
 import { type Seen, type WatchQuery, watchEntries } from './watch.ts';
@@ -136,7 +135,7 @@ export class Dispatcher {
         annotate: operation.trail && ((key, value) => operation.trail?.annotate(key, value)),
       });
     this.#checkVerb(operation, 'create');
-    if (subresource || !served.persistent) throw methodNotSupported(served.info, 'create');
+    if (subresource || !served.persistent) throw notAllowed();
     return this.registry.create(operation, body);
   }
 
@@ -257,12 +256,12 @@ export class Dispatcher {
   #checkVerb({ served, attributes }: Operation, verb: string): void {
     const { info } = served;
     if (!attributes.subresource) {
-      if (!info.verbs.includes(verb)) throw methodNotSupported(info, verb);
+      if (!info.verbs.includes(verb)) throw notAllowed();
       return;
     }
     const subresource = subresourceOf(info, attributes.subresource);
     if (!subresource) throw unknownResource();
-    if (!subresource.verbs.includes(verb)) throw methodNotSupported(info, verb);
+    if (!subresource.verbs.includes(verb)) throw notAllowed();
   }
 }
 

@@ -25,6 +25,7 @@ import type { Authenticator, Credentials, RequestAttributes, UserInfo } from './
 import { allowedMsOf, type Deadline, RequestDeadlines } from './request-deadlines.ts';
 import { type PathAttributes, parsePath, withUser } from './request-path.ts';
 import type { ResourceHandler } from './resource-handler.ts';
+import { notAllowed, unknownResource } from './routes.ts';
 
 const requests = metrics.counter(
   'apiserver_request_total',
@@ -257,6 +258,7 @@ export class HttpHandler {
     const healthy = this.#options.health.answer(path, query);
     if (healthy) return text(context, healthy.status, healthy.text);
     const clean = path.length > 1 && path.endsWith('/') ? path.slice(0, -1) : path;
+    if (exchange.method !== 'GET' && (clean === '/version' || /^\/api(s?|\/.*|s\/.*)$/.test(clean))) throw notAllowed();
     switch (clean) {
       case '/version':
         return this.#value(context, VERSION);
@@ -282,6 +284,7 @@ export class HttpHandler {
         );
       }
       case '/':
+      case '/index.html':
         return this.#value(context, { paths: this.#paths() });
     }
     if (exchange.method !== 'GET' && exchange.method !== 'HEAD') return text(context, 405, '405 method not allowed\n');
@@ -298,6 +301,7 @@ export class HttpHandler {
         return finish(context, 200, { ...headers, 'content-type': mediaTypeOf(wanted) + as }, bytes);
       }
     }
+    if (clean.startsWith('/api/')) throw unknownResource();
     text(context, 404, '404 page not found\n');
   }
 

@@ -82,6 +82,12 @@ table('methods that a path does not have', [
   { ask: `PATCH ${maps}`, body: {}, type: MERGE, code: 405, says: METHOD },
   { ask: `OPTIONS ${maps}`, code: 405, says: METHOD },
   { ask: `HEAD ${maps}/a`, code: 405 },
+  { ask: 'POST /api/v1/watch/configmaps', body: {}, code: 405, says: METHOD },
+  { ask: 'PUT /api/v1/namespaces/raw/pods/p/exec?command=id', body: {}, code: 405, says: METHOD },
+  { ask: 'DELETE /api/v1/namespaces/raw/pods/p/log', code: 405, says: METHOD },
+  { ask: 'DELETE /version', code: 405, says: METHOD },
+  { ask: 'POST /apis/apps/v1', body: {}, code: 405, says: METHOD },
+  { ask: 'GET /apis/authorization.k8s.io/v1/subjectaccessreviews', code: 405, says: METHOD },
   { ask: `GET ${maps}/a`, code: 200 },
 ]);
 

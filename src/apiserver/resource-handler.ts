@@ -5,7 +5,7 @@
 
 import type { KubeObject, ListMeta } from '../api/meta.ts';
 import type { Clock } from '../base/clock.ts';
-import { failure, fieldErrors, invalid, type Status } from '../base/errors.ts';
+import { fieldErrors, invalid, type Status } from '../base/errors.ts';
 import type { PatchType } from '../client/transport.ts';
 import type { Trail } from './audit/trail.ts';
 import { joinBytes } from './cache.ts';
@@ -45,7 +45,7 @@ import {
   selectors,
 } from './request-options.ts';
 import { apiVersionOf, type ResourceTable, type Served } from './resource-table.ts';
-import { missingRoute, unknownResource } from './routes.ts';
+import { missingRoute, notAllowed, unknownResource } from './routes.ts';
 import { partialOf, SCALE_COLUMNS, tableOf } from './table.ts';
 import { serveWatch } from './watch-stream.ts';
 
@@ -87,9 +87,10 @@ export class ResourceHandler {
       if (this.#options.table.builtin.some(info => info.group === group)) throw unknownResource();
       return text(context, 404, '404 page not found\n');
     }
-    const missing = missingRoute(served, context.exchange.method, attributes);
-    if (missing) throw missing;
     const connect = this.connectHandler(attributes);
+    const { method } = context.exchange;
+    const missing = missingRoute(served, attributes, { method, isConnection: connect !== undefined });
+    if (missing) throw missing;
     // The query of a connection is its own, or that of the server behind a proxy.
     const query = (connect ? undefined : routed.query) ?? NO_QUERY;
     const request: Request = {
@@ -126,7 +127,7 @@ export class ResourceHandler {
       case 'deletecollection':
         return this.#deleteCollection(request);
       default:
-        throw failure(405, 'MethodNotAllowed', 'the server does not allow this method on the requested resource');
+        throw notAllowed();
     }
   }
 
@@ -140,6 +141,12 @@ export class ResourceHandler {
         handler.of.version === version,
     );
   }
+  /** Throws where no route is for the connection. */
+  checkConnection(attributes: RequestAttributes, method: string): void {
+    const served = this.#options.table.find(attributes.group, attributes.version, attributes.resource);
+    const missing = served ? missingRoute(served, attributes, { method, isConnection: true }) : unknownResource();
+    if (missing) throw missing;
+  }
   /** Admission of a raw connection. Plug-ins see its options as the object; returns the connection as they left it. */
   async admitConnect(
     attributes: RequestAttributes,
@@ -150,8 +157,6 @@ export class ResourceHandler {
     const { query, rest } = asked;
     const served = this.#options.table.find(attributes.group, attributes.version, attributes.resource);
     if (!served) throw unknownResource();
-    const missing = missingRoute(served, '', attributes);
-    if (missing) throw missing;
     const kind = served.info.subresources.find(({ name }) => name === attributes.subresource)?.kind;
     const object = connectOptions(kind, query, rest);
     const before = JSON.stringify(object);

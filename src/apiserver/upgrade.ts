@@ -60,6 +60,7 @@ export async function handleUpgrade(
       return;
     }
     if (!handler) throw failure(400, 'BadRequest', 'the resource cannot be upgraded to a stream');
+    steps.resources.checkConnection(attributes, method);
     const { rest } = routed.attributes;
     const admitted = await steps.resources.admitConnect(attributes, { query, rest }, () => {}, context.trail);
     context.trail?.started(code);

@@ -112,13 +112,6 @@ export const forbidden = (of: ResourceName, name: string, why: string): ApiError
   );
 export const badRequest = (message: string): ApiError => failure(400, 'BadRequest', message);
 export const unauthorized = (): ApiError => failure(401, 'Unauthorized', 'Unauthorized');
-export const methodNotSupported = (of: ResourceName, verb: string): ApiError =>
-  failure(
-    405,
-    'MethodNotAllowed',
-    `${verb} is not supported on resources of kind "${qualified(of)}"`,
-    detailsOf(of, ''),
-  );
 export const expired = (message: string): ApiError => failure(410, 'Expired', message);
 export const tooManyRequests = (message: string, retryAfterSeconds: number): ApiError =>
   failure(429, 'TooManyRequests', message, { retryAfterSeconds });
@@ -210,7 +203,7 @@ export function invalid(kind: { group: string; kind: string }, name: string, err
   const text = lines.length === 1 ? lines[0]! : `[${lines.join(', ')}]`;
   const qualifiedKind = kind.group ? `${kind.kind}.${kind.group}` : kind.kind;
   return failure(422, 'Invalid', `${qualifiedKind} "${name}" is invalid: ${text}`, {
-    name,
+    ...(name ? { name } : {}),
     ...(kind.group ? { group: kind.group } : {}),
     kind: kind.kind,
     causes: errors.map(error => ({ reason: error.type, message: error.message, field: error.field })),
