@@ -18,6 +18,7 @@ import type { InformerFactory } from '../client/informer.ts';
 import { readKubeconfig } from '../client/kubeconfig.ts';
 import type { Transport } from '../client/transport.ts';
 import { readConfigurationFile } from '../kubelet/configuration-file.ts';
+import type { CredentialProviderPaths } from '../kubelet/images/credential-provider-config.ts';
 import { Kubelet, type RuntimeParts } from '../kubelet/kubelet.ts';
 import { CriRuntime } from '../kubelet/runtime/cri/cri-runtime.ts';
 import { RuntimeNetwork } from '../kubelet/runtime/cri/runtime-network.ts';
@@ -54,6 +55,8 @@ export interface StandaloneKubeletOptions extends StandaloneOptions {
   readonly clusterCidrs?: readonly string[];
   /** A KubeletConfiguration file. */
   readonly configPath?: string;
+  /** Programs that know passwords of registries. */
+  readonly credentialProviders?: CredentialProviderPaths;
   /** Socket of a container runtime; absent: crun under conmon. */
   readonly runtimeSocket?: string;
 }
@@ -113,6 +116,7 @@ export async function runKubelet(options: StandaloneKubeletOptions): Promise<voi
         : {}),
       port: options.port ?? KUBELET_PORT,
       configuration,
+      ...(options.credentialProviders ? { credentialProviders: options.credentialProviders } : {}),
       nodeLogs: { entries: {}, folder: '/var/log' },
       puller: new ProcessPuller({ imageDir: join(rootDir, 'images'), network: {} }),
       ...(options.runtimeSocket === undefined ? {} : { runtime: criRuntime(options.runtimeSocket) }),

@@ -6,7 +6,7 @@
 import { mkdirSync, statfsSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import type { Node, Pod, Service, Taint } from '../api/core/v1.gen.ts';
+import type { Node, Pod, Service, ServiceAccount, Taint } from '../api/core/v1.gen.ts';
 import { quantityValue } from '../api/machinery/quantity.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { KUBELET_PORT } from '../base/cluster-defaults.ts';
@@ -15,7 +15,7 @@ import { createLogger, type Logger } from '../base/log.ts';
 import { type Random, systemRandom } from '../base/random.ts';
 import { ApiEventRecorder } from '../client/event-recorder.ts';
 import type { InformerFactory } from '../client/informer.ts';
-import { NODES, PODS, SERVICES } from '../client/resources.ts';
+import { NODES, PODS, SERVICE_ACCOUNTS, SERVICES } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
 import { CgroupTree } from '../sys/cgroup.ts';
 import { readHugePages } from '../sys/huge-pages.ts';
@@ -30,6 +30,7 @@ import { DevicePlugins } from './devices/device-plugins.ts';
 import { PodClaims } from './devices/pod-claims.ts';
 import { PodResources } from './devices/pod-resources.ts';
 import { Evictor } from './eviction/evictor.ts';
+import type { CredentialProviderPaths } from './images/credential-provider-config.ts';
 import { ImageCollection } from './images/image-collection.ts';
 import { ImageStore } from './images/image-store.ts';
 import { LocalPuller } from './images/local-puller.ts';
@@ -89,6 +90,8 @@ export interface KubeletOptions {
   readonly log?: Logger;
   readonly clock?: Clock;
   readonly random?: Random;
+  /** Programs that know passwords of registries, instead of those that `images.yaml` names. */
+  readonly credentialProviders?: CredentialProviderPaths;
   /** Fetches images; default: this process itself. */
   readonly puller?: ImagePuller;
   /** Instead of conmon and crun alone. */
@@ -109,6 +112,8 @@ export interface RuntimeParts {
 
 /** Pods that start at a time: one more than there are processors, and one whose requests are under way. */
 const STARTS_EXTRA = 2;
+/** What the API server gives where nobody says how long. */
+const PROVIDER_TOKEN_SECONDS = 3600;
 
 export class Kubelet {
   readonly #options: KubeletOptions;
@@ -142,8 +147,27 @@ export class Kubelet {
     mkdirSync(runDir, { recursive: true, mode: 0o711 });
     const images = new ImageStore(imageDir);
     const { puller = new LocalPuller({ imageDir, clock }) } = this.#options;
-    const nodeImages = new NodeImages({ store: images, folder: imageDir, puller, clock });
-    await nodeImages.readSettings().catch(error => log.error('images.yaml is refused', { error: messageOf(error) }));
+    const tokens = new TokenSource({ transport, clock });
+    const nodeImages = new NodeImages({
+      store: images,
+      folder: imageDir,
+      puller,
+      clock,
+      plugins: {
+        paths: this.#options.credentialProviders,
+        accounts: {
+          account: async (namespace, name) =>
+            (await transport.get({ of: SERVICE_ACCOUNTS, namespace, name })) as ServiceAccount,
+          token: (pod, audience) => tokens.get(pod, { audience, expirationSeconds: PROVIDER_TOKEN_SECONDS }),
+        },
+        log,
+      },
+    });
+    if (this.#options.credentialProviders) await nodeImages.openProviders({});
+    await nodeImages
+      .readSettings()
+      .then(settings => nodeImages.openProviders(settings))
+      .catch(error => log.error('images.yaml is refused', { error: messageOf(error) }));
     const cgroups = new CgroupTree();
     const configuration = { ...CONFIGURATION_DEFAULT, ...this.#options.configuration };
     const machine = readCapacity(rootDir, configuration);
@@ -213,7 +237,7 @@ export class Kubelet {
       clock,
       random,
       log,
-      tokens: new TokenSource({ transport, clock }),
+      tokens,
       statuses: new StatusWriter({ transport, clock, log, signal }),
       paths,
       userIds: new UserIds({ pods: paths.pods, podsMax: configuration.maxPods, idsPerPod: configuration.idsPerPod }),

@@ -47,6 +47,12 @@ export const command: Command = {
     },
     port: { type: 'string', value: 'PORT', help: 'where the API server reaches the kubelet', default: '10250' },
     config: { type: 'string', value: 'FILE', help: 'a KubeletConfiguration' },
+    'image-credential-provider-config': {
+      type: 'string',
+      value: 'FILE',
+      help: 'a CredentialProviderConfig, or a folder of them: programs that know passwords of registries',
+    },
+    'image-credential-provider-bin-dir': { type: 'string', value: 'DIR', help: 'where these programs are' },
     'root-dir': { type: 'string', value: 'DIR', help: 'where pods keep their data', default: '/var/lib/cox-kubelet' },
     'run-dir': { type: 'string', value: 'DIR', help: 'for what ends with the machine', default: '/run/cox-kubelet' },
     'client-ca-file': {
@@ -82,6 +88,9 @@ export const command: Command = {
       usageError('--tls-cert-file and --tls-private-key-file go together');
     if (certFile !== undefined && options['rotate-server-certificates'])
       usageError('--rotate-server-certificates asks for the certificate that --tls-cert-file names: give one of them');
+    const [config, binDir] = [text('image-credential-provider-config'), text('image-credential-provider-bin-dir')];
+    if ((config === undefined) !== (binDir === undefined))
+      usageError('--image-credential-provider-config and --image-credential-provider-bin-dir go together');
     await runKubelet({
       kubeconfig: text('kubeconfig') ?? usageError('kubelet needs --kubeconfig FILE'),
       ...option('context', 'context'),
@@ -91,6 +100,7 @@ export const command: Command = {
       rootDir: text('root-dir')!,
       runDir: text('run-dir')!,
       ...option('configPath', 'config'),
+      ...(config && binDir ? { credentialProviders: { config, binDir } } : {}),
       ...option('clientCaFile', 'client-ca-file'),
       ...(certFile && keyFile ? { tls: { certFile, keyFile } } : {}),
       ...option('bootstrapKubeconfig', 'bootstrap-kubeconfig'),

@@ -14,7 +14,16 @@ export interface Credential {
   /** Sent as it is. */
   readonly registryToken?: string;
   /** The Secret it came from. */
-  readonly secret?: { readonly uid: string; readonly namespace: string; readonly name: string };
+  readonly secret?: Owner;
+  /** The service account with whose token a credential provider was asked for it. */
+  readonly serviceAccount?: Owner;
+}
+
+/** An object that a credential came from. */
+export interface Owner {
+  readonly uid: string;
+  readonly namespace: string;
+  readonly name: string;
 }
 
 interface AuthEntry {
@@ -34,7 +43,10 @@ export class Keyring {
   /** Adds the text of a docker configuration: with `auths` at its top, or (the old `.dockercfg`) the entries themselves. Throws when it is no such thing. */
   add(
     text: string,
-    options: { readonly form: 'dockerconfigjson' | 'dockercfg'; readonly secret?: Credential['secret'] },
+    {
+      form,
+      ...owner
+    }: { readonly form: 'dockerconfigjson' | 'dockercfg'; readonly secret?: Owner; readonly serviceAccount?: Owner },
   ): void {
     let parsed: unknown;
     try {
@@ -42,7 +54,7 @@ export class Keyring {
     } catch {
       throw new Error('not JSON');
     }
-    const auths = options.form === 'dockercfg' ? parsed : (parsed as { auths?: unknown } | null)?.auths;
+    const auths = form === 'dockercfg' ? parsed : (parsed as { auths?: unknown } | null)?.auths;
     if (auths === undefined || auths === null) return;
     if (typeof auths !== 'object') throw new Error('"auths" is not an object');
     for (const [location, entry] of Object.entries(auths as Record<string, AuthEntry>)) {
@@ -51,7 +63,7 @@ export class Keyring {
       if (!credential || !place) continue;
       this.#entries.push({
         ...place,
-        credential: { ...credential, ...(options.secret ? { secret: options.secret } : {}) },
+        credential: { ...credential, ...owner },
       });
     }
     // The most specific first: more of a path, then the longer host; globs last.
@@ -70,7 +82,7 @@ export class Keyring {
     const path = repository.slice(slash);
     const found = this.#entries.filter(entry => {
       const hosts = HUB_HOSTS.includes(host) ? HUB_HOSTS : [host];
-      return hosts.some(one => hostMatches(entry.host, one)) && pathMatches(entry.path, path);
+      return hosts.some(one => hostMatches(entry.host, one)) && path.startsWith(entry.path);
     });
     const seen = new Set<string>();
     return found
@@ -85,7 +97,7 @@ export class Keyring {
 }
 
 /** The same for equal credentials wherever they came from. */
-export function hashOf({ secret: _, ...credential }: Credential): string {
+export function hashOf({ secret: _, serviceAccount: __, ...credential }: Credential): string {
   const sorted = Object.entries(credential).sort(([a], [b]) => (a < b ? -1 : 1));
   return createHash('sha256').update(JSON.stringify(sorted)).digest('hex');
 }
@@ -123,6 +135,14 @@ function placeOf(location: string): { host: string; path: string } | undefined {
   return host === '' ? undefined : { host, path };
 }
 
+/** Whether a pattern such as `*.registry.example:5000/team` is one of the repository. */
+export function matchesLocation(pattern: string, repository: string): boolean {
+  const slash = repository.indexOf('/');
+  const at = pattern.indexOf('/');
+  const [host, path] = at < 0 ? [pattern, ''] : [pattern.slice(0, at), pattern.slice(at)];
+  return hostMatches(host, repository.slice(0, slash)) && repository.slice(slash).startsWith(path);
+}
+
 /** Upstream's URLsMatch: as many labels, each a glob of its own, equal ports. */
 function hostMatches(pattern: string, host: string): boolean {
   const [patternName, patternPort] = splitPort(pattern);
@@ -143,9 +163,4 @@ function globMatches(glob: string, label: string): boolean {
     c === '*' ? '[^.]*' : c === '?' ? '[^.]' : c.replace(/[\\^$.|+()[\]{}]/g, '\\$&'),
   );
   return new RegExp(`^${source.join('')}$`).test(label);
-}
-
-/** A plain prefix, as upstream's. */
-function pathMatches(prefix: string, path: string): boolean {
-  return path.startsWith(prefix);
 }

@@ -7,6 +7,7 @@
 import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import { collected } from './image-metrics.ts';
 import { type CollectionPolicy, readImageSettings } from './image-settings.ts';
 import type { ImageStore, ListedImage } from './image-store.ts';
 import type { PullRecords } from './pull-records.ts';
@@ -100,7 +101,9 @@ export class ImageCollection {
     for (const image of this.#unused()) {
       if (freed >= bytes) break;
       if (nowMs - this.#seen.get(image.id)!.firstMs < ageMsMin) continue;
-      if (this.#remove(image)) freed += image.sizeBytes;
+      if (!this.#remove(image)) continue;
+      freed += image.sizeBytes;
+      collected.add(1, 'space');
     }
     return freed;
   }
@@ -109,7 +112,8 @@ export class ImageCollection {
     const nowMs = this.#options.clock.monotonic();
     for (const image of this.#unused()) {
       const { firstMs, usedMs } = this.#seen.get(image.id)!;
-      if (nowMs - Math.max(usedMs, firstMs) > ageMsMax && nowMs - firstMs >= ageMsMin) this.#remove(image);
+      if (nowMs - Math.max(usedMs, firstMs) > ageMsMax && nowMs - firstMs >= ageMsMin && this.#remove(image))
+        collected.add(1, 'age');
     }
   }
 

@@ -7,6 +7,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { failure } from '../../base/errors.ts';
+import type { CredentialProviderPaths } from './credential-provider-config.ts';
 
 export interface RegistrySettings {
   /** Asked in this order before the registry itself: `https://mirror.example:5000`, with an optional path in front of `/v2`. */
@@ -28,6 +29,7 @@ export interface ImageSettings {
   readonly verification: 'NeverVerify' | 'NeverVerifyPreloadedImages' | 'AlwaysVerify';
   /** Text of `config.json` beside the file: the node's own credentials. */
   readonly dockerConfig: string | undefined;
+  readonly credentialProviders?: CredentialProviderPaths;
 }
 
 export interface CollectionPolicy {
@@ -129,6 +131,7 @@ class Reading {
       'imageMinimumGCAge',
       'imageMaximumGCAge',
       'imagePullCredentialsVerificationPolicy',
+      'credentialProviders',
     ]);
     const registries = new Map<string, RegistrySettings>();
     for (const [host, value] of Object.entries(this.#object(top['registries'], 'registries', undefined)))
@@ -176,7 +179,20 @@ class Reading {
       pullsMax: parallel,
       collection: { highPercent, lowPercent, ageMsMin, ageMsMax },
       verification,
+      ...this.#providers(top['credentialProviders']),
     };
+  }
+
+  #providers(value: unknown): Pick<ImageSettings, 'credentialProviders'> {
+    if (value === undefined || value === null) return {};
+    const entry = this.#object(value, 'credentialProviders', ['config', 'binDir']);
+    const path = (key: 'config' | 'binDir'): string => {
+      const written = entry[key];
+      if (typeof written !== 'string' || written === '')
+        this.#fail(`credentialProviders.${key}`, 'must be the path of a file or folder');
+      return written.startsWith('/') ? written : join(this.#folder, written);
+    };
+    return { credentialProviders: { config: path('config'), binDir: path('binDir') } };
   }
 
   #registry(host: string, value: unknown): RegistrySettings {

@@ -7,6 +7,10 @@
 import type { Pod, Secret } from '../../api/core/v1.gen.ts';
 import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
+import type { Logger } from '../../base/log.ts';
+import { type CredentialProviderPaths, readCredentialProviders } from './credential-provider-config.ts';
+import { CredentialProviders, type ServiceAccountSource } from './credential-providers.ts';
+import { countPull, countRequest } from './image-metrics.ts';
 import type { PulledImage, PullProgress, PullRequest } from './image-pull.ts';
 import { type ImageSettings, readImageSettings } from './image-settings.ts';
 import type { Image, ImageStore } from './image-store.ts';
@@ -58,6 +62,14 @@ export class ImageUnavailable extends Error {
   }
 }
 
+/** What programs of the node that know passwords need. */
+export interface CredentialPlugins {
+  /** Instead of those that `images.yaml` names. */
+  readonly paths?: CredentialProviderPaths | undefined;
+  readonly accounts: ServiceAccountSource;
+  readonly log: Logger;
+}
+
 const BACKOFF_MS_MIN = 10_000;
 const BACKOFF_MS_MAX = 300_000;
 const SOON_MS = 1000;
@@ -75,6 +87,8 @@ export class NodeImages {
   readonly #puller: ImagePuller;
   readonly #clock: Clock;
   readonly #records: PullRecords;
+  readonly #plugins: CredentialPlugins | undefined;
+  #providers: { readonly of: string; readonly are: CredentialProviders } | undefined;
   #verification: ImageSettings['verification'] = 'NeverVerifyPreloadedImages';
   readonly #queue = new PullQueue();
   /** By pod and image. */
@@ -85,7 +99,9 @@ export class NodeImages {
     readonly folder: string;
     readonly puller: ImagePuller;
     readonly clock: Clock;
+    readonly plugins?: CredentialPlugins;
   }) {
+    this.#plugins = options.plugins;
     this.#store = options.store;
     this.#folder = options.folder;
     this.#puller = options.puller;
@@ -106,6 +122,19 @@ export class NodeImages {
     return settings;
   }
 
+  /** Reads which credential providers there are, unless they are known. Throws Invalid when that says something that is not known. */
+  async openProviders(settings: Pick<ImageSettings, 'credentialProviders'>): Promise<void> {
+    const paths = this.#plugins?.paths ?? settings.credentialProviders;
+    const of = JSON.stringify(paths);
+    if (this.#providers?.of === of) return;
+    this.#providers = undefined;
+    if (!paths || !this.#plugins) return;
+    const providers = await readCredentialProviders(paths);
+    const { accounts, log } = this.#plugins;
+    const are = new CredentialProviders({ providers, binDir: paths.binDir, accounts, clock: this.#clock, log });
+    this.#providers = { of, are };
+  }
+
   /** The image when it is there and anybody may use it without the registry being asked. Quick, and tells nothing. */
   known(name: string, policy: PullPolicy): Image | undefined {
     if (policy === 'Always') return undefined;
@@ -116,8 +145,9 @@ export class NodeImages {
     return this.#records.isAccessible(image.id, reference.repository, open) ? image : undefined;
   }
   /** The event of an image that need not be pulled. */
-  tellPresent({ name, tell }: Pick<ImageWish, 'name' | 'tell'>): void {
-    tell('Normal', 'Pulled', `Container image "${name}" already present on machine and can be accessed by the pod`);
+  tellPresent({ name, policy, tell }: Pick<ImageWish, 'name' | 'policy' | 'tell'>): void {
+    countRequest({ policy, isPresent: true, isPullRequired: false });
+    tell('Normal', 'Pulled', presentMessage(name));
   }
 
   /** Resolves with the image once the pod may use it; rejects with ImageUnavailable, or with the signal's reason. */
@@ -139,12 +169,14 @@ export class NodeImages {
     let settings: ImageSettings;
     try {
       settings = await this.readSettings();
+      await this.openProviders(settings);
     } catch (error) {
       const message = `Failed to inspect image "${name}": ${messageOf(error)}`;
       tell('Warning', 'InspectFailed', message);
       return refuse(tell, 'ImageInspectError', message, BACKOFF_MS_MIN);
     }
-    const { credentials, problems } = await podCredentials(pod, reference.repository, wish.readSecret);
+    const { credentials: own, problems } = await podCredentials(pod, reference.repository, wish.readSecret);
+    let credentials = own;
     const usable = (): Image | undefined => {
       const image = this.#store.find(name);
       const may = { credentials, policy: settings.verification };
@@ -155,6 +187,19 @@ export class NodeImages {
       this.tellPresent(wish);
       return present;
     }
+    // A registry that refused is left alone for a while, and so are those who know its passwords.
+    if (policy !== 'Never') this.#refuseBackingOff(wish);
+    const provided =
+      policy !== 'Never' || this.#store.find(name) ? await this.#provided(pod, reference.repository) : [];
+    if (provided.length > 0) {
+      credentials = [...own, ...provided];
+      const opened = policy === 'Always' ? undefined : usable();
+      if (opened) {
+        this.tellPresent(wish);
+        return opened;
+      }
+    }
+    countRequest({ policy, isPresent: this.#store.find(name) !== undefined, isPullRequired: policy !== 'Never' });
     if (policy === 'Never') {
       const message = this.#store.find(name)
         ? `Container image "${name}" is present with pull policy of Never but the pod has no credentials that give access to it`
@@ -162,18 +207,8 @@ export class NodeImages {
       tell('Warning', 'ErrImageNeverPull', message);
       return refuse(tell, 'ErrImageNeverPull', message, BACKOFF_MS_MIN);
     }
-    const key = `${pod.metadata.uid}_${name}`;
+    const key = keyOf(wish);
     const failure = this.#failures.get(key);
-    const nowMs = this.#clock.monotonic();
-    if (failure && nowMs < failure.untilMs) {
-      const back = () => tell('Normal', 'BackOff', `Back-off pulling image "${name}"`);
-      const message = `Back-off pulling image "${name}": ErrImagePull: ${failure.message}`;
-      const leftMs = failure.untilMs - nowMs;
-      if (failure.isTold) throw new ImageUnavailable('ImagePullBackOff', message, leftMs);
-      failure.isTold = true;
-      back();
-      return refuse(tell, 'ImagePullBackOff', message, leftMs);
-    }
     for (const { secret, why } of problems)
       tell(
         'Warning',
@@ -188,12 +223,13 @@ export class NodeImages {
           // Another pod's pull may have brought it meanwhile.
           const brought = policy === 'Always' ? undefined : usable();
           if (brought) {
-            this.tellPresent(wish);
+            tell('Normal', 'Pulled', presentMessage(name));
             return brought;
           }
           const beganMs = this.#clock.monotonic();
           const image = await this.#pull(reference, wish, credentials);
           const endedMs = this.#clock.monotonic();
+          countPull(image, endedMs - beganMs);
           tell(
             'Normal',
             'Pulled',
@@ -208,7 +244,7 @@ export class NodeImages {
       signal.throwIfAborted();
       const loaded = (error as { isUnreachable?: boolean }).isUnreachable ? this.#loaded(name) : undefined;
       if (loaded) {
-        this.tellPresent(wish);
+        tell('Normal', 'Pulled', presentMessage(name));
         return loaded;
       }
       const message = messageOf(error);
@@ -218,6 +254,22 @@ export class NodeImages {
       this.#failures.set(key, { untilMs: this.#clock.monotonic() + delayMs, delayMs, isTold: false, message });
       return refuse(tell, 'ErrImagePull', message, SOON_MS);
     }
+  }
+
+  #refuseBackingOff(wish: ImageWish): void {
+    const { name, tell } = wish;
+    const failure = this.#failures.get(keyOf(wish));
+    const leftMs = failure ? failure.untilMs - this.#clock.monotonic() : 0;
+    if (!failure || leftMs <= 0) return;
+    const message = `Back-off pulling image "${name}": ErrImagePull: ${failure.message}`;
+    if (failure.isTold) throw new ImageUnavailable('ImagePullBackOff', message, leftMs);
+    failure.isTold = true;
+    tell('Normal', 'BackOff', `Back-off pulling image "${name}"`);
+    refuse(tell, 'ImagePullBackOff', message, leftMs);
+  }
+
+  async #provided(pod: Pod, repository: string): Promise<PullRequest['credentials']> {
+    return (await this.#providers?.are.credentials(pod, repository)) ?? [];
   }
 
   async #pull(
@@ -245,6 +297,14 @@ export class NodeImages {
     for (const [key, { untilMs }] of this.#failures)
       if (nowMs - untilMs > 2 * BACKOFF_MS_MAX) this.#failures.delete(key);
   }
+}
+
+function presentMessage(name: string): string {
+  return `Container image "${name}" already present on machine and can be accessed by the pod`;
+}
+
+function keyOf({ pod, name }: ImageWish): string {
+  return `${pod.metadata.uid}_${name}`;
 }
 
 function refuse(tell: ImageWish['tell'], reason: WaitingReason, message: string, retryMs: number): never {

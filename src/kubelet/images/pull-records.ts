@@ -1,29 +1,37 @@
 /**
- * Who may use an image that was pulled with a secret: `pulled/<image>.json` in the image store's folder says which secrets opened
- * which repository (KEP 2535, KubeletEnsureSecretPulledImages). Invariant: an image without a record was loaded by hand. Records
+ * Who may use an image that was pulled with a secret: `pulled/<image>.json` in the image store's folder says which secrets, and which
+ * service accounts by a credential provider, opened which repository (KEP 2535, KubeletEnsureSecretPulledImages). Invariant: an image without a record was loaded by hand. Records
  * are of all nodes of the store, and hold hashes of secrets, never their content.
  */
 
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { systemRandom } from '../../base/random.ts';
-import { type Credential, hashOf } from './credentials.ts';
+import { type Credential, hashOf, type Owner } from './credentials.ts';
+import { pullChecks, pulledRecords } from './image-metrics.ts';
 import type { ImageSettings } from './image-settings.ts';
 
-interface SecretRecord {
-  readonly uid: string;
-  readonly namespace: string;
-  readonly name: string;
+interface SecretRecord extends Owner {
   readonly hash: string;
 }
 interface RepositoryRecord {
   /** Anybody may: it was pulled without a secret of a pod. */
   readonly isOpen: boolean;
   readonly secrets: readonly SecretRecord[];
+  readonly serviceAccounts?: readonly Owner[];
 }
 type ImageRecord = Readonly<Record<string, RepositoryRecord>>;
 
-const SECRETS_MAX = 100;
+/** Of each kind. */
+const OWNERS_MAX = 100;
+
+const isSame = (a: Owner, b: Owner): boolean => a.uid === b.uid && a.namespace === b.namespace && a.name === b.name;
+/** The owner, and those of other names that were there before. */
+const newest = <T extends Owner>(owner: T, known: readonly T[] = []): T[] =>
+  [owner, ...known.filter(({ namespace, name }) => namespace !== owner.namespace || name !== owner.name)].slice(
+    0,
+    OWNERS_MAX,
+  );
 
 export class PullRecords {
   readonly #dir: string;
@@ -32,25 +40,22 @@ export class PullRecords {
     mkdirSync(this.#dir, { recursive: true, mode: 0o700 });
   }
 
-  /** The image was pulled under the repository's name; `credential` is the pod's that opened it, if one did. */
+  /** The image was pulled under the repository's name; `credential` is that which opened it, if it is the pod's or its service account's. */
   add(imageId: string, repository: string, credential: Credential | undefined): void {
     const record = this.#read(imageId) ?? {};
     const known = record[repository] ?? { isOpen: false, secrets: [] };
-    const { secret } = credential ?? {};
+    const { secret, serviceAccount } = credential ?? {};
     const next: RepositoryRecord =
-      credential === undefined || !secret
-        ? { ...known, isOpen: true }
-        : {
-            ...known,
-            secrets: [
-              { ...secret, hash: hashOf(credential) },
-              ...known.secrets.filter(({ namespace, name }) => namespace !== secret.namespace || name !== secret.name),
-            ].slice(0, SECRETS_MAX),
-          };
+      credential && secret
+        ? { ...known, secrets: newest({ ...secret, hash: hashOf(credential) }, known.secrets) }
+        : serviceAccount
+          ? { ...known, serviceAccounts: newest(serviceAccount, known.serviceAccounts) }
+          : { ...known, isOpen: true };
     const path = this.#path(imageId);
     const fresh = `${path}.${systemRandom.next().toString(36).slice(2)}.new`;
     writeFileSync(fresh, JSON.stringify({ ...record, [repository]: next }), { mode: 0o600 });
     renameSync(fresh, path);
+    this.#count();
   }
 
   /** Whether a pod with these credentials may use the image without asking the registry again. */
@@ -62,24 +67,15 @@ export class PullRecords {
       policy,
     }: { readonly credentials: readonly Credential[]; readonly policy: ImageSettings['verification'] },
   ): boolean {
-    if (policy === 'NeverVerify') return true;
-    const record = this.#read(imageId);
-    if (!record) return policy === 'NeverVerifyPreloadedImages';
-    const known = record[repository];
-    if (!known) return false;
-    if (known.isOpen) return true;
-    return credentials.some(credential => {
-      const { secret } = credential;
-      const hash = hashOf(credential);
-      return known.secrets.some(
-        one =>
-          one.hash === hash ||
-          (secret !== undefined &&
-            one.uid === secret.uid &&
-            one.namespace === secret.namespace &&
-            one.name === secret.name),
-      );
-    });
+    const record = policy === 'NeverVerify' ? undefined : this.#read(imageId);
+    if (policy === 'NeverVerify' || (!record && policy === 'NeverVerifyPreloadedImages')) {
+      pullChecks.add(1, 'credentialPolicyAllowed');
+      return true;
+    }
+    const known = record?.[repository];
+    const isKnown = known !== undefined && (known.isOpen || opens(known, credentials));
+    pullChecks.add(1, isKnown ? 'credentialRecordFound' : 'mustAuthenticate');
+    return isKnown;
   }
 
   /** Forgets images that are gone. */
@@ -88,8 +84,12 @@ export class PullRecords {
       const hex = file.replace(/\.json$/, '');
       if (file.endsWith('.json') && !imageIds.has(`sha256:${hex}`)) rmSync(join(this.#dir, file), { force: true });
     }
+    this.#count();
   }
 
+  #count(): void {
+    pulledRecords.set(readdirSync(this.#dir).filter(file => file.endsWith('.json')).length);
+  }
   #path(imageId: string): string {
     return join(this.#dir, `${imageId.replace(/^sha256:/, '')}.json`);
   }
@@ -100,4 +100,14 @@ export class PullRecords {
       return undefined;
     }
   }
+}
+
+function opens({ secrets, serviceAccounts }: RepositoryRecord, credentials: readonly Credential[]): boolean {
+  return credentials.some(credential => {
+    const { secret, serviceAccount } = credential;
+    // An account's credentials are new ones each time, its uid is not.
+    if (serviceAccount) return serviceAccounts?.some(one => isSame(one, serviceAccount));
+    const hash = hashOf(credential);
+    return secrets.some(one => one.hash === hash || (secret && isSame(one, secret)));
+  });
 }

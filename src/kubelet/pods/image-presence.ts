@@ -54,7 +54,7 @@ export class ImagePresence {
     if (this.#outcomes.has(key)) return { isPulling: true };
     const image = this.known(container);
     if (image) {
-      nodeImages.tellPresent({ name, tell });
+      nodeImages.tellPresent({ name, policy: policyOf(container), tell });
       return { image };
     }
     this.#outcomes.set(key, undefined);
