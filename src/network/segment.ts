@@ -17,6 +17,7 @@ import {
   withRoutes,
 } from '../sys/netlink.ts';
 import { closeNetns, createNetns, deleteNetns, isNetns, openNetns } from '../sys/netns.ts';
+import { Nftables, NftablesError } from '../sys/nftables.ts';
 import { ensureSysctls } from '../sys/sysctl.ts';
 import { macOf } from './mac.ts';
 
@@ -68,6 +69,33 @@ const QUIET_BRIDGE = {
 // Addresses here are given by us and unique: nobody has to ask for them, or tell where the routers are.
 const QUIET_IPV6 = { 'ipv6/conf/default/accept_dad': '0', 'ipv6/conf/default/accept_ra': '0' };
 
+/**
+ * The switch has no way out, and says so at once to whoever sends there: a connection that is refused need not time out. What the switch
+ * has a route for is left alone.
+ */
+const NO_WAY_OUT = `
+  add table inet coxswain-outside
+  delete table inet coxswain-outside
+  add table inet coxswain-outside
+  add chain inet coxswain-outside from-nodes { type filter hook prerouting priority 0; }
+  add rule inet coxswain-outside from-nodes iifname != "${BRIDGE}" accept
+  add rule inet coxswain-outside from-nodes fib daddr type { local, broadcast, anycast, multicast } accept
+  add rule inet coxswain-outside from-nodes fib daddr oif exists accept
+  add rule inet coxswain-outside from-nodes meta l4proto tcp reject with tcp reset
+  add rule inet coxswain-outside from-nodes reject with icmpx type port-unreachable
+`;
+const ANSWERS_ALL = { 'ipv4/icmp_ratelimit': '0', 'ipv6/icmp/ratelimit': '0' };
+
+function refuseOutside(name: string): void {
+  ensureSysctls(name, ANSWERS_ALL);
+  try {
+    new Nftables(name).run(NO_WAY_OUT);
+  } catch (error) {
+    // A kernel that cannot answer for others: what is sent there waits until it gives up.
+    if (!(error instanceof NftablesError)) throw error;
+  }
+}
+
 export function createSwitch({ name, segments = [SEGMENT.IPv4], mtu = 1500 }: SwitchOptions): void {
   if (!isNetns(name)) createNetns(name);
   ensureSysctls(name, { ...QUIET_BRIDGE, ...QUIET_IPV6 });
@@ -82,6 +110,7 @@ export function createSwitch({ name, segments = [SEGMENT.IPv4], mtu = 1500 }: Sw
       ...segments.map(segment => addAddress({ index, prefix: inSegment(switchAddress(segment), segment) })),
     ]);
   });
+  refuseOutside(name);
 }
 
 /** Also right for a node that exists: its link is made only when missing. */

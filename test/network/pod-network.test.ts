@@ -1,6 +1,7 @@
 /** The pod network in real namespaces: pods of one node, of two nodes, nodes, the world outside, restarts. */
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { after, before, describe, test } from 'node:test';
 import type { Node } from '../../src/api/core/v1.gen.ts';
 import { silentLogger } from '../../src/base/log.ts';
@@ -165,6 +166,21 @@ for (const families of [['IPv4', 'IPv6'], ['IPv6', 'IPv4'], ['IPv6']] as const) 
         for (const [at, segment] of bed.segments.entries())
           assert.equal(await ask(pods[2]!.namespace, switchAddress(segment), 91), `world ${nodes[1]!.ips[at]}`);
       });
+      test('who connects outside, where there is no way, is refused at once, again and again', async () => {
+        for (const family of families) {
+          const outside = family === 'IPv4' ? '192.0.2.1' : '2001:db8::1';
+          for (const from of [pods[0]!, nodes[0]!])
+            for (let i = 0; i < 20; i++) assert.equal(await ask(from.namespace, outside, 80, 20_000), 'ECONNREFUSED');
+          const socket = openUdpClient(pods[2]!.namespace, family === 'IPv4' ? 4 : 6);
+          const refused = once(socket, 'error').catch((error: Error) => [error]);
+          socket.connect(53, outside);
+          await once(socket, 'connect');
+          socket.send('?', () => {});
+          assert.equal((await refused)[0].code, 'ECONNREFUSED');
+          socket.close();
+        }
+      });
+
       test('a pod whose neighbour plays the router does not believe it', () => {
         for (const key of ['accept_ra', 'accept_redirects'])
           assert.equal(readSysctl(pods[0]!.namespace, `ipv6/conf/eth0/${key}`), '0');

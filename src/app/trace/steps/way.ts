@@ -50,7 +50,7 @@ export const way: Step = {
         ways.set(
           key,
           failure(
-            `${ip} is outside, where nothing of a development cluster can go: its switch has no route there`,
+            `${ip} is outside, where nothing of a development cluster can go: its switch has no route there and refuses`,
             'see docs/not-yet.md; on this machine what is to be reached can run as a pod',
           ),
         );
