@@ -4,7 +4,14 @@
  * says that it does not use it; a node that has been silent for six minutes or is out of service is not asked.
  */
 
-import type { AttachedVolume, Node, PersistentVolume, PersistentVolumeClaim, Pod } from '../../api/core/v1.gen.ts';
+import type {
+  AttachedVolume,
+  Node,
+  PersistentVolume,
+  PersistentVolumeClaim,
+  Pod,
+  Volume,
+} from '../../api/core/v1.gen.ts';
 import { translateVolume } from '../../api/machinery/csi-migration.ts';
 import { semanticEqual } from '../../api/machinery/equality.ts';
 import { isPodTerminal } from '../../api/machinery/pod.ts';
@@ -37,6 +44,10 @@ const OUT_OF_SERVICE = 'node.kubernetes.io/out-of-service';
 const LOOK_MS = 15_000;
 const NODE_INDEX = 'node';
 const VOLUME_INDEX = 'volume';
+
+/** Kinds of volumes that are never attached: most pods have only such. */
+const NEVER_ATTACHED = ['projected', 'emptyDir', 'configMap', 'secret', 'downwardAPI', 'hostPath', 'image'] as const;
+const mayAttach = (volume: Volume): boolean => !NEVER_ATTACHED.some(kind => volume[kind]);
 
 function isReady(node: Node): boolean {
   return node.status?.conditions?.find(({ type }) => type === 'Ready')?.status === 'True';
@@ -144,7 +155,7 @@ function create(ctx: ReconcileContext): Controller {
     watches: [
       watch<Pod>(PODS, change => {
         const node = latest(change).spec?.nodeName;
-        return node && latest(change).spec.volumes?.length ? [node] : [];
+        return node && latest(change).spec.volumes?.some(mayAttach) ? [node] : [];
       }),
       watch<Node>(NODES, change => {
         if (change.deleted) return [change.old.metadata.name];

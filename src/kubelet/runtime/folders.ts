@@ -7,14 +7,15 @@
  */
 
 import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { totalmem } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { isInMemory, mountTmpfs, unmount, unmountBelow } from '../../sys/mount.ts';
 import { unpinNamespaces } from '../../sys/namespaces.ts';
 
 /** In the folder that the OCI runtime keeps for a container. */
 export const FIFO = 'exec.fifo';
-/** Some 60 KB a container, and a thousand of them. */
-const RUN_BYTES_MAX = 64 * 1024 * 1024;
+/** A container takes 36 to 60 KB, and one that ended before it as much: of the machine's memory as much as other systems give their /run. */
+const RUN_BYTES_MAX = Math.max(64 * 1024 * 1024, Math.floor(totalmem() / 5));
 
 export class RuntimeFolders {
   readonly #root: string;
