@@ -17,7 +17,9 @@ import { until } from './ingress-bed.ts';
 const can = process.getuid?.() === 0 && HaproxyProcess.isInstalled();
 const to = (name: string, more: object = {}) => ({ name, port: 80, ...more });
 const path = (value: string, type = 'PathPrefix') => ({ path: { type, value } });
-const [HTTP = 0, HTTPS = 0, MIXED = 0, TCP = 0, TERMINATED = 0, CLIENTS = 0] = can ? await freePorts(6) : [];
+const [HTTP = 0, HTTPS = 0, MIXED = 0, TCP = 0, TERMINATED = 0, CLIENTS = 0, ANYBODY = 0] = can
+  ? await freePorts(7)
+  : [];
 const parentRefs = [{ name: 'g' }];
 
 /** 2 s of it. */
@@ -82,11 +84,18 @@ describe('gateway', { skip: !can }, () => {
           tls: { mode: 'Terminate', ...tls },
         },
         { name: 'clients', port: 9443, target: CLIENTS, protocol: 'HTTPS', hostname: 'tls.test', tls },
+        { name: 'anybody', port: 9444, target: ANYBODY, protocol: 'HTTPS', hostname: 'tls.test', tls },
       ],
       {
         tls: {
           backend: { clientCertificateRef: { name: 'own' } },
-          frontend: { default: {}, perPort: [{ port: 9443, tls: { validation: { caCertificateRefs } } }] },
+          frontend: {
+            default: {},
+            perPort: [
+              { port: 9443, tls: { validation: { caCertificateRefs } } },
+              { port: 9444, tls: { validation: { caCertificateRefs, mode: 'AllowInsecureFallback' } } },
+            ],
+          },
         },
       },
     );
@@ -345,6 +354,12 @@ describe('gateway', { skip: !can }, () => {
     assert.match(answered.text, /"backend":"a"/, answered.error ?? 'no answer');
     assert.equal((await tlsSays(CLIENTS, 'tls.test', asked)).text, '', 'who shows no certificate is not let in');
     assert.equal((await tlsSays(CLIENTS, 'tls.test', asked, await stranger())).text, '', 'nor is a stranger');
+    for (const shown of [known, undefined, await stranger()])
+      assert.match(
+        (await tlsSays(ANYBODY, 'tls.test', asked, shown)).text,
+        /"backend":"a"/,
+        'asked, and let in all the same',
+      );
     await until('TLS passes', async () => (await tlsSays(MIXED, 'pass.test', '')).text === 'inner says hello');
     await bed.settled();
     assert.equal((await tlsSays(MIXED, 'pass.test', '')).subject, 'inner');
@@ -386,7 +401,9 @@ describe('gateway', { skip: !can }, () => {
     bed.put('GRPCRoute', 'grpc', {
       parentRefs,
       hostnames: ['grpc.test'],
-      rules: [{ matches: [{ method: { service: 'echo.Echo', method: 'Say' } }], backendRefs: [to('grpc')] }],
+      rules: [
+        { name: 'say', matches: [{ method: { service: 'echo.Echo', method: 'Say' } }], backendRefs: [to('grpc')] },
+      ],
     });
     await until('gRPC answers', async () => (await grpc('/echo.Echo/Say')).status === '200');
     await bed.settled();
