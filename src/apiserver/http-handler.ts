@@ -26,6 +26,7 @@ import { allowedMsOf, type Deadline, RequestDeadlines } from './request-deadline
 import { type PathAttributes, parsePath, withUser } from './request-path.ts';
 import type { ResourceHandler } from './resource-handler.ts';
 import { notAllowed, unknownResource } from './routes.ts';
+import { ZPages } from './z-pages.ts';
 
 const requests = metrics.counter(
   'apiserver_request_total',
@@ -75,6 +76,8 @@ export interface HttpHandlerOptions {
   readonly health: Health;
   /** Documents by which others verify service account tokens. */
   readonly openid: (() => { configuration: object; keys: object }) | undefined;
+  /** What `/flagz` shows. */
+  readonly flags: Readonly<Record<string, string>>;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -99,11 +102,19 @@ export interface Routed {
 export class HttpHandler {
   readonly #options: HttpHandlerOptions;
   readonly #deadlines: RequestDeadlines;
+  readonly #zPages: ZPages;
   #inflight = 0;
 
   constructor(options: HttpHandlerOptions) {
     this.#options = options;
     this.#deadlines = new RequestDeadlines(options.clock);
+    const { major, minor, git } = KUBERNETES_VERSION;
+    this.#zPages = new ZPages({
+      clock: options.clock,
+      flags: options.flags,
+      versions: { binaryVersion: git.replace(/^v/, ''), emulationVersion: `${major}.${minor}` },
+      paths: () => this.#paths(),
+    });
     metrics.onCollect(() => inflight.set(this.#inflight, 'all'));
   }
 
@@ -287,6 +298,8 @@ export class HttpHandler {
       case '/index.html':
         return this.#value(context, { paths: this.#paths() });
     }
+    const page = this.#zPages.find(clean, exchange.headers.accept);
+    if (page) return finish(context, 200, page.headers, await page.bytes);
     if (exchange.method !== 'GET' && exchange.method !== 'HEAD') return text(context, 405, '405 method not allowed\n');
     if (clean.startsWith('/openapi/')) return this.#openapi(context, clean, query);
     if (clean.startsWith('/api')) {
@@ -337,7 +350,17 @@ export class HttpHandler {
   }
 
   #paths(): string[] {
-    const others = ['/healthz', '/livez', '/metrics', '/openapi/v2', '/openapi/v3', '/readyz', '/version'];
+    const others = [
+      '/flagz',
+      '/healthz',
+      '/livez',
+      '/metrics',
+      '/openapi/v2',
+      '/openapi/v3',
+      '/readyz',
+      '/statusz',
+      '/version',
+    ];
     return [...this.#options.discovery.paths(), ...others].sort();
   }
 }

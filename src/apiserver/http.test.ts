@@ -358,9 +358,10 @@ test('HTTP/1.1 requests and upgrades', async () => {
     request.on('error', reject).end();
   });
   assert.equal(status, 200);
-  const upgrade = (path: string) =>
+  const upgrade = (path: string, as: object = options) =>
     new Promise<string>((resolve, reject) => {
-      const request = httpsRequest({ ...options, path, headers: { connection: 'Upgrade', upgrade: 'test' } });
+      const asked = { connection: 'Upgrade', upgrade: 'test', authorization: 'Bearer reader' };
+      const request = httpsRequest({ ...as, path, headers: asked });
       request.on('upgrade', (_response, socket, head) => {
         let text = head.toString();
         socket.on('data', chunk => {
@@ -378,6 +379,9 @@ test('HTTP/1.1 requests and upgrades', async () => {
   assert.deepEqual(connections[0]!.query.getAll('command'), ['sh', '-c']);
   assert.equal(connections[0]!.attributes.name, 'p');
   assert.equal(await upgrade('/api/v1/namespaces/default/configmaps/first'), 'status 400');
+  // Who may get may not open a shell, though a WebSocket begins as a GET.
+  const reader = { ...options, key: undefined, cert: undefined };
+  assert.equal(await upgrade('/api/v1/namespaces/default/pods/p/exec?command=sh', reader), 'status 403');
   assert.equal(await upgrade(`/api/v1/namespaces/default/pods/p/exec?command=${'a'.repeat(20_000)}`), 'hello');
   await upgrade('/api/v1/namespaces/default/pods/p/exec?command=ls&stdin=true&stdout=0&tty&container=c');
   assert.deepEqual(admitted.at(-1)!.object, {

@@ -101,7 +101,8 @@ interface Clause {
   readonly parameters: ReadonlyMap<string, string>;
 }
 
-function choose(accept: string, serving: Serving): Representation | undefined {
+/** The parts of an Accept header, what is wanted most first. */
+export function clausesOf(accept: string): Clause[] {
   const clauses: (Clause & { quality: number })[] = accept.split(',').map(text => {
     const [media = '', ...rest] = text.split(';').map(part => part.trim());
     const [type = '', subtype = ''] = media.toLowerCase().split('/', 2);
@@ -110,8 +111,11 @@ function choose(accept: string, serving: Serving): Representation | undefined {
     return { type, subtype, parameters, quality: Number.isNaN(quality) ? 1 : quality };
   });
   const generality = ({ type, subtype }: Clause) => Number(type === '*') + Number(subtype === '*');
-  clauses.sort((a, b) => b.quality - a.quality || generality(a) - generality(b));
-  for (const clause of clauses)
+  return clauses.sort((a, b) => b.quality - a.quality || generality(a) - generality(b));
+}
+
+function choose(accept: string, serving: Serving): Representation | undefined {
+  for (const clause of clausesOf(accept))
     for (const format of FORMATS) {
       if (!accepts(clause, format)) continue;
       const found = represent(clause, format, serving);

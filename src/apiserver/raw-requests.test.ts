@@ -8,7 +8,7 @@ let bed: Bed;
 const maps = '/api/v1/namespaces/raw/configmaps';
 
 before(async () => {
-  bed = await openBed(() => []);
+  bed = await openBed(() => ['--anonymous-auth=true', '--runtime-config=api/beta=false']);
   await bed.ask({
     path: '/api/v1/namespaces',
     as: bed.admin,
@@ -275,4 +275,36 @@ test('the rules of an administrator are those of cluster-admin, once', async () 
   });
   const all = json.status.resourceRules.filter(({ verbs }: { verbs: string[] }) => verbs.includes('*'));
   assert.deepEqual(all, [{ verbs: ['*'], apiGroups: ['*'], resources: ['*'] }]);
+});
+
+test('statusz and flagz: text, objects to whoever names them, nothing else', async () => {
+  const page = (path: string, accept?: string) =>
+    bed.ask({ path, as: bed.admin, ...(accept ? { headers: { accept } } : {}) });
+  const status = await page('/statusz', 'application/json, */*');
+  assert.match(
+    status.json,
+    /^\nkube-apiserver statusz\nWarning: .*\n\nStarted: \w+ \w+ [ \d]\d .* UTC \d+\nUp: 0 hr 00 min \d\d sec\nGo version: .*\nBinary version: 1\.36.*\nEmulation version: 1\.36\nPaths: \/flagz \/healthz \/livez \/metrics \/readyz \/statusz \/version\n$/,
+  );
+  assert.match(String(status.headers['content-type']), /^text\/plain/);
+  const flags = await page('/flagz');
+  assert.match(
+    flags.json,
+    /^\nkube-apiserver flagz\nWarning: .*\nanonymous-auth=true\nruntime-config=api\/beta=false\n$/,
+  );
+  const kinds = { statusz: 'Statusz', flagz: 'Flagz' };
+  for (const [path, kind] of Object.entries(kinds)) {
+    const { json, headers } = await page(`/${path}`, `application/json;v=v1beta1;g=config.k8s.io;as=${kind}`);
+    assert.equal(json.kind, kind);
+    assert.equal(json.apiVersion, 'config.k8s.io/v1beta1');
+    assert.deepEqual(json.metadata, { name: 'kube-apiserver' });
+    assert.equal(headers['warning'], undefined);
+    const old = await page(`/${path}`, `application/json;v=v1alpha1;g=config.k8s.io;as=${kind}`);
+    assert.match(String(old.headers['warning']), /deprecated/);
+    assert.equal((await page(`/${path}`, 'application/json')).status, 406);
+    assert.equal((await page(`/${path}`, `application/json;v=v9;g=config.k8s.io;as=${kind}`)).status, 406);
+  }
+  const { json } = await page('/flagz', 'application/json;v=v1beta1;g=config.k8s.io;as=Flagz');
+  assert.deepEqual(json.flags, { 'anonymous-auth': 'true', 'runtime-config': 'api/beta=false' });
+  // They tell more than anybody need know.
+  assert.equal((await bed.ask({ path: '/flagz' })).status, 403);
 });

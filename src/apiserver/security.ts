@@ -82,6 +82,7 @@ export interface SecurityOptions {
 
 export interface Security {
   readonly optional: readonly ResourceInfo[];
+  readonly flags: Readonly<Record<string, string>>;
   readonly authenticators: readonly Authenticator[];
   readonly authorizer: Authorizer;
   readonly admission: readonly AdmissionPlugin[];
@@ -110,6 +111,7 @@ export const DEFAULT_SETTINGS: ServerSettings = {
   authorization: AUTHORIZATION_DEFAULT,
   disabledAdmission: [],
   optional: [],
+  flags: {},
 };
 
 export function createSecurity(options: SecurityOptions): Security {
@@ -170,6 +172,7 @@ export function createSecurity(options: SecurityOptions): Security {
     auditor,
     tokens,
     optional: settings.optional,
+    flags: settings.flags,
     authenticators: [authenticator],
     authorizer,
     admission,

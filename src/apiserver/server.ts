@@ -52,6 +52,8 @@ export interface ApiServerOptions {
   readonly store: Store;
   /** Beta resources that are served beside those of every server. */
   readonly optional?: readonly ResourceInfo[];
+  /** The options that the server was given, for `/flagz`. */
+  readonly flags?: Readonly<Record<string, string>>;
   readonly authenticators?: readonly Authenticator[];
   /** Without one everything is allowed. */
   readonly authorizer?: Authorizer;
@@ -133,6 +135,7 @@ export class ApiServer {
       openapi: new OpenapiService(KUBERNETES_VERSION.git, this.table),
       health: this.#health,
       openid: options.openid,
+      flags: options.flags ?? {},
       clock: this.#clock,
       log: this.#log,
     });

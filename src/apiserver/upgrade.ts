@@ -24,6 +24,8 @@ export interface UpgradeSteps {
   readonly route: (method: string, url: string) => Routed;
 }
 
+const INTERACTIVE = new Set(['exec', 'attach', 'portforward']);
+
 /** Never rejects. */
 export async function handleUpgrade(
   upgrade: {
@@ -61,6 +63,9 @@ export async function handleUpgrade(
     }
     if (!handler) throw failure(400, 'BadRequest', 'the resource cannot be upgraded to a stream');
     steps.resources.checkConnection(attributes, method);
+    // A WebSocket begins as a GET, which may be all that somebody who only reads is allowed.
+    if (INTERACTIVE.has(attributes.subresource) && attributes.resource === 'pods' && attributes.verb !== 'create')
+      await steps.authorize({ ...attributes, verb: 'create' }, context.trail);
     const { rest } = routed.attributes;
     const admitted = await steps.resources.admitConnect(attributes, { query, rest }, () => {}, context.trail);
     context.trail?.started(code);

@@ -62,6 +62,8 @@ export interface ServerSettings {
   readonly disabledAdmission: readonly string[];
   /** Beta resources that are served although a server without options does not. */
   readonly optional: readonly ResourceInfo[];
+  /** Every option that was given, as it was. */
+  readonly flags: Readonly<Record<string, string>>;
 }
 
 type Reading = 'text' | 'file' | 'path' | 'boolean' | 'count' | 'duration' | 'list' | 'lists';
@@ -139,6 +141,9 @@ class Given {
     }
   }
 
+  get flags(): Record<string, string> {
+    return Object.fromEntries([...this.#values].map(([name, values]) => [name, values.join(',')]));
+  }
   has(name: Option): boolean {
     return this.#values.has(name);
   }
@@ -259,6 +264,7 @@ export async function loadServerSettings(args: readonly string[], ownIssuer: str
     ...(encryption ? { encryption } : {}),
     disabledAdmission: given.list('disable-admission-plugins') ?? [],
     optional: optionalOf(given),
+    flags: given.flags,
   };
 }
 
