@@ -17,7 +17,8 @@ import { eventually } from '../e2e/process.ts';
 const PODS = Number(process.env['COX_SCALE_PODS'] ?? 30);
 const IMAGE = 'busybox:1.35';
 const SLEEP = { command: ['sleep', '100000'] };
-const WAIT_MS = Math.max(240_000, PODS * 600);
+const WAIT_MS = Math.max(240_000, PODS * 900);
+const BOUND = { timeout: Math.max(600_000, PODS * 2000) };
 /** A /24 has addresses for 250 pods. */
 const RANGE = PODS > 230 ? ['--node-cidr-mask-size', '20'] : [];
 
@@ -146,7 +147,7 @@ async function timed<T>(t: TestContext, what: string, run: () => Promise<T>): Pr
   return result;
 }
 
-test(`${PODS} pods on one node, an agent killed under them, nothing left of them`, { timeout: 600_000 }, async t => {
+test(`${PODS} pods on one node, an agent killed under them, nothing left of them`, BOUND, async t => {
   assert.deepEqual(traces(), NOTHING);
   const pods = await timed(t, `${PODS} pods ready`, async () => {
     await cluster.apply('default', [deployment('many', IMAGE, { replicas: PODS, container: SLEEP })]);
@@ -177,7 +178,7 @@ test(`${PODS} pods on one node, an agent killed under them, nothing left of them
   });
 });
 
-test(`${PODS} pods that crash do not keep another from starting`, { timeout: 600_000 }, async t => {
+test(`${PODS} pods that crash do not keep another from starting`, BOUND, async t => {
   await cluster.kubectl('delete', 'deployments,pods', '--all', '--wait=false');
   await untilNothingIsLeft();
   await cluster.apply('default', [
