@@ -65,6 +65,24 @@ export interface DeviceConfig {
   readonly isReadOnly: boolean;
 }
 
+/** When a program of the machine runs, by the OCI runtime specification. */
+export const HOOK_MOMENTS = [
+  'prestart',
+  'createRuntime',
+  'createContainer',
+  'startContainer',
+  'poststart',
+  'poststop',
+] as const;
+export interface HookConfig {
+  readonly moment: (typeof HOOK_MOMENTS)[number];
+  readonly path: string;
+  /** The program's name first. */
+  readonly args?: readonly string[];
+  readonly env?: readonly string[];
+  readonly timeoutSeconds?: number;
+}
+
 export interface ContainerConfig {
   readonly name: string;
   readonly attempt: number;
@@ -77,6 +95,7 @@ export interface ContainerConfig {
   readonly env: readonly (readonly [name: string, value: string])[];
   readonly mounts: readonly MountConfig[];
   readonly devices?: readonly DeviceConfig[];
+  readonly hooks?: readonly HookConfig[];
   readonly logPath: string;
   /** A running container of the sandbox whose processes this one sees; its own only when absent. */
   readonly processesOf?: string;

@@ -1,7 +1,7 @@
 /** Dynamic resource allocation, with a real scheduler, controller, kubelet and containers, and a sample driver. */
 
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -22,6 +22,8 @@ import { SampleClaimDriver } from './sample-claim-driver.ts';
 const DRIVER = 'gpu.example.com';
 const WAIT_MS = 30_000;
 const node = new TestNode({ isolated: true });
+/** What hooks of devices wrote. */
+const told = () => join(node.root, 'told');
 const stop = new AbortController();
 let driver: SampleClaimDriver;
 
@@ -54,6 +56,18 @@ before(async () => {
     rootDir: join(node.root, 'lib'),
     cdiFolder,
     api: node.api,
+    hooks: ['createRuntime', 'createContainer', 'startContainer', 'poststop'].map(hookName => ({
+      hookName,
+      path: '/bin/sh',
+      // That of startContainer runs in the container, the others where the machine's files are.
+      args: [
+        'sh',
+        '-c',
+        hookName === 'startContainer' ? 'echo "$WORD" > /hooked' : `echo $WORD ${hookName} >> ${told()}`,
+      ],
+      env: ['WORD=hook', 'PATH=/bin:/usr/bin'],
+      timeout: 20,
+    })),
     devices: ['small', 'large'].map((name, i) => ({ name, attributes: { size: { int: (i + 1) * 10 } } })),
   });
   await driver.publish();
@@ -113,7 +127,7 @@ const remove = async (name: string) => {
 
 test('a claim from a template: made, allocated by its rule, prepared, in the container, and gone with the pod', async () => {
   const show =
-    '(env | grep DEVICE_; stat -c "%n %F" /dev/large; ls /dev/small) > /dev/termination-log 2>&1; sleep 1000';
+    'grep hook /hooked || exit; (env | grep DEVICE_; stat -c "%n %F" /dev/large; ls /dev/small) > /dev/termination-log 2>&1; sleep 1000';
   await node.create('one', withClaim({ resourceClaimTemplateName: 'large' }, show));
   const one = await node.until('one', isReady, WAIT_MS);
   const [claim] = await claims();
@@ -128,11 +142,15 @@ test('a claim from a template: made, allocated by its rule, prepared, in the con
     [one.metadata.uid],
   );
   assert.deepEqual([...driver.prepared], [claim!.metadata.uid]);
+  assert.equal(readFileSync(told(), 'utf8'), 'hook createRuntime\nhook createContainer\n');
 
   await node.create('two', withClaim({ resourceClaimTemplateName: 'large' }));
   await node.untilEvents('two', events => events.some(text => /cannot allocate all claims/.test(text)), WAIT_MS);
   await remove('one');
   assert.equal(driver.prepared.has(claim!.metadata.uid!), false, 'cleaned up before the pod is gone');
+  await eventually('the hook after the end', async () =>
+    /hook createContainer\nhook poststop\n/.test(readFileSync(told(), 'utf8')),
+  );
   await node.until('two', isReady, WAIT_MS);
   await remove('two');
   await eventually('claims go with their pods', async () => (await claims()).length === 0);

@@ -19,6 +19,8 @@ export interface SampleDriverOptions {
   /** The kubelet's. */
   readonly rootDir: string;
   readonly cdiFolder: string;
+  /** Of its devices' descriptions. */
+  readonly hooks?: readonly object[];
   readonly api: Transport;
   readonly devices: readonly object[];
 }
@@ -51,7 +53,7 @@ export class SampleClaimDriver {
   }
 
   async start(): Promise<void> {
-    const { rootDir, name, api, cdiFolder } = this.#options;
+    const { rootDir, name, api, cdiFolder, hooks = [] } = this.#options;
     const folder = join(rootDir, 'plugins', name);
     mkdirSync(folder, { recursive: true });
     mkdirSync(join(rootDir, 'plugins_registry'), { recursive: true });
@@ -75,6 +77,7 @@ export class SampleClaimDriver {
                   containerEdits: {
                     env: [`DEVICE_${device.toUpperCase()}=given`],
                     deviceNodes: [{ path: `/dev/${device}`, hostPath: '/dev/null', permissions: 'rw' }],
+                    hooks,
                   },
                 })),
               };

@@ -1,19 +1,20 @@
 /**
  * The Container Device Interface (cncf-tags/container-device-interface): devices by name (`vendor.com/class=device`), described
  * in JSON files of /etc/cdi and /var/run/cdi, the latter winning. Invariant: what a description says and this runtime cannot do
- * (hooks, intelRdt, network devices) is refused by name, never left out. Files are read when a device is asked for.
+ * (intelRdt, network devices) is refused by name, never left out. Hooks are run by the OCI runtime. Files are read when a device is asked for.
  */
 
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse } from 'yaml';
-import type { DeviceConfig, MountConfig } from '../runtime.ts';
+import { type DeviceConfig, HOOK_MOMENTS, type HookConfig, type MountConfig } from '../runtime.ts';
 
 /** What a device brings into a container. */
 export interface DeviceEdits {
   readonly env: readonly (readonly [name: string, value: string])[];
   readonly mounts: readonly MountConfig[];
   readonly devices: readonly DeviceConfig[];
+  readonly hooks?: readonly HookConfig[];
 }
 export const NO_EDITS: DeviceEdits = { env: [], mounts: [], devices: [] };
 
@@ -31,6 +32,13 @@ interface CdiEdits {
     readonly hostPath: string;
     readonly containerPath: string;
     readonly options?: readonly string[];
+  }[];
+  readonly hooks?: readonly {
+    readonly hookName: string;
+    readonly path: string;
+    readonly args?: readonly string[];
+    readonly env?: readonly string[];
+    readonly timeout?: number;
   }[];
 }
 interface CdiFile {
@@ -60,7 +68,7 @@ export function cdiEdits(names: readonly string[], folders: readonly string[] = 
   if (missing.length) throw new Error(`unresolvable CDI devices ${missing.join(', ')}`);
   for (const one of edits)
     for (const key of Object.keys(one))
-      if (!['env', 'deviceNodes', 'mounts'].includes(key))
+      if (!['env', 'deviceNodes', 'mounts', 'hooks'].includes(key))
         throw new Error(`CDI containerEdits.${key} of ${names.join(', ')} are not supported`);
   return {
     env: edits.flatMap(({ env = [] }) =>
@@ -73,6 +81,7 @@ export function cdiEdits(names: readonly string[], folders: readonly string[] = 
         isReadOnly: !permissions.includes('w'),
       })),
     ),
+    hooks: edits.flatMap(({ hooks = [] }) => hooks.map(hookOf)),
     mounts: edits.flatMap(({ mounts = [] }) =>
       mounts.map(({ hostPath, containerPath, options = [] }) => {
         const unknown = options.filter(option => !MOUNT_OPTIONS.has(option));
@@ -86,6 +95,20 @@ export function cdiEdits(names: readonly string[], folders: readonly string[] = 
         };
       }),
     ),
+  };
+}
+
+function hookOf({ hookName, path, args, env, timeout }: NonNullable<CdiEdits['hooks']>[number]): HookConfig {
+  const moment = HOOK_MOMENTS.find(one => one === hookName);
+  if (!moment)
+    throw new Error(`CDI hooks ${JSON.stringify(hookName)} are not supported; known: ${HOOK_MOMENTS.join(', ')}`);
+  if (!path?.startsWith('/')) throw new Error(`CDI hooks need an absolute path, not ${JSON.stringify(path)}`);
+  return {
+    moment,
+    path,
+    ...(args ? { args } : {}),
+    ...(env ? { env } : {}),
+    ...(timeout === undefined ? {} : { timeoutSeconds: timeout }),
   };
 }
 

@@ -181,6 +181,7 @@ export class DeviceAllocations {
       env: all.flatMap(({ env }) => env),
       mounts: all.flatMap(({ mounts }) => mounts),
       devices: all.flatMap(({ devices }) => devices),
+      hooks: all.flatMap(({ hooks = [] }) => hooks),
     };
   }
 

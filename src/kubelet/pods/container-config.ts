@@ -88,6 +88,7 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
     env: [...env],
     mounts: [...systemFiles(request, names), ...volumeMounts(request, lookUp), ...devices.mounts],
     ...containerDevices(request, devices.devices),
+    ...(devices.hooks?.length ? { hooks: devices.hooks } : {}),
     logPath: join(
       context.paths.logs({ namespace: pod.metadata.namespace!, name: pod.metadata.name, uid: uid! }),
       container.name,

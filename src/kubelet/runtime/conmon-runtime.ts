@@ -7,7 +7,7 @@
  */
 
 import { randomBytes } from 'node:crypto';
-import { rmSync, symlinkSync } from 'node:fs';
+import { existsSync, rmSync, symlinkSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
@@ -17,6 +17,7 @@ import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { systemRandom } from '../../base/random.ts';
 import type { CgroupTree } from '../../sys/cgroup.ts';
+import { runCommand } from '../../sys/command.ts';
 import { bootIdentity, clampOomScoreAdj, identify, isAlive } from '../../sys/process.ts';
 import { checkLabel, hasSelinux, labelOf, relabel } from '../../sys/selinux.ts';
 import { hasUserNamespaces } from '../../sys/user-namespace.ts';
@@ -83,11 +84,15 @@ export class ConmonRuntime implements Runtime {
   readonly #capabilities = ownCapabilities();
   readonly #mountPoints: MountPoints;
   // Starting a container uses the processor only; more at a time than there are processors just makes all of them late.
+  readonly #log: Logger;
+  /** Hooks after the end, under way. */
+  readonly #afterwardsOf = new Map<string, Promise<void>>();
   readonly #starts = new Gate(Math.max(2, availableParallelism() + 1));
   #execCount = 0;
 
   constructor(options: ConmonRuntimeOptions) {
     const { images, cgroups, network, log, clock = systemClock } = options;
+    this.#log = log;
     this.#images = images;
     this.#cgroups = cgroups;
     this.#clock = clock;
@@ -103,7 +108,14 @@ export class ConmonRuntime implements Runtime {
       random: systemRandom,
       selinux: this.#selinux,
     });
-    this.#containers = new Containers({ folders, monitor: this.#monitor, cgroups, clock, boot: this.#boot });
+    this.#containers = new Containers({
+      folders,
+      monitor: this.#monitor,
+      cgroups,
+      clock,
+      boot: this.#boot,
+      ended: record => void this.#afterwards(record),
+    });
     folders.clearLeftovers({ sandboxes: this.#sandboxes.ids(), containers: this.#containers.ids() });
     for (const record of this.#containers.all())
       if (this.#containers.refresh(record) === 'running' && folders.isWaiting(record.id))
@@ -214,6 +226,28 @@ export class ConmonRuntime implements Runtime {
     return this.#programs.get(this.#sandboxes.get(sandboxId).oci);
   }
 
+  /** The OCI runtime runs what is to run after the container's end; it knows of the container until then. Repeating it is harmless. */
+  #afterwards(record: ContainerRecord): Promise<void> {
+    const { id, config } = record;
+    if (!config.hooks?.some(({ moment }) => moment === 'poststop')) return Promise.resolve();
+    let running = this.#afterwardsOf.get(id);
+    if (!running && existsSync(join(this.#folders.oci, id))) {
+      const { program, root } = this.#oci(record);
+      running = runCommand(program, ['--root', root, 'delete', '--force', id])
+        .then(
+          () => undefined,
+          error =>
+            this.#log.warn('hooks after the end of a container failed', {
+              container: config.name,
+              error: messageOf(error),
+            }),
+        )
+        .finally(() => this.#afterwardsOf.delete(id));
+      this.#afterwardsOf.set(id, running);
+    }
+    return running ?? Promise.resolve();
+  }
+
   /** Its program begins. An agent that was killed before that comes here again. */
   #release(record: ContainerRecord): Promise<void> {
     const { id, process } = record;
@@ -265,6 +299,7 @@ export class ConmonRuntime implements Runtime {
     const record = this.#containers.find(id);
     if (!record) return;
     await this.stop(id, 0);
+    await this.#afterwards(record);
     this.#folders.removeContainer(id);
     removeLogs(record.config.logPath);
     this.#cgroups.remove(record.cgroup);

@@ -42,6 +42,8 @@ interface Surroundings {
   readonly clock: Clock;
   /** See `bootIdentity`. */
   readonly boot: string;
+  /** Word of each container that has ended, once. */
+  readonly ended: (record: ContainerRecord) => void;
 }
 
 export class Containers {
@@ -50,6 +52,7 @@ export class Containers {
   readonly #cgroups: CgroupTree;
   readonly #clock: Clock;
   readonly #boot: string;
+  readonly #ended: Surroundings['ended'];
   readonly #log: RecordLog<ContainerRecord>;
   readonly #records = new Map<string, ContainerRecord>();
   /** When each container's monitor was last seen to live. */
@@ -57,12 +60,13 @@ export class Containers {
   readonly #exitWaiters = new Map<string, Set<() => void>>();
   readonly #listeners = new Set<BoundedQueue<RuntimeEvent>>();
 
-  constructor({ folders, monitor, cgroups, clock, boot }: Surroundings) {
+  constructor({ folders, monitor, cgroups, clock, boot, ended }: Surroundings) {
     this.#folders = folders;
     this.#monitor = monitor;
     this.#cgroups = cgroups;
     this.#clock = clock;
     this.#boot = boot;
+    this.#ended = ended;
     this.#log = new RecordLog(folders.containerLog);
     for (const record of this.#log.load()) this.#records.set(record.id, record);
   }
@@ -142,6 +146,7 @@ export class Containers {
       (this.#cgroups.oomKills(record.cgroup) > 0 || existsSync(join(this.#folders.bundle(record.id), 'oom')));
     this.#log.save(record);
     this.kill(record);
+    this.#ended(record);
     for (const wake of this.#exitWaiters.get(record.id) ?? []) wake();
     return 'exited';
   }
@@ -174,6 +179,7 @@ export class Containers {
       record.finishedMs = this.#clock.now();
       record.exitCode = EXIT_CODE_UNKNOWN;
       this.#log.save(record);
+      this.#ended(record);
       return;
     }
     if (graceSeconds > 0) {

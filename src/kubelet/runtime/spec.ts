@@ -5,7 +5,13 @@
 
 import { lstatSync, readdirSync, statSync } from 'node:fs';
 import type { Image } from '../images/image-store.ts';
-import type { ContainerConfig, DeviceConfig, SandboxConfig } from '../runtime.ts';
+import {
+  type ContainerConfig,
+  type DeviceConfig,
+  HOOK_MOMENTS,
+  type HookConfig,
+  type SandboxConfig,
+} from '../runtime.ts';
 import type { Labels } from '../selinux.ts';
 import { capabilitiesOf } from './capabilities.ts';
 import type { ProcessUser } from './users.ts';
@@ -57,6 +63,16 @@ export function idMappings(user: UserNamespace | undefined): object {
   return { uidMappings: mappings, gidMappings: mappings };
 }
 
+function hooksOf(hooks: readonly HookConfig[]): object {
+  const moments = HOOK_MOMENTS.map(moment => [
+    moment,
+    hooks
+      .filter(hook => hook.moment === moment)
+      .map(({ path, args, env, timeoutSeconds: timeout }) => ({ path, args, env, timeout })),
+  ]);
+  return Object.fromEntries(moments.filter(([, of]) => of!.length > 0));
+}
+
 /** Command line by CRI's rules: a pod's command replaces the image's entrypoint and with it the image's arguments. */
 export function commandLine(config: Pick<ContainerConfig, 'command' | 'args'>, image: Pick<Image, 'config'>): string[] {
   if (config.command.length > 0) return [...config.command, ...config.args];
@@ -99,6 +115,7 @@ export function containerSpec(input: SpecInput): object {
     },
     root: { path: rootfs, readonly: config.readOnlyRootFilesystem },
     mounts: mountsOf(input),
+    ...(config.hooks ? { hooks: hooksOf(config.hooks) } : {}),
     linux: {
       cgroupsPath,
       ...(propagation ? { rootfsPropagation: propagation } : {}),

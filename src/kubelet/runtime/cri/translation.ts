@@ -98,6 +98,7 @@ export function containerMessage({ config, sandbox, image, seccompFile }: Contai
       `recursiveReadOnly: Enabled (${recursive.containerPath}) is not supported by the container runtime of this node: IfPossible goes without`,
     );
   const isUnmasked = privileged || config.unmaskedProc;
+  if (config.hooks) throw new Error('hooks in descriptions of CDI devices cannot be handed to a runtime by CRI');
   const kept: KeptContainer = { podUid: sandbox.podUid, imageId, imageRef, logPath, labels };
   return {
     metadata: { name, attempt },
