@@ -44,6 +44,7 @@ import type {
   RetryReason,
   Settings,
   Text,
+  TlsVersion,
   UpstreamTls,
 } from './settings.ts';
 import { DEFAULT_SETTINGS } from './settings.ts';
@@ -89,6 +90,7 @@ export function readAnnotations(ingress: Ingress, defaults: Readonly<Record<stri
     protocol: from.get('backend-protocol', protocol) ?? 'http',
     serverName: from.get('proxy-ssl-name', hostName),
     upstreamTls: upstreamTls(from, namespace),
+    upstreamVersion: from.get('proxy-ssl-protocols', onlyVersion),
     connectSeconds: from.get('proxy-connect-timeout', seconds),
     readSeconds: from.get('proxy-read-timeout', seconds),
     sendSeconds: from.get('proxy-send-timeout', seconds),
@@ -324,6 +326,18 @@ function upstreamTls(from: Annotations, namespace: string): UpstreamTls | undefi
     from.refuse('proxy-ssl-verify', 'needs the annotation proxy-ssl-secret, whose ca.crt says whom to trust');
   return undefined;
 }
+
+const TLS_VERSIONS: readonly TlsVersion[] = ['TLSv1.2', 'TLSv1.3'];
+const OLD_VERSIONS = ['SSLv2', 'SSLv3', 'TLSv1', 'TLSv1.1'];
+
+/** Undefined where both are meant. Old ones beside them are not offered. */
+const onlyVersion: Reader<TlsVersion | undefined> = text => {
+  const given = text.split(/\s+/);
+  const strange = given.find(one => ![...OLD_VERSIONS, ...TLS_VERSIONS].includes(one));
+  const [first, second] = TLS_VERSIONS.filter(version => given.includes(version));
+  if (strange !== undefined || !first) throw new Refused('must be TLSv1.2, TLSv1.3 or both; older ones are not spoken');
+  return second ? undefined : first;
+};
 
 const CLIENT_MODES = { on: 'required', optional: 'optional', optional_no_ca: 'unchecked', off: 'off' } as const;
 

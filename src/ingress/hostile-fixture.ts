@@ -105,6 +105,7 @@ const GOOD: Record<string, string> = {
   'ssl-passthrough': 'true',
   'proxy-ssl-secret': 's',
   'proxy-ssl-verify': 'on',
+  'proxy-ssl-protocols': 'TLSv1.1 TLSv1.2',
   'custom-http-errors': '404,503',
   'mirror-target': 'http://copy.test$request_uri',
   'mirror-host': 'copy.test',

@@ -58,6 +58,8 @@ export interface ExternalAuth {
   readonly responseHeaders: readonly string[];
 }
 
+export type TlsVersion = 'TLSv1.2' | 'TLSv1.3';
+
 /** A Secret with `ca.crt`, `tls.crt` and `tls.key`: what a backend is asked to show, and what it is shown. */
 export interface UpstreamTls {
   readonly secret: SecretRef;
@@ -120,6 +122,8 @@ export interface Settings {
   /** Name asked of an HTTPS backend. */
   readonly serverName?: string;
   readonly upstreamTls?: UpstreamTls;
+  /** Of TLS with backends; both where nothing is said. */
+  readonly upstreamVersion?: TlsVersion;
   readonly connectSeconds?: number;
   readonly readSeconds?: number;
   readonly sendSeconds?: number;

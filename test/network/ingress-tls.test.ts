@@ -139,7 +139,8 @@ describe('ingress: TLS', { skip: !canRunIngress }, () => {
       { cert: pair.certificate, key: pair.key, ca: bed.pki.ca, requestCert: true, rejectUnauthorized: false },
       (incoming, response) => {
         const { subject } = (incoming.socket as TLSSocket).getPeerCertificate();
-        response.end(`shown: ${subject?.CN ?? 'nothing'}`);
+        const version = incoming.url === '/version' ? (incoming.socket as TLSSocket).getProtocol() : undefined;
+        response.end(version ?? `shown: ${subject?.CN ?? 'nothing'}`);
       },
     ).listen(0, '127.0.0.1');
     await once(server, 'listening');
@@ -166,6 +167,9 @@ describe('ingress: TLS', { skip: !canRunIngress }, () => {
     put('wrong-ca', { ...verify, 'proxy-ssl-secret': 'wrong' });
     put('wrong-name', { ...verify, 'proxy-ssl-secret': 'front', 'proxy-ssl-name': 'other.test' });
     put('no-secret', verify);
+    put('older', { 'proxy-ssl-protocols': 'TLSv1.1 TLSv1.2' });
+    put('newer', { 'proxy-ssl-protocols': 'TLSv1.3' });
+    put('too-old', { 'proxy-ssl-protocols': 'TLSv1' });
     put('nonsense', { ...verify, 'proxy-ssl-secret': 'nonsense' });
     // Nor does such a Secret keep others' changes from being taken where it was to be that of clients.
     bed.putIngress('nonsense-clients', { '/': 'web' }, { annotations: { 'auth-tls-secret': 'nonsense' } });
@@ -181,11 +185,18 @@ describe('ingress: TLS', { skip: !canRunIngress }, () => {
     bed.putSecret('wrong', trusted);
     await bed.answers('wrong-ca.test', '/', 200);
     // Endpoints come and go as elsewhere.
+    await bed.answers('newer.test', '/', 200);
+    const { reloads } = bed;
     bed.putService('inner', []);
-    await bed.answers('mutual.test', '/', 503);
+    for (const host of ['mutual.test', 'older.test']) await bed.answers(host, '/', 503);
     bed.putService('inner', [(server.address() as AddressInfo).port]);
-    await bed.answers('mutual.test', '/', 200);
+    for (const host of ['mutual.test', 'older.test']) await bed.answers(host, '/', 200);
     assert.equal(await textOf('mutual.test'), 'shown: front');
+    assert.equal(bed.reloads, reloads);
+    const versionOf = async (host: string) => (await bed.get(host, '/version')).text;
+    assert.equal(await versionOf('older.test'), 'TLSv1.2');
+    assert.equal(await versionOf('newer.test'), 'TLSv1.3');
+    assert.equal(await versionOf('too-old.test'), 'TLSv1.3', 'what is refused changes nothing');
   });
 
   test('TLS that is passed through as it is, beside hosts whose TLS ends here', async () => {

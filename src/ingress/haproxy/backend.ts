@@ -62,7 +62,7 @@ export function backendLines(route: Route, resources: Resources, authorities?: s
 }
 
 /** Words after a server's name and address; the same in the configuration and in `add server`. */
-export function serverWords({ protocol, serverName }: Settings, files: BackendFiles = {}): Line {
+export function serverWords({ protocol, serverName, upstreamVersion }: Settings, files: BackendFiles = {}): Line {
   if (protocol === 'http') return [];
   if (protocol === 'h2c') return words('proto h2');
   const name = serverName === undefined ? 'req.hdr(host),host_only' : `str(${serverName})`;
@@ -72,6 +72,7 @@ export function serverWords({ protocol, serverName }: Settings, files: BackendFi
       : ['ssl', 'verify', 'required', 'ca-file', files.authorities]),
     ...(files.certificate === undefined ? [] : ['crt', files.certificate]),
     ...['sni', name, 'alpn', protocol === 'h2' ? 'h2' : 'http/1.1'],
+    ...(upstreamVersion ? ['ssl-min-ver', upstreamVersion, 'ssl-max-ver', upstreamVersion] : []),
   ];
 }
 
