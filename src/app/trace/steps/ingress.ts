@@ -78,6 +78,7 @@ export const ingress: Step = {
       [settings.externalAuth, `when ${settings.externalAuth?.url} lets it`],
       [settings.mirror, `with a copy to ${settings.mirror?.host}`],
       [settings.usesClusterIp, "by the Service's own address"],
+      [settings.upstreamVersion, `by ${settings.upstreamVersion} and no other version of TLS`],
       [settings.rewriteTarget, `with the path rewritten to ${settings.rewriteTarget}`],
     ] as const)
       if (is) findings.push(note(text));
