@@ -119,7 +119,7 @@ export const internalError = (message: string): ApiError =>
   failure(500, 'InternalError', `Internal error occurred: ${message}`, { causes: [{ message }] });
 export const serviceUnavailable = (message: string): ApiError => failure(503, 'ServiceUnavailable', message);
 export const tooLargeResourceVersion = (asked: number, current: number): ApiError =>
-  failure(504, 'Timeout', `Too large resource version: ${asked}, current: ${current}`, {
+  failure(504, 'Timeout', `Timeout: Too large resource version: ${asked}, current: ${current}`, {
     retryAfterSeconds: 1,
     causes: [{ reason: 'ResourceVersionTooLarge', message: 'Too large resource version' }],
   });

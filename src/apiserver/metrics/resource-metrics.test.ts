@@ -112,5 +112,7 @@ test('selectors, single objects, tables and what is refused', async () => {
   ]);
   await assert.rejects(get('/namespaces/x/pods/b'), { code: 404 });
   await assert.rejects(get('/secrets'), { code: 404 });
+  await assert.rejects(get('/namespaces/x/nodes'), { code: 404 });
+  await assert.rejects(get('/pods/a'), { code: 404 });
   await assert.rejects(get('/pods?fieldSelector=spec.nodeName%3Da'), { code: 400 });
 });

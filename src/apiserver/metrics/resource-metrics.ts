@@ -9,7 +9,7 @@ import type { Node, Pod } from '../../api/core/v1.gen.ts';
 import { parseLabelSelector } from '../../api/machinery/labels.ts';
 import type { KubeObject } from '../../api/meta.ts';
 import { type Clock, formatTime } from '../../base/clock.ts';
-import { badRequest, failure, messageOf, notFound } from '../../base/errors.ts';
+import { badRequest, messageOf, notFound } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { NODES, PODS } from '../../client/resources.ts';
 import type { OwnExtension } from '../aggregation/aggregator.ts';
@@ -17,6 +17,7 @@ import { encodeBody, mediaTypeOf, negotiate } from '../negotiation.ts';
 import { finish, type ReplyContext } from '../reply.ts';
 import type { Reader } from '../request.ts';
 import { parsePath } from '../request-path.ts';
+import { notAllowed, unknownResource } from '../routes.ts';
 import type { KubeletConnections } from '../streaming/kubelet-connection.ts';
 
 const GROUP = 'metrics.k8s.io';
@@ -70,15 +71,11 @@ export class ResourceMetrics implements OwnExtension {
     const reply = async (value: unknown) =>
       finish(context, 200, { 'content-type': mediaTypeOf({ format }) }, await encodeBody(value, format));
     if (!asked.resource) return reply(RESOURCE_LIST);
-    if (!['nodes', 'pods'].includes(asked.resource) || asked.subresource)
-      throw failure(404, 'NotFound', 'the server could not find the requested resource');
-    if (asked.verb !== 'get' && asked.verb !== 'list')
-      throw failure(
-        405,
-        'MethodNotAllowed',
-        `${asked.verb} is not supported on resources of kind "${asked.resource}.${GROUP}"`,
-      );
+    if (!['nodes', 'pods'].includes(asked.resource) || asked.subresource) throw unknownResource();
     const isPods = asked.resource === 'pods';
+    // A role of a namespace says nothing about nodes.
+    if (isPods ? asked.name && !asked.namespace : asked.namespace) throw unknownResource();
+    if (asked.verb !== 'get' && asked.verb !== 'list') throw notAllowed();
     const items = isPods
       ? await this.pods(asked.namespace, { name: asked.name, query })
       : await this.#nodes(asked.name, query);
