@@ -3,7 +3,7 @@
  * Invariant: every unmount is idempotent and detaches (open files keep working). It refuses to follow a symlink it unmounts.
  */
 
-import { mkdirSync, readFileSync, rmSync, statfsSync } from 'node:fs';
+import { mkdirSync, readFileSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   MNT_DETACH,
@@ -206,11 +206,4 @@ export function unmountBelow(folder: string): void {
 /** Whether something is mounted at just this path, a bind of the same file system too. It touches only the mount table. */
 export function isMountPoint(path: string): boolean {
   return mountTable().some(entry => entry.mountPoint === path);
-}
-
-/** Removes a folder and all in it, but refuses, removing nothing, when something is mounted at or below it. */
-export function removeUnmounted(folder: string): void {
-  const mounted = mountTable().find(({ mountPoint }) => mountPoint === folder || mountPoint.startsWith(`${folder}/`));
-  if (mounted) throw new Error(`${folder} is not removed: ${mounted.mountPoint} is still mounted`);
-  rmSync(folder, { recursive: true, force: true });
 }

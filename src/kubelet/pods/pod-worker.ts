@@ -10,7 +10,7 @@ import type { Pod } from '../../api/core/v1.gen.ts';
 import type { Timer } from '../../base/clock.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
 import { PODS } from '../../client/resources.ts';
-import { removeUnmounted } from '../../sys/mount.ts';
+import { removeUnmounted } from '../../sys/remove-unmounted.ts';
 import type { RuntimeState, SandboxState } from '../runtime.ts';
 import { optionsOf } from '../selinux.ts';
 import { ContainerStarts, MOUNTED } from './container-starts.ts';

@@ -10,7 +10,7 @@ import type { KubeObject } from '../../api/meta.ts';
 import { keyOf } from '../../api/meta.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Informer } from '../../client/informer.ts';
-import { removeUnmounted } from '../../sys/mount.ts';
+import { removeUnmounted } from '../../sys/remove-unmounted.ts';
 import type { Evictable } from '../eviction/evictor.ts';
 import type { ContainerState, HostPort } from '../runtime.ts';
 import { mirroredUid } from '../static/manifest.ts';

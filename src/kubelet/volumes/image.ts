@@ -6,7 +6,8 @@
 import { mkdirSync } from 'node:fs';
 import type { ImageVolumeSource, Secret } from '../../api/core/v1.gen.ts';
 import { SECRETS } from '../../client/resources.ts';
-import { isMountPoint, mountLayers, removeUnmounted, unmount } from '../../sys/mount.ts';
+import { isMountPoint, mountLayers, unmount } from '../../sys/mount.ts';
+import { removeUnmounted } from '../../sys/remove-unmounted.ts';
 import type { PullPolicy } from '../images/node-images.ts';
 import { parseReference } from '../images/reference.ts';
 import type { VolumePlugin, VolumeTarget } from './volume.ts';

@@ -8,7 +8,7 @@ import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Pod, Volume } from '../../api/core/v1.gen.ts';
 import { messageOf } from '../../base/errors.ts';
-import { removeUnmounted } from '../../sys/mount.ts';
+import { removeUnmounted } from '../../sys/remove-unmounted.ts';
 import { labelOfVolume } from '../selinux.ts';
 import { type ClaimStatusWriter, growIfAsked } from './expansion.ts';
 import { giveToGroup } from './ownership.ts';
