@@ -6,6 +6,7 @@
  */
 
 import { typeError } from '../api/go-json-error.ts';
+import { forgiveOldForms } from '../api/machinery/address-forms.ts';
 import { semanticEqual } from '../api/machinery/equality.ts';
 import { validateObjectMeta, validateObjectMetaUpdate } from '../api/machinery/metadata.ts';
 import type { KubeObject } from '../api/meta.ts';
@@ -320,11 +321,18 @@ export class Registry {
     switch (attributes.subresource) {
       case '':
       case 'scale':
-        if (kind?.validate && !kind.ratchets) errors.push(...kind.validate(object, group));
-        if (kind?.validateUpdate) errors.push(...kind.validateUpdate(object, old, group));
+        if (kind?.validate && !kind.ratchets)
+          errors.push(...forgiveOldForms(kind.validate(object, group), () => kind.validate!(old, group)));
+        if (kind?.validateUpdate)
+          errors.push(
+            ...forgiveOldForms(kind.validateUpdate(object, old, group), () => kind.validateUpdate!(old, old, group)),
+          );
         break;
       case 'status':
-        if (kind?.validateStatusUpdate) errors.push(...kind.validateStatusUpdate(object, old));
+        if (kind?.validateStatusUpdate)
+          errors.push(
+            ...forgiveOldForms(kind.validateStatusUpdate(object, old), () => kind.validateStatusUpdate!(old, old)),
+          );
         break;
       default: {
         const rules = kind?.validateSubresourceUpdate?.[attributes.subresource];

@@ -1,6 +1,7 @@
 /** Endpoints: the old, unsliced list of a Service's backends. */
 
 import { defineKind } from '../kind.ts';
+import { warnOfAddress } from '../machinery/address-forms.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
 import { qualifiedNameProblems } from '../machinery/labels.ts';
 import { dnsLabelProblems, dnsSubdomainProblems, ipProblems, portNumberProblems } from '../machinery/names.ts';
@@ -34,6 +35,18 @@ export const endpoints = defineKind<Endpoints>({
       );
     });
     return errors;
+  },
+  warnings: object => {
+    const found: string[] = [];
+    // The controller's own are in order; there are many of them.
+    if (object.metadata.labels?.['endpoints.kubernetes.io/managed-by'] === 'endpoint-controller') return found;
+    eachAt(object.subsets, 'subsets', (subset, at) => {
+      eachAt(subset.addresses, `${at}.addresses`, ({ ip }, ipAt) => warnOfAddress(found, `${ipAt}.ip`, ip));
+      eachAt(subset.notReadyAddresses, `${at}.notReadyAddresses`, ({ ip }, ipAt) =>
+        warnOfAddress(found, `${ipAt}.ip`, ip),
+      );
+    });
+    return found;
   },
   columns: [nameColumn, text('Endpoints', formatEndpoints), ageColumn],
 });

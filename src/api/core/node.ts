@@ -21,6 +21,8 @@ export const node = defineKind<Node>({
     // podCIDR mirrors the first of podCIDRs; who changes only it changes both.
     if (spec.podCIDR && spec.podCIDR !== spec.podCIDRs?.[0]) spec.podCIDRs = [spec.podCIDR];
     else if (spec.podCIDRs?.length) spec.podCIDR = spec.podCIDRs[0]!;
+    // Kubelets take their configuration from files only; what names another source is dropped, as upstream does.
+    delete spec.configSource;
     const status = object.status;
     if (status?.capacity) canonicalList(status.capacity);
     if (status?.allocatable) canonicalList(status.allocatable);
@@ -58,6 +60,8 @@ export const node = defineKind<Node>({
       addForbidden(errors, 'spec.podCIDRs', 'node updates may not change podCIDR except from "" to valid');
     if (old.spec?.providerID && old.spec.providerID !== object.spec?.providerID)
       addForbidden(errors, 'spec.providerID', 'node updates may not change providerID except from "" to valid');
+    if ((object.spec?.externalID ?? '') !== (old.spec?.externalID ?? ''))
+      addForbidden(errors, 'spec.externalID', 'may not be updated');
     return errors;
   },
   validateStatusUpdate: validateStatus,

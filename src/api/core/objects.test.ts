@@ -1,9 +1,21 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { endpointSlice } from '../discovery/endpoint-slice.ts';
+import type { Kind } from '../kind.ts';
+import { forgiveOldForms } from '../machinery/address-forms.ts';
 import type { KubeObject } from '../meta.ts';
+import { ingress, ingressClass } from '../networking/ingress.ts';
+import { networkPolicy } from '../networking/network-policy.ts';
+import { runtimeClass } from '../node/runtime-class.ts';
+import { csiDriver, csiNode, csiStorageCapacity, volumeAttachment } from '../storage/csi.ts';
+import { storageClass, volumeAttributesClass } from '../storage/storage-class.ts';
 import { configMap } from './config-map.ts';
+import { endpoints } from './endpoints.ts';
 import { node } from './node.ts';
+import { persistentVolume } from './persistent-volume.ts';
+import { persistentVolumeClaim } from './persistent-volume-claim.ts';
 import { pod } from './pod.ts';
+import { service } from './service.ts';
 
 const object = (parts: object): KubeObject => ({ metadata: { name: 'x' }, ...parts }) as unknown as KubeObject;
 
@@ -31,4 +43,260 @@ test('a range that a node has does not change by its old name either', () => {
 test('a config map that is too large is at fault as a whole', () => {
   const [error] = configMap.validate!(object({ data: { a: 'x'.repeat(1024 * 1024 + 1) } }));
   assert.equal(`${error!.field}: ${error!.message}`, '[]: Too long: may not be more than 1048576 bytes');
+});
+
+const told = (errors: readonly { field: string; message: string }[]): string[] =>
+  errors.map(({ field, message }) => `${field}: ${message}`);
+const check = (kind: object, parts: object): string[] => told((kind as Kind<KubeObject>).validate!(object(parts)));
+const change = (kind: object, now: object, old: object): string[] =>
+  told((kind as Kind<KubeObject>).validateUpdate!(object(now), object(old)));
+const changeStatus = (kind: object, now: object): string[] =>
+  told((kind as Kind<KubeObject>).validateStatusUpdate!(object(now), object(now)));
+const warn = (kind: object, parts: object): readonly string[] =>
+  (kind as Kind<KubeObject>).warnings!(object(parts), undefined);
+
+test("volumes: one source, checked in upstream's order, and what it needs beside the fields that pods have", () => {
+  const volume = (source: object): string[] =>
+    check(persistentVolume, { spec: { accessModes: ['ReadWriteOnce'], capacity: { storage: '1Gi' }, ...source } });
+  const iscsi = { targetPortal: '1.2.3.4:3260', iqn: 'iqn.2014-12.example:a', lun: 0 };
+  const cases: [source: object, ...expected: string[]][] = [
+    [{ iscsi }],
+    [
+      { nfs: { server: 'a', path: '/b' }, hostPath: { path: '/c' } },
+      'spec.nfs: Forbidden: may not specify more than 1 volume type',
+    ],
+    [{ gcePersistentDisk: {} }, 'spec.persistentDisk.pdName: Required value'],
+    [{ iscsi: { ...iscsi, secretRef: {} } }, 'spec.iscsi.secretRef.name: Required value'],
+    [
+      { iscsi: { ...iscsi, targetPortal: 'a'.repeat(63), initiatorName: 'iqn.2014-12.example:a' } },
+      `spec.iscsi.targetportal: Invalid value: "${'a'.repeat(63)}": Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.`,
+    ],
+    [{ cinder: { volumeID: 'a', secretRef: { name: 'b' } } }, 'spec.cinder.secretRef.namespace: Required value'],
+    [
+      { storageos: { volumeName: 'a', secretRef: {} } },
+      'spec.storageos.secretRef.name: Required value',
+      'spec.storageos.secretRef.namespace: Required value',
+    ],
+    [
+      { glusterfs: { endpoints: 'a', path: 'b', endpointsNamespace: '' } },
+      'spec.glusterfs.endpointsNamespace: Invalid value: "": if the endpointnamespace is set, it must be a valid namespace name',
+    ],
+    [
+      { azureFile: { secretName: 'a', shareName: 'b', secretNamespace: '' } },
+      'spec.azureFile.secretNamespace: Required value',
+    ],
+  ];
+  for (const [source, ...expected] of cases) assert.deepEqual(volume(source), expected, JSON.stringify(source));
+});
+
+test('the status of a claim that grows', () => {
+  const status = (status: object): string[] =>
+    changeStatus(persistentVolumeClaim, { spec: { accessModes: ['ReadWriteOnce'] }, status });
+  const states =
+    '"ControllerResizeInProgress", "ControllerResizeInfeasible", "NodeResizeInProgress", "NodeResizeInfeasible", "NodeResizePending"';
+  assert.deepEqual(
+    status({
+      capacity: { storage: '1Gi' },
+      allocatedResourceStatuses: { storage: 'NodeResizePending', 'a.io/b': 'NodeResizePending' },
+      allocatedResources: { storage: '2Gi' },
+    }),
+    [],
+  );
+  assert.deepEqual(
+    status({
+      capacity: { storage: '-1' },
+      allocatedResourceStatuses: { storage: 'Growing' },
+      allocatedResources: { cpu: '1', storage: '-2' },
+    }),
+    [
+      'status.capacity[storage]: Invalid value: "-1": must be greater than or equal to 0',
+      `status.allocatedResourceStatus: Unsupported value: "storage": supported values: ${states}`,
+      'status.allocatedResources: Unsupported value: "cpu": supported values: "storage"',
+      'status.allocatedResources[storage]: Invalid value: "-2": must be greater than or equal to 0',
+    ],
+  );
+});
+
+test('kinds of storage', () => {
+  const attach = { attacher: 'a.io', nodeName: 'n' };
+  const cases: [findings: string[], ...expected: string[]][] = [
+    [check(volumeAttachment, { spec: { ...attach, source: { persistentVolumeName: 'a' } } })],
+    [
+      check(volumeAttachment, { spec: { ...attach, source: { persistentVolumeName: 'a', inlineVolumeSpec: {} } } }),
+      'spec.source: Forbidden: must specify exactly one of inlineVolumeSpec and persistentVolumeName',
+    ],
+    [
+      check(volumeAttachment, {
+        spec: {
+          ...attach,
+          source: {
+            inlineVolumeSpec: {
+              accessModes: ['ReadWriteOnce'],
+              capacity: { storage: '1Gi' },
+              volumeMode: 'Block',
+              csi: { driver: 'a.io', volumeHandle: 'b' },
+            },
+          },
+        },
+      }),
+      'spec.source.inlineVolumeSpec.capacity: Forbidden: may not be specified in the context of inline volumes',
+      'spec.source.inlineVolumeSpec.volumeMode: Forbidden: may not specify volumeMode other than Filesystem in the context of inline volumes',
+    ],
+    [
+      changeStatus(volumeAttachment, { status: { attached: false, attachError: { errorCode: -1 } } }),
+      'status.attachError.errorCode: Invalid value: -1: must be between 0 and 2147483647, inclusive',
+    ],
+    [
+      check(csiDriver, {
+        spec: {
+          attachRequired: true,
+          podInfoOnMount: true,
+          storageCapacity: true,
+          nodeAllocatableUpdatePeriodSeconds: 9,
+          serviceAccountTokenInSecrets: true,
+        },
+      }),
+      'spec.nodeAllocatableUpdatePeriodSeconds: Invalid value: 9: must be greater than or equal to 10 seconds',
+      'spec.serviceAccountTokenInSecrets: Invalid value: true: serviceAccountTokenInSecrets is set but no tokenRequests are specified',
+    ],
+    [
+      change(
+        csiNode,
+        { spec: { drivers: [{ name: 'a.io', nodeID: 'two', allocatable: { count: 2 } }] } },
+        { spec: { drivers: [{ name: 'a.io', nodeID: 'one' }] } },
+      ),
+      'spec.drivers: Invalid value: {"name":"a.io","nodeID":"two"}: field is immutable',
+    ],
+    [
+      check(csiStorageCapacity, { storageClassName: 'a', capacity: '-1' }),
+      'capacity: Invalid value: "-1": must be greater than or equal to 0',
+    ],
+    [
+      check(storageClass, {
+        provisioner: 'a.io/b',
+        allowedTopologies: [
+          { matchLabelExpressions: [{ key: 'zone', values: ['a', 'b', 'a'] }] },
+          { matchLabelExpressions: [{ key: 'zone' }] },
+        ],
+      }),
+      'allowedTopologies[0].matchLabelExpressions[0].values[2]: Duplicate value: "a"',
+      'allowedTopologies[1].matchLabelExpressions[0].values: Required value',
+    ],
+    [
+      change(
+        volumeAttributesClass,
+        { driverName: 'a', parameters: { x: '1' } },
+        { driverName: 'b', parameters: { x: '2' } },
+      ),
+      'driverName: Forbidden: updates to driverName are forbidden.',
+      'parameters: Forbidden: updates to parameters are forbidden.',
+    ],
+    [
+      check(runtimeClass, {
+        handler: 'runc',
+        scheduling: { tolerations: [{ operator: 'Exists' }, { operator: 'Exists' }] },
+      }),
+      'scheduling.tolerations[1]: Duplicate value: {"operator":"Exists"}',
+    ],
+    [change(node, { spec: { externalID: 'a' } }, { spec: {} }), 'spec.externalID: Forbidden: may not be updated'],
+  ];
+  for (const [findings, ...expected] of cases) assert.deepEqual(findings, expected);
+});
+
+test('ingresses', () => {
+  const rule = (item: object): object => ({ spec: { rules: [{ http: { paths: [item] } }] } });
+  const path = 'spec.rules[0].http.paths[0]';
+  const backend = { service: { name: 'a', port: { number: 80 } } };
+  const classes = (ingressClassName: string): object => ({
+    metadata: { name: 'x', annotations: { 'kubernetes.io/ingress.class': 'a' } },
+    spec: { ingressClassName, defaultBackend: backend },
+  });
+  const cases: [findings: string[], ...expected: string[]][] = [
+    [check(ingress, classes('a'))],
+    [
+      check(ingress, classes('b')),
+      'annotations.kubernetes.io/ingress.class: Invalid value: "a": must match `ingressClassName` when both are specified',
+    ],
+    [check(ingress, rule({})), `${path}.pathType: Required value: pathType must be specified`],
+    [
+      check(ingress, rule({ pathType: '', backend })),
+      `${path}.pathType: Unsupported value: "": supported values: "Exact", "ImplementationSpecific", "Prefix"`,
+    ],
+    [
+      check(ingress, rule({ pathType: 'Exact', path: '/', backend: { resource: { kind: 'a/b' } } })),
+      `${path}.backend.resource.kind: Invalid value: "a/b": may not contain '/'`,
+      `${path}.backend.resource.name: Required value: name is required`,
+    ],
+    [
+      changeStatus(ingress, { status: { loadBalancer: { ingress: [{ ip: 'a' }, { hostname: '1.2.3.4' }] } } }),
+      'status.loadBalancer.ingress[0].ip: Invalid value: "a": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)',
+      'status.loadBalancer.ingress[1].hostname: Invalid value: "1.2.3.4": must be a DNS name, not an IP address',
+    ],
+    [
+      check(ingressClass, {
+        spec: { controller: 'a.io/b', parameters: { apiGroup: 'A', kind: 'K', name: 'n', scope: 'Cluster' } },
+      }).map(text => text.slice(0, 47)),
+      'spec.parameters.apiGroup: Invalid value: "A": a',
+    ],
+  ];
+  for (const [findings, ...expected] of cases) assert.deepEqual(findings, expected);
+});
+
+test('addresses in forms that are going out of use: refused when new, kept where they were, warned of', () => {
+  const policy = (cidr: string, ...except: string[]): object => ({
+    spec: { podSelector: {}, ingress: [{ from: [{ ipBlock: { cidr, except } }] }] },
+  });
+  const at = 'spec.ingress[0].from[0].ipBlock';
+  const cases: [findings: string[], ...expected: string[]][] = [
+    [check(networkPolicy, policy('10.0.0.0/8', '10.1.0.0/16'))],
+    [
+      check(networkPolicy, policy('10.0.0.1/8', '10.0.0.0/8')),
+      `${at}.cidr: Invalid value: "10.0.0.1/8": must not have bits set beyond the prefix length`,
+      `${at}.except[0]: Invalid value: "10.0.0.0/8": must be a strict subset of \`cidr\``,
+    ],
+    [
+      check(networkPolicy, policy('010.0.0.0/8')),
+      `${at}.cidr: Invalid value: "010.0.0.0/8": must not have leading 0s in IP or prefix length`,
+    ],
+    [
+      check(networkPolicy, policy('::ffff:10.0.0.0/104')),
+      `${at}.cidr: Invalid value: "::ffff:10.0.0.0/104": must not have an IPv4-mapped IPv6 address`,
+    ],
+    [
+      check(endpointSlice, {
+        addressType: 'IPv4',
+        endpoints: [
+          { addresses: ['010.1.2.3'], hints: { forNodes: [{ name: 'a' }, { name: 'a' }] } },
+          { addresses: ['::ffff:1.2.3.4'] },
+          { addresses: ['2001:db8::1'] },
+        ],
+      }),
+      'endpoints[0].addresses[0]: Invalid value: "010.1.2.3": must not have leading 0s',
+      'endpoints[0].hints.forNodes[1].name: Duplicate value: "a"',
+      'endpoints[1].addresses[0]: Invalid value: "::ffff:1.2.3.4": must not be an IPv4-mapped IPv6 address',
+      'endpoints[2].addresses: Invalid value: "2001:db8::1": must be an IPv4 address',
+    ],
+  ];
+  for (const [findings, ...expected] of cases) assert.deepEqual(findings, expected);
+
+  const errors = (parts: object) => (networkPolicy as Kind<KubeObject>).validate!(object(parts));
+  const forgiven = (now: object, old: object): string[] =>
+    told(forgiveOldForms(errors(now), () => errors(old))).map(text => text.slice(0, text.indexOf(':')));
+  const odd = policy('10.0.0.0/8', '10.1.0.1/16');
+  assert.deepEqual(forgiven(odd, odd), []);
+  assert.deepEqual(forgiven(policy('10.0.0.0/8', '10.2.0.0/16', '10.1.0.1/16'), odd), []);
+  assert.deepEqual(forgiven(policy('10.0.0.0/8', '10.1.0.2/16'), odd), [`${at}.except[0]`]);
+  assert.deepEqual(forgiven(policy('x'), policy('x')), [`${at}.cidr`]);
+
+  assert.deepEqual(warn(networkPolicy, policy('2001:DB8::/32')), [
+    `${at}.cidr: IPv6 CIDR value "2001:DB8::/32" should be in RFC 5952 canonical format ("2001:db8::/32")`,
+  ]);
+  assert.deepEqual(warn(endpoints, { subsets: [{ addresses: [{ ip: '2001:DB8::1' }, { ip: '::ffff:1.2.3.4' }] }] }), [
+    'subsets[0].addresses[0].ip: IPv6 address "2001:DB8::1" should be in RFC 5952 canonical format ("2001:db8::1")',
+    'subsets[0].addresses[1].ip: non-standard IP address "::ffff:1.2.3.4" will be considered invalid in a future Kubernetes release: use "1.2.3.4"',
+  ]);
+  assert.deepEqual(warn(endpointSlice, { addressType: 'FQDN' }), ['spec.addressType: FQDN endpoints are deprecated']);
+  assert.deepEqual(warn(service, { spec: { type: 'LoadBalancer', loadBalancerSourceRanges: ['FD00::/8'] } }), [
+    'spec.loadBalancerSourceRanges[0]: IPv6 CIDR value "FD00::/8" should be in RFC 5952 canonical format ("fd00::/8")',
+  ]);
 });

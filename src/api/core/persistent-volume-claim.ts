@@ -4,11 +4,20 @@ import { fieldErrors } from '../../base/errors.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text, wideText } from '../machinery/columns.ts';
 import { semanticEqual } from '../machinery/equality.ts';
+import { qualifiedNameProblems } from '../machinery/labels.ts';
 import { compareQuantity } from '../machinery/quantity.ts';
-import { addForbidden, checkUnchanged, type Errors } from '../machinery/validation.ts';
+import {
+  addForbidden,
+  addProblems,
+  addRequired,
+  checkQuantityNotNegative,
+  checkUnchanged,
+  type Errors,
+} from '../machinery/validation.ts';
 import { checkClaimSpec } from './claim-validation.ts';
 import { canonicalList } from './pod-defaults.ts';
 import { describeDifference } from './pod-update-validation.ts';
+import { isNativeResource } from './resource-validation.ts';
 import type { PersistentVolumeClaim, PersistentVolumeClaimSpec } from './v1.gen.ts';
 
 export const CLASS_ANNOTATION = 'volume.beta.kubernetes.io/storage-class';
@@ -68,6 +77,7 @@ export const persistentVolumeClaim = defineKind<PersistentVolumeClaim>({
     return errors;
   },
   validateUpdate,
+  validateStatusUpdate,
   selectableFields: { name: object => object.metadata.name },
   columns: [
     nameColumn,
@@ -81,6 +91,39 @@ export const persistentVolumeClaim = defineKind<PersistentVolumeClaim>({
     wideText('VolumeMode', object => object.spec?.volumeMode ?? '<unset>'),
   ],
 });
+
+const RESIZE_STATUSES = [
+  'ControllerResizeInProgress',
+  'ControllerResizeInfeasible',
+  'NodeResizeInProgress',
+  'NodeResizeInfeasible',
+  'NodeResizePending',
+];
+
+function validateStatusUpdate(object: PersistentVolumeClaim): Errors {
+  const errors: Errors = [];
+  if (!object.spec?.accessModes?.length) addRequired(errors, 'Spec.accessModes');
+  const { capacity, allocatedResourceStatuses, allocatedResources } = object.status ?? {};
+  for (const name in capacity) checkQuantityNotNegative(errors, `status.capacity[${name}]`, capacity[name]);
+  for (const name in allocatedResourceStatuses) {
+    checkResizedName(errors, 'status.allocatedResourceStatus', name);
+    if (!RESIZE_STATUSES.includes(allocatedResourceStatuses[name]!))
+      errors.push(fieldErrors.notSupported('status.allocatedResourceStatus', name, RESIZE_STATUSES));
+  }
+  for (const name in allocatedResources)
+    if (checkResizedName(errors, 'status.allocatedResources', name))
+      checkQuantityNotNegative(errors, `status.allocatedResources[${name}]`, allocatedResources[name]);
+  return errors;
+}
+
+/** Of Kubernetes' own resources only storage grows. */
+function checkResizedName(errors: Errors, path: string, name: string): boolean {
+  const before = errors.length;
+  addProblems(errors, path, name, qualifiedNameProblems(name));
+  if (errors.length === before && isNativeResource(name) && name !== 'storage')
+    errors.push(fieldErrors.notSupported(path, name, ['storage']));
+  return errors.length === before;
+}
 
 /** Immutable but for the volume's name, once, and the size and attributes class of a bound claim. */
 function validateUpdate(object: PersistentVolumeClaim, old: PersistentVolumeClaim): Errors {

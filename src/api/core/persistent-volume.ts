@@ -21,18 +21,79 @@ import { NOT_SOURCES } from './persistent-volume-sources.ts';
 import { canonicalList } from './pod-defaults.ts';
 import { describeDifference } from './pod-update-validation.ts';
 import { checkNodeSelector } from './scheduling-validation.ts';
-import type { CSIPersistentVolumeSource, LocalVolumeSource, PersistentVolume, PersistentVolumeSpec } from './v1.gen.ts';
+import type {
+  AzureFilePersistentVolumeSource,
+  CSIPersistentVolumeSource,
+  GlusterfsPersistentVolumeSource,
+  ISCSIPersistentVolumeSource,
+  LocalVolumeSource,
+  PersistentVolume,
+  PersistentVolumeSpec,
+  SecretReference,
+} from './v1.gen.ts';
 import { checkDriverName, checkNoBackstep, checkOneSource, SOURCE_CHECKS } from './volume-validation.ts';
 
 type SourceCheck = (errors: Errors, at: string, source: unknown) => void;
 
-const CHECKS = {
-  ...(SOURCE_CHECKS as Readonly<Record<string, SourceCheck>>),
-  local: (errors: Errors, at: string, source: unknown) => {
+const POD_CHECKS = SOURCE_CHECKS as Readonly<Record<string, SourceCheck>>;
+
+/** A source that pods have too, whose secret lies in a namespace that must be named here. */
+function withSecretNamespace(kind: 'cinder' | 'storageos'): SourceCheck {
+  return (errors, at, source) => {
+    POD_CHECKS[kind]!(errors, at, source);
+    const { secretRef } = source as { secretRef?: SecretReference };
+    if (secretRef) requireText(errors, `${at}.secretRef.namespace`, secretRef.namespace);
+  };
+}
+
+/** In the order in which upstream looks: of several sources the first is checked, the others are refused. */
+const CHECKS: Readonly<Record<string, SourceCheck>> = {
+  hostPath: POD_CHECKS['hostPath']!,
+  gcePersistentDisk: (errors, at, source) =>
+    POD_CHECKS['gcePersistentDisk']!(errors, at.replace(/gcePersistentDisk$/, 'persistentDisk'), source),
+  awsElasticBlockStore: POD_CHECKS['awsElasticBlockStore']!,
+  glusterfs: (errors, at, source) => {
+    POD_CHECKS['glusterfs']!(errors, at, source);
+    const { endpointsNamespace } = source as GlusterfsPersistentVolumeSource;
+    if (endpointsNamespace === '')
+      addInvalid(
+        errors,
+        `${at}.endpointsNamespace`,
+        '',
+        'if the endpointnamespace is set, it must be a valid namespace name',
+      );
+    else if (endpointsNamespace !== undefined)
+      addProblems(errors, `${at}.endpointsNamespace`, endpointsNamespace, dnsLabelProblems(endpointsNamespace));
+  },
+  flocker: POD_CHECKS['flocker']!,
+  nfs: POD_CHECKS['nfs']!,
+  rbd: POD_CHECKS['rbd']!,
+  quobyte: POD_CHECKS['quobyte']!,
+  cephfs: POD_CHECKS['cephfs']!,
+  iscsi: (errors, at, source) => {
+    POD_CHECKS['iscsi']!(errors, at, source);
+    const { secretRef } = source as ISCSIPersistentVolumeSource;
+    if (secretRef) requireText(errors, `${at}.secretRef.name`, secretRef.name);
+  },
+  cinder: withSecretNamespace('cinder'),
+  fc: POD_CHECKS['fc']!,
+  flexVolume: POD_CHECKS['flexVolume']!,
+  azureFile: (errors, at, source) => {
+    POD_CHECKS['azureFile']!(errors, at, source);
+    if ((source as AzureFilePersistentVolumeSource).secretNamespace === '')
+      addRequired(errors, `${at}.secretNamespace`);
+  },
+  vsphereVolume: POD_CHECKS['vsphereVolume']!,
+  photonPersistentDisk: POD_CHECKS['photonPersistentDisk']!,
+  portworxVolume: POD_CHECKS['portworxVolume']!,
+  azureDisk: POD_CHECKS['azureDisk']!,
+  scaleIO: POD_CHECKS['scaleIO']!,
+  local: (errors, at, source) => {
     const { path } = source as LocalVolumeSource;
     if (requireText(errors, `${at}.path`, path)) checkNoBackstep(errors, `${at}.path`, path);
   },
-  csi: (errors: Errors, at: string, source: unknown) => {
+  storageos: withSecretNamespace('storageos'),
+  csi: (errors, at, source) => {
     const csi = source as CSIPersistentVolumeSource;
     checkDriverName(errors, `${at}.driver`, csi.driver);
     requireText(errors, `${at}.volumeHandle`, csi.volumeHandle);
@@ -94,7 +155,16 @@ export const persistentVolume = defineKind<PersistentVolume>({
   },
   validate: object => {
     const errors: Errors = [];
-    checkSpec(errors, 'spec', object.spec ?? {});
+    const spec = object.spec ?? {};
+    checkVolumeSpec(errors, 'spec', spec);
+    const iscsi = spec.iscsi;
+    if (iscsi?.initiatorName !== undefined && `${object.metadata.name}:${iscsi.targetPortal}`.length > 64)
+      addInvalid(
+        errors,
+        'spec.iscsi.targetportal',
+        iscsi.targetPortal,
+        'Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.',
+      );
     return errors;
   },
   validateUpdate: (object, old) => {
@@ -142,32 +212,53 @@ export const persistentVolume = defineKind<PersistentVolume>({
   ],
 });
 
-function checkSpec(errors: Errors, path: string, spec: PersistentVolumeSpec): void {
+/** `inline`: in a VolumeAttachment, where there is nothing to bind, only what to attach. */
+export function checkVolumeSpec(errors: Errors, path: string, spec: PersistentVolumeSpec, inline = false): void {
+  const { capacity, nodeAffinity: affinity, persistentVolumeReclaimPolicy: policy } = spec;
+  const resources = Object.keys(capacity ?? {});
+  const refuse = (field: string, set: unknown): void => {
+    if (inline && set)
+      addForbidden(errors, `${path}.${field}`, 'may not be specified in the context of inline volumes');
+  };
+  refuse('claimRef', spec.claimRef);
+  refuse('capacity', resources.length);
+  if (inline && !spec.csi) addRequired(errors, `${path}.csi`, 'has to be specified in the context of inline volumes');
   if (!spec.accessModes?.length) addRequired(errors, `${path}.accessModes`);
   checkAccessModes(errors, `${path}.accessModes`, spec.accessModes);
-  const resources = Object.keys(spec.capacity ?? {});
-  if (resources.length === 0) addRequired(errors, `${path}.capacity`);
-  if (resources.length !== 1 || resources[0] !== 'storage')
-    errors.push(fieldErrors.notSupported(`${path}.capacity`, spec.capacity ?? null, ['storage']));
-  for (const name of resources) checkPositiveQuantity(errors, `${path}.capacity[${name}]`, spec.capacity![name]!);
-  if (spec.persistentVolumeReclaimPolicy)
-    allowOneOf(errors, `${path}.persistentVolumeReclaimPolicy`, spec.persistentVolumeReclaimPolicy, [
-      'Delete',
-      'Recycle',
-      'Retain',
-    ]);
-  const affinity = spec.nodeAffinity;
-  if (affinity) {
+  if (!inline) {
+    if (resources.length === 0) addRequired(errors, `${path}.capacity`);
+    if (resources.length !== 1 || resources[0] !== 'storage')
+      errors.push(fieldErrors.notSupported(`${path}.capacity`, capacity ?? null, ['storage']));
+    for (const name of resources) checkPositiveQuantity(errors, `${path}.capacity[${name}]`, capacity![name]!);
+  }
+  if (policy && inline && policy !== 'Retain')
+    addForbidden(
+      errors,
+      `${path}.persistentVolumeReclaimPolicy`,
+      'may only be Retain in the context of inline volumes',
+    );
+  else if (policy) allowOneOf(errors, `${path}.persistentVolumeReclaimPolicy`, policy, ['Delete', 'Recycle', 'Retain']);
+  refuse('nodeAffinity', affinity);
+  if (affinity && !inline) {
     if (affinity.required) checkNodeSelector(errors, `${path}.nodeAffinity.required`, affinity.required);
     else addRequired(errors, `${path}.nodeAffinity.required`, 'must specify required node constraints');
   }
-  checkOneSource(errors, path, sourceOf(spec), CHECKS);
+  const source = sourceOf(spec);
+  const ordered = Object.fromEntries(Object.keys(CHECKS).map(kind => [kind, source[kind]]));
+  checkOneSource(errors, path, ordered, CHECKS);
   if (spec.local && !affinity) addRequired(errors, `${path}.nodeAffinity`, 'Local volume requires node affinity');
   if (/^\/+$/.test(spec.hostPath?.path ?? '') && spec.persistentVolumeReclaimPolicy === 'Recycle')
     addForbidden(errors, `${path}.persistentVolumeReclaimPolicy`, "may not be 'recycle' for a hostPath mount of '/'");
-  if (spec.storageClassName)
+  refuse('storageClassName', spec.storageClassName);
+  if (spec.storageClassName && !inline)
     addProblems(errors, `${path}.storageClassName`, spec.storageClassName, dnsSubdomainProblems(spec.storageClassName));
-  allowOneOf(errors, `${path}.volumeMode`, spec.volumeMode, VOLUME_MODES);
+  if (!inline) allowOneOf(errors, `${path}.volumeMode`, spec.volumeMode, VOLUME_MODES);
+  else if (spec.volumeMode !== undefined && spec.volumeMode !== 'Filesystem')
+    addForbidden(
+      errors,
+      `${path}.volumeMode`,
+      'may not specify volumeMode other than Filesystem in the context of inline volumes',
+    );
   const attributes = spec.volumeAttributesClassName;
   if (attributes === undefined) return;
   if (attributes === '') addRequired(errors, `${path}.volumeAttributesClassName`, 'an empty string is disallowed');

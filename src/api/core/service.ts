@@ -4,8 +4,10 @@
  */
 
 import { defineKind } from '../kind.ts';
+import { warnOfAddress, warnOfRange } from '../machinery/address-forms.ts';
 import { ageColumn, formatLabels, nameColumn, text, wideText } from '../machinery/columns.ts';
-import { canonicalIp, labelName } from '../machinery/names.ts';
+import { labelName } from '../machinery/names.ts';
+import { eachAt } from '../machinery/validation.ts';
 import {
   isExternallyAccessible,
   isHeadless,
@@ -88,16 +90,10 @@ function warnings({ metadata, spec = {} }: Service): string[] {
     if (spec.externalIPs?.length) found.push('spec.externalIPs is ignored for headless services');
     if (spec.sessionAffinity !== 'None') found.push('spec.SessionAffinity is ignored for headless services');
   }
-  const addresses = [
-    ...(isHeadless(spec) ? [] : (spec.clusterIPs ?? [])).map((ip, index) => [`spec.clusterIPs[${index}]`, ip] as const),
-    ...(spec.externalIPs ?? []).map((ip, index) => [`spec.externalIPs[${index}]`, ip] as const),
-    ...(spec.loadBalancerIP ? [['spec.loadBalancerIP', spec.loadBalancerIP] as const] : []),
-  ];
-  for (const [path, ip] of addresses) {
-    const canonical = canonicalIp(ip);
-    if (canonical && canonical !== ip)
-      found.push(`${path}: IPv6 address "${ip}" should be in RFC 5952 canonical format ("${canonical}")`);
-  }
+  if (!isHeadless(spec)) eachAt(spec.clusterIPs, 'spec.clusterIPs', (ip, at) => warnOfAddress(found, at, ip));
+  eachAt(spec.externalIPs, 'spec.externalIPs', (ip, at) => warnOfAddress(found, at, ip));
+  warnOfAddress(found, 'spec.loadBalancerIP', spec.loadBalancerIP);
+  eachAt(spec.loadBalancerSourceRanges, 'spec.loadBalancerSourceRanges', (range, at) => warnOfRange(found, at, range));
   if (spec.externalIPs?.length) {
     if (spec.type === 'ExternalName') found.push('spec.externalIPs is ignored when spec.type is "ExternalName"');
     else if (!isHeadless(spec)) found.push('spec.externalIPs is deprecated');

@@ -4,10 +4,17 @@ import { fieldErrors } from '../../base/errors.ts';
 import { checkNonSpecialAddress } from '../core/address-validation.ts';
 import { PROTOCOLS } from '../core/container-validation.ts';
 import { defineKind } from '../kind.ts';
+import { warnOfAddress } from '../machinery/address-forms.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
 import { semanticEqual } from '../machinery/equality.ts';
 import { labelValueProblems, qualifiedNameProblems } from '../machinery/labels.ts';
-import { dnsLabelProblems, dnsSubdomainProblems, ipFamily, portNumberProblems } from '../machinery/names.ts';
+import {
+  dnsLabelProblems,
+  dnsSubdomainProblems,
+  ipFamily,
+  ipProblems,
+  portNumberProblems,
+} from '../machinery/names.ts';
 import {
   addDuplicate,
   addInvalid,
@@ -27,6 +34,8 @@ const PORTS_MAX = 20_000;
 const TOPOLOGY_MAX = 16;
 const HINTS_MAX = 8;
 const SHOWN_MAX = 3;
+const MANAGED_BY_LABEL = 'endpointslice.kubernetes.io/managed-by';
+const CONTROLLERS = ['endpointslice-controller.k8s.io', 'endpointslicemirroring-controller.k8s.io'];
 
 export const endpointSlice = defineKind<EndpointSlice>({
   group: 'discovery.k8s.io',
@@ -64,6 +73,16 @@ export const endpointSlice = defineKind<EndpointSlice>({
     checkUnchanged(errors, 'addressType', object.addressType, old.addressType);
     return errors;
   },
+  warnings: object => {
+    if (object.addressType === 'FQDN') return ['spec.addressType: FQDN endpoints are deprecated'];
+    const found: string[] = [];
+    // The controllers' own are in order; there are many of them.
+    if (CONTROLLERS.includes(object.metadata.labels?.[MANAGED_BY_LABEL] ?? '')) return found;
+    eachAt(object.endpoints, 'endpoints', (endpoint, at) =>
+      eachAt(endpoint.addresses, `${at}.addresses`, (address, addressAt) => warnOfAddress(found, addressAt, address)),
+    );
+    return found;
+  },
   columns: [
     nameColumn,
     text('AddressType', object => object.addressType ?? ''),
@@ -84,8 +103,11 @@ function checkEndpoint(errors: Errors, path: string, endpoint: Endpoint, type: s
       return;
     }
     const family = type === 'IPv6' ? 6 : 4;
+    const problems = ipProblems(address);
+    addProblems(errors, at, address, problems);
+    if (problems.length) return;
     if (ipFamily(address) === family) checkNonSpecialAddress(errors, at, address);
-    else addInvalid(errors, at, address, `must be a valid IPv${family} address`);
+    else addInvalid(errors, `${path}.addresses`, address, `must be an IPv${family} address`);
   });
   if (endpoint.nodeName !== undefined)
     addProblems(errors, `${path}.nodeName`, endpoint.nodeName, dnsSubdomainProblems(endpoint.nodeName));
@@ -102,9 +124,17 @@ function checkEndpoint(errors: Errors, path: string, endpoint: Endpoint, type: s
   if (zones.length > HINTS_MAX) errors.push(fieldErrors.tooMany(`${path}.hints.forZones`, zones.length, HINTS_MAX));
   const seen = new Set<string>();
   eachAt(zones, `${path}.hints.forZones`, (zone, at) => {
-    if (seen.has(zone.name)) addDuplicate(errors, at, zone.name);
+    if (seen.has(zone.name)) addDuplicate(errors, `${at}.name`, zone.name);
     seen.add(zone.name);
     addProblems(errors, `${at}.name`, zone.name, labelValueProblems(zone.name ?? ''));
+  });
+  const nodes = endpoint.hints?.forNodes ?? [];
+  if (nodes.length > HINTS_MAX) errors.push(fieldErrors.tooMany(`${path}.hints.forNodes`, nodes.length, HINTS_MAX));
+  const named = new Set<string>();
+  eachAt(nodes, `${path}.hints.forNodes`, ({ name = '' }, at) => {
+    if (named.has(name)) addDuplicate(errors, `${at}.name`, name);
+    named.add(name);
+    addProblems(errors, `${at}.name`, name, dnsSubdomainProblems(name));
   });
 }
 

@@ -4,6 +4,7 @@
  */
 
 import { isIP, SocketAddress } from 'node:net';
+import { IpPrefix } from './ip-prefix.ts';
 
 const NONE: readonly string[] = Object.freeze([]);
 
@@ -216,14 +217,44 @@ export function canonicalIp(value: string): string | undefined {
   return family === 6 ? new SocketAddress({ address: value, family: 'ipv6' }).address : family ? value : undefined;
 }
 
+/** An IPv4 address in the clothes of IPv6 (`::ffff:1.2.3.4`): some read it as the one, some as the other. */
+export function isMappedIp(value: string): boolean {
+  return /ffff:/i.test(value) && /^::ffff:\d+\.\d+\.\d+\.\d+$/.test(canonicalIp(value) ?? '');
+}
+
+/** Whether it would be an address if octets might begin with zeros, as older servers let them. */
+function hasLeadingZeros(value: string): boolean {
+  const octets = value.split('.');
+  return octets.length === 4 && octets.every(octet => /^\d+$/.test(octet) && Number(octet) <= 255);
+}
+
+/** Forms that older servers accepted; objects that have them keep them (`forgiveOldForms`). */
+export const STRICT_FORM_PROBLEMS = {
+  zeros: 'must not have leading 0s',
+  zerosInRange: 'must not have leading 0s in IP or prefix length',
+  mapped: 'must not be an IPv4-mapped IPv6 address',
+  mappedInRange: 'must not have an IPv4-mapped IPv6 address',
+  hostBits: 'must not have bits set beyond the prefix length',
+};
+
 export function ipProblems(value: string): Problems {
-  return ipFamily(value) ? NONE : ['must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)'];
+  const family = ipFamily(value);
+  if (family === 4) return NONE;
+  if (family === 6) return isMappedIp(value) ? [STRICT_FORM_PROBLEMS.mapped] : NONE;
+  if (hasLeadingZeros(value)) return [STRICT_FORM_PROBLEMS.zeros];
+  return ['must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)'];
 }
 
 export function cidrProblems(value: string): Problems {
   const slash = value.lastIndexOf('/');
-  const family = slash > 0 ? ipFamily(value.slice(0, slash)) : 0;
-  const bits = value.slice(slash + 1);
-  if (family && /^\d{1,3}$/.test(bits) && Number(bits) <= (family === 4 ? 32 : 128)) return NONE;
-  return ['must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)'];
+  const address = value.slice(0, Math.max(0, slash));
+  const family = ipFamily(address);
+  const zeros = !family && hasLeadingZeros(address);
+  const length = value.slice(slash + 1);
+  if ((!family && !zeros) || !/^\d+$/.test(length) || Number(length) > (family === 6 ? 128 : 32))
+    return ['must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)'];
+  if (zeros || String(Number(length)) !== length) return [STRICT_FORM_PROBLEMS.zerosInRange];
+  if (family === 6 && isMappedIp(address)) return [STRICT_FORM_PROBLEMS.mappedInRange];
+  const prefix = new IpPrefix(value);
+  return prefix.address === prefix.base ? NONE : [STRICT_FORM_PROBLEMS.hostBits];
 }

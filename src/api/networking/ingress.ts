@@ -2,12 +2,14 @@
 
 import { fieldErrors } from '../../base/errors.ts';
 import { loadBalancerAddresses } from '../core/service.ts';
+import type { TypedLocalObjectReference } from '../core/v1.gen.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
 import {
   dnsLabelProblems,
   dnsSubdomainProblems,
   ipFamily,
+  ipProblems,
   pathSegmentProblems,
   portNameProblems,
   portNumberProblems,
@@ -52,12 +54,17 @@ export const ingress = defineKind<Ingress>({
     const errors: Errors = [];
     const spec = object.spec ?? {};
     const annotation = object.metadata.annotations?.[CLASS_ANNOTATION];
-    if (!object.metadata.resourceVersion && annotation !== undefined && spec.ingressClassName !== undefined)
+    if (
+      !object.metadata.resourceVersion &&
+      annotation !== undefined &&
+      spec.ingressClassName !== undefined &&
+      annotation !== spec.ingressClassName
+    )
       addInvalid(
         errors,
         `annotations.${CLASS_ANNOTATION}`,
         annotation,
-        'can not be set when the class field is also set',
+        'must match `ingressClassName` when both are specified',
       );
     if (!spec.rules?.length && !spec.defaultBackend)
       addInvalid(errors, 'spec', spec.rules ?? null, 'either `defaultBackend` or `rules` must be specified');
@@ -69,6 +76,16 @@ export const ingress = defineKind<Ingress>({
     });
     if (spec.ingressClassName !== undefined)
       addProblems(errors, 'spec.ingressClassName', spec.ingressClassName, dnsSubdomainProblems(spec.ingressClassName));
+    return errors;
+  },
+  validateStatusUpdate: object => {
+    const errors: Errors = [];
+    eachAt(object.status?.loadBalancer?.ingress, 'status.loadBalancer.ingress', ({ ip, hostname }, at) => {
+      if (ip) addProblems(errors, `${at}.ip`, ip, ipProblems(ip));
+      if (!hostname) return;
+      addProblems(errors, `${at}.hostname`, hostname, dnsSubdomainProblems(hostname));
+      if (ipFamily(hostname)) addInvalid(errors, `${at}.hostname`, hostname, 'must be a DNS name, not an IP address');
+    });
     return errors;
   },
   columns: [
@@ -111,8 +128,11 @@ function checkRule(errors: Errors, path: string, rule: IngressRule): void {
 
 function checkPath(errors: Errors, path: string, item: HTTPIngressPath): void {
   const text = item.path ?? '';
-  if (!item.pathType) addRequired(errors, `${path}.pathType`, 'pathType must be specified');
-  else if (item.pathType === 'ImplementationSpecific') {
+  if (item.pathType === undefined) {
+    addRequired(errors, `${path}.pathType`, 'pathType must be specified');
+    return;
+  }
+  if (item.pathType === 'ImplementationSpecific') {
     if (text && !text.startsWith('/')) addInvalid(errors, `${path}.path`, text, 'must be an absolute path');
   } else if (item.pathType === 'Exact' || item.pathType === 'Prefix') {
     if (!text.startsWith('/')) addInvalid(errors, `${path}.path`, text, 'must be an absolute path');
@@ -131,10 +151,7 @@ function checkBackend(errors: Errors, path: string, backend: IngressBackend): vo
     return;
   }
   if (resource) {
-    requireText(errors, `${path}.resource.kind`, resource.kind);
-    requireText(errors, `${path}.resource.name`, resource.name);
-    if (resource.apiGroup)
-      addProblems(errors, `${path}.resource.apiGroup`, resource.apiGroup, dnsSubdomainProblems(resource.apiGroup));
+    checkReference(errors, `${path}.resource`, resource);
     return;
   }
   if (!service) {
@@ -195,13 +212,17 @@ export const ingressClass = defineKind<IngressClass>({
   ],
 });
 
-function checkParameters(errors: Errors, path: string, parameters: IngressClassParametersReference): void {
+function checkReference(errors: Errors, path: string, parameters: TypedLocalObjectReference): void {
+  if (parameters.apiGroup !== undefined)
+    addProblems(errors, `${path}.apiGroup`, parameters.apiGroup, dnsSubdomainProblems(parameters.apiGroup));
   if (requireText(errors, `${path}.kind`, parameters.kind, 'kind is required'))
     addProblems(errors, `${path}.kind`, parameters.kind, pathSegmentProblems(parameters.kind));
   if (requireText(errors, `${path}.name`, parameters.name, 'name is required'))
     addProblems(errors, `${path}.name`, parameters.name, pathSegmentProblems(parameters.name));
-  if (parameters.apiGroup)
-    addProblems(errors, `${path}.apiGroup`, parameters.apiGroup, dnsSubdomainProblems(parameters.apiGroup));
+}
+
+function checkParameters(errors: Errors, path: string, parameters: IngressClassParametersReference): void {
+  checkReference(errors, path, parameters);
   const { scope, namespace } = parameters;
   if (scope === undefined) addRequired(errors, `${path}.scope`);
   else if (scope !== 'Cluster' && scope !== 'Namespace')

@@ -3,10 +3,12 @@
 import { fieldErrors } from '../../base/errors.ts';
 import { PROTOCOLS } from '../core/container-validation.ts';
 import { defineKind } from '../kind.ts';
+import { warnOfRange } from '../machinery/address-forms.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
 import { semanticEqual } from '../machinery/equality.ts';
+import { IpPrefix } from '../machinery/ip-prefix.ts';
 import { formatLabelSelector } from '../machinery/labels.ts';
-import { cidrProblems, portNameProblems, portNumberProblems } from '../machinery/names.ts';
+import { cidrProblems, ipFamily, portNameProblems, portNumberProblems } from '../machinery/names.ts';
 import {
   addForbidden,
   addInvalid,
@@ -57,6 +59,16 @@ export const networkPolicy = defineKind<NetworkPolicy>({
       });
     return errors;
   },
+  warnings: object => {
+    const found: string[] = [];
+    const ofPeer = (peer: NetworkPolicyPeer, at: string): void => {
+      warnOfRange(found, `${at}.ipBlock.cidr`, peer.ipBlock?.cidr);
+      eachAt(peer.ipBlock?.except, `${at}.ipBlock.except`, (range, rangeAt) => warnOfRange(found, rangeAt, range));
+    };
+    eachAt(object.spec?.ingress, 'spec.ingress', (rule, at) => eachAt(rule.from, `${at}.from`, ofPeer));
+    eachAt(object.spec?.egress, 'spec.egress', (rule, at) => eachAt(rule.to, `${at}.to`, ofPeer));
+    return found;
+  },
   columns: [nameColumn, text('Pod-Selector', object => formatLabelSelector(object.spec?.podSelector ?? {})), ageColumn],
 });
 
@@ -92,32 +104,19 @@ function checkBlock(errors: Errors, path: string, block: IPBlock): void {
     addRequired(errors, `${path}.cidr`);
     return;
   }
-  const problems = cidrProblems(block.cidr);
-  addProblems(errors, `${path}.cidr`, block.cidr, problems);
-  if (problems.length) return;
+  addProblems(errors, `${path}.cidr`, block.cidr, cidrProblems(block.cidr));
+  const outer = readPrefix(block.cidr);
+  if (!outer) return;
   eachAt(block.except, `${path}.except`, (range, at) => {
-    const own = cidrProblems(range);
-    addProblems(errors, at, range, own);
-    if (own.length === 0 && !isStrictSubset(range, block.cidr))
-      addInvalid(errors, at, range, `must be a strict subset of \`cidr\`: "${block.cidr}"`);
+    addProblems(errors, at, range, cidrProblems(range));
+    const inner = readPrefix(range);
+    if (inner && !(outer.covers(inner) && inner.length > outer.length))
+      addInvalid(errors, at, range, 'must be a strict subset of `cidr`');
   });
 }
 
-function bits(address: string): bigint {
-  if (!address.includes(':')) return address.split('.').reduce((sum, octet) => (sum << 8n) | BigInt(octet), 0n);
-  const [head = '', tail] = address.split('::');
-  const groups = (part: string): string[] => (part ? part.split(':') : []);
-  const before = groups(head);
-  const after = tail === undefined ? [] : groups(tail);
-  const middle = tail === undefined ? [] : Array<string>(8 - before.length - after.length).fill('0');
-  return [...before, ...middle, ...after].reduce((sum, group) => (sum << 16n) | BigInt(`0x${group}`), 0n);
-}
-
-function isStrictSubset(inner: string, outer: string): boolean {
-  const [innerAddress = '', innerLength = ''] = inner.split('/');
-  const [outerAddress = '', outerLength = ''] = outer.split('/');
-  const width = innerAddress.includes(':') ? 128 : 32;
-  if ((outerAddress.includes(':') ? 128 : 32) !== width || Number(innerLength) <= Number(outerLength)) return false;
-  const shift = BigInt(width - Number(outerLength));
-  return bits(innerAddress) >> shift === bits(outerAddress) >> shift;
+/** Also of a range in a form that is refused: what it is about is clear all the same. */
+function readPrefix(range: string): IpPrefix | undefined {
+  const [address = '', length = ''] = range.split('/');
+  return ipFamily(address) && /^\d{1,3}$/.test(length) ? new IpPrefix(range) : undefined;
 }

@@ -6,7 +6,7 @@ import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
 import { validateLabels } from '../machinery/labels.ts';
 import { dnsLabelProblems } from '../machinery/names.ts';
-import { addProblems, checkUnchanged, type Errors } from '../machinery/validation.ts';
+import { addDuplicate, addProblems, checkUnchanged, type Errors, eachAt } from '../machinery/validation.ts';
 import type { RuntimeClass } from './v1.gen.ts';
 
 export const runtimeClass = defineKind<RuntimeClass>({
@@ -25,6 +25,13 @@ export const runtimeClass = defineKind<RuntimeClass>({
     if (object.scheduling?.nodeSelector)
       errors.push(...validateLabels(object.scheduling.nodeSelector, 'scheduling.nodeSelector'));
     checkTolerations(errors, 'scheduling.tolerations', object.scheduling?.tolerations);
+    const seen = new Set<string>();
+    eachAt(object.scheduling?.tolerations, 'scheduling.tolerations', (toleration, at) => {
+      const { key, operator, value, effect, tolerationSeconds } = toleration;
+      const shown = JSON.stringify([key, operator, value, effect, tolerationSeconds]);
+      if (seen.has(shown)) addDuplicate(errors, at, toleration);
+      seen.add(shown);
+    });
     return errors;
   },
   validateUpdate: (object, old) => {

@@ -1,26 +1,42 @@
 /** Volume attachments, CSI drivers and what a node knows of them. */
 
+import { fieldErrors } from '../../base/errors.ts';
+import { checkVolumeSpec } from '../core/persistent-volume.ts';
 import { checkDriverName } from '../core/volume-validation.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, integer, nameColumn, text } from '../machinery/columns.ts';
 import { semanticEqual } from '../machinery/equality.ts';
 import { qualifiedNameProblems } from '../machinery/labels.ts';
+import { byteLength, dnsSubdomainProblems, rangeProblem } from '../machinery/names.ts';
 import {
   addDuplicate,
+  addForbidden,
   addInvalid,
   addProblems,
   addRequired,
   allowOneOf,
+  checkLabelSelector,
   checkNotNegative,
+  checkQuantityNotNegative,
   checkUnchanged,
   type Errors,
   eachAt,
   IMMUTABLE,
   requireText,
 } from '../machinery/validation.ts';
-import type { CSIDriver, CSINode, CSIStorageCapacity, TokenRequest, VolumeAttachment } from './v1.gen.ts';
+import type {
+  CSIDriver,
+  CSINode,
+  CSIStorageCapacity,
+  TokenRequest,
+  VolumeAttachment,
+  VolumeAttachmentStatus,
+} from './v1.gen.ts';
 
 const NODE_ID_BYTES_MAX = 192;
+const UPDATE_SECONDS_MIN = 10;
+const STATUS_METADATA_BYTES_MAX = 256 * 1024;
+const STATUS_MESSAGE_BYTES_MAX = 1024;
 const TOKEN_SECONDS_MIN = 600;
 const TOKEN_SECONDS_MAX = 2 ** 32;
 
@@ -36,22 +52,26 @@ export const volumeAttachment = defineKind<VolumeAttachment>({
     const errors: Errors = [];
     const spec = object.spec;
     checkDriverName(errors, 'spec.attacher', spec?.attacher);
-    requireText(errors, 'spec.nodeName', spec?.nodeName);
-    const { persistentVolumeName, inlineVolumeSpec } = spec?.source ?? {};
-    if (!persistentVolumeName && !inlineVolumeSpec)
-      addRequired(errors, 'spec.source', 'must specify exactly one of inlineVolumeSpec and persistentVolumeName');
-    else if (persistentVolumeName && inlineVolumeSpec)
-      addInvalid(
-        errors,
-        'spec.source',
-        spec?.source,
-        'must specify exactly one of inlineVolumeSpec and persistentVolumeName',
-      );
+    const { persistentVolumeName: name, inlineVolumeSpec: inline } = spec?.source ?? {};
+    const oneOf = 'must specify exactly one of inlineVolumeSpec and persistentVolumeName';
+    if (name === undefined && !inline) addRequired(errors, 'spec.source', oneOf);
+    else if (name !== undefined && inline) addForbidden(errors, 'spec.source', oneOf);
+    else if (name === '')
+      addRequired(errors, 'spec.source.persistentVolumeName', 'must specify non empty persistentVolumeName');
+    else if (inline) checkVolumeSpec(errors, 'spec.source.inlineVolumeSpec', inline, true);
+    addProblems(errors, 'spec.nodeName', spec?.nodeName ?? '', dnsSubdomainProblems(spec?.nodeName ?? ''));
+    if (name !== undefined) addProblems(errors, 'spec.source.persistentVolumeName', name, dnsSubdomainProblems(name));
+    checkAttachmentStatus(errors, 'status', object.status);
     return errors;
   },
   validateUpdate: (object, old) => {
     const errors: Errors = [];
     checkUnchanged(errors, 'spec', object.spec, old.spec);
+    return errors;
+  },
+  validateStatusUpdate: object => {
+    const errors: Errors = [];
+    checkAttachmentStatus(errors, 'status', object.status);
     return errors;
   },
   columns: [
@@ -81,7 +101,6 @@ export const csiDriver = defineKind<CSIDriver>({
   },
   validate: object => {
     const errors: Errors = [];
-    checkDriverName(errors, 'metadata.name', object.metadata.name);
     const spec = object.spec ?? {};
     for (const field of ['attachRequired', 'podInfoOnMount', 'storageCapacity'] as const)
       if (spec[field] === undefined) addRequired(errors, `spec.${field}`);
@@ -89,6 +108,21 @@ export const csiDriver = defineKind<CSIDriver>({
     for (const mode of spec.volumeLifecycleModes ?? [])
       allowOneOf(errors, 'spec.volumeLifecycleModes', mode, ['Ephemeral', 'Persistent']);
     checkTokenRequests(errors, 'spec.tokenRequests', spec.tokenRequests ?? []);
+    const period = spec.nodeAllocatableUpdatePeriodSeconds;
+    if (period !== undefined && Number(period) < UPDATE_SECONDS_MIN)
+      addInvalid(
+        errors,
+        'spec.nodeAllocatableUpdatePeriodSeconds',
+        period,
+        `must be greater than or equal to ${UPDATE_SECONDS_MIN} seconds`,
+      );
+    if (spec.serviceAccountTokenInSecrets !== undefined && !spec.tokenRequests?.length)
+      addInvalid(
+        errors,
+        'spec.serviceAccountTokenInSecrets',
+        spec.serviceAccountTokenInSecrets,
+        'serviceAccountTokenInSecrets is set but no tokenRequests are specified',
+      );
     return errors;
   },
   validateUpdate: (object, old) => {
@@ -143,8 +177,7 @@ export const csiNode = defineKind<CSINode>({
     for (const { allocatable: _, ...before } of old.spec?.drivers ?? [])
       for (const driver of object.spec?.drivers ?? []) {
         const { allocatable: __, ...now } = driver;
-        if (now.name === before.name && !semanticEqual(now, before))
-          addInvalid(errors, 'CSINodeDriver', driver, IMMUTABLE);
+        if (now.name === before.name && !semanticEqual(now, before)) addInvalid(errors, 'spec.drivers', now, IMMUTABLE);
       }
     return errors;
   },
@@ -158,7 +191,11 @@ export const csiStorageCapacity = defineKind<CSIStorageCapacity>({
   unconditionalUpdate: false,
   validate: object => {
     const errors: Errors = [];
-    requireText(errors, 'storageClassName', object.storageClassName);
+    const { storageClassName = '' } = object;
+    checkLabelSelector(errors, 'nodeTopology', object.nodeTopology);
+    addProblems(errors, 'storageClassName', storageClassName, dnsSubdomainProblems(storageClassName));
+    checkQuantityNotNegative(errors, 'capacity', object.capacity);
+    checkQuantityNotNegative(errors, 'maximumVolumeSize', object.maximumVolumeSize);
     return errors;
   },
   validateUpdate: (object, old) => {
@@ -173,6 +210,21 @@ export const csiStorageCapacity = defineKind<CSIStorageCapacity>({
     text('Capacity', object => object.capacity ?? ''),
   ],
 });
+
+function checkAttachmentStatus(errors: Errors, path: string, status: VolumeAttachmentStatus | undefined): void {
+  let bytes = 0;
+  for (const key in status?.attachmentMetadata)
+    bytes += byteLength(key) + byteLength(status.attachmentMetadata[key] ?? '');
+  if (bytes > STATUS_METADATA_BYTES_MAX)
+    errors.push(fieldErrors.tooLong(`${path}.attachmentMetadata`, STATUS_METADATA_BYTES_MAX));
+  for (const field of ['attachError', 'detachError'] as const) {
+    const { message = '', errorCode = 0 } = status?.[field] ?? {};
+    // Upstream names the limit of the metadata here.
+    if (byteLength(message) > STATUS_MESSAGE_BYTES_MAX)
+      errors.push(fieldErrors.tooLong(`${path}.${field}.message`, STATUS_METADATA_BYTES_MAX));
+    if (errorCode < 0) addInvalid(errors, `${path}.${field}.errorCode`, errorCode, rangeProblem(0, 2 ** 31 - 1));
+  }
+}
 
 function checkTopologyKeys(errors: Errors, path: string, keys: readonly string[]): void {
   keys.forEach((key, index) => {

@@ -1,7 +1,6 @@
 /** Storage classes and volume attributes classes. */
 
 import { fieldErrors } from '../../base/errors.ts';
-import { checkDriverName } from '../core/volume-validation.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
 import { semanticEqual } from '../machinery/equality.ts';
@@ -46,6 +45,11 @@ function checkParameters(errors: Errors, parameters: Readonly<Record<string, str
   if (bytes > PARAMETER_BYTES_MAX) errors.push(fieldErrors.tooLong('parameters', PARAMETER_BYTES_MAX));
 }
 
+function checkProvisioner(errors: Errors, path: string, provisioner: string | undefined): void {
+  if (requireText(errors, path, provisioner))
+    addProblems(errors, path, provisioner, qualifiedNameProblems(provisioner.toLowerCase()));
+}
+
 export const storageClass = defineKind<StorageClass>({
   group: 'storage.k8s.io',
   version: 'v1',
@@ -56,23 +60,24 @@ export const storageClass = defineKind<StorageClass>({
   },
   validate: object => {
     const errors: Errors = [];
-    if (requireText(errors, 'provisioner', object.provisioner)) {
-      const lower = object.provisioner.toLowerCase();
-      addProblems(errors, 'provisioner', object.provisioner, qualifiedNameProblems(lower));
-    }
+    checkProvisioner(errors, 'provisioner', object.provisioner);
     checkParameters(errors, object.parameters);
     if (object.reclaimPolicy) requireOneOf(errors, 'reclaimPolicy', object.reclaimPolicy, ['Delete', 'Retain']);
     allowOneOf(errors, 'volumeBindingMode', object.volumeBindingMode, ['Immediate', 'WaitForFirstConsumer']);
-    const terms: unknown[] = [{}];
+    const terms = new Set(['[]']);
     eachAt(object.allowedTopologies, 'allowedTopologies', (term, at) => {
       const keys = new Set<string>();
-      const values = Object.fromEntries(
-        (term.matchLabelExpressions ?? []).map(each => [each.key, [...(each.values ?? [])].sort()]),
-      );
-      if (terms.some(other => semanticEqual(values, other))) addDuplicate(errors, `${at}.matchLabelExpressions`, '');
-      terms.push(values);
+      const values = (term.matchLabelExpressions ?? []).map(each => [each.key, ...[...(each.values ?? [])].sort()]);
+      const shown = JSON.stringify(values.sort());
+      if (terms.has(shown)) addDuplicate(errors, `${at}.matchLabelExpressions`, '');
+      terms.add(shown);
       eachAt(term.matchLabelExpressions, `${at}.matchLabelExpressions`, (requirement, requirementAt) => {
         if (!requirement.values?.length) addRequired(errors, `${requirementAt}.values`);
+        const seen = new Set<string>();
+        eachAt(requirement.values, `${requirementAt}.values`, (value, valueAt) => {
+          if (seen.has(value)) addDuplicate(errors, valueAt, value);
+          seen.add(value);
+        });
         checkLabelKey(errors, `${requirementAt}.key`, requirement.key);
         if (keys.has(requirement.key)) addDuplicate(errors, `${requirementAt}.key`, requirement.key);
         keys.add(requirement.key);
@@ -107,7 +112,7 @@ export const volumeAttributesClass = defineKind<VolumeAttributesClass>({
   kind: 'VolumeAttributesClass',
   validate: object => {
     const errors: Errors = [];
-    checkDriverName(errors, 'driverName', object.driverName);
+    checkProvisioner(errors, 'driverName', object.driverName);
     if (Object.keys(object.parameters ?? {}).length === 0)
       addRequired(errors, 'parameters', 'must contain at least one key/value pair');
     checkParameters(errors, object.parameters);
@@ -115,8 +120,10 @@ export const volumeAttributesClass = defineKind<VolumeAttributesClass>({
   },
   validateUpdate: (object, old) => {
     const errors: Errors = [];
-    checkUnchanged(errors, 'driverName', object.driverName, old.driverName);
-    checkUnchanged(errors, 'parameters', object.parameters, old.parameters);
+    if (object.driverName !== old.driverName)
+      addForbidden(errors, 'driverName', 'updates to driverName are forbidden.');
+    if (!semanticEqual(object.parameters, old.parameters))
+      addForbidden(errors, 'parameters', 'updates to parameters are forbidden.');
     return errors;
   },
   columns: [nameColumn, text('DriverName', object => object.driverName ?? ''), ageColumn],
