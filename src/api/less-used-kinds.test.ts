@@ -372,8 +372,14 @@ keeps(priorityClass as Kind, { value: 5 }, [
   ['description', 'other'],
 ]);
 
+const external = { type: 'External', external: { metric: { name: 'q' }, target: { type: 'Value', value: '1' } } };
 const scaled = (metrics: object[], fields: object = {}) => ({
-  spec: { scaleTargetRef: { kind: 'Deployment', name: 'd' }, maxReplicas: 2, metrics, ...fields },
+  spec: {
+    scaleTargetRef: { apiVersion: 'apps/v1', kind: 'Deployment', name: 'd' },
+    maxReplicas: 2,
+    metrics,
+    ...fields,
+  },
 });
 refuses(
   horizontalPodAutoscaler as Kind,
@@ -415,6 +421,51 @@ refuses(
       'spec.minReplicas: Invalid value: 0',
       'spec.metrics: Forbidden: must specify at least one Object or External metric',
     ],
+    [
+      'spec.scaleTargetRef.apiVersion',
+      'v1',
+      'spec.scaleTargetRef.apiVersion: Invalid value: "v1": apiVersion must specify',
+    ],
+    ['spec.scaleTargetRef', { apiVersion: 'v1', kind: 'ReplicationController', name: 'd' }],
+    [
+      'spec.scaleTargetRef.apiVersion',
+      'a/b/c',
+      'spec.scaleTargetRef.apiVersion: Invalid value: "a/b/c": unexpected GroupVersion string: a/b/c',
+    ],
+    [
+      'spec.behavior',
+      {
+        scaleUp: { stabilizationWindowSeconds: -1, selectPolicy: '', policies: [], tolerance: '-1' },
+        scaleDown: { policies: [{ value: 1, periodSeconds: 1 }] },
+      },
+      'spec.behavior.scaleUp.stabilizationWindowSeconds: Invalid value: -1: must be greater than or equal to zero',
+      'spec.behavior.scaleUp.selectPolicy: Unsupported value: ""',
+      'spec.behavior.scaleUp.policies: Required value: must specify at least one Policy',
+      'spec.behavior.scaleUp.tolerance: Invalid value: "-1": must be greater than or equal to 0',
+      'spec.behavior.scaleDown.policies[0].type: Unsupported value: ""',
+    ],
+    [
+      'spec.metrics',
+      [
+        {
+          type: 'ContainerResource',
+          containerResource: { name: 'cpu', container: 'A_', target: { type: 'Utilization', averageUtilization: 5 } },
+        },
+      ],
+      'spec.metrics[0].containerResource.container: Invalid value: "A_": a lowercase RFC 1123 label',
+    ],
+  ],
+);
+keeps(
+  horizontalPodAutoscaler as Kind,
+  { spec: { scaleTargetRef: { kind: 'Deployment', name: 'd' }, minReplicas: 0, maxReplicas: 2, metrics: [external] } },
+  [
+    ['spec.maxReplicas', 3],
+    [
+      'spec.scaleTargetRef.kind',
+      'ReplicaSet',
+      'spec.scaleTargetRef.apiVersion: Invalid value: "": apiVersion must specify API group',
+    ],
   ],
 );
 refuses(
@@ -432,6 +483,33 @@ refuses(
       'spec.jobTemplate.spec.selector',
       {},
       'spec.jobTemplate.spec.selector: Invalid value: {}: `selector` will be auto-generated',
+    ],
+    ['spec.timeZone', '+02:00', 'spec.timeZone: Invalid value: "+02:00": unknown time zone +02:00'],
+    ['spec.timeZone', 'America/Argentina/Buenos_Aires'],
+    [
+      'spec.schedule',
+      'TZ=UTC * * * * *',
+      'spec.schedule: Invalid value: "TZ=UTC * * * * *": cannot use TZ or CRON_TZ in',
+    ],
+  ],
+);
+keeps(
+  cronJob as Kind,
+  {
+    metadata: { name: 'x'.repeat(60) },
+    spec: {
+      schedule: 'TZ=UTC * * * * *',
+      jobTemplate: {
+        spec: { template: { spec: { restartPolicy: 'Never', containers: [{ name: 'c', image: 'i' }] } } },
+      },
+    },
+  },
+  [
+    ['spec.suspend', true],
+    [
+      'spec.timeZone',
+      'Etc/UTC',
+      'spec.schedule: Invalid value: "TZ=UTC * * * * *": cannot use both timeZone field and TZ or CRON_TZ in schedule',
     ],
   ],
 );

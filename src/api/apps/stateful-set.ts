@@ -47,8 +47,9 @@ export const statefulSet = defineKind<StatefulSet>({
     spec.revisionHistoryLimit ??= 10;
     podTemplateDefaults(spec.template);
     for (const claim of spec.volumeClaimTemplates ?? []) {
-      claim.apiVersion ||= 'v1';
-      claim.kind ||= 'PersistentVolumeClaim';
+      // Whatever was written: templates are claims.
+      claim.apiVersion = 'v1';
+      claim.kind = 'PersistentVolumeClaim';
       claimDefaults(claim);
     }
   },

@@ -9,7 +9,7 @@ import { daemonSet } from './daemon-set.ts';
 import { deployment } from './deployment.ts';
 import { replicaSet } from './replica-set.ts';
 import { statefulSet } from './stateful-set.ts';
-import type { Deployment } from './v1.gen.ts';
+import type { Deployment, StatefulSet } from './v1.gen.ts';
 
 const labels = { app: 'web' };
 const template = () => ({
@@ -97,6 +97,9 @@ test('updates', () => {
     ['spec.selector'],
   );
   const set = make<KubeObject & { spec: { serviceName?: string } }>(statefulSet);
+  const claims = (kind: string): StatefulSet =>
+    make<StatefulSet>(statefulSet, { volumeClaimTemplates: [{ kind, metadata: { name: 'd' }, spec: {} }] });
+  assert.deepEqual(statefulSet.validateUpdate!(claims('Other'), claims('PersistentVolumeClaim')), []);
   const renamed = structuredClone(set);
   renamed.spec.serviceName = 'other';
   assert.match(
@@ -146,6 +149,162 @@ test('jobs', () => {
   assert.deepEqual(findings(job, always), [
     'spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"',
   ]);
+});
+
+const refusedJob = (spec: object): string[] => {
+  const pods = { spec: { ...template().spec, restartPolicy: 'Never' } };
+  const object = make<Job>(job, { selector: undefined, template: pods, ...spec });
+  job.prepareCreate!(object);
+  return findings(job, object);
+};
+
+test('jobs: rules of indexes, policies and their manager', () => {
+  const rules = (rule: object): object => ({ podFailurePolicy: { rules: [rule] } });
+  const success = (rule: object): object => ({
+    completionMode: 'Indexed',
+    completions: 5,
+    successPolicy: { rules: [rule] },
+  });
+  const policy = 'spec.podFailurePolicy.rules[0]';
+  const indexes = 'spec.successPolicy.rules[0].succeededIndexes: Invalid value:';
+  const cases: [object, string[]][] = [
+    [
+      { maxFailedIndexes: 1 },
+      [
+        'spec.backoffLimitPerIndex: Required value: when maxFailedIndexes is specified',
+        'spec.maxFailedIndexes: Invalid value: 1: requires indexed completion mode',
+      ],
+    ],
+    [
+      rules({ action: 'Ignore' }),
+      [`${policy}: Invalid value: specifying one of OnExitCodes and OnPodConditions is required`],
+    ],
+    [
+      rules({ onPodConditions: [{ type: 'a b', status: 'Maybe' }] }),
+      [
+        `${policy}.action: Required value: valid values: ["Count" "FailIndex" "FailJob" "Ignore"]`,
+        `${policy}.onPodConditions[0].type: Invalid value: "a b": name part must consist of alphanumeric characters`,
+        `${policy}.onPodConditions[0].status: Unsupported value: "Maybe": supported values: "False", "True", "Unknown"`,
+      ],
+    ],
+    [success({ succeededIndexes: '0,2-3', succeededCount: 3 }), []],
+    [
+      success({ succeededIndexes: '0,2-3', succeededCount: 4 }),
+      [
+        'spec.successPolicy.rules[0].succeededCount: Invalid value: 4: must be less than or equal to 3 (the number of indexes',
+      ],
+    ],
+    [
+      success({ succeededIndexes: '3,1' }),
+      [`${indexes} "3,1": error parsing succeededIndexes: non-increasing order, previous: 3, current: 1`],
+    ],
+    [success({ succeededIndexes: '5' }), [`${indexes} "5": error parsing succeededIndexes: too large index: "5"`]],
+    [
+      success({ succeededIndexes: '1-2-3' }),
+      [`${indexes} "1-2-3": error parsing succeededIndexes: the fragment "1-2-3" violates`],
+    ],
+    [
+      success({ succeededIndexes: 'a' }),
+      [`${indexes} "a": error parsing succeededIndexes: cannot convert string to integer`],
+    ],
+    [{ managedBy: '' }, ['spec.managedBy: Required value']],
+    [{ managedBy: 'acme.io' }, ['spec.managedBy: Invalid value: "acme.io": must be a domain-prefixed path']],
+    [{ managedBy: 'A/b' }, ['spec.managedBy: Invalid value: "A": a lowercase RFC 1123 subdomain']],
+    [{ managedBy: 'acme.io/b c' }, ['spec.managedBy: Invalid value: "b c": Invalid path (regex used']],
+  ];
+  for (const [spec, expected] of cases) {
+    const found = refusedJob(spec);
+    assert.deepEqual(
+      found.map((text, index) => text.slice(0, expected[index]?.length)),
+      expected,
+      JSON.stringify(spec),
+    );
+  }
+});
+
+test('jobs: a finished one stays finished, and its counts agree with its conditions', () => {
+  const condition = (...types: string[]) => ({ conditions: types.map(type => ({ type, status: 'True' })) });
+  const start = '2026-01-01T00:00:10Z';
+  const end = '2026-01-01T00:00:20Z';
+  const done = { startTime: start, completionTime: end, ...condition('SuccessCriteriaMet', 'Complete') };
+  const cases: [spec: object, old: object, status: object, ...expected: string[]][] = [
+    [{}, { startTime: start, active: 1 }, { startTime: start, active: 2, ready: 1 }],
+    [{}, { startTime: start, ...condition('SuccessCriteriaMet') }, done],
+    [{}, {}, { active: -1 }, 'active: Invalid value: -1: must be greater than or equal to 0'],
+    [
+      {},
+      { failed: 2, succeeded: 2 },
+      { failed: 1, succeeded: 1 },
+      'failed: Invalid value: 1: cannot decrease',
+      'succeeded: Invalid value: 1: cannot decrease',
+    ],
+    [{ completionMode: 'Indexed', completions: 2, parallelism: 2 }, { succeeded: 2 }, { succeeded: 1 }],
+    [{}, {}, { active: 1, ready: 2 }, 'ready: Invalid value: 2: cannot set more ready pods than active'],
+    [
+      {},
+      { startTime: start },
+      { startTime: start, ...condition('Complete') },
+      'conditions: Invalid value: cannot set Complete=True condition without the SuccessCriteriaMet=true condition',
+      'completionTime: Required value: completionTime is required for Complete jobs',
+    ],
+    [
+      {},
+      {},
+      condition('Failed'),
+      'conditions: Invalid value: cannot set Failed=True condition without the FailureTarget=true condition',
+      'startTime: Required value: startTime is required for finished job',
+    ],
+    [{}, done, { ...done, active: 1 }, 'active: Invalid value: 1: active>0 is invalid for finished job'],
+    [
+      {},
+      done,
+      { startTime: start, ...condition('SuccessCriteriaMet') },
+      'conditions: Invalid value: cannot disable the terminal Complete=True condition',
+    ],
+    [
+      {},
+      done,
+      { ...done, completionTime: '2026-01-01T00:00:21Z' },
+      'completionTime: Invalid value: "2026-01-01T00:00:21Z": completionTime cannot be mutated',
+    ],
+    [
+      {},
+      { startTime: start },
+      { startTime: end },
+      'startTime: Required value: startTime cannot be removed for unsuspended job',
+    ],
+    [{ suspend: true }, { startTime: start }, {}],
+    [
+      {},
+      { startTime: start, ...condition('Suspended') },
+      { startTime: end, conditions: [{ type: 'Suspended', status: 'False' }] },
+    ],
+    [{}, {}, { completedIndexes: '0' }, 'completedIndexes: Invalid value: "0": cannot set non-empty completedIndexes'],
+    [
+      { completionMode: 'Indexed', completions: 5, backoffLimitPerIndex: 1 },
+      {},
+      { completedIndexes: '0-2', failedIndexes: '2,4' },
+      'failedIndexes: Invalid value: "2,4": failedIndexes and completedIndexes overlap at index: 2',
+    ],
+    [
+      {},
+      {},
+      { uncountedTerminatedPods: { succeeded: ['a', ''], failed: ['a'] } },
+      'uncountedTerminatedPods.succeeded[1]: Invalid value: "": must not be empty',
+      'uncountedTerminatedPods.failed[0]: Duplicate value: "a"',
+    ],
+  ];
+  for (const [spec, before, status, ...expected] of cases) {
+    const old = { ...make<Job>(job, spec), status: before } as Job;
+    const found = job.validateStatusUpdate!({ ...old, status } as Job, old).map(
+      error => `${error.field.slice('status.'.length)}: ${error.message}`,
+    );
+    assert.deepEqual(
+      found.map((text, index) => text.slice(0, expected[index]?.length)),
+      expected,
+      JSON.stringify(status),
+    );
+  }
 });
 
 test('cron schedules', () => {

@@ -3,18 +3,18 @@
 import { fieldErrors } from '../../base/errors.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
-import { pathSegmentProblems } from '../machinery/names.ts';
+import { dnsLabelProblems, pathSegmentProblems } from '../machinery/names.ts';
 import { canonicalQuantity, parseNano } from '../machinery/quantity.ts';
 import {
   addForbidden,
   addInvalid,
   addProblems,
   addRequired,
-  checkLabelSelector,
+  allowOneOf,
   checkNotNegative,
+  checkQuantityNotNegative,
   type Errors,
   eachAt,
-  requireOneOf,
   requireText,
 } from '../machinery/validation.ts';
 import type {
@@ -71,26 +71,10 @@ export const horizontalPodAutoscaler = defineKind<HorizontalPodAutoscaler>({
   prepareUpdate: (object, old) => {
     object.status = old.status as NonNullable<HorizontalPodAutoscaler['status']>;
   },
-  validate: object => {
-    const errors: Errors = [];
-    const spec = object.spec;
-    const { minReplicas: min, maxReplicas: max = 0 } = spec ?? {};
-    if (min !== undefined && min < 1) addInvalid(errors, 'spec.minReplicas', min, 'must be greater than or equal to 1');
-    if (max < 1) addInvalid(errors, 'spec.maxReplicas', max, 'must be greater than 0');
-    if (min !== undefined && max < min)
-      addInvalid(errors, 'spec.maxReplicas', max, 'must be greater than or equal to `minReplicas`');
-    checkReference(errors, 'spec.scaleTargetRef', spec?.scaleTargetRef);
-    eachAt(spec?.metrics, 'spec.metrics', (metric, at) => checkMetric(errors, at, metric));
-    if (min === 0 && !spec?.metrics?.some(metric => metric.type === 'Object' || metric.type === 'External'))
-      addForbidden(
-        errors,
-        'spec.metrics',
-        'must specify at least one Object or External metric to support scaling to zero replicas',
-      );
-    checkRules(errors, 'spec.behavior.scaleUp', spec?.behavior?.scaleUp);
-    checkRules(errors, 'spec.behavior.scaleDown', spec?.behavior?.scaleDown);
-    return errors;
-  },
+  validate: object => checkSpec(object, undefined),
+  // What an older version let in stays while it is not changed: references without a group, no replicas at least.
+  ratchets: true,
+  validateUpdate: checkSpec,
   validateStatusUpdate: object => {
     const errors: Errors = [];
     checkNotNegative(errors, 'status.currentReplicas', object.status?.currentReplicas);
@@ -111,6 +95,61 @@ export const horizontalPodAutoscaler = defineKind<HorizontalPodAutoscaler>({
   ],
 });
 
+function checkSpec(object: HorizontalPodAutoscaler, old: HorizontalPodAutoscaler | undefined): Errors {
+  const errors: Errors = [];
+  const spec = object.spec;
+  const before = old?.spec;
+  const { minReplicas: min, maxReplicas: max = 0 } = spec ?? {};
+  const lowest = before?.minReplicas === 0 ? 0 : 1;
+  if (min !== undefined && min < lowest)
+    addInvalid(errors, 'spec.minReplicas', min, `must be greater than or equal to ${lowest}`);
+  if (max < 1) addInvalid(errors, 'spec.maxReplicas', max, 'must be greater than 0');
+  if (min !== undefined && max < min)
+    addInvalid(errors, 'spec.maxReplicas', max, 'must be greater than or equal to `minReplicas`');
+  const target = spec?.scaleTargetRef;
+  checkReference(errors, 'spec.scaleTargetRef', target);
+  const sameTarget =
+    before?.scaleTargetRef?.apiVersion === target?.apiVersion && before?.scaleTargetRef?.kind === target?.kind;
+  if (!before || !sameTarget)
+    checkApiVersion(errors, 'spec.scaleTargetRef', target, target?.kind !== 'ReplicationController');
+  const hadBadReference = before?.metrics?.some(
+    ({ type, object: source }) => type === 'Object' && source && apiVersionProblem(source.describedObject, false),
+  );
+  eachAt(spec?.metrics, 'spec.metrics', (metric, at) => {
+    checkMetric(errors, at, metric);
+    if (metric.object && !hadBadReference)
+      checkApiVersion(errors, `${at}.object.describedObject`, metric.object.describedObject, false);
+  });
+  if (min === 0 && !spec?.metrics?.some(metric => metric.type === 'Object' || metric.type === 'External'))
+    addForbidden(
+      errors,
+      'spec.metrics',
+      'must specify at least one Object or External metric to support scaling to zero replicas',
+    );
+  checkRules(errors, 'spec.behavior.scaleUp', spec?.behavior?.scaleUp);
+  checkRules(errors, 'spec.behavior.scaleDown', spec?.behavior?.scaleDown);
+  return errors;
+}
+
+function apiVersionProblem(
+  reference: CrossVersionObjectReference | undefined,
+  needsGroup: boolean,
+): string | undefined {
+  const parts = (reference?.apiVersion ?? '').split('/');
+  if (parts.length > 2) return `unexpected GroupVersion string: ${reference!.apiVersion}`;
+  return needsGroup && (parts.length === 1 || parts[0] === '') ? 'apiVersion must specify API group' : undefined;
+}
+
+function checkApiVersion(
+  errors: Errors,
+  path: string,
+  reference: CrossVersionObjectReference | undefined,
+  needsGroup: boolean,
+): void {
+  const problem = apiVersionProblem(reference, needsGroup);
+  if (problem) addInvalid(errors, `${path}.apiVersion`, reference?.apiVersion ?? '', problem);
+}
+
 function sourceOf(metric: MetricSpec): { target: MetricTarget } | undefined {
   return metric[SOURCES[metric.type as keyof typeof SOURCES]];
 }
@@ -122,7 +161,7 @@ function rulesDefaults(
 ): void {
   rules.selectPolicy ??= 'Max';
   if (windowSeconds !== undefined) rules.stabilizationWindowSeconds ??= windowSeconds;
-  if (!rules.policies?.length) rules.policies = policies.map(policy => ({ ...policy }));
+  rules.policies ??= policies.map(policy => ({ ...policy }));
 }
 
 function checkReference(errors: Errors, path: string, reference: CrossVersionObjectReference | undefined): void {
@@ -152,13 +191,15 @@ function checkSource(errors: Errors, path: string, metric: MetricSpec, field: So
   if (field === 'resource' || field === 'containerResource')
     requireText(errors, `${path}.name`, metric[field]?.name, 'must specify a resource name');
   else {
-    const { name, selector } = metric[field]?.metric ?? {};
+    const { name } = metric[field]?.metric ?? {};
     if (requireText(errors, `${path}.metric.name`, name, 'must specify a metric name'))
       addProblems(errors, `${path}.metric.name`, name, pathSegmentProblems(name));
-    checkLabelSelector(errors, `${path}.metric.selector`, selector);
   }
-  if (field === 'containerResource')
-    requireText(errors, `${path}.container`, metric[field]?.container, 'must specify a container');
+  if (field === 'containerResource') {
+    const container = metric[field]?.container;
+    if (requireText(errors, `${path}.container`, container, 'must specify a container'))
+      addProblems(errors, `${path}.container`, container, dnsLabelProblems(container));
+  }
   if (field === 'object') checkReference(errors, `${path}.describedObject`, metric[field]?.describedObject);
   checkTarget(errors, `${path}.target`, metric[field]?.target ?? { type: '' }, field);
 }
@@ -195,7 +236,8 @@ function checkTarget(errors: Errors, path: string, target: MetricTarget, field: 
 function checkRules(errors: Errors, path: string, rules: HPAScalingRules | undefined): void {
   if (!rules) return;
   const seconds = rules.stabilizationWindowSeconds;
-  checkNotNegative(errors, `${path}.stabilizationWindowSeconds`, seconds);
+  if (seconds !== undefined && seconds < 0)
+    addInvalid(errors, `${path}.stabilizationWindowSeconds`, seconds, 'must be greater than or equal to zero');
   if (seconds !== undefined && seconds > WINDOW_SECONDS_MAX)
     addInvalid(
       errors,
@@ -203,11 +245,10 @@ function checkRules(errors: Errors, path: string, rules: HPAScalingRules | undef
       seconds,
       `must be less than or equal to ${WINDOW_SECONDS_MAX}`,
     );
-  if (rules.selectPolicy !== undefined)
-    requireOneOf(errors, `${path}.selectPolicy`, rules.selectPolicy, ['Disabled', 'Max', 'Min']);
+  allowOneOf(errors, `${path}.selectPolicy`, rules.selectPolicy, ['Disabled', 'Max', 'Min']);
   if (!rules.policies?.length) addRequired(errors, `${path}.policies`, 'must specify at least one Policy');
   eachAt(rules.policies, `${path}.policies`, (policy, at) => {
-    requireOneOf(errors, `${at}.type`, policy.type, ['Percent', 'Pods']);
+    allowOneOf(errors, `${at}.type`, policy.type ?? '', ['Percent', 'Pods']);
     if (!(policy.value > 0)) addInvalid(errors, `${at}.value`, policy.value ?? 0, 'must be greater than zero');
     if (!(policy.periodSeconds > 0))
       addInvalid(errors, `${at}.periodSeconds`, policy.periodSeconds ?? 0, 'must be greater than zero');
@@ -219,6 +260,7 @@ function checkRules(errors: Errors, path: string, rules: HPAScalingRules | undef
         `must be less than or equal to ${PERIOD_SECONDS_MAX}`,
       );
   });
+  checkQuantityNotNegative(errors, `${path}.tolerance`, rules.tolerance);
 }
 
 /** `cpu: 3%/80%, 5/10 (avg) + 1 more...`; metrics and their states stand in the same order. */

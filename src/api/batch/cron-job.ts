@@ -33,7 +33,14 @@ export const cronJob = defineKind<CronJob>({
     // The controller appends 11 characters for the time.
     if (object.metadata.name.length > NAME_BYTES_MAX)
       addInvalid(errors, 'metadata.name', object.metadata.name, `must be no more than ${NAME_BYTES_MAX} characters`);
-    checkSpec(errors, object.spec ?? ({} as CronJobSpec));
+    checkSpec(errors, object.spec ?? ({} as CronJobSpec), undefined);
+    return errors;
+  },
+  // What older versions let in stays: a name too long, a zone in the schedule, a zone unknown here.
+  ratchets: true,
+  validateUpdate: (object, old) => {
+    const errors: Errors = [];
+    checkSpec(errors, object.spec ?? ({} as CronJobSpec), old.spec);
     return errors;
   },
   columns: [
@@ -61,8 +68,9 @@ function templateDefaults(spec: JobSpec): void {
   jobSpecDefaults(shadow);
 }
 
-function checkSpec(errors: Errors, spec: CronJobSpec): void {
-  if (requireText(errors, 'spec.schedule', spec.schedule)) checkSchedule(errors, spec);
+function checkSpec(errors: Errors, spec: CronJobSpec, old: CronJobSpec | undefined): void {
+  if (requireText(errors, 'spec.schedule', spec.schedule)) checkSchedule(errors, spec, old);
+  if (!old || old.timeZone !== spec.timeZone) checkTimeZone(errors, spec.timeZone);
   checkNotNegative(errors, 'spec.startingDeadlineSeconds', spec.startingDeadlineSeconds);
   requireOneOf(errors, 'spec.concurrencyPolicy', spec.concurrencyPolicy, ['Allow', 'Forbid', 'Replace']);
   const template = spec.jobTemplate?.spec ?? ({} as JobSpec);
@@ -77,17 +85,22 @@ function checkSpec(errors: Errors, spec: CronJobSpec): void {
   checkNotNegative(errors, 'spec.failedJobsHistoryLimit', spec.failedJobsHistoryLimit);
 }
 
-function checkSchedule(errors: Errors, spec: CronJobSpec): void {
+function checkSchedule(errors: Errors, spec: CronJobSpec, old: CronJobSpec | undefined): void {
   const problem = scheduleProblem(spec.schedule);
   if (problem) addInvalid(errors, 'spec.schedule', spec.schedule, problem);
-  if (/TZ=/.test(spec.schedule))
+  if (!spec.schedule.includes('TZ')) return;
+  if (!old?.schedule?.includes('TZ'))
     addInvalid(
       errors,
       'spec.schedule',
       spec.schedule,
       'cannot use TZ or CRON_TZ in schedule, use timeZone field instead',
     );
-  const zone = spec.timeZone;
+  else if (spec.timeZone !== undefined)
+    addInvalid(errors, 'spec.schedule', spec.schedule, 'cannot use both timeZone field and TZ or CRON_TZ in schedule');
+}
+
+function checkTimeZone(errors: Errors, zone: string | undefined): void {
   if (zone === undefined) return;
   if (zone === '') addInvalid(errors, 'spec.timeZone', zone, 'timeZone must be nil or non-empty string');
   else if (zone.toLowerCase() === 'local')
@@ -97,8 +110,12 @@ function checkSchedule(errors: Errors, spec: CronJobSpec): void {
       zone,
       'timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones',
     );
-  else if (!isTimeZone(zone)) addInvalid(errors, 'spec.timeZone', zone, `unknown time zone ${zone}`);
+  else if (!zone.split('/').every(part => ZONE_PART.test(part)) || !isTimeZone(zone))
+    addInvalid(errors, 'spec.timeZone', zone, `unknown time zone ${zone}`);
 }
+
+// Intl also takes offsets such as +02:00, which are no names of zones.
+const ZONE_PART = /^(?!\.{1,2}$)(?!-)[A-Za-z._0-9+-]{1,14}$/;
 
 function isTimeZone(zone: string): boolean {
   try {

@@ -7,11 +7,12 @@ import { defineKind } from '../kind.ts';
 import { ageColumn, containerColumns, nameColumn, text, wideText } from '../machinery/columns.ts';
 import { humanDuration } from '../machinery/duration.ts';
 import { semanticEqual } from '../machinery/equality.ts';
-import { formatLabelSelector, labelSelectorMatch } from '../machinery/labels.ts';
-import { dnsLabelProblems } from '../machinery/names.ts';
+import { formatLabelSelector, labelSelectorMatch, qualifiedNameProblems } from '../machinery/labels.ts';
+import { dnsLabelProblems, dnsSubdomainProblems } from '../machinery/names.ts';
 import {
   addDuplicate,
   addInvalid,
+  addProblems,
   addRequired,
   allowOneOf,
   checkLabelSelector,
@@ -19,8 +20,10 @@ import {
   checkUnchanged,
   type Errors,
   eachAt,
-  requireOneOf,
+  requireText,
 } from '../machinery/validation.ts';
+import { readIndexList } from './index-list.ts';
+import { invalidWithoutValue, validateJobStatusUpdate } from './job-status-validation.ts';
 import type { Job, JobSpec, PodFailurePolicyRule } from './v1.gen.ts';
 
 const INT32_MAX = 2 ** 31 - 1;
@@ -29,6 +32,7 @@ const FAILED_INDEXES_MAX = 100_000;
 const FAILED_INDEXES_LARGE_MAX = 10_000;
 const POLICY_RULES_MAX = 20;
 const POLICY_VALUES_MAX = 255;
+const SUCCEEDED_INDEXES_MAX = 64 * 1024;
 const LABELS = {
   uid: 'batch.kubernetes.io/controller-uid',
   name: 'batch.kubernetes.io/job-name',
@@ -71,12 +75,12 @@ export const job = defineKind<Job>({
     if (spec.completionMode === 'Indexed' && (spec.completions ?? 0) > 0) {
       // Host names of the pods are <job>-<index>.
       const longest = `${object.metadata.name}-${spec.completions! - 1}`;
-      for (const problem of dnsLabelProblems(longest))
+      if (dnsLabelProblems(longest).length > 0)
         addInvalid(
           errors,
           'metadata.name',
           object.metadata.name,
-          `will not able to create pod with invalid DNS label: ${longest}: ${problem}`,
+          `will not able to create pod with invalid DNS label: ${longest}`,
         );
     }
     checkGeneratedSelector(errors, object);
@@ -84,6 +88,7 @@ export const job = defineKind<Job>({
     return errors;
   },
   validateUpdate,
+  validateStatusUpdate: validateJobStatusUpdate,
   selectableFields: { 'status.successful': object => String(object.status?.succeeded ?? 0) },
   columns: [
     nameColumn,
@@ -179,8 +184,7 @@ export function checkJobTemplateSpec(errors: Errors, path: string, spec: JobSpec
   ] as const)
     checkNotNegative(errors, `${path}.${field}`, spec[field]);
   if (spec.managedBy !== undefined) {
-    if (!/^[^/]+\/[^/]+$/.test(spec.managedBy))
-      addInvalid(errors, `${path}.managedBy`, spec.managedBy, 'must be a domain-prefixed path (such as "acme.io/foo")');
+    checkDomainPrefixedPath(errors, `${path}.managedBy`, spec.managedBy);
     if (spec.managedBy.length > 63) errors.push(fieldErrors.tooLong(`${path}.managedBy`, 63));
   }
   const mode = spec.completionMode;
@@ -220,17 +224,38 @@ export function checkJobTemplateSpec(errors: Errors, path: string, spec: JobSpec
     );
 }
 
+const HTTP_PATH = "[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+";
+
+/** Such as `acme.io/foo`. */
+function checkDomainPrefixedPath(errors: Errors, path: string, value: string): void {
+  if (!requireText(errors, path, value)) return;
+  const slash = value.indexOf('/');
+  if (slash < 1 || slash === value.length - 1) {
+    addInvalid(errors, path, value, 'must be a domain-prefixed path (such as "acme.io/foo")');
+    return;
+  }
+  const host = value.slice(0, slash);
+  const rest = value.slice(slash + 1);
+  addProblems(errors, path, host, dnsSubdomainProblems(host));
+  if (!new RegExp(`^${HTTP_PATH}$`).test(rest))
+    addInvalid(errors, path, rest, `Invalid path (regex used for validation is '${HTTP_PATH}')`);
+}
+
 function checkIndexLimits(errors: Errors, path: string, spec: JobSpec): void {
-  if (spec.backoffLimitPerIndex !== undefined && spec.completionMode !== 'Indexed')
-    addInvalid(errors, `${path}.backoffLimitPerIndex`, spec.backoffLimitPerIndex, 'requires indexed completion mode');
   const failed = spec.maxFailedIndexes;
+  if (failed !== undefined && spec.backoffLimitPerIndex === undefined)
+    addRequired(errors, `${path}.backoffLimitPerIndex`, 'when maxFailedIndexes is specified');
+  if (spec.completionMode !== 'Indexed') {
+    for (const field of ['backoffLimitPerIndex', 'maxFailedIndexes'] as const)
+      if (spec[field] !== undefined)
+        addInvalid(errors, `${path}.${field}`, spec[field], 'requires indexed completion mode');
+    return;
+  }
   if (failed !== undefined) {
     if (spec.completions !== undefined && failed > spec.completions)
       addInvalid(errors, `${path}.maxFailedIndexes`, failed, 'must be less than or equal to completions');
     if (failed > FAILED_INDEXES_MAX)
       addInvalid(errors, `${path}.maxFailedIndexes`, failed, `must be less than or equal to ${FAILED_INDEXES_MAX}`);
-    if (spec.backoffLimitPerIndex === undefined)
-      addRequired(errors, `${path}.backoffLimitPerIndex`, 'when maxFailedIndexes is specified');
   }
   if ((spec.completions ?? 0) > FAILED_INDEXES_MAX && spec.backoffLimitPerIndex !== undefined) {
     if (failed === undefined)
@@ -264,13 +289,9 @@ function checkFailurePolicy(errors: Errors, path: string, spec: JobSpec): void {
     container => container.name,
   );
   eachAt(rules, `${path}.rules`, (rule, at) => {
-    const actions =
-      spec.backoffLimitPerIndex === undefined
-        ? ['Count', 'FailJob', 'Ignore']
-        : ['Count', 'FailIndex', 'FailJob', 'Ignore'];
     if (rule.action === 'FailIndex' && spec.backoffLimitPerIndex === undefined)
       addInvalid(errors, `${at}.action`, rule.action, 'requires the backoffLimitPerIndex to be set');
-    else requireOneOf(errors, `${at}.action`, rule.action, actions);
+    else requireListed(errors, `${at}.action`, rule.action, ['Count', 'FailIndex', 'FailJob', 'Ignore']);
     checkFailureRule(errors, at, rule, containers);
   });
 }
@@ -279,12 +300,12 @@ function checkFailureRule(errors: Errors, at: string, rule: PodFailurePolicyRule
   const codes = rule.onExitCodes;
   const conditions = rule.onPodConditions ?? [];
   if (codes && conditions.length)
-    addInvalid(errors, at, '', 'specifying both OnExitCodes and OnPodConditions is not supported');
+    errors.push(invalidWithoutValue(at, 'specifying both OnExitCodes and OnPodConditions is not supported'));
   if (!codes && conditions.length === 0)
-    addInvalid(errors, at, '', 'specifying one of OnExitCodes and OnPodConditions is required');
+    errors.push(invalidWithoutValue(at, 'specifying one of OnExitCodes and OnPodConditions is required'));
   if (codes) {
     const path = `${at}.onExitCodes`;
-    requireOneOf(errors, `${path}.operator`, codes.operator, ['In', 'NotIn']);
+    requireListed(errors, `${path}.operator`, codes.operator, ['In', 'NotIn']);
     if (codes.containerName !== undefined && !containers.includes(codes.containerName))
       addInvalid(
         errors,
@@ -310,9 +331,15 @@ function checkFailureRule(errors: Errors, at: string, rule: PodFailurePolicyRule
   if (conditions.length > POLICY_RULES_MAX)
     errors.push(fieldErrors.tooMany(`${at}.onPodConditions`, conditions.length, POLICY_RULES_MAX));
   eachAt(conditions, `${at}.onPodConditions`, (pattern, patternAt) => {
-    if (!pattern.type) addRequired(errors, `${patternAt}.type`);
-    requireOneOf(errors, `${patternAt}.status`, pattern.status, ['False', 'True', 'Unknown']);
+    addProblems(errors, `${patternAt}.type`, pattern.type ?? '', qualifiedNameProblems(pattern.type ?? ''));
+    requireListed(errors, `${patternAt}.status`, pattern.status, ['False', 'True', 'Unknown']);
   });
+}
+
+/** As `requireOneOf`; what is missing is told with the choice. */
+function requireListed(errors: Errors, path: string, value: string | undefined, choice: readonly string[]): void {
+  if (value) allowOneOf(errors, path, value, choice);
+  else addRequired(errors, path, `valid values: [${choice.map(item => JSON.stringify(item)).join(' ')}]`);
 }
 
 function checkSuccessPolicy(errors: Errors, path: string, spec: JobSpec): void {
@@ -328,7 +355,22 @@ function checkSuccessPolicy(errors: Errors, path: string, spec: JobSpec): void {
   eachAt(rules, `${path}.rules`, (rule, at) => {
     if (rule.succeededIndexes === undefined && rule.succeededCount === undefined)
       addRequired(errors, at, 'at least one of succeededCount or succeededIndexes must be specified');
-    checkNotNegative(errors, `${at}.succeededCount`, rule.succeededCount);
+    const { succeededIndexes, succeededCount } = rule;
+    let total: number | undefined;
+    if (succeededIndexes !== undefined) {
+      if (succeededIndexes.length > SUCCEEDED_INDEXES_MAX)
+        errors.push(fieldErrors.tooLong(`${at}.succeededIndexes`, SUCCEEDED_INDEXES_MAX));
+      const list = readIndexList(succeededIndexes, spec.completions ?? 0);
+      total = list.total;
+      if (list.problem)
+        addInvalid(
+          errors,
+          `${at}.succeededIndexes`,
+          succeededIndexes,
+          `error parsing succeededIndexes: ${list.problem}`,
+        );
+    }
+    checkNotNegative(errors, `${at}.succeededCount`, succeededCount);
     if (rule.succeededCount !== undefined && spec.completions !== undefined && rule.succeededCount > spec.completions)
       addInvalid(
         errors,
@@ -336,8 +378,13 @@ function checkSuccessPolicy(errors: Errors, path: string, spec: JobSpec): void {
         rule.succeededCount,
         `must be less than or equal to ${spec.completions} (the number of specified completions)`,
       );
-    if (rule.succeededIndexes !== undefined && !/^(\d+(-\d+)?)(,\d+(-\d+)?)*$/.test(rule.succeededIndexes))
-      addInvalid(errors, `${at}.succeededIndexes`, rule.succeededIndexes, 'error parsing succeededIndexes');
+    if (total !== undefined && succeededCount !== undefined && succeededCount > total)
+      addInvalid(
+        errors,
+        `${at}.succeededCount`,
+        succeededCount,
+        `must be less than or equal to ${total} (the number of indexes in the specified succeededIndexes field)`,
+      );
   });
 }
 
@@ -346,22 +393,14 @@ function validateUpdate(object: Job, old: Job): Errors {
   const spec = object.spec ?? ({} as JobSpec);
   const before = old.spec ?? ({} as JobSpec);
   // Elastic indexed jobs may change completions together with parallelism.
-  if (spec.completions !== before.completions) {
-    const elastic =
-      before.completionMode === 'Indexed' &&
-      spec.completions !== undefined &&
-      before.completions !== undefined &&
-      spec.completions === spec.parallelism;
-    if (!elastic)
-      addInvalid(
-        errors,
-        'spec.completions',
-        spec.completions,
-        before.completionMode === 'Indexed'
-          ? 'can only be modified in tandem with spec.parallelism'
-          : 'field is immutable',
-      );
-  }
+  if (spec.completionMode !== 'Indexed')
+    checkUnchanged(errors, 'spec.completions', spec.completions, before.completions);
+  else if (
+    spec.completions !== undefined &&
+    spec.completions !== before.completions &&
+    spec.completions !== spec.parallelism
+  )
+    addInvalid(errors, 'spec.completions', spec.completions, 'can only be modified in tandem with spec.parallelism');
   checkUnchanged(errors, 'spec.selector', spec.selector, before.selector);
   checkTemplateUpdate(errors, object, old);
   for (const field of [
@@ -372,12 +411,6 @@ function validateUpdate(object: Job, old: Job): Errors {
     'successPolicy',
   ] as const)
     checkUnchanged(errors, `spec.${field}`, spec[field], before[field]);
-  if (
-    before.backoffLimitPerIndex !== undefined &&
-    before.maxFailedIndexes !== spec.maxFailedIndexes &&
-    spec.maxFailedIndexes === undefined
-  )
-    addRequired(errors, 'spec.maxFailedIndexes');
   return errors;
 }
 

@@ -5,7 +5,7 @@
 
 import { fieldErrors } from '../../base/errors.ts';
 import { semanticEqual } from '../machinery/equality.ts';
-import { dnsSubdomainProblems, ipProblems } from '../machinery/names.ts';
+import { dnsSubdomainProblems, ipProblems, rangeProblem } from '../machinery/names.ts';
 import { isSidecar, podQosClass } from '../machinery/pod.ts';
 import {
   addDuplicate,
@@ -20,6 +20,7 @@ import { checkQualifiedName } from './container-validation.ts';
 import { MIRROR_ANNOTATION, validatePod } from './pod-validation.ts';
 import type { Container, ContainerStatus, Pod, PodSpec, ResourceRequirements, Toleration } from './v1.gen.ts';
 
+const INT32_MAX = 2 ** 31 - 1;
 const UPDATABLE = [
   '`spec.containers[*].image`',
   '`spec.initContainers[*].image`',
@@ -42,6 +43,10 @@ export function validatePodUpdate(pod: Pod, old: Pod): Errors {
   }
   const deadline = spec.activeDeadlineSeconds;
   if (deadline !== undefined) {
+    if (deadline < 0 || deadline > INT32_MAX) {
+      addInvalid(errors, 'spec.activeDeadlineSeconds', deadline, rangeProblem(0, INT32_MAX));
+      return errors;
+    }
     if (before.activeDeadlineSeconds !== undefined && before.activeDeadlineSeconds < deadline) {
       addInvalid(errors, 'spec.activeDeadlineSeconds', deadline, 'must be less than or equal to previous value');
       return errors;

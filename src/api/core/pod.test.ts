@@ -252,6 +252,10 @@ test('updates: images, deadline, tolerations, gates and nothing else', () => {
     ['spec.activeDeadlineSeconds: Invalid value: 150: must be less than or equal to previous value'],
   );
   assert.deepEqual(
+    update(pod => void (pod.spec!.activeDeadlineSeconds = -1)),
+    ['spec.activeDeadlineSeconds: Invalid value: -1: must be between 0 and 2147483647, inclusive'],
+  );
+  assert.deepEqual(
     update(pod => void (pod.spec!.tolerations = [])),
     ['spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds'],
   );
