@@ -1,8 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Node } from '../api/core/v1.gen.ts';
-import type { Device, DeviceClass, ResourceClaim, ResourceSlice } from '../api/resource/v1.gen.ts';
+import type {
+  Device,
+  DeviceClass,
+  DeviceRequestAllocationResult,
+  ResourceClaim,
+  ResourceSlice,
+} from '../api/resource/v1.gen.ts';
 import { allocate, type Inventory } from './claim-allocation.ts';
+import { DeviceUsage } from './device-usage.ts';
 
 const DRIVER = 'gpu.example.com';
 const node = (name: string) => ({ metadata: { name } }) as Node;
@@ -20,7 +27,8 @@ const claim = (requests: object[], more: object = {}): ResourceClaim =>
   ({ metadata: { name: 'c', namespace: 'n' }, spec: { devices: { requests, ...more } } }) as ResourceClaim;
 const exactly = (name: string, more: object = {}) => ({ name, exactly: { deviceClassName: 'gpu', ...more } });
 const cel = (expression: string) => ({ selectors: [{ cel: { expression } }] });
-const inventory = (slices: ResourceSlice[], taken: string[] = []): Inventory => ({
+const has = (device: string, more: object = {}) => ({ request: 'r', driver: DRIVER, pool: 'n1', device, ...more });
+const inventory = (slices: ResourceSlice[], taken: DeviceRequestAllocationResult[] = []): Inventory => ({
   deviceClass: name =>
     name === 'gpu'
       ? ({
@@ -29,7 +37,8 @@ const inventory = (slices: ResourceSlice[], taken: string[] = []): Inventory => 
         } as DeviceClass)
       : undefined,
   slices: () => slices,
-  taken: () => new Set(taken),
+  usage: () => new DeviceUsage([...taken]),
+  newShareId: () => 'share',
 });
 const chosen = (wanted: ResourceClaim, from: Inventory, name = 'n1') => {
   const decision = allocate(wanted, node(name), from);
@@ -51,7 +60,7 @@ test('so many as asked for, those that the selectors let through, none twice', (
   assert.equal(chosen(claim([exactly('r', { count: 5 })]), all), 'cannot allocate all claims');
   assert.equal(chosen(claim([exactly('r')]), all, 'n2'), 'cannot allocate all claims');
   assert.equal(chosen(claim([exactly('a'), exactly('b')]), all), 'a=d0 b=d1');
-  assert.equal(chosen(claim([exactly('r')]), inventory([slice('s', 'n1', devices)], [`${DRIVER}/n1/d0`])), 'r=d1');
+  assert.equal(chosen(claim([exactly('r')]), inventory([slice('s', 'n1', devices)], [has('d0')])), 'r=d1');
   const bySize = `device.attributes["${DRIVER}"].size >= 4`;
   assert.equal(chosen(claim([exactly('r', cel(bySize))]), all), 'r=d2');
   const byMemory = `device.capacity["${DRIVER}"].memory.compareTo(quantity("5Gi")) > 0`;
@@ -75,7 +84,7 @@ test('constraints make it go back; all means all; alternatives in their order; a
   const other = { constraints: [{ distinctAttribute: `${DRIVER}/board` }] };
   assert.equal(chosen(claim([exactly('a'), exactly('b')], other), all), 'a=d0 b=d1');
   assert.equal(chosen(claim([exactly('r', { allocationMode: 'All' })]), all), 'r=d0 r=d1 r=d2 r=d3');
-  const some = inventory([slice('s', 'n1', devices)], [`${DRIVER}/n1/d2`]);
+  const some = inventory([slice('s', 'n1', devices)], [has('d2')]);
   assert.equal(chosen(claim([exactly('r', { allocationMode: 'All' })]), some), 'cannot allocate all claims');
   assert.equal(
     chosen(claim([exactly('r', { allocationMode: 'All', adminAccess: true })]), some),
@@ -103,4 +112,73 @@ test('tainted devices need a toleration; only whole pools of the newest generati
   assert.equal(chosen(claim([exactly('r')]), half), 'cannot allocate all claims');
   const newer = inventory([slice('old', 'n1', devices), slice('new', 'n1', [{ name: 'fresh' }], { generation: 2 })]);
   assert.equal(chosen(claim([exactly('r')]), newer), 'r=fresh');
+});
+
+test('partitions of a device draw from the same counters, whoever has them', () => {
+  const draws = (memory: string) => ({
+    consumesCounters: [{ counterSet: 'card', counters: { memory: { value: memory } } }],
+  });
+  const pool = { resourceSliceCount: 2 };
+  const counters = slice('a', 'n1', [], pool);
+  const slices = [
+    {
+      ...counters,
+      spec: {
+        ...counters.spec,
+        devices: undefined,
+        sharedCounters: [{ name: 'card', counters: { memory: { value: '40Gi' } } }],
+      },
+    } as ResourceSlice,
+    slice('b', 'n1', [draws('40Gi'), draws('20Gi'), draws('10Gi'), draws('20Gi'), draws('1Mi')], pool),
+  ];
+  assert.equal(chosen(claim([exactly('r')]), inventory(slices)), 'r=d0');
+  assert.equal(chosen(claim([exactly('r')]), inventory(slices, [has('d0')])), 'cannot allocate all claims');
+  assert.equal(chosen(claim([exactly('r')]), inventory(slices, [has('d1')])), 'r=d2');
+  // It goes back: not the whole card first.
+  assert.equal(chosen(claim([exactly('a'), exactly('b')]), inventory(slices)), 'a=d1 b=d2');
+  assert.equal(chosen(claim([exactly('r', { count: 4 })]), inventory(slices)), 'cannot allocate all claims');
+  assert.equal(chosen(claim([exactly('r')]), inventory(slices, [has('d1'), has('d3')])), 'cannot allocate all claims');
+  assert.equal(chosen(claim([exactly('r')]), inventory(slices, [has('d0', { adminAccess: true })])), 'r=d0');
+});
+
+test('a device that is shared gives parts of its capacity, rounded as it says', () => {
+  const shared = (requestPolicy?: object) =>
+    slice('s', 'n1', [
+      {
+        allowMultipleAllocations: true,
+        capacity: { memory: { value: '10Gi', ...(requestPolicy ? { requestPolicy } : {}) } },
+      } as Partial<Device>,
+    ]);
+  const asks = (memory: string) => ({ capacity: { requests: { memory } } });
+  const given = (wanted: ResourceClaim, from: Inventory) => {
+    const decision = allocate(wanted, node('n1'), from);
+    return 'reason' in decision
+      ? decision.reason
+      : decision.allocation
+          .devices!.results!.map(one => `${one.shareID} ${one.consumedCapacity?.['memory']}`)
+          .join(' ');
+  };
+  const none = 'cannot allocate all claims';
+  const part = (memory: string) => has('d0', { shareID: 'x', consumedCapacity: { memory } });
+  assert.equal(given(claim([exactly('r', asks('4Gi'))]), inventory([shared()])), 'share 4Gi');
+  assert.equal(given(claim([exactly('r')]), inventory([shared()])), 'share 10Gi');
+  assert.equal(
+    given(claim([exactly('r', { ...asks('4Gi'), count: 2 })]), inventory([shared()])),
+    'share 4Gi share 4Gi',
+  );
+  assert.equal(given(claim([exactly('r', { ...asks('4Gi'), count: 3 })]), inventory([shared()])), none);
+  assert.equal(given(claim([exactly('r', asks('4Gi'))]), inventory([shared()], [part('6Gi')])), 'share 4Gi');
+  assert.equal(given(claim([exactly('r', asks('5Gi'))]), inventory([shared()], [part('6Gi')])), none);
+  assert.equal(given(claim([exactly('r', { capacity: { requests: { cores: '1' } } })]), inventory([shared()])), none);
+  const range = { default: '1Gi', validRange: { min: '1Gi', step: '2Gi', max: '8Gi' } };
+  assert.equal(given(claim([exactly('r')]), inventory([shared(range)])), 'share 1Gi');
+  assert.equal(given(claim([exactly('r', asks('500Mi'))]), inventory([shared(range)])), 'share 1Gi');
+  assert.equal(given(claim([exactly('r', asks('1500Mi'))]), inventory([shared(range)])), 'share 3Gi');
+  assert.equal(given(claim([exactly('r', asks('8Gi'))]), inventory([shared(range)])), none);
+  const values = { default: '2Gi', validValues: ['8Gi', '2Gi'] };
+  assert.equal(given(claim([exactly('r', asks('3Gi'))]), inventory([shared(values)])), 'share 8Gi');
+  assert.equal(given(claim([exactly('r', asks('9Gi'))]), inventory([shared(values)])), none);
+  // A device of one's own gives no parts, but must have as much as is asked for.
+  const own = inventory([slice('s', 'n1', devices)]);
+  assert.equal(chosen(claim([exactly('r', asks('3Gi'))]), own), 'r=d2');
 });

@@ -1,7 +1,7 @@
 /**
  * Which devices a node can give to a resource claim (KEP-4381): the first choice that meets every request, selector and
- * constraint, found by trying in order and going back. Pure. Invariant: a device is chosen once only, save for admin access. It
- * refuses by name what it does not do: shared and partitioned devices, and conditions for binding.
+ * constraint, found by trying in order and going back. Pure. Invariant: a device is chosen once only, save for admin access and for those that
+ * may be shared, and never more of it than there is (`device-usage.ts`). It leaves out devices with conditions for binding.
  */
 
 import type { Node } from '../api/core/v1.gen.ts';
@@ -21,6 +21,7 @@ import type {
   ResourceSlice,
 } from '../api/resource/v1.gen.ts';
 import { attributeText, isSelected } from './device-selectors.ts';
+import { type Amounts, consumption, DevicePool, type DeviceUsage, deviceId } from './device-usage.ts';
 
 /** Upstream's AllocationResultsMaxSize. */
 const DEVICES_MAX = 32;
@@ -29,12 +30,11 @@ const TRIES_MAX = 10_000;
 export interface Inventory {
   deviceClass(name: string): DeviceClass | undefined;
   slices(): Iterable<ResourceSlice>;
-  /** Ids of devices that claims have. */
-  taken(): ReadonlySet<string>;
+  /** What claims have. */
+  usage(): DeviceUsage;
+  /** Names a share of a device. */
+  newShareId(): string;
 }
-
-export const deviceId = (of: { readonly driver: string; readonly pool: string; readonly device: string }): string =>
-  `${of.driver}/${of.pool}/${of.device}`;
 
 interface Candidate {
   readonly id: string;
@@ -42,6 +42,7 @@ interface Candidate {
   readonly pool: string;
   readonly device: Device;
   readonly slice: ResourceSlice;
+  readonly whole: DevicePool;
 }
 interface Wish extends ExactDeviceRequest {
   /** `request` or `request/alternative`. */
@@ -50,17 +51,17 @@ interface Wish extends ExactDeviceRequest {
 interface Pick {
   readonly wish: Wish;
   readonly candidate: Candidate;
+  /** Of a device that is shared. */
+  readonly consumed: Amounts | undefined;
 }
 
 /** What could be offered on the node, or why a claim can never be served. */
-export type Decision =
-  | { readonly allocation: AllocationResult; readonly ids: readonly string[] }
-  | { readonly reason: string };
+export type Decision = { readonly allocation: AllocationResult } | { readonly reason: string };
 
 export function allocate(claim: ResourceClaim, node: Node, inventory: Inventory): Decision {
   const spec = claim.spec?.devices ?? {};
   const candidates = candidatesOn(node, inventory.slices());
-  const taken = inventory.taken();
+  const usage = inventory.usage();
   const alternatives = (spec.requests ?? []).map(({ name, exactly, firstAvailable = [] }): Wish[] =>
     exactly
       ? [{ ...exactly, request: name }]
@@ -86,14 +87,12 @@ export function allocate(claim: ResourceClaim, node: Node, inventory: Inventory)
       problem = `device class ${wish.deviceClassName} does not exist`;
       return undefined;
     }
-    if (wish.capacity) {
-      problem = `request ${wish.request}: capacity requests are not supported`;
-      return undefined;
-    }
     const selectors: DeviceSelector[] = [...(deviceClass.spec?.selectors ?? []), ...(wish.selectors ?? [])];
     return candidates.filter(
       ({ device, driver }) =>
-        isSupported(device) && isTolerated(device, wish.tolerations) && isSelected(device, driver, selectors),
+        !device.bindingConditions?.length &&
+        isTolerated(device, wish.tolerations) &&
+        isSelected(device, driver, selectors),
     );
   };
   const choose = (
@@ -102,31 +101,43 @@ export function allocate(claim: ResourceClaim, node: Node, inventory: Inventory)
     { at, picks, missing }: { readonly at: number; readonly picks: readonly Pick[]; readonly missing: number },
   ): readonly Pick[] | undefined => {
     if (missing === 0) return search(at + 1, picks);
-    if (fitting.length < missing || picks.length >= DEVICES_MAX) return undefined;
+    const isEnough = fitting.length >= missing || fitting.some(({ device }) => device.allowMultipleAllocations);
+    if (!isEnough || picks.length >= DEVICES_MAX) return undefined;
     for (const [i, candidate] of fitting.entries()) {
       if (++tries > TRIES_MAX) return undefined;
-      const isFree =
-        wish.adminAccess === true ||
-        (!taken.has(candidate.id) && !picks.some(one => !one.wish.adminAccess && one.candidate.id === candidate.id));
-      const next = [...picks, { wish, candidate }];
-      if (!isFree || !keepsConstraints(next, spec.constraints ?? [])) {
+      const pick = pickOf(wish, candidate, picks);
+      const next = pick ? [...picks, pick] : picks;
+      if (!pick || !keepsConstraints(next, spec.constraints ?? [])) {
         // All means all.
         if (wish.allocationMode === 'All') return undefined;
         continue;
       }
-      const found = choose(wish, fitting.slice(i + 1), { at, picks: next, missing: missing - 1 });
+      // More of a device that is shared may be left.
+      const isAgain = candidate.device.allowMultipleAllocations && wish.allocationMode !== 'All';
+      const found = choose(wish, fitting.slice(isAgain ? i : i + 1), { at, picks: next, missing: missing - 1 });
       if (found) return found;
     }
     return undefined;
   };
 
+  /** The candidate, where enough of it is left beside what was chosen before. */
+  const pickOf = (wish: Wish, candidate: Candidate, picks: readonly Pick[]): Pick | undefined => {
+    const { id, device, whole } = candidate;
+    const chosen = picks.filter(one => !one.wish.adminAccess);
+    const same = chosen.filter(one => one.candidate.id === id);
+    const isShared = device.allowMultipleAllocations === true;
+    if (wish.adminAccess) return { wish, candidate, consumed: undefined };
+    if (!isShared && (same.length > 0 || usage.has(id))) return undefined;
+    const uses = [...usage.of(id), ...same.map(({ consumed = {} }) => ({ id, consumed }))];
+    const consumed = consumption(device, wish.capacity?.requests ?? {}, uses);
+    if (!consumed || !whole.hasCountersFor(id, usage, new Set(chosen.map(one => one.candidate.id)))) return undefined;
+    return { wish, candidate, consumed: isShared ? consumed : undefined };
+  };
+
   try {
     const picks = search(0, []);
     if (!picks) return { reason: problem ?? 'cannot allocate all claims' };
-    return {
-      allocation: resultOf(claim, picks, { node, inventory }),
-      ids: picks.filter(({ wish }) => !wish.adminAccess).map(({ candidate }) => candidate.id),
-    };
+    return { allocation: resultOf(claim, picks, { node, inventory }) };
   } catch (error) {
     return { reason: `claim ${claim.metadata.namespace}/${claim.metadata.name}: ${(error as Error).message}` };
   }
@@ -135,10 +146,6 @@ export function allocate(claim: ResourceClaim, node: Node, inventory: Inventory)
 /** All of one mode, at least one; else so many. */
 function countOf({ allocationMode, count }: Wish, fitting: readonly Candidate[]): number {
   return allocationMode === 'All' ? Math.max(1, fitting.length) : (count ?? 1);
-}
-
-function isSupported({ consumesCounters, allowMultipleAllocations, bindingConditions }: Device): boolean {
-  return !consumesCounters?.length && !allowMultipleAllocations && !bindingConditions?.length;
 }
 
 function isTolerated({ taints = [] }: Device, tolerations: readonly DeviceToleration[] = []): boolean {
@@ -167,14 +174,17 @@ function candidatesOn(node: Node, slices: Iterable<ResourceSlice>): Candidate[] 
   }
   return [...pools.values()]
     .filter(parts => parts.length === parts[0]!.spec.pool.resourceSliceCount)
-    .flatMap(parts => [...parts].sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1)))
-    .flatMap(slice =>
+    .map(parts => ({ parts, whole: new DevicePool(parts) }))
+    .flatMap(({ parts, whole }) =>
+      [...parts].sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1)).map(slice => ({ slice, whole })),
+    )
+    .flatMap(({ slice, whole }) =>
       (slice.spec.devices ?? [])
         .filter(device => reaches(slice.spec.perDeviceNodeSelection ? device : slice.spec, node))
         .map(device => {
           const { driver, pool } = slice.spec;
           const id = deviceId({ driver, pool: pool.name, device: device.name });
-          return { id, driver, pool: pool.name, device, slice };
+          return { id, driver, pool: pool.name, device, slice, whole };
         }),
     );
 }
@@ -212,12 +222,18 @@ function resultOf(
   { node, inventory }: { readonly node: Node; readonly inventory: Inventory },
 ): AllocationResult {
   const results = picks.map(
-    ({ wish, candidate }): DeviceRequestAllocationResult => ({
+    ({ wish, candidate, consumed }): DeviceRequestAllocationResult => ({
       request: wish.request,
       driver: candidate.driver,
       pool: candidate.pool,
       device: candidate.device.name,
       ...(wish.adminAccess ? { adminAccess: true } : {}),
+      ...(consumed
+        ? {
+            shareID: inventory.newShareId(),
+            ...(Object.keys(consumed).length ? { consumedCapacity: { ...consumed } } : {}),
+          }
+        : {}),
       ...(wish.tolerations?.length ? { tolerations: wish.tolerations } : {}),
     }),
   );

@@ -7,9 +7,11 @@
 import { RESOURCE_CLAIM_FINALIZER } from '../api/machinery/resource-claims.ts';
 import { keyOf } from '../api/meta.ts';
 import type { DeviceClass, ResourceClaim, ResourceSlice } from '../api/resource/v1.gen.ts';
+import type { Random } from '../base/random.ts';
 import type { ResourceClient } from '../client/client.ts';
 import type { Informer } from '../client/informer.ts';
-import { allocate, deviceId, type Inventory } from './claim-allocation.ts';
+import { allocate, type Inventory } from './claim-allocation.ts';
+import { DeviceUsage } from './device-usage.ts';
 import type { NodeInfo, PodInfo } from './node-info.ts';
 import type { Lookup } from './plugin.ts';
 import { podResourceClaims } from './plugins/dynamic-resources.ts';
@@ -30,20 +32,23 @@ export class ClaimBinder implements Inventory {
   readonly #assumed = new Map<string, ResourceClaim>();
   /** Revisions at which assumed claims were written: from there on the informer knows better. */
   readonly #written = new WeakMap<ResourceClaim, string>();
-  #taken: ReadonlySet<string> | undefined;
+  readonly #random: Random;
+  #usage: DeviceUsage | undefined;
 
   constructor(options: {
     readonly claims: Informer<ResourceClaim>;
     readonly classes: Informer<DeviceClass>;
     readonly slices: Informer<ResourceSlice>;
     readonly client: ResourceClient<ResourceClaim>;
+    readonly random: Random;
   }) {
+    this.#random = options.random;
     this.#claims = options.claims;
     this.#classes = options.classes;
     this.#slices = options.slices;
     this.#client = options.client;
     options.claims.onChange(({ object, old }) => {
-      this.#taken = undefined;
+      this.#usage = undefined;
       if (object) this.#settle(object);
       else this.#assumed.delete(keyOf(old!));
     });
@@ -66,15 +71,16 @@ export class ClaimBinder implements Inventory {
   slices(): Iterable<ResourceSlice> {
     return this.#slices.values();
   }
-  taken(): ReadonlySet<string> {
-    this.#taken ??= new Set(
-      [...this.#claims.values()].flatMap(claim =>
-        ((this.#assumed.get(keyOf(claim)) ?? claim).status?.allocation?.devices?.results ?? [])
-          .filter(({ adminAccess }) => !adminAccess)
-          .map(deviceId),
+  usage(): DeviceUsage {
+    this.#usage ??= new DeviceUsage(
+      [...this.#claims.values()].flatMap(
+        claim => (this.#assumed.get(keyOf(claim)) ?? claim).status?.allocation?.devices?.results ?? [],
       ),
     );
-    return this.#taken;
+    return this.#usage;
+  }
+  newShareId(): string {
+    return this.#random.uuid();
   }
 
   /** At once. Throws when the claims cannot be had on the node any more. */
@@ -87,7 +93,7 @@ export class ClaimBinder implements Inventory {
     const forget = () => {
       for (const claim of changed) {
         if (this.#assumed.get(keyOf(claim)) === claim) this.#assumed.delete(keyOf(claim));
-        this.#taken = undefined;
+        this.#usage = undefined;
       }
     };
     for (const claim of found.claims) {
@@ -114,7 +120,7 @@ export class ClaimBinder implements Inventory {
       };
       changed.push(assumed);
       this.#assumed.set(keyOf(assumed), assumed);
-      this.#taken = undefined;
+      this.#usage = undefined;
     }
     return { write: () => this.#write(changed).catch(error => (forget(), Promise.reject(error))), forget };
   }

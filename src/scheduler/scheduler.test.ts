@@ -6,6 +6,7 @@ import type { Node, Pod, PodSpec, Taint } from '../api/core/v1.gen.ts';
 import { VirtualClock } from '../base/clock.ts';
 import { seededRandom } from '../base/random.ts';
 import { SchedulerCache } from './cache.ts';
+import { DeviceUsage } from './device-usage.ts';
 import { describe as explain, Framework } from './framework.ts';
 import { podInfo } from './node-info.ts';
 import type { Cluster } from './plugin.ts';
@@ -74,7 +75,7 @@ function setUp(...nodes: Node[]) {
     csiNode: () => undefined,
     capacities: () => [],
     resourceClaim: () => undefined,
-    devices: { deviceClass: () => undefined, slices: () => [], taken: () => new Set<string>() },
+    devices: { deviceClass: () => undefined, slices: () => [], usage: () => new DeviceUsage([]), newShareId: () => '' },
   };
   const cluster: Cluster = { nodes: cache.nodes, lookup };
   const framework = new Framework({ plugins, random: seededRandom(1) });

@@ -125,6 +125,7 @@ export class Scheduler {
       classes: deviceClasses,
       slices: resourceSlices,
       client: client.of<ResourceClaim>(RESOURCE_CLAIMS),
+      random,
     });
     volumes.addIndex(CLASS_INDEX, volume => [volumeClass(volume)]);
     this.#budgets = informers.get<PodDisruptionBudget>(POD_DISRUPTION_BUDGETS);
@@ -141,11 +142,7 @@ export class Scheduler {
         csiNode: name => csiNodes.get(name),
         capacities: () => capacities.values(),
         resourceClaim: (namespace, name) => this.#claims.claim(namespace, name),
-        devices: {
-          deviceClass: name => this.#claims.deviceClass(name),
-          slices: () => this.#claims.slices(),
-          taken: () => this.#claims.taken(),
-        },
+        devices: this.#claims,
       },
     };
     this.#volumes = new VolumeBinder({

@@ -59,16 +59,29 @@ before(async () => {
     hooks: ['createRuntime', 'createContainer', 'startContainer', 'poststop'].map(hookName => ({
       hookName,
       path: '/bin/sh',
+      // A hook reads what it is told on its standard input: a runtime that cannot write it does not start the container.
       // That of startContainer runs in the container, the others where the machine's files are.
       args: [
         'sh',
         '-c',
-        hookName === 'startContainer' ? 'echo "$WORD" > /hooked' : `echo $WORD ${hookName} >> ${told()}`,
+        hookName === 'startContainer'
+          ? 'cat > /dev/null; echo "$WORD" > /hooked'
+          : `cat > /dev/null; echo $WORD ${hookName} >> ${told()}`,
       ],
       env: ['WORD=hook', 'PATH=/bin:/usr/bin'],
       timeout: 20,
     })),
-    devices: ['small', 'large'].map((name, i) => ({ name, attributes: { size: { int: (i + 1) * 10 } } })),
+    devices: [
+      ...['small', 'large'].map((name, i) => ({ name, attributes: { size: { int: (i + 1) * 10 } } })),
+      {
+        name: 'common',
+        attributes: { size: { int: 1 } },
+        allowMultipleAllocations: true,
+        capacity: {
+          memory: { value: '10Gi', requestPolicy: { default: '1Gi', validRange: { min: '1Gi', step: '1Gi' } } },
+        },
+      },
+    ],
   });
   await driver.publish();
   await driver.start();
@@ -186,4 +199,47 @@ test('a claim that pods share, a driver that fails at first, and a kubelet that 
   await remove('first');
   assert.equal(driver.prepared.size, 0);
   await eventually('its devices are free again', async () => (await claims())[0]!.status?.allocation === undefined);
+});
+
+test('pods share a device by its capacity, each with a claim of its own', async () => {
+  await node.put(RESOURCE_CLAIM_TEMPLATES, {
+    apiVersion: 'resource.k8s.io/v1',
+    kind: 'ResourceClaimTemplate',
+    metadata: { name: 'part', namespace: 'default' },
+    spec: {
+      spec: {
+        devices: {
+          requests: [
+            {
+              name: 'gpu',
+              exactly: {
+                deviceClassName: 'gpu',
+                selectors: [{ cel: { expression: 'device.allowMultipleAllocations' } }],
+                capacity: { requests: { memory: '3500Mi' } },
+              },
+            },
+          ],
+        },
+      },
+    },
+  });
+  const wish = withClaim({ resourceClaimTemplateName: 'part' });
+  await node.create('first-part', wish);
+  await node.create('second-part', wish);
+  await node.until('first-part', isReady, WAIT_MS);
+  await node.until('second-part', isReady, WAIT_MS);
+  const parts = (await claims()).flatMap(({ status }) => status?.allocation?.devices?.results ?? []);
+  assert.deepEqual(
+    parts.map(({ device, consumedCapacity }) => [device, consumedCapacity]),
+    [
+      ['common', { memory: '4Gi' }],
+      ['common', { memory: '4Gi' }],
+    ],
+  );
+  assert.equal(new Set(parts.map(({ shareID }) => shareID)).size, 2);
+  await node.create('third-part', wish);
+  await node.untilEvents('third-part', events => events.some(text => /cannot allocate all claims/.test(text)), WAIT_MS);
+  await remove('first-part');
+  await node.until('third-part', isReady, WAIT_MS);
+  for (const name of ['second-part', 'third-part']) await remove(name);
 });

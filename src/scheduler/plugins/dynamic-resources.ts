@@ -6,7 +6,7 @@
 import { nodeSelectorMatch } from '../../api/machinery/node-selector.ts';
 import { claimsOf } from '../../api/machinery/resource-claims.ts';
 import type { ResourceClaim } from '../../api/resource/v1.gen.ts';
-import { allocate } from '../claim-allocation.ts';
+import { allocate, type Inventory } from '../claim-allocation.ts';
 import type { PodInfo } from '../node-info.ts';
 import { type Lookup, type Plugin, type Rejection, refuse, refuseForGood } from '../plugin.ts';
 
@@ -56,8 +56,14 @@ export const dynamicResources: Plugin = {
       )
         return { rejection: `resourceclaim ${JSON.stringify(metadata.name)} is in use` };
     return ({ node }) => {
-      const taken = new Set(lookup.devices.taken());
-      const inventory = { ...lookup.devices, taken: () => taken };
+      const { devices } = lookup;
+      let usage = devices.usage();
+      const inventory: Inventory = {
+        deviceClass: name => devices.deviceClass(name),
+        slices: () => devices.slices(),
+        newShareId: () => devices.newShareId(),
+        usage: () => usage,
+      };
       for (const claim of found.claims) {
         const { allocation } = claim.status ?? {};
         if (allocation) {
@@ -67,7 +73,7 @@ export const dynamicResources: Plugin = {
         }
         const decision = allocate(claim, node, inventory);
         if ('reason' in decision) return refuse(decision.reason);
-        for (const id of decision.ids) taken.add(id);
+        usage = usage.with(decision.allocation.devices?.results ?? []);
       }
       return undefined;
     };
