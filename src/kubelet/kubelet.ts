@@ -215,7 +215,7 @@ export class Kubelet {
       hugePages: machine.resources.hugePages,
       configuration,
     });
-    const drivers = new ClaimDrivers({ rootDir, clock, log });
+    const drivers = new ClaimDrivers({ rootDir, nodeName, transport, clock, log });
     const claims = new PodClaims({ path: join(rootDir, 'dra-claims.json'), transport, drivers });
     const paths = new PodPaths({ rootDir, runDir });
     const context: PodContext = {

@@ -1,20 +1,26 @@
 /**
  * Drivers of dynamic resource allocation on this node. One registers by a socket in `plugins_registry` that answers who it is
  * (`DRAPlugin`) and where its own socket lies. Invariant: a driver is known while its registration socket is there; one that comes
- * anew takes the former's place. Sockets of other kinds of plugins are left to others.
+ * anew takes the former's place. Sockets of other kinds of plugins are left to others. What a driver offered on this node (its
+ * ResourceSlices) is taken back when it has been away for half a minute, so that no pod is sent here in vain.
  */
 
 import { mkdirSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import type { ResourceSlice } from '../../api/resource/v1.gen.ts';
 import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import { RESOURCE_SLICES } from '../../client/resources.ts';
+import type { Transport } from '../../client/transport.ts';
 import { GrpcClient } from '../../csi/grpc.ts';
 import { DRIVER_CALLS, type DriverCalls, type DriverVersion } from './claim-messages.ts';
 
 const TYPE = 'DRAPlugin';
 const RESCAN_MS = 500;
 const CALL_MS_MAX = 10_000;
+/** As upstream: so long a driver may take to come back. */
+const AWAY_MS_MAX = 30_000;
 
 export type DriverClient = GrpcClient<DriverCalls>;
 
@@ -31,8 +37,22 @@ export class ClaimDrivers {
   readonly #log: Logger;
   readonly #drivers = new Map<string, DriverClient>();
   readonly #registered = new Map<string, Registration>();
+  readonly #transport: Transport;
+  readonly #nodeName: string;
+  /** When a driver was last there; of those that were never seen, when the kubelet began. */
+  readonly #seenMs = new Map<string, number>();
+  #beganMs = 0;
+  #lookedMs = 0;
 
-  constructor(options: { readonly rootDir: string; readonly clock: Clock; readonly log: Logger }) {
+  constructor(options: {
+    readonly rootDir: string;
+    readonly nodeName: string;
+    readonly transport: Transport;
+    readonly clock: Clock;
+    readonly log: Logger;
+  }) {
+    this.#nodeName = options.nodeName;
+    this.#transport = options.transport;
     this.#folder = join(options.rootDir, 'plugins_registry');
     this.#clock = options.clock;
     this.#log = options.log;
@@ -46,11 +66,30 @@ export class ClaimDrivers {
 
   async run(signal: AbortSignal): Promise<void> {
     mkdirSync(this.#folder, { recursive: true, mode: 0o750 });
+    this.#beganMs = this.#lookedMs = this.#clock.monotonic();
     while (!signal.aborted) {
       await this.#scan();
+      const nowMs = this.#clock.monotonic();
+      for (const name of this.#drivers.keys()) this.#seenMs.set(name, nowMs);
+      if (nowMs - this.#lookedMs >= AWAY_MS_MAX) {
+        this.#lookedMs = nowMs;
+        await this.#takeBack(nowMs).catch(error =>
+          this.#log.warn('what absent DRA drivers offered is not taken back yet', { error: messageOf(error) }),
+        );
+      }
       await this.#clock.sleep(RESCAN_MS, signal);
     }
     for (const client of this.#drivers.values()) client.close();
+  }
+
+  async #takeBack(nowMs: number): Promise<void> {
+    const of = RESOURCE_SLICES;
+    const { items } = await this.#transport.list({ of }, { fieldSelector: `spec.nodeName=${this.#nodeName}` });
+    for (const { metadata, spec } of items as ResourceSlice[]) {
+      if (nowMs - (this.#seenMs.get(spec.driver) ?? this.#beganMs) < AWAY_MS_MAX) continue;
+      this.#log.info('devices of an absent DRA driver are taken back', { driver: spec.driver, slice: metadata.name });
+      await this.#transport.delete({ of, name: metadata.name });
+    }
   }
 
   async #scan(): Promise<void> {
