@@ -339,7 +339,7 @@ keeps(csiNode as Kind, { spec: { drivers: [driver] } }, [
   [
     'spec.drivers.0.nodeID',
     'm',
-    'CSINodeDriver: Invalid value: {"name":"d.example.com","nodeID":"m","topologyKeys":["zone"]}: field is immutable',
+    'spec.drivers: Invalid value: {"name":"d.example.com","nodeID":"m","topologyKeys":["zone"]}: field is immutable',
   ],
 ]);
 refuses(csiDriver as Kind, {}, [
