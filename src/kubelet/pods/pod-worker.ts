@@ -320,7 +320,7 @@ export class PodWorker {
     const mounted = this.#mounts.mount();
     // What may take long (a claim's disk, a server far away) holds no place among the pods that start.
     if (!this.#mounts.isQuick && !(await mounted)) return;
-    const leave = await this.#context.starts.enter();
+    const leave = await this.#context.starts.enter({ isFirst: !present });
     try {
       // The requests for volumes leave before the work that holds this thread.
       if (!this.#mounts.isReady) await new Promise(setImmediate);

@@ -10,7 +10,7 @@ test('slots are given in order of arrival, and taken back from who holds one too
   const gate = new StartGate({ clock, size: 2, holdMsMax: 1000 });
   const entered: string[] = [];
   const enter = (name: string) =>
-    gate.enter().then(leave => {
+    gate.enter({ isFirst: true }).then(leave => {
       entered.push(name);
       return leave;
     });
@@ -38,14 +38,14 @@ test('events wait while pods start, in order, a second at most; a warning does n
   const events = new PatientEvents({ clock, gate, recorder: { event: (_, __, reason) => told.push(reason) } });
   const tell = (reason: string, type: 'Normal' | 'Warning' = 'Normal') =>
     events.event({} as KubeObject, type, reason, 'text');
-  const leave = await gate.enter();
+  const leave = await gate.enter({ isFirst: true });
   tell('a');
   await clock.advance(500);
   assert.deepEqual(told, []);
   leave();
   await clock.advance(50);
   assert.deepEqual(told, ['a']);
-  await gate.enter();
+  await gate.enter({ isFirst: true });
   tell('b');
   await clock.advance(1000);
   assert.deepEqual(told, ['a', 'b']);

@@ -269,15 +269,18 @@ export class ConmonRuntime implements Runtime {
     const record = this.#containers.get(id);
     if (record.startedMs !== undefined || record.finishedMs !== undefined) return;
     try {
-      await this.#starts.run(async () => {
-        const pid = await this.#monitor.spawn(record, this.#oci(record));
-        const process = identify(pid);
-        if (process) record.process = process;
-        record.startedMs = this.#clock.now();
-        // Saved before the process runs its program: from here on a restarted agent can find it.
-        this.#containers.save(record);
-        await this.#release(record);
-      });
+      await this.#starts.run(
+        async () => {
+          const pid = await this.#monitor.spawn(record, this.#oci(record));
+          const process = identify(pid);
+          if (process) record.process = process;
+          record.startedMs = this.#clock.now();
+          // Saved before the process runs its program: from here on a restarted agent can find it.
+          this.#containers.save(record);
+          await this.#release(record);
+        },
+        { isFirst: record.config.attempt === 0 },
+      );
     } catch (error) {
       record.exitCode = EXIT_CODE_START_ERROR;
       record.reason = 'StartError';
