@@ -10,7 +10,10 @@ import { seededRandom } from '../../base/random.ts';
 import {
   CLUSTER_ROLE_BINDINGS,
   CLUSTER_ROLES,
+  CSI_DRIVERS,
   NAMESPACES,
+  PERSISTENT_VOLUME_CLAIMS,
+  PERSISTENT_VOLUMES,
   PODS,
   PRIORITY_CLASSES,
   SERVICE_ACCOUNTS,
@@ -302,6 +305,71 @@ test('a kubelet writes only what is its own', async () => {
     }),
     /node requested token bound to a pod scheduled on a different node/,
   );
+});
+
+test('a node asks tokens for audiences that its pods name, and for others with the right to', async () => {
+  const { reader, admit, pod } = setup();
+  const user = { name: 'system:node:n1', groups: ['system:nodes'] };
+  const token = (audience: string) => ({
+    serviceAccountToken: { path: audience || 'own', ...(audience ? { audience } : {}) },
+  });
+  const volumes = [
+    { name: 'tokens', projected: { sources: [token(''), token('vault')] } },
+    { name: 'inline', csi: { driver: 'inline.example.com' } },
+    { name: 'disk', persistentVolumeClaim: { claimName: 'c' } },
+    { name: 'own', ephemeral: { volumeClaimTemplate: { spec: {} } } },
+    { name: 'cloud', persistentVolumeClaim: { claimName: 'ebs' } },
+  ];
+  const { uid } = reader.put(PODS, pod({ nodeName: 'n1', volumes }) as never).metadata;
+  const driver = (name: string, audience: string) =>
+    reader.put(CSI_DRIVERS, { metadata: { name }, spec: { tokenRequests: [{ audience }] } } as never);
+  const claim = (name: string, source: object) => {
+    reader.put(PERSISTENT_VOLUME_CLAIMS, {
+      metadata: { name, namespace: 'ns' },
+      spec: { volumeName: `pv-${name}` },
+    } as never);
+    reader.put(PERSISTENT_VOLUMES, { metadata: { name: `pv-${name}` }, spec: source } as never);
+  };
+  driver('inline.example.com', 'of-inline');
+  driver('disk.example.com', 'of-disk');
+  driver('ebs.csi.aws.com', 'of-cloud');
+  claim('c', { csi: { driver: 'disk.example.com', volumeHandle: 'x' } });
+  claim('p-own', { csi: { driver: 'disk.example.com', volumeHandle: 'y' } });
+  claim('ebs', { awsElasticBlockStore: { volumeID: 'vol-1' } });
+  const ask = (...audiences: string[]) =>
+    admit({
+      user,
+      resource: 'serviceaccounts',
+      subresource: 'token',
+      name: 'default',
+      object: {
+        metadata: { name: 'default' },
+        spec: { audiences, boundObjectRef: { apiVersion: 'v1', kind: 'Pod', name: 'p', uid } },
+      },
+    });
+  await ask();
+  for (const audience of ['vault', 'of-inline', 'of-disk', 'of-cloud']) await ask(audience);
+  const refused = message(
+    'serviceaccounts "default" is forbidden: audience "registry" not found in pod spec volume, system:node:n1 is not authorized to request tokens for this audience',
+  );
+  await assert.rejects(ask('registry'), refused);
+  await assert.rejects(ask('vault', 'of-disk'), /node may only request 0 or 1 audiences/);
+  const RBAC = 'rbac.authorization.k8s.io';
+  reader.put(CLUSTER_ROLES, {
+    apiVersion: `${RBAC}/v1`,
+    kind: 'ClusterRole',
+    metadata: { name: 'registry-tokens' },
+    rules: [{ verbs: ['request-serviceaccounts-token-audience'], apiGroups: [''], resources: ['registry'] }],
+  } as never);
+  reader.put(CLUSTER_ROLE_BINDINGS, {
+    apiVersion: `${RBAC}/v1`,
+    kind: 'ClusterRoleBinding',
+    metadata: { name: 'registry-tokens' },
+    subjects: [{ kind: 'Group', name: 'system:nodes' }],
+    roleRef: { kind: 'ClusterRole', name: 'registry-tokens' },
+  } as never);
+  await ask('registry');
+  await assert.rejects(ask('other'), /audience "other" not found/);
 });
 
 test('nobody grants more than they have', async () => {

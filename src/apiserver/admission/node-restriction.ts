@@ -12,6 +12,7 @@ import { nodeNameOf } from '../authz/node-authorizer.ts';
 import { isMirrorPod, podReferences } from '../authz/pod-references.ts';
 import type { AdmissionPlugin, AdmissionRequest } from '../request.ts';
 import { type AdmissionContext, isAbout, refusal } from './context.ts';
+import { volumesName } from './token-audiences.ts';
 
 /** Labels in Kubernetes' own namespaces that a kubelet may give its node. */
 const KUBELET_LABELS: readonly string[] = [
@@ -43,7 +44,7 @@ export function taintNodesByCondition(): AdmissionPlugin {
   };
 }
 
-export function nodeRestriction({ reader }: AdmissionContext): AdmissionPlugin {
+export function nodeRestriction({ reader, authorizer }: AdmissionContext): AdmissionPlugin {
   const readPod = (request: AdmissionRequest): Pod => {
     const { namespace, name } = request.attributes;
     const pod = reader().get(PODS, namespace, name) as Pod | undefined;
@@ -173,7 +174,7 @@ export function nodeRestriction({ reader }: AdmissionContext): AdmissionPlugin {
     if (changed.length) throw refusal(request, `is not allowed to modify labels: ${changed.sort().join(', ')}`);
   }
 
-  function checkToken(request: AdmissionRequest, node: string): void {
+  async function checkToken(request: AdmissionRequest, node: string): Promise<void> {
     const reference = (request.object as TokenRequest | undefined)?.spec?.boundObjectRef;
     if (reference?.apiVersion !== 'v1' || reference.kind !== 'Pod' || !reference.name)
       throw refusal(request, 'node requested token not bound to a pod');
@@ -187,6 +188,23 @@ export function nodeRestriction({ reader }: AdmissionContext): AdmissionPlugin {
       );
     if (pod.spec?.nodeName !== node)
       throw refusal(request, 'node requested token bound to a pod scheduled on a different node');
+    const { audiences = [] } = (request.object as TokenRequest).spec;
+    if (audiences.length > 1) throw refusal(request, 'node may only request 0 or 1 audiences');
+    const [audience = ''] = audiences;
+    if (volumesName(audience, pod, reader())) return;
+    const { attributes } = request;
+    const asked = {
+      verb: 'request-serviceaccounts-token-audience',
+      resource: audience,
+      subresource: '',
+      version: 'v1',
+    };
+    const { allowed } = await authorizer.authorize({ ...attributes, ...asked });
+    if (!allowed)
+      throw refusal(
+        request,
+        `audience ${JSON.stringify(audience)} not found in pod spec volume, ${attributes.user.name} is not authorized to request tokens for this audience`,
+      );
   }
 
   /** Only for a pod that runs there, with everything that is said of it true. */
