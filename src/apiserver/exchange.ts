@@ -6,6 +6,7 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import type { Writable } from 'node:stream';
 import { type ApiError, failure } from '../base/errors.ts';
+import { headersOf } from './header-values.ts';
 import type { RawRequest, RawResponse } from './http2/raw.ts';
 
 /** Upstream's limit of a request body. */
@@ -148,7 +149,7 @@ export class Http1Exchange implements Exchange {
     this.#response = response;
     this.method = request.method ?? 'GET';
     this.url = request.url ?? '/';
-    this.headers = request.headers;
+    this.headers = headersOf(request);
     const abort = new AbortController();
     this.signal = abort.signal;
     response.once('close', () => abort.abort());

@@ -17,7 +17,7 @@ import type { Admitted, Fairness } from './fairness/fairness.ts';
 import { TooManyRequests } from './fairness/fairness.ts';
 import { estimate } from './fairness/work-estimate.ts';
 import type { Health } from './health.ts';
-import { impersonate, wantsImpersonation } from './impersonation.ts';
+import { impersonate, wantedUser } from './impersonation.ts';
 import { encodeBody, mediaTypeOf, negotiate } from './negotiation.ts';
 import { type OpenapiService, plainBytes, V2_PROTOBUF, V2_PROTOBUF_TYPE } from './openapi-service.ts';
 import { finish, type ReplyContext, sendStatus, text } from './reply.ts';
@@ -231,10 +231,11 @@ export class HttpHandler {
   }
   #acting(user: UserInfo, exchange: Asking, request: Arrival): UserInfo | Promise<UserInfo> {
     this.#record(user, exchange, request);
-    const { headers } = exchange;
-    if (!wantsImpersonation(headers)) return user;
-    return impersonate(user, headers, this.#options.authorize).then(other => {
-      request.context.trail?.impersonates(other);
+    const wanted = wantedUser(exchange.headers);
+    if (!wanted) return user;
+    const asked = withUser(request.routed.attributes, user);
+    return impersonate(wanted, asked, this.#options.authorize).then(({ user: other, constraint }) => {
+      request.context.trail?.impersonates(other, constraint);
       return other;
     });
   }

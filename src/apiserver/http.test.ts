@@ -491,3 +491,38 @@ test('server-side apply: YAML or JSON, 201 then 200; other writes are recorded b
   });
   assert.match(forced.json.message, /force: Forbidden: may not be specified for non-apply patch$/);
 });
+
+test('a group with commas in its name is one group, by HTTP/1.1 and HTTP/2', async () => {
+  const groups = ['cn=admins,dc=example', 'dev'];
+  const headers = { 'impersonate-user': 'jane', 'impersonate-group': groups };
+  const path = '/apis/authentication.k8s.io/v1/selfsubjectreviews';
+  const body = JSON.stringify({ apiVersion: 'authentication.k8s.io/v1', kind: 'SelfSubjectReview' });
+  const seen: string[] = [];
+  const authorize = (server as any).authorize;
+  (server as any).authorize = (attributes: { user: UserInfo }) => {
+    if (attributes.user.name === 'jane') seen.push(attributes.user.groups.join(' | '));
+  };
+  try {
+    await ask('POST', path, { headers: { ...headers, 'content-type': 'application/json' }, body: JSON.parse(body) });
+    await new Promise<void>((resolve, reject) => {
+      const request = httpsRequest(
+        {
+          port,
+          host: '127.0.0.1',
+          path,
+          method: 'POST',
+          headers,
+          ca,
+          cert: admin.certificate,
+          key: admin.key,
+          ALPNProtocols: ['http/1.1'],
+        },
+        response => response.resume().once('end', resolve),
+      );
+      request.once('error', reject).end(body);
+    });
+  } finally {
+    (server as any).authorize = authorize;
+  }
+  assert.deepEqual(seen, Array(2).fill('cn=admins,dc=example | dev | system:authenticated'));
+});

@@ -9,6 +9,7 @@ import type { Duplex } from 'node:stream';
 import { ApiError, failure, internalError, messageOf, type Status } from '../base/errors.ts';
 import type { Aggregator } from './aggregation/aggregator.ts';
 import type { Trail } from './audit/trail.ts';
+import { headersOf } from './header-values.ts';
 import type { Arrival, Asking, Routed } from './http-handler.ts';
 import type { Credentials, RequestAttributes, UserInfo } from './request.ts';
 import { withUser } from './request-path.ts';
@@ -41,7 +42,8 @@ export async function handleUpgrade(
   const context: { trail: Trail | undefined } = { trail: undefined };
   let code = 101;
   try {
-    const { method = 'GET', url = '/', headers } = request;
+    const { method = 'GET', url = '/' } = request;
+    const headers = headersOf(request);
     const routed = steps.route(method, url);
     const query = routed.query ?? new URLSearchParams();
     const asking = { url, headers, remoteAddress: request.socket.remoteAddress };

@@ -59,9 +59,10 @@ export class Trail {
   received(): void {
     this.#emit('RequestReceived');
   }
-  /** The request goes on as another user. */
-  impersonates(user: UserInfo): void {
+  /** The request goes on as another user; `constraint` is the verb that allowed it where that is for some actions only. */
+  impersonates(user: UserInfo, constraint: string | undefined): void {
     this.#event['impersonatedUser'] = shown(user);
+    if (constraint) this.#event['authenticationMetadata'] = { impersonationConstraint: constraint };
   }
   /** The first value of a key stays. One with bodies in it, `Request`, only where bodies are recorded. */
   annotate(key: string, value: string, least: 'Metadata' | 'Request' = 'Metadata'): void {

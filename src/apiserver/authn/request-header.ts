@@ -3,6 +3,7 @@
  * user, uid, groups and extra in headers. Without such a certificate the headers mean nothing.
  */
 
+import { headerValues } from '../header-values.ts';
 import type { Credentials, UserInfo } from '../request.ts';
 
 export interface RequestHeaderOptions {
@@ -31,15 +32,16 @@ export function proxiedUser(
   if (!certificate?.isFrontProxy) return undefined;
   if (options.allowedNames.length > 0 && !options.allowedNames.includes(certificate.commonName)) return undefined;
   const first = (names: readonly string[]) =>
-    names.map(name => valuesOf(headers[name.toLowerCase()])[0] ?? '').find(Boolean) ?? '';
+    names.map(name => headerValues(headers, name.toLowerCase())[0] ?? '').find(Boolean) ?? '';
   const name = first(options.usernameHeaders);
   if (name === '') return undefined;
   const uid = first(options.uidHeaders);
-  const groups = options.groupHeaders.flatMap(header => valuesOf(headers[header.toLowerCase()]));
-  const extra: Record<string, string[]> = {};
-  for (const [header, value] of Object.entries(headers))
+  const groups = options.groupHeaders.flatMap(header => headerValues(headers, header.toLowerCase())).filter(Boolean);
+  const extra: Record<string, readonly string[]> = {};
+  for (const header of Object.keys(headers))
     for (const prefix of options.extraHeaderPrefixes)
-      if (header.startsWith(prefix.toLowerCase())) extra[unescaped(header.slice(prefix.length))] = valuesOf(value);
+      if (header.startsWith(prefix.toLowerCase()))
+        extra[unescaped(header.slice(prefix.length))] = headerValues(headers, header);
   return { name, groups, ...(uid ? { uid } : {}), ...(Object.keys(extra).length > 0 ? { extra } : {}) };
 }
 
@@ -49,10 +51,4 @@ function unescaped(key: string): string {
   } catch {
     return key;
   }
-}
-
-// Node joins repeated headers with commas.
-function valuesOf(value: string | string[] | undefined): string[] {
-  if (value === undefined) return [];
-  return (Array.isArray(value) ? value : value.split(',')).map(one => one.trim()).filter(one => one !== '');
 }

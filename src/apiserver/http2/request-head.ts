@@ -1,6 +1,7 @@
 /** The header fields of a request, checked as RFC 9113 section 8 wants and put together as `node:http` would. */
 
 import type { IncomingHttpHeaders } from 'node:http2';
+import { withRepeated } from '../header-values.ts';
 import type { HeaderField } from './header-table.ts';
 
 const PSEUDO = new Set([':method', ':scheme', ':authority', ':path']);
@@ -28,6 +29,7 @@ for (const letter of "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz") NAME
 /** Undefined for a malformed request. */
 export function requestHead(fields: readonly HeaderField[]): IncomingHttpHeaders | undefined {
   const headers: Record<string, string> = {};
+  let repeated: Record<string, string[]> | undefined;
   let regular = false;
   for (const { name, value: sent } of fields) {
     const value = NOT_PLAIN.test(sent) ? plainValue(name, sent) : sent;
@@ -41,13 +43,17 @@ export function requestHead(fields: readonly HeaderField[]): IncomingHttpHeaders
       // Where a name is one that every object has, what it holds is no string.
       const known = headers[name];
       if (typeof known !== 'string') headers[name] = value;
-      else if (!SINGLE.has(name)) headers[name] = `${known}${name === 'cookie' ? '; ' : ', '}${value}`;
-      else if (name === 'content-length' && known !== value) return undefined;
+      else if (!SINGLE.has(name)) {
+        headers[name] = `${known}${name === 'cookie' ? '; ' : ', '}${value}`;
+        repeated ??= Object.create(null) as Record<string, string[]>;
+        repeated[name] = [...(repeated[name] ?? [known]), value];
+      } else if (name === 'content-length' && known !== value) return undefined;
     }
   }
   if (!headers[':method'] || !headers[':scheme'] || !headers[':path']?.startsWith('/')) return undefined;
   const length = headers['content-length'];
-  return length === undefined || /^\d{1,15}$/.test(length) ? (headers as IncomingHttpHeaders) : undefined;
+  if (length !== undefined && !/^\d{1,15}$/.test(length)) return undefined;
+  return (repeated ? withRepeated(headers, repeated) : headers) as IncomingHttpHeaders;
 }
 
 // Go sends what its caller sets, and clients put a blank behind their User-Agent: upstream's server takes that, HTTP/1.1 strips it.
