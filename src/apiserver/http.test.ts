@@ -505,20 +505,9 @@ test('a group with commas in its name is one group, by HTTP/1.1 and HTTP/2', asy
   try {
     await ask('POST', path, { headers: { ...headers, 'content-type': 'application/json' }, body: JSON.parse(body) });
     await new Promise<void>((resolve, reject) => {
-      const request = httpsRequest(
-        {
-          port,
-          host: '127.0.0.1',
-          path,
-          method: 'POST',
-          headers,
-          ca,
-          cert: admin.certificate,
-          key: admin.key,
-          ALPNProtocols: ['http/1.1'],
-        },
-        response => response.resume().once('end', resolve),
-      );
+      const connection = { host: '127.0.0.1', port, ca, key: admin.key, cert: admin.certificate };
+      const options = { ...connection, path, method: 'POST', headers, ALPNProtocols: ['http/1.1'] };
+      const request = httpsRequest(options, response => response.resume().once('end', resolve));
       request.once('error', reject).end(body);
     });
   } finally {

@@ -9,6 +9,7 @@ import type { CSINode, VolumeAttachment } from '../api/storage/v1.gen.ts';
 import { formatTime } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import { CSI_NODES, PERSISTENT_VOLUMES, VOLUME_ATTACHMENTS } from '../client/resources.ts';
+import { GrpcError } from '../csi/grpc.ts';
 import { capabilityOf } from '../csi/names.ts';
 import type { Sidecar, SidecarContext } from './work.ts';
 
@@ -33,7 +34,11 @@ export function attacher(context: SidecarContext): Sidecar {
   };
   const report = (attachment: VolumeAttachment, status: VolumeAttachment['status']) =>
     target.patchStatus('', attachment.metadata.name, { metadata: { uid: attachment.metadata.uid }, status });
-  const problem = (error: unknown) => ({ time: formatTime(clock.now()), message: messageOf(error) });
+  const problem = (error: unknown) => ({
+    time: formatTime(clock.now()),
+    message: messageOf(error),
+    ...(error instanceof GrpcError && error.code > 0 ? { errorCode: error.code } : {}),
+  });
 
   async function attach(stored: VolumeAttachment, signal: AbortSignal): Promise<void> {
     let attachment = stored;

@@ -10,10 +10,12 @@ import { isReason, messageOf } from '../../base/errors.ts';
 import { PERSISTENT_VOLUME_CLAIMS } from '../../client/resources.ts';
 import type { ResourceId } from '../../client/transport.ts';
 import { ImageUnavailable } from '../images/node-images.ts';
+import { AttachLimitExceeded } from '../volumes/csi/attachment.ts';
 import { type PodVolumeContext, PodVolumes, VolumeError } from '../volumes/pod-volumes.ts';
 import { forgetUsage, recordUsage } from '../volumes/volume-stats.ts';
 import type { PodContext } from './context.ts';
 import type { PodSubject } from './pod-subject.ts';
+import type { Refusal } from './refusals.ts';
 import type { Waiting } from './status.ts';
 
 const REFRESH_MS = 60_000;
@@ -29,6 +31,7 @@ export class PodMounts {
   readonly #subject: PodSubject;
   #isReady = false;
   #missingImage: { readonly volume: string; readonly waiting: Waiting } | undefined;
+  #refusal: Refusal | undefined;
   #isChanged = false;
   #retryMs = RETRY_MS_MIN;
   #nextRefreshMs = 0;
@@ -48,6 +51,10 @@ export class PodMounts {
   /** The image of a volume is not to be had; its containers wait as for their own. */
   get missingImage(): { readonly volume: string; readonly waiting: Waiting } | undefined {
     return this.#missingImage;
+  }
+  /** The volumes will not come to this node: the pod cannot run here. */
+  get refusal(): Refusal | undefined {
+    return this.#refusal;
   }
   /** Nothing to wait for but requests to the API server. */
   get isQuick(): boolean {
@@ -90,6 +97,12 @@ export class PodMounts {
         const { reason, message, retryMs } = error.cause;
         this.#missingImage = { volume: error.volume, waiting: { reason, message } };
         this.#subject.wakeAfter(Math.min(retryMs, IMAGE_RETRY_MS_MAX));
+        return false;
+      }
+      if (error instanceof VolumeError && error.cause instanceof AttachLimitExceeded) {
+        const message = `Node has reached its volume attachment limit, rejecting pod. ${error.message}`;
+        this.#refusal = { reason: 'VolumeAttachmentLimitExceeded', message };
+        this.#subject.wake();
         return false;
       }
       this.#subject.event('Warning', 'FailedMount', error instanceof VolumeError ? error.message : messageOf(error));

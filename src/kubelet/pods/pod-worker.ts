@@ -160,6 +160,7 @@ export class PodWorker {
     this.#probes.update(state);
     if (this.#subject.isEnding) return this.#terminate(state);
     this.#checkDeadline();
+    this.#checkVolumes();
     const phase = this.#subject.latest.status?.phase;
     if (this.#ended || phase === 'Failed' || phase === 'Succeeded') return this.#conclude(state);
     if (!(await this.#admit(state))) return;
@@ -254,6 +255,14 @@ export class PodWorker {
       this.wake();
     }
     await Promise.race([this.#over.promise, this.done]);
+  }
+
+  /** A pod whose volumes this node cannot have ends here, so that another comes elsewhere. */
+  #checkVolumes(): void {
+    const { refusal } = this.#mounts;
+    if (!refusal || this.#isLeaving) return;
+    this.#ended = refusal;
+    this.#subject.event('Warning', refusal.reason, refusal.message);
   }
 
   #checkDeadline(): void {
@@ -377,6 +386,7 @@ export class PodWorker {
         : undefined;
       const userIds = userIdsOf(pod, { ...this.#context, ...(handler === undefined ? {} : { handler }) });
       const selinux = optionsOf(pod);
+      const ports = shared.hostNetwork ? [] : hostPorts(pod);
       const { podPidsLimit } = this.#context.configuration;
       const limits = podLimits(this.#resize.grantedPod(pod), this.#context.cpus.has(this.#uid));
       const huge = hugePageLimits(this.#context.hugePages, { pod });
@@ -392,6 +402,7 @@ export class PodWorker {
         cgroupParent: cgroup,
         ...(selinux ? { selinux } : {}),
         labels: {},
+        ...(ports.length ? { ports } : {}),
         ...(handler === undefined ? {} : { handler }),
         ...(everyContainer(pod).some(one => one.securityContext?.privileged) ? { isPrivileged: true } : {}),
         ...(userIds ? { userIds } : {}),

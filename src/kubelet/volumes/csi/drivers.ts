@@ -40,6 +40,12 @@ export interface CsiDriversOptions {
   readonly log: Logger;
 }
 
+/** What a driver says of its node. */
+interface NodeFacts {
+  readonly driver: CSINodeDriver;
+  readonly topology: Readonly<Record<string, string>>;
+}
+
 interface Registration {
   /** Of the socket's file: a number alone may be given again at once. */
   readonly file: string;
@@ -54,6 +60,8 @@ export class CsiDrivers {
   readonly #listeners: ((driver: string) => void)[] = [];
   #objects: Informer<CSIDriver> | undefined;
   #wake: (() => void) | undefined;
+  /** When each driver was last asked how many volumes the node takes. */
+  readonly #askedMs = new Map<string, number>();
 
   constructor(options: CsiDriversOptions) {
     this.#options = options;
@@ -80,6 +88,15 @@ export class CsiDrivers {
   onRegistered(listener: (driver: string) => void): void {
     this.#listeners.push(listener);
   }
+  /** Asks the driver how many volumes the node takes now, and writes it down. False for one that does not want to be asked. */
+  async refreshLimit(name: string): Promise<boolean> {
+    if (((await this.object(name))?.spec.nodeAllocatableUpdatePeriodSeconds ?? 0) === 0) return false;
+    const { client } = this.driver(name);
+    this.#askedMs.set(name, this.#options.clock.monotonic());
+    const { driver } = await nodeFacts(name, client);
+    await this.#writeNode({ add: driver });
+    return true;
+  }
 
   async run(signal: AbortSignal): Promise<void> {
     const { clock, log } = this.#options;
@@ -105,13 +122,34 @@ export class CsiDrivers {
         );
       else isWritten = true;
       isDone &&= isWritten;
+      const dueMs = await this.#refreshLimits();
       await new Promise<void>(resolve => {
         this.#wake = resolve;
-        void clock.sleep(isDone ? RESCAN_MS : RETRY_MS, signal).then(resolve);
+        void clock.sleep(isDone ? Math.min(RESCAN_MS, dueMs) : RETRY_MS, signal).then(resolve);
       });
     }
     watcher?.close();
     for (const { client } of this.#drivers.values()) client.close();
+  }
+
+  /** Of the drivers whose turn it is; the time until the next one's. */
+  async #refreshLimits(): Promise<number> {
+    const { clock, log } = this.#options;
+    let dueMs = Number.POSITIVE_INFINITY;
+    for (const name of this.#drivers.keys()) {
+      const periodMs = Number((await this.object(name))?.spec.nodeAllocatableUpdatePeriodSeconds ?? 0) * 1000;
+      if (periodMs === 0) continue;
+      const leftMs = (this.#askedMs.get(name) ?? 0) + periodMs - clock.monotonic();
+      if (leftMs > 0) {
+        dueMs = Math.min(dueMs, leftMs);
+        continue;
+      }
+      dueMs = Math.min(dueMs, periodMs);
+      await this.refreshLimit(name).catch(error =>
+        log.warn('how many volumes the node takes is not known anew', { driver: name, error: messageOf(error) }),
+      );
+    }
+    return dueMs;
   }
 
   /** False when something is to be tried again soon. */
@@ -159,18 +197,11 @@ export class CsiDrivers {
         if (!supportedVersions.some(version => /^v?1\./.test(version)))
           throw new Error(`supported versions ${supportedVersions.join(', ')}: none is 1.x`);
         const client = new GrpcClient(endpoint || socket);
-        const info = await client.call('nodeGetInfo', {}, options);
+        const { driver, topology } = await nodeFacts(name, client);
         const rpcs = rpcTypes(await client.call('nodeGetCapabilities', {}, options));
-        const topology = info.accessibleTopology?.segments ?? {};
-        await this.#writeNode({
-          add: {
-            name,
-            nodeID: info.nodeId,
-            topologyKeys: Object.keys(topology).sort(),
-            ...(info.maxVolumesPerNode > 0 ? { allocatable: { count: info.maxVolumesPerNode } } : {}),
-          },
-          topology,
-        });
+        await this.#labelNode(driver, topology);
+        await this.#writeNode({ add: driver });
+        this.#askedMs.set(name, this.#options.clock.monotonic());
         this.#drivers.get(name)?.client.close();
         this.#drivers.set(name, { name, client, rpcs });
         log.info('CSI driver registered', { driver: name, endpoint });
@@ -187,15 +218,9 @@ export class CsiDrivers {
     }
   }
 
-  async #writeNode(
-    change:
-      | { readonly add: CSINodeDriver; readonly topology: Readonly<Record<string, string>> }
-      | { readonly remove: string }
-      | undefined,
-  ): Promise<void> {
+  async #writeNode(change: { readonly add: CSINodeDriver } | { readonly remove: string } | undefined): Promise<void> {
     const { nodeName, transport } = this.#options;
     const target = { of: CSI_NODES, name: nodeName };
-    if (change && 'add' in change) await this.#labelNode(change.add, change.topology);
     for (let tries = 0; ; tries++) {
       let current: CSINode | undefined;
       try {
@@ -255,4 +280,16 @@ export class CsiDrivers {
       'application/merge-patch+json',
     );
   }
+}
+
+async function nodeFacts(name: string, client: GrpcClient): Promise<NodeFacts> {
+  const info = await client.call('nodeGetInfo', {}, { deadlineMs: CALL_MS_MAX });
+  const topology = info.accessibleTopology?.segments ?? {};
+  const driver: CSINodeDriver = {
+    name,
+    nodeID: info.nodeId,
+    topologyKeys: Object.keys(topology).sort(),
+    ...(info.maxVolumesPerNode > 0 ? { allocatable: { count: info.maxVolumesPerNode } } : {}),
+  };
+  return { driver, topology };
 }
