@@ -17,6 +17,8 @@ needed='
 /usr/sbin/runc:runc:runs containers whose RuntimeClass says so
 /usr/bin/conmon:conmon:keeps containers
 /usr/bin/containerd:containerd:the other container runtime
+/usr/lib/cni/portmap:containernetworking-plugins:a network that containerd has without us, in tests
+/usr/sbin/iptables:iptables:opens ports of the node in that network
 /usr/sbin/nft:nftables:Services in the kernel, and its listing in tests
 /usr/bin/nsenter:util-linux:enters namespaces
 /usr/sbin/ip:iproute2:looks at namespaces in tests

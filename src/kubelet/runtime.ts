@@ -29,6 +29,8 @@ export interface SandboxConfig {
   /** Size of the /dev/shm that the pod's containers share; default 64 MiB. */
   readonly shmBytes?: number;
   readonly labels: Readonly<Record<string, string>>;
+  /** Of the node, for a runtime whose own network the pod is on; others have them by `PodNetwork.publish`. */
+  readonly ports?: readonly Omit<HostPort, 'podIp'>[];
   /** Which of the runtime's handlers runs the pod; absent, its default one. */
   readonly handler?: string;
 }

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { systemClock } from '../../src/base/clock.ts';
@@ -10,7 +10,7 @@ import { createLogger } from '../../src/base/log.ts';
 import { CONTAINERD_SOCKET, Containerd, ociHandlers } from '../../src/kubelet/runtime/cri/containerd.ts';
 import { CriRuntime } from '../../src/kubelet/runtime/cri/cri-runtime.ts';
 import { unmountBelow } from '../../src/sys/mount.ts';
-import { container, run, runtimeSuite, until } from './runtime-suite.ts';
+import { container, run, runtimeSuite, sandbox, until } from './runtime-suite.ts';
 
 const log = createLogger('test', { level: (process.env['COX_LOG'] as 'debug') ?? 'error' });
 let stop: AbortController | undefined;
@@ -91,4 +91,56 @@ test('containerd killed: containers run on, it comes back, and what ended meanwh
   assert.equal(kept.pid, pid);
   assert.equal((await runtime.exec(id, { command: ['true'], tty: false, isBrief: true })).exitCode, 0);
   await runtime.removeSandbox(pod.id);
+});
+
+test('on a network of the runtime’s own, its plugin opens the ports of the node that a pod asks for', async () => {
+  const runtime = current!;
+  const { plugins, configurations } = containerd.cni;
+  for (const name of ['bridge', 'host-local', 'portmap']) symlinkSync(join('/usr/lib/cni', name), join(plugins, name));
+  const network = {
+    cniVersion: '1.0.0',
+    name: 'other',
+    plugins: [
+      {
+        type: 'bridge',
+        bridge: 'other0',
+        isDefaultGateway: true,
+        ipam: {
+          type: 'host-local',
+          dataDir: '/run/containerd/cni/addresses',
+          ranges: [[{ subnet: '10.99.0.0/24' }]],
+        },
+      },
+      { type: 'portmap', capabilities: { portMappings: true } },
+    ],
+  };
+  // The first of the folder is the one that is used, as soon as containerd has seen it.
+  writeFileSync(join(configurations, '05-other.conflist'), JSON.stringify(network));
+  let uid = 0;
+  const made = await until(async () => {
+    const one = await runtime.runSandbox({
+      ...sandbox(`ports-${++uid}`),
+      ports: [
+        { protocol: 'TCP', hostPort: 8081, port: 80 },
+        { protocol: 'TCP', hostPort: 8082, port: 80, hostIp: '192.0.2.2' },
+      ],
+    });
+    if (one.ips[0]?.startsWith('10.99.0.')) return one;
+    await runtime.removeSandbox(one.id);
+    return undefined;
+  }, 20_000);
+  const id = await runtime.createContainer(made.id, container('web', ['httpd', '-f', '-p', '80', '-h', '/var/www']));
+  await runtime.start(id);
+  for (const ip of ['192.0.2.1', '192.0.2.2']) execFileSync('ip', ['addr', 'add', `${ip}/32`, 'dev', 'lo']);
+  const ask = (at: string) =>
+    fetch(`http://${at}/index.html`, { signal: AbortSignal.timeout(3000) }).then(
+      reply => reply.text(),
+      () => undefined,
+    );
+  assert.match(await until(() => ask('192.0.2.1:8081')), /hello/);
+  assert.match((await ask('192.0.2.2:8082')) ?? 'closed', /hello/);
+  assert.equal(await ask('192.0.2.1:8082'), undefined);
+  await runtime.removeSandbox(made.id);
+  assert.equal(await ask('192.0.2.1:8081'), undefined);
+  rmSync(join(configurations, '05-other.conflist'));
 });

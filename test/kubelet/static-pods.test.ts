@@ -39,6 +39,9 @@ test('a pod of the node itself starts, and starts again, before the API server w
   });
   await node.until('other', isReady);
   assert.deepEqual(node.hostPorts, [8088]);
+  // A runtime whose own network the pods are on would be told so.
+  const sandboxes = readFileSync(join(node.root, 'lib/runtime/sandboxes.log'), 'utf8');
+  assert.match(sandboxes, /"ports":\[\{"hostPort":8088,"port":80,"protocol":"TCP"\}\]/);
   await node.stopKubelet();
   node.isReachable = false;
   mkdirSync(join(node.root, 'out'));

@@ -12,6 +12,7 @@ const NUMBER = schema({ value: integer(1) });
 export const NAMESPACE_MODE = { POD: 0, CONTAINER: 1, NODE: 2, TARGET: 3 } as const;
 export const PROPAGATION = { private: 0, slave: 1, shared: 2 } as const;
 export const PROFILE = { RUNTIME_DEFAULT: 0, UNCONFINED: 1, LOCALHOST: 2 } as const;
+export const PROTOCOL = { TCP: 0, UDP: 1, SCTP: 2 } as const;
 export const SANDBOX_READY = 0;
 export const CONTAINER_STATES = ['created', 'running', 'exited', 'unknown'] as const;
 
@@ -23,6 +24,9 @@ export const SANDBOX_CONFIG = schema({
   metadata: message(1, METADATA),
   hostname: text(2),
   logDirectory: text(3),
+  portMappings: repeated(
+    message(5, schema({ protocol: integer(1), containerPort: integer(2), hostPort: integer(3), hostIp: text(4) })),
+  ),
   labels: textMap(6),
   annotations: textMap(7),
   linux: message(

@@ -1,13 +1,13 @@
 /**
  * The pod network where it is the container runtime's own affair: the runtime calls the CNI plugins that it is configured with, and tells
- * the addresses. What is left for the kubelet is to say whether it is ready. It refuses ports of the node: those are for the
- * runtime's plugins, and nobody here tells them.
+ * the addresses. What is left for the kubelet is to say whether it is ready. Ports of the node go to the runtime with the pod's sandbox, and
+ * its plugin `portmap` opens them; nothing of it is done here.
  */
 
 import type { Clock } from '../../../base/clock.ts';
 import { failure, messageOf } from '../../../base/errors.ts';
 import { GrpcClient } from '../../../csi/grpc.ts';
-import type { HostPort, PodNetwork } from '../../runtime.ts';
+import type { PodNetwork } from '../../runtime.ts';
 import { CRI_CALLS } from './messages.ts';
 
 const LOOK_MS = 5000;
@@ -40,10 +40,7 @@ export class RuntimeNetwork implements PodNetwork {
   }
   async detach(): Promise<void> {}
   async retain(): Promise<void> {}
-  async publish(ports: readonly HostPort[]): Promise<void> {
-    if (ports.length > 0)
-      throw failure(500, 'InternalError', 'hostPort is not supported with --container-runtime-endpoint');
-  }
+  async publish(): Promise<void> {}
   notReadyReason(): string | undefined {
     return this.#problem;
   }

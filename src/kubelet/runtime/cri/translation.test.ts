@@ -8,7 +8,7 @@ import { decode, encode } from '../../../csi/protobuf.ts';
 import { ImageStore } from '../../images/image-store.ts';
 import type { ContainerConfig, SandboxConfig } from '../../runtime.ts';
 import { ImageSupply, PAUSE_IMAGE } from './image-supply.ts';
-import { CONTAINER_CONFIG, type CRI_CALLS, NAMESPACE_MODE } from './messages.ts';
+import { CONTAINER_CONFIG, type CRI_CALLS, NAMESPACE_MODE, SANDBOX_CONFIG } from './messages.ts';
 import { containerMessage, keptContainer, keptSandbox, resourcesMessage, sandboxMessage } from './translation.ts';
 
 const sandbox: SandboxConfig = {
@@ -80,6 +80,18 @@ test('on the wire: user 0 is said, lists of numbers arrive, a negative number to
   assert.equal(linux?.securityContext?.seccomp?.localhostRef, '/profile');
   // Mounted anew to be read-only it would lose its noexec.
   assert.equal(mounts[0]?.readonly, false);
+});
+
+test('ports of the node go with the sandbox', () => {
+  const ports = [
+    { protocol: 'UDP', hostPort: 53, port: 5353, hostIp: '192.0.2.1' },
+    { protocol: 'TCP', hostPort: 80, port: 8080 },
+  ] as const;
+  const message = sandboxMessage({ ...sandbox, ports });
+  assert.deepEqual(decode(SANDBOX_CONFIG, encode(SANDBOX_CONFIG, message)).portMappings, [
+    { protocol: 1, hostPort: 53, containerPort: 5353, hostIp: '192.0.2.1' },
+    { protocol: 0, hostPort: 80, containerPort: 8080, hostIp: '' },
+  ]);
 });
 
 test('namespaces: of the container, the pod, the node, another container', () => {

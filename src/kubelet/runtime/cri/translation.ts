@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import type { Request } from '../../../csi/calls.ts';
 import type { ContainerConfig, SandboxConfig } from '../../runtime.ts';
 import { MASKED_PATHS, READ_ONLY_PATHS } from '../spec.ts';
-import { type CRI_CALLS, NAMESPACE_MODE, PROFILE, PROPAGATION } from './messages.ts';
+import { type CRI_CALLS, NAMESPACE_MODE, PROFILE, PROPAGATION, PROTOCOL } from './messages.ts';
 
 type Calls = typeof CRI_CALLS;
 export type SandboxMessage = NonNullable<Request<Calls['runPodSandbox']>['config']>;
@@ -49,6 +49,12 @@ export function sandboxMessage(config: SandboxConfig): SandboxMessage {
     // On the node's network its name is the node's.
     hostname: hostNetwork ? '' : hostname,
     logDirectory: '/',
+    portMappings: (config.ports ?? []).map(({ protocol, port, hostPort, hostIp }) => ({
+      protocol: PROTOCOL[protocol],
+      containerPort: port,
+      hostPort,
+      hostIp: hostIp ?? '',
+    })),
     labels: { ...labels, ...podLabels(config) },
     annotations: { [ANNOTATION]: JSON.stringify(config) },
     linux: {
