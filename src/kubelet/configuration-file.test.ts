@@ -76,3 +76,24 @@ test('mistakes and what is not followed are refused, with their place', () => {
     assert.throws(() => read(fields), what, fields);
   assert.throws(() => readConfigurationFile('maxPods: 3', 'k.yaml'), /must have apiVersion/);
 });
+
+test('who may use the port: what kubeadm writes, where no time means the default', () => {
+  assert.deepEqual(
+    read(`authentication:
+  anonymous: { enabled: false }
+  webhook: { cacheTTL: 0s, enabled: true }
+  x509: { clientCAFile: /etc/kubernetes/pki/ca.crt }
+authorization: { mode: Webhook, webhook: { cacheAuthorizedTTL: 0s, cacheUnauthorizedTTL: 10s } }`),
+    {
+      authentication: {
+        anonymous: false,
+        webhook: true,
+        cacheSeconds: 120,
+        clientCaFile: '/etc/kubernetes/pki/ca.crt',
+      },
+      authorization: { mode: 'Webhook', allowedSeconds: 300, refusedSeconds: 10 },
+    },
+  );
+  assert.throws(() => read('authorization: { mode: RBAC }'), /authorization.mode: Unsupported value: "RBAC"/);
+  assert.throws(() => read('authentication: { basic: {} }'), /authentication.basic: unknown field/);
+});

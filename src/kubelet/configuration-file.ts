@@ -8,6 +8,7 @@ import { parse } from 'yaml';
 import { parseNano, quantityValue } from '../api/machinery/quantity.ts';
 import { failure } from '../base/errors.ts';
 import {
+  CONFIGURATION_DEFAULT,
   EVICTION_SIGNALS,
   type EvictionSignal,
   type KubeletConfiguration,
@@ -66,6 +67,17 @@ function mapping(value: unknown, path: string): Record<string, unknown> {
     refuse(path, 'Invalid value: must be a mapping');
   return value as Record<string, unknown>;
 }
+/** The fields of a mapping that may be left out. */
+function fieldsOf(value: unknown, path: string, names: readonly string[]): Record<string, unknown> {
+  if (value === undefined || value === null) return {};
+  const fields = mapping(value, path);
+  for (const name of Object.keys(fields)) if (!names.includes(name)) refuse(`${path}.${name}`, 'unknown field');
+  return fields;
+}
+/** As upstream, no time at all means the default. */
+function secondsOr(value: unknown, path: string, fallback: number): number {
+  return value === undefined ? fallback : seconds(value, path) || fallback;
+}
 function bySignal<T>(
   value: unknown,
   path: string,
@@ -108,6 +120,36 @@ const CPU_POLICY_OPTIONS = ['full-pcpus-only'];
 
 /** Fields that are followed. */
 const READERS: Readonly<Record<string, Reader>> = {
+  authentication: (value, path) => {
+    const of = { ...CONFIGURATION_DEFAULT.authentication };
+    const { anonymous, webhook, x509 } = fieldsOf(value, path, ['anonymous', 'webhook', 'x509']);
+    const { enabled: anyone } = fieldsOf(anonymous, `${path}.anonymous`, ['enabled']);
+    const { enabled, cacheTTL } = fieldsOf(webhook, `${path}.webhook`, ['enabled', 'cacheTTL']);
+    const { clientCAFile } = fieldsOf(x509, `${path}.x509`, ['clientCAFile']);
+    return {
+      authentication: {
+        anonymous: anyone === undefined ? of.anonymous : truth(anyone, `${path}.anonymous.enabled`),
+        webhook: enabled === undefined ? of.webhook : truth(enabled, `${path}.webhook.enabled`),
+        cacheSeconds: secondsOr(cacheTTL, `${path}.webhook.cacheTTL`, of.cacheSeconds),
+        ...(clientCAFile ? { clientCaFile: text(clientCAFile, `${path}.x509.clientCAFile`) } : {}),
+      },
+    };
+  },
+  authorization: (value, path) => {
+    const of = CONFIGURATION_DEFAULT.authorization;
+    const { mode, webhook } = fieldsOf(value, path, ['mode', 'webhook']);
+    const { cacheAuthorizedTTL, cacheUnauthorizedTTL } = fieldsOf(webhook, `${path}.webhook`, [
+      'cacheAuthorizedTTL',
+      'cacheUnauthorizedTTL',
+    ]);
+    return {
+      authorization: {
+        mode: mode === undefined ? of.mode : oneOf(mode, `${path}.mode`, ['Webhook', 'AlwaysAllow'] as const),
+        allowedSeconds: secondsOr(cacheAuthorizedTTL, `${path}.webhook.cacheAuthorizedTTL`, of.allowedSeconds),
+        refusedSeconds: secondsOr(cacheUnauthorizedTTL, `${path}.webhook.cacheUnauthorizedTTL`, of.refusedSeconds),
+      },
+    };
+  },
   evictionHard: (value, path) => ({ evictionHard: bySignal(value, path, threshold) }),
   evictionSoft: (value, path) => ({ evictionSoft: bySignal(value, path, threshold) }),
   evictionSoftGracePeriod: (value, path) => ({ evictionSoftGracePeriodSeconds: bySignal(value, path, seconds) }),
@@ -232,8 +274,6 @@ const FIXED: Readonly<Record<string, unknown>> = {
 const ELSEWHERE: Readonly<Record<string, string>> = {
   clusterDNS: 'the cluster says it',
   clusterDomain: 'the cluster says it',
-  authentication: 'client certificates of the cluster are asked for',
-  authorization: 'the API server is asked',
   tlsCertFile: 'the cluster issues certificates',
   tlsPrivateKeyFile: 'the cluster issues certificates',
   containerRuntimeEndpoint: 'crun under conmon runs containers',

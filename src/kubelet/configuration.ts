@@ -20,7 +20,24 @@ export type Thresholds = Readonly<Partial<Record<EvictionSignal, string>>>;
 
 export const TOPOLOGY_POLICIES = ['none', 'best-effort', 'restricted', 'single-numa-node'] as const;
 
+/** Who may come in by the kubelet's port, beside client certificates of the cluster's authority. */
+export interface KubeletAuthentication {
+  readonly anonymous: boolean;
+  /** Bearer tokens, which the API server is asked about; for so long its answer counts. */
+  readonly webhook: boolean;
+  readonly cacheSeconds: number;
+  /** File of certificates in the place of the cluster's authority. */
+  readonly clientCaFile?: string;
+}
+export interface KubeletAuthorization {
+  readonly mode: 'Webhook' | 'AlwaysAllow';
+  readonly allowedSeconds: number;
+  readonly refusedSeconds: number;
+}
+
 export interface KubeletConfiguration {
+  readonly authentication: KubeletAuthentication;
+  readonly authorization: KubeletAuthorization;
   readonly evictionHard: Thresholds;
   readonly evictionSoft: Thresholds;
   /** How long a soft threshold must have been crossed; one for each of `evictionSoft`. */
@@ -70,6 +87,8 @@ export interface KubeletConfiguration {
 }
 
 export const CONFIGURATION_DEFAULT: KubeletConfiguration = {
+  authentication: { anonymous: false, webhook: true, cacheSeconds: 120 },
+  authorization: { mode: 'Webhook', allowedSeconds: 300, refusedSeconds: 30 },
   evictionHard: {
     'memory.available': '100Mi',
     'nodefs.available': '10%',
@@ -121,6 +140,8 @@ export function configzOf(
     containerLogMaxBytes,
     crashLoopBackOffSecondsMax,
     idsPerPod,
+    authentication,
+    authorization,
     ...rest
   } = configuration;
   const seconds = (of: Readonly<Record<string, number>>) =>
@@ -130,6 +151,18 @@ export function configzOf(
     apiVersion: 'kubelet.config.k8s.io/v1beta1',
     ...node,
     ...rest,
+    authentication: {
+      anonymous: { enabled: authentication.anonymous },
+      webhook: { enabled: authentication.webhook, cacheTTL: `${authentication.cacheSeconds}s` },
+      x509: authentication.clientCaFile ? { clientCAFile: authentication.clientCaFile } : {},
+    },
+    authorization: {
+      mode: authorization.mode,
+      webhook: {
+        cacheAuthorizedTTL: `${authorization.allowedSeconds}s`,
+        cacheUnauthorizedTTL: `${authorization.refusedSeconds}s`,
+      },
+    },
     evictionSoftGracePeriod: seconds(evictionSoftGracePeriodSeconds),
     evictionPressureTransitionPeriod: `${evictionPressureTransitionPeriodSeconds}s`,
     containerLogMaxSize: String(containerLogMaxBytes),

@@ -39,6 +39,7 @@ import { readCapacity } from './node/machine.ts';
 import { NodeStatusWriter } from './node/node-status.ts';
 import { PodBackend } from './pod-backend.ts';
 import type { PodContext } from './pods/context.ts';
+import { collectDead, DEAD_CONTAINERS_DEFAULT, type DeadContainerPolicy } from './pods/dead-containers.ts';
 import { PodPaths } from './pods/files.ts';
 import { PatientEvents } from './pods/patient-events.ts';
 import { PodWorkers } from './pods/pod-workers.ts';
@@ -50,6 +51,7 @@ import { References } from './references.ts';
 import { ConmonRuntime } from './runtime/conmon-runtime.ts';
 import type { PodNetwork, Runtime } from './runtime.ts';
 import { defaultLabels } from './selinux.ts';
+import { Access } from './server/access.ts';
 import { KubeletServer } from './server/kubelet-server.ts';
 import type { NodeLogsOptions } from './server/node-logs.ts';
 import { StaticPods } from './static/static-pods.ts';
@@ -85,6 +87,7 @@ export interface KubeletOptions {
   readonly taints?: readonly Taint[];
   /** What differs from upstream's defaults. */
   readonly configuration?: Partial<KubeletConfiguration>;
+  readonly deadContainers?: Partial<DeadContainerPolicy>;
   /** Logs of the node itself beside its pods'. */
   readonly nodeLogs?: NodeLogsOptions;
   readonly log?: Logger;
@@ -256,6 +259,7 @@ export class Kubelet {
       },
       node: { ...machine.resources, allowedUnsafeSysctls: configuration.allowedUnsafeSysctls },
       configuration,
+      deadContainers: { ...DEAD_CONTAINERS_DEFAULT, ...this.#options.deadContainers },
       devices,
       cpus,
       memory,
@@ -347,6 +351,8 @@ export class Kubelet {
       address,
       port,
       tls,
+      access: new Access({ nodeName, transport, clock, log, ...configuration }),
+      ...(configuration.authentication.clientCaFile ? { clientCaFile: configuration.authentication.clientCaFile } : {}),
       ...(this.#options.servingPairs ? { renewals: this.#options.servingPairs } : {}),
       ...(configuration.enableSystemLogHandler
         ? {
@@ -375,6 +381,10 @@ export class Kubelet {
         resources.run(signal),
         drivers.run(signal),
         collection.run(signal),
+        collectDead(
+          { policy: context.deadContainers, runtime, clock, log, isOver: uid => workers.isOver(uid) },
+          signal,
+        ),
         evictor.run(signal),
         // A container's environment names the Services there are: none may start before they are known, save those of the node
         // itself, on which the API server may depend.

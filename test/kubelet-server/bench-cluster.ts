@@ -3,11 +3,16 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { TokenReview } from '../../src/api/authentication/v1.gen.ts';
+import type { SubjectAccessReview } from '../../src/api/authorization/v1.gen.ts';
 import type { Pod } from '../../src/api/core/v1.gen.ts';
 import { ensurePki } from '../../src/apiserver/certificates/pki.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { notFound } from '../../src/base/errors.ts';
 import { createLogger } from '../../src/base/log.ts';
+import type { Transport } from '../../src/client/transport.ts';
+import { CONFIGURATION_DEFAULT } from '../../src/kubelet/configuration.ts';
+import { Access } from '../../src/kubelet/server/access.ts';
 import { KubeletServer } from '../../src/kubelet/server/kubelet-server.ts';
 import { startApiFront } from './api-front.ts';
 import { type LocalRuntime, localRuntime } from './local-runtime.ts';
@@ -19,7 +24,26 @@ export interface BenchCluster {
   readonly logPath: string;
   readonly kubeletPort: number;
   readonly ca: string;
+  /** What the kubelet asked the API server about who asks: a token, or `user verb subresource`. */
+  readonly reviews: readonly string[];
   close(): Promise<void>;
+}
+
+/** Knows the token `scraper`, who may get metrics, and the user `somebody`'s certificate, who may nothing. */
+function reviewer(asked: string[]): Transport {
+  return {
+    create(_: unknown, { kind, spec }: TokenReview | SubjectAccessReview) {
+      if (kind === 'TokenReview') {
+        const { token } = spec as TokenReview['spec'];
+        asked.push(token!);
+        const user = { username: 'scraper', groups: ['system:authenticated'] };
+        return Promise.resolve({ status: token === 'scraper' ? { authenticated: true, user } : {} });
+      }
+      const { user, resourceAttributes: of } = spec as SubjectAccessReview['spec'];
+      asked.push(`${user} ${of!.verb} ${of!.subresource}`);
+      return Promise.resolve({ status: { allowed: user === 'scraper' && of!.subresource === 'metrics' } });
+    },
+  } as unknown as Transport;
 }
 
 export async function startBenchCluster(options: { readonly tty?: boolean } = {}): Promise<BenchCluster> {
@@ -68,14 +92,23 @@ export async function startBenchCluster(options: { readonly tty?: boolean } = {}
       ],
     },
   } as unknown as Pod;
+  const reviews: string[] = [];
+  const log = createLogger('kubelet', { level: 'warn' });
   const stop = new AbortController();
   const serving = pki.issueServer({ commonName: 'system:node:n', organizations: ['system:nodes'] }, ['127.0.0.1']);
   const server = new KubeletServer({
     address: '127.0.0.1',
     port: 0,
     tls: { key: serving.key, cert: serving.certificate, ca: pki.ca },
+    access: new Access({
+      ...CONFIGURATION_DEFAULT,
+      nodeName: 'n',
+      transport: reviewer(reviews),
+      clock: systemClock,
+      log,
+    }),
     clock: systemClock,
-    log: createLogger('kubelet', { level: 'warn' }),
+    log,
     backend: {
       runtime,
       pods: () => [pod],
@@ -140,6 +173,7 @@ export async function startBenchCluster(options: { readonly tty?: boolean } = {}
     logPath,
     kubeletPort,
     ca: pki.ca,
+    reviews,
     async close() {
       front.close();
       stop.abort();

@@ -39,9 +39,13 @@ const target = (path: string, pair?: KeyPair) => ({
   ...(pair ? { cert: pair.certificate, key: pair.key } : {}),
 });
 
-function get(path: string, pair?: KeyPair): Promise<{ code: number; body: string }> {
+function get(
+  path: string,
+  pair?: KeyPair,
+  headers: Record<string, string> = {},
+): Promise<{ code: number; body: string }> {
   return new Promise((resolve, reject) => {
-    const call = request(target(path, pair), response => {
+    const call = request({ ...target(path, pair), headers }, response => {
       let body = '';
       response.on('data', chunk => (body += chunk));
       response.on('end', () => resolve({ code: response.statusCode!, body }));
@@ -51,7 +55,23 @@ function get(path: string, pair?: KeyPair): Promise<{ code: number; body: string
   });
 }
 
-test('only the API server and masters are served', async () => {
+test("tokens are the API server's to know, and so is what of the node their owners may; it is asked once", async () => {
+  const as = (token: string) => ({ authorization: `Bearer ${token}` });
+  const before = cluster.reviews.length;
+  for (let i = 0; i < 3; i++) assert.equal((await get('/metrics', undefined, as('scraper'))).code, 200);
+  assert.deepEqual(cluster.reviews.slice(before), ['scraper', 'scraper get metrics']);
+  assert.deepEqual(await get('/pods', undefined, as('scraper')), {
+    code: 403,
+    body: 'Forbidden (user=scraper, verb=get, resource=nodes, subresource(s)=[pods proxy])',
+  });
+  // A program that is run is made, though a WebSocket has to say GET.
+  const exec = await get('/exec/default/p/c?command=ls', undefined, as('scraper'));
+  assert.match(exec.body, /verb=create, resource=nodes, subresource\(s\)=\[proxy\]/);
+  assert.equal((await get('/metrics', undefined, as('nobody'))).code, 401);
+  assert.equal((await get('/metrics', user)).code, 403);
+});
+
+test('only the API server and masters are served without asking', async () => {
   assert.deepEqual(await get('/healthz'), { code: 200, body: 'ok' });
   assert.deepEqual(await get('/pods'), { code: 401, body: 'Unauthorized' });
   assert.deepEqual(await get('/pods', stranger), { code: 401, body: 'Unauthorized' });

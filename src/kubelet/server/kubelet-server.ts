@@ -1,17 +1,17 @@
 /**
  * The kubelet's HTTPS server, which the API server calls: exec, attach, port forwarding, logs, and what the node knows of
- * its pods. Invariant: without a client certificate of the cluster's authority that belongs to the API server or to
- * system:masters nothing but /healthz answers. It holds no state of pods.
+ * its pods. Invariant: nothing but /healthz answers before `access` lets the request in. It holds no state of pods.
  */
 
+import { readFileSync, unwatchFile, watchFile } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import type { Duplex } from 'node:stream';
-import type { TLSSocket } from 'node:tls';
 import type { Clock } from '../../base/clock.ts';
 import { ApiError, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { metrics } from '../../base/metrics.ts';
+import type { Access, Refusal } from './access.ts';
 import type { KubeletBackend } from './backend.ts';
 import { serveLog } from './log-request.ts';
 import { NodeLogs, type NodeLogsOptions } from './node-logs.ts';
@@ -27,8 +27,11 @@ export interface KubeletServerOptions {
   readonly port: number;
   /** PEM; `ca` is the cluster's authority, which signs the clients' certificates. */
   readonly tls: { readonly key: string; readonly cert: string; readonly ca: string };
+  /** Who signs the clients' certificates instead, read again when it changes. */
+  readonly clientCaFile?: string;
   /** Pairs that take the place of the one in `tls`, as they come; those who are connected keep theirs. */
   readonly renewals?: AsyncIterable<{ readonly key: string; readonly cert: string }>;
+  readonly access: Pick<Access, 'refusal'>;
   readonly backend: KubeletBackend;
   /** Of the node itself; without them `/logs/` is not found. */
   readonly nodeLogs?: NodeLogsOptions;
@@ -36,8 +39,7 @@ export interface KubeletServerOptions {
   readonly clock: Clock;
 }
 
-const MASTERS = 'system:masters';
-const API_SERVER = 'kube-apiserver-kubelet-client';
+const CLIENT_CA_LOOK_MS = 5000;
 
 /** As Go's default: a whole script may stand in the query of an exec. */
 const HEADER_BYTES_MAX = 1024 * 1024;
@@ -45,15 +47,7 @@ const HEADER_BYTES_MAX = 1024 * 1024;
 /** Paths of sessions carry an optional pod uid before the container, as upstream's do. */
 const STREAMING = /^\/(exec|attach|portForward)(?:\/|$)/;
 
-/** By the first part of the path, what of a node one must be allowed; `proxy` for the rest. */
-const SUBRESOURCES: Readonly<Record<string, string>> = { stats: 'stats', metrics: 'metrics', logs: 'log' };
-
 const METRICS_TEXT = { 'Content-Type': 'text/plain; version=0.0.4; charset=utf-8' };
-
-interface Refusal {
-  readonly code: number;
-  readonly text: string;
-}
 
 export class KubeletServer {
   /** The port, once it listens; rejects when it cannot. */
@@ -73,12 +67,16 @@ export class KubeletServer {
     'server_type',
     'long_running',
   ]);
+  /** What TLS is done with now. */
+  #tls: KubeletServerOptions['tls'];
   #listen: { resolve(port: number): void; reject(error: Error): void } | undefined;
 
   constructor(options: KubeletServerOptions) {
     this.#options = options;
     this.#nodeLogs = options.nodeLogs && new NodeLogs(options.nodeLogs);
-    const { key, cert, ca } = options.tls;
+    const { clientCaFile } = options;
+    this.#tls = clientCaFile ? { ...options.tls, ca: readFileSync(clientCaFile, 'utf8') } : options.tls;
+    const { key, cert, ca } = this.#tls;
     this.listening = new Promise((resolve, reject) => (this.#listen = { resolve, reject }));
     this.listening.catch(() => {});
     this.#server = createServer({
@@ -100,14 +98,33 @@ export class KubeletServer {
   }
 
   async #renew(): Promise<void> {
-    const { renewals, tls } = this.#options;
-    for await (const { key, cert } of renewals ?? []) this.#server.setSecureContext({ ca: tls.ca, key, cert });
+    for await (const { key, cert } of this.#options.renewals ?? []) this.#useTls({ key, cert });
+  }
+  #useTls(change: Partial<KubeletServerOptions['tls']>): void {
+    const next = { ...this.#tls, ...change };
+    this.#server.setSecureContext(next);
+    this.#tls = next;
+  }
+  #followClientCa(signal: AbortSignal): void {
+    const { clientCaFile, log } = this.#options;
+    if (!clientCaFile) return;
+    const read = () => {
+      try {
+        this.#useTls({ ca: readFileSync(clientCaFile, 'utf8') });
+        log.info('the authority of clients is another now', { file: clientCaFile });
+      } catch (error) {
+        log.error('the authority of clients stays what it was', { file: clientCaFile, error: messageOf(error) });
+      }
+    };
+    watchFile(clientCaFile, { persistent: false, interval: CLIENT_CA_LOOK_MS }, read);
+    signal.addEventListener('abort', () => unwatchFile(clientCaFile, read), { once: true });
   }
 
   /** Serves until the signal aborts, then breaks off every session. Rejects when it cannot listen. */
   async run(signal: AbortSignal): Promise<void> {
     const { address, port, log } = this.#options;
     const server = this.#server;
+    this.#followClientCa(signal);
     void this.#renew().catch(error => log.error('serving certificates are not renewed any more', { error }));
     await new Promise<void>((resolve, reject) => {
       server.once('error', error => {
@@ -136,7 +153,7 @@ export class KubeletServer {
     const done = this.#count(request, url);
     response.once('close', done);
     try {
-      const refusal = this.#refusal(request, url);
+      const refusal = await this.#refusal(request, url);
       if (refusal) return answer(response, refusal.code, refusal.text);
       await this.#route(request, response, url);
     } catch (error) {
@@ -189,7 +206,7 @@ export class KubeletServer {
     socket.on('error', () => {});
     socket.once('close', this.#count(request, url));
     try {
-      const refusal = this.#refusal(request, url);
+      const refusal = await this.#refusal(request, url);
       if (refusal) return refuse(upgrade, refusal.code, refusal.text);
       const [kind, namespace, pod, ...rest] = segments(url);
       if (!namespace || !pod || !STREAMING.test(url.pathname) || rest.length > 2)
@@ -204,17 +221,9 @@ export class KubeletServer {
     }
   }
 
-  #refusal(request: IncomingMessage, url: URL): Refusal | undefined {
+  async #refusal(request: IncomingMessage, url: URL): Promise<Refusal | undefined> {
     if (url.pathname === '/healthz' || url.pathname === '/healthz/') return undefined;
-    const socket = request.socket as TLSSocket;
-    if (!socket.authorized) return { code: 401, text: 'Unauthorized' };
-    const { CN, O } = socket.getPeerCertificate().subject ?? {};
-    if ([O ?? []].flat().includes(MASTERS) || CN === API_SERVER) return undefined;
-    const verb = request.method === 'GET' ? 'get' : 'create';
-    return {
-      code: 403,
-      text: `Forbidden (user=${[CN].flat().join()}, verb=${verb}, resource=nodes, subresource(s)=[${SUBRESOURCES[segments(url)[0] ?? ''] ?? 'proxy'}])`,
-    };
+    return this.#options.access.refusal(request, segments(url)[0] ?? '');
   }
 
   #count(request: IncomingMessage, url: URL): () => void {
