@@ -20,6 +20,7 @@ import type { Transport } from '../client/transport.ts';
 import { readConfigurationFile } from '../kubelet/configuration-file.ts';
 import type { CredentialProviderPaths } from '../kubelet/images/credential-provider-config.ts';
 import { Kubelet, type RuntimeParts } from '../kubelet/kubelet.ts';
+import type { DeadContainerPolicy } from '../kubelet/pods/dead-containers.ts';
 import { CriRuntime } from '../kubelet/runtime/cri/cri-runtime.ts';
 import { RuntimeNetwork } from '../kubelet/runtime/cri/runtime-network.ts';
 import type { PodNetwork } from '../kubelet/runtime.ts';
@@ -55,6 +56,7 @@ export interface StandaloneKubeletOptions extends StandaloneOptions {
   readonly clusterCidrs?: readonly string[];
   /** A KubeletConfiguration file. */
   readonly configPath?: string;
+  readonly deadContainers?: Partial<DeadContainerPolicy>;
   /** Programs that know passwords of registries. */
   readonly credentialProviders?: CredentialProviderPaths;
   /** Socket of a container runtime; absent: crun under conmon. */
@@ -116,6 +118,7 @@ export async function runKubelet(options: StandaloneKubeletOptions): Promise<voi
         : {}),
       port: options.port ?? KUBELET_PORT,
       configuration,
+      ...(options.deadContainers ? { deadContainers: options.deadContainers } : {}),
       ...(options.credentialProviders ? { credentialProviders: options.credentialProviders } : {}),
       nodeLogs: { entries: {}, folder: '/var/log' },
       puller: new ProcessPuller({ imageDir: join(rootDir, 'images'), network: {} }),

@@ -27,6 +27,7 @@ import type { ResourceId, Transport } from '../../src/client/transport.ts';
 import type { KubeletConfiguration } from '../../src/kubelet/configuration.ts';
 import { ImageStore } from '../../src/kubelet/images/image-store.ts';
 import { Kubelet } from '../../src/kubelet/kubelet.ts';
+import type { DeadContainerPolicy } from '../../src/kubelet/pods/dead-containers.ts';
 import { ConmonRuntime } from '../../src/kubelet/runtime/conmon-runtime.ts';
 import type { HostPort, PodNetwork } from '../../src/kubelet/runtime.ts';
 import { openMemoryStore } from '../../src/store/memory.ts';
@@ -95,17 +96,20 @@ export class TestNode {
 
   readonly #address: string;
   readonly #configuration: Partial<KubeletConfiguration>;
+  readonly #deadContainers: Partial<DeadContainerPolicy>;
 
   constructor(
     options: {
       isolated?: boolean;
       /** As the kubelet's. */
       configuration?: Partial<KubeletConfiguration>;
+      deadContainers?: Partial<DeadContainerPolicy>;
       /** The kubelet's own folder is a file system of this size. */
       diskBytes?: number;
     } = {},
   ) {
     this.#configuration = options.configuration ?? {};
+    this.#deadContainers = options.deadContainers ?? {};
     this.#address = options.isolated ? '127.0.0.1' : '10.77.0.1';
     unshare(CLONE_NEWNS | CLONE_NEWNET);
     mount('none', '/', null, MS_REC | MS_PRIVATE, null);
@@ -193,6 +197,7 @@ export class TestNode {
       tls,
       log,
       configuration: this.#configuration,
+      deadContainers: this.#deadContainers,
     });
     this.#running = kubelet.run(this.#stop.signal);
   }

@@ -13,7 +13,10 @@ import { done, sh } from './pods.ts';
 
 let node: TestNode;
 before(async () => {
-  node = new TestNode({ configuration: { allowedUnsafeSysctls: ['kernel.msg*'] } });
+  node = new TestNode({
+    configuration: { allowedUnsafeSysctls: ['kernel.msg*'], crashLoopBackOffSecondsMax: 1 },
+    deadContainers: { perContainerMax: 2 },
+  });
   await node.start();
 });
 after(() => node.close());
@@ -216,4 +219,22 @@ test('shared processes: containers see and signal each other, nothing outlives t
   await node.untilGone('shared');
   const left = new CgroupTree().children(`${node.cgroupRoot}/kubepods/besteffort`);
   assert.ok(!left.includes(`pod${pod.metadata.uid}`), left.join());
+});
+
+test('as many dead containers of a name stay as the node is told to keep', async () => {
+  const script = 'n=$(cat /d/n || echo 0); echo $((n + 1)) >/d/n; [ $n -ge 3 ] && exec sleep 1000; exit 1';
+  await node.create('crashes', {
+    containers: [sh(script, { volumeMounts: [{ name: 'd', mountPath: '/d' }] })],
+    volumes: [{ name: 'd', emptyDir: {} }],
+  });
+  const pod = await node.until(
+    'crashes',
+    one => isReady(one) && one.status?.containerStatuses?.[0]?.restartCount === 3 && one,
+  );
+  const { containers } = await node.runtime.snapshot(pod.metadata.uid);
+  assert.deepEqual(containers.map(({ attempt, state }) => `${attempt} ${state}`).sort(), [
+    '1 exited',
+    '2 exited',
+    '3 running',
+  ]);
 });

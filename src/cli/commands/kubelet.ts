@@ -1,6 +1,7 @@
 /** `cox kubelet`: our kubelet by itself, against any API server. */
 
 import { isIP } from 'node:net';
+import { parseDuration } from '../../api/cel/values.ts';
 import { runKubelet } from '../../app/standalone-kubelet.ts';
 import { CLUSTER_DOMAIN } from '../../base/cluster-defaults.ts';
 import { type Command, usageError } from '../command.ts';
@@ -21,6 +22,19 @@ export function parseEndpoint(text: string): string {
       `--container-runtime-endpoint: Invalid value: "${text}": must be a unix socket, such as unix:///run/containerd/containerd.sock`,
     );
   return path;
+}
+
+/** In milliseconds, from Go's way to write a time. */
+function parseTime(text: string, option: string): number {
+  const time = parseDuration(text);
+  if (time === undefined || time.ns < 0n)
+    usageError(`${option}: Invalid value: "${text}": must be a time, such as 30s, 10m or 2h`);
+  return Number(time.ns / 1_000_000n);
+}
+function parseLimit(text: string, option: string): number {
+  if (!/^-?\d{1,9}$/.test(text))
+    usageError(`${option}: Invalid value: "${text}": must be a whole number; below 0 there is no limit`);
+  return Number(text);
 }
 
 export const command: Command = {
@@ -47,6 +61,24 @@ export const command: Command = {
     },
     port: { type: 'string', value: 'PORT', help: 'where the API server reaches the kubelet', default: '10250' },
     config: { type: 'string', value: 'FILE', help: 'a KubeletConfiguration' },
+    'minimum-container-ttl-duration': {
+      type: 'string',
+      value: 'TIME',
+      help: 'dead containers younger than this are not collected, such as 10m',
+      default: '0s',
+    },
+    'maximum-dead-containers-per-container': {
+      type: 'string',
+      value: 'N',
+      help: 'of each container; its last one stays while its pod goes on',
+      default: '1',
+    },
+    'maximum-dead-containers': {
+      type: 'string',
+      value: 'N',
+      help: 'dead containers of the whole node, -1 for as many as there are',
+      default: '-1',
+    },
     'image-credential-provider-config': {
       type: 'string',
       value: 'FILE',
@@ -100,6 +132,14 @@ export const command: Command = {
       rootDir: text('root-dir')!,
       runDir: text('run-dir')!,
       ...option('configPath', 'config'),
+      deadContainers: {
+        ageMsMin: parseTime(text('minimum-container-ttl-duration')!, '--minimum-container-ttl-duration'),
+        perContainerMax: parseLimit(
+          text('maximum-dead-containers-per-container')!,
+          '--maximum-dead-containers-per-container',
+        ),
+        max: parseLimit(text('maximum-dead-containers')!, '--maximum-dead-containers'),
+      },
       ...(config && binDir ? { credentialProviders: { config, binDir } } : {}),
       ...option('clientCaFile', 'client-ca-file'),
       ...(certFile && keyFile ? { tls: { certFile, keyFile } } : {}),

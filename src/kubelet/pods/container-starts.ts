@@ -11,6 +11,7 @@ import type { ContainerConfig, ContainerState, SandboxState } from '../runtime.t
 import { containerConfig, containerHash } from './container-config.ts';
 import { type ContainerStops, graceSecondsOf } from './container-stops.ts';
 import type { PodContext } from './context.ts';
+import { beyond, keptOfEach } from './dead-containers.ts';
 import { runHook } from './hooks.ts';
 import { ImagePresence } from './image-presence.ts';
 import type { PodMounts } from './pod-mounts.ts';
@@ -167,9 +168,12 @@ export class ContainerStarts {
         this.#backoff.restarted(spec.name, latest.finishedMs ?? latest.createdMs);
       }
     }
-    // Of the dead only the last is kept, for its logs.
-    for (const old of containers)
-      if (old.name === spec.name && old !== latest && old.state !== 'running') await runtime.remove(old.id);
+    // Of the dead the last is kept, for its logs.
+    const former = containers.filter(one => one.name === spec.name && one !== latest);
+    const kept = keptOfEach(this.#context.deadContainers) - (latest?.state === 'exited' ? 1 : 0);
+    const dead = former.filter(({ state }) => state === 'exited');
+    for (const old of [...beyond(dead, kept), ...former.filter(({ state }) => state === 'created')])
+      await runtime.remove(old.id);
     if (latest?.state === 'created') await runtime.remove(latest.id);
     const attempt = latest ? latest.attempt + (latest.state === 'created' ? 0 : 1) : this.#formerRestarts(spec.name);
     await this.#start(sandbox, spec, { attempt, begin });

@@ -18,6 +18,7 @@ import type { NodeImages } from '../images/node-images.ts';
 import type { References } from '../references.ts';
 import type { PodNetwork, Runtime } from '../runtime.ts';
 import type { VolumeNode } from '../volumes/volume-node.ts';
+import type { DeadContainerPolicy } from './dead-containers.ts';
 import type { PodPaths } from './files.ts';
 import type { NodeLimits, Refusal } from './refusals.ts';
 import type { StartGate } from './start-gate.ts';
@@ -53,6 +54,7 @@ export interface PodContext {
   /** Sizes of huge pages that control groups here can limit. */
   readonly hugePages: readonly HugePages[];
   readonly configuration: KubeletConfiguration;
+  readonly deadContainers: DeadContainerPolicy;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Logger;

@@ -81,6 +81,12 @@ export class PodWorkers {
         };
       });
   }
+  /** Whether a pod's end stands in its status; undefined of one that is not known. */
+  isOver(uid: string): boolean | undefined {
+    const worker = this.#workers.get(uid);
+    const phase = worker?.pod.status?.phase;
+    return worker && worker.isOver && (phase === 'Succeeded' || phase === 'Failed');
+  }
   /** Frees what pods that are over keep for their logs. */
   async removeDead(): Promise<void> {
     for (const worker of [...this.#workers.values()]) await worker.removeDead();
