@@ -113,6 +113,9 @@ export async function listenTls(
   };
 }
 
+/** Kubernetes' own attribute of a subject (KEP 5018). */
+const UID_ATTRIBUTE = '1.3.6.1.4.1.57683.2';
+
 function certificateOf(socket: TLSSocket, { ca, frontProxyCa }: TlsOptions): Credentials['certificate'] {
   if (!socket.authorized) return undefined;
   const { subject, serialNumber, fingerprint256 } = socket.getPeerCertificate();
@@ -123,6 +126,7 @@ function certificateOf(socket: TLSSocket, { ca, frontProxyCa }: TlsOptions): Cre
   return {
     commonName: list(subject.CN)[0] ?? '',
     organizations: list(subject.O),
+    uids: list((subject as unknown as Record<string, string | string[] | undefined>)[UID_ATTRIBUTE]),
     serial: serialNumber,
     fingerprint: fingerprint256.replaceAll(':', '').toLowerCase(),
     // A name that both authorities have vouched for is a user's.

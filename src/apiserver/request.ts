@@ -45,6 +45,8 @@ export interface Credentials {
   readonly certificate?: {
     readonly commonName: string;
     readonly organizations: readonly string[];
+    /** At most one makes sense. */
+    readonly uids?: readonly string[];
     readonly serial: string;
     /** SHA-256 in hexadecimal digits. */
     readonly fingerprint?: string;

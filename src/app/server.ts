@@ -4,9 +4,11 @@
  */
 
 import type { Socket } from 'node:net';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import type { Pki } from '../apiserver/certificates/pki.ts';
 import { loadServerSettings, type ServerSettings } from '../apiserver/configuration/server-settings.ts';
+import { holdIdentity } from '../apiserver/identity-lease.ts';
 import { LOOPBACK_USER } from '../apiserver/request.ts';
 import { createSecurity } from '../apiserver/security.ts';
 import { ApiServer } from '../apiserver/server.ts';
@@ -185,8 +187,9 @@ export async function runServer(config: ServerConfig): Promise<void> {
     signal: stop.signal,
   });
   const routes = new SegmentRoutes({ informers, log, clock }).run(stop.signal);
+  const identity = holdIdentity({ transport, hostname: hostname(), log, clock }, stop.signal);
   await new Promise<void>(resolve => stop.signal.addEventListener('abort', () => resolve(), { once: true }));
-  await Promise.all([gateway, ingress, gateways, routes, relay]);
+  await Promise.all([gateway, ingress, gateways, routes, relay, identity]);
   await server.close();
   await store.close();
 }

@@ -45,6 +45,12 @@ test('certificates, anonymous, and garbage', async () => {
   const user = await authenticator.authenticate({ headers: {}, certificate });
   assert.deepEqual(user, { name: 'jane', groups: ['dev', 'system:authenticated'] });
   assert.equal(await authenticator.authenticate({ headers: {}, certificate }), user);
+  const withUid = await authenticator.authenticate({ headers: {}, certificate: { ...certificate, uids: ['7'] } });
+  assert.equal(withUid.uid, '7');
+  assert.throws(
+    () => authenticator.authenticate({ headers: {}, certificate: { ...certificate, uids: ['7', '8'] } }),
+    unauthorized,
+  );
   assert.deepEqual(await authenticator.authenticate({ headers: {} }), {
     name: 'system:anonymous',
     groups: ['system:unauthenticated'],

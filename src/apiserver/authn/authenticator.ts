@@ -44,11 +44,13 @@ export class RequestAuthenticator implements Authenticator {
     } else if (certificate?.commonName) {
       let user = this.#byCertificate.get(certificate);
       if (!user) {
-        const { commonName: name, organizations: groups, fingerprint } = certificate;
+        const { commonName: name, organizations: groups, uids = [], fingerprint } = certificate;
+        const [uid] = uids;
+        if (uids.length > 1 || uid === '') throw unauthorized();
         const extra = fingerprint
           ? { extra: { 'authentication.kubernetes.io/credential-id': [`X509SHA256=${fingerprint}`] } }
           : {};
-        user = withGroup({ name, groups, ...extra });
+        user = withGroup({ name, groups, ...(uid ? { uid } : {}), ...extra });
         this.#byCertificate.set(certificate, user);
       }
       return user;
