@@ -19,7 +19,7 @@ import type { PodProbes } from './pod-probes.ts';
 import type { PodResize } from './pod-resize.ts';
 import type { PodSubject } from './pod-subject.ts';
 import { isSidecar } from './resources.ts';
-import { wasRemoved } from './restart-all.ts';
+import { isRestartingAll, wasRemoved } from './restart-all.ts';
 import { RestartBackoff } from './restart-backoff.ts';
 import { latestOf, restarts, type Waiting } from './status.ts';
 
@@ -123,6 +123,8 @@ export class ContainerStarts {
     }: { readonly containers: readonly ContainerState[]; readonly isInit: boolean; readonly begin: Beginning },
   ): Promise<void> {
     const { runtime } = this.#context;
+    // One that has ended since the step began may ask for the end of all: that is not its own restart.
+    if (isRestartingAll(this.#subject.pod, containers)) return this.#subject.wake();
     const latest = latestOf(containers, spec.name);
     if (latest?.state === 'running' && latest.sandboxId === sandbox.id) {
       const doomed = this.#probes.of(latest.id)?.doomedBy;
