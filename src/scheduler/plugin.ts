@@ -15,6 +15,7 @@ export type ClusterEvent =
   | 'node-allocatable'
   | 'node-labels'
   | 'node-taints'
+  | 'node-features'
   | 'pod-removed'
   | 'pod-added'
   | 'volume'

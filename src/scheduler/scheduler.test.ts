@@ -248,3 +248,41 @@ test('the queue: priority, then age; woken by the events that were named; back-o
   await clock.advance(1000);
   assert.equal(queue.take(), b);
 });
+
+test('a pod that needs a feature goes to a node that declares it', () => {
+  const { place } = setUp(node('a'), node('b'));
+  const container = {
+    name: 'c',
+    image: 'i',
+    restartPolicyRules: [{ action: 'RestartAllContainers', exitCodes: { operator: 'In', values: [1] } }],
+  };
+  const needy = () => pod({ spec: { containers: [container] } } as never);
+  assert.equal(
+    place(needy()),
+    '0/2 nodes are available: 2 node declared features check failed - unsatisfied requirements: RestartAllContainersOnContainerExits.',
+  );
+  const able = node('c');
+  able.status = { ...able.status, declaredFeatures: ['RestartAllContainersOnContainerExits'] };
+  const other = setUp(node('a'), able);
+  for (let i = 0; i < 5; i++) assert.equal(other.place(needy()), 'c');
+});
+
+test('scores: what a pod does to the balance of a node, and images of volumes too', () => {
+  const { cluster } = setUp(node('a'));
+  const info = cluster.nodes.get('a')!;
+  const score = (name: string, of: Pod) =>
+    plugins.find(one => one.name === name)!.score!(podInfo(of), cluster, [info])?.score(info);
+  const asking = (requests: object) =>
+    pod({ spec: { containers: [{ name: 'c', image: 'i', resources: { requests } }] } } as never);
+  // Of 4 CPUs and 8 GiB: half of each keeps the balance (100 before, 100 after), half of one loses a quarter of it.
+  assert.equal(score('NodeResourcesBalancedAllocation', asking({ cpu: '2', memory: '4Gi' })), 75);
+  assert.equal(score('NodeResourcesBalancedAllocation', asking({ cpu: '2' })), 62);
+  const withImages = node('a');
+  withImages.status = { ...withImages.status, images: [{ names: ['v:latest'], sizeBytes: 900 * 1024 * 1024 }] };
+  const there = setUp(withImages).cluster;
+  const one = there.nodes.get('a')!;
+  const plugin = plugins.find(({ name }) => name === 'ImageLocality')!;
+  const mounted = pod({ spec: { volumes: [{ name: 'v', image: { reference: 'v' } }] } } as never);
+  assert.ok(plugin.score!(podInfo(mounted), there, [one])!.score(one) > 0);
+  assert.equal(plugin.score!(podInfo(pod()), there, [one]), undefined);
+});

@@ -424,6 +424,7 @@ function nodeEvents(node: Node, old: Node | undefined): ClusterEvent[] {
   const events: ClusterEvent[] = [];
   if (!semanticEqual(node.status?.allocatable, old.status?.allocatable)) events.push('node-allocatable');
   if (!semanticEqual(node.metadata.labels, old.metadata.labels)) events.push('node-labels');
+  if (!semanticEqual(node.status?.declaredFeatures, old.status?.declaredFeatures)) events.push('node-features');
   if (!semanticEqual(node.spec?.taints, old.spec?.taints) || node.spec?.unschedulable !== old.spec?.unschedulable)
     events.push('node-taints');
   return events;

@@ -12,6 +12,7 @@ import {
   CLUSTER_ROLES,
   CSI_DRIVERS,
   NAMESPACES,
+  NODES,
   PERSISTENT_VOLUME_CLAIMS,
   PERSISTENT_VOLUMES,
   PODS,
@@ -418,4 +419,35 @@ test('nobody grants more than they have', async () => {
     }),
     /attempting to grant RBAC permissions not currently held/,
   );
+});
+
+test('a pod is not given resources of its own that its node cannot change', async () => {
+  const { reader, admit, pod } = setup();
+  const resources = (cpu: string) => ({ nodeName: 'n', resources: { limits: { cpu } } });
+  const resize = () =>
+    admit({
+      resource: 'pods',
+      subresource: 'resize',
+      operation: 'UPDATE',
+      name: 'p',
+      object: pod(resources('2')),
+      old: pod(resources('1')),
+    });
+  await assert.rejects(resize(), message('pods "p" is forbidden: node "n" not found'));
+  const put = (declaredFeatures: string[]) =>
+    reader.put(NODES, {
+      apiVersion: 'v1',
+      kind: 'Node',
+      metadata: { name: 'n' },
+      status: { declaredFeatures },
+    } as never);
+  put([]);
+  await assert.rejects(
+    resize(),
+    message(
+      'pods "p" is forbidden: pod update requires features InPlacePodLevelResourcesVerticalScaling which are not available on node "n"',
+    ),
+  );
+  put(['InPlacePodLevelResourcesVerticalScaling']);
+  await resize();
 });

@@ -17,6 +17,7 @@ import type { AdmissionContext } from './context.ts';
 import { limitRanger } from './limit-ranger.ts';
 import { mutatingPolicies } from './mutating-policies.ts';
 import { namespaceLifecycle } from './namespace-lifecycle.ts';
+import { nodeDeclaredFeatures } from './node-declared-features.ts';
 import { nodeRestriction, taintNodesByCondition } from './node-restriction.ts';
 import { podSecurity } from './pod-security.ts';
 import { defaultTolerationSeconds, priority, runtimeClass } from './pods.ts';
@@ -54,6 +55,7 @@ export function admissionPlugins(context: AdmissionContext, quota: ResourceQuota
     podCertificateSigning(context),
     certificateSubjectRestriction(),
     defaultIngressClass(context),
+    nodeDeclaredFeatures(context),
     rbacEscalation(context),
     policyDefinitions(),
   ];

@@ -6,6 +6,7 @@
 import type { Lease } from '../../api/coordination/v1.gen.ts';
 import { isExtendedResource } from '../../api/core/resource-validation.ts';
 import type { ContainerImage, Node, NodeCondition, NodeStatus, Taint } from '../../api/core/v1.gen.ts';
+import { DECLARED_FEATURES } from '../../api/machinery/node-features.ts';
 import { type Clock, formatMicroTime, formatTime } from '../../base/clock.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
@@ -46,8 +47,6 @@ export interface NodeStatusOptions {
   readonly log: Logger;
 }
 
-/** What a scheduler asks of a node before it sends a pod there that needs it (KEP-5328). */
-const DECLARED_FEATURES = ['RestartAllContainersOnContainerExits'];
 /** Who registers a node with this taint leaves to a cloud's controller what only that knows, its addresses among it. */
 const CLOUD_TAINT = 'node.cloudprovider.kubernetes.io/uninitialized';
 const LEASE_SECONDS = 40;
@@ -252,7 +251,7 @@ export class NodeStatusWriter {
       nodeInfo: readSystemInfo(`${runtime.name}://${runtime.version}`),
       images: this.#listImages(),
       volumesInUse: [...this.#options.volumesInUse()],
-      declaredFeatures: DECLARED_FEATURES,
+      declaredFeatures: [...DECLARED_FEATURES],
       ...handlerStatus(runtime),
     };
   }

@@ -18,9 +18,12 @@ export const imageLocality: Plugin = {
   weight: 1,
   wakesOn: [],
   score: ({ pod }, cluster, feasible) => {
-    const images = [...(pod.spec?.initContainers ?? []), ...(pod.spec?.containers ?? [])].flatMap(({ image }) =>
-      image ? [normalizedImage(image)] : [],
-    );
+    const { initContainers = [], containers = [], volumes = [] } = pod.spec ?? {};
+    const names = [
+      ...[...initContainers, ...containers].map(({ image }) => image),
+      ...volumes.map(({ image }) => image?.reference),
+    ];
+    const images = names.flatMap(name => (name ? [normalizedImage(name)] : []));
     const spread = images.map(image => feasible.filter(node => node.imageBytes(image) > 0).length / cluster.nodes.size);
     if (spread.every(part => part === 0)) return undefined;
     const bytesMax = BYTES_MAX_PER_CONTAINER * images.length;

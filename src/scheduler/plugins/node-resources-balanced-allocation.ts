@@ -1,4 +1,7 @@
-/** Prefers nodes whose CPU and memory would be used in like proportion. Says nothing about pods that request neither. */
+/**
+ * Prefers nodes whose CPU and memory would come to be used in more alike proportion than they are now. Says nothing about pods that
+ * request neither.
+ */
 
 import { type Plugin, SCORE_MAX } from '../plugin.ts';
 
@@ -15,8 +18,9 @@ export const nodeResourcesBalancedAllocation: Plugin = {
         const fraction = (name: string, more: number) =>
           Math.min(1, ((node.requested[name] ?? 0) + more) / (node.allocatable[name] || 1));
         // The standard deviation of two values is half their distance.
-        const deviation = Math.abs(fraction('cpu', cpu) - fraction('memory', memory)) / 2;
-        return Math.floor((1 - deviation) * SCORE_MAX);
+        const balance = (cpuMore: number, memoryMore: number) =>
+          Math.floor((1 - Math.abs(fraction('cpu', cpuMore) - fraction('memory', memoryMore)) / 2) * SCORE_MAX);
+        return SCORE_MAX / 2 + Math.trunc((SCORE_MAX / 2 + balance(cpu, memory) - balance(0, 0)) / 2);
       },
     };
   },

@@ -5,6 +5,7 @@ import { dynamicResources } from './dynamic-resources.ts';
 import { imageLocality } from './image-locality.ts';
 import { interPodAffinity } from './inter-pod-affinity.ts';
 import { nodeAffinity } from './node-affinity.ts';
+import { nodeDeclaredFeatures } from './node-declared-features.ts';
 import { nodeName } from './node-name.ts';
 import { nodePorts } from './node-ports.ts';
 import { nodeResourcesBalancedAllocation } from './node-resources-balanced-allocation.ts';
@@ -23,6 +24,7 @@ export const plugins: readonly Plugin[] = [
   taintToleration,
   nodeAffinity,
   nodePorts,
+  nodeDeclaredFeatures,
   nodeResourcesFit,
   volumeRestrictions,
   nodeVolumeLimits,
