@@ -87,6 +87,14 @@ function lengthOf(text: string): number {
   return length;
 }
 
+const FLOAT_MAX = (2 - 2 ** -23) * 2 ** 127;
+/** What numbers of a format hold. A number read from JSON that is larger than any double is one no more. */
+const RANGES: Readonly<Record<string, { readonly min: number; readonly max: number }>> = {
+  int32: { min: -(2 ** 31), max: 2 ** 31 - 1 },
+  int64: { min: -(2 ** 63), max: 2 ** 63 - 1 },
+  float: { min: -FLOAT_MAX, max: FLOAT_MAX },
+};
+
 function checkNumber(schema: JSONSchemaProps, value: number, path: string, errors: FieldError[]): void {
   const { minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf, format } = schema;
   const refuse = (what: string) => errors.push(fieldErrors.invalid(path, value, `${inBody(path)} ${what}`));
@@ -96,7 +104,8 @@ function checkNumber(schema: JSONSchemaProps, value: number, path: string, error
     refuse(`should be less than ${exclusiveMaximum ? '' : 'or equal to '}${maximum}`);
   if (minimum !== undefined && (exclusiveMinimum ? value <= minimum : value < minimum))
     refuse(`should be greater than ${exclusiveMinimum ? '' : 'or equal to '}${minimum}`);
-  if (format === 'int32' && (value > 2_147_483_647 || value < -2_147_483_648)) refuse(`should be a valid int32 value`);
+  const range = RANGES[format ?? ''];
+  if (range && (value < range.min || value > range.max)) refuse(`should be a valid ${format} value`);
 }
 
 function isMultiple(value: number, of: number): boolean {

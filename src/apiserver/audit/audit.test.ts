@@ -58,6 +58,13 @@ test('the first rule that fits decides', async () => {
   assert.equal(level({ group: 'x', resource: 'secrets', namespace: 'y' }), undefined);
   assert.equal(level({ isResource: false, path: '/openapi/v3', resource: '' }), 'Metadata');
   assert.equal(level({ isResource: false, path: '/healthz', resource: '' }), undefined);
+  const anyGroup = new PolicyEvaluator(
+    await parseAuditPolicy(
+      '{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata, resources: [{group: "*", resources: [things]}]}]}',
+    ),
+  );
+  assert.equal(anyGroup.recording({ ...base, group: 'acme.io', resource: 'things' })?.level, 'Metadata');
+  assert.equal(anyGroup.recording({ ...base, group: 'acme.io' }), undefined);
   await assert.rejects(parseAuditPolicy('{apiVersion: audit.k8s.io/v1, kind: Policy, rules: []}'), /at least one rule/);
   await assert.rejects(
     parseAuditPolicy('{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Loud, verb: [get]}]}'),

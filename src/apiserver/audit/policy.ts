@@ -144,7 +144,7 @@ function fitsResource(rule: Rule, attributes: Omit<RequestAttributes, 'user'>): 
   const { group, resource, subresource, name } = attributes;
   const whole = subresource ? `${resource}/${subresource}` : resource;
   return rule.resources.some(one => {
-    if ((one.group ?? '') !== group) return false;
+    if (one.group !== '*' && (one.group ?? '') !== group) return false;
     if (!one.resources?.length) return true;
     if (one.resourceNames?.length && !one.resourceNames.includes(name)) return false;
     return one.resources.some(

@@ -420,9 +420,9 @@ async function auditOf(given: Given): Promise<AuditSettings | undefined> {
           log: {
             path,
             format: given.oneOf('audit-log-format', ['json', 'legacy'], 'json'),
-            bytesMax: given.count('audit-log-maxsize', 0) * MEGABYTE,
-            backupsMax: given.count('audit-log-maxbackup', 0),
-            ageDaysMax: given.count('audit-log-maxage', 0),
+            bytesMax: given.count('audit-log-maxsize', 100) * MEGABYTE,
+            backupsMax: given.count('audit-log-maxbackup', 100),
+            ageDaysMax: given.count('audit-log-maxage', 366),
           },
         }
       : {}),
