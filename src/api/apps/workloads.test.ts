@@ -315,3 +315,30 @@ test('cron schedules', () => {
   assert.equal(scheduleProblem('*/0 * * * *'), 'step of range should be a positive number: */0');
   assert.match(scheduleProblem('x * * * *')!, /^failed to parse int from x/);
 });
+
+test('jobs: what the pods of a suspended one ask for may change while none of them runs', () => {
+  const template = (cpu: string, image = 'i') => ({
+    metadata: {},
+    spec: { restartPolicy: 'Never', containers: [{ name: 'c', image, resources: { requests: { cpu } } }] },
+  });
+  const suspended = { conditions: [{ type: 'Suspended', status: 'True' }] };
+  const startTime = '2026-01-01T00:00:10Z';
+  const cases: [suspend: boolean, status: object, next: object, allowed: boolean][] = [
+    [true, {}, template('2'), true],
+    [true, { startTime, ...suspended }, template('2'), true],
+    [true, { startTime }, template('2'), false],
+    [true, { active: 1, ...suspended }, template('2'), false],
+    [false, {}, template('2'), false],
+    [true, {}, template('2', 'other'), false],
+  ];
+  for (const [suspend, status, next, allowed] of cases) {
+    const old = { ...make<Job>(job, { suspend, template: template('1') }), status } as Job;
+    const changed = structuredClone(old);
+    Object.assign(
+      changed.spec!.template.spec!.containers[0]!,
+      (next as typeof changed.spec.template).spec!.containers[0],
+    );
+    const found = job.validateUpdate!(changed, old).map(error => error.field);
+    assert.deepEqual(found, allowed ? [] : ['spec.template'], JSON.stringify([suspend, status]));
+  }
+});

@@ -414,12 +414,15 @@ function validateUpdate(object: Job, old: Job): Errors {
   return errors;
 }
 
-/** A suspended job that never ran may still change how its pods are scheduled. */
+/** A suspended job none of whose pods runs may change how its pods are scheduled and what they ask for. */
 function checkTemplateUpdate(errors: Errors, object: Job, old: Job): void {
   const template = object.spec?.template;
   const before = old.spec?.template;
   if (semanticEqual(template, before)) return;
-  const mutable = old.spec?.suspend === true && old.status?.startTime === undefined && template && before;
+  const { active = 0, startTime, conditions = [] } = old.status ?? {};
+  const isSuspended = conditions.some(one => one.type === 'Suspended' && one.status === 'True');
+  const isIdle = old.spec?.suspend === true && active === 0 && (startTime === undefined || isSuspended);
+  const mutable = isIdle && template && before;
   if (!mutable) {
     addInvalid(errors, 'spec.template', template, 'field is immutable');
     return;
