@@ -65,6 +65,19 @@ export interface DeviceConfig {
   readonly hostPath: string;
   readonly containerPath: string;
   readonly isReadOnly: boolean;
+  /** Of a device that a description names: what that says of its node. */
+  readonly node?: DeviceNode;
+}
+/** What is absent is as the machine's node is, or as the runtime makes nodes. */
+export interface DeviceNode {
+  readonly type?: 'b' | 'c' | 'u' | 'p';
+  readonly major?: number;
+  readonly minor?: number;
+  readonly fileMode?: number;
+  readonly uid?: number;
+  readonly gid?: number;
+  /** Of `r`, `w` and `m`; default what `isReadOnly` says. */
+  readonly access?: string;
 }
 
 /** When a program of the machine runs, by the OCI runtime specification. */

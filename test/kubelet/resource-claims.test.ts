@@ -186,10 +186,15 @@ test('a claim that pods share, a driver that fails at first, and a kubelet that 
   driver.failure = undefined;
   await node.until('first', isReady, WAIT_MS);
   await node.create('second', {
-    ...withClaim({ resourceClaimName: 'shared' }, 'ls /dev/small /dev/large > /dev/termination-log'),
+    ...withClaim(
+      { resourceClaimName: 'shared' },
+      '(ls /dev/small /dev/large; stat -c "%F %a %u:%g %t,%T" /dev/large-*; head -c 3 /dev/large-own | wc -c; id -G) > /dev/termination-log 2>&1',
+    ),
   });
   const second = await node.until('second', pod => pod.status?.phase === 'Succeeded', WAIT_MS);
-  assert.equal(second.status!.containerStatuses![0]!.state!.terminated!.message, '/dev/large\n/dev/small\n');
+  assert.deepEqual(second.status!.containerStatuses![0]!.state!.terminated!.message!.split('\n'), [
+    ...['/dev/large', '/dev/small', 'character special file 640 5:6 1,5', 'fifo 622 0:0 0,0', '3', '0 4242', ''],
+  ]);
   await node.restartKubelet();
   await eventually('only the pod that runs holds it', async () => {
     const [claim] = await claims();

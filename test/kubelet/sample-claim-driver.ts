@@ -76,7 +76,19 @@ export class SampleClaimDriver {
                   name: `${uid}-${device}`,
                   containerEdits: {
                     env: [`DEVICE_${device.toUpperCase()}=given`],
-                    deviceNodes: [{ path: `/dev/${device}`, hostPath: '/dev/null', permissions: 'rw' }],
+                    deviceNodes: [
+                      { path: `/dev/${device}`, hostPath: '/dev/null', permissions: 'rw' },
+                      // /dev/zero, which the description names by its numbers alone.
+                      {
+                        path: `/dev/${device}-own`,
+                        type: 'c',
+                        major: 1,
+                        minor: 5,
+                        ...{ fileMode: 0o640, uid: 5, gid: 6 },
+                      },
+                      { path: `/dev/${device}-pipe`, type: 'p', fileMode: 0o622 },
+                    ],
+                    additionalGids: [4242],
                     hooks,
                   },
                 })),

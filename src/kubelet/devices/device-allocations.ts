@@ -182,6 +182,7 @@ export class DeviceAllocations {
       mounts: all.flatMap(({ mounts }) => mounts),
       devices: all.flatMap(({ devices }) => devices),
       hooks: all.flatMap(({ hooks = [] }) => hooks),
+      additionalGids: all.flatMap(({ additionalGids = [] }) => additionalGids),
     };
   }
 

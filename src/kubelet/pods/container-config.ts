@@ -98,7 +98,9 @@ export async function containerConfig(request: ContainerRequest): Promise<Contai
     stdin: container.stdin ?? false,
     stdinOnce: container.stdinOnce ?? false,
     tty: container.tty ?? false,
-    user,
+    user: devices.additionalGids?.length
+      ? { ...user, additionalGids: [...(user.additionalGids ?? []), ...devices.additionalGids] }
+      : user,
     capabilities: { add: security.capabilities?.add ?? [], drop: security.capabilities?.drop ?? [] },
     privileged: security.privileged ?? false,
     readOnlyRootFilesystem: security.readOnlyRootFilesystem ?? false,

@@ -3,17 +3,12 @@
  * runtime put things. Invariant: it reads the machine's device nodes and nothing else, and changes nothing.
  */
 
-import { lstatSync, readdirSync, statSync } from 'node:fs';
+import { lstatSync } from 'node:fs';
 import type { Image } from '../images/image-store.ts';
-import {
-  type ContainerConfig,
-  type DeviceConfig,
-  HOOK_MOMENTS,
-  type HookConfig,
-  type SandboxConfig,
-} from '../runtime.ts';
+import { type ContainerConfig, HOOK_MOMENTS, type HookConfig, type SandboxConfig } from '../runtime.ts';
 import type { Labels } from '../selinux.ts';
 import { capabilitiesOf } from './capabilities.ts';
+import { hostDevices, ociDevice } from './device-nodes.ts';
 import type { ProcessUser } from './users.ts';
 
 export const MASKED_PATHS = [
@@ -91,7 +86,7 @@ export function containerSpec(input: SpecInput): object {
   const capabilities = capabilitiesOf(config, input.available);
   const { privileged, resources } = config;
   const isUnmasked = privileged || config.unmaskedProc;
-  const devices = (config.devices ?? []).map(ociDevice);
+  const devices = (config.devices ?? []).map(device => ociDevice(device, user));
   const propagation = config.mounts.some(mount => mount.propagation === 'shared')
     ? 'rshared'
     : config.mounts.some(mount => mount.propagation === 'slave')
@@ -131,7 +126,7 @@ export function containerSpec(input: SpecInput): object {
       ...idMappings(input.userNamespace),
       ...(input.selinux ? { mountLabel: input.selinux.file } : {}),
       resources: {
-        devices: [{ allow: privileged, access: 'rwm' }, ...devices.map(({ rule }) => rule)],
+        devices: [{ allow: privileged, access: 'rwm' }, ...devices.flatMap(({ rule }) => rule ?? [])],
         cpu: {
           shares: resources.cpuShares,
           ...(resources.cpuQuotaMicros !== undefined
@@ -257,43 +252,4 @@ function mountsOf({ config, sandbox, shmPath }: SpecInput): object[] {
 
 function exists(path: string): boolean {
   return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
-}
-
-/** What `path` leads to must be a device: the device itself is given, so a link that changes later changes nothing. */
-function ociDevice({ hostPath, containerPath, isReadOnly }: DeviceConfig): { node: object; rule: object } {
-  const stat = statSync(hostPath);
-  if (!stat.isBlockDevice() && !stat.isCharacterDevice()) throw new Error(`${hostPath} is not a device`);
-  const type = stat.isBlockDevice() ? 'b' : 'c';
-  const { major, minor } = deviceNumbers(stat.rdev);
-  return {
-    node: { path: containerPath, type, major, minor, fileMode: isReadOnly ? 0o440 : 0o660, uid: 0, gid: 0 },
-    rule: { allow: true, type, major, minor, access: isReadOnly ? 'rm' : 'rwm' },
-  };
-}
-
-function deviceNumbers(rdev: number): { major: number; minor: number } {
-  return { major: (rdev >> 8) & 0xfff, minor: (rdev & 0xff) | ((rdev >> 12) & 0xfff00) };
-}
-
-const SKIPPED_DEVICES = new Set(['pts', 'shm', 'fd', 'mqueue', 'console', 'ptmx', 'stdin', 'stdout', 'stderr']);
-
-function hostDevices(folder = '/dev'): object[] {
-  const found: object[] = [];
-  for (const entry of readdirSync(folder, { withFileTypes: true })) {
-    if (SKIPPED_DEVICES.has(entry.name)) continue;
-    const path = `${folder}/${entry.name}`;
-    if (entry.isDirectory()) found.push(...hostDevices(path));
-    else if (entry.isCharacterDevice() || entry.isBlockDevice()) {
-      const stat = lstatSync(path);
-      found.push({
-        path,
-        type: entry.isBlockDevice() ? 'b' : 'c',
-        ...deviceNumbers(stat.rdev),
-        fileMode: stat.mode & 0o777,
-        uid: stat.uid,
-        gid: stat.gid,
-      });
-    }
-  }
-  return found;
 }

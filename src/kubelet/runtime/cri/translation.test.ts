@@ -108,6 +108,23 @@ test('namespaces: of the container, the pod, the node, another container', () =>
   assert.equal(pidOf({}, 'other')?.targetId, 'other');
 });
 
+test('a described device goes along where the machine has it so', () => {
+  const devices = (node: object) =>
+    containerMessage({
+      config: {
+        ...config,
+        devices: [{ hostPath: '/dev/null', containerPath: '/dev/a', isReadOnly: false, node }],
+      },
+      sandbox,
+      image: 'i',
+      seccompFile: undefined,
+    }).devices;
+  assert.deepEqual(devices({ type: 'c', major: 1, minor: 3, access: 'rw' }), [
+    { hostPath: '/dev/null', containerPath: '/dev/a', permissions: 'rw' },
+  ]);
+  assert.throws(() => devices({ fileMode: 0o600 }), /CDI device \/dev\/a says fileMode otherwise/);
+});
+
 test('what the interface has no word for is refused', () => {
   const strict = { ...config, user: { strictGroups: true } };
   assert.throws(() => containerMessage({ config: strict, sandbox, image: 'i', seccompFile: undefined }), /Strict/);

@@ -1,12 +1,13 @@
 /**
- * What the kubelet asks for, in the words of the Container Runtime Interface. Pure. What the runtime does not keep for us goes along as
+ * What the kubelet asks for, in the words of the Container Runtime Interface. Pure but for a look at described devices. What the runtime does not keep for us goes along as
  * an annotation, and comes back in its lists. It refuses, by an error that names the field, what the interface has no word for:
  * nothing is dropped in silence.
  */
 
 import { join } from 'node:path';
 import type { Request } from '../../../csi/calls.ts';
-import type { ContainerConfig, SandboxConfig } from '../../runtime.ts';
+import type { ContainerConfig, DeviceConfig, SandboxConfig } from '../../runtime.ts';
+import { differences } from '../device-nodes.ts';
 import { MASKED_PATHS, READ_ONLY_PATHS } from '../spec.ts';
 import { type CRI_CALLS, NAMESPACE_MODE, PROFILE, PROPAGATION, PROTOCOL } from './messages.ts';
 
@@ -125,11 +126,7 @@ export function containerMessage({ config, sandbox, image, seccompFile }: Contai
       })),
       ...(message ? [{ ...message, selinuxRelabel: true, propagation: PROPAGATION.private }] : []),
     ],
-    devices: (config.devices ?? []).map(({ hostPath, containerPath, isReadOnly }) => ({
-      hostPath,
-      containerPath,
-      permissions: isReadOnly ? 'rm' : 'rwm',
-    })),
+    devices: (config.devices ?? []).map(deviceMessage),
     labels: podLabels(sandbox),
     annotations: { [ANNOTATION]: JSON.stringify(kept) },
     // Relative to the sandbox's folder of logs, which is the root.
@@ -160,6 +157,16 @@ export function containerMessage({ config, sandbox, image, seccompFile }: Contai
       },
     },
   };
+}
+
+function deviceMessage(device: DeviceConfig): NonNullable<ContainerMessage['devices']>[number] {
+  const { hostPath, containerPath, isReadOnly, node } = device;
+  const others = differences(device);
+  if (others.length > 0)
+    throw new Error(
+      `the description of CDI device ${containerPath} says ${others.join(', ')} otherwise than ${hostPath} of this machine has, which cannot be handed to a runtime by CRI`,
+    );
+  return { hostPath, containerPath, permissions: node?.access ?? (isReadOnly ? 'rm' : 'rwm') };
 }
 
 /** What is absent is unlimited, which has to be said to a container that had a limit. */
