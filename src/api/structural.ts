@@ -87,6 +87,12 @@ const zeros: Readonly<Record<string, unknown>> = {
   intOrString: 0,
 };
 
+/**
+ * Lists that Go would not write when they are empty, but whose defaults ask whether there is one: none is then another wish than an
+ * empty one. All other defaults count what is in a list.
+ */
+const MEANT_EMPTY = new Set(['autoscaling.v2.HPAScalingRules.policies']);
+
 function planOf(type: string): MessagePlan {
   let plan = plans.get(type);
   if (plan === undefined) {
@@ -103,12 +109,17 @@ function planOf(type: string): MessagePlan {
 function collectFields(type: string, fields: FieldPlan[]): void {
   for (const field of typeSchema(type).fields) {
     if (field.name === '') collectFields(field.type, fields);
-    else fields.push(fieldPlan(field));
+    else fields.push(fieldPlan(type, field));
   }
 }
 
-function fieldPlan({ name, type, number, alwaysPresent, omitEmpty }: BuiltinField): FieldPlan {
-  return { name, node: nodeOf(type), always: alwaysPresent === true, omitEmpty: omitEmpty === true || number === 0 };
+function fieldPlan(owner: string, { name, type, number, alwaysPresent, omitEmpty }: BuiltinField): FieldPlan {
+  return {
+    name,
+    node: nodeOf(type),
+    always: alwaysPresent === true,
+    omitEmpty: (omitEmpty === true || number === 0) && !MEANT_EMPTY.has(`${owner}.${name}`),
+  };
 }
 
 function nodeOf(ref: string): Node {

@@ -2,6 +2,7 @@
 
 import { defineKind } from '../kind.ts';
 import { ageColumn, integer, nameColumn, text } from '../machinery/columns.ts';
+import { checkConditions } from '../machinery/conditions.ts';
 import { qualifiedNameProblems } from '../machinery/labels.ts';
 import {
   addDuplicate,
@@ -64,6 +65,15 @@ export const validatingAdmissionPolicy = defineKind<ValidatingAdmissionPolicy>({
     }
     eachAt(spec.validations, 'spec.validations', (validation, at) => checkValidation(errors, at, validation));
     checkAuditAnnotations(errors, 'spec.auditAnnotations', spec.auditAnnotations ?? []);
+    return errors;
+  },
+  validateStatusUpdate: ({ status }) => {
+    const errors: Errors = [];
+    eachAt(status?.typeChecking?.expressionWarnings, 'status.typeChecking.expressionWarnings', (warning, at) => {
+      requireText(errors, `${at}.warning`, warning.warning);
+      requireText(errors, `${at}.fieldRef`, warning.fieldRef?.trim());
+    });
+    checkConditions(errors, 'status.conditions', status?.conditions);
     return errors;
   },
   columns: [

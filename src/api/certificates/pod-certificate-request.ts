@@ -8,6 +8,7 @@ import { createPublicKey, type KeyObject, verify, X509Certificate } from 'node:c
 import { fieldErrors } from '../../base/errors.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
+import { checkConditions } from '../machinery/conditions.ts';
 import { semanticEqual } from '../machinery/equality.ts';
 import { dnsSubdomainProblems, type Problems } from '../machinery/names.ts';
 import {
@@ -35,7 +36,6 @@ const KEY_BYTES_MAX = 10 * 1024;
 const CHAIN_BYTES_MAX = 100 * 1024;
 const UID_BYTES_MAX = 128;
 const REFRESH_MARGIN_MS = 10 * 60_000;
-const MESSAGE_BYTES_MAX = 32 * 1024;
 const OUTCOMES = ['Issued', 'Denied', 'Failed'];
 const OMITTED = '<value omitted>';
 const CHAIN = 'status.certificateChain';
@@ -74,7 +74,7 @@ export const podCertificateRequest = defineKind<PodCertificateRequest>({
   },
   validateStatusUpdate: (object, old) => {
     const errors: Errors = [];
-    checkConditions(errors, object.status?.conditions);
+    checkOutcomes(errors, object.status?.conditions);
     if (errors.length === 0) checkOutcome(errors, object, old.status ?? {});
     return errors;
   },
@@ -168,11 +168,13 @@ function isProof(key: KeyObject, podUid: string, proof: Buffer): boolean {
   return verify('sha256', data, { key, padding: 6, saltLength: -2 }, proof);
 }
 
-function checkConditions(errors: Errors, conditions: readonly Condition[] | undefined): void {
-  eachAt(conditions, 'status.conditions', (condition, at, index) => {
-    const { type, status, reason = '', message = '', lastTransitionTime } = condition;
-    if (!OUTCOMES.includes(type)) errors.push(fieldErrors.notSupported(`${at}.type`, type, OUTCOMES));
-    else if (index > 0)
+function checkOutcomes(errors: Errors, conditions: readonly Condition[] | undefined): void {
+  eachAt(conditions, 'status.conditions', ({ type, status }, at, index) => {
+    if (!OUTCOMES.includes(type)) {
+      errors.push(fieldErrors.notSupported(`${at}.type`, type, OUTCOMES));
+      return;
+    }
+    if (index > 0)
       addInvalid(
         errors,
         `${at}.type`,
@@ -180,17 +182,8 @@ function checkConditions(errors: Errors, conditions: readonly Condition[] | unde
         'There may be at most one condition with type "Issued", "Denied", or "Failed"',
       );
     if (status !== 'True') errors.push(fieldErrors.notSupported(`${at}.status`, status, ['True']));
-    if (!lastTransitionTime) addRequired(errors, `${at}.lastTransitionTime`, 'must be set');
-    if (!reason) addRequired(errors, `${at}.reason`, 'must be set');
-    else if (!/^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$/.test(reason))
-      addInvalid(
-        errors,
-        `${at}.reason`,
-        reason,
-        "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_'",
-      );
-    if (message.length > MESSAGE_BYTES_MAX) errors.push(fieldErrors.tooLong(`${at}.message`, MESSAGE_BYTES_MAX));
   });
+  checkConditions(errors, 'status.conditions', conditions);
 }
 
 function checkOutcome(errors: Errors, object: PodCertificateRequest, old: PodCertificateRequestStatus): void {

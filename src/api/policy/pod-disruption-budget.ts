@@ -2,6 +2,7 @@
 
 import { defineKind } from '../kind.ts';
 import { ageColumn, integer, nameColumn, text } from '../machinery/columns.ts';
+import { checkConditions } from '../machinery/conditions.ts';
 import {
   addInvalid,
   allowOneOf,
@@ -40,6 +41,7 @@ export const podDisruptionBudget = defineKind<PodDisruptionBudget>({
   },
   validateStatusUpdate: object => {
     const errors: Errors = [];
+    checkConditions(errors, 'status.conditions', object.status?.conditions);
     for (const field of ['disruptionsAllowed', 'currentHealthy', 'desiredHealthy', 'expectedPods'] as const)
       checkNotNegative(errors, `status.${field}`, object.status?.[field]);
     return errors;
