@@ -54,6 +54,7 @@ function setup() {
     user?: UserInfo;
     namespace?: string;
     name?: string;
+    verb?: string;
   }) => {
     const object = structuredClone(parts.object) as KubeObject | undefined;
     const { group = '', resource, namespace = 'ns' } = parts;
@@ -67,7 +68,7 @@ function setup() {
       warn() {},
       attributes: {
         user: parts.user ?? LOOPBACK_USER,
-        verb: 'create',
+        verb: parts.verb ?? 'create',
         isResource: true,
         group,
         version: info.version,
@@ -450,4 +451,62 @@ test('a pod is not given resources of its own that its node cannot change', asyn
   );
   put(['InPlacePodLevelResourcesVerticalScaling']);
   await resize();
+});
+
+test("a claim's allocation is the scheduler's to write, its devices are their driver's, on its own node", async () => {
+  const { reader, admit } = setup();
+  const rule = (resources: string[], verbs: string[], resourceNames?: string[]) => ({
+    apiGroups: ['resource.k8s.io'],
+    resources,
+    verbs,
+    ...(resourceNames ? { resourceNames } : {}),
+  });
+  const grant = (name: string, user: string, rules: object[]) => {
+    reader.put(CLUSTER_ROLES, { kind: 'ClusterRole', metadata: { name }, rules } as never);
+    reader.put(CLUSTER_ROLE_BINDINGS, {
+      kind: 'ClusterRoleBinding',
+      metadata: { name },
+      roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name },
+      subjects: [{ kind: 'User', apiGroup: 'rbac.authorization.k8s.io', name: user }],
+    } as never);
+  };
+  const driver = 'system:serviceaccount:ns:driver';
+  grant('binder', 'binder', [rule(['resourceclaims/binding'], ['update'])]);
+  grant('driver', driver, [rule(['resourceclaims/driver'], ['associated-node:update'], ['d.example'])]);
+  const nodeSelector = {
+    nodeSelectorTerms: [{ matchFields: [{ key: 'metadata.name', operator: 'In', values: ['n'] }] }],
+  };
+  const allocated = { allocation: { nodeSelector } };
+  const device = (name: string) => ({ driver: name, pool: 'p', device: 'x' });
+  const write = (user: UserInfo, status: object, before: object = {}) =>
+    admit({
+      group: 'resource.k8s.io',
+      resource: 'resourceclaims',
+      subresource: 'status',
+      operation: 'UPDATE',
+      verb: 'update',
+      name: 'c',
+      user,
+      object: { kind: 'ResourceClaim', metadata: { name: 'c', namespace: 'ns' }, status },
+      old: { kind: 'ResourceClaim', metadata: { name: 'c', namespace: 'ns' }, status: before },
+    });
+  const on = (node: string): UserInfo => ({
+    name: driver,
+    groups: [],
+    extra: { 'authentication.kubernetes.io/node-name': [node] },
+  });
+  await write({ name: 'binder', groups: [] }, allocated);
+  await assert.rejects(
+    write(on('n'), allocated),
+    /status: Forbidden: changing status.allocation or status.reservedFor requires resource="resourceclaims\/binding", verb="update" permission: User "system:serviceaccount:ns:driver" cannot update resource "resourceclaims\/binding"/,
+  );
+  await write(on('n'), { ...allocated, devices: [device('d.example')] }, allocated);
+  await assert.rejects(
+    write(on('n'), { ...allocated, devices: [device('other.example')] }, allocated),
+    /status.devices: Forbidden: .*verb="associated-node:update" permission for driver "other.example"/,
+  );
+  await assert.rejects(
+    write(on('m'), allocated, { ...allocated, devices: [device('d.example')] }),
+    /verb="arbitrary-node:update" permission for driver "d.example"/,
+  );
 });

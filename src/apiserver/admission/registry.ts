@@ -13,6 +13,7 @@ import {
   clusterTrustBundleAttest,
   podCertificateSigning,
 } from './certificates.ts';
+import { claimStatus } from './claim-status.ts';
 import type { AdmissionContext } from './context.ts';
 import { limitRanger } from './limit-ranger.ts';
 import { mutatingPolicies } from './mutating-policies.ts';
@@ -57,6 +58,7 @@ export function admissionPlugins(context: AdmissionContext, quota: ResourceQuota
     defaultIngressClass(context),
     nodeDeclaredFeatures(context),
     rbacEscalation(context),
+    claimStatus(context),
     policyDefinitions(),
   ];
   return [
