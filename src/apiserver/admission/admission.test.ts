@@ -424,7 +424,7 @@ test('nobody grants more than they have', async () => {
 
 test('a pod is not given resources of its own that its node cannot change', async () => {
   const { reader, admit, pod } = setup();
-  const resources = (cpu: string) => ({ nodeName: 'n', resources: { limits: { cpu } } });
+  const resources = (cpu: string) => ({ nodeName: 'n', resources: { requests: { cpu }, limits: { cpu } } });
   const resize = () =>
     admit({
       resource: 'pods',
@@ -435,12 +435,12 @@ test('a pod is not given resources of its own that its node cannot change', asyn
       old: pod(resources('1')),
     });
   await assert.rejects(resize(), message('pods "p" is forbidden: node "n" not found'));
-  const put = (declaredFeatures: string[]) =>
+  const put = (declaredFeatures: string[], cpu = '4') =>
     reader.put(NODES, {
       apiVersion: 'v1',
       kind: 'Node',
-      metadata: { name: 'n' },
-      status: { declaredFeatures },
+      metadata: { name: 'n', labels: { 'kubernetes.io/os': 'linux' } },
+      status: { declaredFeatures, allocatable: { cpu, memory: '1Gi' } },
     } as never);
   put([]);
   await assert.rejects(
@@ -451,6 +451,13 @@ test('a pod is not given resources of its own that its node cannot change', asyn
   );
   put(['InPlacePodLevelResourcesVerticalScaling']);
   await resize();
+  put(['InPlacePodLevelResourcesVerticalScaling'], '1500m');
+  await assert.rejects(
+    resize(),
+    message(
+      'pods "p" is forbidden: Node didn\'t have enough allocatable resources: cpu, requested: 2000, allocatable: 1500',
+    ),
+  );
 });
 
 test("a claim's allocation is the scheduler's to write, its devices are their driver's, on its own node", async () => {

@@ -20,6 +20,7 @@ import { mutatingPolicies } from './mutating-policies.ts';
 import { namespaceLifecycle } from './namespace-lifecycle.ts';
 import { nodeDeclaredFeatures } from './node-declared-features.ts';
 import { nodeRestriction, taintNodesByCondition } from './node-restriction.ts';
+import { podResize } from './pod-resize.ts';
 import { podSecurity } from './pod-security.ts';
 import { defaultTolerationSeconds, priority, runtimeClass } from './pods.ts';
 import { policyDefinitions } from './policy-definitions.ts';
@@ -57,6 +58,7 @@ export function admissionPlugins(context: AdmissionContext, quota: ResourceQuota
     certificateSubjectRestriction(),
     defaultIngressClass(context),
     nodeDeclaredFeatures(context),
+    podResize(context),
     rbacEscalation(context),
     claimStatus(context),
     policyDefinitions(),
