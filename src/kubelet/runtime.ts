@@ -55,6 +55,8 @@ export interface MountConfig {
   readonly recursiveReadOnly?: 'IfPossible' | 'Enabled';
   /** No program may be run from it. */
   readonly noExec?: boolean;
+  /** Its files belong to the pod's own users already. */
+  readonly isMapped?: boolean;
   /** What is there gets the container's SELinux label first. */
   readonly relabel?: boolean;
   readonly propagation: 'private' | 'slave' | 'shared';

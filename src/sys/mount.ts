@@ -71,8 +71,10 @@ export function mountLayers(options: {
   readonly lower: readonly string[];
   readonly lowerBase: string;
   readonly target: string;
+  /** As of an overlay's. */
+  readonly lowerView?: string;
 }): void {
-  const { lowerBase, target } = options;
+  const { lowerBase, lowerView = lowerBase, target } = options;
   // An overlay without an upper layer needs two: nothing is the second of one.
   const lower = options.lower.length > 1 ? options.lower : [...options.lower, 'empty', 'empty2'].slice(0, 2);
   for (const name of ['empty', 'empty2'])
@@ -81,7 +83,7 @@ export function mountLayers(options: {
   if (data.length > MOUNT_DATA_BYTES_MAX)
     throw new Error(`image has too many layers for one overlay mount: ${options.lower.length}`);
   const before = process.cwd();
-  process.chdir(lowerBase);
+  process.chdir(lowerView);
   try {
     mount('overlay', target, 'overlay', MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, data);
   } finally {

@@ -29,6 +29,28 @@ export async function pinUserNamespaces(request: NamespaceRequest & { readonly i
   const { folder, kinds, ids } = request;
   mkdirSync(folder, { recursive: true, mode: 0o711 });
   for (const kind of ['user', ...kinds]) writeFileSync(join(folder, kind), '');
+  try {
+    await insideOf(kinds, ids, own => {
+      for (const kind of ['user', ...kinds]) mount(`${own}/${kind}`, join(folder, kind), null, MS_BIND, null);
+      arrangeNamespaces(request);
+    });
+  } catch (error) {
+    unpinNamespaces(folder);
+    throw error;
+  }
+}
+
+/** Calls with the path of a user namespace that ends with the call. */
+export function withUserNamespace(ids: IdRange, use: (namespace: string) => void): Promise<void> {
+  return insideOf([], ids, own => use(`${own}/user`));
+}
+
+/** Calls with the folder of a process's namespaces, new ones, while it lives. */
+async function insideOf(
+  kinds: NamespaceRequest['kinds'],
+  ids: IdRange,
+  use: (namespaces: string) => void,
+): Promise<void> {
   const flags = ['--user', ...kinds.map(kind => UNSHARE_FLAGS[kind])];
   // It says when it is inside, and lives until its input ends.
   const child = spawn('unshare', [...flags, '--', 'sh', '-c', 'echo; read -r _'], { timeout: MAKE_MS_MAX });
@@ -43,12 +65,7 @@ export async function pinUserNamespaces(request: NamespaceRequest & { readonly i
     });
     for (const map of ['uid_map', 'gid_map'])
       writeFileSync(`/proc/${child.pid}/${map}`, `0 ${ids.hostId} ${ids.length}\n`);
-    for (const kind of ['user', ...kinds])
-      mount(`/proc/${child.pid}/ns/${kind}`, join(folder, kind), null, MS_BIND, null);
-    arrangeNamespaces(request);
-  } catch (error) {
-    unpinNamespaces(folder);
-    throw error;
+    use(`/proc/${child.pid}/ns`);
   } finally {
     child.stdin.on('error', () => {});
     child.stdin.end();
@@ -82,8 +99,8 @@ const mountSetattr = declare<
 >('long syscall(long call, int at, const char *path, unsigned int flags, _In_ void *attributes, size_t bytes)');
 
 export interface IdmapOptions {
-  /** Path of a user namespace: what is user 0 on disk is its user 0. */
-  readonly namespace: string;
+  /** Path of a user namespace: what is user 0 on disk is its user 0. Absent: owners are as they are. */
+  readonly namespace?: string;
   /** What is mounted below comes along. */
   readonly recursive?: boolean;
   readonly readOnly?: boolean;
@@ -94,20 +111,20 @@ export interface IdmapOptions {
 /** Binds `source` at `target`, made if it is not there. Throws where a file system cannot be mounted so. */
 export function bindIdmapped(source: string, target: string, options: IdmapOptions): void {
   const below = options.recursive ? AT_RECURSIVE : 0;
-  const user = openSync(options.namespace, 'r');
+  const user = options.namespace === undefined ? undefined : openSync(options.namespace, 'r');
   try {
     const tree = openTree(SYS_OPEN_TREE, AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | below);
     try {
       const set = (attribute: bigint, flags: number): void => {
         const attributes = Buffer.alloc(MOUNT_ATTR_BYTES);
         attributes.writeBigUInt64LE(attribute, 0);
-        if (attribute === MOUNT_ATTR_IDMAP) attributes.writeBigUInt64LE(BigInt(user), 24);
+        if (user !== undefined && attribute === MOUNT_ATTR_IDMAP) attributes.writeBigUInt64LE(BigInt(user), 24);
         mountSetattr(SYS_MOUNT_SETATTR, tree, '', AT_EMPTY_PATH | flags, attributes, MOUNT_ATTR_BYTES);
       };
       if (options.readOnly) set(MOUNT_ATTR_RDONLY, options.recursiveReadOnly ? below : 0);
       if (options.noExec) set(MOUNT_ATTR_NOEXEC, 0);
       try {
-        set(MOUNT_ATTR_IDMAP, below);
+        if (user !== undefined) set(MOUNT_ATTR_IDMAP, below);
       } catch (error) {
         if (!(error instanceof SystemError)) throw error;
         throw new Error(
@@ -123,6 +140,6 @@ export function bindIdmapped(source: string, target: string, options: IdmapOptio
       closeSync(tree);
     }
   } finally {
-    closeSync(user);
+    if (user !== undefined) closeSync(user);
   }
 }

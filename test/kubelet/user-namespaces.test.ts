@@ -1,7 +1,7 @@
 /** Pods with `hostUsers: false`: who they are inside and outside, and whose files they see, with real containers. */
 
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { Pod } from '../../src/api/core/v1.gen.ts';
@@ -86,6 +86,53 @@ test('root inside is nobody outside; files, volumes and system folders look as w
   assert.equal(pod.status!.containerStatuses![0]!.state!.terminated!.message, 'done\n');
   // On the disk they belong to whom the container named, as if there were no namespace.
   assert.equal(statSync(join(node.root, 'host/mine')).uid, 0);
+});
+
+test('image volumes: their files are the pod’s own users’, a part of one, one that is not there', async () => {
+  const volumes = [{ name: 'image', image: { reference: 'busybox:1', pullPolicy: 'Never' } }];
+  const script =
+    'stat -c "%u:%g %n" /image /image/bin/busybox /www/index.html; cat /www/index.html; touch /image/x || echo refused; /image/bin/busybox true || echo no program';
+  await node.create('imaged', {
+    hostUsers: false,
+    initContainers: [
+      sh(`(${script}) 2>/dev/null`, {
+        name: 'looks',
+        env: [{ name: 'PART', value: 'www' }],
+        volumeMounts: [
+          { name: 'image', mountPath: '/image' },
+          { name: 'image', mountPath: '/www', subPathExpr: 'var/$(PART)' },
+        ],
+      }),
+    ],
+    containers: [sh('exec sleep 1000')],
+    volumes,
+  });
+  const pod = await node.until('imaged', isReady, 20_000);
+  assert.deepEqual(log(pod, 'looks'), [
+    ...['0:0 /image', '0:0 /image/bin/busybox', '0:0 /www/index.html', 'hello', 'refused', 'no program'],
+  ]);
+  const folder = join(node.root, 'lib/pods', pod.metadata.uid!, 'volumes/kubernetes.io~image');
+  assert.deepEqual(readdirSync(folder), ['image']);
+  // Not the machine's root.
+  assert.ok(statSync(join(folder, 'image/bin/busybox')).uid >= 65536);
+  for (const hostUsers of [true, false]) {
+    const name = `part-missing-${hostUsers}`;
+    const volumeMounts = [{ name: 'image', mountPath: '/image', subPath: 'var/nothing' }];
+    await node.create(name, { hostUsers, containers: [sh('exec sleep 1000', { volumeMounts })], volumes });
+    const { status } = await node.until(
+      name,
+      one => one.status?.containerStatuses?.[0]?.state?.waiting?.message && one,
+    );
+    assert.deepEqual(status!.containerStatuses![0]!.state!.waiting, {
+      reason: 'CreateContainerError',
+      message: 'ImageVolumeMountFailed: subPath "var/nothing" does not exist',
+    });
+    await node.api.delete({ of: PODS, namespace: 'default', name });
+    await node.untilGone(name);
+  }
+  await node.api.delete({ of: PODS, namespace: 'default', name: 'imaged' });
+  await node.untilGone('imaged');
+  assert.equal(existsSync(folder), false);
 });
 
 test('two pods share no id, containers of one pod a namespace; ids outlive the kubelet and go with the pod', async () => {

@@ -9,7 +9,7 @@ import type { ContainerConfig, DeviceConfig, MountConfig } from '../runtime.ts';
 import { optionsOf } from '../selinux.ts';
 import type { PodVolumes } from '../volumes/pod-volumes.ts';
 import { recursionOf } from '../volumes/recursive-read-only.ts';
-import { pinSubPath } from '../volumes/sub-path.ts';
+import { pinSubPath, SubPathMissing } from '../volumes/sub-path.ts';
 import { appArmorProfile } from './app-armor.ts';
 import type { PodContext } from './context.ts';
 import { containerEnvironment, expand } from './environment.ts';
@@ -240,6 +240,7 @@ function volumeMounts(
       try {
         hostPath = pinSubPath({ volume: found.path, subPath, pin });
       } catch (error) {
+        if (error instanceof SubPathMissing) throw error;
         throw new Error(
           `failed to prepare subPath for volumeMount ${JSON.stringify(mount.name)} of container ${JSON.stringify(container.name)}: ${(error as Error).message}`,
         );
@@ -253,6 +254,7 @@ function volumeMounts(
       readOnly: (mount.readOnly ?? false) || found.isReadOnly,
       ...(recursion ? { recursiveReadOnly: recursion } : {}),
       ...(found.isNoExec ? { noExec: true } : {}),
+      ...(found.isMapped ? { isMapped: true } : {}),
       ...(found.isRelabelled ? { relabel: true } : {}),
       propagation: PROPAGATIONS[mount.mountPropagation ?? ''] ?? 'private',
     };

@@ -8,6 +8,7 @@ import type { Container, EphemeralContainer } from '../../api/core/v1.gen.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Image } from '../images/image-store.ts';
 import type { ContainerConfig, ContainerState, SandboxState } from '../runtime.ts';
+import { SubPathMissing } from '../volumes/sub-path.ts';
 import { containerConfig, containerHash } from './container-config.ts';
 import { type ContainerStops, graceSecondsOf } from './container-stops.ts';
 import type { PodContext } from './context.ts';
@@ -279,7 +280,7 @@ export class ContainerStarts {
         ...(target ? { processesOf: target.id } : {}),
       });
     } catch (error) {
-      return { reason: 'CreateContainerConfigError', error };
+      return { reason: error instanceof SubPathMissing ? 'CreateContainerError' : 'CreateContainerConfigError', error };
     }
     try {
       return { id: await this.#context.runtime.createContainer(sandbox.id, config) };

@@ -9,6 +9,7 @@ import type { KubeObject } from '../../api/meta.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
 import { PERSISTENT_VOLUME_CLAIMS } from '../../client/resources.ts';
 import type { ResourceId } from '../../client/transport.ts';
+import { hasUserNamespaces } from '../../sys/user-namespace.ts';
 import { ImageUnavailable } from '../images/node-images.ts';
 import { AttachLimitExceeded } from '../volumes/csi/attachment.ts';
 import { type PodVolumeContext, PodVolumes, VolumeError } from '../volumes/pod-volumes.ts';
@@ -141,7 +142,7 @@ export class PodMounts {
     return isClaim ? CLAIM_REFRESH_MS : REFRESH_MS;
   }
   #source(): PodVolumeContext {
-    const { clock, node, references, tokens, nodeIps, transport, volumes } = this.#context;
+    const { clock, node, references, tokens, nodeIps, transport, volumes, userIds } = this.#context;
     const pod = this.#subject.pod;
     const namespace = pod.metadata.namespace!;
     const changed = () => {
@@ -178,6 +179,7 @@ export class PodMounts {
         }
       },
       token: request => tokens.get(pod, request),
+      userIds: () => (pod.spec.hostUsers === false && hasUserNamespaces ? userIds.claim(this.#subject.uid) : undefined),
       volumes,
       event: (type, reason, message) => this.#subject.event(type, reason, message),
       updateClaimStatus: async (claim, status) => {

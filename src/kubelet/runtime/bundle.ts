@@ -93,9 +93,9 @@ function idmappedMounts(config: ContainerConfig, to: { readonly bundle: string; 
   let count = 0;
   const view = <M extends Pick<MountConfig, 'hostPath'> & Partial<MountConfig>>(mount: M) => {
     const hostPath = join(folder, String(count++));
-    const { recursiveReadOnly, readOnly = false, noExec = false, ...rest } = mount;
-    const flags = { readOnly, noExec, recursiveReadOnly: recursiveReadOnly !== undefined };
-    bindIdmapped(mount.hostPath, hostPath, { ...flags, namespace: to.namespace, recursive: true });
+    const { recursiveReadOnly, readOnly = false, noExec = false, isMapped, ...rest } = mount;
+    const flags = { readOnly, noExec, recursiveReadOnly: recursiveReadOnly !== undefined, recursive: true };
+    bindIdmapped(mount.hostPath, hostPath, isMapped ? flags : { ...flags, namespace: to.namespace });
     // Inside, nobody could do that: flags that the mount has already (nosuid, nodev) must not go.
     return { ...rest, hostPath, readOnly: false };
   };

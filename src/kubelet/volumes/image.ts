@@ -8,6 +8,7 @@ import type { ImageVolumeSource, Secret } from '../../api/core/v1.gen.ts';
 import { SECRETS } from '../../client/resources.ts';
 import { isMountPoint, mountLayers, unmount } from '../../sys/mount.ts';
 import { removeUnmounted } from '../../sys/remove-unmounted.ts';
+import { bindIdmapped, withUserNamespace } from '../../sys/user-namespace.ts';
 import type { PullPolicy } from '../images/node-images.ts';
 import { parseReference } from '../images/reference.ts';
 import type { VolumePlugin, VolumeTarget } from './volume.ts';
@@ -20,6 +21,7 @@ export const imageVolume: VolumePlugin<ImageVolumeSource> = {
   isReadOnly: true,
   isNoExec: true,
   isSlow: true,
+  isMapped: true,
   async mount({ reference = '', pullPolicy }, target, context) {
     if (isMountPoint(target.path)) return;
     const { images } = context.volumes;
@@ -35,7 +37,20 @@ export const imageVolume: VolumePlugin<ImageVolumeSource> = {
     });
     mkdirSync(target.path, { recursive: true, mode: 0o750 });
     images.store.hold(image.id, holderOf(target));
-    mountLayers({ lower: [...image.layers].reverse(), lowerBase: images.store.layersDir, target: target.path });
+    const { layersDir: lowerBase } = images.store;
+    const layers = { lower: [...image.layers].reverse(), lowerBase, target: target.path };
+    const ids = context.userIds();
+    if (!ids) return mountLayers(layers);
+    // An overlay cannot be shown with other owners, its layers can. One that a crash leaves here goes with the volumes.
+    const lowerView = `${target.path}~layers`;
+    unmount(lowerView);
+    try {
+      await withUserNamespace(ids, namespace => bindIdmapped(lowerBase, lowerView, { namespace }));
+      mountLayers({ ...layers, lowerView });
+    } finally {
+      unmount(lowerView);
+      removeUnmounted(lowerView);
+    }
   },
   async unmount(target, { images }) {
     unmount(target.path);

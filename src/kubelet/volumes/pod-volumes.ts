@@ -192,6 +192,7 @@ export class PodVolumes {
         readonly isNoExec: boolean;
         readonly isRemote: boolean;
         readonly isRelabelled: boolean;
+        readonly isMapped: boolean;
       }
     | undefined {
     const volume = pod.spec.volumes?.find(one => one.name === name);
@@ -212,6 +213,7 @@ export class PodVolumes {
       isReadOnly: (of.isReadOnly ?? false) || (mounted?.use.isReadOnly ?? false),
       isNoExec: of.isNoExec ?? false,
       isRemote: of.isRemote ?? false,
+      isMapped: (of.isMapped ?? false) && pod.spec.hostUsers === false,
       // What was mounted with its label has it; what may not be written keeps its own.
       isRelabelled: (of.isRelabelled ?? false) && !mounted?.use.isReadOnly && !mounted?.use.label,
     };

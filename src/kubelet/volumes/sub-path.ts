@@ -25,6 +25,11 @@ const O_PATH = 0o10000000;
 const ENTRY = O_PATH | constants.O_NOFOLLOW;
 const FOLDER = ENTRY | constants.O_DIRECTORY;
 
+/** Of a volume that cannot be written. In the words of upstream's runtimes, which look into images themselves. */
+export class SubPathMissing extends Error {
+  override name = 'SubPathMissing';
+}
+
 /** Binds `volume/subPath` at `pin` (made here) and returns `pin`. A missing path is made as folders, as open as the volume itself. */
 export function pinSubPath(options: {
   readonly volume: string;
@@ -77,6 +82,9 @@ function openInside(base: string, names: readonly string[], subPath: string): nu
     const at = `/proc/self/fd/${parent}/${name}`;
     try {
       fd = openEntry(at, { flags: isLast ? ENTRY : FOLDER, mode });
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EROFS') throw error;
+      throw new SubPathMissing(`ImageVolumeMountFailed: subPath ${JSON.stringify(subPath)} does not exist`);
     } finally {
       closeSync(parent);
     }

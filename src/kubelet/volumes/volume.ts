@@ -23,6 +23,7 @@ import type {
 import type { KubeObject } from '../../api/meta.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { ResourceId } from '../../client/transport.ts';
+import type { IdRange } from '../../sys/user-namespace.ts';
 import type { NodeResources, PodAddresses } from '../fields.ts';
 import type { VolumeNode } from './volume-node.ts';
 
@@ -65,6 +66,8 @@ export interface VolumeContext {
   list<T extends KubeObject>(of: ResourceId, fieldSelector: string): Promise<readonly T[] | undefined>;
   /** A token for the pod's service account, renewed in time by mounting again. */
   token(request: { readonly audience: string | undefined; readonly expirationSeconds: number }): Promise<string>;
+  /** Users and groups of the machine that are the pod's own (`hostUsers: false`); undefined where it has the machine's. */
+  userIds(): IdRange | undefined;
   readonly use: VolumeUse;
   /** The volume is mounted; only its content may have changed. */
   readonly isRefresh?: boolean;
@@ -97,6 +100,8 @@ export interface VolumePlugin<S> {
   readonly isNoExec?: boolean;
   /** Mounting may take minutes: meanwhile the pod holds no place among those that start. */
   readonly isSlow?: boolean;
+  /** In a pod with users of its own its files are theirs already: its file system cannot be shown with other owners later. */
+  readonly isMapped?: boolean;
   /** The content lies in the pod's memory instead of on the disk, and is written anew after a restart of the machine. */
   readonly isInMemory?: boolean;
   /** The content may hang when its server dies: the kubelet never looks into it from its own process. */
