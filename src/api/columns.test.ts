@@ -102,8 +102,15 @@ const GOLDEN: readonly [id: string, fields: object, expected: string][] = [
   ],
   [
     'networking.k8s.io/v1/IngressClass',
-    { spec: { controller: 'a.io/b', parameters: { apiGroup: 'g', kind: 'K', name: 'n' } } },
-    'x a.io/b K.g/n 2m',
+    {
+      metadata: {
+        name: 'x',
+        creationTimestamp: CREATED,
+        annotations: { 'ingressclass.kubernetes.io/is-default-class': 'true' },
+      },
+      spec: { controller: 'a.io/b', parameters: { apiGroup: 'g', kind: 'K', name: 'n' } },
+    },
+    'x (default) a.io/b K.g/n 2m',
   ],
   ['networking.k8s.io/v1/NetworkPolicy', { spec: { podSelector: {} } }, 'x <none> 2m'],
   [

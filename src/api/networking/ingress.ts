@@ -34,6 +34,7 @@ import type {
   IngressRule,
 } from './v1.gen.ts';
 
+const DEFAULT_ANNOTATION = 'ingressclass.kubernetes.io/is-default-class';
 const CLASS_ANNOTATION = 'kubernetes.io/ingress.class';
 const PATH_TYPES = ['Exact', 'ImplementationSpecific', 'Prefix'];
 const CONTROLLER_BYTES_MAX = 250;
@@ -201,7 +202,11 @@ export const ingressClass = defineKind<IngressClass>({
     return errors;
   },
   columns: [
-    nameColumn,
+    {
+      ...nameColumn,
+      cell: ({ metadata: { name, annotations } }) =>
+        annotations?.[DEFAULT_ANNOTATION] === 'true' ? `${name} (default)` : name,
+    },
     text('Controller', object => object.spec?.controller ?? ''),
     text('Parameters', object => {
       const parameters = object.spec?.parameters;
