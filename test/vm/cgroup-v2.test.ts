@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { request } from 'node:https';
+import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { after, before, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
@@ -201,14 +202,42 @@ function tests(): void {
       container('unsaid', capable),
       container('free', { ...capable, appArmorProfile: { type: 'Unconfined' } }),
       container('old', {}),
+      container('old-free', {}),
+      container('old-default', {}),
       container('privileged', { privileged: true }),
     ];
     await node.create(
       'armored',
       { initContainers: [first], containers },
-      { annotations: { [`${APP_ARMOR_ANNOTATION}old`]: 'localhost/cox-test' } },
+      {
+        annotations: {
+          [`${APP_ARMOR_ANNOTATION}old`]: 'localhost/cox-test',
+          [`${APP_ARMOR_ANNOTATION}old-free`]: 'unconfined',
+          [`${APP_ARMOR_ANNOTATION}old-default`]: 'runtime/default',
+        },
+      },
     );
+    // Of the pod, which a container overrides.
+    await node.create('wide', {
+      securityContext: { appArmorProfile: { type: 'Localhost', localhostProfile: 'cox-test' } },
+      containers: [container('as-pod', {}), container('said', { appArmorProfile: { type: 'RuntimeDefault' } })],
+    });
     const armored = await node.until('armored', isReady, WAIT_MS);
+    const wide = await node.until('wide', isReady, WAIT_MS);
+    const profiles = [...armored.status!.containerStatuses!, ...wide.status!.containerStatuses!].map(one => {
+      const pid = readFileSync(join(node.root, 'run/c', one.containerID!.slice('cox://'.length), 'pid'), 'utf8');
+      return [one.name, readFileSync(`/proc/${pid.trim()}/attr/current`, 'utf8').trim()];
+    });
+    assert.deepEqual(Object.fromEntries(profiles), {
+      unsaid: 'cox-default (enforce)',
+      free: 'unconfined',
+      old: 'cox-test (enforce)',
+      'old-free': 'unconfined',
+      'old-default': 'cox-default (enforce)',
+      privileged: 'unconfined',
+      'as-pod': 'cox-test (enforce)',
+      said: 'cox-default (enforce)',
+    });
     assert.equal(armored.spec.containers[2]!.securityContext?.appArmorProfile?.localhostProfile, 'cox-test');
     const confined = /(denied|permitted)[\s\S]*\ntouched\ncox-default \(enforce\)/;
     assert.match(armored.status!.initContainerStatuses![0]!.state!.terminated!.message!, confined);
