@@ -10,7 +10,13 @@ import { systemClock } from '../../src/base/clock.ts';
 import { createLogger } from '../../src/base/log.ts';
 import { seededRandom } from '../../src/base/random.ts';
 import { InformerFactory } from '../../src/client/informer.ts';
-import { DEVICE_CLASSES, PODS, RESOURCE_CLAIM_TEMPLATES, RESOURCE_CLAIMS } from '../../src/client/resources.ts';
+import {
+  DEVICE_CLASSES,
+  PODS,
+  RESOURCE_CLAIM_TEMPLATES,
+  RESOURCE_CLAIMS,
+  RESOURCE_SLICES,
+} from '../../src/client/resources.ts';
 import { garbageCollector } from '../../src/controllers/garbagecollector/controller.ts';
 import { resourceClaim } from '../../src/controllers/resourceclaim/controller.ts';
 import { startControllers } from '../../src/controllers/start.ts';
@@ -139,6 +145,9 @@ const remove = async (name: string) => {
 };
 
 test('a claim from a template: made, allocated by its rule, prepared, in the container, and gone with the pod', async () => {
+  // As the kubelet asks for what absent drivers have left.
+  for (const [fieldSelector, count] of Object.entries({ 'spec.nodeName=node-1': 1, 'spec.nodeName=node-2': 0 }))
+    assert.equal((await node.api.list({ of: RESOURCE_SLICES }, { fieldSelector })).items.length, count, fieldSelector);
   const show =
     'grep hook /hooked || exit; (env | grep DEVICE_; stat -c "%n %F" /dev/large; ls /dev/small) > /dev/termination-log 2>&1; sleep 1000';
   await node.create('one', withClaim({ resourceClaimTemplateName: 'large' }, show));

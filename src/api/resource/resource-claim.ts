@@ -66,4 +66,8 @@ export const resourceSlice = defineKind<ResourceSlice>({
     text('Pool', object => object.spec?.pool?.name ?? ''),
     ageColumn,
   ],
+  selectableFields: {
+    'spec.nodeName': object => object.spec?.nodeName ?? '',
+    'spec.driver': object => object.spec?.driver ?? '',
+  },
 });
