@@ -1,6 +1,6 @@
 /**
  * The CustomResourceDefinitions of the Gateway API (`v1.ts`), with upstream's versions, columns, limits and rules. Every cluster has
- * them; definitions that an administrator puts in their place stay.
+ * them; definitions that an administrator puts in their place stay (`src/client/definitions.ts`).
  */
 
 import type { CustomResourceDefinition } from '../apiextensions/v1.gen.ts';

@@ -8,17 +8,19 @@ import { CLUSTER_POLICY_DEFINITIONS } from '../../api/networkpolicy/definitions.
 import { type ClusterPolicy, unknownParts } from '../../api/networkpolicy/kinds.ts';
 import { formatTime } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
+import { keepDefinition } from '../../client/definitions.ts';
 import type { Informer } from '../../client/informer.ts';
 import {
   ADMIN_NETWORK_POLICIES,
   BASELINE_ADMIN_NETWORK_POLICIES,
   CLUSTER_NETWORK_POLICIES,
-  CUSTOM_RESOURCE_DEFINITIONS,
 } from '../../client/resources.ts';
 import type { Controller, ControllerDefinition, ReconcileContext } from '../runtime/controller.ts';
 
 const ACCEPTED = 'Accepted';
 const RETRY_MS = 1000;
+/** Who wrote the definitions of clusters that have them already: it cannot be renamed. */
+const MANAGER = 'kube-controller-manager';
 /** Keys are `resource/name`. */
 const KINDS = [CLUSTER_NETWORK_POLICIES, ADMIN_NETWORK_POLICIES, BASELINE_ADMIN_NETWORK_POLICIES];
 
@@ -94,7 +96,7 @@ class ClusterNetworkPolicies implements Controller {
     while (!signal.aborted) {
       try {
         for (const definition of CLUSTER_POLICY_DEFINITIONS)
-          await client.of(CUSTOM_RESOURCE_DEFINITIONS).ensure(definition);
+          await keepDefinition(client, definition, { manager: MANAGER });
         break;
       } catch (error) {
         log.warn('cluster network policies cannot be defined yet, trying again', { error: messageOf(error) });

@@ -3,12 +3,11 @@
  * announcement by layer 2. What an administrator changed or deleted afterwards stays as it is.
  */
 
-import { isDeepStrictEqual } from 'node:util';
-import type { CustomResourceDefinition } from '../../api/apiextensions/v1.gen.ts';
 import { LOAD_BALANCER_DEFINITIONS } from '../../api/loadbalancer/definitions.ts';
 import { API_VERSION, type IPAddressPool, type L2Advertisement } from '../../api/loadbalancer/v1beta1.ts';
 import { isReason } from '../../base/errors.ts';
-import { CUSTOM_RESOURCE_DEFINITIONS, IP_ADDRESS_POOLS, L2_ADVERTISEMENTS } from '../../client/resources.ts';
+import { keepDefinition } from '../../client/definitions.ts';
+import { IP_ADDRESS_POOLS, L2_ADVERTISEMENTS } from '../../client/resources.ts';
 import type { ReconcileContext } from '../runtime/controller.ts';
 
 const DEFAULT = 'default';
@@ -19,16 +18,8 @@ const LOOK_EVERY_MS = 20;
 export async function ensureDefinitions(ctx: ReconcileContext): Promise<void> {
   const { client, settings } = ctx;
   const created = await Promise.all(
-    LOAD_BALANCER_DEFINITIONS.map(async definition => {
-      const definitions = client.of<CustomResourceDefinition>(CUSTOM_RESOURCE_DEFINITIONS);
-      if (await definitions.ensure(definition)) return true;
-      // The group is ours: an older version's definition becomes this one's.
-      const { name } = definition.metadata;
-      const { versions } = definition.spec;
-      const { spec } = await definitions.get('', name);
-      if (!isDeepStrictEqual(spec.versions, versions)) await definitions.patch('', name, { spec: { versions } });
-      return false;
-    }),
+    // The group is ours: an older version's definition becomes this one's.
+    LOAD_BALANCER_DEFINITIONS.map(definition => keepDefinition(client, definition)),
   );
   const addresses = settings.loadBalancerAddresses;
   if (!created[0] || addresses.length === 0) return;

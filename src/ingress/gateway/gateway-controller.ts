@@ -13,6 +13,7 @@ import type { Clock } from '../../base/clock.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { Client } from '../../client/client.ts';
+import { keepDefinition } from '../../client/definitions.ts';
 import type { EventRecorder } from '../../client/event-recorder.ts';
 import type { Informer, InformerFactory } from '../../client/informer.ts';
 import {
@@ -66,6 +67,8 @@ export interface GatewayControllerOptions {
   readonly clock: Clock;
 }
 
+/** Who wrote the definitions of clusters that have them already: it cannot be renamed. */
+const FIELD_MANAGER = 'gateway-controller';
 const ALL = 'all';
 const GATHER_MS = 20;
 const WORKERS = 8;
@@ -137,12 +140,12 @@ export class GatewayController {
     );
   }
 
-  /** What an administrator changed or deleted afterwards stays as it is. */
+  /** What an administrator has put in their place stays, and so does a class that was deleted. */
   async #define(signal: AbortSignal): Promise<void> {
     const { clock } = this.#options;
     let isNew = false;
     for (const definition of GATEWAY_DEFINITIONS) {
-      const created = await this.#client.of(CUSTOM_RESOURCE_DEFINITIONS).ensure(definition);
+      const created = await keepDefinition(this.#client, definition, { manager: FIELD_MANAGER });
       if (created) isNew ||= definition.spec.names.kind === 'GatewayClass';
     }
     if (!isNew) return;
