@@ -87,6 +87,7 @@ try {
         clock: systemClock,
         random: systemRandom,
         wasReady: true,
+        probed: () => {},
         failed: () => failures++,
         changed: () => {},
       });

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { systemClock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import { createLogger } from '../base/log.ts';
+import { followProcess } from '../base/process-metrics.ts';
 import { systemRandom } from '../base/random.ts';
 import { ApiEventRecorder } from '../client/event-recorder.ts';
 import { HttpsTransport } from '../client/https-transport.ts';
@@ -256,6 +257,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
   ingressInformers.start(signal);
   nodeInformers.start(signal);
   storageInformers.start(signal);
+  followProcess();
   keepCompiledCode(clock);
   await Promise.all(parts);
   nodeTransport.close();

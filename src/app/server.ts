@@ -16,6 +16,7 @@ import { type Clock, systemClock } from '../base/clock.ts';
 import { issuerOf } from '../base/cluster-defaults.ts';
 import { messageOf } from '../base/errors.ts';
 import { createLogger, type Logger } from '../base/log.ts';
+import { followProcess } from '../base/process-metrics.ts';
 import { systemRandom } from '../base/random.ts';
 import { ApiEventRecorder } from '../client/event-recorder.ts';
 import { HttpsTransport } from '../client/https-transport.ts';
@@ -170,6 +171,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
     log,
     clock,
   }).run(stop.signal);
+  followProcess();
   keepCompiledCode(clock);
   void ensureStorageDefinitions(transport, { clock, log, signal: stop.signal });
   const gateway = new Gateway({

@@ -12,6 +12,7 @@ import { systemClock } from '../base/clock.ts';
 import { KUBELET_PORT } from '../base/cluster-defaults.ts';
 import { failure, messageOf } from '../base/errors.ts';
 import { createLogger, type Logger } from '../base/log.ts';
+import { followProcess } from '../base/process-metrics.ts';
 import { systemRandom } from '../base/random.ts';
 import type { HttpsTransport } from '../client/https-transport.ts';
 import type { InformerFactory } from '../client/informer.ts';
@@ -77,6 +78,7 @@ export async function runKubelet(options: StandaloneKubeletOptions): Promise<voi
   for (const folder of [rootDir, runDir]) mkdirSync(folder, { recursive: true, mode: 0o711 });
   const folder = join(rootDir, 'pki');
   mkdirSync(folder, { recursive: true, mode: 0o700 });
+  followProcess();
   const certificates = { folder, nodeName, clock: systemClock, random: systemRandom };
   if (bootstrapKubeconfig !== undefined)
     await bootstrapKubelet({ ...certificates, bootstrapKubeconfig, kubeconfig, log: createLogger('kubelet') });

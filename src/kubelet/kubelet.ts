@@ -12,6 +12,7 @@ import { type Clock, systemClock } from '../base/clock.ts';
 import { KUBELET_PORT } from '../base/cluster-defaults.ts';
 import { messageOf } from '../base/errors.ts';
 import { createLogger, type Logger } from '../base/log.ts';
+import { metrics } from '../base/metrics.ts';
 import { type Random, systemRandom } from '../base/random.ts';
 import { ApiEventRecorder } from '../client/event-recorder.ts';
 import type { InformerFactory } from '../client/informer.ts';
@@ -35,6 +36,7 @@ import { ImageCollection } from './images/image-collection.ts';
 import { ImageStore } from './images/image-store.ts';
 import { LocalPuller } from './images/local-puller.ts';
 import { type ImagePuller, NodeImages } from './images/node-images.ts';
+import { nodeName as nodeNameMetric } from './metrics.ts';
 import { readCapacity } from './node/machine.ts';
 import { NodeStatusWriter } from './node/node-status.ts';
 import { PodBackend } from './pod-backend.ts';
@@ -49,6 +51,7 @@ import { TokenSource } from './pods/tokens.ts';
 import { UserIds } from './pods/user-ids.ts';
 import { References } from './references.ts';
 import { ConmonRuntime } from './runtime/conmon-runtime.ts';
+import { measured } from './runtime/measured-runtime.ts';
 import type { PodNetwork, Runtime } from './runtime.ts';
 import { defaultLabels } from './selinux.ts';
 import { Access } from './server/access.ts';
@@ -180,16 +183,18 @@ export class Kubelet {
         group === '/besteffort' ? { cpuShares: 2 } : group === '' ? machine.enforced : {},
       );
     const makeRuntime = this.#options.runtime ?? (async parts => new ConmonRuntime(parts));
-    const runtime = await makeRuntime({
-      rootDir: join(rootDir, 'runtime'),
-      runDir,
-      images,
-      cgroups,
-      network,
-      log,
-      clock,
-      signal,
-    });
+    const runtime = measured(
+      await makeRuntime({
+        rootDir: join(rootDir, 'runtime'),
+        runDir,
+        images,
+        cgroups,
+        network,
+        log,
+        clock,
+        signal,
+      }),
+    );
     const starts = new StartGate({ clock, size: availableParallelism() + STARTS_EXTRA });
     const recorder = new ApiEventRecorder({ transport, component: 'kubelet', host: nodeName, log, clock });
     const references = new References({ transport, log, clock });
@@ -347,6 +352,8 @@ export class Kubelet {
       memory,
     });
     const address = nodeIps[0] ?? '127.0.0.1';
+    nodeNameMetric.set(1, nodeName);
+    metrics.onCollect(() => workers.tell());
     const server = new KubeletServer({
       address,
       port,

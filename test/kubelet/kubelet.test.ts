@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { WebSocket } from 'ws';
 import type { Node, Pod } from '../../src/api/core/v1.gen.ts';
 import { CONFIG_MAPS, LEASES, NODES, PODS, SECRETS, SERVICES } from '../../src/client/resources.ts';
+import { probeMetrics } from '../../src/kubelet/metrics.ts';
 import { isReady, TestNode } from './node.ts';
 import { done, sh } from './pods.ts';
 
@@ -268,6 +269,20 @@ test('probes: readiness follows, liveness restarts, exec works', async () => {
     ),
     events.join('\n'),
   );
+  const page = probeMetrics.render();
+  const labels = (type: string, result: string) =>
+    `prober_probe_total{probe_type="${type}",result="${result}",container="c",pod="probed",namespace="default",pod_uid="${pod.metadata.uid}"}`;
+  const count = (type: string, result: string) =>
+    Number(
+      page
+        .split('\n')
+        .find(line => line.startsWith(labels(type, result)))
+        ?.split(' ')
+        .at(-1) ?? 0,
+    );
+  assert.ok(count('Readiness', 'successful') > 0, page);
+  assert.ok(count('Liveness', 'failed') >= 2, page);
+  assert.match(page, /prober_probe_duration_seconds_count\{probe_type="Liveness",container="c",pod="probed"/);
 });
 
 test('hooks and termination order', async () => {
@@ -439,6 +454,20 @@ test('the HTTPS server: logs, exec, port-forward, pods, stats', async () => {
     stats.pods.find((one: { podRef: { name: string } }) => one.podRef.name === 'served').containers[0].memory
       .usageBytes > 0,
   );
+  const { body: told } = await get('/metrics');
+  for (const line of [
+    'kubelet_node_name{node="node-1"} 1',
+    /^kubelet_running_pods [1-9]/m,
+    /^kubelet_running_containers\{container_state="running"\} [1-9]/m,
+    /^kubelet_started_containers_total\{container_type="container"\} [1-9]/m,
+    /^kubelet_runtime_operations_total\{operation_type="run_podsandbox"\} [1-9]/m,
+    /^kubelet_runtime_operations_duration_seconds_count\{operation_type="start_container"\} [1-9]/m,
+    /^kubelet_pod_start_duration_seconds_count [1-9]/m,
+    /^kubelet_pod_worker_duration_seconds_count\{operation_type="sync"\} [1-9]/m,
+  ])
+    assert.ok(typeof line === 'string' ? told.includes(line) : line.test(told), String(line));
+  assert.ok(!told.includes('prober_probe_total'));
+  assert.match((await get('/metrics/probes')).body, /^# TYPE prober_probe_total counter/m);
   const session = (path: string, send?: (socket: WebSocket) => void) =>
     new Promise<Map<number, string>>((resolve, reject) => {
       const channels = new Map<number, string>();

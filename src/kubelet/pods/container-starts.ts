@@ -7,6 +7,7 @@
 import type { Container, EphemeralContainer } from '../../api/core/v1.gen.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Image } from '../images/image-store.ts';
+import { startedContainerErrors, startedContainers } from '../metrics.ts';
 import type { ContainerConfig, ContainerState, SandboxState } from '../runtime.ts';
 import { SubPathMissing } from '../volumes/sub-path.ts';
 import { containerConfig, containerHash } from './container-config.ts';
@@ -182,6 +183,12 @@ export class ContainerStarts {
     await this.#start(sandbox, spec, { attempt, begin });
   }
 
+  #typeOf({ name }: Container): string {
+    const { initContainers = [], ephemeralContainers = [] } = this.#subject.pod.spec;
+    if (initContainers.some(one => one.name === name)) return 'init_container';
+    return ephemeralContainers.some(one => one.name === name) ? 'ephemeral_container' : 'container';
+  }
+
   // A container that the runtime has forgotten still counts on from its status.
   #formerRestarts(name: string): number {
     const { containerStatuses = [], initContainerStatuses = [] } = this.#subject.latest.status ?? {};
@@ -219,10 +226,12 @@ export class ContainerStarts {
     }
     const fail = (reason: string, error: unknown, retryMs: number) => {
       const message = messageOf(error);
+      startedContainerErrors.add(1, this.#typeOf(spec), reason);
       this.#waiting.set(spec.name, { reason, message });
       this.#subject.event('Warning', 'Failed', `Error: ${message}`, spec);
       this.#subject.wakeAfter(retryMs);
     };
+    startedContainers.add(1, this.#typeOf(spec));
     const made = await (early ?? this.#create(sandbox, spec, { image: presence.image, attempt }));
     if ('error' in made) return fail(made.reason, made.error, 2000);
     const { id } = made;

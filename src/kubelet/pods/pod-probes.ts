@@ -6,7 +6,8 @@
 
 import { PassThrough } from 'node:stream';
 import type { Container } from '../../api/core/v1.gen.ts';
-import { ContainerProbes } from '../probes/container-probes.ts';
+import { probeDurations, probeResults } from '../metrics.ts';
+import { ContainerProbes, type ProbeKind } from '../probes/container-probes.ts';
 import type { ProbeTarget } from '../probes/prober.ts';
 import type { ContainerState, RuntimeState } from '../runtime.ts';
 import type { PodContext } from './context.ts';
@@ -14,6 +15,7 @@ import type { PodSubject } from './pod-subject.ts';
 import { allContainers } from './resources.ts';
 import { containerIdOf } from './status.ts';
 
+const capital = (kind: ProbeKind) => `${kind[0]!.toUpperCase()}${kind.slice(1)}`;
 const EXEC_OUTPUT_BYTES_MAX = 10 * 1024;
 
 export class PodProbes {
@@ -33,7 +35,14 @@ export class PodProbes {
   /** Ends all, and begins none any more. */
   abandon(): void {
     this.#isAbandoned = true;
+    this.forget();
     for (const probes of this.#probes.values()) probes.stop();
+  }
+
+  /** The pod is gone, and what was told of its probes with it. */
+  forget(): void {
+    for (const { forget } of this.#told.values()) forget();
+    this.#told.clear();
   }
 
   update(state: RuntimeState): void {
@@ -59,17 +68,39 @@ export class PodProbes {
           clock: this.#context.clock,
           random: this.#context.random,
           wasReady: known?.ready ?? false,
+          probed: (kind, isSuccess, seconds) => this.#series(spec, kind).told(isSuccess, seconds),
           failed: (kind, output) =>
-            this.#subject.event(
-              'Warning',
-              'Unhealthy',
-              `${kind[0]!.toUpperCase()}${kind.slice(1)} probe failed: ${output}`,
-              spec,
-            ),
+            this.#subject.event('Warning', 'Unhealthy', `${capital(kind)} probe failed: ${output}`, spec),
           changed: () => this.#subject.wake(),
         }),
       );
     }
+  }
+
+  /** Metrics of one probe, which are there as long as its pod is. */
+  readonly #told = new Map<string, { told(isSuccess: boolean, seconds: number): void; forget(): void }>();
+  #series(spec: Container, kind: ProbeKind) {
+    const key = `${kind}/${spec.name}`;
+    let series = this.#told.get(key);
+    if (!series) {
+      const { namespace = '', name } = this.#subject.pod.metadata;
+      const type = capital(kind);
+      const of = [spec.name, name, namespace] as const;
+      const labels = (result: string) => [type, result, ...of, this.#subject.uid];
+      const durations = probeDurations.series(type, ...of);
+      series = {
+        told: (isSuccess, seconds) => {
+          probeResults.add(1, ...labels(isSuccess ? 'successful' : 'failed'));
+          durations.observe(seconds);
+        },
+        forget: () => {
+          for (const result of ['successful', 'failed']) probeResults.remove(...labels(result));
+          probeDurations.remove(type, ...of);
+        },
+      };
+      this.#told.set(key, series);
+    }
+    return series;
   }
 
   /** What probes and hooks of the container reach. */

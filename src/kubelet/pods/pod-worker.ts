@@ -11,6 +11,13 @@ import type { Timer } from '../../base/clock.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
 import { PODS } from '../../client/resources.ts';
 import { removeUnmounted } from '../../sys/remove-unmounted.ts';
+import {
+  podStartDurations,
+  podWorkerDurations,
+  podWorkerStartDurations,
+  startedPodErrors,
+  startedPods,
+} from '../metrics.ts';
 import type { RuntimeState, SandboxState } from '../runtime.ts';
 import { optionsOf } from '../selinux.ts';
 import { ContainerStarts, MOUNTED } from './container-starts.ts';
@@ -58,12 +65,18 @@ export class PodWorker {
   #isDirty = false;
   #isRunning = false;
   #isAbandoned = false;
+  readonly #seenMs: number;
+  #hasBegun = false;
+  /** Of a pod that was found running nobody asks how long it took to start. */
+  #hasStarted: boolean;
   #timer: { timer: Timer; atMs: number } | undefined;
   readonly done: Promise<void>;
   #finish!: () => void;
 
   constructor(context: PodContext, pod: Pod) {
     this.#context = context;
+    this.#seenMs = context.clock.monotonic();
+    this.#hasStarted = pod.status?.phase !== undefined && pod.status.phase !== 'Pending';
     this.#subject = new PodSubject(context, pod, {
       wake: () => this.wake(),
       wakeAfter: delayMs => this.#wakeAfter(delayMs),
@@ -133,8 +146,13 @@ export class PodWorker {
     this.#isRunning = true;
     while (this.#isDirty && !this.#isAbandoned) {
       this.#isDirty = false;
+      const stepMs = this.#context.clock.monotonic();
+      const kind = this.#subject.isEnding ? 'kill' : this.#hasBegun ? 'sync' : 'create';
+      if (!this.#hasBegun) podWorkerStartDurations.observe((stepMs - this.#seenMs) / 1000);
+      this.#hasBegun = true;
       try {
         await this.#step();
+        podWorkerDurations.observe((this.#context.clock.monotonic() - stepMs) / 1000, kind);
       } catch (error) {
         this.#context.log.warn('pod step failed, retrying', { pod: this.#subject.name, error: error as Error });
         this.#wakeAfter(1000);
@@ -217,6 +235,10 @@ export class PodWorker {
       nowMs: clock.now(),
     });
     statuses.set(this.#subject.pod, status);
+    if (!this.#hasStarted && status.phase === 'Running') {
+      this.#hasStarted = true;
+      podStartDurations.observe((clock.monotonic() - this.#seenMs) / 1000);
+    }
     return status.phase === 'Succeeded' || status.phase === 'Failed';
   }
 
@@ -391,6 +413,7 @@ export class PodWorker {
       const limits = podLimits(this.#resize.grantedPod(pod), this.#context.cpus.has(this.#uid));
       const huge = hugePageLimits(this.#context.hugePages, { pod });
       cgroups.create(cgroup, { ...limits, ...huge, ...(podPidsLimit > 0 ? { pidsMax: podPidsLimit } : {}) });
+      startedPods.add();
       return await runtime.runSandbox({
         podUid: this.#uid,
         namespace: pod.metadata.namespace!,
@@ -408,6 +431,7 @@ export class PodWorker {
         ...(userIds ? { userIds } : {}),
       });
     } catch (error) {
+      startedPodErrors.add();
       this.#subject.event('Warning', 'FailedCreatePodSandBox', `Failed to create pod sandbox: ${messageOf(error)}`);
       this.#wakeAfter(SANDBOX_RETRY_MS);
       return undefined;
@@ -491,6 +515,7 @@ export class PodWorker {
     paths.removeMemory(this.#uid);
     rmSync(paths.logs({ namespace: namespace!, name, uid: this.#uid }), { recursive: true, force: true });
     statuses.forget(this.#uid);
+    this.#probes.forget();
     this.#timer?.timer.cancel();
     this.#isDirty = false;
     this.#finish();

@@ -12,6 +12,7 @@ import { messageOf } from '../../base/errors.ts';
 import type { Informer } from '../../client/informer.ts';
 import { removeUnmounted } from '../../sys/remove-unmounted.ts';
 import type { Evictable } from '../eviction/evictor.ts';
+import { relistDurations, relistIntervals, runningContainers, runningPods } from '../metrics.ts';
 import type { ContainerState, HostPort } from '../runtime.ts';
 import { mirroredUid } from '../static/manifest.ts';
 import { PodVolumes } from '../volumes/pod-volumes.ts';
@@ -57,6 +58,25 @@ export class PodWorkers {
   /** Pods that hold resources of the node. */
   activePods(): Pod[] {
     return [...this.#workers.values()].filter(worker => !worker.isOver).map(worker => worker.granted);
+  }
+  /** What runs, for the metrics: from what was last told of the pods. */
+  tell(): void {
+    const containers = new Map([
+      ['running', 0],
+      ['exited', 0],
+    ]);
+    let pods = 0;
+    for (const { pod } of this.#workers.values()) {
+      const { initContainerStatuses = [], containerStatuses = [], ephemeralContainerStatuses = [] } = pod.status ?? {};
+      const before = containers.get('running')!;
+      for (const { state } of [...initContainerStatuses, ...containerStatuses, ...ephemeralContainerStatuses]) {
+        const word = state?.running ? 'running' : state?.terminated ? 'exited' : undefined;
+        if (word) containers.set(word, containers.get(word)! + 1);
+      }
+      if (containers.get('running')! > before) pods++;
+    }
+    runningPods.set(pods);
+    for (const [word, count] of containers) runningContainers.set(count, word);
   }
   /** Those that could make room, with what each uses now. */
   evictable(): Evictable[] {
@@ -137,8 +157,13 @@ export class PodWorkers {
 
   // Events are only hints: whatever ended without one is found here.
   #states = new Map<string, string>();
+  #relistedMs: number | undefined;
   async #poll(): Promise<void> {
+    const startMs = this.#context.clock.monotonic();
     const { containers } = await this.#context.runtime.snapshot();
+    relistDurations.observe((this.#context.clock.monotonic() - startMs) / 1000);
+    if (this.#relistedMs !== undefined) relistIntervals.observe((startMs - this.#relistedMs) / 1000);
+    this.#relistedMs = startMs;
     void this.#lookAtDisk(containers);
     if (this.#leftOver.size > 0) await this.#removeVolumes();
     for (const { id, state, podUid } of containers) {

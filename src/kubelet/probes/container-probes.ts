@@ -23,6 +23,8 @@ export interface ContainerProbesOptions {
   readonly random: Random;
   /** The agent found the container already running: it counts as ready until a probe says otherwise, if it was. */
   readonly wasReady: boolean;
+  /** A probe was made: on its beat, or beside it with success. */
+  probed(kind: ProbeKind, isSuccess: boolean, seconds: number): void;
   /** A probe failed once. */
   failed(kind: ProbeKind, output: string): void;
   /** `isReady` or `isStarted` changed, or the container must be restarted. */
@@ -76,6 +78,7 @@ export class ContainerProbes {
       if (kind === 'startup' || this.#isStarted) {
         const outcome = await this.#probe(probe);
         if (signal.aborted) return;
+        this.#options.probed(kind, outcome.isSuccess, (clock.monotonic() - beatMs) / 1000);
         if (outcome.isSuccess) {
           hasSucceeded = true;
           failures = 0;
@@ -92,6 +95,7 @@ export class ContainerProbes {
       if (kind !== 'liveness' && !hasSucceeded && !probe.initialDelaySeconds && (probe.successThreshold || 1) === 1) {
         for (; !signal.aborted && clock.monotonic() + eagerMs < nextMs && !hasSucceeded; eagerMs *= 2) {
           await clock.sleep(eagerMs, signal);
+          const tryMs = clock.monotonic();
           if (
             signal.aborted ||
             (kind !== 'startup' && !this.#isStarted) ||
@@ -99,6 +103,7 @@ export class ContainerProbes {
             signal.aborted
           )
             continue;
+          this.#options.probed(kind, true, (clock.monotonic() - tryMs) / 1000);
           hasSucceeded = true;
           failures = 0;
           this.#succeed(kind);

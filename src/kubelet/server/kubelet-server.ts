@@ -11,6 +11,7 @@ import type { Clock } from '../../base/clock.ts';
 import { ApiError, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { metrics } from '../../base/metrics.ts';
+import { probeMetrics } from '../metrics.ts';
 import type { Access, Refusal } from './access.ts';
 import type { KubeletBackend } from './backend.ts';
 import { serveLog } from './log-request.ts';
@@ -185,6 +186,8 @@ export class KubeletServer {
         return json(response, await runningPods(backend));
       case '/metrics':
         return answer(response, 200, metrics.render(), METRICS_TEXT);
+      case '/metrics/probes':
+        return answer(response, 200, probeMetrics.render(), METRICS_TEXT);
       case '/metrics/resource':
         if (backend.resourceMetrics) return answer(response, 200, await backend.resourceMetrics(), METRICS_TEXT);
         break;
