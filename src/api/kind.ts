@@ -23,13 +23,18 @@ export interface Kind<T extends KubeObject = KubeObject> {
   readonly kind: string;
   /** Fills defaults; changes the object given. Idempotent: runs on create, on update and on patch results. */
   readonly defaults?: (object: T) => void;
-  /** Before a create: drop status, set generation and other server-owned fields. Changes the object given. */
+  /** Before a create: drop status and other server-owned fields. Changes the object given. */
   readonly prepareCreate?: (object: T) => void;
   /**
-   * Before an update of the main resource: carry over what clients may not change (status), bump generation when the
-   * spec changed. Changes `object`; `old` is frozen. Without it: status is carried over, generation follows `spec`.
+   * Before an update of the main resource: carry over what clients may not change (status). Changes `object`; `old` is frozen.
+   * May run twice: admission may put another object in its place. Without it: status is carried over.
    */
   readonly prepareUpdate?: (object: T, old: T) => void;
+  /**
+   * Whether an update (of anything but the status) asks for something else than before: it raises metadata.generation, which
+   * begins with 1. Objects of kinds without it have no generation.
+   */
+  readonly isNewGeneration?: (object: T, old: T) => boolean;
   /** Before an update of `/status`: everything but status (and what upstream lets through) is carried over from `old`. */
   readonly prepareStatusUpdate?: (object: T, old: T) => void;
   /** Whole-object validation (metadata is validated generically before). `group`: as which the client sent it, when that matters. */

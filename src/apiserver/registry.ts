@@ -7,7 +7,6 @@
 
 import { typeError } from '../api/go-json-error.ts';
 import { forgiveOldForms } from '../api/machinery/address-forms.ts';
-import { semanticEqual } from '../api/machinery/equality.ts';
 import { validateObjectMeta, validateObjectMetaUpdate } from '../api/machinery/metadata.ts';
 import type { KubeObject } from '../api/meta.ts';
 import { checkFields, type FieldValidation, normalize } from '../api/structural.ts';
@@ -156,6 +155,7 @@ export class Registry {
     const mutating = this.#mutate(admission);
     if (mutating) await mutating;
     this.#beginMetadata(object);
+    if (kind?.isNewGeneration) object.metadata.generation = 1;
     if (kind?.prepareCreate) kind.prepareCreate(object);
     else prepareCreateGenerically(served, object);
     const claims = this.#claim(operation, object, undefined);
@@ -267,20 +267,17 @@ export class Registry {
     const { kind } = served;
     const { cache, key, current } = write;
     const old = workingForm(served, current.object);
-    let object = write.next;
-    carryMetadata(object, old);
-    kind?.defaults?.(object);
-    if (attributes.subresource && attributes.subresource !== 'scale')
-      object = mergeSubresource(served, attributes.subresource, { object, old });
-    else if (kind?.prepareUpdate) kind.prepareUpdate(object, old);
-    else prepareUpdateGenerically(served, object, old);
+    carryMetadata(write.next, old);
+    kind?.defaults?.(write.next);
+    const object = isolated(operation, write.next, old);
     const managedFields = this.fields.updated(operation, object, old);
     const admission =
       attributes.subresource === 'scale'
         ? this.#scaleAdmission(operation, object, old)
-        : this.#admissionRequest(operation, 'UPDATE', object, old);
+        : this.#isolatedAdmission(operation, object, old);
     const mutating = this.#mutate(admission);
     if (mutating) await mutating;
+    countGeneration(operation, object, old);
     const claims = attributes.subresource ? [] : this.#claim(operation, object, old);
     let kept = false;
     try {
@@ -457,6 +454,13 @@ export class Registry {
       ...(object ? { replace: next => replaceContents(object, this.#settled(served, next)) } : {}),
     };
   }
+  // What admission may change is what the client may: neither the status through the main resource, nor more than it through `/status`.
+  #isolatedAdmission(operation: Operation, object: KubeObject, old: KubeObject): AdmissionRequest {
+    return {
+      ...this.#admissionRequest(operation, 'UPDATE', object, old),
+      replace: next => replaceContents(object, isolated(operation, this.#settled(operation.served, next), old)),
+    };
+  }
   // Admission of a scale sees Scales; what it makes of the new one goes into the object.
   #scaleAdmission(operation: Operation, object: KubeObject, old: KubeObject): AdmissionRequest {
     const { served } = operation;
@@ -564,18 +568,33 @@ function hasStatus({ stored }: Served): boolean {
   return stored.subresources.some(subresource => subresource.name === 'status');
 }
 
+/** The object without what an update of its kind, or of the subresource, may not bring; `object` may be changed for it. */
+function isolated({ served, attributes }: Operation, object: KubeObject, old: KubeObject): KubeObject {
+  const { subresource } = attributes;
+  if (subresource && subresource !== 'scale') return mergeSubresource(served, subresource, { object, old });
+  if (served.kind?.prepareUpdate) served.kind.prepareUpdate(object, old);
+  else prepareUpdateGenerically(served, object, old);
+  return object;
+}
+
+function countGeneration({ served, attributes }: Operation, object: KubeObject, old: KubeObject): void {
+  const { metadata } = object;
+  const before = old.metadata.generation;
+  if (attributes.subresource !== 'status' && served.kind?.isNewGeneration?.(object, old))
+    metadata.generation = (before ?? 0) + 1;
+  else if (before !== undefined) metadata.generation = before;
+  else if (metadata.generation !== undefined) delete metadata.generation;
+}
+
 function prepareCreateGenerically(served: Served, object: Shaped): void {
   if (!hasStatus(served)) return;
   if (object.status !== undefined) delete object.status;
-  if (object.spec !== undefined) object.metadata.generation = 1;
 }
 
 function prepareUpdateGenerically(served: Served, object: Shaped, old: Shaped): void {
   if (!hasStatus(served)) return;
   if (old.status === undefined) delete object.status;
   else object.status = old.status;
-  if (old.metadata.generation !== undefined && !semanticEqual(object.spec, old.spec))
-    object.metadata.generation = old.metadata.generation + 1;
 }
 
 // What clients leave out is kept; what they may not change and send differently is found by validation.

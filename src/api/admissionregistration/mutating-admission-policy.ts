@@ -2,6 +2,7 @@
 
 import { defineKind } from '../kind.ts';
 import { ageColumn, integer, nameColumn, text } from '../machinery/columns.ts';
+import { isNewSpec } from '../machinery/equality.ts';
 import { addForbidden, addRequired, type Errors, eachAt, requireOneOf, requireText } from '../machinery/validation.ts';
 import { checkPolicy, checkPolicyBinding, UNSPECIFIED } from './policy-validation.ts';
 import type { MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, Mutation } from './v1.gen.ts';
@@ -15,6 +16,7 @@ export const mutatingAdmissionPolicy = defineKind<MutatingAdmissionPolicy>({
   group: GROUP,
   version: 'v1',
   kind: 'MutatingAdmissionPolicy',
+  isNewGeneration: isNewSpec,
   unconditionalUpdate: false,
   defaults: object => {
     if (!object.spec) return;
@@ -44,6 +46,7 @@ export const mutatingAdmissionPolicyBinding = defineKind<MutatingAdmissionPolicy
   group: GROUP,
   version: 'v1',
   kind: 'MutatingAdmissionPolicyBinding',
+  isNewGeneration: isNewSpec,
   unconditionalUpdate: false,
   defaults: object => matchDefaults(object.spec?.matchResources),
   validate: object => {

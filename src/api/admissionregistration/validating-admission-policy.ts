@@ -3,6 +3,7 @@
 import { defineKind } from '../kind.ts';
 import { ageColumn, integer, nameColumn, text } from '../machinery/columns.ts';
 import { checkConditions } from '../machinery/conditions.ts';
+import { isNewSpec } from '../machinery/equality.ts';
 import { qualifiedNameProblems } from '../machinery/labels.ts';
 import {
   addDuplicate,
@@ -48,6 +49,7 @@ export const validatingAdmissionPolicy = defineKind<ValidatingAdmissionPolicy>({
   group: GROUP,
   version: 'v1',
   kind: 'ValidatingAdmissionPolicy',
+  isNewGeneration: isNewSpec,
   unconditionalUpdate: false,
   defaults: object => {
     const spec = object.spec;
@@ -90,6 +92,7 @@ export const validatingAdmissionPolicyBinding = defineKind<ValidatingAdmissionPo
   group: GROUP,
   version: 'v1',
   kind: 'ValidatingAdmissionPolicyBinding',
+  isNewGeneration: isNewSpec,
   unconditionalUpdate: false,
   defaults: object => matchDefaults(object.spec?.matchResources),
   validate: object => {

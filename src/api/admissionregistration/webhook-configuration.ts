@@ -40,18 +40,9 @@ function webhookDefaults(webhook: Webhook): void {
   if (webhook.clientConfig?.service) webhook.clientConfig.service.port ??= 443;
 }
 
-const shared: Pick<
-  Kind<Configuration>,
-  'unconditionalUpdate' | 'prepareCreate' | 'prepareUpdate' | 'validate' | 'columns'
-> = {
+const shared: Pick<Kind<Configuration>, 'unconditionalUpdate' | 'isNewGeneration' | 'validate' | 'columns'> = {
   unconditionalUpdate: false,
-  prepareCreate: object => {
-    object.metadata.generation = 1;
-  },
-  prepareUpdate: (object, old) => {
-    const changed = !semanticEqual(object.webhooks, old.webhooks);
-    object.metadata.generation = (old.metadata.generation ?? 0) + (changed ? 1 : 0);
-  },
+  isNewGeneration: (object, old) => !semanticEqual(object.webhooks, old.webhooks),
   validate: object => {
     const errors: Errors = [];
     const names = new Set<string>();

@@ -3,7 +3,7 @@
 import { formatTime } from '../../base/clock.ts';
 import { defineKind } from '../kind.ts';
 import { nameColumn } from '../machinery/columns.ts';
-import { semanticEqual } from '../machinery/equality.ts';
+import { isNewSpec } from '../machinery/equality.ts';
 import { validateDefinition, validateDefinitionStatus } from './definition-validation.ts';
 import type { CustomResourceDefinition, CustomResourceDefinitionSpec } from './v1.gen.ts';
 
@@ -14,6 +14,7 @@ export const customResourceDefinition = defineKind<CustomResourceDefinition>({
   group: 'apiextensions.k8s.io',
   version: 'v1',
   kind: 'CustomResourceDefinition',
+  isNewGeneration: isNewSpec,
   unconditionalUpdate: false,
   defaults: object => {
     const spec = object.spec;
@@ -28,7 +29,6 @@ export const customResourceDefinition = defineKind<CustomResourceDefinition>({
     if (service) service.port ??= 443;
   },
   prepareCreate: object => {
-    object.metadata.generation = 1;
     const stored = object.spec?.versions?.find(version => version.storage)?.name;
     object.status = {
       conditions: [],
@@ -37,8 +37,6 @@ export const customResourceDefinition = defineKind<CustomResourceDefinition>({
     } as NonNullable<CustomResourceDefinition['status']>;
   },
   prepareUpdate: (object, old) => {
-    const changed = !semanticEqual(object.spec, old.spec);
-    object.metadata.generation = (old.metadata.generation ?? 0) + (changed ? 1 : 0);
     const stored = object.spec?.versions?.find(version => version.storage)?.name;
     const before = old.status?.storedVersions ?? [];
     object.status = (

@@ -13,6 +13,7 @@ import {
   text,
   wideText,
 } from '../machinery/columns.ts';
+import { isNewSpec, semanticEqual } from '../machinery/equality.ts';
 import { percentOf } from '../machinery/int-or-string.ts';
 import { formatLabelSelector, labelSelectorMatch } from '../machinery/labels.ts';
 import {
@@ -29,11 +30,21 @@ import {
 } from '../machinery/validation.ts';
 import type { DaemonSet, DaemonSetSpec } from './v1.gen.ts';
 
+/** Counts the templates that a set had, for pods' labels; a field in upstream's first versions. Nobody but the server sets it. */
+const TEMPLATE_GENERATION = 'deprecated.daemonset.template.generation';
+const templateGeneration = ({ metadata }: DaemonSet): number =>
+  Math.max(1, Number(metadata.annotations?.[TEMPLATE_GENERATION]) || 0);
+function countTemplate(object: DaemonSet, count: number): void {
+  object.metadata.annotations = { ...object.metadata.annotations, [TEMPLATE_GENERATION]: String(count) };
+}
+
 export const daemonSet = defineKind<DaemonSet>({
   group: 'apps',
   version: 'v1',
   kind: 'DaemonSet',
+  isNewGeneration: isNewSpec,
   defaults: object => {
+    (object.metadata.annotations ??= {})[TEMPLATE_GENERATION] ??= '0';
     const spec = object.spec;
     if (!spec) return;
     const strategy = (spec.updateStrategy ??= {});
@@ -47,8 +58,17 @@ export const daemonSet = defineKind<DaemonSet>({
     podTemplateDefaults(spec.template);
   },
   prepareCreate: object => {
-    object.metadata.generation = 1;
+    countTemplate(object, templateGeneration(object));
     object.status = { currentNumberScheduled: 0, desiredNumberScheduled: 0, numberMisscheduled: 0, numberReady: 0 };
+  },
+  prepareUpdate: (object, old) => {
+    object.status = old.status as NonNullable<DaemonSet['status']>;
+    const isNew = !semanticEqual(object.spec?.template, old.spec?.template);
+    countTemplate(object, templateGeneration(old) + (isNew ? 1 : 0));
+  },
+  prepareStatusUpdate: (object, old) => {
+    object.spec = old.spec as DaemonSetSpec;
+    countTemplate(object, templateGeneration(old));
   },
   validate: object => {
     const errors: Errors = [];

@@ -43,17 +43,12 @@ export const deployment = defineKind<Deployment>({
     podTemplateDefaults(spec.template);
   },
   prepareCreate: object => {
-    object.metadata.generation = 1;
     object.status = {};
   },
   // Annotations count as well: they are copied to the replica sets.
-  prepareUpdate: (object, old) => {
-    object.status = old.status as NonNullable<Deployment['status']>;
-    const changed =
-      !semanticEqual(object.spec, old.spec) ||
-      !semanticEqual(object.metadata.annotations ?? {}, old.metadata.annotations ?? {});
-    object.metadata.generation = (old.metadata.generation ?? 0) + (changed ? 1 : 0);
-  },
+  isNewGeneration: (object, old) =>
+    !semanticEqual(object.spec, old.spec) ||
+    !semanticEqual(object.metadata.annotations ?? {}, old.metadata.annotations ?? {}),
   prepareStatusUpdate: (object, old) => {
     object.spec = old.spec as DeploymentSpec;
     object.metadata.labels = old.metadata.labels as Record<string, string>;

@@ -4,6 +4,7 @@ import { podTemplateDefaults } from '../core/pod-defaults.ts';
 import { replicaControllerParts } from '../core/replicas.ts';
 import { checkRestartingTemplate, checkWorkloadSelector } from '../core/template-validation.ts';
 import { defineKind } from '../kind.ts';
+import { isNewSpec } from '../machinery/equality.ts';
 import { formatLabelSelector } from '../machinery/labels.ts';
 import { checkNotNegative, checkUnchanged, type Errors } from '../machinery/validation.ts';
 import type { ReplicaSet } from './v1.gen.ts';
@@ -12,13 +13,13 @@ export const replicaSet = defineKind<ReplicaSet>({
   group: 'apps',
   version: 'v1',
   kind: 'ReplicaSet',
+  isNewGeneration: isNewSpec,
   defaults: object => {
     if (!object.spec) return;
     object.spec.replicas ??= 1;
     podTemplateDefaults(object.spec.template);
   },
   prepareCreate: object => {
-    object.metadata.generation = 1;
     object.status = { replicas: 0 };
   },
   validate: object => {

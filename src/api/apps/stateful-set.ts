@@ -7,7 +7,7 @@ import { replicaScale } from '../core/replicas.ts';
 import { checkReplicaStatus } from '../core/template-validation.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, containerColumns, nameColumn, text } from '../machinery/columns.ts';
-import { semanticEqual } from '../machinery/equality.ts';
+import { isNewSpec, semanticEqual } from '../machinery/equality.ts';
 import { formatLabelSelector, labelSelectorMatch, validateLabels } from '../machinery/labels.ts';
 import { validateAnnotations } from '../machinery/metadata.ts';
 import { dnsLabelProblems, labelName } from '../machinery/names.ts';
@@ -29,6 +29,7 @@ export const statefulSet = defineKind<StatefulSet>({
   group: 'apps',
   version: 'v1',
   kind: 'StatefulSet',
+  isNewGeneration: isNewSpec,
   validateName: labelName,
   defaults: object => {
     const spec = object.spec;
@@ -54,7 +55,6 @@ export const statefulSet = defineKind<StatefulSet>({
     }
   },
   prepareCreate: object => {
-    object.metadata.generation = 1;
     object.status = { replicas: 0, availableReplicas: 0 };
   },
   validate: object => {

@@ -110,13 +110,19 @@ test('updates', () => {
 
 test('generation follows spec and annotations', () => {
   const old = make<Deployment>(deployment);
-  old.metadata.generation = 3;
-  const next = structuredClone(old);
-  deployment.prepareUpdate!(next, old);
-  assert.equal(next.metadata.generation, 3);
-  next.spec!.replicas = 2;
-  deployment.prepareUpdate!(next, old);
-  assert.equal(next.metadata.generation, 4);
+  const isNew = (change: (next: Deployment) => void) => {
+    const next = structuredClone(old);
+    change(next);
+    return deployment.isNewGeneration!(next, old);
+  };
+  assert.deepEqual(
+    [
+      isNew(({ metadata }) => void (metadata.labels = { a: 'b' })),
+      isNew(({ metadata }) => void (metadata.annotations = { a: 'b' })),
+      isNew(({ spec }) => void (spec!.replicas = 2)),
+    ],
+    [false, true, true],
+  );
 });
 
 test('columns', () => {

@@ -4,6 +4,7 @@ import { fieldErrors } from '../../base/errors.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, containerColumns, nameColumn, text, wideText } from '../machinery/columns.ts';
 import { ageSince } from '../machinery/duration.ts';
+import { isNewSpec } from '../machinery/equality.ts';
 import { formatLabelSelector } from '../machinery/labels.ts';
 import { addInvalid, checkNotNegative, type Errors, requireOneOf, requireText } from '../machinery/validation.ts';
 import { checkJobTemplateSpec, jobSpecDefaults } from './job.ts';
@@ -15,6 +16,7 @@ export const cronJob = defineKind<CronJob>({
   group: 'batch',
   version: 'v1',
   kind: 'CronJob',
+  isNewGeneration: isNewSpec,
   defaults: object => {
     const spec = object.spec;
     if (!spec) return;
@@ -25,7 +27,6 @@ export const cronJob = defineKind<CronJob>({
     if (spec.jobTemplate?.spec) templateDefaults(spec.jobTemplate.spec);
   },
   prepareCreate: object => {
-    object.metadata.generation = 1;
     object.status = {};
   },
   validate: object => {

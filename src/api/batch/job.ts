@@ -6,7 +6,7 @@ import { checkPodTemplate } from '../core/pod-validation.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, containerColumns, nameColumn, text, wideText } from '../machinery/columns.ts';
 import { humanDuration } from '../machinery/duration.ts';
-import { semanticEqual } from '../machinery/equality.ts';
+import { isNewSpec, semanticEqual } from '../machinery/equality.ts';
 import { formatLabelSelector, labelSelectorMatch, qualifiedNameProblems } from '../machinery/labels.ts';
 import { dnsLabelProblems, dnsSubdomainProblems } from '../machinery/names.ts';
 import {
@@ -58,6 +58,7 @@ export const job = defineKind<Job>({
   group: 'batch',
   version: 'v1',
   kind: 'Job',
+  isNewGeneration: isNewSpec,
   defaults: object => {
     if (!object.spec) return;
     jobSpecDefaults(object.spec);
@@ -65,7 +66,6 @@ export const job = defineKind<Job>({
     if (labels && Object.keys(object.metadata.labels ?? {}).length === 0) object.metadata.labels = { ...labels };
   },
   prepareCreate: object => {
-    object.metadata.generation = 1;
     object.status = {};
     if (object.spec && object.spec.manualSelector !== true) ownSelector(object);
   },

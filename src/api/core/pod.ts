@@ -1,6 +1,7 @@
 /** Pods: what a create sets, what a delete grants, how they are selected and shown. */
 
 import { defineKind } from '../kind.ts';
+import { isNewSpec } from '../machinery/equality.ts';
 import { isPodTerminal, podIPs, podQosClass } from '../machinery/pod.ts';
 import { appArmorWarnings, keepAppArmorFields } from './app-armor.ts';
 import { podColumns } from './pod-columns.ts';
@@ -18,9 +19,9 @@ export const pod = defineKind<Pod>({
   group: '',
   version: 'v1',
   kind: 'Pod',
+  isNewGeneration: isNewSpec,
   defaults: podDefaults,
   prepareCreate: object => {
-    object.metadata.generation = 1;
     object.status = { phase: 'Pending', qosClass: podQosClass(object.spec!) };
     if (object.spec!.schedulingGates?.length)
       object.status.conditions = [

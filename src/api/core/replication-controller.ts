@@ -2,6 +2,7 @@
 
 import { defineKind } from '../kind.ts';
 import { formatLabels, nameColumn, text } from '../machinery/columns.ts';
+import { isNewSpec, semanticEqual } from '../machinery/equality.ts';
 import { addRequired, checkNotNegative, type Errors } from '../machinery/validation.ts';
 import { podTemplateDefaults } from './pod-defaults.ts';
 import { checkPodTemplate } from './pod-validation.ts';
@@ -13,6 +14,7 @@ export const replicationController = defineKind<ReplicationController>({
   group: '',
   version: 'v1',
   kind: 'ReplicationController',
+  isNewGeneration: isNewSpec,
   defaults: object => {
     const spec = (object.spec ??= {});
     const labels = spec.template?.metadata?.labels;
@@ -24,7 +26,6 @@ export const replicationController = defineKind<ReplicationController>({
     podTemplateDefaults(spec.template);
   },
   prepareCreate: object => {
-    object.metadata.generation = 1;
     object.status = { replicas: 0 };
   },
   validate: object => {
@@ -47,6 +48,7 @@ export const podTemplate = defineKind<PodTemplate>({
   group: '',
   version: 'v1',
   kind: 'PodTemplate',
+  isNewGeneration: (object, old) => !semanticEqual(object.template, old.template),
   defaults: object => podTemplateDefaults(object.template),
   validate: object => {
     const errors: Errors = [];

@@ -48,15 +48,10 @@ export const endpointSlice = defineKind<EndpointSlice>({
       port.protocol ??= 'TCP';
     }
   },
-  prepareCreate: object => {
-    object.metadata.generation = 1;
-  },
-  prepareUpdate: (object, old) => {
+  isNewGeneration: (object, old) => {
     const { metadata: _, ...now } = object;
     const { metadata: __, ...then } = old;
-    const changed =
-      !semanticEqual(now, then) || !semanticEqual(object.metadata.labels ?? {}, old.metadata.labels ?? {});
-    object.metadata.generation = (old.metadata.generation ?? 0) + (changed ? 1 : 0);
+    return !semanticEqual(now, then) || !semanticEqual(object.metadata.labels ?? {}, old.metadata.labels ?? {});
   },
   validate: object => {
     const errors: Errors = [];

@@ -3,7 +3,7 @@
 import { fieldErrors } from '../../base/errors.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
-import { semanticEqual } from '../machinery/equality.ts';
+import { isNewSpec, semanticEqual } from '../machinery/equality.ts';
 import { dnsSubdomainProblems } from '../machinery/names.ts';
 import { addInvalid, addProblems, type Errors, eachAt, requireText } from '../machinery/validation.ts';
 import { checkFlowRule } from './flow-rule-validation.ts';
@@ -17,6 +17,7 @@ export const flowSchema = defineKind<FlowSchema>({
   group: 'flowcontrol.apiserver.k8s.io',
   version: 'v1',
   kind: 'FlowSchema',
+  isNewGeneration: isNewSpec,
   defaults: object => {
     if (object.spec) object.spec.matchingPrecedence ||= 1000;
   },

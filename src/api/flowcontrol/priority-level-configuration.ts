@@ -3,7 +3,7 @@
 import { fieldErrors } from '../../base/errors.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
-import { semanticEqual } from '../machinery/equality.ts';
+import { isNewSpec, semanticEqual } from '../machinery/equality.ts';
 import { addForbidden, addInvalid, addRequired, type Errors } from '../machinery/validation.ts';
 import { MANDATORY_LEVELS } from './mandatory-objects.ts';
 import type {
@@ -22,6 +22,7 @@ export const priorityLevelConfiguration = defineKind<PriorityLevelConfiguration>
   group: 'flowcontrol.apiserver.k8s.io',
   version: 'v1',
   kind: 'PriorityLevelConfiguration',
+  isNewGeneration: isNewSpec,
   defaults: object => {
     const exempt = object.spec?.exempt;
     if (exempt) {

@@ -17,6 +17,11 @@ export function semanticEqual(a: unknown, b: unknown): boolean {
   return true;
 }
 
+/** Whether another spec is asked for: what raises the generation of most kinds. */
+export function isNewSpec({ spec }: { readonly spec?: unknown }, { spec: old }: { readonly spec?: unknown }): boolean {
+  return !semanticEqual(spec, old);
+}
+
 function isNothing(value: unknown): value is undefined | null | [] {
   return value === undefined || value === null || (Array.isArray(value) && value.length === 0);
 }

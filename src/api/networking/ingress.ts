@@ -5,6 +5,7 @@ import { loadBalancerAddresses } from '../core/service.ts';
 import type { TypedLocalObjectReference } from '../core/v1.gen.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
+import { isNewSpec } from '../machinery/equality.ts';
 import {
   dnsLabelProblems,
   dnsSubdomainProblems,
@@ -44,11 +45,11 @@ export const ingress = defineKind<Ingress>({
   group: 'networking.k8s.io',
   version: 'v1',
   kind: 'Ingress',
+  isNewGeneration: isNewSpec,
   defaults: object => {
     (object.status ??= {}).loadBalancer ??= {};
   },
   prepareCreate: object => {
-    object.metadata.generation = 1;
     object.status = { loadBalancer: {} };
   },
   validate: object => {
@@ -172,11 +173,9 @@ export const ingressClass = defineKind<IngressClass>({
   group: 'networking.k8s.io',
   version: 'v1',
   kind: 'IngressClass',
+  isNewGeneration: isNewSpec,
   defaults: object => {
     if (object.spec?.parameters) object.spec.parameters.scope ??= 'Cluster';
-  },
-  prepareCreate: object => {
-    object.metadata.generation = 1;
   },
   validate: object => {
     const errors: Errors = [];

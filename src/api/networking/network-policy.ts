@@ -5,7 +5,7 @@ import { PROTOCOLS } from '../core/container-validation.ts';
 import { defineKind } from '../kind.ts';
 import { warnOfRange } from '../machinery/address-forms.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
-import { semanticEqual } from '../machinery/equality.ts';
+import { isNewSpec } from '../machinery/equality.ts';
 import { IpPrefix } from '../machinery/ip-prefix.ts';
 import { formatLabelSelector } from '../machinery/labels.ts';
 import { cidrProblems, ipFamily, portNameProblems, portNumberProblems } from '../machinery/names.ts';
@@ -24,19 +24,13 @@ export const networkPolicy = defineKind<NetworkPolicy>({
   group: 'networking.k8s.io',
   version: 'v1',
   kind: 'NetworkPolicy',
+  isNewGeneration: isNewSpec,
   defaults: object => {
     const spec = (object.spec ??= {});
     spec.podSelector ??= {};
     if (!spec.policyTypes?.length) spec.policyTypes = spec.egress?.length ? ['Ingress', 'Egress'] : ['Ingress'];
     for (const rule of [...(spec.ingress ?? []), ...(spec.egress ?? [])])
       for (const port of rule.ports ?? []) port.protocol ??= 'TCP';
-  },
-  prepareCreate: object => {
-    object.metadata.generation = 1;
-  },
-  prepareUpdate: (object, old) => {
-    const changed = !semanticEqual(object.spec, old.spec);
-    object.metadata.generation = (old.metadata.generation ?? 0) + (changed ? 1 : 0);
   },
   validate: object => {
     const errors: Errors = [];

@@ -3,6 +3,7 @@
 import { defineKind } from '../kind.ts';
 import { ageColumn, integer, nameColumn, text } from '../machinery/columns.ts';
 import { checkConditions } from '../machinery/conditions.ts';
+import { isNewSpec } from '../machinery/equality.ts';
 import {
   addInvalid,
   allowOneOf,
@@ -18,9 +19,9 @@ export const podDisruptionBudget = defineKind<PodDisruptionBudget>({
   group: 'policy',
   version: 'v1',
   kind: 'PodDisruptionBudget',
+  isNewGeneration: isNewSpec,
   unconditionalUpdate: false,
   prepareCreate: object => {
-    object.metadata.generation = 1;
     object.status = { disruptionsAllowed: 0, currentHealthy: 0, desiredHealthy: 0, expectedPods: 0 };
   },
   validate: object => {

@@ -2,6 +2,7 @@
 
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
+import { isNewSpec } from '../machinery/equality.ts';
 import { checkUnchanged, type Errors } from '../machinery/validation.ts';
 import { checkDeviceClaim, checkSelectors, defaultDeviceClaim } from './resource-claim-validation.ts';
 import type { DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice } from './v1.gen.ts';
@@ -51,6 +52,7 @@ export const deviceClass = defineKind<DeviceClass>({
   group: GROUP,
   version: 'v1',
   kind: 'DeviceClass',
+  isNewGeneration: isNewSpec,
   validate: object => checkSelectors('spec.selectors', object.spec?.selectors),
   columns: [nameColumn, ageColumn],
 });
@@ -59,6 +61,7 @@ export const resourceSlice = defineKind<ResourceSlice>({
   group: GROUP,
   version: 'v1',
   kind: 'ResourceSlice',
+  isNewGeneration: isNewSpec,
   columns: [
     nameColumn,
     text('Node', object => object.spec?.nodeName ?? (object.spec?.allNodes ? '<all>' : '<none>')),

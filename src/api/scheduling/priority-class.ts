@@ -20,9 +20,7 @@ export const priorityClass = defineKind<PriorityClass>({
     object.value ??= 0;
     object.preemptionPolicy ??= 'PreemptLowerPriority';
   },
-  prepareCreate: object => {
-    object.metadata.generation = 1;
-  },
+  isNewGeneration: () => false,
   validate: object => {
     const errors: Errors = [];
     const { name } = object.metadata;

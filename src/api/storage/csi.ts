@@ -5,7 +5,7 @@ import { checkVolumeSpec } from '../core/persistent-volume.ts';
 import { checkDriverName } from '../core/volume-validation.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, integer, nameColumn, text } from '../machinery/columns.ts';
-import { semanticEqual } from '../machinery/equality.ts';
+import { isNewSpec, semanticEqual } from '../machinery/equality.ts';
 import { qualifiedNameProblems } from '../machinery/labels.ts';
 import { byteLength, dnsSubdomainProblems, rangeProblem } from '../machinery/names.ts';
 import {
@@ -88,6 +88,11 @@ export const csiDriver = defineKind<CSIDriver>({
   group: 'storage.k8s.io',
   version: 'v1',
   kind: 'CSIDriver',
+  isNewGeneration: isNewSpec,
+  // Upstream counts its changes from 0.
+  prepareCreate: object => {
+    delete object.metadata.generation;
+  },
   unconditionalUpdate: false,
   defaults: object => {
     const spec = (object.spec ??= {});

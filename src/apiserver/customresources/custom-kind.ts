@@ -43,7 +43,6 @@ export function customKind({ definition, version, schema, show }: CustomKindOpti
       if (definition.metadata.deletionTimestamp)
         throw failure(405, 'MethodNotAllowed', 'create not allowed while custom resource definition is terminating');
       if (hasStatus) delete (object as unknown as JsonObject)['status'];
-      object.metadata.generation = 1;
     },
     prepareUpdate(object, old) {
       const [fields, before] = [object as unknown as JsonObject, old as unknown as JsonObject];
@@ -51,9 +50,11 @@ export function customKind({ definition, version, schema, show }: CustomKindOpti
         if (before['status'] === undefined) delete fields['status'];
         else fields['status'] = before['status'];
       }
-      const { metadata: _, ...now } = fields;
-      const { metadata: __, ...then } = before;
-      if (!isDeepStrictEqual(now, then)) object.metadata.generation = (old.metadata.generation ?? 0) + 1;
+    },
+    isNewGeneration(object, old) {
+      const { metadata: _, ...now } = object;
+      const { metadata: __, ...then } = old;
+      return !isDeepStrictEqual(now, then);
     },
     validate: object => withRules(schema, problemsOf(schema, object), object),
     validateUpdate: (object, old) => withRules(schema, ratcheted(schema, { object, old }, problemsOf), object, old),
