@@ -60,6 +60,14 @@ test('bootstrap writes each object once, a second run nothing, and repairs what 
   assert.deepEqual(reader.writes.slice(written), ['update clusterroles//system:kube-dns']);
 });
 
+test('monitors may read the metrics of kubelets, as since 1.34', () => {
+  const role = bootstrapPolicy().clusterRoles.find(({ metadata }) => metadata.name === 'system:monitoring')!;
+  assert.deepEqual(
+    role.rules!.filter(rule => rule.resources),
+    [{ verbs: ['get'], apiGroups: [''], resources: ['nodes/metrics'] }],
+  );
+});
+
 test('the bootstrap policy already holds what aggregation computes; a new part is aggregated', async () => {
   const { reader } = await cluster();
   const reconciler = new PolicyReconciler({ reader: () => reader, transport: () => reader, log: silentLogger });

@@ -61,6 +61,7 @@ const CLUSTER_ROLES: Readonly<Record<string, readonly string[]>> = {
     'get /healthz,/healthz/*,/livez,/livez/*,/metrics,/metrics/slis,/readyz,/readyz/*',
     'get /flagz',
     'get /statusz',
+    'get core nodes/metrics',
   ],
   'system:basic-user': [
     'create authorization.k8s.io selfsubjectaccessreviews,selfsubjectrulesreviews',

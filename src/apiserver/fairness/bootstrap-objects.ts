@@ -122,22 +122,6 @@ export const SUGGESTED_SCHEMAS: readonly FlowSchema[] = [
     },
   ),
   schema(
-    'endpoint-controller',
-    { level: 'workload-high', precedence: 150, by: 'ByUser' },
-    {
-      subjects: [
-        ...users(CONTROLLER_MANAGER),
-        ...systemAccounts('endpoint-controller', 'endpointslicemirroring-controller'),
-      ],
-      resourceRules: [resources('', ['endpoints'])],
-    },
-  ),
-  schema(
-    'workload-leader-election',
-    { level: 'leader-election', precedence: 200, by: 'ByUser' },
-    { subjects: systemAccounts('*'), resourceRules: [resources('coordination.k8s.io', ['leases'])] },
-  ),
-  schema(
     'system-node-high',
     { level: 'node-high', precedence: 400, by: 'ByUser' },
     {

@@ -43,7 +43,7 @@ test('requests find the schemas that upstream gives them', () => {
     [request('system:kube-scheduler', [], lease), 'system-leader-election'],
     [request('system:serviceaccount:kube-system:a', ['system:serviceaccounts'], lease), 'system-leader-election'],
     [request('system:serviceaccount:other:a', ['system:serviceaccounts'], lease), 'service-accounts'],
-    [request('system:kube-controller-manager', [], { resource: 'endpoints' }), 'endpoint-controller'],
+    [request('system:kube-controller-manager', [], { resource: 'endpoints' }), 'kube-controller-manager'],
     [request('system:kube-controller-manager', []), 'kube-controller-manager'],
     [request('system:node:a', ['system:nodes']), 'system-nodes'],
     [
@@ -54,6 +54,12 @@ test('requests find the schemas that upstream gives them', () => {
     [request('jo', []), 'global-default'],
   ];
   for (const [asked, schema] of cases) assert.equal(schemaOf(asked), schema);
+  const gone = ['endpoint-controller', 'workload-leader-election'];
+  assert.deepEqual(
+    SUGGESTED_SCHEMAS.filter(({ metadata }) => gone.includes(metadata.name!)),
+    [],
+    'not since 1.34',
+  );
 });
 
 test('a hand is always of distinct cards', () => {
