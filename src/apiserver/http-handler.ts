@@ -7,7 +7,7 @@ import type { Clock } from '../base/clock.ts';
 import { BUILD_COMMIT, KUBERNETES_VERSION } from '../base/cluster-defaults.ts';
 import { ApiError, failure, internalError, unauthorized } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { metrics, type SeriesHandle } from '../base/metrics.ts';
+import { metrics } from '../base/metrics.ts';
 import type { Aggregator } from './aggregation/aggregator.ts';
 import type { Auditor } from './audit/auditor.ts';
 import type { Trail } from './audit/trail.ts';
@@ -23,25 +23,11 @@ import { type OpenapiService, plainBytes, V2_PROTOBUF, V2_PROTOBUF_TYPE } from '
 import { finish, type ReplyContext, sendStatus, text } from './reply.ts';
 import type { Authenticator, Credentials, RequestAttributes, UserInfo } from './request.ts';
 import { allowedMsOf, type Deadline, RequestDeadlines } from './request-deadlines.ts';
+import { authentications, countRequest, countTermination, countUser } from './request-metrics.ts';
 import { type PathAttributes, parsePath, withUser } from './request-path.ts';
 import type { ResourceHandler } from './resource-handler.ts';
 import { notAllowed, unknownResource } from './routes.ts';
 import { ZPages } from './z-pages.ts';
-
-const requests = metrics.counter(
-  'apiserver_request_total',
-  'Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.',
-  ['verb', 'group', 'version', 'resource', 'subresource', 'code'],
-);
-const durations = metrics.histogram(
-  'apiserver_request_duration_seconds',
-  'Response latency distribution in seconds for each verb, group, version, resource and subresource.',
-  [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60],
-  ['verb', 'group', 'version', 'resource', 'subresource'],
-);
-const inflight = metrics.gauge('apiserver_current_inflight_requests', 'Number of requests being served now.', [
-  'request_kind',
-]);
 
 const VERSION = {
   major: KUBERNETES_VERSION.major,
@@ -68,6 +54,8 @@ export interface HttpHandlerOptions {
   readonly fairness?: Fairness | undefined;
   /** How many objects a resource has. */
   readonly stored: (of: RequestAttributes) => number;
+  /** Whether there is a resource, and subresource, of these names. */
+  readonly knows: (attributes: PathAttributes) => boolean;
   readonly resources: ResourceHandler;
   readonly discovery: Discovery;
   /** Knows the extension servers that requests are forwarded to. */
@@ -103,7 +91,6 @@ export class HttpHandler {
   readonly #options: HttpHandlerOptions;
   readonly #deadlines: RequestDeadlines;
   readonly #zPages: ZPages;
-  #inflight = 0;
 
   constructor(options: HttpHandlerOptions) {
     this.#options = options;
@@ -115,7 +102,6 @@ export class HttpHandler {
       versions: { binaryVersion: git.replace(/^v/, ''), emulationVersion: `${major}.${minor}` },
       paths: () => this.#paths(),
     });
-    metrics.onCollect(() => inflight.set(this.#inflight, 'all'));
   }
 
   /** Answers the exchange; never rejects. */
@@ -129,17 +115,31 @@ export class HttpHandler {
       trail: undefined,
       admitted: undefined,
       expired: false,
+      bytes: 0,
     };
     let deadline: Deadline | undefined;
-    this.#inflight++;
+    const isLong = runsLong(routed.attributes);
+    const counting = {
+      method: exchange.method,
+      attributes: routed.attributes,
+      isKnown: routed.attributes.isResource && this.#options.knows(routed.attributes),
+      query: routed.query,
+      contentType: exchange.headers['content-type'],
+      isLong,
+    };
+    const counted = countRequest(counting);
+    let waitedMs = 0;
     try {
       const known = this.authenticate(exchange, { certificate, routed, context });
       const user = known instanceof Promise ? await known : known;
       const { attributes } = routed;
       const request = withUser(attributes, user);
-      const isLong = runsLong(attributes);
       const admitting = isLong && attributes.verb !== 'watch' ? undefined : this.#admit(exchange, request, routed);
-      if (admitting) context.admitted = admitting instanceof Promise ? await admitting : admitting;
+      if (admitting instanceof Promise) {
+        const fromMs = this.#options.clock.monotonic();
+        context.admitted = await admitting;
+        waitedMs = this.#options.clock.monotonic() - fromMs;
+      } else if (admitting) context.admitted = admitting;
       const allowedMs = isLong ? 0 : allowedMsOf(routed.query);
       const waiting = this.#options.authorize(request, context.trail);
       if (waiting) await waiting;
@@ -150,18 +150,23 @@ export class HttpHandler {
           ? this.#options.resources.handle(context, request, routed)
           : this.#document(context, routed);
       if (answering) {
-        if (!isLong) deadline = this.#deadlines.add(startMs, allowedMs, () => this.#expire(context));
+        if (!isLong)
+          deadline = this.#deadlines.add(startMs, allowedMs, () => {
+            countTermination(counting, 504);
+            this.#expire(context);
+          });
         await answering;
       }
     } catch (error) {
+      if (error instanceof TooManyRequests) countTermination(counting, 429);
       const telling = this.fail(context, error);
       if (telling) await telling;
     } finally {
-      this.#inflight--;
       if (deadline) this.#deadlines.remove(deadline);
       context.admitted?.end();
       context.trail?.complete(context.code);
-      count(exchange.method, routed.attributes, context.code, this.#options.clock.monotonic() - startMs);
+      const durationMs = this.#options.clock.monotonic() - startMs;
+      counted({ code: context.code, durationMs, waitedMs, bytes: context.bytes });
     }
   }
 
@@ -207,6 +212,7 @@ export class HttpHandler {
     return this.#acting(found, exchange, request);
   }
   #unknown(error: unknown, exchange: Asking, request: Arrival): unknown {
+    authentications.add(1, 'failure');
     this.#record(undefined, exchange, request);
     return error;
   }
@@ -231,6 +237,7 @@ export class HttpHandler {
   }
   #acting(user: UserInfo, exchange: Asking, request: Arrival): UserInfo | Promise<UserInfo> {
     this.#record(user, exchange, request);
+    countUser(user.name);
     const wanted = wantedUser(exchange.headers);
     if (!wanted) return user;
     const asked = withUser(request.routed.attributes, user);
@@ -364,31 +371,6 @@ export class HttpHandler {
     ];
     return [...this.#options.discovery.paths(), ...others].sort();
   }
-}
-
-interface Counted {
-  readonly requests: Map<number, SeriesHandle>;
-  readonly durations: SeriesHandle;
-}
-
-/** Series by method and what of a resource is asked for, so that a request makes one key, not two of many labels. */
-const counted = new Map<string, Counted>();
-
-function count(method: string, attributes: PathAttributes, code: number, durationMs: number): void {
-  const { verb, group, version, resource, subresource } = attributes;
-  const shown = verb === 'watch' ? 'WATCH' : method;
-  const key = `${shown} ${group}/${version}/${resource}/${subresource}`;
-  let series = counted.get(key);
-  if (!series) {
-    const labels = [shown, group, version, resource, subresource];
-    series = { requests: new Map(), durations: durations.series(...labels) };
-    counted.set(key, series);
-  }
-  let ofCode = series.requests.get(code);
-  if (!ofCode)
-    series.requests.set(code, (ofCode = requests.series(shown, group, version, resource, subresource, String(code))));
-  ofCode.add(1);
-  if (verb !== 'watch') series.durations.observe(durationMs / 1000);
 }
 
 /** Splits a URL; the query is parsed only when there is one. */

@@ -492,6 +492,32 @@ test('server-side apply: YAML or JSON, 201 then 200; other writes are recorded b
   assert.match(forced.json.message, /force: Forbidden: may not be specified for non-apply patch$/);
 });
 
+test("requests are counted by upstream's labels, and what nobody serves under none", async () => {
+  const namespace = '/api/v1/namespaces/counted/configmaps';
+  await ask('POST', `${namespace}?dryRun=All`, { body: configMap('x', {}) });
+  await ask('GET', namespace);
+  await ask('PATCH', `${namespace}/x`, {
+    headers: { 'content-type': 'application/apply-patch+yaml' },
+    body: configMap('x', {}),
+  });
+  for (let i = 0; i < 3; i++) await ask('GET', `/apis/made.up/v${i}/things/${i}?dryRun=x${i}`);
+  const page = (await ask('GET', '/metrics')).body.toString();
+  const series = (verb: string, dryRun: string, scope: string) =>
+    `apiserver_request_total{verb="${verb}",dry_run="${dryRun}",group="",version="v1",resource="configmaps",subresource="",scope="${scope}",component="apiserver"`;
+  for (const [verb, dryRun, scope] of [
+    ['POST', 'All', 'resource'],
+    ['LIST', '', 'namespace'],
+    ['APPLY', '', 'resource'],
+  ] as const)
+    assert.ok(page.includes(series(verb, dryRun, scope)), `${verb} ${scope}`);
+  assert.ok(!page.includes('made.up') && !page.includes('dry_run="x'));
+  assert.match(page, /^apiserver_current_inflight_requests\{request_kind="readOnly"\} \d/m);
+  assert.match(page, /^apiserver_response_sizes_count\{verb="LIST",.*resource="configmaps"/m);
+  assert.match(page, /^authentication_attempts\{result="success"\} [1-9]/m);
+  assert.match(page, /^authorization_attempts_total\{result="no-opinion"\} [1-9]/m);
+  assert.match(page, /^apiserver_resource_objects\{group="",resource="configmaps"\} [1-9]/m);
+});
+
 test('a group with commas in its name is one group, by HTTP/1.1 and HTTP/2', async () => {
   const groups = ['cn=admins,dc=example', 'dev'];
   const headers = { 'impersonate-user': 'jane', 'impersonate-group': groups };

@@ -12,6 +12,7 @@ import { type Exchange, Http1Exchange } from './exchange.ts';
 import { ServerConnection } from './http2/connection.ts';
 import { Http2Exchange } from './http2/exchange.ts';
 import type { Credentials } from './request.ts';
+import { certificateSeconds, handshakeErrors } from './request-metrics.ts';
 
 export interface TlsOptions {
   readonly key: string | Buffer;
@@ -76,7 +77,7 @@ export async function listenTls(
     keepAliveInitialDelay: KEEP_ALIVE_MS,
   });
   server.maxConnections = CONNECTIONS_MAX;
-  server.on('tlsClientError', () => {});
+  server.on('tlsClientError', () => handshakeErrors.add());
   server.on('connection', (socket: Socket) => {
     sockets.add(socket);
     socket.once('close', () => sockets.delete(socket));
@@ -118,9 +119,10 @@ const UID_ATTRIBUTE = '1.3.6.1.4.1.57683.2';
 
 function certificateOf(socket: TLSSocket, { ca, frontProxyCa }: TlsOptions): Credentials['certificate'] {
   if (!socket.authorized) return undefined;
-  const { subject, serialNumber, fingerprint256 } = socket.getPeerCertificate();
+  const { subject, serialNumber, fingerprint256, valid_to: validTo } = socket.getPeerCertificate();
   const chain = socket.getPeerX509Certificate();
   if (!subject) return undefined;
+  certificateSeconds.observe(Math.max(0, (Date.parse(validTo) - Date.now()) / 1000));
   const list = (value: string | string[] | undefined) =>
     value === undefined ? [] : Array.isArray(value) ? value : [value];
   return {

@@ -19,6 +19,8 @@ export interface ReplyContext {
   trail: Trail | undefined;
   /** The seats that the request runs on, if it needs some. */
   admitted: Admitted | undefined;
+  /** Of the body that was sent, whole. */
+  bytes: number;
   /** Somebody else answered because it took too long: what comes now is thrown away. */
   expired: boolean;
 }
@@ -39,6 +41,7 @@ function withWarnings(context: ReplyContext, headers: ReplyHeaders): ReplyHeader
 export function finish(context: ReplyContext, status: number, headers: ReplyHeaders, body: Body | undefined): void {
   if (context.expired) return;
   context.code = status;
+  if (body) context.bytes = Buffer.isBuffer(body) ? body.length : sizeOf(body);
   if (context.admitted) nameFlow(headers, context.admitted);
   headers['cache-control'] ??= 'no-cache, private';
   if (context.trail) headers['audit-id'] = context.trail.auditId;

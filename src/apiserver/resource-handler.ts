@@ -32,6 +32,7 @@ import {
 import type { Operation, Outcome } from './registry.ts';
 import { finish, finishLarge, type ReplyContext, text, warn } from './reply.ts';
 import type { ConnectContext, ConnectHandler, RequestAttributes } from './request.ts';
+import { deprecatedUse } from './request-metrics.ts';
 import {
   checkDeletion,
   decodeDeletion,
@@ -105,7 +106,11 @@ export class ResourceHandler {
         trail: context.trail,
       }),
     };
-    if (served.kind?.deprecation) warn(context, served.kind.deprecation);
+    if (served.kind?.deprecation) {
+      warn(context, served.kind.deprecation);
+      const { group, version, resource, subresource } = attributes;
+      deprecatedUse.set(1, group, version, resource, subresource, '');
+    }
     if (connect) return this.#connect(connect, request);
     // Who cannot read the answer must not have changed anything.
     if (attributes.verb !== 'watch') negotiate(context.exchange.headers.accept, servingOf(request.operation));

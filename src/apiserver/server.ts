@@ -9,6 +9,7 @@ import type { ResourceInfo } from '../api/schema.ts';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { KUBERNETES_VERSION } from '../base/cluster-defaults.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
+import { metrics } from '../base/metrics.ts';
 import { type Random, systemRandom } from '../base/random.ts';
 import type { ResourceId, Transport } from '../client/transport.ts';
 import type { Store } from '../store/store.ts';
@@ -43,6 +44,7 @@ import type {
   UserInfo,
 } from './request.ts';
 import { LOOPBACK_USER } from './request.ts';
+import { authorizations, storedObjects } from './request-metrics.ts';
 import { ResourceHandler } from './resource-handler.ts';
 import { ResourceTable, type Served } from './resource-table.ts';
 import { handleUpgrade } from './upgrade.ts';
@@ -129,6 +131,10 @@ export class ApiServer {
         const served = this.table.find(of.group, of.version, of.resource);
         return served ? this.caches.of(served.prefix).entries.size : 0;
       },
+      knows: ({ group, version, resource, subresource }) => {
+        const info = this.table.find(group, version, resource)?.info;
+        return info !== undefined && (subresource === '' || info.subresources.some(({ name }) => name === subresource));
+      },
       resources: this.#resources,
       discovery: new Discovery(this.table, options.aggregator),
       aggregator: options.aggregator,
@@ -138,6 +144,12 @@ export class ApiServer {
       flags: options.flags ?? {},
       clock: this.#clock,
       log: this.#log,
+    });
+    metrics.onCollect(() => {
+      for (const { prefix, entries } of this.caches.all()) {
+        const [, group = '', resource = ''] = /^\/registry\/([^/]+)\/([^/]+)\//.exec(prefix) ?? [];
+        storedObjects.set(entries.size, group === 'core' ? '' : group, resource);
+      }
     });
     const store = () => (this.caches.failure ? 'the store is lost' : undefined);
     this.#health.add({ name: 'etcd', check: store });
@@ -249,7 +261,11 @@ export class ApiServer {
 
 const ALLOWED: Decision = { allowed: true, reason: '' };
 
+const allowedSeries = authorizations.series('allowed');
+
 function note(trail: Trail | undefined, { allowed, reason }: Decision): void {
+  if (allowed) allowedSeries.add(1);
+  else authorizations.add(1, 'no-opinion');
   trail?.annotate('authorization.k8s.io/decision', allowed ? 'allow' : 'forbid');
   trail?.annotate('authorization.k8s.io/reason', reason);
 }

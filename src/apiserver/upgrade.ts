@@ -59,7 +59,15 @@ export async function handleUpgrade(
     const handler = attributes.isResource ? steps.resources.connectHandler(attributes) : undefined;
     if (!handler && attributes.verb === 'watch' && isWebSocket(headers)) {
       const exchange = await watchExchange({ request, socket, head });
-      const reply = { exchange, code: 0, warnings: undefined, admitted: undefined, expired: false, ...context };
+      const reply = {
+        exchange,
+        code: 0,
+        warnings: undefined,
+        admitted: undefined,
+        expired: false,
+        bytes: 0,
+        ...context,
+      };
       await steps.resources.handle(reply, attributes, routed);
       return;
     }
