@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { PREFIX } from './annotation-set.ts';
+import { Annotations, PREFIX } from './annotation-set.ts';
 import { checkPattern, Refused } from './annotation-values.ts';
 import { readAnnotations } from './annotations.ts';
 import { readUsers } from './credentials.ts';
@@ -14,7 +14,7 @@ import { backendLines } from './haproxy/backend.ts';
 import { parseConfiguration, quote, renderConfiguration, type Section, splitWords } from './haproxy/configuration.ts';
 import { desiredMaps, shapeOf, userSections } from './haproxy/desired-state.ts';
 import { listeningSections } from './haproxy/listening.ts';
-import { annotations, hostile, ingressOf } from './hostile-fixture.ts';
+import { annotations, GOOD, hostile, ingressOf } from './hostile-fixture.ts';
 import { isNodesOwn } from './node-own-host.ts';
 import { buildRouteTable, type Route } from './route-table.ts';
 import { DEFAULT_SETTINGS } from './settings.ts';
@@ -60,6 +60,19 @@ test('any words come back as they were', () => {
     { numRuns: 2000 },
   );
   for (const control of ['\n', '\r', '\0', '\x1b', '\x7f']) assert.throws(() => quote(`a${control}b`));
+});
+
+test('the hostile fixture has every annotation that is read, with a value that is accepted', t => {
+  const read = new Set<string>();
+  const { get } = Annotations.prototype;
+  t.mock.method(Annotations.prototype, 'get', function (this: Annotations, name: string, reader: never) {
+    read.add(name);
+    return get.call(this, name, reader);
+  });
+  const given = Object.fromEntries(Object.entries(GOOD).map(([name, value]) => [PREFIX + name, value]));
+  const { findings } = readAnnotations(ingressOf(given, 'a.test', ['/']));
+  assert.deepEqual([...read].sort(), Object.keys(GOOD).sort());
+  assert.deepEqual(findings, []);
 });
 
 test('annotations, hosts and paths give the same tree back, and only directives of ours', () => {
