@@ -52,11 +52,13 @@ export function desiredStatus(
   const approval = approvalCondition(definition);
   if (approval) wanted.push(approval);
   const status = withConditions(definition, wanted, now);
-  if (JSON.stringify(status.acceptedNames) === JSON.stringify(names)) return status;
-  return { ...status, acceptedNames: names };
+  const { generation } = definition.metadata;
+  const isCurrent = status.observedGeneration === generation;
+  if (isCurrent && JSON.stringify(status.acceptedNames) === JSON.stringify(names)) return status;
+  return { ...status, acceptedNames: names, ...(generation === undefined ? {} : { observedGeneration: generation }) };
 }
 
-/** The status with these conditions set; the same object when nothing changes. */
+/** The status with these conditions set, as seen of this generation (since 1.36); the same object when nothing changes. */
 export function withConditions(
   definition: CustomResourceDefinition,
   wanted: readonly Condition[],
@@ -68,7 +70,13 @@ export function withConditions(
   for (const condition of wanted) {
     const at = conditions.findIndex(({ type }) => type === condition.type);
     const old = conditions[at];
-    if (old && old.status === condition.status && old.reason === condition.reason && old.message === condition.message)
+    const seen = definition.metadata.generation;
+    if (
+      old?.status === condition.status &&
+      old.reason === condition.reason &&
+      old.message === condition.message &&
+      old.observedGeneration === seen
+    )
       continue;
     changed = true;
     const lastTransitionTime = old?.status === condition.status ? old.lastTransitionTime : now;
@@ -76,6 +84,7 @@ export function withConditions(
     const next: CustomResourceDefinitionCondition = {
       ...(lastTransitionTime ? { lastTransitionTime } : {}),
       ...(message === undefined ? {} : { message }),
+      ...(seen === undefined ? {} : { observedGeneration: seen }),
       ...(reason === undefined ? {} : { reason }),
       status: value,
       type,
