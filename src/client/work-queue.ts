@@ -5,8 +5,11 @@
 
 import { Backoff } from '../base/backoff.ts';
 import { type Clock, systemClock, type Timer } from '../base/clock.ts';
+import { WorkQueueMetrics } from './work-queue-metrics.ts';
 
 export interface WorkQueueOptions {
+  /** Whose queue it is, for the metrics; one without a name has none. */
+  readonly name?: string;
   readonly clock?: Clock;
   /** First and longest retry delay; client-go's defaults are 5 ms and 1000 s. */
   readonly retryMsMin?: number;
@@ -21,9 +24,11 @@ export class WorkQueue {
   readonly #processing = new Set<string>();
   readonly #delayed = new Map<string, { atMs: number; timer: Timer }>();
   readonly #waiters: (() => void)[] = [];
+  readonly #metrics: WorkQueueMetrics | undefined;
 
   constructor(options: WorkQueueOptions = {}) {
     this.#clock = options.clock ?? systemClock;
+    this.#metrics = options.name === undefined ? undefined : new WorkQueueMetrics(options.name, () => this.length);
     this.#backoff = new Backoff({
       initialMs: options.retryMsMin ?? 5,
       maxMs: options.retryMsMax ?? 1_000_000,
@@ -36,6 +41,7 @@ export class WorkQueue {
   add(key: string): void {
     if (this.#dirty.has(key)) return;
     this.#dirty.add(key);
+    this.#metrics?.added(key, this.#clock.monotonic());
     if (this.#processing.has(key)) return;
     this.#queue.push(key);
     this.#waiters.shift()?.();
@@ -57,6 +63,7 @@ export class WorkQueue {
     this.#delayed.set(key, { atMs, timer });
   }
   retry(key: string): void {
+    this.#metrics?.retried();
     this.addAfter(key, this.#backoff.next(key));
   }
   /** The key succeeded: its back-off starts over. */
@@ -92,6 +99,8 @@ export class WorkQueue {
       }
       this.#dirty.delete(key);
       this.#processing.add(key);
+      const startMs = this.#clock.monotonic();
+      this.#metrics?.taken(key, startMs);
       try {
         await options.process(key);
         this.forget(key);
@@ -100,6 +109,7 @@ export class WorkQueue {
         this.retry(key);
       } finally {
         this.#processing.delete(key);
+        this.#metrics?.worked(this.#clock.monotonic() - startMs);
         if (this.#dirty.has(key)) {
           this.#queue.push(key);
           this.#waiters.shift()?.();

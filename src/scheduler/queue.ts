@@ -15,6 +15,7 @@ const ERROR_RETRY_MS_MAX = 10_000;
 
 interface Waiting {
   pod: Pod;
+  readonly sinceMs: number;
   readonly sequence: number;
   attempts: number;
   place: 'active' | 'retry' | 'unschedulable' | 'timer' | 'taken';
@@ -79,6 +80,21 @@ export class SchedulingQueue {
   get size(): number {
     return this.#pods.size;
   }
+  /** How often a pod was tried, and for how long it has been known. */
+  history(uid: string): { readonly attempts: number; readonly ms: number } | undefined {
+    const waiting = this.#pods.get(uid);
+    return waiting && { attempts: waiting.attempts, ms: this.#clock.monotonic() - waiting.sinceMs };
+  }
+  /** Pods by upstream's names of the places where they wait. */
+  pending(): Readonly<Record<'active' | 'backoff' | 'unschedulable', number>> {
+    const counts = { active: 0, backoff: 0, unschedulable: 0 };
+    for (const { place } of this.#pods.values()) {
+      if (place === 'active') counts.active++;
+      else if (place === 'retry' || place === 'timer') counts.backoff++;
+      else if (place === 'unschedulable') counts.unschedulable++;
+    }
+    return counts;
+  }
   has(uid: string): boolean {
     return this.#pods.has(uid);
   }
@@ -89,6 +105,7 @@ export class SchedulingQueue {
     if (!known) {
       const waiting: Waiting = {
         pod,
+        sinceMs: this.#clock.monotonic(),
         sequence: this.#sequence++,
         attempts: 0,
         place: 'active',

@@ -47,6 +47,15 @@ import type { Transport } from '../client/transport.ts';
 import { SchedulerCache } from './cache.ts';
 import { ClaimBinder, type Reservation } from './claim-binder.ts';
 import { describe, Framework, type Infeasible } from './framework.ts';
+import {
+  attemptDurations,
+  attempts,
+  pendingPods,
+  podAttempts,
+  podDurations,
+  preemptionAttempts,
+  preemptionVictims,
+} from './metrics.ts';
 import { type NodeInfo, podInfo } from './node-info.ts';
 import type { Cluster, ClusterEvent } from './plugin.ts';
 import { plugins } from './plugins/registry.ts';
@@ -87,12 +96,6 @@ export class Scheduler {
   readonly #claims: ClaimBinder;
   /** Pods that evicted others and wait for the room: node and pod by uid. */
   readonly #nominated = new Map<string, { pod: Pod; node: string }>();
-  readonly #duration = metrics.histogram(
-    'scheduler_scheduling_attempt_duration_seconds',
-    'Scheduling attempt latency in seconds.',
-    [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1],
-    ['result'],
-  );
   #bindings = 0;
   #running = false;
   #started = false;
@@ -108,6 +111,11 @@ export class Scheduler {
     this.#events = new ApiEventRecorder({ transport, component: SCHEDULER_NAME, log, clock });
     this.#framework = new Framework({ plugins, random });
     this.#queue = new SchedulingQueue({ clock, onReady: () => this.#wake() });
+    metrics.onCollect(() => {
+      for (const [place, count] of Object.entries(this.#queue.pending())) pendingPods.set(count, place);
+      const pods = [...this.#podInformer.values()];
+      pendingPods.set(pods.filter(({ spec }) => !spec?.nodeName && spec?.schedulingGates?.length).length, 'gated');
+    });
     this.#podInformer = informers.get<Pod>(PODS);
     const nodes = informers.get<Node>(NODES);
     const namespaces = informers.get<Namespace>(NAMESPACES);
@@ -259,7 +267,8 @@ export class Scheduler {
       this.#log.error('scheduling attempt failed', { pod: `${pod.metadata.namespace}/${pod.metadata.name}`, error });
       this.#queue.failed(uid);
     }
-    this.#duration.observe((this.#clock.monotonic() - startMs) / 1000, result);
+    attempts.add(1, result, SCHEDULER_NAME);
+    attemptDurations.observe((this.#clock.monotonic() - startMs) / 1000, result, SCHEDULER_NAME);
   }
 
   /** With the room kept that pods of the same or higher priority have been promised. */
@@ -296,6 +305,11 @@ export class Scheduler {
         target: { kind: 'Node', name: node },
       };
       await this.#pods.createSubresource(namespace, name, 'binding', binding);
+      const history = this.#queue.history(uid!);
+      if (history) {
+        podAttempts.observe(history.attempts);
+        podDurations.observe(history.ms / 1000, history.attempts > 15 ? '16+' : String(history.attempts));
+      }
       this.#queue.remove(uid!);
       this.#nominated.delete(uid!);
       this.#events.event(pod, 'Normal', 'Scheduled', `Successfully assigned ${namespace}/${name} to ${node}`);
@@ -335,6 +349,8 @@ export class Scheduler {
     );
     this.#events.event(pod, 'Warning', 'FailedScheduling', message);
     const nominated = preemption?.node ? { node: preemption.node, victims: preemption.victims } : undefined;
+    if (canPreempt) preemptionAttempts.add();
+    if (nominated) preemptionVictims.observe(nominated.victims.length);
     if (nominated) this.#nominated.set(uid, { pod, node: nominated.node });
     this.#queue.unschedulable(uid, nominated ? new Set([...failure.wakesOn, 'pod-removed']) : failure.wakesOn);
     void this.#report(pod, message, nominated?.node);

@@ -45,7 +45,7 @@ export class ControllerHost {
 
   #start(definition: ControllerDefinition): { ready: Promise<void>; done: Promise<void> } {
     const { transport, informers, settings, clock, random, signal } = this.#options;
-    const queue = new WorkQueue({ clock });
+    const queue = new WorkQueue({ clock, name: definition.folder });
     const log = this.#options.log.with({ controller: definition.folder });
     const ctx: ReconcileContext = {
       transport,

@@ -106,7 +106,7 @@ export class GatewayController {
     this.#nodes = informers.get<Node>(NODES);
     this.#services = informers.get<Service>(SERVICES);
     this.#slices = informers.get<EndpointSlice>(ENDPOINT_SLICES);
-    this.#queue = new WorkQueue({ clock, retryMsMax: 60_000 });
+    this.#queue = new WorkQueue({ clock, name: 'gateway', retryMsMax: 60_000 });
   }
 
   async run(signal: AbortSignal): Promise<void> {

@@ -1,0 +1,49 @@
+/** The scheduler's metrics, by upstream's names and labels. */
+
+import { metrics } from '../base/metrics.ts';
+
+const SECONDS = [
+  0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384,
+];
+const SLI_SECONDS = [
+  0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68, 655.36,
+  1310.72, 2621.44, 5242.88,
+];
+const RESULT = ['result', 'profile'];
+
+export const attempts = metrics.counter(
+  'scheduler_schedule_attempts_total',
+  "Number of attempts to schedule pods, by the result. 'unschedulable' means a pod could not be scheduled, while 'error' means an internal scheduler problem.",
+  RESULT,
+);
+export const attemptDurations = metrics.histogram(
+  'scheduler_scheduling_attempt_duration_seconds',
+  'Scheduling attempt latency in seconds (scheduling algorithm + binding)',
+  SECONDS,
+  RESULT,
+);
+export const pendingPods = metrics.gauge(
+  'scheduler_pending_pods',
+  "Number of pending pods, by the queue type. 'active' means number of pods in activeQ; 'backoff' means number of pods in backoffQ; 'unschedulable' means number of pods in unschedulablePods that the scheduler attempted to schedule and failed; 'gated' is the number of unschedulable pods that the scheduler never attempted to schedule because they are gated.",
+  ['queue'],
+);
+export const podAttempts = metrics.histogram(
+  'scheduler_pod_scheduling_attempts',
+  'Number of attempts to successfully schedule a pod.',
+  [1, 2, 4, 8, 16],
+);
+export const podDurations = metrics.histogram(
+  'scheduler_pod_scheduling_sli_duration_seconds',
+  'E2e latency for a pod being scheduled, from the time the pod enters the scheduling queue and might involve multiple scheduling attempts.',
+  SLI_SECONDS,
+  ['attempts'],
+);
+export const preemptionAttempts = metrics.counter(
+  'scheduler_preemption_attempts_total',
+  'Total preemption attempts in the cluster till now',
+);
+export const preemptionVictims = metrics.histogram(
+  'scheduler_preemption_victims',
+  'Number of selected preemption victims',
+  [1, 2, 4, 8, 16, 32, 64],
+);
