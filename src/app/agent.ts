@@ -15,6 +15,7 @@ import { HttpsTransport } from '../client/https-transport.ts';
 import { InformerFactory } from '../client/informer.ts';
 import { ClusterDns } from '../dns/cluster-dns.ts';
 import { GatewayAgent } from '../ingress/gateway/gateway-agent.ts';
+import { ReachGuard } from '../ingress/haproxy/reach-guard.ts';
 import { IngressAgent } from '../ingress/ingress-agent.ts';
 import type { KubeletConfiguration } from '../kubelet/configuration.ts';
 import { Kubelet } from '../kubelet/kubelet.ts';
@@ -26,6 +27,7 @@ import { NftablesBackend } from '../proxy/nftables/nftables-backend.ts';
 import { ServiceProxy } from '../proxy/service-proxy.ts';
 import { leaveMixedHierarchies } from '../sys/cgroup.ts';
 import { closeOnExec } from '../sys/file-descriptor.ts';
+import { keepNullDevice } from '../sys/null-device.ts';
 import { type ClusterRanges, segmentsOf } from './cluster-ranges.ts';
 import { makePassable, type RuntimeName } from './cluster-record.ts';
 import { keepCompiledCode } from './compile-cache.ts';
@@ -89,6 +91,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
   mkdirSync(config.rootDir, { recursive: true, mode: 0o700 });
   // crun would not run beside it, and nothing here uses what it has.
   if (config.ownMounts) leaveMixedHierarchies();
+  if (config.ownMounts) keepNullDevice();
   const kubeletDir = config.ownMounts ? bindKubeletFolder(config.rootDir) : config.rootDir;
   makePassable(config.runDir);
 
@@ -158,6 +161,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     log,
     clock,
   });
+  const guard = new ReachGuard({ log });
   const ingress = new IngressAgent({
     nodeName: config.node,
     nodeIps: config.nodeAddresses,
@@ -167,6 +171,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     ingressInformers,
     informers: networkInformers,
     nodeTransport: networkTransport,
+    guard,
     nameservers: [config.clusterDns],
     defaultCertificate: `${credentials.ingressServing.certificate}\n${credentials.ingressServing.key}`,
     log,
@@ -181,6 +186,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
     gatewayInformers: ingressInformers,
     informers: networkInformers,
     nodeTransport: networkTransport,
+    guard,
     log,
     clock,
   });
@@ -260,6 +266,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
   followProcess();
   keepCompiledCode(clock);
   await Promise.all(parts);
+  guard.close();
   nodeTransport.close();
   storageTransport.close();
   networkTransport.close();

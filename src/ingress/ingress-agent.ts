@@ -25,6 +25,7 @@ export interface IngressAgentOptions {
   readonly ingressInformers: InformerFactory;
   /** May patch this node. */
   readonly nodeTransport: Transport;
+  readonly guard?: { keep(): void };
   readonly nameservers: readonly string[];
   readonly defaultCertificate: string;
   /** Default: every address of the node. */

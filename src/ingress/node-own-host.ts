@@ -1,22 +1,22 @@
 /**
  * Hosts that mean the node itself, or what only it may reach: loopback, unspecified and link-local addresses (where clouds keep their
- * metadata and its secrets) and `localhost`. What a tenant writes may not lead a node's HAProxy there. It judges what is written, not
- * what a name leads to.
+ * metadata and its secrets) and `localhost`. What a tenant writes may not lead a node's HAProxy there. It judges what is written; what
+ * a name leads to is the kernel's to judge (`haproxy/reach-guard.ts`).
  */
 
 import { BlockList, isIP } from 'node:net';
 
-const OWN = new BlockList();
-for (const [range, bits] of [
+export const OWN_RANGES: readonly (readonly [address: string, bits: number])[] = [
   ['0.0.0.0', 8],
   ['127.0.0.0', 8],
   ['169.254.0.0', 16],
-] as const)
-  OWN.addSubnet(range, bits, 'ipv4');
-OWN.addSubnet('::', 127, 'ipv6');
-OWN.addSubnet('fe80::', 10, 'ipv6');
-// Where a cloud's metadata answers by IPv6.
-OWN.addSubnet('fd00:ec2::', 32, 'ipv6');
+  ['::', 127],
+  ['fe80::', 10],
+  // Where a cloud's metadata answers by IPv6.
+  ['fd00:ec2::', 32],
+];
+const OWN = new BlockList();
+for (const [address, bits] of OWN_RANGES) OWN.addSubnet(address, bits, address.includes(':') ? 'ipv6' : 'ipv4');
 
 /** `host` is a name or an address without brackets and port. */
 export function isNodesOwn(host: string): boolean {

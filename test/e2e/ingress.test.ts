@@ -126,6 +126,35 @@ it('a Service of the cluster says who may come in, the node itself is not asked'
   await describes('own', /AnnotationRefused .*must not lead to the node's own 127\.0\.0\.1/);
 });
 
+it("a name that leads to the node's own loopback address is not followed there", cluster, async () => {
+  // Names of pods are answered with whatever address they spell; the node's proxy tells its health at every address of the node.
+  const nodeIp = (await k('get', 'nodes', '-o', 'jsonpath={.items[0].status.addresses[0].address}')).trim();
+  const external = (name: string, address: string): object => ({
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { name },
+    spec: { type: 'ExternalName', externalName: `${address.replaceAll('.', '-')}.${ns}.pod.cluster.local` },
+  });
+  const to = (name: string) => ({ service: { name, port: { number: 10256 } } });
+  const rule = (name: string) => ({
+    host: `${name}.names.test`,
+    http: { paths: [{ path: '/', pathType: 'Prefix', backend: to(name) }] },
+  });
+  const items = [
+    external('own', '127.0.0.1'),
+    external('node', nodeIp),
+    {
+      apiVersion: 'networking.k8s.io/v1',
+      kind: 'Ingress',
+      metadata: { name: 'names', annotations: { 'nginx.ingress.kubernetes.io/proxy-next-upstream-tries': '1' } },
+      spec: { rules: [rule('own'), rule('node')] },
+    },
+  ];
+  await cluster.apply(ns, items);
+  await answers('node.names.test', '/healthz', /lastUpdated/);
+  for (let tries = 0; tries < 10; tries++) assert.equal((await curl('own.names.test', '/healthz')).status, 503);
+});
+
 it('TLS by SNI from a Secret that comes later, is broken, and is mended', cluster, async () => {
   await describes('api', /SecretRefused .*Secret api for api\.example\.com does not exist/);
   const pki = await ensurePki(join(folder, 'pki'), { sans: ['localhost'] });

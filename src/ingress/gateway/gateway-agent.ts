@@ -26,6 +26,7 @@ export interface GatewayAgentOptions {
   readonly informers: InformerFactory;
   /** May patch this node. */
   readonly nodeTransport: Transport;
+  readonly guard?: { keep(): void };
   /** Default: every address of the node. */
   readonly bindAddress?: string;
   readonly log: Logger;

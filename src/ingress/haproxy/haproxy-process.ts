@@ -10,9 +10,11 @@ import type { Clock } from '../../base/clock.ts';
 import { failure } from '../../base/errors.ts';
 import { identify, isAlive, type ProcessIdentity, sendSignal } from '../../sys/process.ts';
 import { CONFIGURATION, MASTER_SOCKET, RUNTIME_SOCKET } from './process-files.ts';
+import { REACH_GROUP } from './reach-guard.ts';
 import { ask } from './runtime-api.ts';
 
 export const HAPROXY = '/usr/sbin/haproxy';
+const NOBODY = 65_534;
 const RECORD = 'process.json';
 const READY_MS_MAX = 15_000;
 const POLL_MS = 5;
@@ -33,13 +35,21 @@ export interface HaproxyProcessOptions {
   readonly clock: Clock;
 }
 
-/** The user that HAProxy's package makes, or nobody. */
+/** The user that HAProxy's package makes, or nobody; the group by which the kernel knows what it may reach. */
 export function haproxyUser(): { readonly uid: number; readonly gid: number } {
   const fields = readFileSync('/etc/passwd', 'utf8')
     .split('\n')
     .map(line => line.split(':'))
     .find(([name]) => name === 'haproxy');
-  return fields ? { uid: Number(fields[2]), gid: Number(fields[3]) } : { uid: 65534, gid: 65534 };
+  return { uid: fields ? Number(fields[2]) : NOBODY, gid: REACH_GROUP };
+}
+
+function groupOf(pid: number): number | undefined {
+  try {
+    return Number(/^Gid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]);
+  } catch {
+    return undefined;
+  }
 }
 
 /** HAProxy does not take the configuration, because of that line of it if it said which. */
@@ -63,7 +73,9 @@ export class HaproxyProcess {
     for (const path of [folder, join(folder, 'certificates')]) chownSync(path, user.uid, user.gid);
     if (existsSync(this.path(RECORD))) {
       const known = JSON.parse(readFileSync(this.path(RECORD), 'utf8')) as ProcessIdentity;
-      if (isAlive(known)) this.#identity = known;
+      // One that an earlier version started has another group, by which the kernel would let it go anywhere.
+      if (isAlive(known) && groupOf(known.pid) === user.gid) this.#identity = known;
+      else sendSignal(known, 'SIGUSR1');
     }
   }
   static isInstalled(): boolean {

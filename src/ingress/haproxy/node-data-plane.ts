@@ -50,6 +50,8 @@ export interface NodeDataPlaneOptions {
   readonly accessLog: string;
   /** May patch this node. */
   readonly nodeTransport: Transport;
+  /** Whatever HAProxy may not reach is closed to it before it starts; absent where there is nothing to guard. */
+  readonly guard?: { keep(): void } | undefined;
   readonly log: Logger;
   readonly clock: Clock;
 }
@@ -185,7 +187,8 @@ export class NodeDataPlane {
 
   #start(): DataPlane {
     if (this.#plane) return this.#plane;
-    const { name, accessLog, clock } = this.#options;
+    const { name, accessLog, clock, guard } = this.#options;
+    guard?.keep();
     this.#process = new HaproxyProcess({ folder: this.#folder, accessLog, user: haproxyUser(), clock });
     this.#plane = new DataPlane({ process: this.#process, clock, log: this.#log });
     publishMetrics(
