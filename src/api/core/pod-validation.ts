@@ -142,10 +142,14 @@ export function checkPodSpec(errors: Errors, path: string, spec: PodSpec, meta: 
   checkTopologySpread(errors, `${path}.topologySpreadConstraints`, spec.topologySpreadConstraints);
   checkHostProcess(errors, path, spec);
   if (spec.hostUsers === false) {
-    const refusal = 'when `pod.Spec.HostUsers` is false';
+    const refusal = 'when `hostUsers` is false';
     if (spec.hostNetwork) addForbidden(errors, `${path}.hostNetwork`, refusal);
     if (spec.hostPID) addForbidden(errors, `${path}.HostPID`, refusal);
     if (spec.hostIPC) addForbidden(errors, `${path}.HostIPC`, refusal);
+    for (const list of ['initContainers', 'containers', 'ephemeralContainers'] as const)
+      eachAt<{ volumeDevices?: readonly unknown[] }>(spec[list], `${path}.${list}`, (container, at) => {
+        if (container.volumeDevices?.length) addForbidden(errors, `${at}.volumeDevices`, refusal);
+      });
   }
   checkReferences(errors, path, spec);
   const deadline = spec.activeDeadlineSeconds;

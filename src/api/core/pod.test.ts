@@ -179,6 +179,20 @@ test('validation: paths and messages', () => {
       'spec.tolerations[0].operator: Invalid value: "Equal": operator must be Exists when `key` is empty, which means "match all values and all keys"',
     ],
     [
+      pod => void (pod.spec!.tolerations = [{ key: 'x', operator: 'Gt', value: '5' }]),
+      'spec.tolerations[0].operator: Unsupported value: "Gt": supported values: "Equal", "Exists"',
+    ],
+    [
+      pod => {
+        Object.assign(pod.spec!, {
+          hostUsers: false,
+          volumes: [{ name: 'v', persistentVolumeClaim: { claimName: 'c' } }],
+        });
+        container(pod).volumeDevices = [{ name: 'v', devicePath: '/dev/x' }];
+      },
+      'spec.containers[0].volumeDevices: Forbidden: when `hostUsers` is false',
+    ],
+    [
       pod => void (pod.spec!.dnsPolicy = 'None'),
       'spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None',
     ],

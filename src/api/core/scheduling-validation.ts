@@ -28,7 +28,8 @@ import type {
 } from './v1.gen.ts';
 
 const TAINT_EFFECTS = ['NoSchedule', 'PreferNoSchedule', 'NoExecute'];
-const TOLERATION_OPERATORS = ['Equal', 'Exists', 'Gt', 'Lt'];
+// `Gt` and `Lt` are alpha in 1.36 (TaintTolerationComparisonOperators) and switched off.
+const TOLERATION_OPERATORS = ['Equal', 'Exists'];
 const REQUIRED = 'requiredDuringSchedulingIgnoredDuringExecution';
 const PREFERRED = 'preferredDuringSchedulingIgnoredDuringExecution';
 
@@ -129,17 +130,9 @@ function checkPodAffinityTerm(errors: Errors, path: string, term: PodAffinityTer
   checkLabelKey(errors, `${path}.topologyKey`, term.topologyKey);
 }
 
-// The selector already holds the expressions made from matchLabelKeys, so a second mention of a key is the user's.
 function checkRepeatedKeys(errors: Errors, path: string, term: PodAffinityTerm): void {
   const keys = term.matchLabelKeys ?? [];
-  if (keys.length === 0) return;
-  const seen = new Set(Object.keys(term.labelSelector?.matchLabels ?? {}));
-  for (const { key } of term.labelSelector?.matchExpressions ?? []) {
-    const index = keys.indexOf(key);
-    if (index >= 0 && seen.has(key))
-      addInvalid(errors, `${path}[${index}]`, key, 'exists in both matchLabelKeys and labelSelector');
-    seen.add(key);
-  }
+  checkMentions(errors, path, keys, term.labelSelector);
   keys.forEach((key, index) => {
     if (term.mismatchLabelKeys?.includes(key))
       addInvalid(
@@ -172,9 +165,6 @@ export function checkTolerations(errors: Errors, path: string, tolerations: read
       );
     if (operator === 'Exists') {
       if (value) addInvalid(errors, `${at}.operator`, value, "value must be empty when `operator` is 'Exists'");
-    } else if (operator === 'Gt' || operator === 'Lt') {
-      if (!/^(0|-?[1-9]\d*)$/.test(value))
-        addInvalid(errors, `${at}.value`, value, 'value must be a valid 64-bit decimal integer without leading zeros');
     } else if (operator === '' || operator === 'Equal') {
       const problems = labelValueProblems(value);
       if (problems.length) addInvalid(errors, `${at}.operator`, value, problems.join(';'));
@@ -247,12 +237,17 @@ function checkSpreadKeys(
 ): void {
   if (!keys?.length) return;
   if (!selector) addForbidden(errors, path, 'must not be specified when labelSelector is not set');
-  const named = new Set([
-    ...Object.keys(selector?.matchLabels ?? {}),
-    ...(selector?.matchExpressions ?? []).map(requirement => requirement.key),
-  ]);
-  eachAt(keys, path, (key, at) => {
-    checkLabelKey(errors, at, key);
-    if (named.has(key)) addInvalid(errors, at, key, 'exists in both matchLabelKeys and labelSelector');
-  });
+  eachAt(keys, path, (key, at) => checkLabelKey(errors, at, key));
+  checkMentions(errors, path, keys, selector);
+}
+
+// The selector of a pod already holds the expressions made from its keys, so a second mention of one is the user's.
+function checkMentions(errors: Errors, path: string, keys: readonly string[], selector: LabelSelector = {}): void {
+  const seen = new Set(Object.keys(selector.matchLabels ?? {}));
+  for (const { key } of selector.matchExpressions ?? []) {
+    const index = keys.indexOf(key);
+    if (index >= 0 && seen.has(key))
+      addInvalid(errors, `${path}[${index}]`, key, 'exists in both matchLabelKeys and labelSelector');
+    seen.add(key);
+  }
 }

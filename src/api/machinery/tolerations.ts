@@ -2,7 +2,7 @@
 
 import type { Taint, Toleration } from '../core/v1.gen.ts';
 
-/** An empty effect or key matches all; `Lt` and `Gt` compare integers. */
+/** An empty effect or key matches all. */
 export function tolerates(toleration: Toleration, taint: Taint): boolean {
   if (toleration.effect && toleration.effect !== taint.effect) return false;
   if (toleration.key && toleration.key !== taint.key) return false;
@@ -13,11 +13,6 @@ export function tolerates(toleration: Toleration, taint: Taint): boolean {
       return toleration.key ? value === (taint.value ?? '') : false;
     case 'Exists':
       return true;
-    case 'Lt':
-    case 'Gt': {
-      if (!/^-?\d+$/.test(value) || !/^-?\d+$/.test(taint.value ?? '')) return false;
-      return toleration.operator === 'Lt' ? Number(taint.value) < Number(value) : Number(taint.value) > Number(value);
-    }
     default:
       return false;
   }
