@@ -6,7 +6,6 @@
 import { execFile, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { failure } from '../base/errors.ts';
-import { mixedHierarchies } from '../sys/cgroup.ts';
 import type { RuntimeName } from './cluster-record.ts';
 
 interface Prerequisite {
@@ -37,7 +36,7 @@ const PACKAGES: readonly Prerequisite[] = [
 ];
 
 const CRUN: Prerequisite = { package: 'crun', files: ['/usr/bin/crun'], why: 'starts containers' };
-/** Where crun would refuse the machine's control groups. */
+/** In the machine's own mount namespace: crun would give its /dev/null away, and may refuse its control groups. */
 const RUNC: Prerequisite = { package: 'runc', files: ['/usr/sbin/runc', '/usr/bin/runc'], why: 'starts containers' };
 
 /** Only where it was asked for. */
@@ -106,7 +105,7 @@ export function ensurePrerequisites(
 ): void {
   requireKernel();
   const missing = [
-    ownMounts || mixedHierarchies().length === 0 ? CRUN : RUNC,
+    ownMounts ? CRUN : RUNC,
     ...PACKAGES,
     ...(runtime === 'containerd' ? [CONTAINERD] : []),
     ...(hasAppArmor() ? [APP_ARMOR] : []),

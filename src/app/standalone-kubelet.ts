@@ -60,7 +60,7 @@ export interface StandaloneKubeletOptions extends StandaloneOptions {
   readonly deadContainers?: Partial<DeadContainerPolicy>;
   /** Programs that know passwords of registries. */
   readonly credentialProviders?: CredentialProviderPaths;
-  /** Socket of a container runtime; absent: crun under conmon. */
+  /** Socket of a container runtime; absent: runc under conmon. */
   readonly runtimeSocket?: string;
 }
 

@@ -34,6 +34,7 @@ import { openMemoryStore } from '../../src/store/memory.ts';
 import { CgroupTree, leaveMixedHierarchies } from '../../src/sys/cgroup.ts';
 import { CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare } from '../../src/sys/libc.ts';
 import { unmountBelow } from '../../src/sys/mount.ts';
+import { keepNullDevice } from '../../src/sys/null-device.ts';
 import { buildBusyboxImage } from './busybox-image.ts';
 
 const ip = (...args: string[]) => execFileSync('ip', args, { stdio: ['ignore', 'ignore', 'pipe'] });
@@ -114,6 +115,7 @@ export class TestNode {
     unshare(CLONE_NEWNS | CLONE_NEWNET);
     mount('none', '/', null, MS_REC | MS_PRIVATE, null);
     leaveMixedHierarchies();
+    keepNullDevice();
     this.root = mkdtempSync('/var/tmp/cox-node-');
     // Root of a pod's own user namespace passes through as anybody.
     chmodSync(this.root, 0o711);

@@ -14,6 +14,7 @@ import type { ContainerConfig, PodNetwork, Runtime, SandboxConfig } from '../../
 import { CgroupTree, leaveMixedHierarchies } from '../../src/sys/cgroup.ts';
 import { CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare } from '../../src/sys/libc.ts';
 import { unmountBelow } from '../../src/sys/mount.ts';
+import { keepNullDevice } from '../../src/sys/null-device.ts';
 import { buildBusyboxImage } from './busybox-image.ts';
 
 export const CGROUP = `/coxswain-test-${process.pid}`;
@@ -134,6 +135,7 @@ export function runtimeSuite(tested: RuntimeUnderTest): () => Surroundings {
     unshare(CLONE_NEWNS | CLONE_NEWNET);
     mount('none', '/', null, MS_REC | MS_PRIVATE, null);
     leaveMixedHierarchies();
+    keepNullDevice();
     root = mkdtempSync('/var/tmp/cox-runtime-');
     buildBusyboxImage(join(root, 'image.tar'));
     const images = new ImageStore(join(root, 'images'));

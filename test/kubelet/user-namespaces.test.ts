@@ -135,6 +135,27 @@ test('image volumes: their files are the pod’s own users’, a part of one, on
   assert.equal(existsSync(folder), false);
 });
 
+test('nobody is given the machine’s /dev/null, whoever he is inside, nor may he close it', async () => {
+  const before = statSync('/dev/null');
+  // The mode that it has: harmless where it succeeds.
+  const script = 'chmod 666 /proc/self/fd/0 2>/dev/null && echo changed; echo tried; exec sleep 1000';
+  const readinessProbe = { exec: { command: ['grep', '-q', 'sleep', '/proc/1/cmdline'] }, periodSeconds: 1 };
+  for (const [name, spec] of Object.entries({
+    user: { securityContext: { runAsUser: 1000 } },
+    'mapped-root': { hostUsers: false },
+    'mapped-user': { hostUsers: false, securityContext: { runAsUser: 1000 } },
+  })) {
+    await node.create(name, { ...spec, containers: [sh(script, { readinessProbe })] });
+    const pod = await node.until(name, isReady, 20_000);
+    // One without a user namespace has a device of its own.
+    if (pod.spec.hostUsers === false) assert.deepEqual(log(pod), ['tried'], name);
+    const after = statSync('/dev/null');
+    assert.deepEqual([after.uid, after.gid], [before.uid, before.gid], name);
+    await node.api.delete({ of: PODS, namespace: 'default', name }, { gracePeriodSeconds: 0 });
+    await node.untilGone(name);
+  }
+});
+
 test('two pods share no id, containers of one pod a namespace; ids outlive the kubelet and go with the pod', async () => {
   const script = 'exec sleep 1000';
   const spec = {

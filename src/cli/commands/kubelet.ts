@@ -104,7 +104,7 @@ export const command: Command = {
     'container-runtime-endpoint': {
       type: 'string',
       value: 'SOCKET',
-      help: 'a container runtime with its own pod network (CRI v1; default: crun under conmon, and ours)',
+      help: 'a container runtime with its own pod network (CRI v1; default: runc under conmon, and ours)',
     },
   },
   examples: [

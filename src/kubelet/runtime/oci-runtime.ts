@@ -8,6 +8,7 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import { mixedHierarchies } from '../../sys/cgroup.ts';
+import { isNullDeviceKept } from '../../sys/null-device.ts';
 import { FIFO } from './folders.ts';
 
 export type OciName = 'crun' | 'runc';
@@ -38,17 +39,16 @@ const PROGRAMS: Readonly<Record<OciName, readonly string[]>> = {
 export class OciRuntimes {
   readonly #programs: ReadonlyMap<OciName, OciRuntime>;
   readonly #default: OciName;
+  /** Those that make containers here, the best first. */
+  readonly names: readonly OciName[];
 
   constructor(root: string) {
-    const names = (['crun', 'runc'] as const).filter(name => programOf(name) && isUsable(name));
-    this.#programs = new Map(names.map(name => [name, ociRuntime(name, root)]));
-    this.#default = names[0] ?? 'runc';
+    const installed = (['crun', 'runc'] as const).filter(name => programOf(name));
+    this.#programs = new Map(installed.map(name => [name, ociRuntime(name, root)]));
+    this.names = installed.filter(isUsable);
+    this.#default = this.names[0] ?? 'runc';
   }
 
-  /** Best first. */
-  get names(): readonly OciName[] {
-    return [...this.#programs.keys()];
-  }
   /** Handlers that name no program mean the best one. */
   forHandler(handler: string | undefined): OciName {
     return this.names.find(name => name === handler) ?? this.#default;
@@ -61,9 +61,9 @@ export class OciRuntimes {
   }
 }
 
-// crun (1.8) refuses hierarchies of version 1 beside controllers of version 2.
+// crun (1.8) refuses hierarchies of version 1 beside controllers of version 2, and gives /dev/null away where it can.
 function isUsable(name: OciName): boolean {
-  return name !== 'crun' || mixedHierarchies().length === 0;
+  return name !== 'crun' || (mixedHierarchies().length === 0 && isNullDeviceKept());
 }
 
 function programOf(name: OciName): string | undefined {
