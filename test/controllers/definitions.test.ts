@@ -68,6 +68,16 @@ test('what an earlier version of ours wrote becomes what this one has, and is no
   assert.equal((await read(wanted.metadata.name)).metadata.generation, metadata.generation);
 });
 
+test('another version of a kind becomes the stored one', async () => {
+  const wanted = ours('referencegrants');
+  const old = structuredClone(wanted) as unknown as { spec: { versions: { name: string; storage: boolean }[] } };
+  for (const version of old.spec.versions) version.storage = version.name === 'v1';
+  await definitions().create(old as unknown as CustomResourceDefinition, { fieldManager: manager });
+  await keepDefinition(cluster.client, wanted, { manager });
+  await isOurs('referencegrants');
+  assert.deepEqual((await read(wanted.metadata.name)).status?.storedVersions, ['v1', 'v1beta1']);
+});
+
 test('what somebody else installed or changed stays', async () => {
   for (const [plural, by] of [
     ['grpcroutes', 'kubectl-client-side-apply'],

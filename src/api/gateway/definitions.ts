@@ -123,11 +123,17 @@ const uniqueAddresses = (type: string) =>
     `${type} values must be unique`,
     `self.all(a1, a1.type == '${type}' && has(a1.value) ? self.exists_one(a2, a2.type == a1.type && has(a2.value) && a2.value == a1.value) : true )`,
   );
-const address = (value: Schema, mayBeEmpty: boolean): Schema =>
-  validated(
+const IP_ADDRESS = { enum: ['IPAddress'] };
+const address = (value: Schema, mayBeEmpty: boolean): Schema => ({
+  ...validated(
     object({ type: defaulted(ADDRESS_TYPE, 'IPAddress'), value }, mayBeEmpty ? [] : ['value']),
     hostnameRule('self', mayBeEmpty),
-  );
+  ),
+  oneOf: [
+    { properties: { type: IP_ADDRESS, value: { anyOf: [{ format: 'ipv4' }, { format: 'ipv6' }] } } },
+    { properties: { type: { not: IP_ADDRESS } } },
+  ],
+});
 const clientsTls = object({
   validation: object(
     {
@@ -140,7 +146,16 @@ const clientsTls = object({
 const gatewayTls = object({
   backend: object({ clientCertificateRef: secretReference }),
   frontend: object(
-    { default: clientsTls, perPort: mapBy('port', object({ port, tls: clientsTls }, ['port', 'tls']), 64) },
+    {
+      default: clientsTls,
+      perPort: validated(
+        mapBy('port', object({ port, tls: clientsTls }, ['port', 'tls']), 64),
+        rule(
+          'Port for TLS configuration must be unique within the Gateway',
+          'self.all(t1, self.exists_one(t2, t1.port == t2.port))',
+        ),
+      ),
+    },
     ['default'],
   ),
 });
@@ -232,6 +247,8 @@ const subjectAltName = validated(
     ),
   ]),
 );
+const WELL_KNOWN =
+  '^(System|([a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]))$';
 const HAS_REFS = 'has(self.caCertificateRefs) && size(self.caCertificateRefs) > 0';
 const HAS_KNOWN = 'has(self.wellKnownCACertificates) && self.wellKnownCACertificates != ""';
 const policySpec = object(
@@ -241,7 +258,7 @@ const policySpec = object(
       object(
         {
           caCertificateRefs: atomic(localReference, 8),
-          wellKnownCACertificates: oneOf('System'),
+          wellKnownCACertificates: text(1, 253, WELL_KNOWN),
           hostname: preciseHostname,
           subjectAltNames: atomic(subjectAltName, 5),
         },
@@ -277,6 +294,8 @@ interface Definition {
   readonly scope?: 'Cluster';
   readonly shortNames?: readonly string[];
   readonly versions: readonly string[];
+  /** The first unless said. */
+  readonly storedVersion?: string;
   readonly isExperimental?: boolean;
   readonly spec: Schema;
   readonly status?: Schema;
@@ -285,7 +304,6 @@ interface Definition {
 }
 
 const HOSTNAMES: readonly Column[] = [['Hostnames', '.spec.hostnames']];
-/** The first version is the one that is stored. */
 const DEFINITIONS: readonly Definition[] = [
   {
     kind: 'GatewayClass',
@@ -355,6 +373,7 @@ const DEFINITIONS: readonly Definition[] = [
     plural: 'referencegrants',
     shortNames: ['refgrant'],
     versions: ['v1', 'v1beta1'],
+    storedVersion: 'v1beta1',
     spec: grantSpec,
   },
   {
@@ -387,7 +406,18 @@ const DEFINITIONS: readonly Definition[] = [
 const AGE: Column = ['Age', '.metadata.creationTimestamp', 'date'];
 
 function definitionOf(of: Definition): CustomResourceDefinition {
-  const { kind, plural, scope = 'Namespaced', shortNames, versions, isExperimental, spec, status, labels } = of;
+  const {
+    kind,
+    plural,
+    scope = 'Namespaced',
+    shortNames,
+    versions,
+    storedVersion = versions[0],
+    isExperimental,
+    spec,
+    status,
+    labels,
+  } = of;
   const columns = of.columns?.some(([name]) => name === 'Age') ? of.columns : [...(of.columns ?? []), AGE];
   return {
     apiVersion: 'apiextensions.k8s.io/v1',
@@ -412,10 +442,10 @@ function definitionOf(of: Definition): CustomResourceDefinition {
         categories: ['gateway-api'],
         ...(shortNames ? { shortNames } : {}),
       },
-      versions: versions.map((name, at) => ({
+      versions: versions.map(name => ({
         name,
         served: true,
-        storage: at === 0,
+        storage: name === storedVersion,
         ...(status ? { subresources: { status: {} } } : {}),
         additionalPrinterColumns: columns.map(([column, jsonPath, type = 'string', priority]) => ({
           name: column,

@@ -128,6 +128,18 @@ test('Gateways: listeners', async () => {
     { ...gateway(http()), addresses: [{ value: '1.2.3.4' }, { value: '1.2.3.4' }] },
     /IPAddress values must be unique/,
   );
+  for (const value of ['1.2.3.4', 'fd00::1', '']) {
+    const made = create('Gateway', { ...gateway(http()), addresses: [value ? { value } : {}] });
+    assert.equal((await made).spec.addresses[0].type, 'IPAddress');
+  }
+  await create('Gateway', { ...gateway(http()), addresses: [{ type: 'Hostname', value: 'a.test' }] });
+  await refused('Gateway', { ...gateway(http()), addresses: [{ value: 'a.test' }] }, /addresses\[0\]/);
+  const tlsOf = (port: number) => ({ port, tls: {} });
+  await refused(
+    'Gateway',
+    { ...gateway(http()), tls: { frontend: { default: {}, perPort: [tlsOf(1), tlsOf(1)] } } },
+    /Port for TLS configuration must be unique within the Gateway|Duplicate value/,
+  );
   await refused(
     'Gateway',
     { ...gateway(http()), infrastructure: { labels: { 'a/b/c': 'x' } } },
@@ -218,7 +230,14 @@ test('the other kinds', async () => {
   const target = { group: '', kind: 'Service', name: 's' };
   const policy = (validation: object) => ({ targetRefs: [target], validation: { hostname: 'a.b', ...validation } });
   await create('BackendTLSPolicy', policy({ wellKnownCACertificates: 'System' }));
+  await create('BackendTLSPolicy', policy({ wellKnownCACertificates: 'example.com/ours' }));
+  await refused('BackendTLSPolicy', policy({ wellKnownCACertificates: 'ours' }), /wellKnownCACertificates/);
   await refused('BackendTLSPolicy', policy({}), /must specify either/);
+  const grants = GATEWAY_DEFINITIONS.find(({ spec }) => spec.names.kind === 'ReferenceGrant')!.spec.versions;
+  assert.deepEqual(
+    grants.map(({ name, storage }) => `${name} ${storage}`),
+    ['v1 false', 'v1beta1 true'],
+  );
   const made = await create('GatewayClass', { controllerName: 'coxswain.dev/gateway' });
   assert.equal(made.status.conditions[0].type, 'Accepted');
   await refused('GatewayClass', { controllerName: 'coxswain' }, /controllerName/);

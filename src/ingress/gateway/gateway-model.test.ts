@@ -282,6 +282,12 @@ test('of two policies for one Service the older is in force', () => {
   const refused = 'Accepted False NoValidCACertificate';
   assert.deepEqual(reasons({}), [refused, 'ResolvedRefs False InvalidCACertificateRef']);
   assert.deepEqual(reasons({ kind: 'Secret' }), [refused, 'ResolvedRefs False InvalidKind']);
+  const unknown = build({
+    http: [route('r', [rule('s')])],
+    policies: [policy('old', { wellKnownCACertificates: 'example.com/ours' })],
+  });
+  assert.equal(unknown.policies[0]!.ancestors[0]!.conditions[0]!.reason, 'Invalid');
+  assert.match(saidOf(unknown)[0]!, /ResolvedRefs False InvalidBackendTLSPolicy/);
   const half = [
     { group: '', kind: 'ConfigMap', name: 'ca' },
     { group: '', kind: 'ConfigMap', name: 'x' },

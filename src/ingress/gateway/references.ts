@@ -181,7 +181,9 @@ export class References {
         }
       : Object.keys(policy.spec.options ?? {}).length > 0
         ? { reason: 'Invalid', message: 'there are no options' }
-        : undefined;
+        : (validation.wellKnownCACertificates ?? 'System') !== 'System'
+          ? { reason: 'Invalid', message: `there are no certificates named ${validation.wellKnownCACertificates}` }
+          : undefined;
     const tls = caFile !== undefined && !unsupported ? { hostname: validation.hostname, caFile } : undefined;
     const conflicts: string[] = [];
     const conditions: Said[] = [];
