@@ -71,8 +71,10 @@ export interface Kind<T extends KubeObject = KubeObject> {
   };
   /** Warning sent with every reply about the kind: that it is deprecated, and what comes after it. */
   readonly deprecation?: string;
-  /** Warnings sent in `Warning:` headers on create and update. */
+  /** Warnings sent in `Warning:` headers on create and update of the main resource. */
   readonly warnings?: (object: T, old: T | undefined) => readonly string[];
+  /** As `warnings`, of an update of `/status`. */
+  readonly statusWarnings?: (object: T, old: T) => readonly string[];
 }
 
 /** Fixes T for a literal: `export const pod = defineKind<Pod>({ … })`. */

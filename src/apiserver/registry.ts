@@ -283,7 +283,10 @@ export class Registry {
     try {
       object.metadata.resourceVersion = String(current.revision);
       this.#refuse(served, object, this.#updateErrors(operation, object, old));
-      for (const warning of kind?.warnings?.(object, old) ?? []) operation.warn(warning);
+      const { subresource } = attributes;
+      const warnings = !subresource || subresource === 'scale' ? kind?.warnings : undefined;
+      const told = subresource === 'status' ? kind?.statusWarnings?.(object, old) : warnings?.(object, old);
+      for (const warning of told ?? []) operation.warn(warning);
       const validating = this.#validate(admission);
       if (validating) await validating;
       const converting = served.custom?.toStored?.(object);

@@ -3,6 +3,7 @@
 import { fieldErrors } from '../../base/errors.ts';
 import { podTemplateDefaults } from '../core/pod-defaults.ts';
 import { checkPodTemplate } from '../core/pod-validation.ts';
+import { workloadWarnings } from '../core/pod-warnings.ts';
 import { defineKind } from '../kind.ts';
 import {
   ageColumn,
@@ -42,6 +43,7 @@ export const daemonSet = defineKind<DaemonSet>({
   group: 'apps',
   version: 'v1',
   kind: 'DaemonSet',
+  warnings: (object, old) => workloadWarnings(object, old, 'any name'),
   isNewGeneration: isNewSpec,
   defaults: object => {
     (object.metadata.annotations ??= {})[TEMPLATE_GENERATION] ??= '0';

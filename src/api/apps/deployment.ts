@@ -2,6 +2,7 @@
 
 import { fieldErrors } from '../../base/errors.ts';
 import { podTemplateDefaults } from '../core/pod-defaults.ts';
+import { workloadWarnings } from '../core/pod-warnings.ts';
 import { replicaScale } from '../core/replicas.ts';
 import { checkReplicaStatus, checkRestartingTemplate, checkWorkloadSelector } from '../core/template-validation.ts';
 import { defineKind } from '../kind.ts';
@@ -27,6 +28,7 @@ export const deployment = defineKind<Deployment>({
   group: 'apps',
   version: 'v1',
   kind: 'Deployment',
+  warnings: (object, old) => workloadWarnings(object, old),
   defaults: object => {
     const spec = object.spec;
     if (!spec) return;

@@ -1,6 +1,7 @@
 /** Replica sets. */
 
 import { podTemplateDefaults } from '../core/pod-defaults.ts';
+import { workloadWarnings } from '../core/pod-warnings.ts';
 import { replicaControllerParts } from '../core/replicas.ts';
 import { checkRestartingTemplate, checkWorkloadSelector } from '../core/template-validation.ts';
 import { defineKind } from '../kind.ts';
@@ -13,6 +14,7 @@ export const replicaSet = defineKind<ReplicaSet>({
   group: 'apps',
   version: 'v1',
   kind: 'ReplicaSet',
+  warnings: (object, old) => workloadWarnings(object, old),
   isNewGeneration: isNewSpec,
   defaults: object => {
     if (!object.spec) return;

@@ -3,13 +3,14 @@
 import { fieldErrors } from '../../base/errors.ts';
 import { claimDefaults } from '../core/persistent-volume-claim.ts';
 import { podTemplateDefaults } from '../core/pod-defaults.ts';
+import { checkPodTemplate } from '../core/pod-validation.ts';
+import { claimSpecWarnings, isSameGeneration, workloadWarnings } from '../core/pod-warnings.ts';
 import { replicaScale } from '../core/replicas.ts';
 import { checkReplicaStatus } from '../core/template-validation.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, containerColumns, nameColumn, text } from '../machinery/columns.ts';
 import { isNewSpec, semanticEqual } from '../machinery/equality.ts';
-import { formatLabelSelector, labelSelectorMatch, validateLabels } from '../machinery/labels.ts';
-import { validateAnnotations } from '../machinery/metadata.ts';
+import { formatLabelSelector, labelSelectorMatch } from '../machinery/labels.ts';
 import { dnsLabelProblems, labelName } from '../machinery/names.ts';
 import {
   addForbidden,
@@ -21,6 +22,7 @@ import {
   checkLabelSelector,
   checkNotNegative,
   type Errors,
+  eachAt,
   isEmptySelector,
 } from '../machinery/validation.ts';
 import type { StatefulSet, StatefulSetSpec } from './v1.gen.ts';
@@ -29,6 +31,18 @@ export const statefulSet = defineKind<StatefulSet>({
   group: 'apps',
   version: 'v1',
   kind: 'StatefulSet',
+  warnings: (object, old) => {
+    const found = workloadWarnings(object, old);
+    if (isSameGeneration(object, old)) return found;
+    eachAt(object.spec?.volumeClaimTemplates, 'spec.volumeClaimTemplates', ({ spec }, at) =>
+      found.push(...claimSpecWarnings(`${at}.Spec`, spec)),
+    );
+    if ((object.spec?.revisionHistoryLimit ?? 0) < 0)
+      found.push(
+        'spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended',
+      );
+    return found;
+  },
   isNewGeneration: isNewSpec,
   validateName: labelName,
   defaults: object => {
@@ -59,10 +73,16 @@ export const statefulSet = defineKind<StatefulSet>({
   },
   validate: object => {
     const errors: Errors = [];
-    checkSpec(errors, object.spec ?? ({} as StatefulSetSpec));
+    checkSpec(errors, object.spec ?? ({} as StatefulSetSpec), true);
     return errors;
   },
+  // Before 1.34 nobody looked into the template: sets whose pods cannot be made may be updated still.
+  ratchets: true,
   validateUpdate: (object, old) => {
+    const errors: Errors = [];
+    const before: Errors = [];
+    checkTemplate(before, old.spec ?? ({} as StatefulSetSpec));
+    checkSpec(errors, object.spec ?? ({} as StatefulSetSpec), before.length === 0);
     const mutable = [
       'replicas',
       'ordinals',
@@ -74,13 +94,13 @@ export const statefulSet = defineKind<StatefulSet>({
     ];
     const fixed = (spec: object | undefined): object =>
       Object.fromEntries(Object.entries(spec ?? {}).filter(([field]) => !mutable.includes(field)));
-    if (semanticEqual(fixed(object.spec), fixed(old.spec))) return [];
-    return [
-      fieldErrors.forbidden(
+    if (!semanticEqual(fixed(object.spec), fixed(old.spec)))
+      addForbidden(
+        errors,
         'spec',
         "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden",
-      ),
-    ];
+      );
+    return errors;
   },
   validateStatusUpdate: object => {
     const errors: Errors = [];
@@ -101,7 +121,7 @@ export const statefulSet = defineKind<StatefulSet>({
   scale: replicaScale(object => formatLabelSelector(object.spec?.selector)),
 });
 
-function checkSpec(errors: Errors, spec: StatefulSetSpec): void {
+function checkSpec(errors: Errors, spec: StatefulSetSpec, looksIntoTemplate: boolean): void {
   const policy = spec.podManagementPolicy;
   if (!policy) addRequired(errors, 'spec.podManagementPolicy');
   else if (policy !== 'OrderedReady' && policy !== 'Parallel')
@@ -134,10 +154,7 @@ function checkSpec(errors: Errors, spec: StatefulSetSpec): void {
   if (!usable) addInvalid(errors, 'spec.selector', selector, '');
   else if (!labelSelectorMatch(selector)(labels))
     addInvalid(errors, 'spec.template.metadata.labels', labels, '`selector` does not match template `labels`');
-  // As upstream, the pod spec itself is not checked: its mounts may name claims of the set.
-  if (template.metadata?.labels) errors.push(...validateLabels(template.metadata.labels, 'spec.template.labels'));
-  if (template.metadata?.annotations)
-    errors.push(...validateAnnotations(template.metadata.annotations, 'spec.template.annotations'));
+  if (looksIntoTemplate) checkTemplate(errors, spec);
   const restart = template.spec?.restartPolicy;
   if (restart !== 'Always')
     errors.push(fieldErrors.notSupported('spec.template.spec.restartPolicy', restart ?? '', ['Always']));
@@ -148,6 +165,17 @@ function checkSpec(errors: Errors, spec: StatefulSetSpec): void {
       'activeDeadlineSeconds in StatefulSet is not Supported',
     );
   if (spec.serviceName) addProblems(errors, 'spec.serviceName', spec.serviceName, dnsLabelProblems(spec.serviceName));
+}
+
+/** The template with the volumes that its pods will have: the set's claims in place of those of the same name. */
+function checkTemplate(errors: Errors, { template, volumeClaimTemplates = [] }: StatefulSetSpec): void {
+  const claims = new Set(volumeClaimTemplates.map(({ metadata }) => metadata?.name ?? ''));
+  const volumes = [
+    ...(template?.spec?.volumes ?? []).filter(({ name }) => !claims.has(name)),
+    ...[...claims].map(name => ({ name, persistentVolumeClaim: { claimName: name } })),
+  ];
+  const spec = { containers: [], ...template?.spec, volumes };
+  checkPodTemplate(errors, 'spec.template', { ...template, spec });
 }
 
 function checkUpdateStrategy(errors: Errors, spec: StatefulSetSpec): void {

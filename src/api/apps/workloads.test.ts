@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { scheduleProblem } from '../batch/cron-job.ts';
+import { cronJob, scheduleProblem } from '../batch/cron-job.ts';
 import { job } from '../batch/job.ts';
-import type { Job } from '../batch/v1.gen.ts';
+import type { CronJob, Job } from '../batch/v1.gen.ts';
 import type { Kind } from '../kind.ts';
 import type { KubeObject } from '../meta.ts';
 import { daemonSet } from './daemon-set.ts';
@@ -71,6 +71,34 @@ test('selector and template', () => {
   assert.deepEqual(findings(deployment, make(deployment, { template: never })), [
     'spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"',
   ]);
+});
+
+test('the pods of a stateful set are looked at with its claims as their volumes; what was wrong before 1.34 may stay', () => {
+  const set = (mount: string, image = 'nginx'): StatefulSet => {
+    const { spec, ...rest } = template();
+    const containers = [{ name: 'c', image, volumeMounts: [{ name: mount, mountPath: '/d' }] }];
+    return make<StatefulSet>(statefulSet, {
+      template: { ...rest, spec: { ...spec, containers } },
+      volumeClaimTemplates: [{ metadata: { name: 'd' }, spec: {} }],
+    });
+  };
+  const wrong = 'spec.template.spec.containers[0].volumeMounts[0].name: Not found: "e"';
+  assert.deepEqual(findings(statefulSet, set('d')), []);
+  assert.deepEqual(findings(statefulSet, set('e')), [wrong]);
+  const update = (next: StatefulSet, old: StatefulSet): string[] =>
+    statefulSet.validateUpdate!(next, old).map(({ field, message }) => `${field}: ${message}`);
+  assert.deepEqual(update(set('e'), set('d')), [wrong]);
+  assert.deepEqual(update(set('e', 'other'), set('e')), []);
+});
+
+test('a cron job completes the conditions of its failure policy, and no count', () => {
+  const rules = [{ action: 'Ignore', onPodConditions: [{ type: 'DisruptionTarget' }] }];
+  const made = make<CronJob>(cronJob, {
+    schedule: '* * * * *',
+    jobTemplate: { spec: { template: template(), podFailurePolicy: { rules } } },
+  }).spec!.jobTemplate!.spec!;
+  assert.equal(made.podFailurePolicy!.rules[0]!.onPodConditions![0]!.status, 'True');
+  assert.equal(made.backoffLimit, undefined);
 });
 
 test('deployment strategy', () => {

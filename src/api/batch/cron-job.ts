@@ -1,13 +1,14 @@
 /** Cron jobs, and the syntax of their schedules. */
 
 import { fieldErrors } from '../../base/errors.ts';
+import { isSameGeneration, workloadNameWarnings } from '../core/pod-warnings.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, containerColumns, nameColumn, text, wideText } from '../machinery/columns.ts';
 import { ageSince } from '../machinery/duration.ts';
 import { isNewSpec } from '../machinery/equality.ts';
 import { formatLabelSelector } from '../machinery/labels.ts';
 import { addInvalid, checkNotNegative, type Errors, requireOneOf, requireText } from '../machinery/validation.ts';
-import { checkJobTemplateSpec, jobSpecDefaults } from './job.ts';
+import { checkJobTemplateSpec, jobSpecDefaults, jobSpecWarnings } from './job.ts';
 import type { CronJob, CronJobSpec, JobSpec } from './v1.gen.ts';
 
 const NAME_BYTES_MAX = 52;
@@ -16,6 +17,15 @@ export const cronJob = defineKind<CronJob>({
   group: 'batch',
   version: 'v1',
   kind: 'CronJob',
+  warnings: (object, old) => [
+    ...(old ? [] : workloadNameWarnings(object.metadata.name)),
+    ...(isSameGeneration(object, old) ? [] : jobSpecWarnings('spec.jobTemplate.spec', object.spec?.jobTemplate?.spec)),
+    ...(object.spec?.schedule?.includes('TZ')
+      ? [
+          'cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details',
+        ]
+      : []),
+  ],
   isNewGeneration: isNewSpec,
   defaults: object => {
     const spec = object.spec;
@@ -63,10 +73,9 @@ export const cronJob = defineKind<CronJob>({
   ],
 });
 
-// Counts, modes and selectors are filled in when the job is made; only the pod template is completed here.
-function templateDefaults(spec: JobSpec): void {
-  const shadow = { template: spec.template } as JobSpec;
-  jobSpecDefaults(shadow);
+// Counts, modes and selectors are filled in when the job is made; only the pod template and the conditions are completed here.
+function templateDefaults({ template, podFailurePolicy }: JobSpec): void {
+  jobSpecDefaults({ template, ...(podFailurePolicy ? { podFailurePolicy } : {}) } as JobSpec);
 }
 
 function checkSpec(errors: Errors, spec: CronJobSpec, old: CronJobSpec | undefined): void {

@@ -3,6 +3,7 @@
 import { fieldErrors } from '../../base/errors.ts';
 import { podTemplateDefaults } from '../core/pod-defaults.ts';
 import { checkPodTemplate } from '../core/pod-validation.ts';
+import { isSameGeneration, templateWarnings, workloadNameWarnings } from '../core/pod-warnings.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, containerColumns, nameColumn, text, wideText } from '../machinery/columns.ts';
 import { humanDuration } from '../machinery/duration.ts';
@@ -54,10 +55,31 @@ export function jobSpecDefaults(spec: JobSpec): void {
   podTemplateDefaults(spec.template);
 }
 
+const SAFE_COMPLETIONS_MAX = 100_000;
+const SAFE_PARALLELISM_MAX = 10_000;
+
+/** Of a job, or of those that a cron job makes. */
+export function jobSpecWarnings(path: string, spec: JobSpec | undefined): string[] {
+  const { completionMode, completions = 0, parallelism = 0 } = spec ?? {};
+  const isTooMuch = completions > SAFE_COMPLETIONS_MAX && parallelism > SAFE_PARALLELISM_MAX;
+  return [
+    ...(completionMode === 'Indexed' && isTooMuch
+      ? [
+          `${path}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail`,
+        ]
+      : []),
+    ...templateWarnings(`${path}.template`, spec?.template),
+  ];
+}
+
 export const job = defineKind<Job>({
   group: 'batch',
   version: 'v1',
   kind: 'Job',
+  warnings: (object, old) => [
+    ...(old ? [] : workloadNameWarnings(object.metadata.name)),
+    ...(isSameGeneration(object, old) ? [] : jobSpecWarnings('spec', object.spec)),
+  ],
   isNewGeneration: isNewSpec,
   defaults: object => {
     if (!object.spec) return;

@@ -1,6 +1,7 @@
 /** Nodes. */
 
 import { defineKind } from '../kind.ts';
+import { warnOfRange } from '../machinery/address-forms.ts';
 import { ageColumn, nameColumn, text, wideText } from '../machinery/columns.ts';
 import { cidrProblems } from '../machinery/names.ts';
 import { addDuplicate, addForbidden, addInvalid, addProblems, type Errors, eachAt } from '../machinery/validation.ts';
@@ -16,6 +17,11 @@ export const node = defineKind<Node>({
   group: '',
   version: 'v1',
   kind: 'Node',
+  warnings: ({ spec }) => {
+    const found = spec?.externalID ? ['spec.externalID: this field is deprecated, and is unused by Kubernetes'] : [];
+    eachAt(spec?.podCIDRs, 'spec.podCIDRs', (range, at) => warnOfRange(found, at, range));
+    return found;
+  },
   defaults: object => {
     const spec = (object.spec ??= {});
     // podCIDR mirrors the first of podCIDRs; who changes only it changes both.

@@ -14,13 +14,20 @@ import {
   checkUnchanged,
   type Errors,
 } from '../machinery/validation.ts';
+import type { ObjectMeta } from '../meta.ts';
 import { checkClaimSpec } from './claim-validation.ts';
 import { canonicalList } from './pod-defaults.ts';
 import { describeDifference } from './pod-update-validation.ts';
+import { claimSpecWarnings } from './pod-warnings.ts';
 import { isNativeResource } from './resource-validation.ts';
 import type { PersistentVolumeClaim, PersistentVolumeClaimSpec } from './v1.gen.ts';
 
 export const CLASS_ANNOTATION = 'volume.beta.kubernetes.io/storage-class';
+/** Of claims and volumes that name their class the old way. */
+export function classAnnotationWarnings({ annotations }: ObjectMeta): string[] {
+  if (annotations?.[CLASS_ANNOTATION] === undefined) return [];
+  return [`metadata.annotations[${CLASS_ANNOTATION}]: deprecated since v1.8; use "storageClassName" attribute instead`];
+}
 
 const MODE_LETTERS: readonly (readonly [mode: string, letters: string])[] = [
   ['ReadWriteOnce', 'RWO'],
@@ -64,6 +71,7 @@ export const persistentVolumeClaim = defineKind<PersistentVolumeClaim>({
   group: '',
   version: 'v1',
   kind: 'PersistentVolumeClaim',
+  warnings: ({ metadata, spec }) => [...classAnnotationWarnings(metadata), ...claimSpecWarnings('spec', spec)],
   defaults: claimDefaults,
   prepareCreate: object => {
     object.status = { phase: 'Pending' };

@@ -3,6 +3,7 @@
 import { fieldErrors } from '../../base/errors.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text, wideText } from '../machinery/columns.ts';
+import { warnOfTerm } from '../machinery/deprecated-labels.ts';
 import { semanticEqual } from '../machinery/equality.ts';
 import { dnsLabelProblems, dnsSubdomainProblems } from '../machinery/names.ts';
 import {
@@ -13,13 +14,15 @@ import {
   allowOneOf,
   checkUnchanged,
   type Errors,
+  eachAt,
   requireText,
 } from '../machinery/validation.ts';
 import { checkAccessModes, checkPositiveQuantity, VOLUME_MODES } from './claim-validation.ts';
-import { CLASS_ANNOTATION, formatAccessModes } from './persistent-volume-claim.ts';
+import { CLASS_ANNOTATION, classAnnotationWarnings, formatAccessModes } from './persistent-volume-claim.ts';
 import { NOT_SOURCES } from './persistent-volume-sources.ts';
 import { canonicalList } from './pod-defaults.ts';
 import { describeDifference } from './pod-update-validation.ts';
+import { deprecatedVolumeWarning } from './pod-warnings.ts';
 import { checkNodeSelector } from './scheduling-validation.ts';
 import type {
   AzureFilePersistentVolumeSource,
@@ -122,6 +125,19 @@ export const persistentVolume = defineKind<PersistentVolume>({
   group: '',
   version: 'v1',
   kind: 'PersistentVolume',
+  warnings: ({ metadata, spec = {} }) => {
+    const found = classAnnotationWarnings(metadata);
+    if (spec.persistentVolumeReclaimPolicy === 'Recycle')
+      found.push(
+        'spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.',
+      );
+    eachAt(spec.nodeAffinity?.required?.nodeSelectorTerms, 'spec.nodeAffinity.required.nodeSelectorTerms', (term, at) =>
+      warnOfTerm(found, at, term),
+    );
+    for (const source of ['cephfs', 'photonPersistentDisk', 'scaleIO', 'storageos', 'glusterfs', 'rbd'] as const)
+      if (spec[source]) found.push(deprecatedVolumeWarning('spec', source));
+    return found;
+  },
   defaults: object => {
     const spec = (object.spec ??= {});
     spec.persistentVolumeReclaimPolicy ||= 'Retain';

@@ -1,9 +1,11 @@
 /** Pods: what a create sets, what a delete grants, how they are selected and shown. */
 
 import { defineKind } from '../kind.ts';
+import { warnOfAddress } from '../machinery/address-forms.ts';
 import { isNewSpec } from '../machinery/equality.ts';
 import { isPodTerminal, podIPs, podQosClass } from '../machinery/pod.ts';
-import { appArmorWarnings, keepAppArmorFields } from './app-armor.ts';
+import { eachAt } from '../machinery/validation.ts';
+import { keepAppArmorFields } from './app-armor.ts';
 import { podColumns } from './pod-columns.ts';
 import { podDefaults } from './pod-defaults.ts';
 import {
@@ -13,12 +15,21 @@ import {
   validatePodUpdate,
 } from './pod-update-validation.ts';
 import { validatePod } from './pod-validation.ts';
+import { podWarnings } from './pod-warnings.ts';
 import type { Pod } from './v1.gen.ts';
 
 export const pod = defineKind<Pod>({
   group: '',
   version: 'v1',
   kind: 'Pod',
+  // People make pods; what updates them is programs.
+  warnings: (object, old) => (old ? [] : podWarnings(object)),
+  statusWarnings: ({ status }) => {
+    const found: string[] = [];
+    for (const field of ['podIPs', 'hostIPs'] as const)
+      eachAt(status?.[field], `status.${field}`, ({ ip }, at) => warnOfAddress(found, `${at}.ip`, ip));
+    return found;
+  },
   isNewGeneration: isNewSpec,
   defaults: podDefaults,
   prepareCreate: object => {
@@ -62,7 +73,6 @@ export const pod = defineKind<Pod>({
     'status.nominatedNodeName': object => object.status?.nominatedNodeName ?? '',
   },
   columns: podColumns,
-  warnings: object => podWarnings(object),
 });
 
 function restore(into: object, values: Readonly<Record<string, unknown>>): void {
@@ -76,6 +86,10 @@ function restore(into: object, values: Readonly<Record<string, unknown>>): void 
 /** `matchLabelKeys` become requirements on the pod's own labels, so that the scheduler sees plain selectors. */
 function matchLabelKeySelectors(object: Pod): void {
   const labels = object.metadata.labels ?? {};
+  for (const { labelSelector, matchLabelKeys } of object.spec?.topologySpreadConstraints ?? [])
+    for (const key of (labelSelector && matchLabelKeys) ?? [])
+      if (labels[key] !== undefined)
+        (labelSelector!.matchExpressions ??= []).push({ key, operator: 'In', values: [labels[key]] });
   for (const affinity of [object.spec?.affinity?.podAffinity, object.spec?.affinity?.podAntiAffinity]) {
     const terms = [
       ...(affinity?.requiredDuringSchedulingIgnoredDuringExecution ?? []),
@@ -92,35 +106,4 @@ function matchLabelKeySelectors(object: Pod): void {
             (term.labelSelector.matchExpressions ??= []).push({ key, operator, values: [labels[key]] });
     }
   }
-}
-
-function podWarnings(object: Pod): string[] {
-  const warnings: string[] = [];
-  const lists = [
-    ['initContainers', object.spec?.initContainers],
-    ['containers', object.spec?.containers],
-  ] as const;
-  for (const [list, containers] of lists)
-    containers?.forEach((container, index) => {
-      const seen = new Map<string, number>();
-      container.env?.forEach((variable, at) => {
-        const before = seen.get(variable.name);
-        // A value that refers to the earlier one is meant to follow it.
-        if (before !== undefined && !variable.value?.includes(`$(${variable.name})`))
-          warnings.push(
-            `spec.${list}[${index}].env[${at}]: hides previous definition of ${JSON.stringify(variable.name)}, which may be dropped when using apply`,
-          );
-        seen.set(variable.name, at);
-      });
-    });
-  if ((object.spec?.terminationGracePeriodSeconds ?? 0) < 0)
-    warnings.push(
-      'spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1',
-    );
-  object.spec?.volumes?.forEach((volume, index) => {
-    if (volume.gitRepo) warnings.push(`spec.volumes[${index}].gitRepo: deprecated in v1.11`);
-    if (volume.glusterfs)
-      warnings.push(`spec.volumes[${index}].glusterfs: deprecated in v1.25, non-functional in v1.26+`);
-  });
-  return [...warnings, ...appArmorWarnings(object)];
 }

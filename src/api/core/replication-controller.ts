@@ -6,6 +6,7 @@ import { isNewSpec, semanticEqual } from '../machinery/equality.ts';
 import { addRequired, checkNotNegative, type Errors } from '../machinery/validation.ts';
 import { podTemplateDefaults } from './pod-defaults.ts';
 import { checkPodTemplate } from './pod-validation.ts';
+import { templateWarnings, workloadWarnings } from './pod-warnings.ts';
 import { replicaControllerParts } from './replicas.ts';
 import { checkRestartingTemplate } from './template-validation.ts';
 import type { PodTemplate, ReplicationController } from './v1.gen.ts';
@@ -14,6 +15,7 @@ export const replicationController = defineKind<ReplicationController>({
   group: '',
   version: 'v1',
   kind: 'ReplicationController',
+  warnings: (object, old) => workloadWarnings(object, old),
   isNewGeneration: isNewSpec,
   defaults: object => {
     const spec = (object.spec ??= {});
@@ -48,6 +50,7 @@ export const podTemplate = defineKind<PodTemplate>({
   group: '',
   version: 'v1',
   kind: 'PodTemplate',
+  warnings: object => templateWarnings('template', object.template),
   isNewGeneration: (object, old) => !semanticEqual(object.template, old.template),
   defaults: object => podTemplateDefaults(object.template),
   validate: object => {

@@ -1,5 +1,6 @@
 /** Secrets. */
 
+import { createPrivateKey, createPublicKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { fieldErrors } from '../../base/errors.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
@@ -8,10 +9,35 @@ import { addInvalid, addProblems, addRequired, checkUnchanged, type Errors } fro
 import { checkImmutable, DATA_BYTES_MAX, decodedLength } from './config-map.ts';
 import type { Secret } from './v1.gen.ts';
 
+/** What Go's `tls.X509KeyPair` says of a certificate and key that do not fit. */
+function keyPairWarnings(data: Secret['data'] = {}): string[] {
+  const [certificate, key] = ['tls.crt', 'tls.key'].map(name => Buffer.from(data[name] ?? '', 'base64').toString());
+  for (const [pem, input] of [
+    [certificate, 'certificate'],
+    [key, 'key'],
+  ])
+    if (!/-----BEGIN [^-]+-----/.test(pem!)) return [`tls: failed to find any PEM data in ${input} input`];
+  try {
+    const { publicKey } = new X509Certificate(certificate!);
+    let privateKey: KeyObject;
+    try {
+      privateKey = createPrivateKey(key!);
+    } catch {
+      return ['tls: failed to parse private key'];
+    }
+    if (publicKey.asymmetricKeyType !== privateKey.asymmetricKeyType)
+      return ['tls: private key type does not match public key type'];
+    return createPublicKey(privateKey).equals(publicKey) ? [] : ['tls: private key does not match public key'];
+  } catch {
+    return ['x509: malformed certificate'];
+  }
+}
+
 export const secret = defineKind<Secret>({
   group: '',
   version: 'v1',
   kind: 'Secret',
+  warnings: ({ type, data }) => (type === 'kubernetes.io/tls' ? keyPairWarnings(data) : []),
   defaults: object => {
     object.type ||= 'Opaque';
     // stringData is write-only: its values become data.

@@ -47,6 +47,11 @@ export const service = defineKind<Service>({
   group: '',
   version: 'v1',
   kind: 'Service',
+  statusWarnings: ({ status }) => {
+    const found: string[] = [];
+    eachAt(status?.loadBalancer?.ingress, 'status.loadBalancer.ingress', ({ ip }, at) => warnOfAddress(found, at, ip));
+    return found;
+  },
   createOnUpdate: true,
   validateName: labelName,
   defaults: serviceDefaults,

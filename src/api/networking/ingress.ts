@@ -4,6 +4,7 @@ import { fieldErrors } from '../../base/errors.ts';
 import { loadBalancerAddresses } from '../core/service.ts';
 import type { TypedLocalObjectReference } from '../core/v1.gen.ts';
 import { defineKind } from '../kind.ts';
+import { warnOfAddress } from '../machinery/address-forms.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
 import { isNewSpec } from '../machinery/equality.ts';
 import {
@@ -45,6 +46,17 @@ export const ingress = defineKind<Ingress>({
   group: 'networking.k8s.io',
   version: 'v1',
   kind: 'Ingress',
+  warnings: ({ metadata, spec }, old) =>
+    !old && metadata.annotations?.[CLASS_ANNOTATION] !== undefined && spec?.ingressClassName === undefined
+      ? [`annotation "${CLASS_ANNOTATION}" is deprecated, please use 'spec.ingressClassName' instead`]
+      : [],
+  statusWarnings: ({ status }) => {
+    const found: string[] = [];
+    eachAt(status?.loadBalancer?.ingress, 'status.loadBalancer.ingress', ({ ip }, at) =>
+      warnOfAddress(found, `${at}.ip`, ip),
+    );
+    return found;
+  },
   isNewGeneration: isNewSpec,
   defaults: object => {
     (object.status ??= {}).loadBalancer ??= {};

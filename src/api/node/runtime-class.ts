@@ -4,6 +4,7 @@ import { checkContainerResourceName, checkResourceQuantity } from '../core/resou
 import { checkTolerations } from '../core/scheduling-validation.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
+import { warnOfLabels } from '../machinery/deprecated-labels.ts';
 import { validateLabels } from '../machinery/labels.ts';
 import { dnsLabelProblems } from '../machinery/names.ts';
 import { addDuplicate, addProblems, checkUnchanged, type Errors, eachAt } from '../machinery/validation.ts';
@@ -13,6 +14,11 @@ export const runtimeClass = defineKind<RuntimeClass>({
   group: 'node.k8s.io',
   version: 'v1',
   kind: 'RuntimeClass',
+  warnings: ({ scheduling }) => {
+    const found: string[] = [];
+    warnOfLabels(found, scheduling?.nodeSelector, label => `scheduling.nodeSelector[${label}]`);
+    return found;
+  },
   unconditionalUpdate: false,
   validate: object => {
     const errors: Errors = [];

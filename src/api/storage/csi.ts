@@ -5,6 +5,7 @@ import { checkVolumeSpec } from '../core/persistent-volume.ts';
 import { checkDriverName } from '../core/volume-validation.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, integer, nameColumn, text } from '../machinery/columns.ts';
+import { warnOfLabels, warnOfTerm } from '../machinery/deprecated-labels.ts';
 import { isNewSpec, semanticEqual } from '../machinery/equality.ts';
 import { qualifiedNameProblems } from '../machinery/labels.ts';
 import { byteLength, dnsSubdomainProblems, rangeProblem } from '../machinery/names.ts';
@@ -193,6 +194,13 @@ export const csiStorageCapacity = defineKind<CSIStorageCapacity>({
   group: 'storage.k8s.io',
   version: 'v1',
   kind: 'CSIStorageCapacity',
+  warnings: ({ nodeTopology }) => {
+    const found: string[] = [];
+    const { matchExpressions, matchLabels } = nodeTopology ?? {};
+    warnOfTerm(found, 'nodeTopology', matchExpressions ? { matchExpressions } : {});
+    warnOfLabels(found, matchLabels, label => `nodeTopology.matchLabels.${label}`);
+    return found;
+  },
   unconditionalUpdate: false,
   validate: object => {
     const errors: Errors = [];

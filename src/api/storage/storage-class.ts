@@ -3,6 +3,7 @@
 import { fieldErrors } from '../../base/errors.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
+import { warnOfLabels } from '../machinery/deprecated-labels.ts';
 import { semanticEqual } from '../machinery/equality.ts';
 import { qualifiedNameProblems } from '../machinery/labels.ts';
 import { byteLength } from '../machinery/names.ts';
@@ -54,6 +55,15 @@ export const storageClass = defineKind<StorageClass>({
   group: 'storage.k8s.io',
   version: 'v1',
   kind: 'StorageClass',
+  warnings: object => {
+    const found: string[] = [];
+    eachAt(object.allowedTopologies, 'allowedTopologies', ({ matchLabelExpressions }, at) =>
+      eachAt(matchLabelExpressions, `${at}.matchLabelExpressions`, ({ key }, keyAt) =>
+        warnOfLabels(found, { [key]: '' }, () => `${keyAt}.key`),
+      ),
+    );
+    return found;
+  },
   defaults: object => {
     object.reclaimPolicy ??= 'Delete';
     object.volumeBindingMode ??= 'Immediate';
