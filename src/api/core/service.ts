@@ -60,8 +60,7 @@ export const service = defineKind<Service>({
   },
   prepareUpdate: (object, old) => {
     // A load balancer's addresses go with the type.
-    const keeps = object.spec?.type === 'LoadBalancer' || old.spec?.type !== 'LoadBalancer';
-    object.status = keeps ? old.status! : { ...old.status, loadBalancer: {} };
+    object.status = object.spec?.type === 'LoadBalancer' ? old.status! : { ...old.status, loadBalancer: {} };
   },
   prepareStatusUpdate: (object, old) => {
     object.spec = old.spec!;

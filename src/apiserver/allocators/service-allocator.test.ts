@@ -348,6 +348,25 @@ test('the external traffic policy goes with the last way in from outside, not be
   assert.equal(write('a', rest, two).spec!.externalTrafficPolicy, undefined);
 });
 
+test('node ports go with the type, unless another one is asked for; the policy for the inside stays', () => {
+  const { write } = setup();
+  const ports = [
+    { name: 'a', port: 80, nodePort: 30001 },
+    { name: 'b', port: 81, nodePort: 30002 },
+  ];
+  const one = write('s', { type: 'NodePort', internalTrafficPolicy: 'Local', ports });
+  const change = (changed: ServiceSpec['ports']) =>
+    write(
+      's',
+      { ...structuredClone(one.spec), type: 'ClusterIP', ports: structuredClone(changed!) },
+      one,
+    ).spec!.ports!.map(port => port.nodePort);
+  assert.deepEqual(change([ports[1]!, { name: 'c', port: 82 }]), [undefined, undefined]);
+  assert.deepEqual(change([ports[0]!, { ...ports[1]!, nodePort: 30003 }]), [30001, 30003]);
+  const named = write('s', { ...structuredClone(one.spec), type: 'ExternalName', externalName: 'x.example' }, one);
+  assert.equal(named.spec!.internalTrafficPolicy, 'Local');
+});
+
 test('a new port of an updated Service has a number of its own; asked-for numbers of two ports may be one', () => {
   const { ports, write } = setup();
   const one = write('a', { type: 'NodePort', ports: [{ name: 'u', port: 53, protocol: 'UDP' }] });

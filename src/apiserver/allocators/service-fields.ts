@@ -73,19 +73,12 @@ function dropByType(spec: ServiceSpec, before: ServiceSpec): void {
     if (same(spec.clusterIPs, before.clusterIPs)) delete spec.clusterIPs;
     if (same(spec.ipFamilies, before.ipFamilies)) delete spec.ipFamilies;
     if (spec.ipFamilyPolicy === before.ipFamilyPolicy) delete spec.ipFamilyPolicy;
-    if (spec.internalTrafficPolicy === before.internalTrafficPolicy) delete spec.internalTrafficPolicy;
   }
   if (mayHaveNodePorts(before) && !mayHaveNodePorts(spec)) {
-    const before_ = (before.ports ?? []).map(port => port.nodePort ?? 0);
-    if (
-      same(
-        (spec.ports ?? []).map(port => port.nodePort ?? 0),
-        before_,
-      )
-    )
-      for (const port of spec.ports ?? []) delete port.nodePort;
-    else
-      for (const port of spec.ports ?? []) if (port.nodePort && before_.includes(port.nodePort)) delete port.nodePort;
+    const held = new Set((before.ports ?? []).map(port => port.nodePort));
+    // Who names another one wants it, and is told that there is none.
+    const asksNone = (spec.ports ?? []).every(({ nodePort }) => !nodePort || held.has(nodePort));
+    if (asksNone) for (const port of spec.ports ?? []) delete port.nodePort;
   }
   if (
     isExternallyAccessible(before) &&
