@@ -102,7 +102,7 @@ export function readAnnotations(ingress: Ingress, defaults: Readonly<Record<stri
     balance: balance(from),
     affinity: affinity(from),
     basicAuth: basicAuth(from, namespace),
-    externalAuth: externalAuth(from),
+    externalAuth: externalAuth(from, namespace),
     clientAuth: clientAuth(from, namespace),
     mirror: mirror(from),
     cors: cors(from),
@@ -278,15 +278,21 @@ function basicAuth(from: Annotations, namespace: string): BasicAuth | undefined 
   return { secret, format: format === 'auth-map' ? 'map' : 'file', realm: realm ?? 'Authentication Required' };
 }
 
-function externalAuth(from: Annotations): ExternalAuth | undefined {
+function externalAuth(from: Annotations, namespace: string): ExternalAuth | undefined {
   const url = from.get('auth-url', httpUrl);
   const method = from.get('auth-method', oneOf('GET', 'HEAD', 'POST')) ?? 'GET';
   const signIn = from.get('auth-signin', location);
   const responseHeaders = from.get('auth-response-headers', list(headerName)) ?? [];
+  const requestHeaders = from.get('auth-proxy-set-headers', reference(namespace));
   const parameter = from.get('auth-signin-redirect-param', token) ?? 'rd';
-  return url === undefined
-    ? undefined
-    : { url, method, responseHeaders, ...(signIn ? { signIn: returning(signIn, parameter) } : {}) };
+  if (url === undefined) return undefined;
+  return {
+    url,
+    method,
+    responseHeaders,
+    ...(requestHeaders ? { requestHeaders } : {}),
+    ...(signIn ? { signIn: returning(signIn, parameter) } : {}),
+  };
 }
 
 /** Where to sign in, told where the client wanted to go unless that is in it already. */

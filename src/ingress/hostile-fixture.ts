@@ -112,6 +112,7 @@ export const GOOD: Record<string, string> = {
   'auth-signin': 'https://l/?$escaped_request_uri',
   'auth-response-headers': 'X-A,X-B',
   'auth-method': 'GET',
+  'auth-proxy-set-headers': 's',
   'auth-signin-redirect-param': 'rd',
   satisfy: 'any',
   'ssl-passthrough': 'true',

@@ -127,7 +127,9 @@ export class IngressSource {
     const certificateRefs = [...table.certificates.values()];
     this.#configMaps.want([
       ...(ours.length > 0 ? parameters : []),
-      ...routes.flatMap(({ settings, content }) => [settings.responseHeaders ?? [], content ?? []].flat()),
+      ...routes.flatMap(({ settings, content }) =>
+        [settings.responseHeaders ?? [], settings.externalAuth?.requestHeaders ?? [], content ?? []].flat(),
+      ),
     ]);
     const isSettled = (ours.length === 0 || this.#tlsSecrets.hasSynced) && this.#configMaps.hasSynced;
     if (!isSettled) return undefined;

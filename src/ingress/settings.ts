@@ -56,6 +56,8 @@ export interface ExternalAuth {
   /** Where a client that is not signed in is sent. */
   readonly signIn?: Text;
   readonly responseHeaders: readonly string[];
+  /** A ConfigMap of headers that the question has. */
+  readonly requestHeaders?: SecretRef;
 }
 
 export type TlsVersion = 'TLSv1.2' | 'TLSv1.3';

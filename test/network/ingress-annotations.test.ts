@@ -143,6 +143,7 @@ describe('ingress: annotations', { skip: !canRunIngress }, () => {
     const auth = await bed.backend('auth', (seen, response) => {
       const token = seen.headers['x-token'];
       response.statusCode = token === 'good' ? 200 : token === 'bad' ? 403 : 401;
+      response.setHeader('X-Told', `${seen.headers['x-tenant']} ${seen.headers['x-odd']}`);
       response.setHeader('X-User', `user of ${seen.headers['x-original-url']}`);
       response.end();
       return true;
@@ -154,6 +155,24 @@ describe('ingress: annotations', { skip: !canRunIngress }, () => {
         annotations: { 'auth-url': `http://auth.example:${auth.port}/check`, 'auth-response-headers': 'X-User' },
       },
     );
+    bed.putConfigMap('told', { 'X-Tenant': 'red', 'X-Odd': `"it's, 100%: {x}" \\ #` });
+    bed.putConfigMap('odd', { 'X-Tenant': '$host' });
+    for (const [host, map] of [
+      ['telling', 'told'],
+      ['odd', 'default/odd'],
+      ['missing', 'nowhere'],
+    ] as const)
+      bed.putIngress(
+        host,
+        { '/': 'web' },
+        {
+          annotations: {
+            'auth-url': `http://auth.example:${auth.port}/check`,
+            'auth-proxy-set-headers': map,
+            'auth-response-headers': 'X-Told',
+          },
+        },
+      );
     bed.putIngress(
       'signin',
       { '/': 'web' },
@@ -201,6 +220,11 @@ describe('ingress: annotations', { skip: !canRunIngress }, () => {
     const back = await bed.answers('return.test', '/a?b=c', 302);
     assert.equal(back.headers.location, 'https://login.test/?x=1&to=http://return.test%2Fa%3Fb%3Dc');
     assert.equal((await bed.get('external.test', '/', { headers: { 'X-Token': 'bad' } })).status, 403);
+    await bed.answers('telling.test', '/', 401);
+    const told = await bed.seen('telling.test', '/', { headers: { 'X-Token': 'good', 'X-Tenant': 'blue' } });
+    assert.equal(told.headers['x-told'], `red "it's, 100%: {x}" \\ #`);
+    for (const host of ['odd.test', 'missing.test'])
+      assert.equal((await bed.get(host, '/', { headers: { 'X-Token': 'good' } })).status, 503, host);
     const seen = await bed.seen('external.test', '/p', { headers: { 'X-Token': 'good', 'X-User': 'forged' } });
     assert.equal(seen.headers['x-user'], 'user of http://external.test/p');
   });

@@ -57,14 +57,20 @@ export function userList({ namespace, name }: SecretRef): string {
   return `${namespace}_${name}`;
 }
 
-export function externalAuthRules(settings: Settings): Line[] {
+export function externalAuthRules(
+  settings: Settings,
+  configMap: (ref: SecretRef) => Readonly<Record<string, string>> | undefined,
+): Line[] {
   const { externalAuth, basicAuth } = settings;
   if (!externalAuth) return [];
-  const { url, method, signIn, responseHeaders } = externalAuth;
+  const { url, method, signIn, responseHeaders, requestHeaders } = externalAuth;
+  const told = requestHeaders ? questionHeaders(configMap(requestHeaders)) : '-';
+  // Whoever is asked might answer otherwise if it were not told all.
+  if (told === undefined) return [[...refusal(503)]];
   const isOneOfMany = hasAlternatives(settings);
   const otherwise = isOneOfMany ? words(`!${SATISFIED}`) : [];
   const answered = (status: number) => [...when(`var(txn.auth_status) -m int ${status}`), ...otherwise];
-  const ask: Line = ['http-request', 'lua.external-auth', url, method, responseHeaders.join(',') || '-'];
+  const ask: Line = ['http-request', 'lua.external-auth', url, method, responseHeaders.join(',') || '-', told];
   if (!isOneOfMany || !basicAuth)
     return [
       isOneOfMany ? [...ask, 'if', ...otherwise] : ask,
@@ -75,6 +81,24 @@ export function externalAuthRules(settings: Settings): Line[] {
     ];
   // The password, which is asked for next, may still let the request in.
   return [[...ask, 'if', ...otherwise], satisfied(...words('{ var(txn.auth_status) -m int 200 }'))];
+}
+
+const QUESTION_HEADERS_MAX = 32;
+const QUESTION_BYTES_MAX = 8192;
+/** These say whom a message is for and where it ends. */
+const NOT_TOLD = /^(host|connection|content-length|transfer-encoding|upgrade|te|trailer|expect|keep-alive|proxy-.*)$/i;
+
+/** As `Name:HEX,…` for the Lua action, whose words HAProxy must not read anything into; undefined for what cannot be told so. */
+function questionHeaders(data: Readonly<Record<string, string>> | undefined): string | undefined {
+  const entries = Object.entries(data ?? {}).map(([name, value]) => [name, value.trim()] as const);
+  const canBeTold = entries.every(
+    ([name, value]) =>
+      /^[A-Za-z0-9-]{1,128}$/.test(name) && !NOT_TOLD.test(name) && /^[\x20-\x23\x25-\x7e]{1,1024}$/.test(value),
+  );
+  const text = entries.map(([name, value]) => `${name}:${Buffer.from(value).toString('hex')}`).join(',');
+  if (!data || !canBeTold || entries.length > QUESTION_HEADERS_MAX || text.length > QUESTION_BYTES_MAX)
+    return undefined;
+  return text || '-';
 }
 
 const SUBJECT_HEADERS = [

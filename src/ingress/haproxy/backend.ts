@@ -38,7 +38,7 @@ export function backendLines(route: Route, resources: Resources, authorities?: s
   if (settings.limits) lines.push(...limitRules(settings.limits));
   if (settings.cors) lines.push(...corsPreflight(settings.cors));
   if (settings.bodyBytesMax !== undefined) lines.push(...bodyRules(settings.bodyBytesMax, settings));
-  lines.push(...externalAuthRules(settings), ...basicAuthRules(settings));
+  lines.push(...externalAuthRules(settings, ref => resources.configMap(ref)), ...basicAuthRules(settings));
   lines.push(...redirectRules(settings));
   if (settings.errorStatuses) lines.push(...errorRules(settings.errorStatuses, route));
   if (settings.mirror) lines.push(...mirrorRules(settings.mirror));

@@ -87,7 +87,7 @@ end)
 
 ${COPIED_HEADERS_LUA}
 -- Sets txn.auth_status to 200, 401, 403 or 503.
-core.register_action("external-auth", { "http-req" }, function(txn, url, method, wanted)
+core.register_action("external-auth", { "http-req" }, function(txn, url, method, wanted, told)
   local headers = copied(txn.http:req_get_headers())
   local host = txn.f:req_hdr("host") or ""
   headers["host"] = { url:match("^https?://([^/]+)") }
@@ -95,6 +95,9 @@ core.register_action("external-auth", { "http-req" }, function(txn, url, method,
   headers["x-original-method"] = { txn.f:method() }
   headers["x-auth-request-redirect"] = { txn.f:pathq() or "/" }
   headers["x-sent-from"] = { "coxswain-ingress" }
+  for name, hex in told:gmatch("([%w-]+):(%x+)") do
+    headers[name:lower()] = { (hex:gsub("..", function(byte) return string.char(tonumber(byte, 16)) end)) }
+  end
   local client = core.httpclient()
   local call = { GET = client.get, HEAD = client.head, POST = client.post }
   local fine, response = pcall(call[method], client, { url = url, headers = headers, timeout = 5000 })
@@ -113,7 +116,7 @@ core.register_action("external-auth", { "http-req" }, function(txn, url, method,
   else
     txn:set_var("txn.auth_status", 503)
   end
-end, 3)
+end, 4)
 
 local METHODS = { GET = "get", HEAD = "head", PUT = "put", POST = "post", DELETE = "delete" }
 local COPIES_MAX = 1000
