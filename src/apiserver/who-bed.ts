@@ -5,6 +5,7 @@
 
 import { createPrivateKey, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import type { IncomingHttpHeaders } from 'node:http';
 import { createServer, request as httpsRequest } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -154,10 +155,12 @@ function ask(port: number, ca: string, { method = 'GET', path, token, as, body, 
   });
 }
 
-/** An HTTPS server whose replies `answer` makes; undefined is 404. What it was sent is in `seen`. */
+type Answer = object | string | undefined;
+
+/** An HTTPS server whose replies `answer` makes; a text is sent as it is, undefined is 404. What it was sent is in `seen`. */
 export async function openWebhook(
   pki: Pki,
-  answer: (path: string, body: Any) => object | undefined | Promise<object | undefined>,
+  answer: (path: string, body: Any, headers: IncomingHttpHeaders) => Answer | Promise<Answer>,
 ): Promise<{ url: string; seen: { path: string; body: Any }[]; close(): Promise<void> }> {
   const pair = pki.issueServer({ commonName: 'hook' }, ['127.0.0.1', 'localhost']);
   const seen: { path: string; body: Any }[] = [];
@@ -168,9 +171,10 @@ export async function openWebhook(
       const text = Buffer.concat(parts).toString();
       const body = text ? JSON.parse(text) : undefined;
       seen.push({ path: request.url!, body });
-      const reply = await answer(request.url!, body);
-      response.writeHead(reply ? 200 : 404, { 'content-type': 'application/json' });
-      response.end(JSON.stringify(reply ?? {}));
+      const reply = await answer(request.url!, body, request.headers);
+      const isText = typeof reply === 'string';
+      response.writeHead(reply ? 200 : 404, { 'content-type': isText ? 'application/jwt' : 'application/json' });
+      response.end(isText ? reply : JSON.stringify(reply ?? {}));
     });
   });
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
@@ -196,8 +200,8 @@ export const kubeconfigOf = (pki: Pki, server: string): object => ({
   'current-context': 'hook',
 });
 
-/** An OpenID provider: discovery, keys, and tokens with any claims. */
-export async function openProvider(pki: Pki) {
+/** An OpenID provider: discovery, keys, and tokens with any claims; `more` answers at other paths. */
+export async function openProvider(pki: Pki, more?: (path: string, authorization: string | undefined) => Answer) {
   type Algorithm = 'RS256' | 'ES256';
   const keys = new Map<string, { privateKey: KeyObject; jwk: object; alg: Algorithm }>();
   const addKey = (id: string, alg: Algorithm = 'RS256') => {
@@ -209,10 +213,10 @@ export async function openProvider(pki: Pki) {
     keys.set(id, { privateKey: createPrivateKey(made.privateKey.export({ type: 'pkcs8', format: 'pem' })), jwk, alg });
   };
   addKey('one');
-  const http = await openWebhook(pki, path => {
+  const http = await openWebhook(pki, (path, _, { authorization }) => {
     if (path === '/.well-known/openid-configuration')
       return { issuer: http.url, jwks_uri: `${http.url}/keys`, id_token_signing_alg_values_supported: ['RS256'] };
-    return path === '/keys' ? { keys: [...keys.values()].map(({ jwk }) => jwk) } : undefined;
+    return path === '/keys' ? { keys: [...keys.values()].map(({ jwk }) => jwk) } : more?.(path, authorization);
   });
   const encode = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
   return {

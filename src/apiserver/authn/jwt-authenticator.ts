@@ -10,6 +10,7 @@ import type { UserInfo } from '../request.ts';
 import { type Dial, Remote } from '../webhooks/remote.ts';
 import type { ClaimOrExpression, JwtConfiguration, PrefixedClaimOrExpression } from './authentication-configuration.ts';
 import { evaluateClaims } from './claim-expressions.ts';
+import { DistributedClaims } from './distributed-claims.ts';
 import { IssuerKeys } from './issuer-keys.ts';
 import { audiencesOf, decodeJwt, type Jwt } from './jwt.ts';
 import { TimedMemory, type TokenAuthenticator, type Verified } from './token-authenticator.ts';
@@ -33,6 +34,8 @@ interface Issuer {
   readonly configuration: JwtConfiguration;
   readonly keys: IssuerKeys;
   readonly remote: Remote;
+  /** Of an issuer whose groups are a claim. */
+  readonly distributed: DistributedClaims | undefined;
 }
 
 export class JwtAuthenticator implements TokenAuthenticator {
@@ -49,7 +52,12 @@ export class JwtAuthenticator implements TokenAuthenticator {
         dial[egressSelectorType || 'controlplane'],
       );
       const keys = new IssuerKeys({ issuer: url, discoveryUrl: discoveryURL, remote, clock });
-      this.#issuers.set(url, { configuration, keys, remote });
+      const claim = configuration.claimMappings.groups?.claim;
+      const verify = (jwt: Jwt, by: IssuerKeys) => this.#hold(configuration, by, jwt);
+      const distributed = claim
+        ? new DistributedClaims({ claim, remote, clock, verify, issuer: url, keys })
+        : undefined;
+      this.#issuers.set(url, { configuration, keys, remote, distributed });
     }
   }
 
@@ -72,28 +80,38 @@ export class JwtAuthenticator implements TokenAuthenticator {
     for (const { remote } of this.#issuers.values()) remote.close();
   }
 
-  async #judge({ configuration, keys }: Issuer, jwt: Jwt, token: string): Promise<UserInfo> {
+  async #judge({ configuration, keys, distributed }: Issuer, jwt: Jwt, token: string): Promise<UserInfo> {
+    await this.#hold(configuration, keys, jwt).catch(error => {
+      throw new Error(`verify token: ${messageOf(error)}`);
+    });
+    const claims = distributed
+      ? await distributed.expand(jwt.claims).catch(error => {
+          throw new Error(`could not expand distributed claims: ${messageOf(error)}`);
+        })
+      : jwt.claims;
+    const user = userOf(configuration, claims);
+    const livesMs = Number(jwt.claims['exp']) * 1000 - this.#clock.now();
+    this.#verdicts.set(token, user, this.#clock.monotonic() + Math.min(REMEMBER_MS, livesMs));
+    return user;
+  }
+
+  /** Rejects a token that is not of its time, audience and issuer. */
+  async #hold({ issuer, signingAlgorithms }: JwtConfiguration, keys: IssuerKeys, jwt: Jwt): Promise<void> {
     const { claims, header } = jwt;
     const nowS = this.#clock.now() / 1000;
     const { exp, nbf } = claims;
     if (typeof exp !== 'number') throw new Error('the token does not expire (no exp claim)');
-    if (exp <= nowS)
-      throw new Error(`verify token: token is expired (Token Expiry: ${new Date(exp * 1000).toISOString()})`);
+    if (exp <= nowS) throw new Error(`token is expired (Token Expiry: ${new Date(exp * 1000).toISOString()})`);
     if (typeof nbf === 'number' && nbf > nowS + NOT_BEFORE_LEEWAY_S)
-      throw new Error('verify token: current time is before the nbf (not before) time');
-    const wanted = configuration.issuer.audiences;
+      throw new Error('current time is before the nbf (not before) time');
     const has = audiencesOf(claims);
-    if (!wanted.some(audience => has.includes(audience)))
-      throw new Error(`verify token: expected audience in ${JSON.stringify(wanted)} got ${JSON.stringify(has)}`);
-    const { signingAlgorithms } = configuration;
+    if (!issuer.audiences.some(audience => has.includes(audience)))
+      throw new Error(`expected audience in ${JSON.stringify(issuer.audiences)} got ${JSON.stringify(has)}`);
     if (signingAlgorithms && !signingAlgorithms.includes(String(header.alg)))
       throw new Error(
-        `verify token: id token signed with unsupported algorithm, expected ${JSON.stringify(signingAlgorithms)} got ${JSON.stringify(header.alg)}`,
+        `id token signed with unsupported algorithm, expected ${JSON.stringify(signingAlgorithms)} got ${JSON.stringify(header.alg)}`,
       );
     await keys.verify(jwt);
-    const user = userOf(configuration, claims);
-    this.#verdicts.set(token, user, this.#clock.monotonic() + Math.min(REMEMBER_MS, (exp - nowS) * 1000));
-    return user;
   }
 }
 

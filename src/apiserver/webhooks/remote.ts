@@ -61,10 +61,22 @@ export class Remote {
     if (status < 200 || status > 299) throw new RemoteStatusError(status, text);
   }
 
-  #request(url: string, { body, timeoutMs }: { body?: object; timeoutMs: number }): Promise<RemoteReply> {
+  /** The body of a successful reply, whatever it is, of who presents `token`. */
+  async text(url: string, options: { readonly token?: string; readonly timeoutMs: number }): Promise<string> {
+    const { status, text } = await this.#request(url, { ...options, accept: '*/*' });
+    if (status < 200 || status > 226) throw new RemoteStatusError(status, text);
+    return text;
+  }
+
+  #request(
+    url: string,
+    asked: { body?: object; timeoutMs: number; token?: string; accept?: string },
+  ): Promise<RemoteReply> {
+    const { body, timeoutMs, accept = 'application/json' } = asked;
     const { hostname, port, pathname, search } = new URL(url);
     const host = hostname.replace(/^\[|\]$/g, '');
-    const { ca, cert, key, token, servername = host, insecure } = this.#access;
+    const { ca, cert, key, servername = host, insecure } = this.#access;
+    const token = asked.token ?? this.#access.token?.();
     const sent = body && Buffer.from(JSON.stringify(body));
     const method = sent ? 'POST' : 'GET';
     return new Promise((resolve, reject) => {
@@ -86,10 +98,10 @@ export class Remote {
         rejectUnauthorized: !insecure,
         agent: this.#agent,
         headers: {
-          accept: 'application/json',
+          accept,
           'user-agent': 'kube-apiserver',
           ...(sent ? { 'content-type': 'application/json', 'content-length': sent.length } : {}),
-          ...(token ? { authorization: `Bearer ${token()}` } : {}),
+          ...(token ? { authorization: `Bearer ${token}` } : {}),
         },
         signal: AbortSignal.timeout(timeoutMs),
       });
