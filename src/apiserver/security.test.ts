@@ -139,18 +139,30 @@ test('binding: once, not while deleted, and with a condition', async () => {
   await server.close();
 });
 
+test('a pod that is bound is nominated for no node any more', async () => {
+  const { server, root, makePod, bind } = await cluster();
+  const pod = await makePod('p');
+  const at = { of: PODS, namespace: 'default', name: 'p' };
+  const status = { ...pod.status, nominatedNodeName: 'n1' };
+  const nominated = await root.update({ ...at, subresource: 'status' }, { ...pod, status } as KubeObject);
+  assert.equal((nominated as Pod).status?.nominatedNodeName, 'n1');
+  await bind('p', 'n1');
+  assert.equal(((await root.get(at)) as Pod).status?.nominatedNodeName, undefined);
+  await server.close();
+});
+
 test('tokens bound to a pod end with it; reviews answer', async () => {
   const { server, security, root, makePod, bind } = await cluster();
   const pod = await makePod('p');
   await root.create({ of: NODES }, { apiVersion: 'v1', kind: 'Node', metadata: { name: 'n1' } });
   await bind('p', 'n1');
-  const ask = (user = LOOPBACK_USER, uid = pod.metadata.uid) =>
+  const ask = (user = LOOPBACK_USER, uid = pod.metadata.uid, metadata = {}) =>
     server
       .transport(user)
       .create({ of: SERVICE_ACCOUNTS, namespace: 'default', name: 'default', subresource: 'token' }, {
         apiVersion: 'authentication.k8s.io/v1',
         kind: 'TokenRequest',
-        metadata: {},
+        metadata,
         spec: { expirationSeconds: 3607, boundObjectRef: { apiVersion: 'v1', kind: 'Pod', name: 'p', uid } },
       } as never);
   const { status } = (await ask({
@@ -165,6 +177,10 @@ test('tokens bound to a pod end with it; reviews answer', async () => {
   await assert.rejects(
     ask(LOOPBACK_USER, 'other'),
     /the UID in the bound object reference \(other\) does not match the UID in record/,
+  );
+  await assert.rejects(
+    ask(LOOPBACK_USER, undefined, { uid: 'other' }),
+    /the UID in the token request \(other\) does not match the UID of the service account/,
   );
 
   const review = async () =>

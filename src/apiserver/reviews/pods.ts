@@ -108,7 +108,8 @@ async function bind(
       lastTransitionTime: formatTime(clock.now()),
       ...(pod.metadata.generation ? { observedGeneration: pod.metadata.generation } : {}),
     };
-    pod.status = { ...pod.status, conditions: [...conditions, scheduled] };
+    const { nominatedNodeName: _, ...status } = pod.status ?? {};
+    pod.status = { ...status, conditions: [...conditions, scheduled] };
   });
   return SUCCESS;
 }

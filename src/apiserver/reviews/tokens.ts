@@ -72,6 +72,13 @@ function issue(
   const reader = options.reader();
   const account = reader.get(SERVICE_ACCOUNTS, namespace, name);
   if (!account) throw notFound(SERVICE_ACCOUNTS, name);
+  const { uid } = request.metadata ?? {};
+  if (uid && uid !== account.metadata.uid)
+    throw conflict(
+      { group: 'authentication.k8s.io', resource: 'TokenRequest' },
+      name,
+      `the UID in the token request (${uid}) does not match the UID of the service account (${account.metadata.uid})`,
+    );
   const seconds = request.spec?.expirationSeconds ?? TOKEN_SECONDS_DEFAULT;
   const errors: FieldError[] = [];
   if (seconds < TOKEN_SECONDS_MIN)
