@@ -187,6 +187,24 @@ test('failure policy, timeouts, redirects, side effects', async () => {
   await server.close();
 });
 
+test('a patch that cannot be read is a failure of the webhook, one that does not fit is not', async () => {
+  const { api, server } = await open();
+  await configure(api, 'Mutating', webhook('lax', { failurePolicy: 'Ignore' }), webhook('strict'));
+  const garbage = { allowed: true, patchType: 'JSONPatch', patch: Buffer.from('{"op":1}').toString('base64') };
+  answers.set('lax', () => garbage);
+  answers.set('strict', () => ({ allowed: true }));
+  await make(api, map('a'));
+  answers.set('strict', () => garbage);
+  await assert.rejects(
+    make(api, map('b')),
+    status(500, /failed calling webhook "strict.example.dev": received undecodable patch in webhook response/),
+  );
+  answers.set('strict', () => ({ allowed: true }));
+  answers.set('lax', () => patch({ op: 'remove', path: '/data/none' }));
+  await assert.rejects(make(api, map('c')), status(500, /lax.example.dev/));
+  await server.close();
+});
+
 test('match conditions', async () => {
   const { api, server } = await open();
   await configure(

@@ -110,20 +110,23 @@ class Webhooks {
     try {
       response = await this.#review(webhook, info, request);
     } catch (error) {
-      const { log } = this.#context;
-      const says = `failed calling webhook ${JSON.stringify(webhook.name)}: ${messageOf(error)}`;
-      if (webhook.failurePolicy === 'Ignore') {
-        log.warn('admission webhook failed and is ignored', { webhook: webhook.name, error: messageOf(error) });
-        request.annotate?.(failedOpen, webhook.name);
-        return undefined;
-      }
-      throw internalError(says);
+      this.failed(webhook, request, failedOpen, error);
+      return undefined;
     }
     for (const warning of response.warnings ?? []) request.warn(warning);
     for (const [key, value] of Object.entries(response.auditAnnotations ?? {}))
       request.annotate?.(`${webhook.name}/${key}`, value);
     if (!response.allowed) throw refusalOf(webhook.name, response);
     return response;
+  }
+
+  /** Throws, or notes that the webhook may fail. */
+  failed(webhook: Webhook, request: AdmissionRequest, failedOpen: string, error: unknown): void {
+    const { log } = this.#context;
+    if (webhook.failurePolicy !== 'Ignore')
+      throw internalError(`failed calling webhook ${JSON.stringify(webhook.name)}: ${messageOf(error)}`);
+    log.warn('admission webhook failed and is ignored', { webhook: webhook.name, error: messageOf(error) });
+    request.annotate?.(failedOpen, webhook.name);
   }
 
   async #review(webhook: Webhook, info: ResourceInfo, request: AdmissionRequest): Promise<AdmissionResponse> {
@@ -250,7 +253,8 @@ async function mutateOnce(
   const place = `webhook.admission.k8s.io/round_${round}_index_${one.index}`;
   const note = (kind: string, more: object, least?: 'Request') =>
     request.annotate?.(`${kind}.${place}`, JSON.stringify({ configuration, webhook: webhook.name, ...more }), least);
-  const response = await webhooks.call(one, request, `failed-open.mutating.${place}`);
+  const failedOpen = `failed-open.mutating.${place}`;
+  const response = await webhooks.call(one, request, failedOpen);
   if (!response) return false;
   if (!response.patch || !request.object || !request.replace) {
     note('mutation', { mutated: false });
@@ -260,10 +264,14 @@ async function mutateOnce(
   let patched: KubeObject;
   let patch: unknown;
   try {
-    patch = JSON.parse(Buffer.from(response.patch, 'base64').toString());
+    patch = decodePatch(response.patch);
+  } catch (error) {
+    webhooks.failed(webhook, request, failedOpen, error);
+    return false;
+  }
+  try {
     patched = jsonPatch(seen, patch);
   } catch (error) {
-    if (webhook.failurePolicy === 'Ignore' && !(error instanceof ApiError)) return false;
     throw internalError(`webhook ${JSON.stringify(webhook.name)} returned a bad patch: ${messageOf(error)}`);
   }
   const before = JSON.stringify(request.object);
@@ -272,4 +280,17 @@ async function mutateOnce(
   note('mutation', { mutated });
   note('patch', { patch, patchType: 'JSONPatch' }, 'Request');
   return mutated;
+}
+
+/** A patch that cannot be read is a webhook that failed (since 1.34); one that does not fit is an error, whatever the policy. */
+function decodePatch(text: string): unknown {
+  let patch: unknown;
+  try {
+    patch = JSON.parse(Buffer.from(text, 'base64').toString());
+  } catch (error) {
+    throw new Error(`received undecodable patch in webhook response: ${messageOf(error)}`);
+  }
+  if (!Array.isArray(patch) || patch.some(operation => typeof operation !== 'object' || !operation))
+    throw new Error('received undecodable patch in webhook response: expected a list of operations');
+  return patch;
 }
