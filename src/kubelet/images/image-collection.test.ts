@@ -56,10 +56,10 @@ test('below the mark nothing goes; above it all that is unused and old enough, n
   await collection.collect();
   assert.deepEqual(left(), ['old', 'used', 'young']);
   disk.availableBytes = 100;
-  await assert.rejects(collection.collect(), /Attempted to free 100 bytes, but only found 0 bytes eligible to free/);
+  await assert.rejects(collection.collect(), /Insufficient free disk space/);
   assert.deepEqual(left(), ['used', 'young']);
   assert.deepEqual(warnings, [
-    'FreeDiskSpaceFailed: Failed to garbage collect required amount of images. Attempted to free 100 bytes, but only found 0 bytes eligible to free.',
+    "FreeDiskSpaceFailed: Insufficient free disk space on the node's image filesystem (90% of 1000 B used). Failed to free sufficient space by deleting unused images (freed 0 bytes). Investigate disk usage, as it could be used by active images, logs, volumes, or other data.",
   ]);
   store.release(used, 'container');
   await clock.advance(130_000);

@@ -12,6 +12,14 @@ import { type CollectionPolicy, readImageSettings } from './image-settings.ts';
 import type { ImageStore, ListedImage } from './image-store.ts';
 import type { PullRecords } from './pull-records.ts';
 
+const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
+
+/** `10.0 GiB`, as upstream's events have it. */
+function formatSize(bytes: number): string {
+  const step = Math.min(Math.floor(Math.log2(Math.max(bytes, 1)) / 10), UNITS.length - 1);
+  return step === 0 ? `${bytes} B` : `${(bytes / 2 ** (10 * step)).toFixed(1)} ${UNITS[step]}`;
+}
+
 export interface ImageCollectionOptions {
   readonly store: ImageStore;
   readonly records: PullRecords;
@@ -81,7 +89,7 @@ export class ImageCollection {
       const wanted = Math.floor((capacityBytes * (100 - collection.lowPercent)) / 100) - availableBytes;
       const freed = this.free(wanted, collection);
       if (freed < wanted) {
-        const message = `Failed to garbage collect required amount of images. Attempted to free ${wanted} bytes, but only found ${freed} bytes eligible to free.`;
+        const message = `Insufficient free disk space on the node's image filesystem (${usedPercent}% of ${formatSize(capacityBytes)} used). Failed to free sufficient space by deleting unused images (freed ${freed} bytes). Investigate disk usage, as it could be used by active images, logs, volumes, or other data.`;
         warn('FreeDiskSpaceFailed', message);
         throw new Error(message);
       }
