@@ -63,8 +63,13 @@ function formatMap(map: Readonly<Record<string, string>> | undefined): string {
     .join('\n');
 }
 
-/** The value of a `resourceFieldRef` for a container: its limit, or what the node has. */
-export function resourceField(container: Container, selector: ResourceFieldSelector, node: NodeResources): string {
+/** The value of a `resourceFieldRef` for a container of the pod: its limit, else the whole pod's, or what the node has. */
+export function resourceField(
+  { spec: { resources: whole } }: Pick<Pod, 'spec'>,
+  container: Container,
+  selector: ResourceFieldSelector,
+  node: NodeResources,
+): string {
   const [kind, ...rest] = selector.resource.split('.');
   const name = rest.join('.');
   const limits = container.resources?.limits ?? {};
@@ -74,8 +79,9 @@ export function resourceField(container: Container, selector: ResourceFieldSelec
     memory: BigInt(node.memoryBytes) * 10n ** 9n,
     'ephemeral-storage': BigInt(node.ephemeralBytes) * 10n ** 9n,
   };
+  const limitOf = (text: string | undefined) => (text === undefined ? undefined : parseNano(text));
   let nano: bigint;
-  if (kind === 'limits') nano = (limits[name] !== undefined ? parseNano(limits[name]) : capacity[name]) ?? 0n;
+  if (kind === 'limits') nano = limitOf(limits[name] ?? whole?.limits?.[name]) ?? capacity[name] ?? 0n;
   else if (kind === 'requests') nano = parseNano(requests[name] ?? limits[name] ?? '0') ?? 0n;
   else throw new Error(`unsupported container resource : ${selector.resource}`);
   const divisor =

@@ -134,7 +134,7 @@ async function valueFrom(
       ? allContainers(pod).find(one => one.name === resourceFieldRef.containerName)
       : container;
     if (!of) throw new Error(`container ${resourceFieldRef.containerName} not found`);
-    return resourceField(of, resourceFieldRef, sources.node);
+    return resourceField(pod, of, resourceFieldRef, sources.node);
   }
   if (configMapKeyRef) {
     const { name = '', key, optional } = configMapKeyRef;

@@ -92,7 +92,7 @@ export function downwardFiles(source: DownwardAPIProjection, defaultMode: number
         one => one.name === resourceFieldRef.containerName,
       );
       if (!container) throw new Error(`container ${resourceFieldRef.containerName} not found`);
-      text = resourceField(container, resourceFieldRef, context.node);
+      text = resourceField(pod, container, resourceFieldRef, context.node);
     }
     files.set(path, { data: Buffer.from(text), mode: mode ?? defaultMode });
   }
