@@ -105,7 +105,7 @@ function servingNodes(services: readonly Service[], { slicesOf }: World): (node:
 }
 
 function isEligible({ metadata, status }: Node): boolean {
-  if (metadata.labels?.[EXCLUDE_LABEL] !== undefined) return false;
+  if ((metadata.labels?.[EXCLUDE_LABEL] ?? 'false') !== 'false') return false;
   return !status?.conditions?.some(({ type, status }) => type === 'NetworkUnavailable' && status === 'True');
 }
 

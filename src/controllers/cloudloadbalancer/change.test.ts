@@ -19,6 +19,7 @@ const tainted = { taints: [{ key: 'ToBeDeletedByClusterAutoscaler', effect: 'NoS
 test('nodes that are excluded, about to go, or tainted by the autoscaler take no traffic', () => {
   assert.ok(takesTraffic(node()));
   assert.ok(!takesTraffic(node(excluded)));
+  assert.ok(takesTraffic(node({ labels: { [Object.keys(excluded.labels)[0]!]: 'false' } })));
   assert.ok(!takesTraffic(node({ deletionTimestamp: '2026-01-01T00:00:00Z' })));
   assert.ok(!takesTraffic(node({}, tainted)));
 });

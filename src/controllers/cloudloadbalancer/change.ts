@@ -6,11 +6,15 @@ export const FINALIZER = 'service.kubernetes.io/load-balancer-cleanup';
 const EXCLUDE_LABEL = 'node.kubernetes.io/exclude-from-external-load-balancers';
 const TO_BE_DELETED_TAINT = 'ToBeDeletedByClusterAutoscaler';
 
+// Since 1.34 a label that says `false` says nothing.
+const isExcluded = ({ labels = {} }: Node['metadata']): boolean =>
+  labels[EXCLUDE_LABEL] !== undefined && labels[EXCLUDE_LABEL] !== 'false';
+
 /** Readiness is not asked: the load balancer's own health check does that, and the set stays stable. */
 export function takesTraffic({ metadata, spec }: Node): boolean {
   return (
     !metadata.deletionTimestamp &&
-    metadata.labels?.[EXCLUDE_LABEL] === undefined &&
+    !isExcluded(metadata) &&
     !spec?.taints?.some(({ key }) => key === TO_BE_DELETED_TAINT)
   );
 }
@@ -19,7 +23,7 @@ export function takesTraffic({ metadata, spec }: Node): boolean {
 export function changesHosts(old: Node | undefined, now: Node | undefined): boolean {
   if (!old || !now) return true;
   const facts = ({ metadata, spec }: Node) => [
-    metadata.labels?.[EXCLUDE_LABEL] === undefined,
+    isExcluded(metadata),
     metadata.deletionTimestamp === undefined,
     spec?.providerID,
   ];
