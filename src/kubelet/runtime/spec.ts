@@ -3,13 +3,22 @@
  * runtime put things. Invariant: it reads the machine's device nodes and nothing else, and changes nothing.
  */
 
-import { lstatSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync } from 'node:fs';
 import type { Image } from '../images/image-store.ts';
 import { type ContainerConfig, HOOK_MOMENTS, type HookConfig, type SandboxConfig } from '../runtime.ts';
 import type { Labels } from '../selinux.ts';
 import { capabilitiesOf } from './capabilities.ts';
 import { hostDevices, ociDevice } from './device-nodes.ts';
 import type { ProcessUser } from './users.ts';
+
+/** Where processors tell how hot they were, and so what others compute; not all have it. */
+export function heatPaths(folder: string): string[] {
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder)
+    .filter(name => /^cpu\d+$/.test(name))
+    .map(name => `${folder}/${name}/thermal_throttle`)
+    .filter(path => existsSync(path));
+}
 
 export const MASKED_PATHS = [
   '/proc/asound',
@@ -24,6 +33,7 @@ export const MASKED_PATHS = [
   '/proc/scsi',
   '/sys/firmware',
   '/sys/devices/virtual/powercap',
+  ...heatPaths('/sys/devices/system/cpu'),
 ];
 export const READ_ONLY_PATHS = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
 
