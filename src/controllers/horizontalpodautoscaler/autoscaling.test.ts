@@ -51,6 +51,13 @@ test('replicas by utilization: up, down, within the tolerance', () => {
   assert.equal(byUtilization(sample([1010, 1030, 1020], { tolerances: { up: 0, down: 0 } }), 100).replicas, 4);
 });
 
+test('what the whole pod asks for counts where it asks, as since 1.34', () => {
+  const { spec, ...rest } = pod('p0', {}, '100m');
+  const whole = { ...rest, spec: { ...spec, resources: { requests: { cpu: '1' } } } } as Pod;
+  assert.equal(byUtilization(sample([500], { pods: [whole] }), 50).replicas, 1);
+  assert.equal(byUtilization(sample([500], { pods: [whole], container: 'main' }), 50).replicas, 10);
+});
+
 test('replicas by average value', () => {
   assert.deepEqual(byAverage(sample([100, 200, 300]), 100), { replicas: 6, averageMilli: 200 });
 });

@@ -33,6 +33,7 @@ import { idOf } from '../runtime/resources.ts';
 import { externalMetric, objectMetric, podsMetric } from './other-metrics.ts';
 import { type PodMetric, resourceMetrics } from './pod-metrics.ts';
 import { byAverage, byShare, byUtilization, byValue, type Proposal, type Sample } from './replica-calculation.ts';
+import { setReplicas } from './rescaling.ts';
 import { applyRules, memoryMs, type Recommendation, type ScaleEvent } from './scaling-rules.ts';
 
 const SYNC_MS = 15_000;
@@ -426,9 +427,9 @@ class Round {
     if (desired === current) return this.#write(current, desired);
     const { namespace = '' } = this.#of.metadata;
     const { name } = scale.metadata;
+    const target = { of, namespace, name, subresource: 'scale' };
     try {
-      const next = { ...scale, spec: { ...scale.spec, replicas: desired } };
-      await this.#ctx.transport.update({ of, namespace, name, subresource: 'scale' }, next);
+      await setReplicas(this.#ctx.transport, target, { scale, desired });
     } catch (error) {
       this.#warn('FailedRescale', `New size: ${desired}; reason: ${why}; error: ${messageOf(error)}`);
       this.#findings.set('AbleToScale', 'False', {

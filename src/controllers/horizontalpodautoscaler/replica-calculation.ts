@@ -170,6 +170,11 @@ function requestsOf({ pods, resource, container }: Sample): Map<string, number> 
   const requests = new Map<string, number>();
   for (const { metadata, spec } of pods) {
     const sidecars = (spec.initContainers ?? []).filter(({ restartPolicy }) => restartPolicy === 'Always');
+    const whole = container ? undefined : spec.resources?.requests?.[resource];
+    if (whole !== undefined) {
+      requests.set(metadata.name, quantityMilli(whole));
+      continue;
+    }
     let sum = 0;
     for (const one of [...spec.containers, ...sidecars]) {
       if (container && one.name !== container) continue;
