@@ -12,6 +12,8 @@ export interface ClaimStatusWriter {
   updateClaimStatus(claim: PersistentVolumeClaim, status: PersistentVolumeClaim['status']): Promise<void>;
 }
 
+/** A driver's resizer says so where its volumes grow without the node (since 1.34). */
+const NODE_EXPANSION_NOT_REQUIRED = 'volume.kubernetes.io/node-expansion-not-required';
 const PENDING_CONDITIONS = new Set(['FileSystemResizePending', 'Resizing', 'NodeResizeError']);
 
 /** Failures become an event; the next look tries again. */
@@ -24,6 +26,7 @@ export async function growIfAsked(
   const storage = volume?.spec?.capacity?.['storage'];
   const known = claim?.status?.capacity?.['storage'];
   if (!plugin.expand || !claim || !storage || !known || context.use.isReadOnly) return;
+  if (claim.metadata.annotations?.[NODE_EXPANSION_NOT_REQUIRED] !== undefined) return;
   const bytes = quantityValue(storage);
   if (bytes <= quantityValue(known)) return;
   try {
