@@ -10,7 +10,11 @@ import type { Cluster, Plugin, Refusal } from './plugin.ts';
 
 export type Preemption =
   | { readonly node: string; readonly victims: readonly PodInfo[] }
-  | { readonly node: undefined; readonly message: string };
+  | {
+      readonly node: undefined;
+      readonly message: string /** It has a node, and waits for its victims to end. */;
+      readonly waits?: true;
+    };
 
 const NO_VICTIMS: Refusal = { reasons: ['No preemption victims found for incoming pod'], unresolvable: true };
 const NOT_HELPFUL: Refusal = { reasons: ['Preemption is not helpful for scheduling'], unresolvable: true };
@@ -38,7 +42,7 @@ export function preempt(pod: PodInfo, options: PreemptionOptions): Preemption {
   if (pod.pod.spec?.preemptionPolicy === 'Never')
     return { node: undefined, message: 'not eligible due to preemptionPolicy=Never.' };
   if (isWaitingForVictims(pod, cluster))
-    return { node: undefined, message: 'not eligible due to a terminating pod on the nominated node.' };
+    return { node: undefined, message: 'not eligible due to a terminating pod on the nominated node.', waits: true };
   const verdicts = new Map<string, Refusal>();
   const candidates: Candidate[] = [];
   for (const node of cluster.nodes.values()) {

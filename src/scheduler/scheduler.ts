@@ -353,7 +353,8 @@ export class Scheduler {
     if (nominated) preemptionVictims.observe(nominated.victims.length);
     if (nominated) this.#nominated.set(uid, { pod, node: nominated.node });
     this.#queue.unschedulable(uid, nominated ? new Set([...failure.wakesOn, 'pod-removed']) : failure.wakesOn);
-    void this.#report(pod, message, nominated?.node);
+    const waits = preemption && preemption.node === undefined && preemption.waits;
+    void this.#report(pod, message, waits ? undefined : (nominated?.node ?? null));
     if (nominated)
       void this.#evict(
         pod,
@@ -403,13 +404,15 @@ export class Scheduler {
     );
   }
 
-  /** Writes PodScheduled=False and the nomination, when they say something new. */
-  async #report(pod: Pod, message: string, nominatedNodeName: string | undefined): Promise<void> {
+  /** Writes PodScheduled=False and the nomination (null: none any more; since 1.35), when they say something new. */
+  async #report(pod: Pod, message: string, nominatedNodeName: string | null | undefined): Promise<void> {
     const { namespace = '', name, uid } = pod.metadata;
     const current = this.#podInformer.get(`${namespace}/${name}`) ?? pod;
     const before = podCondition(current, 'PodScheduled');
     const same = before?.status === 'False' && before.reason === 'Unschedulable' && before.message === message;
-    if (same && (!nominatedNodeName || current.status?.nominatedNodeName === nominatedNodeName)) return;
+    const isNominated =
+      nominatedNodeName === undefined || (current.status?.nominatedNodeName ?? null) === nominatedNodeName;
+    if (same && isNominated) return;
     const condition: PodCondition = {
       type: 'PodScheduled',
       status: 'False',
@@ -425,7 +428,7 @@ export class Scheduler {
       await this.#pods.patchStatus(
         namespace,
         name,
-        { metadata: { uid }, status: { conditions: [condition], ...(nominatedNodeName ? { nominatedNodeName } : {}) } },
+        { metadata: { uid }, status: { conditions: [condition], ...(isNominated ? {} : { nominatedNodeName }) } },
         'application/strategic-merge-patch+json',
       );
     } catch (error) {

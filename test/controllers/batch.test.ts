@@ -222,6 +222,26 @@ test('a cron job that was due starts a job', async () => {
   await cluster.of(CRON_JOBS).delete('default', 'tick');
 });
 
+test('a pod that fits nowhere is nominated no more', async () => {
+  const pods = cluster.of<Pod>(PODS);
+  await pods.create({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'nominated', namespace: 'default' },
+    spec: { containers: [{ name: 'c', image: 'x' }], nodeSelector: { nowhere: 'yes' } },
+  });
+  const conditions = async () => (await pods.get('default', 'nominated')).status?.conditions ?? [];
+  await cluster.until('the refusal', async () => (await conditions()).some(({ status }) => status === 'False'));
+  await pods.patchStatus('default', 'nominated', { status: { nominatedNodeName: 'node-1' } });
+  // Looked at again since what it asks for has changed.
+  await pods.patch('default', 'nominated', { metadata: { labels: { again: 'yes' } } });
+  await cluster.until(
+    'no nomination',
+    async () => (await pods.get('default', 'nominated')).status?.nominatedNodeName === undefined,
+  );
+  await pods.delete('default', 'nominated');
+});
+
 test('a pod that does not fit says why, and is placed as soon as it does', async () => {
   await bare('big', { containers: [{ name: 'main', image: 'a:1', resources: { requests: { cpu: '6' } } }] });
   const refused = await cluster.until(
