@@ -18,10 +18,15 @@ test('requests for devices: names, one kind, rules that compile, constraints of 
     'd.requests[0].name FieldValueInvalid',
     'd.requests[0].exactly.deviceClassName FieldValueRequired',
   ]);
-  const broken = { deviceClassName: 'c', allocationMode: 'Some', selectors: [{ cel: { expression: 'device.' } }] };
+  const broken = {
+    name: 's',
+    deviceClassName: 'c',
+    allocationMode: 'Some',
+    selectors: [{ cel: { expression: 'device.' } }],
+  };
   assert.deepEqual(fields({ requests: [{ name: 'a', firstAvailable: [broken] }] }), [
-    'd.requests[0].firstAvailable[0].allocationMode FieldValueNotSupported',
     'd.requests[0].firstAvailable[0].selectors[0].cel.expression FieldValueInvalid',
+    'd.requests[0].firstAvailable[0].allocationMode FieldValueNotSupported',
   ]);
   assert.deepEqual(fields({ requests: [good], constraints: [{ requests: ['b'] }] }), [
     'd.constraints[0].requests[0] FieldValueInvalid',

@@ -2,12 +2,31 @@
 
 import { type FieldError, fieldErrors } from '../../base/errors.ts';
 import { compile } from '../cel/environment.ts';
-import { dnsLabelProblems } from '../machinery/names.ts';
-import { addProblems } from '../machinery/validation.ts';
-import type { DeviceClaim, DeviceSelector } from './v1.gen.ts';
+import { dnsLabelProblems, dnsSubdomainProblems } from '../machinery/names.ts';
+import {
+  addDuplicate,
+  addInvalid,
+  addProblems,
+  addRequired,
+  type Errors,
+  eachAt,
+  requireText,
+} from '../machinery/validation.ts';
+import {
+  CONFIGURATIONS_MAX,
+  checkConfiguration,
+  checkFullyQualifiedName,
+  checkSize,
+  checkToleration,
+} from './device-fields.ts';
+import type { DeviceClaim, DeviceRequest, DeviceSelector, DeviceSubRequest, ExactDeviceRequest } from './v1.gen.ts';
 
 const REQUESTS_MAX = 32;
 const SELECTORS_MAX = 32;
+const CONSTRAINTS_MAX = 32;
+const ALTERNATIVES_MAX = 8;
+const TOLERATIONS_MAX = 16;
+const EXPRESSION_BYTES_MAX = 10 * 1024;
 
 export function checkSelectors(path: string, selectors: readonly DeviceSelector[] = []): FieldError[] {
   const errors: FieldError[] = [];
@@ -15,6 +34,10 @@ export function checkSelectors(path: string, selectors: readonly DeviceSelector[
   for (const [i, { cel }] of selectors.entries()) {
     if (!cel?.expression) {
       errors.push(fieldErrors.required(`${path}[${i}].cel`, ''));
+      continue;
+    }
+    if (Buffer.byteLength(cel.expression) > EXPRESSION_BYTES_MAX) {
+      errors.push(fieldErrors.tooLong(`${path}[${i}].cel.expression`, EXPRESSION_BYTES_MAX));
       continue;
     }
     try {
@@ -26,54 +49,86 @@ export function checkSelectors(path: string, selectors: readonly DeviceSelector[
   return errors;
 }
 
+/** Names that constraints, configurations and results may refer to: of requests, and of their alternatives after a slash. */
+export function requestNames(claim: DeviceClaim | undefined): ReadonlySet<string> {
+  return new Set(
+    (claim?.requests ?? []).flatMap(({ name, firstAvailable = [] }) => [
+      name,
+      ...firstAvailable.map(alternative => `${name}/${alternative.name}`),
+    ]),
+  );
+}
+
+export function checkRequestName(errors: Errors, path: string, name: string, names: ReadonlySet<string>): void {
+  if (!names.has(name))
+    addInvalid(
+      errors,
+      path,
+      name,
+      "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'",
+    );
+}
+
 export function checkDeviceClaim(path: string, claim: DeviceClaim = {}): FieldError[] {
-  const errors: FieldError[] = [];
-  const { requests = [], constraints = [] } = claim;
-  if (requests.length > REQUESTS_MAX)
-    errors.push(fieldErrors.tooMany(`${path}.requests`, requests.length, REQUESTS_MAX));
-  const names = new Set<string>();
-  for (const [i, { name, exactly, firstAvailable = [] }] of requests.entries()) {
-    const at = `${path}.requests[${i}]`;
-    addProblems(errors, `${at}.name`, name, dnsLabelProblems(name));
-    if (names.has(name)) errors.push(fieldErrors.duplicate(`${at}.name`, name));
-    names.add(name);
-    if (!exactly && firstAvailable.length === 0)
-      errors.push(fieldErrors.required(at, 'exactly one of `exactly` or `firstAvailable` is required'));
-    if (exactly && firstAvailable.length > 0)
-      errors.push(
-        fieldErrors.invalid(
-          at,
-          null,
-          'exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set',
-        ),
-      );
-    for (const [one, where] of [
-      ...(exactly ? [[exactly, `${at}.exactly`] as const] : []),
-      ...firstAvailable.map((alternative, n) => [alternative, `${at}.firstAvailable[${n}]`] as const),
-    ]) {
-      if (!one.deviceClassName) errors.push(fieldErrors.required(`${where}.deviceClassName`, ''));
-      const mode = one.allocationMode ?? 'ExactCount';
-      if (mode !== 'ExactCount' && mode !== 'All')
-        errors.push(fieldErrors.notSupported(`${where}.allocationMode`, mode, ['All', 'ExactCount']));
-      if (mode === 'ExactCount' && one.count !== undefined && one.count <= 0)
-        errors.push(fieldErrors.invalid(`${where}.count`, one.count, 'must be greater than zero'));
-      errors.push(...checkSelectors(`${where}.selectors`, one.selectors));
-    }
-  }
-  for (const [i, { requests: concerned = [], matchAttribute, distinctAttribute }] of constraints.entries()) {
-    const at = `${path}.constraints[${i}]`;
-    for (const [n, name] of concerned.entries())
-      if (!names.has(name.split('/')[0]!))
-        errors.push(
-          fieldErrors.invalid(
-            `${at}.requests[${n}]`,
-            name,
-            "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'",
-          ),
-        );
-    if (!matchAttribute && !distinctAttribute) errors.push(fieldErrors.required(`${at}.matchAttribute`, ''));
-  }
+  const errors: Errors = [];
+  const { requests, constraints, config } = claim;
+  const names = requestNames(claim);
+  checkSize(errors, `${path}.requests`, requests, REQUESTS_MAX);
+  eachOnceNamed(errors, `${path}.requests`, requests, (request, at) => checkRequest(errors, at, request));
+  checkSize(errors, `${path}.constraints`, constraints, CONSTRAINTS_MAX);
+  eachAt(constraints, `${path}.constraints`, ({ requests: concerned, matchAttribute, distinctAttribute }, at) => {
+    eachAt(concerned, `${at}.requests`, (name, nameAt) => checkRequestName(errors, nameAt, name, names));
+    if (matchAttribute !== undefined) checkFullyQualifiedName(errors, `${at}.matchAttribute`, matchAttribute);
+    else if (distinctAttribute !== undefined)
+      checkFullyQualifiedName(errors, `${at}.distinctAttribute`, distinctAttribute);
+    else addRequired(errors, `${at}.matchAttribute`);
+  });
+  checkSize(errors, `${path}.config`, config, CONFIGURATIONS_MAX);
+  eachAt(config, `${path}.config`, (one, at) => {
+    eachAt(one.requests, `${at}.requests`, (name, nameAt) => checkRequestName(errors, nameAt, name, names));
+    checkConfiguration(errors, at, one);
+  });
   return errors;
+}
+
+function eachOnceNamed<T extends { readonly name: string }>(
+  errors: Errors,
+  path: string,
+  items: readonly T[] | undefined,
+  check: (item: T, path: string) => void,
+): void {
+  const seen = new Set<string>();
+  eachAt(items, path, (item, at) => {
+    addProblems(errors, `${at}.name`, item.name ?? '', dnsLabelProblems(item.name ?? ''));
+    if (seen.has(item.name)) addDuplicate(errors, `${at}.name`, item.name);
+    seen.add(item.name);
+    check(item, at);
+  });
+}
+
+function checkRequest(errors: Errors, path: string, { exactly, firstAvailable = [] }: DeviceRequest): void {
+  const one = 'exactly one of `exactly` or `firstAvailable` is required';
+  if (exactly && firstAvailable.length > 0)
+    return addInvalid(errors, path, null, `${one}, but multiple fields are set`);
+  if (exactly) return checkWish(errors, `${path}.exactly`, exactly);
+  if (firstAvailable.length === 0) return addRequired(errors, path, one);
+  checkSize(errors, `${path}.firstAvailable`, firstAvailable, ALTERNATIVES_MAX);
+  eachOnceNamed(errors, `${path}.firstAvailable`, firstAvailable, (wish, at) => checkWish(errors, at, wish));
+}
+
+function checkWish(errors: Errors, path: string, wish: ExactDeviceRequest | DeviceSubRequest): void {
+  const { deviceClassName, allocationMode: mode = 'ExactCount', count, tolerations } = wish;
+  if (requireText(errors, `${path}.deviceClassName`, deviceClassName))
+    addProblems(errors, `${path}.deviceClassName`, deviceClassName, dnsSubdomainProblems(deviceClassName));
+  errors.push(...checkSelectors(`${path}.selectors`, wish.selectors));
+  if (mode !== 'ExactCount' && mode !== 'All')
+    errors.push(fieldErrors.notSupported(`${path}.allocationMode`, mode, ['All', 'ExactCount']));
+  else if (mode === 'All' && count)
+    addInvalid(errors, `${path}.count`, count, "must not be specified when allocationMode is 'All'");
+  else if (mode === 'ExactCount' && count !== undefined && count <= 0)
+    addInvalid(errors, `${path}.count`, count, 'must be greater than zero');
+  checkSize(errors, `${path}.tolerations`, tolerations, TOLERATIONS_MAX);
+  eachAt(tolerations, `${path}.tolerations`, (toleration, at) => checkToleration(errors, at, toleration));
 }
 
 /** Upstream's: one device of each. */
@@ -82,5 +137,6 @@ export function defaultDeviceClaim(claim: DeviceClaim | undefined): void {
     for (const one of [...(exactly ? [exactly] : []), ...firstAvailable]) {
       one.allocationMode ??= 'ExactCount';
       if (one.allocationMode === 'ExactCount') one.count ??= 1;
+      for (const toleration of one.tolerations ?? []) toleration.operator ||= 'Equal';
     }
 }

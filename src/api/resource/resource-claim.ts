@@ -3,8 +3,11 @@
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
 import { isNewSpec } from '../machinery/equality.ts';
-import { checkUnchanged, type Errors } from '../machinery/validation.ts';
+import { checkUnchanged, type Errors, eachAt } from '../machinery/validation.ts';
+import { CONFIGURATIONS_MAX, checkConfiguration, checkSize } from './device-fields.ts';
+import { validateClaimStatus } from './resource-claim-status.ts';
 import { checkDeviceClaim, checkSelectors, defaultDeviceClaim } from './resource-claim-validation.ts';
+import { validateResourceSlice } from './resource-slice-validation.ts';
 import type { DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice } from './v1.gen.ts';
 
 const GROUP = 'resource.k8s.io';
@@ -15,11 +18,14 @@ export const resourceClaim = defineKind<ResourceClaim>({
   kind: 'ResourceClaim',
   defaults: object => defaultDeviceClaim(object.spec?.devices),
   validate: object => checkDeviceClaim('spec.devices', object.spec?.devices),
+  // What cannot change is not judged again.
+  ratchets: true,
   validateUpdate: (object, old) => {
     const errors: Errors = [];
     checkUnchanged(errors, 'spec', object.spec, old.spec);
     return errors;
   },
+  validateStatusUpdate: validateClaimStatus,
   columns: [
     nameColumn,
     text('State', object => {
@@ -40,6 +46,7 @@ export const resourceClaimTemplate = defineKind<ResourceClaimTemplate>({
   kind: 'ResourceClaimTemplate',
   defaults: object => defaultDeviceClaim(object.spec?.spec?.devices),
   validate: object => checkDeviceClaim('spec.spec.devices', object.spec?.spec?.devices),
+  ratchets: true,
   validateUpdate: (object, old) => {
     const errors: Errors = [];
     checkUnchanged(errors, 'spec', object.spec, old.spec);
@@ -53,7 +60,12 @@ export const deviceClass = defineKind<DeviceClass>({
   version: 'v1',
   kind: 'DeviceClass',
   isNewGeneration: isNewSpec,
-  validate: object => checkSelectors('spec.selectors', object.spec?.selectors),
+  validate: ({ spec }) => {
+    const errors: Errors = checkSelectors('spec.selectors', spec?.selectors);
+    checkSize(errors, 'spec.config', spec?.config, CONFIGURATIONS_MAX);
+    eachAt(spec?.config, 'spec.config', (config, at) => checkConfiguration(errors, at, config));
+    return errors;
+  },
   columns: [nameColumn, ageColumn],
 });
 
@@ -62,6 +74,9 @@ export const resourceSlice = defineKind<ResourceSlice>({
   version: 'v1',
   kind: 'ResourceSlice',
   isNewGeneration: isNewSpec,
+  validate: object => validateResourceSlice(object),
+  ratchets: true,
+  validateUpdate: validateResourceSlice,
   columns: [
     nameColumn,
     text('Node', object => object.spec?.nodeName ?? (object.spec?.allNodes ? '<all>' : '<none>')),
