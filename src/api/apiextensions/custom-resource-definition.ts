@@ -5,6 +5,7 @@ import { defineKind } from '../kind.ts';
 import { nameColumn } from '../machinery/columns.ts';
 import { isNewSpec } from '../machinery/equality.ts';
 import { validateDefinition, validateDefinitionStatus } from './definition-validation.ts';
+import { formatWarnings } from './format-warnings.ts';
 import type { CustomResourceDefinition, CustomResourceDefinitionSpec } from './v1.gen.ts';
 
 /** Held until no instance is left. */
@@ -15,6 +16,7 @@ export const customResourceDefinition = defineKind<CustomResourceDefinition>({
   version: 'v1',
   kind: 'CustomResourceDefinition',
   isNewGeneration: isNewSpec,
+  warnings: formatWarnings,
   unconditionalUpdate: false,
   defaults: object => {
     const spec = object.spec;

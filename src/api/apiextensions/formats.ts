@@ -53,6 +53,24 @@ const FORMATS: Readonly<Record<string, (text: string) => boolean>> = {
   'k8s-long-name': text => dnsSubdomainProblems(text).length === 0,
 };
 
+// Those of strings that nothing checks, as `password`.
+const ANY_STRING = ['password', 'quantity'];
+const KNOWN = new Set([...Object.keys(FORMATS), ...ANY_STRING].map(bare));
+const OF_NUMBERS: Readonly<Record<string, readonly string[]>> = {
+  integer: ['int32', 'int64'],
+  number: ['float', 'double'],
+};
+
+function bare(format: string): string {
+  return format.replaceAll('-', '');
+}
+
+/** Whether a value of this type (any, when undefined) may be asked for in this format. */
+export function isKnownFormat(format: string, type?: string): boolean {
+  if (type && type in OF_NUMBERS) return OF_NUMBERS[type]!.includes(format);
+  return (!type || type === 'string') && KNOWN.has(bare(format));
+}
+
 export function isFormat(format: string, text: string): boolean {
   const test = Object.hasOwn(FORMATS, format) ? FORMATS[format] : undefined;
   return test ? test(text) : true;
