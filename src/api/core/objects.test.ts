@@ -300,3 +300,24 @@ test('addresses in forms that are going out of use: refused when new, kept where
     'spec.loadBalancerSourceRanges[0]: IPv6 CIDR value "FD00::/8" should be in RFC 5952 canonical format ("fd00::/8")',
   ]);
 });
+
+test('a bound claim may lose its class of attributes, as since 1.34, and not name an empty one', () => {
+  const claim = (volumeAttributesClassName?: string): KubeObject =>
+    ({
+      metadata: { name: 'c' },
+      spec: {
+        accessModes: ['ReadWriteOnce'],
+        resources: { requests: { storage: '1Gi' } },
+        volumeName: 'v',
+        ...(volumeAttributesClassName === undefined ? {} : { volumeAttributesClassName }),
+      },
+      status: { phase: 'Bound', capacity: { storage: '1Gi' } },
+    }) as unknown as KubeObject;
+  const update = (next: KubeObject, old: KubeObject) =>
+    persistentVolumeClaim.validateUpdate!(next as never, old as never).map(({ message }) => message);
+  assert.deepEqual(update(claim(), claim('gold')), []);
+  assert.deepEqual(update(claim('gold'), claim()), []);
+  assert.deepEqual(update(claim(''), claim('gold')), [
+    'Forbidden: update from non-nil value to an empty string is forbidden',
+  ]);
+});

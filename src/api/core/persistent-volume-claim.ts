@@ -160,10 +160,9 @@ function validateUpdate(object: PersistentVolumeClaim, old: PersistentVolumeClai
   if (old.status?.phase === 'Bound') {
     if (masked.resources?.requests)
       masked.resources = { ...masked.resources, requests: { ...masked.resources.requests, storage: oldSize } };
-    if (masked.volumeAttributesClassName !== undefined) {
-      if (before.volumeAttributesClassName === undefined) delete masked.volumeAttributesClassName;
-      else masked.volumeAttributesClassName = before.volumeAttributesClassName;
-    }
+    // May go again, too (since 1.34): so a change that its driver does not manage is taken back.
+    if (before.volumeAttributesClassName === undefined) delete masked.volumeAttributesClassName;
+    else masked.volumeAttributesClassName = before.volumeAttributesClassName;
   }
   if (!semanticEqual(masked, compared))
     addForbidden(
@@ -174,15 +173,7 @@ function validateUpdate(object: PersistentVolumeClaim, old: PersistentVolumeClai
   if (compareQuantity(newSize, oldSize) < 0 && compareQuantity(newSize, old.status?.capacity?.['storage'] ?? '0') <= 0)
     addForbidden(errors, 'spec.resources.requests.storage', 'field can not be less than status.capacity');
   checkUnchanged(errors, 'volumeMode', object.spec?.volumeMode, before.volumeMode);
-  if (before.volumeAttributesClassName !== undefined) {
-    if (object.spec?.volumeAttributesClassName === undefined)
-      addForbidden(errors, 'spec.volumeAttributesClassName', 'update from non-nil value to nil is forbidden');
-    else if (object.spec.volumeAttributesClassName === '')
-      addForbidden(
-        errors,
-        'spec.volumeAttributesClassName',
-        'update from non-nil value to an empty string is forbidden',
-      );
-  }
+  if (before.volumeAttributesClassName !== undefined && object.spec?.volumeAttributesClassName === '')
+    addForbidden(errors, 'spec.volumeAttributesClassName', 'update from non-nil value to an empty string is forbidden');
   return errors;
 }
