@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import type { Ingress } from '../api/networking/v1.gen.ts';
 import { buildRouteTable, type ClassedIngress, matchRoute } from './route-table.ts';
 
@@ -110,6 +111,81 @@ test('a host and path stays with the oldest Ingress, in whatever order they come
     );
     assert.match(table.findings[0]!.message, /a\.test\/ belongs to the older Ingress one\/old/);
   }
+});
+
+test('an alias is a host like any other: who comes later does not take it', () => {
+  const old = ingress('old', { '/': 'old' }, { age: 1, namespace: 'one', annotations: { 'server-alias': 'b.test' } });
+  const thief = ingress('thief', { '/': 'thief', '/own': 'own' }, { age: 2, namespace: 'two', host: 'b.test' });
+  const table = buildRouteTable([thief, old]);
+  assert.equal(service(table, 'b.test', '/'), 'old');
+  assert.equal(service(table, 'b.test', '/own'), 'own');
+  assert.deepEqual(
+    table.findings.map(({ ingress: of, message }) => `${of} ${message}`),
+    ['two/thief b.test/ belongs to the older Ingress one/old'],
+  );
+});
+
+const hosts = ['a.test', 'www.a.test', 'b.test', 'A.test', '*.test', ''];
+const anyIngress = fc.record({
+  host: fc.constantFrom(...hosts),
+  paths: fc.uniqueArray(
+    fc.constantFrom('/', '/x', '/x/', '/x/y', 'Exact:/x', 'Exact:/', 'Exact:/x/', '/x.*', '/.*', '/(x|y)'),
+    { maxLength: 4 },
+  ),
+  annotations: fc.dictionary(
+    fc.constantFrom('server-alias', 'use-regex', 'canary', 'from-to-www-redirect', 'ssl-passthrough', 'app-root'),
+    fc.constantFrom('true', 'a.test', 'b.test', 'www.a.test', '/x'),
+    { maxKeys: 3 },
+  ),
+  hasTls: fc.boolean(),
+  hasDefault: fc.boolean(),
+});
+
+test('no tenant takes what an older Ingress of another has: host, path, alias, connections, certificate', () => {
+  const make = (
+    name: string,
+    namespace: string,
+    age: number,
+    one: typeof anyIngress extends fc.Arbitrary<infer T> ? T : never,
+  ) =>
+    ingress(name, Object.fromEntries(one.paths.map(path => [path, name])), {
+      ...one,
+      ...{ namespace, age },
+      ...(one.hasTls ? { tls: [{ secretName: name }] } : {}),
+      ...(one.hasDefault ? { defaultBackend: name } : {}),
+    });
+  fc.assert(
+    fc.property(fc.array(anyIngress, { minLength: 1, maxLength: 4 }), anyIngress, (given, last) => {
+      const old = given.map((one, at) => make(`old${at}`, at % 2 ? 'one' : 'two', at, one));
+      const thief = make('thief', 'thief', 100, last);
+      const [before, after] = [buildRouteTable(old), buildRouteTable([thief, ...old])];
+      const claimed = new Set(before.patterns.map(({ host }) => host));
+      for (const [place, id] of [...before.exact, ...before.prefixes]) {
+        const route = before.routes.get(id)!;
+        // The other name with or without www goes to whoever asks for it as a host.
+        if (route.settings.redirect) continue;
+        const [, host, path] = /^([^/]+)(.*)$/.exec(place)!;
+        claimed.add(host!);
+        // A request for any host is asked for by a name that nobody has.
+        const asked = host === '*' ? 'nobody' : host!.replace('*', 'some');
+        const whole = before.exact.get(place) === id ? path! : path!.replace(/(.)\/$/, '$1');
+        for (const text of [path!, whole]) {
+          const who = (table: typeof before) => table.routes.get(matchRoute(table, asked, text) ?? '');
+          assert.deepEqual(who(after), who(before), `${host}${text}`);
+        }
+        assert.deepEqual(after.routes.get(id), route);
+      }
+      for (const rule of before.patterns) assert.ok(after.patterns.some(each => each.route === rule.route));
+      for (const host of before.passthrough.keys())
+        assert.equal(after.passthrough.get(host), before.passthrough.get(host), host);
+      for (const host of after.passthrough.keys()) assert.ok(before.passthrough.has(host) || !claimed.has(host), host);
+      // That of an Ingress that has a rule for the host.
+      for (const [host, { ingress: of }] of before.certificates)
+        if (claimed.has(host) && given[Number(/\d+$/.exec(of))]!.host === host)
+          assert.equal(after.certificates.get(host)?.ingress, of, host);
+    }),
+    { numRuns: 2000 },
+  );
 });
 
 test('a host may be kept to one namespace, and never is an expression matched against the host of another', () => {

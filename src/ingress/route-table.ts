@@ -98,9 +98,12 @@ export function buildRouteTable(ingresses: readonly ClassedIngress[]): RouteTabl
   const isCanary = (classed: ClassedIngress) => settingsOf(classed).settings.canary !== undefined;
   for (const classed of byAge) builder.noteAnnotations(classed);
   for (const classed of byAge) if (isCanary(classed)) builder.addCanary(classed);
-  for (const classed of byAge) if (!isCanary(classed)) builder.addRules(classed);
+  for (const classed of byAge)
+    if (!isCanary(classed)) {
+      builder.addRules(classed);
+      builder.addAliases(classed);
+    }
   for (const classed of byAge) if (!isCanary(classed)) builder.addPassthrough(classed);
-  for (const classed of byAge) if (!isCanary(classed)) builder.addAliases(classed);
   for (const classed of byAge) if (!isCanary(classed)) builder.addWww(classed);
   for (const classed of byAge) if (!isCanary(classed)) builder.addCertificates(classed);
   return builder.finish();
