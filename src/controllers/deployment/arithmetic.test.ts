@@ -9,6 +9,7 @@ import {
   newSetSize,
   proportionalSizes,
   replicasOf,
+  setName,
   shrinkOldSets,
   sum,
 } from './arithmetic.ts';
@@ -131,4 +132,11 @@ test('upstream examples of proportional scaling', () => {
     ],
   );
   assert.equal(sum([set('1', 3, 0)], replicasOf), 3);
+});
+
+test('a name leaves room for the hash, and stays a name', () => {
+  assert.equal(setName('web', '5d4f8'), 'web-5d4f8');
+  const long = `${'a'.repeat(246)}.${'b'.repeat(6)}`;
+  assert.equal(setName(long, '5d4f8'), `${'a'.repeat(246)}-5d4f8`);
+  assert.equal(setName('c'.repeat(253), '5d4f8').length, 253);
 });

@@ -149,3 +149,11 @@ export const hasProgressDeadline = (deployment: Deployment): boolean =>
   deployment.spec.progressDeadlineSeconds !== undefined && deployment.spec.progressDeadlineSeconds !== INT32_MAX;
 export const hasHistoryLimit = (deployment: Deployment): boolean =>
   deployment.spec.revisionHistoryLimit !== undefined && deployment.spec.revisionHistoryLimit !== INT32_MAX;
+
+const NAME_CHARACTERS_MAX = 253;
+
+/** The name of a replica set; of a deployment's name as much as leaves room for the hash (since 1.34). */
+export function setName(deployment: string, hash: string): string {
+  const room = NAME_CHARACTERS_MAX - hash.length - 1;
+  return `${deployment.length > room ? deployment.slice(0, room).replace(/[.-]+$/, '') : deployment}-${hash}`;
+}

@@ -25,6 +25,7 @@ import {
   newSetSize,
   proportionalSizes,
   replicasOf,
+  setName,
   shrinkOldSets,
   sum,
   wanted,
@@ -205,7 +206,7 @@ export class Rollout {
       apiVersion: 'apps/v1',
       kind: 'ReplicaSet',
       metadata: {
-        name: `${deployment.metadata.name}-${hash}`,
+        name: setName(deployment.metadata.name, hash),
         namespace: deployment.metadata.namespace!,
         ownerReferences: [controllerReference(deployment)],
         labels,
