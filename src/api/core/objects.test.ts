@@ -30,6 +30,27 @@ test('a pod with gates says so from the start', () => {
   );
 });
 
+test('who writes a status without generations does not take them away', () => {
+  const at = (observedGeneration: number) => ({ observedGeneration });
+  const conditions = [
+    { type: 'A', status: 'True', ...at(2) },
+    { type: 'A', status: 'True', ...at(3) },
+    { type: 'B', status: 'True', ...at(3) },
+  ];
+  const old = object({ spec: { containers: [] }, status: { ...at(3), conditions } });
+  const next = object({
+    status: { conditions: ['A', 'A', 'B', 'C'].map(type => ({ type, status: 'False' })) },
+  }) as KubeObject & {
+    status: { observedGeneration?: number; conditions: { observedGeneration?: number }[] };
+  };
+  next.status.conditions[2]!.observedGeneration = 4;
+  pod.prepareStatusUpdate!(next, old);
+  assert.deepEqual(
+    [next.status, ...next.status.conditions].map(({ observedGeneration }) => observedGeneration),
+    [3, 2, 3, 4, undefined],
+  );
+});
+
 test('a range that a node has does not change by its old name either', () => {
   const ranges = (podCIDR: string) => object({ spec: { podCIDR, podCIDRs: ['10.244.0.0/24'] } });
   const changed = ranges('1.2.3.0/24');

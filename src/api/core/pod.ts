@@ -50,8 +50,9 @@ export const pod = defineKind<Pod>({
     object.spec = old.spec!;
     const { ownerReferences, deletionTimestamp, generation } = old.metadata;
     restore(object.metadata, { ownerReferences, deletionTimestamp, generation });
-    // Writers that know nothing of the class must not clear it.
+    // Writers that know nothing of the class, or of generations, must not clear them.
     if (object.status && !object.status.qosClass && old.status?.qosClass) object.status.qosClass = old.status.qosClass;
+    keepObservedGenerations(object.status, old.status);
   },
   validate: validatePod,
   validateUpdate: validatePodUpdate,
@@ -74,6 +75,19 @@ export const pod = defineKind<Pod>({
   },
   columns: podColumns,
 });
+
+/** Several conditions of a type are told apart by their order. */
+function keepObservedGenerations(status: Pod['status'], old: Pod['status']): void {
+  if (!status || !old) return;
+  if (!status.observedGeneration && old.observedGeneration) status.observedGeneration = old.observedGeneration;
+  const before = new Map<string, number[]>();
+  for (const { type, observedGeneration = 0 } of old.conditions ?? [])
+    before.set(type, [...(before.get(type) ?? []), observedGeneration]);
+  for (const condition of status.conditions ?? []) {
+    const known = before.get(condition.type)?.shift();
+    if (!condition.observedGeneration && known) condition.observedGeneration = known;
+  }
+}
 
 function restore(into: object, values: Readonly<Record<string, unknown>>): void {
   const target = into as Record<string, unknown>;
