@@ -124,6 +124,21 @@ it('what does not fit is refused in the words of the API server', cluster, async
     await fails('patch', 'excert', 'one', '--type=merge', '-p', '{"spec":{"secretName":"y"}}'),
     /secretName is immutable/,
   );
+  // A rule may not look through what it makes itself, which nothing bounds.
+  const { spec } = JSON.parse(await k('get', 'crd', 'certificates.certs.example.dev', '-o', 'json')) as Json;
+  const [version] = spec.versions;
+  version.schema.openAPIV3Schema.properties.spec['x-kubernetes-validations'] = [
+    { rule: "string(self.copies).matches('^1')", message: 'never said' },
+  ];
+  assert.match(
+    await refused({
+      apiVersion: 'apiextensions.k8s.io/v1',
+      kind: 'CustomResourceDefinition',
+      metadata: { name: 'dears.certs.example.dev' },
+      spec: { ...spec, names: { kind: 'Dear', plural: 'dears' }, versions: [version] },
+    }),
+    /properties\[spec\]\.x-kubernetes-validations\[0\]\.rule: Forbidden: estimated rule cost exceeds budget by factor of more than 100x/,
+  );
 });
 
 it('status, scale, selectors, apply and patches', cluster, async () => {

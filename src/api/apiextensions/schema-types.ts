@@ -10,11 +10,6 @@ const FORMATS: Readonly<Record<string, string>> = {
   duration: 'duration',
   byte: 'bytes',
 };
-const METADATA: Type = {
-  is: 'object',
-  field: name => (name === 'name' || name === 'generateName' ? plain('string') : undefined),
-};
-
 export function schemaType(
   schema: JSONSchemaProps,
   isResource = schema['x-kubernetes-embedded-resource'] === true,
@@ -46,6 +41,13 @@ const REQUEST_BYTES_MAX = 3 * 1024 * 1024;
 const CHARACTER_BYTES_MAX = 4;
 
 const sized = (type: Type, max: number): Type => ({ ...type, max }) as Type;
+
+/** Upstream knows no bounds of these. */
+const META_TEXT = sized(plain('string'), REQUEST_BYTES_MAX - 2);
+const METADATA: Type = {
+  is: 'object',
+  field: name => (name === 'name' || name === 'generateName' ? META_TEXT : undefined),
+};
 
 function charactersMax({ maxLength, enum: values, format }: JSONSchemaProps): number {
   if (maxLength !== undefined) return maxLength * CHARACTER_BYTES_MAX;
@@ -84,7 +86,7 @@ function objectType(schema: JSONSchemaProps, isResource: boolean): Type {
   return {
     is: 'object',
     field(name) {
-      if (isResource && (name === 'apiVersion' || name === 'kind')) return plain('string');
+      if (isResource && (name === 'apiVersion' || name === 'kind')) return META_TEXT;
       if (isResource && name === 'metadata') return METADATA;
       return properties && Object.hasOwn(properties, name) ? schemaType(properties[name]!) : undefined;
     },

@@ -95,11 +95,16 @@ export function actualCost(name: string): Actual | undefined {
   return Object.hasOwn(ACTUAL, name) ? ACTUAL[name] : undefined;
 }
 
-/** What is known of an argument. Undefined sizes count as one: nothing is refused for what is not known. */
+/** Of what nothing bounds: upstream's largest number, so that products of it are larger than any limit. */
+export const UNBOUNDED = 2 ** 64;
+
+/** What is known of an argument. */
 export interface Sized {
   readonly type: Type;
   /** The most characters or entries. */
-  readonly size: number | undefined;
+  readonly size: number;
+  /** The most characters or entries of an item of a list. */
+  readonly itemSize: number;
   /** Of a literal, whose size is known. */
   readonly isExact?: boolean;
 }
@@ -107,55 +112,56 @@ export interface Sized {
 export interface CallEstimate {
   /** Without that of the arguments. */
   readonly cost: number;
-  /** Of the result. */
+  /** Of the result, where the function tells. */
   readonly size?: number | undefined;
 }
 
-export const isText = (part: Sized | undefined): boolean =>
-  part?.type.is === 'plain' && (part.type.name === 'string' || part.type.name === 'bytes');
+const isText = (type: Type | undefined): boolean =>
+  type?.is === 'plain' && (type.name === 'string' || type.name === 'bytes');
 
 const maxOf = (part: Sized | undefined): number => part?.size ?? 1;
 const plainly = (part: Sized | undefined): string => (part?.type.is === 'plain' ? part.type.name : '');
-/** With the size of what it was made from, when that is known. */
-const sized = (cost: number, size: number | undefined): CallEstimate => ({ cost, size });
-const sum = (a: Sized | undefined, b: Sized | undefined): number | undefined =>
-  a?.size === undefined || b?.size === undefined ? undefined : a.size + b.size;
+const sized = (cost: number, size: number): CallEstimate => ({ cost, size });
 
 type Estimated = (args: readonly Sized[], receiver: Sized | undefined) => CallEstimate | undefined;
 
 // `args` begin with the receiver where there is one. Upstream prices parsers of addresses, quantities and versions as methods, which they are not.
-const traversed: Estimated = ([a], receiver) => (receiver ? sized(through(maxOf(a)), a?.size) : undefined);
+const traversed: Estimated = ([a], receiver) => (receiver ? sized(through(maxOf(a)), maxOf(a)) : undefined);
 const over: Estimated = ([a], receiver) => {
   if (!receiver) return undefined;
   if (a?.type.is !== 'list') return { cost: through(maxOf(a)) };
-  const { of } = a.type;
-  const item = { type: of, size: 'max' in of ? of.max : undefined };
-  return { cost: maxOf(a) * (1 + (isText(item) ? through(maxOf(item)) : 0)) };
+  return { cost: a.size * (1 + (isText(a.type.of) ? through(a.itemSize) : 0)) };
 };
 const selected: Estimated = ([, text], receiver) => (receiver ? { cost: selector(maxOf(text)) } : undefined);
 const compared: Estimated = ([a, b]) => {
   if (plainly(a).includes('.'))
     return { cost: plainly(a) === 'kubernetes.NamedFormat' ? through(FORMAT_LENGTH_MAX) : 1 };
-  const known = [a?.size, b?.size].filter(size => size !== undefined);
   // What is equal is no longer than the shorter one.
-  return { cost: through(known.length ? Math.min(...known) : 1) };
+  return { cost: through(Math.min(maxOf(a), maxOf(b))) };
 };
+/** Numbers are ordered at once. */
+const ordered: Estimated = (args, receiver) =>
+  args.some(({ type }) => isText(type)) ? compared(args, receiver) : { cost: 1 };
 const prefixed: Estimated = ([, part]) => ({ cost: through(maxOf(part)) });
-const found: Estimated = ([text, pattern]) => sized(searched(maxOf(text), maxOf(pattern)), text?.size);
+const found: Estimated = ([text, pattern]) => sized(searched(maxOf(text), maxOf(pattern)), maxOf(text));
 
 /** The result is longest when the shortest that is sought is replaced as often as it can be. */
 const replaced: Estimated = ([text, sought, by]) => {
-  const cost = through(maxOf(text), 2 * TRAVERSAL);
-  if (text?.size === undefined || by?.size === undefined) return { cost };
+  const [length, replacement] = [maxOf(text), maxOf(by)];
+  const cost = through(length, 2 * TRAVERSAL);
   const least = sought?.isExact ? maxOf(sought) : 0;
-  if (least === 0) return sized(cost, (text.size + 1) * by.size + text.size);
-  return sized(cost, by.size <= least ? text.size : Math.ceil(text.size / least) * by.size);
+  if (least === 0) return sized(cost, (length + 1) * replacement + length);
+  return sized(cost, replacement <= least ? length : Math.ceil(length / least) * replacement);
 };
 const joined: Estimated = ([list, separator]) => {
-  const item = list?.type.is === 'list' && 'max' in list.type.of ? list.type.of.max : undefined;
-  if (list?.size === undefined || item === undefined) return { cost: 1 };
-  const size = list.size * item + (separator ? maxOf(separator) * Math.max(0, list.size - 1) : 0);
-  return sized(through(size), size);
+  const [count, item] = [maxOf(list), list?.itemSize ?? UNBOUNDED];
+  const size = count * item + (separator ? maxOf(separator) * Math.max(0, count - 1) : 0);
+  return sized(through(Math.min(size, UNBOUNDED)), size);
+};
+const added: Estimated = ([a, b]) => {
+  const size = maxOf(a) + maxOf(b);
+  if (isText(a?.type) || isText(b?.type)) return sized(through(size), size);
+  return a?.type.is === 'list' || b?.type.is === 'list' ? sized(1, size) : { cost: 1 };
 };
 const paired =
   (factor: number): Estimated =>
@@ -163,6 +169,11 @@ const paired =
 const within =
   (cost: number): Estimated =>
   ([, b]) => ({ cost: cost + (plainly(b) === 'string' ? through(maxOf(b)) : 0) });
+/** Of a text as bytes or the other way; other conversions cost one, and tell no size. */
+const converted =
+  (from: string, factor: number): Estimated =>
+  ([a]) =>
+    plainly(a) === from ? sized(through(maxOf(a)), maxOf(a) * factor) : { cost: 1 };
 
 const ESTIMATED: Readonly<Record<string, Estimated>> = {
   check: () => ({ cost: 350_000 }),
@@ -170,13 +181,17 @@ const ESTIMATED: Readonly<Record<string, Estimated>> = {
   labelSelector: selected,
   ...Object.fromEntries(['isSorted', 'sum', 'max', 'min', 'indexOf', 'lastIndexOf'].map(name => [name, over])),
   ...Object.fromEntries(['lowerAscii', 'upperAscii', 'substring', 'trim'].map(name => [name, traversed])),
-  ...Object.fromEntries(['_==_', '_!=_', '_<_', '_<=_', '_>_', '_>=_'].map(name => [name, compared])),
-  url: ([a]) => sized(through(maxOf(a)), a?.size),
-  'jsonpatch.escapeKey': ([a]) => sized(through(maxOf(a)), a?.size),
-  'strings.quote': ([a]) => sized(through(maxOf(a)), a?.size === undefined ? undefined : 2 * a.size + 2),
+  ...Object.fromEntries(['_==_', '_!=_'].map(name => [name, compared])),
+  ...Object.fromEntries(['_<_', '_<=_', '_>_', '_>=_'].map(name => [name, ordered])),
+  dyn: ([a]) => sized(1, maxOf(a)),
+  string: converted('bytes', 1),
+  bytes: converted('string', 4),
+  url: ([a]) => ({ cost: through(maxOf(a)) }),
+  'jsonpatch.escapeKey': ([a]) => sized(through(maxOf(a)), maxOf(a)),
+  'strings.quote': ([a]) => sized(through(maxOf(a)), 2 * maxOf(a) + 2),
   format: ([a], receiver) => (receiver ? { cost: through(maxOf(a)) } : undefined),
   replace: replaced,
-  split: ([a]) => sized(through(maxOf(a), 2 * TRAVERSAL), a?.size),
+  split: ([a]) => sized(through(maxOf(a), 2 * TRAVERSAL), maxOf(a)),
   join: joined,
   find: found,
   findAll: found,
@@ -185,7 +200,7 @@ const ESTIMATED: Readonly<Record<string, Estimated>> = {
     receiver ? { cost: Math.ceil(through(maxOf(text)) * FORMAT_REGEX_LENGTH * REGEX) } : undefined,
   containsIP: within(through(2 * ADDRESS_BYTES_MAX)),
   containsCIDR: within(through(2 * ADDRESS_BYTES_MAX) + through(ADDRESS_BYTES_MAX) + 1),
-  contains: ([text, part]) => (isText(text) ? { cost: through(maxOf(text)) * through(maxOf(part)) } : undefined),
+  contains: ([text, part]) => (isText(text?.type) ? { cost: through(maxOf(text)) * through(maxOf(part)) } : undefined),
   startsWith: prefixed,
   endsWith: prefixed,
   'sets.contains': paired(1),
@@ -193,15 +208,12 @@ const ESTIMATED: Readonly<Record<string, Estimated>> = {
   'sets.equivalent': paired(2),
   '_||_': () => ({ cost: 0 }),
   '_&&_': () => ({ cost: 0 }),
-  '_+_': ([a, b]) =>
-    isText(a)
-      ? sized(through(maxOf(a) + maxOf(b)), sum(a, b))
-      : sized(1, a?.type.is === 'list' ? sum(a, b) : undefined),
+  '_+_': added,
   '@in': ([, b]) => ({ cost: b?.type.is === 'list' ? maxOf(b) : 1 }),
 };
 
 /** `name` as for `actualCost`; `args` begin with the receiver. */
 export function estimatedCost(name: string, args: readonly Sized[], receiver: Sized | undefined): CallEstimate {
   const known = Object.hasOwn(ESTIMATED, name) ? ESTIMATED[name]!(args, receiver) : undefined;
-  return known ?? sized(1, isText(args[0]) ? args[0]?.size : undefined);
+  return known ?? { cost: 1 };
 }

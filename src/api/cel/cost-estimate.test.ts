@@ -2,6 +2,9 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { ruleDefinitionProblems } from '../apiextensions/schema-rules.ts';
 import type { JSONSchemaProps } from '../apiextensions/v1.gen.ts';
+import { GATEWAY_DEFINITIONS } from '../gateway/definitions.ts';
+import { LOAD_BALANCER_DEFINITIONS } from '../loadbalancer/definitions.ts';
+import { CLUSTER_POLICY_DEFINITIONS } from '../networkpolicy/definitions.ts';
 import { type Declarations, listOf, plain, type Type } from './checker.ts';
 import { estimateCost } from './cost-estimate.ts';
 import { compile, kubernetesLibrary } from './environment.ts';
@@ -13,6 +16,7 @@ const variables: Readonly<Record<string, Type>> = {
   s: name,
   list: { ...listOf(name), max: 10 } as Type,
   loose: listOf(plain('string')),
+  number: plain('int'),
 };
 const declared: Declarations = one => variables[one];
 const cost = (source: string): number => estimateCost(source, kubernetesLibrary(), declared);
@@ -27,7 +31,7 @@ test('by the size of what is gone through', () => {
   assert.ok(cost('list.all(x, x == "a")') > 10 * cost('s == "a"'));
   assert.ok(cost('list.all(x, list.all(y, x == y))') > 10 * cost('list.all(x, x == "a")'));
   assert.ok(cost('list.all(x, x == "a") ? true : list.all(x, list.all(y, x == y))') < 10_000);
-  // What is not known counts as small.
+  // What the declarations leave open counts as small.
   assert.ok(cost('loose.all(x, x == "a")') < 20);
 });
 
@@ -64,6 +68,57 @@ test('functions of the libraries cost what upstream says', () => {
     ['sets.contains(list, list)', 2 + 100 + 1],
   ] as const)
     assert.equal(cost(source), wanted, source);
+});
+
+test('folds cost what their expansions do', () => {
+  for (const [source, wanted] of [
+    ['list.all(x, true)', 1 + 1 + 10 * 3],
+    ['list.exists(x, true)', 1 + 1 + 10 * 4],
+    ['list.exists_one(x, true)', 1 + 2 + 10 * 2],
+    ['list.map(x, 1)', 1 + 11 + 10 * 12],
+    ['list.filter(x, true)', 1 + 11 + 10 * 13],
+    // As many turns as the list that was made has entries at most.
+    ['list.filter(x, true).all(y, true)', 1 + 11 + 10 * 13 + 1 + 10 * 3],
+    ['s.split(",").all(x, true)', 1 + 20 + 1 + 100 * 3],
+    ['(list + list).all(x, true)', 3 + 1 + 20 * 3],
+    ['["a", "b"].all(x, true)', 10 + 1 + 2 * 3],
+    ['cel.bind(x, s, x == s)', 10 + 1 + 2 + 10],
+  ] as const)
+    assert.equal(cost(source), wanted, source);
+});
+
+test('what an expression makes has no bound, unless its function gives one', () => {
+  const limit = 10_000_000;
+  for (const source of [
+    'string(number).contains(s)',
+    'string(number) == string(number)',
+    's.contains(string(number))',
+    'url(s).getHost().matches("a")',
+    'list.map(x, x + x).join(",") == s.lowerAscii() || list.map(x, x).join("").size() > 3',
+    's.split(",").isSorted()',
+    'dyn(string(number)).matches("a")',
+    'cel.bind(x, string(number), x.matches("a"))',
+    '(s == "" ? string(number) : s).matches("a")',
+    '(string(number) + "a").matches("a")',
+    'optional.of(s).orValue("").matches("a")',
+    '"%s".format([s]).matches("a")',
+    'quantity(s).asInteger() == 1 && string(quantity(s).asInteger()).lowerAscii() == "1"',
+  ])
+    assert.ok(cost(source) > 100 * limit, `${source}: ${cost(source)}`);
+  for (const source of [
+    'string(number) == "1"',
+    'string(number).size() > 3',
+    'string(number).startsWith("a")',
+    'url(s).getHost() == s',
+    'list.map(x, x + x).size() == list.size()',
+    's.split(",").size() == 3 && s.split(",")[0] == s',
+    '(s + s).matches("a") && (s == "" ? s : "a").matches("a")',
+    'cel.bind(x, s + "a", x.matches("a"))',
+    'string(bytes(s)).matches("a")',
+    'strings.quote(s).matches("a")',
+    'number == 3 && size(s) < number',
+  ])
+    assert.ok(cost(source) < 2000, `${source}: ${cost(source)}`);
 });
 
 test('an expression that runs pays the same', () => {
@@ -120,6 +175,60 @@ test("a rule over lists without bounds is refused in upstream's words, and accep
     problems({ type: 'object', properties: { list: { type: 'array', maxItems: 100, items: bounded } } }),
     [],
   );
+});
+
+test('a rule that looks through what it makes is refused, whatever is declared', () => {
+  const spec = (text: string): JSONSchemaProps => ({
+    type: 'object',
+    properties: {
+      port: { type: 'integer' },
+      name: { type: 'string', maxLength: 63 },
+      hosts: { type: 'array', maxItems: 16, items: { type: 'string', maxLength: 253 } },
+    },
+    ...rule(text),
+  });
+  for (const text of [
+    "string(self.port).matches('^80')",
+    'self.name.contains(string(self.port))',
+    "self.hosts.map(h, h + '.').join(',').contains(self.name)",
+  ])
+    assert.match(
+      problems(spec(text)).join(),
+      /estimated rule cost exceeds budget by factor of more than 100x \(try/,
+      text,
+    );
+  for (const text of [
+    "string(self.port) == '80'",
+    "self.name.split('-').all(part, part.size() > 0 && part.matches('^[a-z]+$'))",
+    "self.hosts.filter(h, h.endsWith('.')).size() == 0",
+    "self.hosts.join(',').contains(self.name)",
+    "(self.name + '.' + self.hosts[0]).matches('^[a-z.]+$')",
+  ])
+    assert.deepEqual(problems(spec(text)), [], text);
+});
+
+test("well-known definitions' rules are taken: the Gateway API's, cluster policies' and ours", () => {
+  for (const { metadata, spec } of [
+    ...GATEWAY_DEFINITIONS,
+    ...CLUSTER_POLICY_DEFINITIONS,
+    ...LOAD_BALANCER_DEFINITIONS,
+  ])
+    for (const { name, schema } of spec.versions)
+      assert.deepEqual(problems(schema!.openAPIV3Schema!), [], `${metadata.name} ${name}`);
+  // Of the Gateway API's own TLSRoute, which looks through a part of a name a thousand times.
+  const hostname = "matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)$')";
+  const hostnames = (maxLength?: number): JSONSchemaProps => ({
+    type: 'array',
+    maxItems: 1024,
+    items: { type: 'string', ...(maxLength ? { maxLength } : {}) },
+    ...rule(`self.all(h, h.contains('*') ? (h.startsWith('*.') && h.substring(2).${hostname}) : true)`),
+  });
+  const spec = (maxLength?: number): JSONSchemaProps => ({
+    type: 'object',
+    properties: { hostnames: hostnames(maxLength) },
+  });
+  assert.deepEqual(problems(spec(253)), []);
+  assert.match(problems(spec()).join(), LIMIT);
 });
 
 test('rules that are bearable one by one may be too much together', () => {
