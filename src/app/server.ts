@@ -6,6 +6,7 @@
 import type { Socket } from 'node:net';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { checkAuthorities } from '../apiserver/authn/request-header.ts';
 import type { Pki } from '../apiserver/certificates/pki.ts';
 import { loadServerSettings, type ServerSettings } from '../apiserver/configuration/server-settings.ts';
 import { holdIdentity } from '../apiserver/identity-lease.ts';
@@ -85,6 +86,8 @@ export async function runServer(config: ServerConfig): Promise<void> {
     openStore(join(config.stateDir, 'store'), settings, { clock, log, signal: stop.signal }),
     pki.ensureFrontProxy(),
   ]);
+  const frontProxyCa = settings.requestHeaderCa ?? frontProxy.ca;
+  checkAuthorities(settings.requestHeader, { users: pki.ca, proxies: frontProxyCa });
   const late: { server?: ApiServer } = {};
   const security = createSecurity({
     reader: () => late.server!.reader,
@@ -115,7 +118,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
     key: pki.server.key,
     cert: pki.server.certificate,
     ca: pki.ca,
-    frontProxyCa: settings.requestHeaderCa ?? frontProxy.ca,
+    frontProxyCa,
   };
   const fd = listenTcp({ namespace: config.machineNetnsFd, address: '127.0.0.1', port: config.apiPort });
   await Promise.all([server.listen({ fd }, tls), ...addresses.map(host => server.listen({ host, port }, tls))]);

@@ -15,6 +15,21 @@ export interface RequestHeaderOptions {
   readonly extraHeaderPrefixes: readonly string[];
 }
 
+const CERTIFICATE = /-----BEGIN CERTIFICATE-----([^-]+)-----END CERTIFICATE-----/g;
+
+/** Where users and proxies share an authority, the proxies must be named: else every user is one (refused since 1.35). */
+export function checkAuthorities(
+  { allowedNames }: RequestHeaderOptions,
+  { users, proxies }: { readonly users: string; readonly proxies: string },
+): void {
+  const certificates = (pem: string) => [...pem.matchAll(CERTIFICATE)].map(([, body]) => body!.replace(/\s/g, ''));
+  const ofUsers = new Set(certificates(users));
+  if (allowedNames.length === 0 && certificates(proxies).some(each => ofUsers.has(each)))
+    throw new Error(
+      '--requestheader-client-ca-file and --client-ca-file contain overlapping certificates; --requestheader-allowed-names must be specified to ensure regular client certificates cannot set authenticating proxy headers for arbitrary users',
+    );
+}
+
 /** As kubeadm sets them up. */
 export const REQUEST_HEADER_DEFAULTS: RequestHeaderOptions = {
   allowedNames: ['front-proxy-client'],
