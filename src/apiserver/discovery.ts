@@ -133,7 +133,7 @@ export class Discovery {
       apiVersion: 'apidiscovery.k8s.io/v2',
       metadata: {},
       items: wanted.map(({ group, versions }) => ({
-        metadata: { ...(group === '' ? {} : { name: group }), creationTimestamp: null },
+        metadata: group === '' ? {} : { name: group },
         versions: versions.map(version => this.#aggregatedVersion(group, version)),
       })),
     };

@@ -232,7 +232,6 @@ export function bookmarkObject(
     apiVersion: of.apiVersion,
     metadata: {
       resourceVersion: String(seen.revision),
-      creationTimestamp: null,
       ...(seen.initialEventsEnd ? { annotations: { 'k8s.io/initial-events-end': 'true' } } : {}),
     },
   } as unknown as KubeObject;

@@ -150,7 +150,7 @@ class RuleRun {
       const result = program(scope, budget);
       this.#total.spend(limit - budget.left);
       if (result === true) return;
-      this.errors.push(errorOf(rule, `${path}${rule.fieldPath ?? ''}`, shown, messageOf(rule, message, scope)));
+      this.errors.push(errorOf(rule, `${path}${rule.fieldPath ?? ''}`, value, messageOf(rule, message, scope)));
     } catch (error) {
       if (error instanceof CelBudgetError) {
         if (limit < RULE_COST_MAX) throw error;
@@ -186,16 +186,22 @@ function messageOf(rule: ValidationRule, program: Program | undefined, scope: Sc
   return rule.message?.trim() || `failed rule: ${rule.rule.trim()}`;
 }
 
-function errorOf(rule: ValidationRule, path: string, shown: string, message: string): FieldError {
+/** Since 1.35 with the value that the rule refuses, unless it is an object or a list. */
+function errorOf(rule: ValidationRule, path: string, value: unknown, message: string): FieldError {
+  const isSimple = typeof value !== 'object' || value === null;
   switch (rule.reason) {
     case 'FieldValueForbidden':
       return fieldErrors.forbidden(path, message);
     case 'FieldValueRequired':
       return fieldErrors.required(path, message);
     case 'FieldValueDuplicate':
-      return fieldErrors.duplicate(path, shown);
+      return isSimple
+        ? fieldErrors.duplicate(path, value)
+        : { type: 'FieldValueDuplicate', field: path, message: 'Duplicate value' };
     default:
-      return fieldErrors.invalid(path, shown, message);
+      return isSimple
+        ? fieldErrors.invalid(path, value, message)
+        : { type: 'FieldValueInvalid', field: path, message: `Invalid value: ${message}` };
   }
 }
 

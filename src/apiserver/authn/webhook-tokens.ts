@@ -68,7 +68,7 @@ export class WebhookTokens implements TokenAuthenticator {
     const review = {
       apiVersion: `authentication.k8s.io/${version}`,
       kind: 'TokenReview',
-      metadata: { creationTimestamp: null },
+      metadata: {},
       spec: { token, audiences },
       status: { user: {} },
     };

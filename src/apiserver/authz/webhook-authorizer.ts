@@ -69,7 +69,7 @@ export class WebhookAuthorizer {
     const body = {
       apiVersion: `authorization.k8s.io/${version}`,
       kind: 'SubjectAccessReview',
-      metadata: { creationTimestamp: null },
+      metadata: {},
       spec: version === 'v1' ? spec : asBeta(spec),
       status: { allowed: false },
     };

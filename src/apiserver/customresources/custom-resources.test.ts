@@ -383,6 +383,7 @@ test('rules in CEL', async () => {
       spec.required = ['size', 'parts'];
       spec.properties.size['x-kubernetes-validations'] = [
         { rule: 'self >= oldSelf', message: 'may only grow', reason: 'FieldValueForbidden' },
+        { rule: 'self != 7', message: 'unlucky' },
       ];
     }),
   );
@@ -390,11 +391,15 @@ test('rules in CEL', async () => {
   await api.create(at(), widget('a', good));
   await assert.rejects(
     api.create(at(), widget('b', { ...good, replicas: 3 })),
-    status(422, /spec: Invalid value: "object": no more replicas than size$/),
+    status(422, /spec: Invalid value: no more replicas than size$/),
   );
   await assert.rejects(
     api.create(at(), widget('b', { ...good, parts: [{ name: 'x', weight: 11 }] })),
-    status(422, /spec\.parts: Invalid value: "object": too heavy: 2$/),
+    status(422, /spec\.parts: Invalid value: too heavy: 2$/),
+  );
+  await assert.rejects(
+    api.create(at(), widget('b', { ...good, size: 7 })),
+    status(422, /spec\.size: Invalid value: 7: unlucky$/),
   );
   const change = (spec: object) => api.patch(at('a'), { spec }, 'application/merge-patch+json');
   await assert.rejects(change({ size: 1, replicas: 1 }), status(422, /spec\.size: Forbidden: may only grow$/));
