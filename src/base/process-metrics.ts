@@ -1,7 +1,8 @@
-/** What every component says of its own process, by the names that Prometheus' libraries give it, and which version it is. */
+/** What every component says of its own process, by the names that Prometheus' libraries give it, and which version it is, with what features. */
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { BUILD_COMMIT, KUBERNETES_VERSION } from './cluster-defaults.ts';
+import { FEATURE_GATES } from './feature-gates.ts';
 import { metrics } from './metrics.ts';
 
 const cpu = () => metrics.counter('process_cpu_seconds_total', 'Total user and system CPU time spent in seconds.');
@@ -27,6 +28,12 @@ const build = () =>
       'platform',
     ],
   );
+const features = () =>
+  metrics.gauge(
+    'kubernetes_feature_enabled',
+    '[BETA] This metric records the data about the stage and enablement of a k8s feature.',
+    ['name', 'stage'],
+  );
 
 let isFollowed = false;
 
@@ -38,6 +45,10 @@ export function followProcess(): void {
   const platform = `linux/${process.arch === 'x64' ? 'amd64' : process.arch}`;
   build().set(1, major, minor, git, BUILD_COMMIT, 'clean', '1970-01-01T00:00:00Z', 'none', 'node', platform);
   started().set(Math.round(Date.now() / 1000 - process.uptime()));
+  for (const [stage, { on, off }] of Object.entries(FEATURE_GATES)) {
+    for (const name of on) features().set(1, name, stage);
+    for (const name of off) features().set(0, name, stage);
+  }
   metrics.onCollect(() => {
     const { user, system } = process.cpuUsage();
     cpu().set((user + system) / 1e6);

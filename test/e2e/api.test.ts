@@ -57,7 +57,9 @@ it('discovery, OpenAPI, health and version', cluster, async () => {
   assert.ok((await raw('/openapi/v2')).definitions['io.k8s.api.core.v1.Pod']);
   for (const path of ['/readyz', '/livez', '/healthz']) assert.equal(await cluster.kubectl('get', '--raw', path), 'ok');
   assert.match(await cluster.kubectl('get', '--raw', '/readyz?verbose'), /readyz check passed/);
-  assert.match(await cluster.kubectl('get', '--raw', '/metrics'), /^# TYPE /m);
+  const metrics = await cluster.kubectl('get', '--raw', '/metrics');
+  assert.match(metrics, /^# TYPE /m);
+  assert.match(metrics, /^kubernetes_feature_enabled\{name="MutatingAdmissionPolicy",stage=""\} 1$/m);
 });
 
 it('explain knows every level', cluster, async () => {
