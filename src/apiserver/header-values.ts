@@ -27,3 +27,8 @@ export function headerValues(headers: IncomingHttpHeaders, name: string): readon
   const value = Object.hasOwn(headers, name) ? headers[name] : undefined;
   return value === undefined ? [] : Array.isArray(value) ? value : [value];
 }
+
+/** Whether `If-None-Match` names what the client would get: one of a list, weakly compared, or `*` (RFC 9110, 13.1.2). */
+export function isKnown(etag: string, { 'if-none-match': known }: IncomingHttpHeaders): boolean {
+  return known?.trim() === '*' || [...(known ?? '').matchAll(/"[^"]*"/g)].some(([one]) => one === etag);
+}

@@ -16,6 +16,7 @@ import type { Exchange } from './exchange.ts';
 import type { Admitted, Fairness } from './fairness/fairness.ts';
 import { TooManyRequests } from './fairness/fairness.ts';
 import { estimate } from './fairness/work-estimate.ts';
+import { isKnown } from './header-values.ts';
 import type { Health } from './health.ts';
 import { impersonate, wantedUser } from './impersonation.ts';
 import { encodeBody, mediaTypeOf, negotiate } from './negotiation.ts';
@@ -350,8 +351,9 @@ export class HttpHandler {
       if (`"${hash}"` !== served.etag)
         return void finish(context, 301, { location: `${path}?hash=${served.etag.slice(1, -1)}` }, Buffer.alloc(0));
       headers['cache-control'] = 'public, immutable';
+      headers['expires'] = new Date(this.#options.clock.now() + IMMUTABLE_MS).toUTCString();
     }
-    if (asked['if-none-match'] === served.etag) return void finish(context, 304, headers, undefined);
+    if (isKnown(served.etag, asked)) return void finish(context, 304, headers, undefined);
     if (/\bgzip\b/.test(String(asked['accept-encoding'] ?? '')))
       return void finish(context, 200, { ...headers, 'content-encoding': 'gzip' }, served.gzipped);
     finish(context, 200, headers, plainBytes(served));
@@ -381,6 +383,8 @@ export function route(method: string, url: string): Routed {
   return { path, query, attributes: parsePath(method, path, query ?? NO_QUERY) };
 }
 
+/** A year: what is asked for by its hash never changes. */
+const IMMUTABLE_MS = 365 * 24 * 3600 * 1000;
 const NO_QUERY = new URLSearchParams();
 
 const LONG_SUBRESOURCES = new Set(['attach', 'exec', 'log', 'portforward', 'proxy']);

@@ -336,6 +336,14 @@ test('discovery, health, version, metrics, openapi', async () => {
   const document = await ask('GET', url, { headers: { 'accept-encoding': 'gzip' } });
   assert.equal(document.headers['content-encoding'], 'gzip');
   assert.ok(JSON.parse(gunzipSync(document.body).toString()).components);
+  assert.equal(document.headers['cache-control'], 'public, immutable');
+  assert.ok(Date.parse(String(document.headers['expires'])) > Date.now() + 364 * 24 * 3600 * 1000);
+  const known = async (value: string) => (await ask('GET', url, { headers: { 'if-none-match': value } })).status;
+  const etag = String(document.headers.etag);
+  for (const value of [etag, `W/${etag}`, `"old", ${etag}`, '*']) assert.equal(await known(value), 304, value);
+  for (const value of ['"old"', etag.slice(1, -1), '']) assert.equal(await known(value), 200, value);
+  const head = await ask('HEAD', url);
+  assert.deepEqual([head.status, head.headers.etag, head.body.length], [200, etag, 0]);
   assert.equal((await ask('GET', '/nothing')).status, 404);
   assert.equal((await ask('GET', '/apis/apps/v1/nothing')).status, 404);
 });
