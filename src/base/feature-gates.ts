@@ -28,12 +28,12 @@ export const FEATURE_GATES: Readonly<Record<FeatureStage, Gates>> = {
     off: names('APIServerTracing KubeletTracing'),
   },
   BETA: {
-    on: names(`CRDObservedGenerationTracking ComponentFlagz ComponentStatusz ConstrainedImpersonation ContainerRestartRules
+    on: names(`ComponentFlagz ComponentStatusz ConstrainedImpersonation ContainerRestartRules
       DRAResourceClaimGranularStatusAuthorization DeploymentReplicaSetTerminatingReplicas EnvFiles NodeDeclaredFeatures
       PodDeletionCost PodLevelResources RestartAllContainersOnContainerExits ServiceAccountNodeAudienceRestriction
       StructuredAuthenticationConfigurationEgressSelector SupplementalGroupsPolicy TokenRequestServiceAccountUIDValidation
       WatchList`),
-    off: names(`ClusterTrustBundle ClusterTrustBundleProjection CoordinatedLeaderElection DRADeviceBindingConditions
+    off: names(`CRDObservedGenerationTracking ClusterTrustBundle ClusterTrustBundleProjection CoordinatedLeaderElection DRADeviceBindingConditions
       DRADeviceTaintRules DRADeviceTaints DRAExtendedResource PodCertificateRequest ResourceHealthStatus SELinuxMount
       StorageVersionMigrator`),
   },

@@ -135,18 +135,11 @@ test('a definition is established and its resources are served at once', async (
     ],
   );
   assert.deepEqual(made.status.storedVersions, ['v1']);
-  const seen = ({ status }: Any) => [
-    status.observedGeneration,
-    ...status.conditions.map((c: Any) => c.observedGeneration),
-  ];
-  assert.deepEqual(seen(made), [1, 1, 1]);
-  const at2 = { of: CUSTOM_RESOURCE_DEFINITIONS, name: made.metadata.name };
-  const spec = structuredClone(made.spec);
-  spec.names.categories = ['all', 'more'];
-  await api.update(at2, { ...made, spec });
-  await eventually(async () => ((await api.get(at2)) as Any).status.observedGeneration === 2);
-  // Established is told once, as upstream's controllers do.
-  assert.deepEqual(seen(await api.get(at2)), [2, 2, 1]);
+  // 1.36 has CRDObservedGenerationTracking switched off.
+  assert.deepEqual(
+    [made.status, ...made.status.conditions].map(part => part.observedGeneration),
+    [undefined, undefined, undefined],
+  );
   const first: Any = await api.create(at(), widget('a', { size: 2, unknown: 1, parts: [{ name: 'x', extra: true }] }));
   assert.deepEqual(first.spec, { size: 2, color: 'red', parts: [{ name: 'x', weight: 1 }] });
   assert.equal(first.metadata.generation, 1);

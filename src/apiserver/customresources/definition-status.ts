@@ -52,13 +52,11 @@ export function desiredStatus(
   const approval = approvalCondition(definition);
   if (approval) wanted.push(approval);
   const status = withConditions(definition, wanted, now);
-  const { generation } = definition.metadata;
-  const isCurrent = status.observedGeneration === generation;
-  if (isCurrent && JSON.stringify(status.acceptedNames) === JSON.stringify(names)) return status;
-  return { ...status, acceptedNames: names, ...(generation === undefined ? {} : { observedGeneration: generation }) };
+  if (JSON.stringify(status.acceptedNames) === JSON.stringify(names)) return status;
+  return { ...status, acceptedNames: names };
 }
 
-/** The status with these conditions set, as seen of this generation (since 1.36); the same object when nothing changes. */
+/** The status with these conditions set; the same object when nothing changes. */
 export function withConditions(
   definition: CustomResourceDefinition,
   wanted: readonly Condition[],
@@ -70,13 +68,7 @@ export function withConditions(
   for (const condition of wanted) {
     const at = conditions.findIndex(({ type }) => type === condition.type);
     const old = conditions[at];
-    const seen = definition.metadata.generation;
-    if (
-      old?.status === condition.status &&
-      old.reason === condition.reason &&
-      old.message === condition.message &&
-      old.observedGeneration === seen
-    )
+    if (old && old.status === condition.status && old.reason === condition.reason && old.message === condition.message)
       continue;
     changed = true;
     const lastTransitionTime = old?.status === condition.status ? old.lastTransitionTime : now;
@@ -84,7 +76,6 @@ export function withConditions(
     const next: CustomResourceDefinitionCondition = {
       ...(lastTransitionTime ? { lastTransitionTime } : {}),
       ...(message === undefined ? {} : { message }),
-      ...(seen === undefined ? {} : { observedGeneration: seen }),
       ...(reason === undefined ? {} : { reason }),
       status: value,
       type,
