@@ -182,3 +182,30 @@ test('a device that is shared gives parts of its capacity, rounded as it says', 
   const own = inventory([slice('s', 'n1', devices)]);
   assert.equal(chosen(claim([exactly('r', asks('3Gi'))]), own), 'r=d2');
 });
+
+test('a claim holds where its devices are reached: on one node, where the selectors hold, or everywhere', () => {
+  const zone = { key: 'zone', operator: 'In', values: ['a'] };
+  const rack = { key: 'rack', operator: 'Exists' };
+  const at = (...matchExpressions: object[]) => ({ nodeSelector: { nodeSelectorTerms: [{ matchExpressions }] } });
+  const pool = (name: string, spec: object, devices: Partial<Device>[] = [{}]): ResourceSlice => {
+    const { nodeName: _, ...rest } = slice(name, name, devices).spec;
+    return { metadata: { name }, spec: { ...rest, ...spec } } as ResourceSlice;
+  };
+  const host = { metadata: { name: 'n1', labels: { zone: 'a', rack: '7' } } } as unknown as Node;
+  const selected = (...slices: ResourceSlice[]) => {
+    const decision = allocate(claim([exactly('r', { count: slices.length })]), host, inventory(slices));
+    return 'reason' in decision ? decision.reason : decision.allocation.nodeSelector?.nodeSelectorTerms;
+  };
+  const here = [{ matchFields: [{ key: 'metadata.name', operator: 'In', values: ['n1'] }] }];
+  assert.deepEqual(selected(pool('p', { allNodes: true })), undefined);
+  assert.deepEqual(selected(pool('p', at(zone))), [{ matchExpressions: [zone] }]);
+  assert.deepEqual(selected(pool('p', at(zone)), pool('q', at(zone, rack)), pool('r', { allNodes: true })), [
+    { matchExpressions: [zone, rack] },
+  ]);
+  assert.deepEqual(selected(pool('p', at(zone)), slice('s', 'n1', [{}])), here);
+  assert.deepEqual(selected(pool('p', at(zone), [{ bindsToNode: true }])), here);
+  const each = { perDeviceNodeSelection: true };
+  assert.deepEqual(selected(pool('p', each, [{ allNodes: true }])), undefined);
+  assert.deepEqual(selected(pool('p', each, [{ nodeName: 'n1' }])), here);
+  assert.equal(selected(pool('p', at({ ...zone, values: ['b'] }))), 'cannot allocate all claims');
+});

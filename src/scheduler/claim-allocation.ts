@@ -4,7 +4,7 @@
  * may be shared, and never more of it than there is (`device-usage.ts`). It leaves out devices with conditions for binding.
  */
 
-import type { Node } from '../api/core/v1.gen.ts';
+import type { Node, NodeSelector } from '../api/core/v1.gen.ts';
 import { nodeSelectorMatch } from '../api/machinery/node-selector.ts';
 import type {
   AllocationResult,
@@ -180,7 +180,7 @@ function candidatesOn(node: Node, slices: Iterable<ResourceSlice>): Candidate[] 
     )
     .flatMap(({ slice, whole }) =>
       (slice.spec.devices ?? [])
-        .filter(device => reaches(slice.spec.perDeviceNodeSelection ? device : slice.spec, node))
+        .filter(device => reaches(placeOf({ slice, device }), node))
         .map(device => {
           const { driver, pool } = slice.spec;
           const id = deviceId({ driver, pool: pool.name, device: device.name });
@@ -189,12 +189,19 @@ function candidatesOn(node: Node, slices: Iterable<ResourceSlice>): Candidate[] 
     );
 }
 
-function reaches(where: Reach<ResourceSlice['spec']>, node: Node): boolean {
+interface Place {
+  readonly nodeName?: string;
+  readonly nodeSelector?: NodeSelector;
+  readonly allNodes?: boolean;
+}
+const placeOf = ({ slice, device }: { readonly slice: ResourceSlice; readonly device: Device }): Place =>
+  slice.spec.perDeviceNodeSelection ? device : slice.spec;
+
+function reaches(where: Place, node: Node): boolean {
   if (where.allNodes) return true;
   if (where.nodeName) return where.nodeName === node.metadata.name;
   return where.nodeSelector !== undefined && nodeSelectorMatch(where.nodeSelector)(node);
 }
-type Reach<T> = { readonly [K in keyof T & ('nodeName' | 'nodeSelector' | 'allNodes')]?: T[K] };
 
 function keepsConstraints(picks: readonly Pick[], constraints: readonly DeviceConstraint[]): boolean {
   return constraints.every(({ requests, matchAttribute, distinctAttribute }) => {
@@ -247,17 +254,33 @@ function resultOf(
       })),
     );
   const ofClaim = (claim.spec?.devices?.config ?? []).map(one => ({ source: 'FromClaim', ...one }));
-  const isLocal = picks.some(({ candidate }) => !candidate.slice.spec.allNodes);
+  const nodeSelector = selectorOf(picks, node);
   return {
     devices: { results, ...(ofClasses.length + ofClaim.length ? { config: [...ofClasses, ...ofClaim] } : {}) },
-    ...(isLocal
-      ? {
-          nodeSelector: {
-            nodeSelectorTerms: [
-              { matchFields: [{ key: 'metadata.name', operator: 'In', values: [node.metadata.name] }] },
-            ],
-          },
-        }
-      : {}),
+    ...(nodeSelector ? { nodeSelector } : {}),
   };
 }
+
+/** Where all of these can be reached: on the one node that has or is bound to one of them, else where every selector holds; all nodes when absent. */
+function selectorOf(picks: readonly Pick[], node: Node): NodeSelector | undefined {
+  const places = picks.map(({ candidate }) => placeOf(candidate));
+  if (places.some(({ nodeName }) => nodeName) || picks.some(({ candidate }) => candidate.device.bindsToNode))
+    return {
+      nodeSelectorTerms: [{ matchFields: [{ key: 'metadata.name', operator: 'In', values: [node.metadata.name!] }] }],
+    };
+  // Of a slice or device the API takes one term only.
+  const terms = places.flatMap(({ nodeSelector }) => nodeSelector?.nodeSelectorTerms ?? []);
+  const fields = distinct(terms.flatMap(({ matchFields = [] }) => matchFields));
+  const expressions = distinct(terms.flatMap(({ matchExpressions = [] }) => matchExpressions));
+  if (fields.length + expressions.length === 0) return undefined;
+  return {
+    nodeSelectorTerms: [
+      {
+        ...(expressions.length ? { matchExpressions: expressions } : {}),
+        ...(fields.length ? { matchFields: fields } : {}),
+      },
+    ],
+  };
+}
+
+const distinct = <T>(all: readonly T[]): T[] => [...new Map(all.map(one => [JSON.stringify(one), one])).values()];
