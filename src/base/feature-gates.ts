@@ -29,12 +29,12 @@ export const FEATURE_GATES: Readonly<Record<FeatureStage, Gates>> = {
   },
   BETA: {
     on: names(`ComponentFlagz ComponentStatusz ConstrainedImpersonation ContainerRestartRules
-      DRAResourceClaimGranularStatusAuthorization DeploymentReplicaSetTerminatingReplicas EnvFiles NodeDeclaredFeatures
+      DRADeviceTaints DRAResourceClaimGranularStatusAuthorization DeploymentReplicaSetTerminatingReplicas EnvFiles NodeDeclaredFeatures
       PodDeletionCost PodLevelResources RestartAllContainersOnContainerExits ServiceAccountNodeAudienceRestriction
       StructuredAuthenticationConfigurationEgressSelector SupplementalGroupsPolicy TokenRequestServiceAccountUIDValidation
       WatchList`),
     off: names(`CRDObservedGenerationTracking ClusterTrustBundle ClusterTrustBundleProjection CoordinatedLeaderElection DRADeviceBindingConditions
-      DRADeviceTaintRules DRADeviceTaints DRAExtendedResource PodCertificateRequest ResourceHealthStatus SELinuxMount
+      DRADeviceTaintRules DRAExtendedResource PodCertificateRequest ResourceHealthStatus SELinuxMount
       StorageVersionMigrator`),
   },
   ALPHA: {

@@ -13,6 +13,7 @@ import { csrCleaner } from './csrcleaner/controller.ts';
 import { csrSigning } from './csrsigning/controller.ts';
 import { daemonSet } from './daemonset/controller.ts';
 import { deployment } from './deployment/controller.ts';
+import { deviceTaintEviction } from './devicetainteviction/controller.ts';
 import { disruption } from './disruption/controller.ts';
 import { endpoints } from './endpoints/controller.ts';
 import { endpointSlice } from './endpointslice/controller.ts';
@@ -61,6 +62,7 @@ export const controllers: readonly ControllerDefinition[] = [
   serviceCidr,
   nodeLifecycle,
   taintEviction,
+  deviceTaintEviction,
   deployment,
   replicaSet,
   replicationController,

@@ -5,6 +5,7 @@
  */
 
 import type { Node, NodeSelector } from '../api/core/v1.gen.ts';
+import { toleratesDeviceTaint } from '../api/machinery/device-taints.ts';
 import { nodeSelectorMatch } from '../api/machinery/node-selector.ts';
 import type {
   AllocationResult,
@@ -14,7 +15,6 @@ import type {
   DeviceRequestAllocationResult,
   DeviceSelector,
   DeviceSubRequest,
-  DeviceTaint,
   DeviceToleration,
   ExactDeviceRequest,
   ResourceClaim,
@@ -151,14 +151,7 @@ function countOf({ allocationMode, count }: Wish, fitting: readonly Candidate[])
 function isTolerated({ taints = [] }: Device, tolerations: readonly DeviceToleration[] = []): boolean {
   return taints
     .filter(({ effect }) => effect === 'NoSchedule' || effect === 'NoExecute')
-    .every((taint: DeviceTaint) =>
-      tolerations.some(
-        ({ key, operator = 'Equal', value = '', effect }) =>
-          (!effect || effect === taint.effect) &&
-          (key ? key === taint.key : operator === 'Exists') &&
-          (operator === 'Exists' || value === (taint.value ?? '')),
-      ),
-    );
+    .every(taint => tolerations.some(toleration => toleratesDeviceTaint(toleration, taint)));
 }
 
 /** Devices of whole pools that the node reaches, the newest generation of each. */

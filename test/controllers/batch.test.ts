@@ -4,16 +4,20 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { DaemonSet, StatefulSet } from '../../src/api/apps/v1.gen.ts';
 import type { CronJob, Job } from '../../src/api/batch/v1.gen.ts';
-import type { Pod } from '../../src/api/core/v1.gen.ts';
+import type { Event as CoreEvent, Pod } from '../../src/api/core/v1.gen.ts';
 import { podCondition } from '../../src/api/machinery/pod.ts';
 import type { PodDisruptionBudget } from '../../src/api/policy/v1.gen.ts';
 import {
   CRON_JOBS,
   DAEMON_SETS,
+  DEVICE_CLASSES,
+  EVENTS,
   JOBS,
   NODES,
   POD_DISRUPTION_BUDGETS,
   PODS,
+  RESOURCE_CLAIMS,
+  RESOURCE_SLICES,
   STATEFUL_SETS,
 } from '../../src/client/resources.ts';
 import { openCluster, type TestCluster } from './cluster.ts';
@@ -308,4 +312,61 @@ test('a disruption budget counts', async () => {
       (await cluster.of<PodDisruptionBudget>(POD_DISRUPTION_BUDGETS).get('default', 'db')).status
         ?.disruptionsAllowed === 1,
   );
+});
+
+test('a device that is tainted with NoExecute takes its pods along, but for those whose claims tolerate it, for as long as they do', async () => {
+  const exactly = (more: object) => ({
+    devices: { requests: [{ name: 'one', exactly: { deviceClassName: 'gpu', ...more } }] },
+  });
+  const forever = { key: 'broken', operator: 'Exists', effect: 'NoExecute' };
+  const hour = { ...forever, tolerationSeconds: 3600 };
+  await cluster.of(DEVICE_CLASSES).create({
+    apiVersion: 'resource.k8s.io/v1',
+    kind: 'DeviceClass',
+    metadata: { name: 'gpu' },
+    spec: { selectors: [{ cel: { expression: 'device.driver == "gpu.example.com"' } }] },
+  } as never);
+  const devices = ['a', 'b', 'c'].map(name => ({ name }));
+  await cluster.of(RESOURCE_SLICES).create({
+    apiVersion: 'resource.k8s.io/v1',
+    kind: 'ResourceSlice',
+    metadata: { name: 'gpus' },
+    spec: {
+      driver: 'gpu.example.com',
+      nodeName: 'node-1',
+      pool: { name: 'gpus', generation: 1, resourceSliceCount: 1 },
+      devices,
+    },
+  } as never);
+  for (const [name, tolerations] of Object.entries({ frail: [], patient: [hour], sturdy: [forever] })) {
+    await make(RESOURCE_CLAIMS, 'ResourceClaim', `gpu-${name}`, exactly({ tolerations }));
+    await bare(`gpu-${name}`, { resourceClaims: [{ name: 'gpu', resourceClaimName: `gpu-${name}` }] });
+    await cluster.until(`${name} placed`, async () => (await pod(`gpu-${name}`)).spec.nodeName);
+  }
+  const taint = async (timeAdded?: string) =>
+    cluster.of(RESOURCE_SLICES).patch('', 'gpus', {
+      spec: {
+        devices: devices.map(one => ({
+          ...one,
+          taints: timeAdded === undefined ? [] : [{ key: 'broken', effect: 'NoExecute', timeAdded }],
+        })),
+      },
+    });
+  const messages = async (name: string) =>
+    (await cluster.of<CoreEvent>(EVENTS).list('default', { fieldSelector: `involvedObject.name=gpu-${name}` })).items
+      .filter(({ reason }) => reason === 'DeviceTaintManagerEviction')
+      .map(({ message }) => message);
+  const isGoing = async (name: string) => {
+    const found = await pod(`gpu-${name}`).catch(() => undefined);
+    return found === undefined || found.metadata.deletionTimestamp !== undefined;
+  };
+  await taint(new Date().toISOString().replace(/\.\d+Z/, 'Z'));
+  await cluster.until('frail evicted', () => isGoing('frail'));
+  await cluster.until('told', async () => (await messages('frail')).includes('Marking for deletion'));
+  assert.deepEqual([await isGoing('patient'), await isGoing('sturdy')], [false, false]);
+  await taint();
+  await cluster.until('cancelled', async () => (await messages('patient')).includes('Cancelling deletion'));
+  await taint(new Date(Date.now() - 3_600_000).toISOString().replace(/\.\d+Z/, 'Z'));
+  await cluster.until('patience over', () => isGoing('patient'));
+  assert.equal(await isGoing('sturdy'), false);
 });
