@@ -370,3 +370,26 @@ test('a device that is tainted with NoExecute takes its pods along, but for thos
   await cluster.until('patience over', () => isGoing('patient'));
   assert.equal(await isGoing('sturdy'), false);
 });
+
+test('a node that is tainted with NoExecute loses its pods, but for those that tolerate it', async () => {
+  const at = { nodeName: 'node-2' };
+  await bare('weak', at);
+  await bare('strong', { ...at, tolerations: [{ key: 'fire', operator: 'Exists', effect: 'NoExecute' }] });
+  await cluster.until(
+    'both there',
+    async () => (await pod('weak')).spec.nodeName && (await pod('strong')).spec.nodeName,
+  );
+  const conditions: string[] = [];
+  cluster.informers.get<Pod>(PODS).onChange(({ object }) => {
+    const found = object?.metadata.name === 'weak' && podCondition(object, 'DisruptionTarget');
+    if (found) conditions.push(`${found.status} ${found.reason}`);
+  });
+  await cluster.of(NODES).patch('', 'node-2', { spec: { taints: [{ key: 'fire', effect: 'NoExecute' }] } });
+  await cluster.until('weak evicted', async () => {
+    const found = await pod('weak').catch(() => undefined);
+    return found === undefined || found.metadata.deletionTimestamp !== undefined;
+  });
+  await cluster.until('told', () => conditions.includes('True DeletionByTaintManager'));
+  assert.equal((await pod('strong')).metadata.deletionTimestamp, undefined);
+  await cluster.of(NODES).patch('', 'node-2', { spec: { taints: [] } });
+});

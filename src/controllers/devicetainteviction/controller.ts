@@ -15,8 +15,6 @@ import type {
   ResourceClaim,
   ResourceSlice,
 } from '../../api/resource/v1.gen.ts';
-import { formatTime } from '../../base/clock.ts';
-import { isReason } from '../../base/errors.ts';
 import { PODS, RESOURCE_CLAIMS, RESOURCE_SLICES } from '../../client/resources.ts';
 import {
   type Controller,
@@ -25,6 +23,7 @@ import {
   type Result,
   watch,
 } from '../runtime/controller.ts';
+import { evictPod } from '../runtime/pod-eviction.ts';
 
 const POOL_INDEX = 'pool';
 
@@ -89,31 +88,6 @@ function create(ctx: ReconcileContext): Controller {
     return times.length ? Math.min(...times) : undefined;
   }
 
-  async function evict(pod: Pod): Promise<void> {
-    const { namespace = '', name, uid } = pod.metadata;
-    ctx.events.event(pod, 'Normal', 'DeviceTaintManagerEviction', 'Marking for deletion');
-    try {
-      const target = {
-        type: 'DisruptionTarget',
-        status: 'True',
-        reason: 'DeletionByDeviceTaintManager',
-        message: 'Device Taint manager: deleting due to NoExecute taint',
-        lastTransitionTime: formatTime(ctx.clock.now()),
-      };
-      await ctx.client
-        .of<Pod>(PODS)
-        .patchStatus(
-          namespace,
-          name,
-          { metadata: { uid }, status: { conditions: [target] } },
-          'application/strategic-merge-patch+json',
-        );
-      await ctx.client.of<Pod>(PODS).delete(namespace, name, { preconditions: { uid: uid! } });
-    } catch (error) {
-      if (!isReason(error, 'NotFound')) throw error;
-    }
-  }
-
   return {
     name: 'devicetainteviction',
     watches: [
@@ -149,7 +123,11 @@ function create(ctx: ReconcileContext): Controller {
         return { requeueAfterMs: atMs - nowMs };
       }
       waiting.delete(key);
-      await evict(pod);
+      ctx.events.event(pod, 'Normal', 'DeviceTaintManagerEviction', 'Marking for deletion');
+      await evictPod(ctx, pod, {
+        reason: 'DeletionByDeviceTaintManager',
+        message: 'Device Taint manager: deleting due to NoExecute taint',
+      });
     },
   };
 }

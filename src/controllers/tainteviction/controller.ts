@@ -7,8 +7,6 @@ import type { Node, Pod, Taint } from '../../api/core/v1.gen.ts';
 import { isPodTerminal } from '../../api/machinery/pod.ts';
 import { tolerates } from '../../api/machinery/tolerations.ts';
 import { keyOf } from '../../api/meta.ts';
-import { formatTime } from '../../base/clock.ts';
-import { isReason } from '../../base/errors.ts';
 import { NODES, PODS } from '../../client/resources.ts';
 import {
   type Controller,
@@ -17,6 +15,7 @@ import {
   type Result,
   watch,
 } from '../runtime/controller.ts';
+import { evictPod } from '../runtime/pod-eviction.ts';
 
 const NODE_INDEX = 'node';
 
@@ -44,31 +43,6 @@ function create(ctx: ReconcileContext): Controller {
 
   const executing = (node: Node | undefined): Taint[] =>
     (node?.spec?.taints ?? []).filter(({ effect }) => effect === 'NoExecute');
-
-  async function evict(pod: Pod): Promise<void> {
-    const { namespace = '', name, uid } = pod.metadata;
-    ctx.events.event(pod, 'Normal', 'TaintManagerEviction', `Marking for deletion Pod ${namespace}/${name}`);
-    try {
-      const target = {
-        type: 'DisruptionTarget',
-        status: 'True',
-        reason: 'DeletionByTaintManager',
-        message: 'Taint manager: deleting due to NoExecute taint',
-        lastTransitionTime: formatTime(ctx.clock.now()),
-      };
-      await ctx.client
-        .of<Pod>(PODS)
-        .patchStatus(
-          namespace,
-          name,
-          { metadata: { uid }, status: { conditions: [target] } },
-          'application/strategic-merge-patch+json',
-        );
-      await ctx.client.of<Pod>(PODS).delete(namespace, name, { preconditions: { uid: uid! } });
-    } catch (error) {
-      if (!isReason(error, 'NotFound')) throw error;
-    }
-  }
 
   return {
     name: 'tainteviction',
@@ -109,7 +83,11 @@ function create(ctx: ReconcileContext): Controller {
         return { requeueAfterMs: waitMs };
       }
       waiting.delete(key);
-      await evict(pod);
+      ctx.events.event(pod, 'Normal', 'TaintManagerEviction', `Marking for deletion Pod ${key}`);
+      await evictPod(ctx, pod, {
+        reason: 'DeletionByTaintManager',
+        message: 'Taint manager: deleting due to NoExecute taint',
+      });
     },
   };
 }
