@@ -309,6 +309,45 @@ test('a kubelet writes only what is its own', async () => {
   );
 });
 
+test('a node gets at no resource claim by a mirror pod or by the status of a pod (CVE-2025-4563)', async () => {
+  const { admit, pod } = setup();
+  const user = { name: 'system:node:n1', groups: ['system:nodes'] };
+  const mirror = (spec: object) => ({
+    ...pod({ nodeName: 'n1', ...spec }),
+    metadata: {
+      name: 'p',
+      namespace: 'ns',
+      annotations: { 'kubernetes.io/config.mirror': 'x' },
+      ownerReferences: [{ apiVersion: 'v1', kind: 'Node', name: 'n1', uid: 'u', controller: true }],
+    },
+  });
+  await admit({ user, resource: 'pods', object: mirror({}) });
+  for (const source of [{ resourceClaimName: 'c' }, { resourceClaimTemplateName: 't' }])
+    await assert.rejects(
+      admit({ user, resource: 'pods', object: mirror({ resourceClaims: [{ name: 'one', ...source }] }) }),
+      /node "n1" can not create pods that reference resourceclaims/,
+    );
+  const old = pod({ nodeName: 'n1' });
+  const update = (status: object, before: object = {}) =>
+    admit({
+      user,
+      resource: 'pods',
+      subresource: 'status',
+      operation: 'UPDATE',
+      name: 'p',
+      object: { ...old, status },
+      old: { ...old, status: before },
+    });
+  const claims = { resourceClaimStatuses: [{ name: 'one', resourceClaimName: 'c' }] };
+  await update({ ...claims, phase: 'Running' }, claims);
+  await assert.rejects(update(claims), /node "n1" cannot update resource claim statuses/);
+  await assert.rejects(update({}, claims), /node "n1" cannot update resource claim statuses/);
+  await assert.rejects(
+    update({ extendedResourceClaimStatus: { resourceClaimName: 'c', requestMappings: [] } }),
+    /node "n1" cannot update extended resource claim status/,
+  );
+});
+
 test('a node asks tokens for audiences that its pods name, and for others with the right to', async () => {
   const { reader, admit, pod } = setup();
   const user = { name: 'system:node:n1', groups: ['system:nodes'] };

@@ -119,6 +119,9 @@ export function nodeRestriction({ reader, authorizer }: AdmissionContext): Admis
       throw refusal(request, `node ${quoted} can only create pods with an owner reference set to itself`);
     if (pod.spec.serviceAccountName)
       throw refusal(request, `node ${quoted} can not create pods that reference a service account`);
+    // Also those of templates: what is made from them would be the node's to use.
+    if (pod.spec.resourceClaims?.length)
+      throw refusal(request, `node ${quoted} can not create pods that reference resourceclaims`);
     const kinds = new Set(
       [...podReferences({ ...pod, metadata: { ...pod.metadata, annotations: {} } })].map(
         reference => reference.split('/')[0],
@@ -128,7 +131,6 @@ export function nodeRestriction({ reader, authorizer }: AdmissionContext): Admis
       ['secret', 'secrets'],
       ['configmap', 'configmaps'],
       ['claim', 'persistentvolumeclaims'],
-      ['resourceclaim', 'resourceclaims'],
     ] as const)
       if (kinds.has(kind)) throw refusal(request, `node ${quoted} can not create pods that reference ${plural}`);
   }
@@ -144,6 +146,12 @@ export function nodeRestriction({ reader, authorizer }: AdmissionContext): Admis
       );
     if (JSON.stringify(pod.metadata.labels ?? {}) !== JSON.stringify(old.metadata.labels ?? {}))
       throw refusal(request, `node ${JSON.stringify(node)} cannot update labels through pod status`);
+    // They name what the node may then read.
+    const differ = (now: unknown, before: unknown) => JSON.stringify(now ?? null) !== JSON.stringify(before ?? null);
+    if (differ(pod.status?.resourceClaimStatuses, old.status?.resourceClaimStatuses))
+      throw refusal(request, `node ${JSON.stringify(node)} cannot update resource claim statuses`);
+    if (differ(pod.status?.extendedResourceClaimStatus, old.status?.extendedResourceClaimStatus))
+      throw refusal(request, `node ${JSON.stringify(node)} cannot update extended resource claim status`);
   }
 
   function checkNode(request: AdmissionRequest, name: string): void {
