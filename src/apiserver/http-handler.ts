@@ -11,6 +11,7 @@ import { metrics } from '../base/metrics.ts';
 import type { Aggregator } from './aggregation/aggregator.ts';
 import type { Auditor } from './audit/auditor.ts';
 import type { Trail } from './audit/trail.ts';
+import type { ServiceAccountTokens } from './authn/service-account-tokens.ts';
 import type { Discovery } from './discovery.ts';
 import type { Exchange } from './exchange.ts';
 import type { Admitted, Fairness } from './fairness/fairness.ts';
@@ -64,7 +65,7 @@ export interface HttpHandlerOptions {
   readonly openapi: OpenapiService;
   readonly health: Health;
   /** Documents by which others verify service account tokens. */
-  readonly openid: (() => { configuration: object; keys: object }) | undefined;
+  readonly openid: ServiceAccountTokens['discovery'] | undefined;
   /** What `/flagz` shows. */
   readonly flags: Readonly<Record<string, string>>;
   readonly clock: Clock;
@@ -298,7 +299,7 @@ export class HttpHandler {
           200,
           {
             'content-type': isKeys ? 'application/jwk-set+json' : 'application/json',
-            'cache-control': 'public, max-age=3600',
+            'cache-control': `public, max-age=${documents.ageSecondsMax}`,
           },
           body,
         );

@@ -27,14 +27,17 @@ import { ServiceAllocator } from './allocators/service-allocator.ts';
 import type { Auditor } from './audit/auditor.ts';
 import { auditorOf } from './audit/sinks.ts';
 import { Authentication } from './authn/authentication.ts';
+import { ExternalSigner } from './authn/external-signer.ts';
 import { REQUEST_HEADER_DEFAULTS } from './authn/request-header.ts';
 import { ServiceAccountTokens } from './authn/service-account-tokens.ts';
+import { LocalKeys } from './authn/token-keys.ts';
 import { followAuthorization, linksOf } from './authz/authorization.ts';
 import { AUTHORIZATION_DEFAULT } from './authz/authorization-configuration.ts';
 import { AuthorizerChain } from './authz/authorizer.ts';
 import { PolicyReconciler } from './authz/policy-reconciler.ts';
 import type { Pki } from './certificates/pki.ts';
 import type { ServerSettings } from './configuration/server-settings.ts';
+import { defaultServiceAccounts } from './configuration/service-account-settings.ts';
 import { Fairness } from './fairness/fairness.ts';
 import { FairnessObjects } from './fairness/fairness-objects.ts';
 import { ResourceMetrics } from './metrics/resource-metrics.ts';
@@ -89,8 +92,7 @@ export interface Security {
   readonly allocators: readonly Allocator[];
   readonly createHandlers: readonly CreateHandler[];
   readonly connectHandlers: readonly ConnectHandler[];
-  /** Bodies of `/.well-known/openid-configuration` and `/openid/v1/jwks`. */
-  readonly openid: () => { configuration: object; keys: object };
+  readonly openid: ServiceAccountTokens['discovery'];
   readonly aggregator: Aggregator;
   readonly fairness: Fairness;
   readonly auditor: Auditor | undefined;
@@ -116,11 +118,13 @@ export const DEFAULT_SETTINGS: ServerSettings = {
 
 export function createSecurity(options: SecurityOptions): Security {
   const { reader, transport, pki, clock, random, log, settings = DEFAULT_SETTINGS, dial = {} } = options;
-  const issuer = issuerOf(options.clusterDomain);
-  const audiences = [issuer];
+  const serviceAccounts = settings.serviceAccounts ?? defaultServiceAccounts(issuerOf(options.clusterDomain));
+  const { issuers, audiences, signingEndpoint, maxSeconds } = serviceAccounts;
+  const signer = signingEndpoint ? new ExternalSigner({ socket: signingEndpoint, clock, log }) : undefined;
+  const { signingKey = pki.serviceAccountKey.privateKey } = serviceAccounts;
   const tokens = new ServiceAccountTokens({
-    keys: pki.serviceAccountKey,
-    issuer,
+    keys: signer ?? new LocalKeys(signingKey, serviceAccounts.keys),
+    settings: serviceAccounts,
     reader,
     clock,
     random,
@@ -129,7 +133,7 @@ export function createSecurity(options: SecurityOptions): Security {
   const authentication = new Authentication({
     settings,
     serviceAccounts: tokens,
-    issuer,
+    issuers,
     audiences,
     reader,
     dial,
@@ -159,7 +163,7 @@ export function createSecurity(options: SecurityOptions): Security {
 
   const createHandlers = [
     ...subjectAccessHandlers(authorizer),
-    ...tokenHandlers({ authenticator, tokens, audiences, reader, clock }),
+    ...tokenHandlers({ authenticator, tokens, reader, clock }),
     ...podHandlers({ reader, transport, stored, clock }),
   ];
   const metrics = new ResourceMetrics({ reader, kubelets, clock, log });
@@ -191,10 +195,12 @@ export function createSecurity(options: SecurityOptions): Security {
       );
       await Promise.all([
         authentication.follow(signal),
+        signer?.follow(signal),
         followAuthorization(authorizer, settings, { ...remote, signal }),
       ]);
     },
     async bootstrap() {
+      await signer?.start({ maxSeconds });
       await ensureBootstrapObjects(reader(), transport());
       const { serviceCidrs: cidrs, advertise } = options;
       const kubernetes = { reader, transport, clock, log, cidrs, advertise };

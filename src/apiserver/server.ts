@@ -17,6 +17,7 @@ import type { Aggregator } from './aggregation/aggregator.ts';
 import { AuditedTransport } from './audit/audited-transport.ts';
 import type { Auditor } from './audit/auditor.ts';
 import type { Trail } from './audit/trail.ts';
+import type { ServiceAccountTokens } from './authn/service-account-tokens.ts';
 import { forbiddenRequest } from './authz/denial.ts';
 import { Caches } from './cache.ts';
 import type { Component } from './component-statuses.ts';
@@ -64,7 +65,7 @@ export interface ApiServerOptions {
   readonly createHandlers?: readonly CreateHandler[];
   readonly connectHandlers?: readonly ConnectHandler[];
   /** Bodies of `/.well-known/openid-configuration` and `/openid/v1/jwks`. */
-  readonly openid?: () => { configuration: object; keys: object };
+  readonly openid?: ServiceAccountTokens['discovery'];
   /** Without one no APIService is acted on. */
   readonly aggregator?: Aggregator;
   /** Records requests; closed with the server. Without one nothing is recorded. */

@@ -6,7 +6,8 @@
 import { closeSync, mkdirSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { resolve } from 'node:path';
-import { loadServerSettings, PATH_OPTIONS } from '../apiserver/configuration/server-settings.ts';
+import { PATH_OPTIONS } from '../apiserver/configuration/given.ts';
+import { loadServerSettings } from '../apiserver/configuration/server-settings.ts';
 import { systemClock } from '../base/clock.ts';
 import { issuerOf } from '../base/cluster-defaults.ts';
 import { failure, messageOf } from '../base/errors.ts';

@@ -144,7 +144,11 @@ export async function runServer(config: ServerConfig): Promise<void> {
     extensions: await ownExtensions(pki, { host: addresses[0]!, port }),
     extensionResources: () => security.aggregator.deletable(),
     serves: of => server.table.of(of) !== undefined,
-    authority: { sign: grant => pki.sign(grant), legacyToken: of => security.tokens.issueLegacy(of) },
+    authority: {
+      sign: grant => pki.sign(grant),
+      // Of external signers nobody asks for tokens that never end.
+      ...(settings.serviceAccounts?.signingEndpoint ? {} : { legacyToken: of => security.tokens.issueLegacy(of) }),
+    },
   });
   const scheduler = startScheduler({
     transport: server.transport(LOOPBACK_USER, 'kube-scheduler'),

@@ -39,8 +39,6 @@ export class Cloud {
       `topology.kubernetes.io/region=${zone.slice(0, -1)}`,
       '--overwrite',
     );
-    const status = JSON.parse(await this.#cluster.cox(['status', '-o', 'json']));
-    const pid = agentPid(status, node);
     const agent = JSON.parse(readFileSync(`/run/coxswain/${this.#cluster.name}/${node}.json`, 'utf8'));
     const { users } = parse(readFileSync(this.#cluster.kubeconfig, 'utf8'));
     const decode = (text: string) => Buffer.from(text, 'base64').toString('utf8');
@@ -56,31 +54,29 @@ export class Cloud {
       cert: decode(users[0].user['client-certificate-data']),
       key: decode(users[0].user['client-key-data']),
     }));
-    const child = spawn(
-      'nsenter',
-      [
-        '-t',
-        String(pid),
-        '-m',
-        '-n',
-        '-p',
-        '--',
-        process.execPath,
-        join(root, 'test', 'csi', 'cloud-driver.ts'),
-        JSON.stringify(options),
-      ],
-      { stdio: ['ignore', 'pipe', 'inherit'] },
-    );
+    // An agent that a test has killed may be gone by the time its namespaces are entered.
+    for (let attempt = 1; !(await this.#serve(node, options)); attempt++)
+      if (attempt === 3) throw new Error(`the drivers on ${node} ended before they were registered`);
+  }
+  /** Resolves once the drivers are registered; false: they ended before. */
+  async #serve(node: string, options: readonly { readonly driver: string }[]): Promise<boolean> {
+    const pid = agentPid(JSON.parse(await this.#cluster.cox(['status', '-o', 'json'])), node);
+    const program = [process.execPath, join(root, 'test', 'csi', 'cloud-driver.ts'), JSON.stringify(options)];
+    const child = spawn('nsenter', ['-t', String(pid), '-m', '-n', '-p', '--', ...program], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
     this.#processes.set(node, child);
     let output = '';
     child.stdout!.on('data', text => {
       output += text;
     });
+    const isRegistered = () => output.split('registered').length > options.length;
     await eventually(
       `${options.map(({ driver }) => driver).join(', ')} registered on ${node}`,
-      async () => output.split('registered').length > options.length,
+      async () => isRegistered() || child.exitCode !== null,
       { timeoutMs: 60_000 },
     );
+    return isRegistered();
   }
   /** As a crash would. */
   async kill(node: string): Promise<void> {

@@ -12,6 +12,8 @@ import type { Pod } from '../../src/api/core/v1.gen.ts';
 import type { KubeObject } from '../../src/api/meta.ts';
 import type { RequestAuthenticator } from '../../src/apiserver/authn/authenticator.ts';
 import { ServiceAccountTokens } from '../../src/apiserver/authn/service-account-tokens.ts';
+import { LocalKeys } from '../../src/apiserver/authn/token-keys.ts';
+import { defaultServiceAccounts } from '../../src/apiserver/configuration/service-account-settings.ts';
 import { LOOPBACK_USER } from '../../src/apiserver/request.ts';
 import { podHandlers } from '../../src/apiserver/reviews/pods.ts';
 import { tokenHandlers } from '../../src/apiserver/reviews/tokens.ts';
@@ -143,16 +145,15 @@ export class TestNode {
     const pki = await openPki(this.root, { addresses: [], ranges: chooseRanges({}) });
     const clock = systemClock;
     const reader = () => this.server.reader;
-    const issuer = 'https://kubernetes.default.svc';
-    const keys = pki.serviceAccountKey;
+    const keys = new LocalKeys(pki.serviceAccountKey.privateKey);
+    const settings = defaultServiceAccounts('https://kubernetes.default.svc');
     this.server = await ApiServer.open({
       store: openMemoryStore(),
       log: createLogger('api', { level: 'error' }),
       createHandlers: [
         ...podHandlers({ reader, transport: () => this.api, stored: () => this.api as never, clock }),
         ...tokenHandlers({
-          tokens: new ServiceAccountTokens({ keys, issuer, reader, clock, random: systemRandom }),
-          audiences: [issuer],
+          tokens: new ServiceAccountTokens({ keys, settings, reader, clock, random: systemRandom }),
           reader,
           clock,
           // Who asks by a token is nobody's question here.

@@ -22,7 +22,8 @@ import { WebhookTokens } from './webhook-tokens.ts';
 export interface AuthenticationOptions {
   readonly settings: ServerSettings;
   readonly serviceAccounts: TokenAuthenticator;
-  readonly issuer: string;
+  /** Of service accounts: nobody else may issue in their name. */
+  readonly issuers: readonly string[];
   readonly audiences: readonly string[];
   readonly reader: () => Reader;
   readonly dial?: { readonly controlplane?: Dial | undefined; readonly cluster?: Dial | undefined };
@@ -62,12 +63,12 @@ export class Authentication {
 
   /** Follows the configuration file, if there is one, until the signal aborts. */
   async follow(signal: AbortSignal): Promise<void> {
-    const { settings, issuer, clock, log } = this.#options;
+    const { settings, issuers, clock, log } = this.#options;
     const file = settings.authenticationFile;
     if (!file) return;
     await followFile(file.text, {
       path: file.path,
-      read: text => parseAuthenticationConfiguration(text, [issuer]),
+      read: text => parseAuthenticationConfiguration(text, issuers),
       changed: configuration => {
         const before = this.#jwt;
         this.#jwt = this.#issuersOf(configuration);

@@ -5,11 +5,13 @@ import { VirtualClock } from '../../base/clock.ts';
 import { ApiError } from '../../base/errors.ts';
 import { seededRandom } from '../../base/random.ts';
 import { PODS, SECRETS, SERVICE_ACCOUNTS } from '../../client/resources.ts';
+import { defaultServiceAccounts } from '../configuration/service-account-settings.ts';
 import { FakeReader } from '../fake-reader.ts';
 import { forApiServer, RequestAuthenticator } from './authenticator.ts';
 import { BootstrapTokens } from './bootstrap-tokens.ts';
 import { ServiceAccountTokens } from './service-account-tokens.ts';
 import { TokenUnion } from './token-authenticator.ts';
+import { LocalKeys } from './token-keys.ts';
 
 const ISSUER = 'https://kubernetes.default.svc.cluster.local';
 
@@ -17,8 +19,8 @@ function setup() {
   const reader = new FakeReader();
   const clock = new VirtualClock();
   const tokens = new ServiceAccountTokens({
-    keys: generateKeyPairSync('ec', { namedCurve: 'prime256v1' }),
-    issuer: ISSUER,
+    keys: new LocalKeys(generateKeyPairSync('ec', { namedCurve: 'prime256v1' }).privateKey),
+    settings: defaultServiceAccounts(ISSUER),
     reader: () => reader,
     clock,
     random: seededRandom(1),
@@ -69,7 +71,7 @@ test('a service account token lives as long as its account, its pod and its time
     lifetimeSeconds: 3600,
     bound: { pod: { name: 'p', uid: pod.metadata.uid! } },
   };
-  const token = tokens.issue(subject);
+  const token = await tokens.issue(subject);
   const user = await authenticator.authenticate(bearer(token));
   assert.equal(user.name, 'system:serviceaccount:ns:sa');
   assert.deepEqual(user.groups, ['system:serviceaccounts', 'system:serviceaccounts:ns', 'system:authenticated']);
@@ -79,15 +81,13 @@ test('a service account token lives as long as its account, its pod and its time
     JSON.stringify({ ...JSON.parse(Buffer.from(tampered[1]!, 'base64url').toString()), sub: 'x' }),
   ).toString('base64url');
   assert.throws(() => authenticator.authenticate(bearer(tampered.join('.'))), unauthorized);
-  assert.throws(
-    () => authenticator.authenticate(bearer(tokens.issue({ ...subject, audiences: ['other'] }))),
-    unauthorized,
-  );
+  const elsewhere = await tokens.issue({ ...subject, audiences: ['other'] });
+  assert.throws(() => authenticator.authenticate(bearer(elsewhere)), unauthorized);
   reader.remove(PODS, 'ns', 'p');
   assert.throws(() => authenticator.authenticate(bearer(token)), unauthorized);
   reader.put(PODS, { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'p', namespace: 'ns', uid: 'another' } });
   assert.throws(() => authenticator.authenticate(bearer(token)), unauthorized);
-  const free = tokens.issue({ ...subject, bound: {} });
+  const free = await tokens.issue({ ...subject, bound: {} });
   await authenticator.authenticate(bearer(free));
   await clock.advance(3601_000);
   assert.throws(() => authenticator.authenticate(bearer(free)), unauthorized);

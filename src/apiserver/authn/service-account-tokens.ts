@@ -1,15 +1,17 @@
 /**
- * Service account tokens: ES256 JWTs with upstream's claims, signed and verified here. A token is valid only while its
+ * Service account tokens: JWTs with upstream's claims, issued and verified here. A token is valid only while its
  * service account, and the pod, secret or node it is bound to, exist with the uid in the token; the signature is checked
- * once per token and remembered, the objects at every use.
+ * once per token and remembered while the keys stay the same, the objects at every use.
  */
 
-import { createHash, createPublicKey, type KeyObject, sign, verify } from 'node:crypto';
 import type { Clock } from '../../base/clock.ts';
 import type { Random } from '../../base/random.ts';
 import { NODES, PODS, SECRETS, SERVICE_ACCOUNTS } from '../../client/resources.ts';
 import type { ResourceId } from '../../client/transport.ts';
+import type { ServiceAccountSettings } from '../configuration/service-account-settings.ts';
 import type { Reader, UserInfo } from '../request.ts';
+import type { Verified } from './token-authenticator.ts';
+import { isSignedBy, keySetOf, type TokenKeys, type VerificationKey } from './token-keys.ts';
 
 export interface ObjectReference {
   readonly name: string;
@@ -64,8 +66,8 @@ const LAST_USED = 'kubernetes.io/legacy-token-last-used';
 const INVALID_SINCE = 'kubernetes.io/legacy-token-invalid-since';
 
 export interface ServiceAccountTokensOptions {
-  readonly keys: { readonly privateKey: KeyObject; readonly publicKey: KeyObject };
-  readonly issuer: string;
+  readonly keys: TokenKeys;
+  readonly settings: ServiceAccountSettings;
   readonly reader: () => Reader;
   readonly clock: Clock;
   readonly random: Random;
@@ -78,29 +80,45 @@ const CACHE_LIMIT = 4096;
 /** Objects being deleted keep their tokens alive this long, as upstream, so that pods can shut down. */
 const DELETION_LEEWAY_MS = 60_000;
 
+/** Whom a token is for, of those that are wanted. Throws for a token that holds no more. */
+type Judge = (audiences: readonly string[]) => Verified;
+
+/** Upstream's: the longest life of a token that is mounted into a pod. */
+const EXTENDED_SECONDS = 365 * 24 * 3600;
+
 export class ServiceAccountTokens {
   readonly #options: ServiceAccountTokensOptions;
-  readonly #keyId: string;
-  readonly #header: string;
-  /** Token → its verified claims; oldest first. */
-  readonly #verified = new Map<string, { claims: Claims; user: UserInfo }>();
+  /** Tokens whose signature is right; oldest first. */
+  readonly #verified = new Map<string, Judge>();
+  /** That of the keys when they were verified. */
+  #generation = 0;
 
   constructor(options: ServiceAccountTokensOptions) {
     this.#options = options;
-    this.#keyId = createHash('sha256')
-      .update(options.keys.publicKey.export({ type: 'spki', format: 'der' }))
-      .digest('base64url');
-    this.#header = encode({ alg: 'ES256', kid: this.#keyId });
+  }
+
+  /** Whom tokens are for that name nobody. */
+  get audiences(): readonly string[] {
+    return this.#options.settings.audiences;
+  }
+  /** The longest life that may be asked for, and the one of tokens that clients may read only once, if they get one. */
+  get limits(): { readonly maxSeconds: number | undefined; readonly extendedSeconds: number | undefined } {
+    const { keys, settings } = this.#options;
+    const { lifetimeSecondsMax = Number.POSITIVE_INFINITY } = keys;
+    return {
+      maxSeconds: settings.maxSeconds ?? keys.lifetimeSecondsMax,
+      extendedSeconds: settings.extendExpiration ? Math.min(EXTENDED_SECONDS, lifetimeSecondsMax) : undefined,
+    };
   }
 
   /** A signed token for the subject, whose existence the caller has checked. */
-  issue(subject: TokenSubject): string {
+  issue(subject: TokenSubject): string | Promise<string> {
     const now = Math.floor(this.#options.clock.now() / 1000);
     const claims: Claims = {
       aud: subject.audiences,
       exp: now + subject.lifetimeSeconds,
       iat: now,
-      iss: this.#options.issuer,
+      iss: this.#options.settings.issuers[0]!,
       jti: this.#options.random.uuid(),
       'kubernetes.io': {
         namespace: subject.namespace,
@@ -113,11 +131,11 @@ export class ServiceAccountTokens {
       nbf: now,
       sub: `system:serviceaccount:${subject.namespace}:${subject.serviceAccount.name}`,
     };
-    return this.#sign(claims);
+    return this.#options.keys.sign(encode(claims));
   }
 
   /** A token that a Secret holds: it names no audience and does not expire, and lives as long as the Secret. */
-  issueLegacy(of: LegacySubject): string {
+  issueLegacy(of: LegacySubject): string | Promise<string> {
     const claims = {
       iss: LEGACY_ISSUER,
       'kubernetes.io/serviceaccount/namespace': of.namespace,
@@ -126,97 +144,109 @@ export class ServiceAccountTokens {
       'kubernetes.io/serviceaccount/service-account.uid': of.serviceAccount.uid,
       sub: `system:serviceaccount:${of.namespace}:${of.serviceAccount.name}`,
     };
-    return this.#sign(claims);
-  }
-
-  #sign(claims: object): string {
-    const signed = `${this.#header}.${encode(claims)}`;
-    return `${signed}.${sign('sha256', Buffer.from(signed), { key: this.#options.keys.privateKey, dsaEncoding: 'ieee-p1363' }).toString('base64url')}`;
+    return this.#options.keys.sign(encode(claims));
   }
 
   /**
    * The user of a token and those of the wanted audiences that it has. undefined: not one of ours (another issuer, not a
-   * JWT); otherwise throws an Error that says what is wrong.
+   * JWT); otherwise throws an Error that says what is wrong. At once, unless keys have to be asked for.
    */
-  verify(token: string, audiences: readonly string[]): { user: UserInfo; audiences: readonly string[] } | undefined {
-    let known = this.#verified.get(token);
-    if (!known && isLegacy(token)) return this.#verifyLegacy(token, audiences);
-    known ??= this.#checkSignature(token);
-    if (!known) return undefined;
-    const { claims, user } = known;
-    const seconds = this.#options.clock.now() / 1000;
-    if (claims.exp <= seconds) throw new Error('service account token has expired');
-    if (claims.nbf > seconds + 60) throw new Error('service account token is not valid yet');
-    const common = audiences.filter(audience => claims.aud.includes(audience));
-    if (common.length === 0)
-      throw new Error(
-        `token audiences ${JSON.stringify(claims.aud)} is invalid for the target audiences ${JSON.stringify(audiences)}`,
-      );
-    this.#checkObjects(claims['kubernetes.io']);
-    return { user, audiences: common };
+  verify(token: string, audiences: readonly string[]): Verified | undefined | Promise<Verified | undefined> {
+    const { keys, settings } = this.#options;
+    if (keys.generation !== this.#generation) {
+      this.#verified.clear();
+      this.#generation = keys.generation;
+    }
+    const known = this.#verified.get(token);
+    if (known) return known(audiences);
+    const parts = token.split('.');
+    if (parts.length !== 3) return undefined;
+    const claims = decode(parts[1]!) as Claims | undefined;
+    if (!claims || !(claims.iss === LEGACY_ISSUER || settings.issuers.includes(claims.iss))) return undefined;
+    const kid = (decode(parts[0]!) as { kid?: unknown } | undefined)?.kid;
+    const found = keys.find(typeof kid === 'string' ? kid : '');
+    const judged = (candidates: readonly VerificationKey[]) => this.#judge(token, claims, candidates)(audiences);
+    return found instanceof Promise ? found.then(judged) : judged(found);
   }
 
-  /** Bodies of `/.well-known/openid-configuration` and `/openid/v1/jwks`. */
-  discovery(): { configuration: object; keys: object } {
-    const { issuer, keys } = this.#options;
-    const jwk = createPublicKey(keys.publicKey.export({ type: 'spki', format: 'pem' })).export({ format: 'jwk' });
+  /** Bodies of `/.well-known/openid-configuration` and `/openid/v1/jwks`, and how long they are good. */
+  discovery(): { configuration: object; keys: object; ageSecondsMax: number } {
+    const { settings, keys } = this.#options;
+    const issuer = settings.issuers[0]!;
+    const shown = keys.known.filter(({ isHidden }) => !isHidden);
     return {
       configuration: {
         issuer,
-        jwks_uri: `${issuer}/openid/v1/jwks`,
+        jwks_uri: settings.jwksUri ?? `${issuer}/openid/v1/jwks`,
         response_types_supported: ['id_token'],
         subject_types_supported: ['public'],
-        id_token_signing_alg_values_supported: ['ES256'],
+        id_token_signing_alg_values_supported: [...new Set(shown.map(({ algorithm }) => algorithm.name))].sort(),
       },
-      keys: { keys: [{ use: 'sig', kty: jwk.kty, kid: this.#keyId, crv: jwk.crv, alg: 'ES256', x: jwk.x, y: jwk.y }] },
+      keys: keySetOf(shown),
+      ageSecondsMax: keys.copySecondsMax,
     };
   }
 
-  #checkSignature(token: string): { claims: Claims; user: UserInfo } | undefined {
-    const parts = token.split('.');
-    if (parts.length !== 3) return undefined;
-    const [header, body, signature] = parts as [string, string, string];
-    const claims = decode(body) as Claims | undefined;
-    if (claims?.iss !== this.#options.issuer) return undefined;
-    if ((decode(header) as { alg?: string } | undefined)?.alg !== 'ES256')
-      throw new Error('unexpected signature algorithm');
-    const key = { key: this.#options.keys.publicKey, dsaEncoding: 'ieee-p1363' as const };
-    if (!verify('sha256', Buffer.from(`${header}.${body}`), key, Buffer.from(signature, 'base64url')))
-      throw new Error('invalid signature');
-    const entry = { claims, user: userOf(claims) };
+  /** Checks the signature, once. */
+  #judge(token: string, claims: Claims, keys: readonly VerificationKey[]): Judge {
+    const [header, body, signature] = token.split('.') as [string, string, string];
+    const algorithm = (decode(header) as { alg?: unknown } | undefined)?.alg;
+    if (keys.length === 0) throw new Error('invalid signature, no keys found');
+    const fitting = keys.filter(key => key.algorithm.name === algorithm);
+    if (fitting.length === 0) throw new Error('unexpected signature algorithm');
+    const bytes = Buffer.from(signature, 'base64url');
+    if (!fitting.some(key => isSignedBy(key, `${header}.${body}`, bytes))) throw new Error('invalid signature');
+    const judge =
+      claims.iss === LEGACY_ISSUER
+        ? this.#legacyJudge(token, claims as unknown as Readonly<Record<string, string>>)
+        : this.#boundJudge(claims);
     if (this.#verified.size >= CACHE_LIMIT) this.#verified.delete(this.#verified.keys().next().value!);
-    this.#verified.set(token, entry);
-    return entry;
+    this.#verified.set(token, judge);
+    return judge;
   }
 
-  #verifyLegacy(token: string, audiences: readonly string[]): { user: UserInfo; audiences: readonly string[] } {
-    const [header, body, signature] = token.split('.') as [string, string, string];
-    if ((decode(header) as { alg?: string } | undefined)?.alg !== 'ES256')
-      throw new Error('unexpected signature algorithm');
-    const key = { key: this.#options.keys.publicKey, dsaEncoding: 'ieee-p1363' as const };
-    if (!verify('sha256', Buffer.from(`${header}.${body}`), key, Buffer.from(signature, 'base64url')))
-      throw new Error('invalid signature');
-    const claims = decode(body) as Readonly<Record<string, string>>;
+  #boundJudge(claims: Claims): Judge {
+    const user = userOf(claims);
+    return audiences => {
+      const seconds = this.#options.clock.now() / 1000;
+      if (claims.exp <= seconds) throw new Error('service account token has expired');
+      if (claims.nbf > seconds + 60) throw new Error('service account token is not valid yet');
+      const common = audiences.filter(audience => claims.aud.includes(audience));
+      if (common.length === 0)
+        throw new Error(
+          `token audiences ${JSON.stringify(claims.aud)} is invalid for the target audiences ${JSON.stringify(audiences)}`,
+        );
+      this.#checkObjects(claims['kubernetes.io']);
+      return { user, audiences: common };
+    };
+  }
+
+  #legacyJudge(token: string, claims: Readonly<Record<string, string>>): Judge {
+    const { reader, clock, settings, legacyUsed } = this.#options;
     const claim = (name: string) => String(claims[`kubernetes.io/serviceaccount/${name}`] ?? '');
     const [namespace, secretName] = [claim('namespace'), claim('secret.name')];
     const account = { name: claim('service-account.name'), uid: claim('service-account.uid') };
-    const secret = this.#options.reader().get(SECRETS, namespace, secretName) as
-      | { data?: Record<string, string>; metadata: { deletionTimestamp?: string; labels?: Record<string, string> } }
-      | undefined;
-    const held = Buffer.from(secret?.data?.['token'] ?? '', 'base64').toString();
-    if (!secret || secret.metadata.deletionTimestamp || held !== token)
-      throw new Error('service account token has been invalidated');
-    if (secret.metadata.labels?.[INVALID_SINCE]) throw new Error('the token in secret has been marked as invalid');
-    this.#checkObjects({ namespace, serviceaccount: account });
-    const own = audiences.filter(audience => audience === this.#options.issuer);
-    if (own.length === 0)
-      throw new Error(`token audiences are invalid for the target audiences ${JSON.stringify(audiences)}`);
-    const day = new Date(this.#options.clock.now()).toISOString().slice(0, 10);
-    if (secret.metadata.labels?.[LAST_USED] !== day) this.#options.legacyUsed?.({ namespace, name: secretName }, day);
-    return { user: accountUser(namespace, account), audiences: own };
+    const user = accountUser(namespace, account);
+    return audiences => {
+      const secret = reader().get(SECRETS, namespace, secretName) as
+        | { data?: Record<string, string>; metadata: { deletionTimestamp?: string; labels?: Record<string, string> } }
+        | undefined;
+      const held = Buffer.from(secret?.data?.['token'] ?? '', 'base64').toString();
+      if (settings.lookup && (!secret || secret.metadata.deletionTimestamp || held !== token))
+        throw new Error('service account token has been invalidated');
+      if (secret?.metadata.labels?.[INVALID_SINCE]) throw new Error('the token in secret has been marked as invalid');
+      this.#checkObjects({ namespace, serviceaccount: account });
+      const own = audiences.filter(audience => settings.audiences.includes(audience));
+      if (own.length === 0)
+        throw new Error(`token audiences are invalid for the target audiences ${JSON.stringify(audiences)}`);
+      const day = new Date(clock.now()).toISOString().slice(0, 10);
+      if (secret && secret.metadata.labels?.[LAST_USED] !== day) legacyUsed?.({ namespace, name: secretName }, day);
+      return { user, audiences: own };
+    };
   }
 
   #checkObjects(claims: PrivateClaims): void {
+    if (!this.#options.settings.lookup) return;
     const check = (kind: string, of: ResourceId, namespace: string, reference: ObjectReference | undefined) => {
       if (!reference) return;
       const { metadata } = this.#options.reader().get(of, namespace, reference.name) ?? {};
@@ -235,11 +265,6 @@ export class ServiceAccountTokens {
     // With a pod the node is information only: the pod's own end is what ends the token.
     if (!claims.pod) check('Node', NODES, '', claims.node);
   }
-}
-
-function isLegacy(token: string): boolean {
-  const body = token.split('.', 3)[1];
-  return body !== undefined && (decode(body) as { iss?: string } | undefined)?.iss === LEGACY_ISSUER;
 }
 
 function accountUser(namespace: string, { name, uid }: ObjectReference): UserInfo {

@@ -24,7 +24,7 @@ test('the examples of docs/authentication.md are valid, each for its option', as
     await load(`${option}=${path}`, ...(option === 'audit-policy-file' ? ['audit-log-path=-'] : []));
   }
   for (const name of page.matchAll(
-    /`((?:audit|oidc|token|anonymous|encryption|requestheader|authori[sz]ation|authentication|disable)-[a-z-]+[a-z])(?:`|=)/g,
+    /`((?:audit|oidc|token|anonymous|encryption|requestheader|authori[sz]ation|authentication|disable|service-account|api)-[a-z-]+[a-z])(?:`|=)/g,
   ))
     await assert.rejects(
       load(`${name[1]}=`, 'x'),

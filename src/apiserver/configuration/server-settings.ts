@@ -3,10 +3,9 @@
  * kept. Files are read and checked here, all of them, so that a mistake is told before anything starts. What is not known is refused.
  */
 
-import { readFileSync } from 'node:fs';
 import { optionalResources } from '../../api/resources.ts';
 import type { ResourceInfo } from '../../api/schema.ts';
-import { failure, messageOf } from '../../base/errors.ts';
+import { messageOf } from '../../base/errors.ts';
 import { readKubeconfig, type ServerAccess } from '../../client/kubeconfig.ts';
 import type { AuditPolicy } from '../audit/policy.ts';
 import type { AuthenticationConfiguration, JwtConfiguration } from '../authn/authentication-configuration.ts';
@@ -14,13 +13,8 @@ import { REQUEST_HEADER_DEFAULTS, type RequestHeaderOptions } from '../authn/req
 import { AUTHORIZATION_DEFAULT, type AuthorizationConfiguration } from '../authz/authorization-configuration.ts';
 import type { EncryptionRule } from '../encryption/encryption-configuration.ts';
 import type { UserInfo } from '../request.ts';
-import { durationMs } from './document.ts';
-
-/** A file that goes on being followed: where, and what is in use of it. */
-export interface FollowedText {
-  readonly path: string;
-  readonly text: string;
-}
+import { type FollowedText, Given, OPTION_NAMES, type Option, refused } from './given.ts';
+import { type ServiceAccountSettings, serviceAccountsOf } from './service-account-settings.ts';
 
 export interface AuditSettings {
   readonly policy: AuditPolicy;
@@ -42,6 +36,8 @@ export interface AuditSettings {
 export interface ServerSettings {
   readonly authentication: AuthenticationConfiguration;
   readonly authenticationFile?: FollowedText;
+  /** Absent: as without options. */
+  readonly serviceAccounts?: ServiceAccountSettings;
   readonly staticTokens: ReadonlyMap<string, UserInfo>;
   readonly tokenWebhook?: {
     readonly access: ServerAccess;
@@ -66,165 +62,19 @@ export interface ServerSettings {
   readonly flags: Readonly<Record<string, string>>;
 }
 
-type Reading = 'text' | 'file' | 'path' | 'boolean' | 'count' | 'duration' | 'list' | 'lists';
-
-/** Every option there is; `file` must exist, `path` need not. */
-const OPTIONS = {
-  'anonymous-auth': 'boolean',
-  'authentication-config': 'file',
-  'authentication-token-webhook-config-file': 'file',
-  'authentication-token-webhook-version': 'text',
-  'authentication-token-webhook-cache-ttl': 'duration',
-  'authorization-config': 'file',
-  'authorization-mode': 'list',
-  'authorization-webhook-config-file': 'file',
-  'authorization-webhook-version': 'text',
-  'authorization-webhook-cache-authorized-ttl': 'duration',
-  'authorization-webhook-cache-unauthorized-ttl': 'duration',
-  'token-auth-file': 'file',
-  'oidc-issuer-url': 'text',
-  'oidc-client-id': 'text',
-  'oidc-ca-file': 'file',
-  'oidc-username-claim': 'text',
-  'oidc-username-prefix': 'text',
-  'oidc-groups-claim': 'text',
-  'oidc-groups-prefix': 'text',
-  'oidc-required-claim': 'lists',
-  'oidc-signing-algs': 'list',
-  'requestheader-client-ca-file': 'file',
-  'requestheader-allowed-names': 'list',
-  'requestheader-username-headers': 'list',
-  'requestheader-uid-headers': 'list',
-  'requestheader-group-headers': 'list',
-  'requestheader-extra-headers-prefix': 'list',
-  'audit-policy-file': 'file',
-  'audit-log-path': 'path',
-  'audit-log-format': 'text',
-  'audit-log-maxage': 'count',
-  'audit-log-maxbackup': 'count',
-  'audit-log-maxsize': 'count',
-  'audit-webhook-config-file': 'file',
-  'audit-webhook-batch-buffer-size': 'count',
-  'audit-webhook-batch-max-size': 'count',
-  'audit-webhook-batch-max-wait': 'duration',
-  'encryption-provider-config': 'file',
-  'encryption-provider-config-automatic-reload': 'boolean',
-  'disable-admission-plugins': 'list',
-  'runtime-config': 'list',
-} as const satisfies Readonly<Record<string, Reading>>;
-
-type Option = keyof typeof OPTIONS;
-
-/** Options whose value is the name of a file: whoever keeps the arguments makes them absolute first. */
-export const PATH_OPTIONS: ReadonlySet<string> = new Set(
-  Object.entries(OPTIONS).flatMap(([name, reading]) => (reading === 'file' || reading === 'path' ? [name] : [])),
-);
-
 const MEGABYTE = 1024 * 1024;
 const TOKEN_CACHE_MS = 120_000;
 const SIGNING_ALGORITHMS = ['ES256', 'ES384', 'ES512', 'PS256', 'PS384', 'PS512', 'RS256', 'RS384', 'RS512'];
 
-/** Options as they were given; reading one says what is wrong with its value. */
-class Given {
-  readonly #values = new Map<string, string[]>();
+const OIDC_OPTIONS = OPTION_NAMES.filter(name => name.startsWith('oidc-'));
 
-  constructor(args: readonly string[]) {
-    for (const arg of args) {
-      const at = arg.indexOf('=');
-      const name = (at < 0 ? arg : arg.slice(0, at)).replace(/^--/, '');
-      if (!Object.hasOwn(OPTIONS, name))
-        throw refused(name, `unknown option; known: ${Object.keys(OPTIONS).join(', ')}`);
-      if (at < 0 && OPTIONS[name as Option] !== 'boolean') throw refused(name, 'it needs a value: NAME=VALUE');
-      const values = this.#values.get(name) ?? [];
-      if (values.length > 0 && OPTIONS[name as Option] !== 'lists') throw refused(name, 'given more than once');
-      this.#values.set(name, [...values, at < 0 ? 'true' : arg.slice(at + 1)]);
-    }
-  }
-
-  get flags(): Record<string, string> {
-    return Object.fromEntries([...this.#values].map(([name, values]) => [name, values.join(',')]));
-  }
-  has(name: Option): boolean {
-    return this.#values.has(name);
-  }
-  text(name: Option): string | undefined {
-    return this.#values.get(name)?.[0];
-  }
-  all(name: Option): readonly string[] {
-    return this.#values.get(name) ?? [];
-  }
-  list(name: Option): readonly string[] | undefined {
-    const text = this.text(name);
-    return text === undefined
-      ? undefined
-      : text
-          .split(',')
-          .map(one => one.trim())
-          .filter(Boolean);
-  }
-  oneOf<T extends string>(name: Option, allowed: readonly T[], fallback: T): T {
-    const text = this.text(name) ?? fallback;
-    if (!(allowed as readonly string[]).includes(text))
-      throw refused(name, `Unsupported value: ${JSON.stringify(text)}: supported values: ${allowed.join(', ')}`);
-    return text as T;
-  }
-  boolean(name: Option, fallback: boolean): boolean {
-    return this.oneOf(name, ['true', 'false'], String(fallback) as 'true' | 'false') === 'true';
-  }
-  count(name: Option, fallback: number): number {
-    const text = this.text(name);
-    if (text === undefined) return fallback;
-    if (!/^\d{1,9}$/.test(text)) throw refused(name, `Invalid value: ${JSON.stringify(text)}: must be a whole number`);
-    return Number(text);
-  }
-  duration(name: Option, fallback: number): number {
-    const text = this.text(name);
-    const found = text === undefined ? fallback : durationMs(text);
-    if (found === undefined)
-      throw refused(name, `Invalid value: ${JSON.stringify(text)}: must be a duration, such as 30s`);
-    return found;
-  }
-  file(name: Option): FollowedText | undefined {
-    const path = this.text(name);
-    if (path === undefined) return undefined;
-    try {
-      return { path, text: readFileSync(path, 'utf8') };
-    } catch (error) {
-      throw refused(name, messageOf(error));
-    }
-  }
-  /** What `read` makes of the file. */
-  async parsed<T>(name: Option, read: (text: string, path: string) => T | Promise<T>): Promise<T | undefined> {
-    const file = this.file(name);
-    if (!file) return undefined;
-    try {
-      return await read(file.text, file.path);
-    } catch (error) {
-      throw refused(name, `${file.path}: ${messageOf(error)}`);
-    }
-  }
-  /** Refuses options that stand for the same thing. */
-  exclude(name: Option, others: readonly Option[]): void {
-    const other = this.has(name) ? others.find(one => this.has(one)) : undefined;
-    if (other) throw refused(name, `it cannot be used together with ${other}`);
-  }
-  needs(name: Option, other: Option): void {
-    if (this.has(name) && !this.has(other)) throw refused(name, `it needs ${other}`);
-  }
-}
-
-function refused(name: string, why: string): Error {
-  return failure(400, 'BadRequest', `--kube-apiserver-arg ${name}: ${why}`);
-}
-
-const OIDC_OPTIONS = (Object.keys(OPTIONS) as Option[]).filter(name => name.startsWith('oidc-'));
-
-/** Throws BadRequest that names the option. `ownIssuer` is that of service account tokens. */
+/** Throws BadRequest that names the option. `ownIssuer` is that of service account tokens where no option names one. */
 export async function loadServerSettings(args: readonly string[], ownIssuer: string): Promise<ServerSettings> {
   const given = new Given(args);
   given.exclude('authentication-config', OIDC_OPTIONS);
   given.exclude('authorization-config', ['authorization-mode', 'authorization-webhook-config-file']);
-  const authentication = await authenticationOf(given, ownIssuer);
+  const serviceAccounts = serviceAccountsOf(given, ownIssuer);
+  const authentication = await authenticationOf(given, serviceAccounts.issuers);
   const tokenWebhook = await given.parsed('authentication-token-webhook-config-file', (_, path) =>
     readKubeconfig(path),
   );
@@ -238,6 +88,7 @@ export async function loadServerSettings(args: readonly string[], ownIssuer: str
   const encryption = await encryptionOf(given);
   return {
     authentication,
+    serviceAccounts,
     ...(authenticationFile ? { authenticationFile } : {}),
     staticTokens: tokens ?? new Map(),
     ...(tokenWebhook
@@ -292,13 +143,13 @@ function optionalOf(given: Given): readonly ResourceInfo[] {
   return [...found];
 }
 
-async function authenticationOf(given: Given, ownIssuer: string): Promise<AuthenticationConfiguration> {
+async function authenticationOf(given: Given, ownIssuers: readonly string[]): Promise<AuthenticationConfiguration> {
   const { parseAuthenticationConfiguration, checkAuthentication } = await import(
     '../authn/authentication-configuration.ts'
   );
   const anonymous = { enabled: given.boolean('anonymous-auth', true) };
   const fromFile = await given.parsed('authentication-config', text =>
-    parseAuthenticationConfiguration(text, [ownIssuer]),
+    parseAuthenticationConfiguration(text, ownIssuers),
   );
   if (fromFile?.anonymous && given.has('anonymous-auth'))
     throw refused('anonymous-auth', 'it cannot be used when authentication-config has the field anonymous');
@@ -306,7 +157,7 @@ async function authenticationOf(given: Given, ownIssuer: string): Promise<Authen
   const jwt = oidcOptions(given);
   if (!jwt) return { anonymous };
   try {
-    checkAuthentication({ jwt: [jwt] }, [ownIssuer]);
+    checkAuthentication({ jwt: [jwt] }, ownIssuers);
   } catch (error) {
     throw refused('oidc-issuer-url', messageOf(error));
   }

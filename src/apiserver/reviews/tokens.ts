@@ -16,13 +16,10 @@ import { shown } from './subject-access.ts';
 const TOKEN_SECONDS_DEFAULT = 3600;
 const TOKEN_SECONDS_MIN = 600;
 const TOKEN_SECONDS_MAX = 2 ** 32;
-/** Tokens mounted into pods are renewed by the kubelet each hour, but old clients read them once: they work for a year. */
-const EXTENDED_TOKEN_SECONDS = 365 * 24 * 3600;
 
 export interface TokenHandlersOptions {
   readonly authenticator: RequestAuthenticator;
   readonly tokens: ServiceAccountTokens;
-  readonly audiences: readonly string[];
   readonly reader: () => Reader;
   readonly clock: Clock;
 }
@@ -34,7 +31,7 @@ export function tokenHandlers(options: TokenHandlersOptions): CreateHandler[] {
       async create(body) {
         const { spec } = body as TokenReview;
         if (!spec?.token) throw badRequest('token is required for TokenReview in authentication');
-        const audiences = spec.audiences?.length ? spec.audiences : options.audiences;
+        const audiences = spec.audiences?.length ? spec.audiences : options.tokens.audiences;
         const answer = (status: object) => ({ ...body, metadata: body.metadata ?? {}, status }) as KubeObject;
         try {
           const verified = await options.authenticator.verifyToken(spec.token, audiences);
@@ -49,7 +46,7 @@ export function tokenHandlers(options: TokenHandlersOptions): CreateHandler[] {
       of: SERVICE_ACCOUNTS,
       subresource: 'token',
       create: async (body, request) => {
-        const issued = issue(options, request.attributes, body as TokenRequest);
+        const issued = await issue(options, request, body as TokenRequest);
         const id = credentialOf((issued as TokenRequest).status?.token ?? '');
         if (id) request.annotate?.('authentication.kubernetes.io/issued-credential-id', id);
         return issued;
@@ -64,11 +61,12 @@ function credentialOf(token: string): string | undefined {
   return typeof id === 'string' ? `JTI=${id}` : undefined;
 }
 
-function issue(
+async function issue(
   options: TokenHandlersOptions,
-  { namespace, name }: { namespace: string; name: string },
+  asked: Parameters<CreateHandler['create']>[1],
   request: TokenRequest,
-): KubeObject {
+): Promise<KubeObject> {
+  const { namespace, name } = asked.attributes;
   const reader = options.reader();
   const account = reader.get(SERVICE_ACCOUNTS, namespace, name);
   if (!account) throw notFound(SERVICE_ACCOUNTS, name);
@@ -79,7 +77,7 @@ function issue(
       name,
       `the UID in the token request (${uid}) does not match the UID of the service account (${account.metadata.uid})`,
     );
-  const seconds = request.spec?.expirationSeconds ?? TOKEN_SECONDS_DEFAULT;
+  let seconds = request.spec?.expirationSeconds ?? TOKEN_SECONDS_DEFAULT;
   const errors: FieldError[] = [];
   if (seconds < TOKEN_SECONDS_MIN)
     errors.push(
@@ -90,18 +88,25 @@ function issue(
       fieldErrors.invalid('spec.expirationSeconds', seconds, 'may not specify a duration larger than 2^32 seconds'),
     );
   if (errors.length) throw invalid({ group: 'authentication.k8s.io', kind: 'TokenRequest' }, name, errors);
-  const audiences = request.spec?.audiences?.length ? request.spec.audiences : options.audiences;
+  const { maxSeconds, extendedSeconds } = options.tokens.limits;
+  if (maxSeconds !== undefined && seconds > maxSeconds) {
+    asked.warn(`requested expiration of ${seconds} seconds shortened to ${maxSeconds} seconds`);
+    seconds = maxSeconds;
+  }
+  const audiences = request.spec?.audiences?.length ? request.spec.audiences : options.tokens.audiences;
 
   const bound = boundObjects(reader, namespace, name, request);
-  const forApi = audiences.every(audience => options.audiences.includes(audience));
-  const extended = bound.pod !== undefined && seconds === WARN_ONLY_TOKEN_SECONDS && forApi;
-  const token = options.tokens.issue({
+  const forApi = audiences.every(audience => options.tokens.audiences.includes(audience));
+  // What is mounted into pods is renewed by the kubelet each hour, but old clients read it once.
+  const isExtended = bound.pod !== undefined && seconds === WARN_ONLY_TOKEN_SECONDS && forApi;
+  const extended = isExtended ? extendedSeconds : undefined;
+  const token = await options.tokens.issue({
     namespace,
     serviceAccount: { name, uid: account.metadata.uid! },
     audiences,
     bound,
-    lifetimeSeconds: extended ? EXTENDED_TOKEN_SECONDS : seconds,
-    ...(extended ? { warnAfterSeconds: seconds } : {}),
+    lifetimeSeconds: extended ?? seconds,
+    ...(extended === undefined ? {} : { warnAfterSeconds: seconds }),
   });
   return {
     kind: 'TokenRequest',

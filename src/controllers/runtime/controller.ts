@@ -58,12 +58,12 @@ export interface ClusterAuthority {
     readonly notBeforeMs: number;
     readonly notAfterMs: number;
   }): string;
-  /** A token of the kind that Secrets hold. */
-  legacyToken(of: {
+  /** A token of the kind that Secrets hold; absent where the keys are not here. */
+  legacyToken?(of: {
     readonly namespace: string;
     readonly secret: string;
     readonly serviceAccount: { readonly name: string; readonly uid: string };
-  }): string;
+  }): string | Promise<string>;
 }
 
 export interface ReconcileContext {

@@ -49,7 +49,14 @@ function create(ctx: ReconcileContext): Controller {
       const { authority, caPem } = ctx.settings;
       const secret = secrets.get(`${namespace}/${name}`);
       const accountName = secret?.metadata.annotations?.[NAME];
-      if (!authority || !secret || secret.type !== TYPE || !accountName || secret.metadata.deletionTimestamp) return;
+      if (
+        !authority?.legacyToken ||
+        !secret ||
+        secret.type !== TYPE ||
+        !accountName ||
+        secret.metadata.deletionTimestamp
+      )
+        return;
       const account = accounts.get(`${namespace}/${accountName}`);
       const uid = secret.metadata.annotations?.[UID];
       try {
@@ -72,7 +79,7 @@ function create(ctx: ReconcileContext): Controller {
         const token =
           has['token'] ??
           encode(
-            authority.legacyToken({
+            await authority.legacyToken({
               namespace,
               secret: name,
               serviceAccount: { name: accountName, uid: account.metadata.uid! },
