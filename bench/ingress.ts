@@ -3,7 +3,7 @@
  * and nginx over the same backend; how soon a changed endpoint gets traffic; what many hosts cost. Everything runs in a network namespace
  * of its own, on 127.0.0.1, with wrk as the generator.
  *
- *   node26 bench/ingress.ts [--seconds 5] [--rounds 3] [--hosts 5000] [--connections 32]      (needs haproxy, nginx-light, wrk)
+ *   node26 bench/ingress.ts [--seconds 5] [--rounds 3] [--hosts 5000] [--connections 32]
  */
 
 import { execFile, spawn } from 'node:child_process';
@@ -12,6 +12,7 @@ import { join } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
 import { IngressBed, until } from '../test/network/ingress-bed.ts';
 import { inDirectory, median } from './measure.ts';
+import { installPackage } from './package.ts';
 
 const { values } = parseArgs({
   options: {
@@ -225,6 +226,12 @@ function memoryOf(pid: number | undefined): number {
 
 if (values.inside) await inDirectory(measure);
 else {
+  for (const [program, name, why] of [
+    ['/usr/sbin/haproxy', 'haproxy', 'is what ours is made of'],
+    ['/usr/sbin/nginx', 'nginx-light', 'answers, and is compared'],
+    ['/usr/bin/wrk', 'wrk', 'makes the load'],
+  ] as const)
+    installPackage({ program, name, why });
   const script = 'ip link set lo up && exec "$@"';
   const child = spawn(
     'unshare',

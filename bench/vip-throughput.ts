@@ -1,7 +1,7 @@
 /**
  * Throughput through a cluster IP beside straight to the pod's, TCP, on one node and between two: iperf3 in pods' namespaces, in
- * turn, so that both see the same machine. Processor time for each gigabyte beside it. Run as root with Debian's
- * `iperf3`: `node26 bench/vip-throughput.ts [rounds]`.
+ * turn, so that both see the same machine. Processor time for each gigabyte beside it. Run as root:
+ * `node26 bench/vip-throughput.ts [rounds]`.
  */
 
 import { execFile, spawn } from 'node:child_process';
@@ -10,6 +10,7 @@ import { promisify } from 'node:util';
 import { netnsPath } from '../src/sys/netns.ts';
 import { ServiceBed } from '../test/network/service-bed.ts';
 import { median } from './measure.ts';
+import { installPackage } from './package.ts';
 
 const ROUNDS = Number(process.argv[2] ?? 9);
 const SECONDS = 1;
@@ -32,6 +33,7 @@ async function measure(namespace: string, address: string, port: number): Promis
   return { gigabits: received.bits_per_second / 1e9, cpuMs: busyMs / (received.bytes / 1e9) };
 }
 
+installPackage({ program: '/usr/bin/iperf3', name: 'iperf3', why: 'makes the traffic' });
 const s = await new ServiceBed().start();
 const servers = [s.b, s.c].map(pod =>
   spawn('nsenter', [`--net=${netnsPath(pod.namespace)}`, 'iperf3', '-s', '-p', '5201'], { stdio: 'ignore' }),
