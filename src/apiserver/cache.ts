@@ -54,6 +54,7 @@ export class ResourceCache {
   /** Events with a greater revision are all in `recent`. */
   #recentFrom: number;
   #recent: CacheEvent[] = [];
+  #bytes = 0;
   readonly #sleepers = new Set<() => void>();
   readonly #handlers = new Set<CacheHandler>();
   /** The last whole listing that was asked for twice without a change between: its items, joined. */
@@ -106,10 +107,20 @@ export class ResourceCache {
     for (const wake of sleepers) wake();
   }
 
+  /** Bytes of all objects. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+  /** An object that was there already, which is no event. */
+  load(key: string, entry: Entry): void {
+    this.entries.set(key, entry);
+    this.#bytes += entry.size;
+  }
   apply(event: CacheEvent): void {
     const key = event.type === 'DELETED' ? event.previous!.key : event.entry.key;
+    this.#bytes -= event.previous?.size ?? 0;
     if (event.type === 'DELETED') this.entries.delete(key);
-    else this.entries.set(key, event.entry);
+    else this.load(key, event.entry);
     this.changed = event.revision;
     this.#joined = undefined;
     this.#listed = undefined;
@@ -160,7 +171,7 @@ export class Caches {
           `${key} is kept encrypted; start the server with the file that it was written with: --kube-apiserver-arg encryption-provider-config=FILE`,
         );
       const [prefix, rest] = splitStoreKey(key);
-      this.of(prefix).entries.set(rest, new Entry({ key: rest, revision: modRevision, value }));
+      this.of(prefix).load(rest, new Entry({ key: rest, revision: modRevision, value }));
     }
     void this.#follow();
   }

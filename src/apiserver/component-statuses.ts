@@ -36,7 +36,7 @@ export class ComponentStatuses {
         ],
       };
       const object = canonical(status);
-      cache.entries.set(name, new Entry({ key: name, revision, value: encode(object), object }));
+      cache.load(name, new Entry({ key: name, revision, value: encode(object), object }));
     }
     return cache;
   }

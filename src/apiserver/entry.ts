@@ -41,6 +41,10 @@ export class Entry {
     }
     return this.#source;
   }
+  /** Bytes as stored, that is without the revision. */
+  get size(): number {
+    return this.#source.length - (this.#digitsAt < 0 ? 0 : String(this.revision).length);
+  }
   /** The bytes in pieces, for a reader that copies them anyway: most objects are sent once, when they are written. */
   get parts(): readonly Buffer[] {
     const source = this.#source;

@@ -16,7 +16,7 @@ import type { Discovery } from './discovery.ts';
 import type { Exchange } from './exchange.ts';
 import type { Admitted, Fairness } from './fairness/fairness.ts';
 import { TooManyRequests } from './fairness/fairness.ts';
-import { estimate } from './fairness/work-estimate.ts';
+import { estimate, type Stored } from './fairness/work-estimate.ts';
 import { isKnown } from './header-values.ts';
 import type { Health } from './health.ts';
 import { impersonate, wantedUser } from './impersonation.ts';
@@ -55,7 +55,7 @@ export interface HttpHandlerOptions {
   /** Without one every request runs at once. */
   readonly fairness?: Fairness | undefined;
   /** How many objects a resource has. */
-  readonly stored: (of: RequestAttributes) => number;
+  readonly stored: (of: RequestAttributes) => Stored;
   /** Whether there is a resource, and subresource, of these names. */
   readonly knows: (attributes: PathAttributes) => boolean;
   readonly resources: ResourceHandler;

@@ -524,6 +524,7 @@ test("requests are counted by upstream's labels, and what nobody serves under no
   assert.match(page, /^authentication_attempts\{result="success"\} [1-9]/m);
   assert.match(page, /^authorization_attempts_total\{result="no-opinion"\} [1-9]/m);
   assert.match(page, /^apiserver_resource_objects\{group="",resource="configmaps"\} [1-9]/m);
+  assert.match(page, /^apiserver_resource_size_estimate_bytes\{group="",resource="configmaps"\} [1-9]\d\d/m);
 });
 
 test('a group with commas in its name is one group, by HTTP/1.1 and HTTP/2', async () => {

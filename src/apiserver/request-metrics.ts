@@ -84,6 +84,12 @@ export const storedObjects = metrics.gauge(
   ['group', 'resource'],
 );
 
+export const storedBytes = metrics.gauge(
+  'apiserver_resource_size_estimate_bytes',
+  'Estimated size of stored objects in database. Estimate is based on sum of last observed sizes of serialized objects.',
+  ['group', 'resource'],
+);
+
 interface Counted {
   readonly labels: readonly string[];
   readonly byCode: Map<number, SeriesHandle>;

@@ -59,6 +59,16 @@ export function parsePath(method: string, path: string, query: URLSearchParams |
     : attributes;
 }
 
+/** The only object that a list, a watch or the deletion of many can concern, by its field selector. */
+export function onlyName({
+  verb,
+  fieldSelector,
+}: Pick<RequestAttributes, 'verb' | 'fieldSelector'>): string | undefined {
+  if (!fieldSelector || !['list', 'watch', 'deletecollection'].includes(verb)) return undefined;
+  const term = fieldSelector.split(',').find(part => /^metadata\.name==?[^=]/.test(part));
+  return term?.slice(term.lastIndexOf('=') + 1);
+}
+
 function nonResource(method: string, path: string): PathAttributes {
   return {
     verb: method.toLowerCase(),

@@ -45,7 +45,7 @@ import type {
   UserInfo,
 } from './request.ts';
 import { LOOPBACK_USER } from './request.ts';
-import { authorizations, storedObjects } from './request-metrics.ts';
+import { authorizations, storedBytes, storedObjects } from './request-metrics.ts';
 import { ResourceHandler } from './resource-handler.ts';
 import { ResourceTable, type Served } from './resource-table.ts';
 import { handleUpgrade } from './upgrade.ts';
@@ -130,7 +130,9 @@ export class ApiServer {
       fairness: options.fairness,
       stored: of => {
         const served = this.table.find(of.group, of.version, of.resource);
-        return served ? this.caches.of(served.prefix).entries.size : 0;
+        if (!served) return { count: 0, bytes: 0 };
+        const { entries, bytes } = this.caches.of(served.prefix);
+        return { count: entries.size, bytes };
       },
       knows: ({ group, version, resource, subresource }) => {
         const info = this.table.find(group, version, resource)?.info;
@@ -147,9 +149,11 @@ export class ApiServer {
       log: this.#log,
     });
     metrics.onCollect(() => {
-      for (const { prefix, entries } of this.caches.all()) {
-        const [, group = '', resource = ''] = /^\/registry\/([^/]+)\/([^/]+)\//.exec(prefix) ?? [];
-        storedObjects.set(entries.size, group === 'core' ? '' : group, resource);
+      for (const { prefix, entries, bytes } of this.caches.all()) {
+        const [, named = '', resource = ''] = /^\/registry\/([^/]+)\/([^/]+)\//.exec(prefix) ?? [];
+        const group = named === 'core' ? '' : named;
+        storedObjects.set(entries.size, group, resource);
+        storedBytes.set(bytes, group, resource);
       }
     });
     const store = () => (this.caches.failure ? 'the store is lost' : undefined);

@@ -5,6 +5,7 @@
 
 import type { PolicyRule } from '../../api/rbac/v1.gen.ts';
 import type { Authorizer, Decision, Reader, RequestAttributes, UserInfo } from '../request.ts';
+import { onlyName } from '../request-path.ts';
 import { nodeRules } from './bootstrap-policy.ts';
 import { NodeAuthorizer, nodeNameOf } from './node-authorizer.ts';
 import { RbacAuthorizer } from './rbac.ts';
@@ -123,14 +124,8 @@ function joined(before: string, reason: string): string {
   return `${before}; ${reason}`;
 }
 
-// A list of exactly one object is decided on by its name, as upstream's request info does.
+/** A list of exactly one object is decided on by its name, as upstream's request info does. */
 function named(attributes: RequestAttributes): RequestAttributes {
-  if (
-    attributes.name !== '' ||
-    !attributes.fieldSelector ||
-    !['list', 'watch', 'deletecollection'].includes(attributes.verb)
-  )
-    return attributes;
-  const term = attributes.fieldSelector.split(',').find(part => /^metadata\.name==?[^=]/.test(part));
-  return term ? { ...attributes, name: term.slice(term.lastIndexOf('=') + 1) } : attributes;
+  const name = attributes.name === '' && onlyName(attributes);
+  return name ? { ...attributes, name } : attributes;
 }

@@ -166,18 +166,39 @@ test('turns: the request of a flow that asks once is answered among those of one
   await Promise.all(many);
 });
 
-test('work: lists by the objects there are, large bodies by their bytes, all else one seat', () => {
-  const of = (more: Partial<RequestAttributes>, query = '', bodyBytes = 0, stored = 5000) =>
-    estimate(request('jo', [], more), { query: new URLSearchParams(query), bodyBytes, stored: () => stored });
+test('work: lists by the bytes that they return, large bodies by theirs, all else one seat', () => {
+  const of = (more: Partial<RequestAttributes>, query = '', { bodyBytes = 0, count = 5000, each = 500 } = {}) =>
+    estimate(request('jo', [], more), {
+      query: new URLSearchParams(query),
+      bodyBytes,
+      stored: () => ({ count, bytes: count * each }),
+    });
   const list = { verb: 'list', name: '' };
+  const watch = { verb: 'watch', name: '' };
   assert.deepEqual(of({}), LIGHT);
   assert.deepEqual(of(list), { width: 10, heavy: true });
+  assert.deepEqual(of(list, '', { each: 20 }), { width: 1, heavy: true }, 'a hundred kilobytes are one seat');
+  assert.deepEqual(of(list, '', { count: 250, each: 1000 }), { width: 3, heavy: false });
+  assert.deepEqual(of(list, '', { count: 0 }), LIGHT);
   assert.deepEqual(of(list, 'limit=50'), LIGHT);
-  assert.deepEqual(of(list, 'limit=50&labelSelector=a'), { width: 10, heavy: true });
-  assert.deepEqual(of(list, '', 0, 250), { width: 3, heavy: false });
-  assert.deepEqual(of({ verb: 'watch', name: '' }, 'resourceVersion=7'), LIGHT);
-  assert.deepEqual(of({ verb: 'watch', name: '' }, 'resourceVersion=0'), { width: 10, heavy: true });
-  assert.deepEqual(of({ verb: 'create', name: '' }, '', 3 * 1024 * 1024), { width: 10, heavy: true });
+  assert.deepEqual(of(list, 'limit=50', { each: 10_000 }), { width: 5, heavy: false });
+  assert.deepEqual(of(list, 'limit=50&labelSelector=a'), { width: 1, heavy: true }, 'others are looked at, not kept');
+  assert.equal(of({ ...list, fieldSelector: 'metadata.name=p' }, 'fieldSelector=metadata.name%3Dp').width, 1);
+  assert.deepEqual(of(watch, 'resourceVersion=7'), LIGHT);
+  for (const query of ['', 'resourceVersion=0', 'resourceVersion=7&sendInitialEvents=true'])
+    assert.deepEqual(of(watch, query), { width: 10, heavy: true }, query);
+  assert.deepEqual(of({ verb: 'create', name: '' }, '', { bodyBytes: 3 * 1024 * 1024 }), { width: 10, heavy: true });
+});
+
+test('one request takes no more than a part of the seats of its level', () => {
+  const levels = new PriorityLevels({ seats: 600, clock: new VirtualClock() });
+  levels.configure(LEVELS);
+  const widest = (name: string) => levels.get(name)!.widthMax;
+  assert.equal(widest('workload-low'), 37, '245 seats, 15 of a hundred');
+  assert.equal(widest('leader-election'), 4);
+  const few = new PriorityLevels({ seats: 60, clock: new VirtualClock() });
+  few.configure(LEVELS);
+  assert.equal(few.get('workload-high')!.widthMax, 1, 'ten seats for hands of six');
 });
 
 test('watches and replies nobody reads are bounded for each user, but not for the exempt', async () => {

@@ -18,6 +18,9 @@ interface Waiter {
   readonly decide: (outcome: Grant | Refusal) => void;
 }
 
+/** No request takes more of its level's seats. */
+const LEVEL_PART_MAX = 0.15;
+
 /** Seats that somebody sits on; `release` is to be called once. */
 export interface Grant {
   release(): void;
@@ -31,6 +34,8 @@ export class PriorityLevel {
   nominal = 0;
   sure = 0;
   most = Number.POSITIVE_INFINITY;
+  /** Seats that one request takes at most, so that the flows of the level get along. */
+  widthMax = Number.POSITIVE_INFINITY;
   queues: FairQueues<Waiter> | undefined;
   queueLengthMax = 0;
   readonly waiters = new Set<Waiter>();
@@ -57,6 +62,12 @@ export class PriorityLevel {
         : this.nominal + Math.round((this.nominal * borrowing) / 100);
     const queuing = limited?.limitResponse?.type === 'Queue' ? limited.limitResponse.queuing : undefined;
     this.queueLengthMax = queuing?.queueLengthLimit ?? 50;
+    this.widthMax = queuing
+      ? Math.max(
+          1,
+          Math.min(Math.ceil(this.nominal * LEVEL_PART_MAX), Math.floor(this.nominal / (queuing.handSize ?? 8))),
+        )
+      : Math.max(1, this.nominal);
     const shape = queuing ? `${queuing.queues ?? 64}/${queuing.handSize ?? 8}` : '';
     if (shape === this.#queuing) return;
     this.#queuing = shape;
@@ -117,13 +128,13 @@ export class PriorityLevels {
     return this.#levels.values();
   }
 
-  /** A seat at once, a refusal, or a promise of either. A wider request than the level has seats for takes all of them. */
+  /** A seat at once, a refusal, or a promise of either. */
   acquire(
     level: PriorityLevel,
     request: { readonly width: number; readonly flow: () => string; readonly signal: () => AbortSignal },
   ): Grant | Refusal | Promise<Grant | Refusal> {
     if (level.exempt) return this.#grant(level, 0);
-    const width = Math.min(request.width, Math.max(1, level.nominal));
+    const width = Math.min(request.width, level.widthMax);
     if (level.waiters.size === 0 && this.#hasRoom(level, width)) return this.#grant(level, width);
     if (!level.queues) return this.#refuse(level, 'concurrency-limit');
     return this.#wait(level, width, request);

@@ -1,12 +1,13 @@
 /**
- * What a request will cost before it runs, as upstream estimates it: a list the objects that must be looked at, everything
- * else one seat; a large body what it holds in memory. Pure.
+ * What a request will cost before it runs, as upstream estimates it: a list by the bytes that are in memory for it at once
+ * (SizeBasedListCostEstimate), everything else one seat; a large body what it holds in memory. Pure.
  */
 
 import type { RequestAttributes } from '../request.ts';
+import { onlyName } from '../request-path.ts';
 import type { Work } from './fairness.ts';
 
-const OBJECTS_A_SEAT = 100;
+const LIST_BYTES_A_SEAT = 100_000;
 const BODY_BYTES_A_SEAT = 300 * 1024;
 const SEATS_MAX = 10;
 /** More objects, or bytes, than that are some milliseconds of this process. */
@@ -15,13 +16,18 @@ const HEAVY_BODY_BYTES = 128 * 1024;
 
 const LIGHT: Work = { width: 1, heavy: false };
 
+/** What there is of a resource. */
+export interface Stored {
+  readonly count: number;
+  readonly bytes: number;
+}
+
 export function estimate(
   request: RequestAttributes,
   options: {
     readonly query: URLSearchParams | undefined;
     readonly bodyBytes: number;
-    /** How many objects of the resource are stored. */
-    readonly stored: () => number;
+    readonly stored: () => Stored;
   },
 ): Work {
   if (request.verb === 'list' || request.verb === 'watch' || request.verb === 'deletecollection')
@@ -32,17 +38,24 @@ export function estimate(
 }
 
 function ofCollection(
-  { verb, name, isResource }: RequestAttributes,
-  { query, stored }: { query: URLSearchParams | undefined; stored: () => number },
+  request: RequestAttributes,
+  { query, stored }: { query: URLSearchParams | undefined; stored: () => Stored },
 ): Work {
+  const { verb, name, isResource } = request;
   if (!isResource || name !== '') return LIGHT;
-  const version = query?.get('resourceVersion') ?? '';
-  if (verb === 'watch' && version !== '' && version !== '0') return LIGHT;
+  if (verb === 'watch' && !sendsObjects(query)) return LIGHT;
   const limit = Number(query?.get('limit') ?? 0);
-  const count = stored();
-  // Whoever filters looks at more objects than it returns.
+  const { count, bytes } = stored();
+  if (count === 0) return LIGHT;
+  const returned = onlyName(request) ? 1 : limit > 0 ? Math.min(limit, count) : count;
+  const width = Math.max(1, Math.min(SEATS_MAX, Math.ceil((returned * bytes) / count / LIST_BYTES_A_SEAT)));
+  // Whoever filters looks at more objects than it returns: time of this process, though not memory.
   const filtered = query?.has('labelSelector') || query?.has('fieldSelector');
-  const objects = limit > 0 && !filtered ? Math.min(limit, count) : count;
-  const width = Math.max(1, Math.min(SEATS_MAX, Math.ceil(objects / OBJECTS_A_SEAT)));
-  return { width, heavy: objects > HEAVY_OBJECTS };
+  return { width, heavy: (filtered ? count : returned) > HEAVY_OBJECTS };
+}
+
+/** A watch costs as a list does when it begins with the objects that there are. */
+function sendsObjects(query: URLSearchParams | undefined): boolean {
+  const version = query?.get('resourceVersion') ?? '';
+  return version === '' || version === '0' || query?.get('sendInitialEvents') === 'true';
 }
