@@ -90,3 +90,31 @@ export const runtimeDurations = metrics.histogram(
   ],
   ['operation_type'],
 );
+export const requestedResizes = metrics.counter(
+  'kubelet_container_requested_resizes_total',
+  'Number of requested resizes, counted at the container level. Different resources on the same container are counted separately.',
+  ['resource', 'requirement', 'operation'],
+);
+export const pendingResizes = metrics.gauge('kubelet_pod_pending_resizes', 'Number of pending resizes for pods.', [
+  'reason',
+]);
+export const infeasibleResizes = metrics.counter(
+  'kubelet_pod_infeasible_resizes_total',
+  'Number of infeasible resizes for pods.',
+  ['reason_detail'],
+);
+export const resizesUnderWay = metrics.gauge(
+  'kubelet_pod_in_progress_resizes',
+  'Number of in-progress resizes for pods.',
+);
+export const deferredResizesAccepted = metrics.counter(
+  'kubelet_pod_deferred_accepted_resizes_total',
+  'Cumulative number of resizes that were accepted after being deferred.',
+  ['retry_trigger'],
+);
+export const resizeDurations = metrics.histogram(
+  'kubelet_pod_resize_duration_milliseconds',
+  'Duration in milliseconds to actuate a pod resize',
+  [10, 50, 100, 500, 1000, 5000, 10_000],
+  ['success'],
+);

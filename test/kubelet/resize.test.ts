@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { Pod } from '../../src/api/core/v1.gen.ts';
+import { metrics } from '../../src/base/metrics.ts';
 import { PODS } from '../../src/client/resources.ts';
 import { CgroupTree } from '../../src/sys/cgroup.ts';
 import { isReady, TestNode } from './node.ts';
@@ -75,8 +76,17 @@ test('what the node has not is infeasible or deferred, and granted when there is
   assert.equal(condition(hopeless, 'PodResizePending')!.reason, 'Infeasible');
   assert.match(
     condition(hopeless, 'PodResizePending')!.message!,
-    /Node didn't have enough resource: cpu, requested: 1000000,/,
+    /^Node didn't have enough capacity: cpu, requested: 1000000, capacity: \d+$/,
   );
+  const told = (word: string, generation: number) =>
+    node.untilEvents('asks', events =>
+      events.some(
+        text =>
+          text.includes(`Pod resize ${word}: {"containers":[{"name":"c",`) &&
+          text.includes(`"generation":${generation},"error":"Node didn't`),
+      ),
+    );
+  await told('Infeasible', 2);
   assert.deepEqual(tree.limits(`${groupOf(first)}/${idOf(first)}`), {
     cpuQuotaMicros: 200_000,
     memoryBytesMax: 64 * MIB,
@@ -85,10 +95,21 @@ test('what the node has not is infeasible or deferred, and granted when there is
   await node.until('holds', isReady);
   await resize('asks', resources('900m', '16Mi', '2', '64Mi'));
   await node.until('asks', pod => condition(pod, 'PodResizePending')?.reason === 'Deferred');
+  await told('Deferred', 3);
+  const pending = () => /^kubelet_pod_pending_resizes\{reason="deferred"\} (\d)/m.exec(metrics.render())?.[1];
+  assert.equal(pending(), '1');
   await node.api.delete({ of: PODS, namespace: 'default', name: 'holds' }, { gracePeriodSeconds: 0 });
   const granted = await node.until('asks', pod => has(pod)?.requests?.['cpu'] === '900m', 20_000);
   assert.equal(granted.status!.containerStatuses![0]!.allocatedResources!['cpu'], '900m');
   await node.until('asks', pod => !condition(pod, 'PodResizePending'));
+  const page = metrics.render();
+  assert.match(page, /^kubelet_pod_infeasible_resizes_total\{reason_detail="insufficient_node_allocatable"\} 1/m);
+  assert.match(page, /^kubelet_pod_deferred_accepted_resizes_total\{retry_trigger="periodic_retry"\} 1/m);
+  assert.match(
+    page,
+    /^kubelet_container_requested_resizes_total\{resource="cpu",requirement="limits",operation="increase"\} /m,
+  );
+  assert.match(page, /^kubelet_pod_resize_duration_milliseconds_count\{success="true"\} /m);
 });
 
 test('a container that must restart for it does, once, and begins with the new limits', async () => {

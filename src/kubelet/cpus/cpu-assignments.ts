@@ -42,7 +42,7 @@ const MILLI = 1000;
 export class CpuAssignments {
   readonly #path: string;
   readonly #topology: CpuTopology;
-  readonly #isStatic: boolean;
+  readonly isStatic: boolean;
   readonly #wantsWholeCores: boolean;
   readonly #all: ReadonlySet<number>;
   readonly #reserved: ReadonlySet<number>;
@@ -54,20 +54,20 @@ export class CpuAssignments {
   constructor({ path, topology, configuration }: CpuAssignmentsOptions) {
     this.#path = path;
     this.#topology = topology;
-    this.#isStatic = configuration.cpuManagerPolicy === 'static';
+    this.isStatic = configuration.cpuManagerPolicy === 'static';
     this.#wantsWholeCores = configuration.cpuManagerPolicyOptions['full-pcpus-only'] === 'true';
     this.#all = new Set(topology.cpus.map(({ id }) => id));
-    this.#reserved = this.#isStatic ? this.#reserve(configuration) : new Set();
+    this.#reserved = this.isStatic ? this.#reserve(configuration) : new Set();
     if (configuration.topologyManagerPolicy !== 'none' && topology.numaNodes > 1)
       throw new Error(
         `topologyManagerPolicy: ${configuration.topologyManagerPolicy} is followed on machines with one NUMA node only; this one has ${topology.numaNodes}`,
       );
     const before = load(path);
-    this.isLeaving = !this.#isStatic && before !== undefined;
-    if (!this.#isStatic) rmSync(path, { force: true });
+    this.isLeaving = !this.isStatic && before !== undefined;
+    if (!this.isStatic) rmSync(path, { force: true });
     else if (before?.policyName === 'static') this.#entries = structuredClone(before.entries ?? {}) as never;
     // On a full disk a kubelet that comes back has nothing new to say.
-    if (this.#isStatic && before?.policyName !== 'static') this.#save();
+    if (this.isStatic && before?.policyName !== 'static') this.#save();
   }
 
   #reserve({ reservedSystemCPUs, kubeReserved, systemReserved }: CpuAssignmentsOptions['configuration']): Set<number> {
@@ -96,7 +96,7 @@ export class CpuAssignments {
   }
   /** What containers without processors of their own run on; undefined where nothing is to be said. */
   get shared(): string | undefined {
-    return this.#isStatic || this.isLeaving ? formatCpuSet(this.#sharedSet) : undefined;
+    return this.isStatic || this.isLeaving ? formatCpuSet(this.#sharedSet) : undefined;
   }
   /** Those that could be given at all. */
   get allocatable(): number[] {
@@ -114,7 +114,7 @@ export class CpuAssignments {
     limits: L,
     { podUid, container }: { readonly podUid: string; readonly container: string },
   ): L & { readonly cpus?: string } {
-    if (!this.#isStatic) return limits;
+    if (!this.isStatic) return limits;
     const own = this.#entries[podUid]?.[container];
     if (own === undefined) return { ...limits, cpus: this.shared! };
     const { cpuQuotaMicros: _, cpuPeriodMicros: __, ...others } = limits;
@@ -124,7 +124,7 @@ export class CpuAssignments {
   /** Gives the pod what its containers ask for, or says why it cannot have it; then it gets none. */
   admit(pod: Pod): Refusal | undefined {
     const uid = pod.metadata.uid!;
-    if (!this.#isStatic || this.has(uid)) return undefined;
+    if (!this.isStatic || this.has(uid)) return undefined;
     const mine: Record<string, string> = {};
     const shared = this.#sharedSet;
     const free = new Set([...shared].filter(cpu => !this.#reserved.has(cpu)));

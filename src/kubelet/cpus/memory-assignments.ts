@@ -46,29 +46,29 @@ export interface MemoryAssignmentsOptions {
 
 export class MemoryAssignments {
   readonly #path: string;
-  readonly #isStatic: boolean;
+  readonly isStatic: boolean;
   readonly #pools: readonly Pool[];
   #entries: Entries = {};
 
   /** Throws where the machine cannot do what the configuration asks for. */
   constructor({ path, numaNodes, capacityBytes, hugePages, configuration }: MemoryAssignmentsOptions) {
     this.#path = path;
-    this.#isStatic = configuration.memoryManagerPolicy === 'Static';
-    const reserved = this.#isStatic ? reservedBytes(configuration, { numaNodes, capacityBytes }) : 0;
+    this.isStatic = configuration.memoryManagerPolicy === 'Static';
+    const reserved = this.isStatic ? reservedBytes(configuration, { numaNodes, capacityBytes }) : 0;
     const hugeBytes = Object.values(hugePages).reduce((sum, bytes) => sum + bytes, 0);
     this.#pools = [
       { type: MEMORY, total: capacityBytes, reserved, allocatable: Math.max(0, capacityBytes - reserved - hugeBytes) },
       ...Object.entries(hugePages).map(([type, total]) => ({ type, total, reserved: 0, allocatable: total })),
     ];
     const before = load(path);
-    if (!this.#isStatic) rmSync(path, { force: true });
+    if (!this.isStatic) rmSync(path, { force: true });
     else if (before?.policyName === 'Static') this.#entries = before.entries ?? {};
-    if (this.#isStatic && before?.policyName !== 'Static') this.#save();
+    if (this.isStatic && before?.policyName !== 'Static') this.#save();
   }
 
   /** What could be given at all. */
   get allocatable(): readonly { readonly type: string; readonly bytes: number; readonly node: number }[] {
-    if (!this.#isStatic) return [];
+    if (!this.isStatic) return [];
     return this.#pools.flatMap(({ type, allocatable: bytes }) => (bytes > 0 ? [{ type, bytes, node: NODE }] : []));
   }
   ofContainer(
@@ -92,7 +92,7 @@ export class MemoryAssignments {
   /** Gives the pod what its containers ask for, or says why it cannot have it; then it gets none. */
   admit(pod: Pod): Refusal | undefined {
     const uid = pod.metadata.uid!;
-    if (!this.#isStatic || this.has(uid) || qosOf(pod) !== 'Guaranteed' || pod.spec.resources) return undefined;
+    if (!this.isStatic || this.has(uid) || qosOf(pod) !== 'Guaranteed' || pod.spec.resources) return undefined;
     const blocks: (Block & { readonly container: string })[] = [];
     for (const type of [MEMORY, ...hugePageNames(pod)]) {
       const mine = sharesOf(pod, type);

@@ -6,15 +6,16 @@
  */
 
 import type { Container, Pod, PodCondition, PodStatus, ResourceRequirements } from '../../api/core/v1.gen.ts';
-import { compareQuantity } from '../../api/machinery/quantity.ts';
+import { compareQuantity, quantityMilli } from '../../api/machinery/quantity.ts';
 import { formatTime } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
+import { deferredResizesAccepted, infeasibleResizes, requestedResizes, resizeDurations } from '../metrics.ts';
 import type { ContainerState, RuntimeState } from '../runtime.ts';
 import type { ContainerStops } from './container-stops.ts';
 import { graceSecondsOf } from './container-stops.ts';
 import type { PodSubject } from './pod-subject.ts';
-import { capacityRefusal, type Refusal } from './refusals.ts';
-import { allContainers, containerLimits, isSidecar, podCgroup, podLimits } from './resources.ts';
+import { capacityRefusal } from './refusals.ts';
+import { allContainers, containerLimits, isSidecar, podCgroup, podLimits, podRequest, qosOf } from './resources.ts';
 import { latestOf } from './status.ts';
 
 const COMPUTE = ['cpu', 'memory'] as const;
@@ -22,14 +23,17 @@ const COMPUTE = ['cpu', 'memory'] as const;
 const DEFERRED_RETRY_MS = 5000;
 const ERROR_RETRY_MS = 5000;
 
-const boundBy = (what: 'CPU' | 'Memory'): Refusal => ({
+const boundBy = (what: 'CPU' | 'Memory', policy: string): Waiting => ({
   reason: 'Infeasible',
-  message: `Resize is infeasible for Guaranteed Pods alongside ${what} Manager static policy`,
+  message: `Resize is infeasible for Guaranteed Pods alongside ${what} Manager policy "${policy}"`,
+  detail: `guaranteed_pod_${what.toLowerCase()}_manager_static_policy`,
 });
 
 interface Waiting {
   readonly reason: 'Deferred' | 'Infeasible';
   readonly message: string;
+  /** Of what is infeasible, for the metric. */
+  readonly detail?: string;
 }
 
 export class PodResize {
@@ -41,7 +45,9 @@ export class PodResize {
   /** Of the pod itself: what it was granted, and what its control group has. */
   #allocatedPod: ResourceRequirements | undefined;
   #actualPod: ResourceRequirements | undefined;
-  #pending: Waiting | undefined;
+  /** What each container asked for when it was last looked at. */
+  readonly #asked = new Map<string, ResourceRequirements>();
+  #pending: (Waiting & { readonly generation: number | undefined }) | undefined;
   #failure: string | undefined;
   #isUnderWay = false;
 
@@ -96,7 +102,9 @@ export class PodResize {
       };
     };
     return [
-      ...(this.#pending ? [of('PodResizePending', this.#pending)] : []),
+      ...(this.#pending
+        ? [of('PodResizePending', { reason: this.#pending.reason, message: this.#pending.message })]
+        : []),
       ...(this.#isUnderWay || this.#failure
         ? [of('PodResizeInProgress', this.#failure ? { reason: 'Error', message: this.#failure } : {})]
         : []),
@@ -106,6 +114,11 @@ export class PodResize {
   /** What runs keeps what it has, and what does not gets what the spec says. To be called before anything else each step. */
   begin(state: RuntimeState): void {
     for (const container of allContainers(this.#subject.pod)) {
+      const asked = this.#asked.get(container.name);
+      if (asked !== container.resources) {
+        if (asked) countRequested(asked, container.resources);
+        this.#asked.set(container.name, container.resources ?? {});
+      }
       const latest = latestOf(state.containers, container.name);
       const told = this.#subject.toldStatuses.find(one => one.name === container.name);
       if (!this.#allocated.has(container.name)) {
@@ -143,7 +156,7 @@ export class PodResize {
   }
 
   #grant(state: RuntimeState): void {
-    const { pod, context, uid } = this.#subject;
+    const { pod } = this.#subject;
     const wanted = allContainers(pod).filter(one => !isSame(one.resources, this.#allocated.get(one.name)));
     const isPodWanted = this.#allocatedPod !== undefined && !isSame(pod.spec.resources, this.#allocatedPod);
     if (wanted.length === 0 && !isPodWanted) {
@@ -152,33 +165,55 @@ export class PodResize {
     }
     const changing = isPodWanted ? allContainers(pod) : wanted;
     const isBefore = !changing.some(one => latestOf(state.containers, one.name)?.state === 'running');
-    const bound = isBefore
-      ? undefined
-      : context.cpus.has(uid)
-        ? boundBy('CPU')
-        : context.memory.has(uid)
-          ? boundBy('Memory')
-          : undefined;
-    const refusal = isBefore ? undefined : (bound ?? capacityRefusal(pod, context.otherPods(uid), context.node));
-    if (refusal) {
-      const isHopeless = bound !== undefined || capacityRefusal(pod, [], context.node) !== undefined;
-      const pending: Waiting = {
-        reason: isHopeless ? 'Infeasible' : 'Deferred',
-        message: refusal.message.replace('Pod was rejected: ', ''),
-      };
-      if (this.#pending?.reason !== pending.reason)
-        this.#subject.event('Warning', `Resize${pending.reason}`, `Pod resize ${pending.reason}: ${pending.message}`);
-      this.#pending = pending;
-      if (!isHopeless) this.#subject.wakeAfter(DEFERRED_RETRY_MS);
+    const waiting = isBefore ? undefined : this.#waitingFor(wanted);
+    if (waiting) {
+      const { generation } = pod.metadata;
+      const before = this.#pending;
+      const isNew = before?.reason !== waiting.reason || before.message !== waiting.message;
+      this.#pending = { ...waiting, generation };
+      if (isNew || before.generation !== generation) {
+        this.#event('Warning', waiting.reason, pod, waiting.message);
+        if (waiting.detail) infeasibleResizes.add(1, waiting.detail);
+      }
+      if (waiting.reason === 'Deferred') this.#subject.wakeAfter(DEFERRED_RETRY_MS);
       return;
     }
+    // What makes room is not told here: it is looked for from time to time.
+    if (this.#pending?.reason === 'Deferred') deferredResizesAccepted.add(1, 'periodic_retry');
     this.#pending = undefined;
     for (const container of wanted) this.#allocated.set(container.name, container.resources ?? {});
     if (isPodWanted) this.#allocatedPod = pod.spec.resources;
     // What does not run yet is made with what it was granted.
     if (isBefore && isPodWanted) this.#actualPod = this.#allocatedPod;
-    if (!isBefore)
-      this.#subject.event('Normal', 'ResizeStarted', `Pod resize started: ${summaryOf(wanted, this.#allocatedPod)}`);
+    if (!isBefore) this.#event('Normal', 'Started', this.grantedPod(pod));
+  }
+  /** Why the node cannot give it, now or ever. */
+  #waitingFor(wanted: readonly Container[]): Waiting | undefined {
+    const { pod, context, uid } = this.#subject;
+    const { cpus, memory, node } = context;
+    const changes = (name: string) => wanted.some(one => !isEqual(one.resources, this.#allocated.get(one.name), name));
+    if (qosOf(pod) === 'Guaranteed') {
+      if (cpus.isStatic && changes('cpu')) return boundBy('CPU', 'static');
+      if (memory.isStatic && changes('memory')) return boundBy('Memory', 'Static');
+    }
+    for (const [name, capacity] of [
+      ['memory', node.memoryBytes],
+      ['cpu', node.cpuMilli],
+    ] as const) {
+      const requested = podRequest(pod, name);
+      if (requested > capacity)
+        return {
+          reason: 'Infeasible',
+          message: `Node didn't have enough capacity: ${name}, requested: ${requested}, capacity: ${capacity}`,
+          detail: 'insufficient_node_allocatable',
+        };
+    }
+    const refusal = capacityRefusal(pod, context.otherPods(uid), node);
+    return refusal && { reason: 'Deferred', message: refusal.message.replace('Pod was rejected: ', '') };
+  }
+  #event(type: 'Normal' | 'Warning', what: string, of: Pod, error?: string): void {
+    const word = what === 'Deferred' || what === 'Infeasible' ? what : what.toLowerCase();
+    this.#subject.event(type, `Resize${what}`, `Pod resize ${word}: ${summaryOf(of, error)}`);
   }
 
   async #actuate(state: RuntimeState): Promise<boolean> {
@@ -195,17 +230,13 @@ export class PodResize {
       const wasUnderWay = this.#isUnderWay;
       this.#isUnderWay = false;
       this.#failure = undefined;
-      if (wasUnderWay)
-        this.#subject.event(
-          'Normal',
-          'ResizeCompleted',
-          `Pod resize completed: ${summaryOf(allContainers(this.grantedPod(pod)), this.#allocatedPod)}`,
-        );
+      if (wasUnderWay) this.#event('Normal', 'Completed', this.grantedPod(pod));
       return wasUnderWay;
     }
     this.#isUnderWay = true;
     const cgroup = podCgroup(context.cgroupRoot, pod);
     const limits = podLimits(this.grantedPod(pod), context.cpus.has(this.#subject.uid));
+    const sinceMs = context.clock.monotonic();
     try {
       // Room first: the pod's group holds its containers'.
       context.cgroups.set(cgroup, { cpuQuotaMicros: -1, memoryBytesMax: -1 });
@@ -214,11 +245,13 @@ export class PodResize {
       this.#actualPod = this.#allocatedPod;
       this.#failure = undefined;
     } catch (error) {
-      this.#failure = messageOf(error);
-      this.#subject.event('Warning', 'ResizeError', `Pod resize error: ${this.#failure}`);
+      const failure = messageOf(error);
+      if (this.#failure !== failure) this.#event('Warning', 'Error', this.grantedPod(pod), failure);
+      this.#failure = failure;
       this.#subject.wakeAfter(ERROR_RETRY_MS);
       return true;
     } finally {
+      resizeDurations.observe(context.clock.monotonic() - sinceMs, String(!this.#failure));
       try {
         context.cgroups.set(cgroup, limits);
       } catch (error) {
@@ -275,9 +308,20 @@ function isSame(a: ResourceRequirements | undefined, b: ResourceRequirements | u
   return a === b || COMPUTE.every(name => isEqual(a, b, name));
 }
 
-function summaryOf(containers: readonly Container[], ofPod: ResourceRequirements | undefined): string {
-  return JSON.stringify({
-    containers: containers.map(({ name, resources = {} }) => ({ name, resources })),
-    ...(ofPod ? { resources: ofPod } : {}),
-  });
+/** As events tell it: what the pod asks for or was granted, of which generation, and what is wrong. */
+function summaryOf({ metadata: { generation = 0 }, spec }: Pod, error: string | undefined): string {
+  const of = (containers: readonly Container[] | undefined) =>
+    containers?.length ? containers.map(({ name, resources = {} }) => ({ name, resources })) : undefined;
+  const [initContainers, containers] = [of(spec.initContainers), of(spec.containers)];
+  return JSON.stringify({ initContainers, containers, generation, error });
+}
+
+function countRequested(before: ResourceRequirements, after: ResourceRequirements | undefined): void {
+  for (const name of COMPUTE)
+    for (const requirement of ['requests', 'limits'] as const) {
+      const [from, to] = [before, after].map(of => quantityMilli(of?.[requirement]?.[name]));
+      if (from === to) continue;
+      const operation = !from ? 'add' : !to ? 'remove' : to > from ? 'increase' : 'decrease';
+      requestedResizes.add(1, name, requirement, operation);
+    }
 }

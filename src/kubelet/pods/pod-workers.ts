@@ -12,7 +12,14 @@ import { messageOf } from '../../base/errors.ts';
 import type { Informer } from '../../client/informer.ts';
 import { removeUnmounted } from '../../sys/remove-unmounted.ts';
 import type { Evictable } from '../eviction/evictor.ts';
-import { relistDurations, relistIntervals, runningContainers, runningPods } from '../metrics.ts';
+import {
+  pendingResizes,
+  relistDurations,
+  relistIntervals,
+  resizesUnderWay,
+  runningContainers,
+  runningPods,
+} from '../metrics.ts';
 import type { ContainerState, HostPort } from '../runtime.ts';
 import { mirroredUid } from '../static/manifest.ts';
 import { PodVolumes } from '../volumes/pod-volumes.ts';
@@ -65,8 +72,18 @@ export class PodWorkers {
       ['running', 0],
       ['exited', 0],
     ]);
+    const resizes = new Map([
+      ['deferred', 0],
+      ['infeasible', 0],
+    ]);
     let pods = 0;
+    let underWay = 0;
     for (const { pod } of this.#workers.values()) {
+      for (const { type, reason = '' } of pod.status?.conditions ?? []) {
+        if (type === 'PodResizeInProgress') underWay++;
+        const word = reason.toLowerCase();
+        if (type === 'PodResizePending') resizes.set(word, (resizes.get(word) ?? 0) + 1);
+      }
       const { initContainerStatuses = [], containerStatuses = [], ephemeralContainerStatuses = [] } = pod.status ?? {};
       const before = containers.get('running')!;
       for (const { state } of [...initContainerStatuses, ...containerStatuses, ...ephemeralContainerStatuses]) {
@@ -77,6 +94,8 @@ export class PodWorkers {
     }
     runningPods.set(pods);
     for (const [word, count] of containers) runningContainers.set(count, word);
+    resizesUnderWay.set(underWay);
+    for (const [word, count] of resizes) pendingResizes.set(count, word);
   }
   /** Those that could make room, with what each uses now. */
   evictable(): Evictable[] {
