@@ -85,6 +85,9 @@ export class Metric {
   remove(...labels: string[]): void {
     this.#series.delete(labels.join('\0'));
   }
+  clear(): void {
+    this.#series.clear();
+  }
   render(): string {
     let out = `# HELP ${this.name} ${this.help}\n# TYPE ${this.name} ${this.kind}\n`;
     for (const series of this.#series.values()) {

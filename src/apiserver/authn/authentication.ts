@@ -67,6 +67,7 @@ export class Authentication {
     const file = settings.authenticationFile;
     if (!file) return;
     await followFile(file.text, {
+      kind: 'authentication',
       path: file.path,
       read: text => parseAuthenticationConfiguration(text, issuers),
       changed: configuration => {

@@ -4,6 +4,7 @@
  */
 
 import type { Clock } from '../../base/clock.ts';
+import type { KeySetMetrics } from '../metrics/configuration-metrics.ts';
 import type { Remote } from '../webhooks/remote.ts';
 import { type Jwt, KeySet } from './jwt.ts';
 
@@ -17,6 +18,8 @@ export interface IssuerKeysOptions {
   readonly discoveryUrl?: string | undefined;
   readonly remote: Remote;
   readonly clock: Clock;
+  /** Of issuers that the configuration names. */
+  readonly metrics?: KeySetMetrics;
 }
 
 export class IssuerKeys {
@@ -41,7 +44,7 @@ export class IssuerKeys {
 
   #fresh(): Promise<KeySet> {
     if (this.#fetching) return this.#fetching;
-    const { clock } = this.#options;
+    const { clock, metrics } = this.#options;
     if (clock.monotonic() - this.#fetchedMs < FETCH_APART_MS) {
       if (this.#keys) return Promise.resolve(this.#keys);
       if (this.#failure) return Promise.reject(this.#failure);
@@ -52,6 +55,7 @@ export class IssuerKeys {
         return keys;
       },
       (error: Error) => {
+        metrics?.failed(clock.now());
         this.#failure = error;
         throw error;
       },
@@ -65,7 +69,7 @@ export class IssuerKeys {
   }
 
   async #fetch(): Promise<KeySet> {
-    const { issuer, discoveryUrl, remote } = this.#options;
+    const { issuer, discoveryUrl, remote, clock, metrics } = this.#options;
     if (!this.#keysUrl) {
       const url = discoveryUrl || `${issuer.replace(/\/$/, '')}${DISCOVERY}`;
       const { value } = await remote.json(url, { timeoutMs: FETCH_MS_MAX });
@@ -78,7 +82,9 @@ export class IssuerKeys {
       if (!keysUrl.startsWith('https://')) throw new Error(`oidc: jwks_uri ${JSON.stringify(keysUrl)} is not https`);
       this.#keysUrl = keysUrl;
     }
-    const { value } = await remote.json(this.#keysUrl, { timeoutMs: FETCH_MS_MAX });
-    return new KeySet(value);
+    const { value, text } = await remote.json(this.#keysUrl, { timeoutMs: FETCH_MS_MAX });
+    const keys = new KeySet(value);
+    metrics?.fetched(text, clock.now());
+    return keys;
   }
 }

@@ -6,6 +6,7 @@
 
 import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
+import { KeySetMetrics } from '../metrics/configuration-metrics.ts';
 import type { UserInfo } from '../request.ts';
 import { type Dial, Remote } from '../webhooks/remote.ts';
 import type { ClaimOrExpression, JwtConfiguration, PrefixedClaimOrExpression } from './authentication-configuration.ts';
@@ -36,6 +37,7 @@ interface Issuer {
   readonly remote: Remote;
   /** Of an issuer whose groups are a claim. */
   readonly distributed: DistributedClaims | undefined;
+  readonly metrics: KeySetMetrics;
 }
 
 export class JwtAuthenticator implements TokenAuthenticator {
@@ -51,13 +53,14 @@ export class JwtAuthenticator implements TokenAuthenticator {
         { insecure: false, ...(certificateAuthority ? { ca: certificateAuthority } : {}) },
         dial[egressSelectorType || 'controlplane'],
       );
-      const keys = new IssuerKeys({ issuer: url, discoveryUrl: discoveryURL, remote, clock });
+      const metrics = new KeySetMetrics(url);
+      const keys = new IssuerKeys({ issuer: url, discoveryUrl: discoveryURL, remote, clock, metrics });
       const claim = configuration.claimMappings.groups?.claim;
       const verify = (jwt: Jwt, by: IssuerKeys) => this.#hold(configuration, by, jwt);
       const distributed = claim
         ? new DistributedClaims({ claim, remote, clock, verify, issuer: url, keys })
         : undefined;
-      this.#issuers.set(url, { configuration, keys, remote, distributed });
+      this.#issuers.set(url, { configuration, keys, remote, distributed, metrics });
     }
   }
 
@@ -77,7 +80,10 @@ export class JwtAuthenticator implements TokenAuthenticator {
   }
 
   close(): void {
-    for (const { remote } of this.#issuers.values()) remote.close();
+    for (const { remote, metrics } of this.#issuers.values()) {
+      remote.close();
+      metrics.forget();
+    }
   }
 
   async #judge({ configuration, keys, distributed }: Issuer, jwt: Jwt, token: string): Promise<UserInfo> {

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import { metrics } from '../../base/metrics.ts';
 import { ensurePki } from '../certificates/pki.ts';
+import { hashOf } from '../metrics/configuration-metrics.ts';
 import { type Bed, eventually, kubeconfigOf, openBed, openProvider, openWebhook, type Reply } from '../who-bed.ts';
 
 const WHO = { apiVersion: 'authentication.k8s.io/v1', kind: 'SelfSubjectReview' };
@@ -134,6 +136,23 @@ test('tokens that do not hold are refused, and a TokenReview says why', async ()
     assert.ok(!json.status.authenticated);
     assert.match(json.status.error, why);
   }
+});
+
+test("the issuer's keys are told by the hash of their set", async () => {
+  await userOf(provider.token(CLAIMS));
+  const page = metrics.render();
+  const issuer = `jwt_issuer_hash="${hashOf(provider.url)}"`;
+  const name = 'apiserver_authentication_jwt_authenticator_jwks_fetch';
+  assert.match(
+    page,
+    new RegExp(`^${name}_last_key_set_info\\{${issuer},apiserver_id_hash="[^"]+",hash="sha256:[0-9a-f]{64}"} 1$`, 'm'),
+  );
+  assert.match(
+    page,
+    new RegExp(`^${name}_last_timestamp_seconds\\{result="success",${issuer},apiserver_id_hash="[^"]+"} 1\\d{9}`, 'm'),
+  );
+  for (const kind of ['authentication', 'authorization'])
+    assert.match(page, new RegExp(`^apiserver_${kind}_config_controller_last_config_info\\{.*} 1$`, 'm'));
 });
 
 test('a key that the issuer began to use is found', async () => {

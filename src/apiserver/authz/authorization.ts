@@ -30,6 +30,7 @@ export async function followAuthorization(
 ): Promise<void> {
   if (!file) return;
   await followFile(file.text, {
+    kind: 'authorization',
     path: file.path,
     read: async text => linksOf(await parseAuthorizationConfiguration(text), options),
     changed: links => chain.use(links),

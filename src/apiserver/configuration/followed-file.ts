@@ -7,10 +7,12 @@ import { readFileSync } from 'node:fs';
 import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import { ConfigurationMetrics, type FollowedConfiguration } from '../metrics/configuration-metrics.ts';
 
 const LOOK_EVERY_MS = 1000;
 
 export interface FollowOptions<T> {
+  readonly kind: FollowedConfiguration;
   readonly path: string;
   /** Makes the configuration of the text; throws for what is wrong. */
   readonly read: (text: string) => T | Promise<T>;
@@ -24,6 +26,8 @@ export interface FollowOptions<T> {
 /** Looks at the file until the signal aborts. `text` is what is in use already. */
 export async function followFile<T>(text: string, options: FollowOptions<T>): Promise<void> {
   const { path, clock, log, signal } = options;
+  const told = new ConfigurationMetrics(options.kind);
+  told.applied(text);
   let seen = text;
   let said = '';
   while (!signal.aborted) {
@@ -35,10 +39,14 @@ export async function followFile<T>(text: string, options: FollowOptions<T>): Pr
       seen = now;
       await options.changed(await options.read(now));
       said = '';
+      told.applied(now);
+      told.reloaded('success', clock.now());
       log.info('configuration reloaded', { path });
     } catch (error) {
       // An editor that replaces the file takes it away for a moment.
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT' || messageOf(error) === said) continue;
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') continue;
+      told.reloaded('failure', clock.now());
+      if (messageOf(error) === said) continue;
       said = messageOf(error);
       log.error('changed configuration is not valid; the old one stays in use', { path, error: said });
     }

@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { systemClock } from '../../base/clock.ts';
 import { silentLogger } from '../../base/log.ts';
+import { metrics } from '../../base/metrics.ts';
 import { CONFIG_MAPS, SECRETS } from '../../client/resources.ts';
 import { openMemoryStore } from '../../store/memory.ts';
 import type { Store } from '../../store/store.ts';
 import { loadServerSettings } from '../configuration/server-settings.ts';
+import { hashOf } from '../metrics/configuration-metrics.ts';
 import { LOOPBACK_USER } from '../request.ts';
 import { ApiServer } from '../server.ts';
 import { eventually, testFolder } from '../who-bed.ts';
@@ -121,6 +124,18 @@ test('secrets are sealed at rest, read back after a restart, and sealed anew by 
     assert.match(await raw(inner, 'old'), /^k8s:enc:secretbox:v1:b:/);
     assert.match(await raw(inner, 'new'), /^k8s:enc:secretbox:v1:b:/);
   });
+  const told = metrics.render();
+  const name = 'apiserver_encryption_config_controller';
+  assert.deepEqual(
+    told
+      .match(/^apiserver_encryption_config_controller_last_config_info.*/gm)
+      ?.map(line => /hash="([^"]*)"} 1$/.exec(line)?.[1]),
+    [hashOf(readFileSync(path, 'utf8'))],
+  );
+  assert.match(
+    told,
+    new RegExp(`^${name}_automatic_reloads_total\\{apiserver_id_hash="sha256:[0-9a-f]{64}",status="success"} 1$`, 'm'),
+  );
   await server.close();
 
   folder.file('encryption.yaml', configuration(provider('aesgcm', 'c'), provider('secretbox', 'b')));

@@ -27,6 +27,7 @@ export async function openEncrypted(
   const store = new EncryptedStore(inner, rules);
   if (reloads)
     void followFile(file.text, {
+      kind: 'encryption',
       path: file.path,
       read: text => parseEncryptionConfiguration(text),
       changed: async next => {

@@ -45,11 +45,11 @@ export class Remote {
   async json(
     url: string,
     options: { readonly body?: object; readonly timeoutMs: number },
-  ): Promise<{ value: unknown; headers: RemoteReply['headers'] }> {
+  ): Promise<{ value: unknown } & Pick<RemoteReply, 'headers' | 'text'>> {
     const reply = await this.#request(url, options);
     if (reply.status < 200 || reply.status > 201) throw new RemoteStatusError(reply.status, reply.text);
     try {
-      return { value: JSON.parse(reply.text), headers: reply.headers };
+      return { value: JSON.parse(reply.text), headers: reply.headers, text: reply.text };
     } catch {
       throw new Error(`${url}: the reply is not JSON`);
     }

@@ -4,9 +4,11 @@
  * refused with the place of the mistake.
  */
 
+import { createHash } from 'node:crypto';
 import { accessSync, constants, readdirSync, readFileSync, statSync } from 'node:fs';
 import { extname, join } from 'node:path';
 import { failure, messageOf } from '../../base/errors.ts';
+import { metrics } from '../../base/metrics.ts';
 
 export interface CredentialProviderPaths {
   readonly config: string;
@@ -41,14 +43,25 @@ const FILE_BYTES_MAX = 1 << 20;
 const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 const QUALIFIED_NAME = /^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\/)?[A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?$/;
 
+const configurations = metrics.gauge(
+  'kubelet_credential_provider_config_info',
+  'Information about the last applied credential provider configuration with hash as label',
+  ['hash'],
+);
+
 /** Throws Invalid; also when a program is not there. */
 export async function readCredentialProviders({
   config,
   binDir,
 }: CredentialProviderPaths): Promise<CredentialProvider[]> {
   const providers: CredentialProvider[] = [];
+  const hash = createHash('sha256');
   for (const file of configFiles(config)) {
-    for (const provider of await readFileOf(file)) {
+    const { bytes, read } = await readFileOf(file);
+    const length = Buffer.alloc(8);
+    length.writeBigUInt64BE(BigInt(bytes.length));
+    hash.update(length).update(bytes);
+    for (const provider of read) {
       if (providers.some(({ name }) => name === provider.name))
         throw invalid(file, `duplicate provider name ${JSON.stringify(provider.name)}`);
       providers.push(provider);
@@ -61,6 +74,8 @@ export async function readCredentialProviders({
       throw invalid(config, `plugin binary executable ${join(binDir, name)} cannot be run: ${messageOf(error)}`);
     }
   }
+  configurations.clear();
+  configurations.set(1, `sha256:${hash.digest('hex')}`);
   return providers;
 }
 
@@ -82,13 +97,16 @@ function configFiles(path: string): string[] {
   throw invalid(path, 'no configuration files found in the folder');
 }
 
-async function readFileOf(file: string): Promise<CredentialProvider[]> {
+async function readFileOf(
+  file: string,
+): Promise<{ readonly bytes: Buffer; readonly read: readonly CredentialProvider[] }> {
   const { parse } = await import('yaml');
   let parsed: unknown;
+  let bytes: Buffer;
   try {
-    const text = readFileSync(file, 'utf8');
-    if (text.length > FILE_BYTES_MAX) throw new Error(`larger than ${FILE_BYTES_MAX} bytes`);
-    parsed = parse(text, { version: '1.1', uniqueKeys: true });
+    bytes = readFileSync(file);
+    if (bytes.length > FILE_BYTES_MAX) throw new Error(`larger than ${FILE_BYTES_MAX} bytes`);
+    parsed = parse(bytes.toString(), { version: '1.1', uniqueKeys: true });
   } catch (error) {
     throw invalid(file, messageOf(error).split('\n')[0]!);
   }
@@ -98,7 +116,7 @@ async function readFileOf(file: string): Promise<CredentialProvider[]> {
   const list = top['providers'];
   if (!Array.isArray(list) || list.length === 0)
     throw invalid(file, 'providers: Required value: at least 1 item in plugins is required');
-  return list.map((one, i) => new Reading(file, `providers[${i}]`).provider(one));
+  return { bytes, read: list.map((one, i) => new Reading(file, `providers[${i}]`).provider(one)) };
 }
 
 class Reading {

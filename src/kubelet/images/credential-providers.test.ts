@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,6 +7,7 @@ import { after, test } from 'node:test';
 import type { Pod } from '../../api/core/v1.gen.ts';
 import { VirtualClock } from '../../base/clock.ts';
 import { createLogger } from '../../base/log.ts';
+import { metrics } from '../../base/metrics.ts';
 import { durationMs, readCredentialProviders } from './credential-provider-config.ts';
 import { CredentialProviders } from './credential-providers.ts';
 import { matchesLocation } from './credentials.ts';
@@ -135,6 +137,15 @@ test('a plug-in that fails or answers wrongly brings nothing', async () => {
     assert.deepEqual(await ask('r.example/a'), [], response);
     assert.equal(asked(), 1);
   }
+});
+
+test('the configuration is told by the hash of its files, each with its length before it', async () => {
+  const { folder } = await bed('');
+  const text = readFileSync(join(folder, 'config.json'));
+  const length = Buffer.from([0, 0, 0, 0, 0, 0, text.length >> 8, text.length & 255]);
+  const hash = createHash('sha256').update(length).update(text).digest('hex');
+  const told = metrics.render().match(/^kubelet_credential_provider_config_info.*/gm);
+  assert.deepEqual(told, [`kubelet_credential_provider_config_info{hash="sha256:${hash}"} 1`]);
 });
 
 test('mistakes of a configuration are refused with their place', async () => {
