@@ -122,6 +122,20 @@ test('by CPU utilization: as fast as without rules, and the status says what was
   );
 });
 
+test('memory is told in binary units, a target without a value is refused', async () => {
+  await deploy('full', 1);
+  const memory = (target: object) => [{ type: 'Resource', resource: { name: 'memory', target } }];
+  await autoscale('full', { maxReplicas: 2, metrics: memory({ type: 'AverageValue', averageValue: '2Mi' }) });
+  await cluster.until('the memory', async () => {
+    const { status } = await autoscalers().get('default', 'full');
+    return status?.currentMetrics?.[0]?.resource?.current.averageValue === '1Mi';
+  });
+  await assert.rejects(
+    autoscale('none', { maxReplicas: 2, metrics: memory({ type: 'Utilization' }) }),
+    /target\. utilization, value and averageValue: Invalid value: "Utilization": at least one not nil/,
+  );
+});
+
 test('by a container, with rules: two pods at a time; bounds come before metrics', async () => {
   await deploy('ruled', 2);
   const metrics = [

@@ -208,6 +208,9 @@ function checkTarget(errors: Errors, path: string, target: MetricTarget, field: 
   if (!target.type) addRequired(errors, `${path}.type`, 'must specify a metric target type');
   if (!['Utilization', 'Value', 'AverageValue'].includes(target.type))
     addInvalid(errors, `${path}.type`, target.type ?? '', 'must be either Utilization, Value, or AverageValue');
+  if (target.averageUtilization === undefined && target.averageValue === undefined && target.value === undefined)
+    // The path is upstream's, blank included.
+    addInvalid(errors, `${path}. utilization, value and averageValue`, target.type ?? '', 'at least one not nil');
   for (const field of ['value', 'averageValue'] as const)
     if (target[field] !== undefined && (parseNano(target[field]) ?? 0n) <= 0n)
       addInvalid(errors, `${path}.${field}`, target[field], 'must be positive');

@@ -19,7 +19,7 @@ import type {
 import type { Pod } from '../../api/core/v1.gen.ts';
 import { semanticEqual } from '../../api/machinery/equality.ts';
 import { formatLabelSelector, parseLabelSelector } from '../../api/machinery/labels.ts';
-import { canonicalQuantity, quantityMilli } from '../../api/machinery/quantity.ts';
+import { formatNano, quantityMilli } from '../../api/machinery/quantity.ts';
 import { keyOf } from '../../api/meta.ts';
 import { builtinResources } from '../../api/resources.ts';
 import type { ResourceInfo } from '../../api/schema.ts';
@@ -376,7 +376,7 @@ class Round {
     const status = (proposal: Proposal) => {
       const value = {
         ...(proposal.utilization === undefined ? {} : { averageUtilization: proposal.utilization }),
-        averageValue: quantityOf(proposal.averageMilli),
+        averageValue: quantityOf(proposal.averageMilli, resource),
       };
       return metric.type === 'Resource'
         ? { type: metric.type, resource: { name: resource, current: value } }
@@ -476,7 +476,9 @@ interface Replicas {
   readonly told: number;
 }
 
-const quantityOf = (milli: number): string => canonicalQuantity(`${milli}m`);
+/** Memory is told in Ki and Mi where it is whole bytes. */
+const quantityOf = (milli: number, resource = ''): string =>
+  formatNano(BigInt(milli) * 1_000_000n, resource === 'memory' ? 'binary' : 'decimal');
 const externalName = ({ name, selector }: MetricIdentifier): string =>
   `external metric ${name}(${selector ? formatLabelSelector(selector) : 'nil'})`;
 
