@@ -237,6 +237,26 @@ test('quotas count what exists and what is under way', async () => {
   );
 });
 
+test('what comes into the scope of a quota by an update counts as a whole there', async () => {
+  const { reader, admit, pod } = setup();
+  reader.put({ group: '', version: 'v1', resource: 'resourcequotas' }, {
+    apiVersion: 'v1',
+    kind: 'ResourceQuota',
+    metadata: { name: 'q', namespace: 'ns' },
+    spec: { hard: { pods: '1' }, scopes: ['Terminating'] },
+  } as never);
+  const ending = { activeDeadlineSeconds: 9 };
+  reader.put(PODS, pod(ending, 'one') as never);
+  reader.put(PODS, pod({}, 'two') as never);
+  const update = (old: object) =>
+    admit({ resource: 'pods', operation: 'UPDATE', object: pod(ending, 'two'), old: pod(old, 'two') });
+  await assert.rejects(
+    update({}),
+    message('pods "two" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1'),
+  );
+  await update({ activeDeadlineSeconds: 10 });
+});
+
 test('huge pages: quotas and limit ranges count what containers or the pod itself ask for', async () => {
   const { reader, admit, pod } = setup();
   reader.put({ group: '', version: 'v1', resource: 'resourcequotas' }, {

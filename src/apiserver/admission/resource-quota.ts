@@ -20,6 +20,7 @@ const QUOTAS = { group: '', version: 'v1', resource: 'resourcequotas' };
 /** An admitted object that never became visible (refused later, failed write) stops counting after this. */
 const RESERVATION_MS = 5_000;
 /** Resources that a container must state when its quota limits them. */
+const NOTHING: ReadonlyMap<string, bigint> = new Map();
 const MUST_STATE = ['cpu', 'memory', 'requests.cpu', 'requests.memory', 'limits.cpu', 'limits.memory'];
 
 interface Reservation {
@@ -85,10 +86,12 @@ export class ResourceQuota implements AdmissionPlugin {
     if (quotas.length === 0) return;
     const of = { group: attributes.group, version: request.info.version, resource: attributes.resource };
     const wanted = usageOf(of.group, of.resource, object, false);
-    const before = oldObject ? usageOf(of.group, of.resource, oldObject, true) : new Map<string, bigint>();
+    const usedBefore = oldObject ? usageOf(of.group, of.resource, oldObject, true) : NOTHING;
     let counts = false;
     for (const quota of quotas) {
       if (!scoped(quota, of.resource, object)) continue;
+      // What comes into the scope only now counts as a whole.
+      const before = oldObject && scoped(quota, of.resource, oldObject) ? usedBefore : NOTHING;
       const hard = Object.entries(quota.spec?.hard ?? {});
       if (operation === 'CREATE' && of.group === '' && of.resource === 'pods') checkStated(request, quota);
       const increases = hard.filter(([name]) => (wanted.get(name) ?? 0n) > (before.get(name) ?? 0n));
