@@ -139,7 +139,9 @@ export function userOf(configuration: JwtConfiguration, claims: Claims): UserInf
     groups: [...(groups ? groupsOf(groups, claims) : []), 'system:authenticated'],
     ...(uid?.claim || uid?.expression ? { uid: textOf('uid', uid, claims) } : {}),
   };
-  const more: Record<string, string[]> = {};
+  const { jti } = claims;
+  const more: Record<string, string[]> =
+    typeof jti === 'string' && jti !== '' ? { 'authentication.kubernetes.io/credential-id': [`JTI=${jti}`] } : {};
   for (const { key, valueExpression } of extra) {
     const values = listOf(`extra[${key}]`, evaluateClaims(valueExpression, { claims })).filter(value => value !== '');
     if (values.length > 0) more[key] = values;

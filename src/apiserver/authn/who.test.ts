@@ -110,6 +110,8 @@ test("a provider's token is a user by claim mappings", async () => {
   });
   const { team: _, ...teamless } = CLAIMS;
   assert.equal((await userOf(provider.token(teamless))).extra, undefined);
+  const { extra } = await userOf(provider.token({ ...teamless, jti: 'one' }));
+  assert.deepEqual(extra, { 'authentication.kubernetes.io/credential-id': ['JTI=one'] });
 });
 
 test('tokens that do not hold are refused, and a TokenReview says why', async () => {
