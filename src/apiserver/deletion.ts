@@ -141,7 +141,7 @@ function planDeletion(served: Served, current: KubeObject, options: Deletion, no
     if (asked === undefined || asked >= graceNow)
       return finalizersChanged ? { next: 'store', object } : { next: 'nothing' };
     const requestedMs = Date.parse(metadata.deletionTimestamp!) - graceNow * 1000;
-    metadata.deletionTimestamp = formatTime(requestedMs + asked * 1000);
+    metadata.deletionTimestamp = formatTime(Math.max(nowMs, requestedMs + asked * 1000));
     metadata.deletionGracePeriodSeconds = asked;
     if (isFinished(served, object)) return { next: 'remove' };
     return { next: 'store', object };

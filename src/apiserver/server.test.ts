@@ -209,6 +209,26 @@ test('pages show one revision', async () => {
   );
 });
 
+test('a grace period that is shortened does not end in the past', async () => {
+  const { api, clock } = await open();
+  const at = { of: PODS, namespace: 'default', name: 'p' };
+  await api.create({ of: PODS, namespace: 'default' }, {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'p' },
+    spec: { nodeName: 'n', containers: [{ name: 'c', image: 'a:1' }] },
+  } as never);
+  const ends = async (gracePeriodSeconds: number) => {
+    await api.delete(at, { gracePeriodSeconds });
+    return (Date.parse((await api.get(at)).metadata.deletionTimestamp!) - clock.now()) / 1000;
+  };
+  assert.equal(Math.round(await ends(60)), 60);
+  await clock.advance(20_000);
+  assert.equal(Math.round(await ends(30)), 10);
+  await clock.advance(5000);
+  assert.equal(Math.round(await ends(10)), 0);
+});
+
 test('finalizers hold an object until they are gone', async () => {
   const { api } = await open();
   const object = configMap('a');
