@@ -269,6 +269,23 @@ test('watch lines, plain and as tables', async () => {
   assert.equal(seen[0].object.kind, 'Table');
   assert.equal(seen[0].object.columnDefinitions[0].name, 'Name');
   assert.equal(seen[1].object.columnDefinitions, null);
+  const list = `${maps}?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true`;
+  const table = 'application/json;as=Table;v=v1;g=meta.k8s.io';
+  assert.equal((await ask('GET', list, { headers: { accept: table } })).status, 406, 'no list is made of tables');
+  const blueprint = async (accept: string) => {
+    const { type, object } = (await lines(`${list}&labelSelector=none`, 1, { accept }))[0];
+    assert.equal(type, 'BOOKMARK');
+    const encoded = object.metadata.annotations['kubernetes.io/initial-events-list-blueprint'];
+    return JSON.parse(Buffer.from(encoded, 'base64').toString());
+  };
+  assert.deepEqual(await blueprint(`${table},application/json`), {
+    kind: 'ConfigMapList',
+    apiVersion: 'v1',
+    metadata: {},
+    items: [],
+  });
+  const { kind, apiVersion } = await blueprint('application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io');
+  assert.equal(`${apiVersion} ${kind}`, 'meta.k8s.io/v1 PartialObjectMetadataList');
   const bad = await ask('GET', `${maps}?watch=true&resourceVersion=x`);
   assert.equal(bad.status, 400);
 });

@@ -58,14 +58,24 @@ export function negotiate(accept: string | undefined, serving: Serving = 'builti
   return chosen;
 }
 
-/** As `negotiate`, for a watch, which YAML has no form of. */
-export function negotiateWatch(accept: string | undefined, serving: Serving): Representation {
+/** As `negotiate`, for a watch, which YAML has no form of; one that stands for a list has no form as a table either. */
+export function negotiateWatch(
+  asked: string | undefined,
+  serving: Serving,
+  { isList = false }: { readonly isList?: boolean } = {},
+): Representation {
   const offered = FORMATS.filter(format => STREAM_TYPES[format] && (format !== 'protobuf' || serving !== 'custom'));
   const refused = () => notAcceptable(offered, ';stream=watch');
-  if (!accept) return JSON_PLAIN;
-  const chosen = represented(accept, serving);
+  if (!asked) return JSON_PLAIN;
+  const accept = isList ? withoutTables(asked) : asked;
+  const chosen = accept === '' ? undefined : represented(accept, serving);
   if (!chosen || !STREAM_TYPES[chosen.format]) throw refused();
   return chosen;
+}
+
+function withoutTables(accept: string): string {
+  const clauses = accept.split(',').filter(clause => !/;\s*as=table\s*(;|$)/i.test(clause));
+  return clauses.join(',');
 }
 
 /** In which format a failure is told: JSON to whoever accepts nothing that there is. */

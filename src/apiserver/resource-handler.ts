@@ -209,8 +209,9 @@ export class ResourceHandler {
   }
 
   async #watch({ context, operation, query }: Request): Promise<void> {
-    const wanted = negotiateWatch(context.exchange.headers.accept, servingOf(operation));
     const initial = query.get('sendInitialEvents');
+    const isList = isTrue(initial) && isTrue(query.get('allowWatchBookmarks'));
+    const wanted = negotiateWatch(context.exchange.headers.accept, servingOf(operation), { isList });
     await serveWatch(context, {
       served: operation.served,
       wanted,

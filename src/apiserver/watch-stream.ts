@@ -8,12 +8,13 @@ import type { Clock } from '../base/clock.ts';
 import type { CacheEvent } from './cache.ts';
 import { isShownAsStored, shownObject } from './dispatcher.ts';
 import type { Entry } from './entry.ts';
-import { encodeEvent, type Representation, streamTypeOf } from './negotiation.ts';
+import { encodeBody, encodeEvent, type Representation, streamTypeOf } from './negotiation.ts';
 import { begin, type ReplyContext } from './reply.ts';
 import { apiVersionOf, type Served } from './resource-table.ts';
 import { type IncludeObject, partialOf, tableOf } from './table.ts';
 import { bookmarkObject, type Seen } from './watch.ts';
 
+const BLUEPRINT = 'kubernetes.io/initial-events-list-blueprint';
 /** Upstream's min-request-timeout: a watch without a timeout ends after one to two of these, so that clients spread. */
 const TIMEOUT_SECONDS_MIN = 1800;
 
@@ -97,12 +98,23 @@ class EventEncoder {
   #bookmark(seen: { revision: number; initialEventsEnd: boolean }): unknown {
     const { served, wanted } = this.#stream;
     const object = bookmarkObject({ kind: served.info.kind, apiVersion: apiVersionOf(served.info) }, seen);
+    const { annotations: marks } = object.metadata;
+    if (marks) marks[BLUEPRINT] = this.#emptyList().toString('base64');
     if (wanted.as === 'Table') {
       const table = this.#table([], false, String(seen.revision));
       const annotations = object.metadata.annotations;
       return annotations ? { ...table, rows: [{ cells: [], object: partialOf(object, wanted.version) }] } : table;
     }
     return wanted.as ? partialOf(object, wanted.version) : object;
+  }
+  /** What a client that makes a list of the stream begins with. */
+  #emptyList(): Buffer {
+    const { served, wanted } = this.#stream;
+    const of = wanted.as
+      ? { kind: 'PartialObjectMetadataList', apiVersion: `meta.k8s.io/${wanted.version}` }
+      : { kind: served.info.listKind, apiVersion: apiVersionOf(served.info) };
+    // No stream is in YAML, which alone is encoded later.
+    return encodeBody({ ...of, metadata: {}, items: [] }, wanted.format) as Buffer;
   }
   #table(objects: readonly KubeObject[], withColumns: boolean, resourceVersion: string | undefined) {
     const { served, includeObject, clock, wanted } = this.#stream;
