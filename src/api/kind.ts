@@ -43,6 +43,8 @@ export interface Kind<T extends KubeObject = KubeObject> {
   readonly validateUpdate?: (object: T, old: T, group?: string) => readonly FieldError[];
   /** `validateUpdate` finds all that `validate` would, and forgives what was wrong before. */
   readonly ratchets?: true;
+  /** An update is forgiven what `validate` finds in the stored object as well: kinds that hold pods, whose rules grow. */
+  readonly forgivesStored?: true;
   readonly validateStatusUpdate?: (object: T, old: T) => readonly FieldError[];
   /**
    * Rules of an update through a subresource other than status and scale (`ephemeralcontainers`, `resize`), by its name;

@@ -6,7 +6,7 @@
  */
 
 import { typeError } from '../api/go-json-error.ts';
-import { forgiveOldForms } from '../api/machinery/address-forms.ts';
+import { forgiveOldForms, forgiveStored } from '../api/machinery/address-forms.ts';
 import { validateObjectMeta, validateObjectMetaUpdate } from '../api/machinery/metadata.ts';
 import type { KubeObject } from '../api/meta.ts';
 import { checkFields, type FieldValidation, normalize } from '../api/structural.ts';
@@ -321,8 +321,10 @@ export class Registry {
     switch (attributes.subresource) {
       case '':
       case 'scale':
-        if (kind?.validate && !kind.ratchets)
-          errors.push(...forgiveOldForms(kind.validate(object, group), () => kind.validate!(old, group)));
+        if (kind?.validate && !kind.ratchets) {
+          const forgive = kind.forgivesStored ? forgiveStored : forgiveOldForms;
+          errors.push(...forgive(kind.validate(object, group), () => kind.validate!(old, group)));
+        }
         if (kind?.validateUpdate)
           errors.push(
             ...forgiveOldForms(kind.validateUpdate(object, old, group), () => kind.validateUpdate!(old, old, group)),

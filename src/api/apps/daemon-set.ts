@@ -43,6 +43,7 @@ export const daemonSet = defineKind<DaemonSet>({
   group: 'apps',
   version: 'v1',
   kind: 'DaemonSet',
+  forgivesStored: true,
   warnings: (object, old) => workloadWarnings(object, old, 'any name'),
   isNewGeneration: isNewSpec,
   defaults: object => {

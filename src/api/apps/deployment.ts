@@ -28,6 +28,7 @@ export const deployment = defineKind<Deployment>({
   group: 'apps',
   version: 'v1',
   kind: 'Deployment',
+  forgivesStored: true,
   warnings: (object, old) => workloadWarnings(object, old),
   defaults: object => {
     const spec = object.spec;

@@ -14,6 +14,7 @@ export const replicaSet = defineKind<ReplicaSet>({
   group: 'apps',
   version: 'v1',
   kind: 'ReplicaSet',
+  forgivesStored: true,
   warnings: (object, old) => workloadWarnings(object, old),
   isNewGeneration: isNewSpec,
   defaults: object => {

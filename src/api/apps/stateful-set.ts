@@ -31,6 +31,7 @@ export const statefulSet = defineKind<StatefulSet>({
   group: 'apps',
   version: 'v1',
   kind: 'StatefulSet',
+  forgivesStored: true,
   warnings: (object, old) => {
     const found = workloadWarnings(object, old);
     if (isSameGeneration(object, old)) return found;

@@ -17,6 +17,7 @@ export const cronJob = defineKind<CronJob>({
   group: 'batch',
   version: 'v1',
   kind: 'CronJob',
+  forgivesStored: true,
   warnings: (object, old) => [
     ...(old ? [] : workloadNameWarnings(object.metadata.name)),
     ...(isSameGeneration(object, old) ? [] : jobSpecWarnings('spec.jobTemplate.spec', object.spec?.jobTemplate?.spec)),

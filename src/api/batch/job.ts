@@ -76,6 +76,7 @@ export const job = defineKind<Job>({
   group: 'batch',
   version: 'v1',
   kind: 'Job',
+  forgivesStored: true,
   warnings: (object, old) => [
     ...(old ? [] : workloadNameWarnings(object.metadata.name)),
     ...(isSameGeneration(object, old) ? [] : jobSpecWarnings('spec', object.spec)),

@@ -4,6 +4,7 @@
  */
 
 import { fieldErrors } from '../../base/errors.ts';
+import { forgiveStored } from '../machinery/address-forms.ts';
 import { semanticEqual } from '../machinery/equality.ts';
 import { dnsSubdomainProblems, ipProblems, rangeProblem } from '../machinery/names.ts';
 import { isSidecar, podQosClass } from '../machinery/pod.ts';
@@ -17,7 +18,8 @@ import {
   eachAt,
 } from '../machinery/validation.ts';
 import { checkQualifiedName } from './container-validation.ts';
-import { MIRROR_ANNOTATION, validatePod } from './pod-validation.ts';
+import { checkAnnotationChange, MIRROR_ANNOTATION } from './pod-annotation-validation.ts';
+import { validatePod } from './pod-validation.ts';
 import type { Container, ContainerStatus, Pod, PodSpec, ResourceRequirements, Toleration } from './v1.gen.ts';
 
 const INT32_MAX = 2 ** 31 - 1;
@@ -32,7 +34,7 @@ const UPDATABLE = [
 /** What an update of the pod itself may change: images, deadline, more tolerations, fewer gates. */
 export function validatePodUpdate(pod: Pod, old: Pod): Errors {
   const errors: Errors = [];
-  checkMirrorAnnotation(errors, pod, old);
+  checkAnnotationChange(errors, pod.metadata.annotations, old.metadata.annotations);
   const spec = pod.spec!;
   const before = old.spec!;
   for (const field of ['containers', 'initContainers'] as const) {
@@ -83,17 +85,6 @@ export function validatePodUpdate(pod: Pod, old: Pod): Errors {
       `pod updates may not change fields other than ${UPDATABLE}\n${describeDifference(before, masked)}`,
     );
   return errors;
-}
-
-function checkMirrorAnnotation(errors: Errors, pod: Pod, old: Pod): void {
-  const value = pod.metadata.annotations?.[MIRROR_ANNOTATION];
-  const before = old.metadata.annotations?.[MIRROR_ANNOTATION];
-  if (value === before) return;
-  addForbidden(
-    errors,
-    `metadata.annotations[${MIRROR_ANNOTATION}]`,
-    before === undefined ? 'may not add mirror pod annotation' : 'may not remove or update mirror pod annotation',
-  );
 }
 
 function onlyAdds(tolerations: readonly Toleration[] = [], before: readonly Toleration[] = []): boolean {
@@ -186,7 +177,8 @@ export function describeDifference(before: object, after: object): string {
 export function validateEphemeralContainersUpdate(pod: Pod, old: Pod): Errors {
   if (old.metadata.annotations?.[MIRROR_ANNOTATION] !== undefined)
     return [fieldErrors.forbidden('[]', 'static pods do not support ephemeral containers')];
-  const errors = validatePod(pod);
+  const errors = [...forgiveStored(validatePod(pod), () => validatePod(old))];
+  checkAnnotationChange(errors, pod.metadata.annotations, old.metadata.annotations);
   for (const container of old.spec?.ephemeralContainers ?? []) {
     const now = pod.spec?.ephemeralContainers?.find(other => other.name === container.name);
     if (!now)
@@ -210,7 +202,7 @@ export function validatePodResize(pod: Pod, old: Pod): Errors {
   if (old.metadata.annotations?.[MIRROR_ANNOTATION] !== undefined)
     return [fieldErrors.forbidden('[]', 'static pods cannot be resized')];
   if (old.spec?.os?.name === 'windows') return [fieldErrors.forbidden('[]', 'windows pods cannot be resized')];
-  const errors = validatePod(pod);
+  const errors = [...forgiveStored(validatePod(pod), () => validatePod(old))];
   const spec = pod.spec!;
   const before = old.spec!;
   if ((old.status?.qosClass ?? podQosClass(before)) !== podQosClass(spec))
@@ -266,6 +258,7 @@ function withoutComputeChanges(now: ResourceRequirements = {}, was: ResourceRequ
 /** Changes to `status` that never happen in normal operation. */
 export function validatePodStatusUpdate(pod: Pod, old: Pod): Errors {
   const errors: Errors = [];
+  checkAnnotationChange(errors, pod.metadata.annotations, old.metadata.annotations);
   const status = pod.status ?? {};
   const before = old.status ?? {};
   eachAt(status.conditions, 'metadata.conditions', (condition, at) =>

@@ -29,6 +29,7 @@ import {
   checkQualifiedName,
   type PodContext,
 } from './container-validation.ts';
+import { checkPodAnnotations, checkProfilesAgree, MIRROR_ANNOTATION } from './pod-annotation-validation.ts';
 import {
   checkContainerResourceName,
   checkResourceQuantity,
@@ -40,8 +41,6 @@ import { checkOs, checkPodSecurityContext } from './security-context-validation.
 import type { Container, EphemeralContainer, Pod, PodResourceClaim, PodSpec, PodTemplateSpec } from './v1.gen.ts';
 import { checkVolumes } from './volume-validation.ts';
 
-export const MIRROR_ANNOTATION = 'kubernetes.io/config.mirror';
-const DELETION_COST_ANNOTATION = 'controller.kubernetes.io/pod-deletion-cost';
 const INT32_MAX = 2 ** 31 - 1;
 const NAMESERVERS_MAX = 3;
 const SEARCH_PATHS_MAX = 32;
@@ -51,7 +50,7 @@ const SEARCH_CHARACTERS_MAX = 2048;
 export function validatePod(pod: Pod): Errors {
   const errors: Errors = [];
   const spec = pod.spec ?? ({ containers: [] } as PodSpec);
-  checkAnnotations(errors, 'metadata.annotations', pod.metadata.annotations, spec);
+  checkPodAnnotations(errors, 'metadata.annotations', pod.metadata.annotations, spec);
   checkPodSpec(errors, 'spec', spec, pod.metadata);
   if (!spec.serviceAccountName)
     eachAt(spec.volumes, 'spec.volumes', (volume, at) => {
@@ -71,6 +70,7 @@ export function validatePod(pod: Pod): Errors {
     if (spec.ephemeralContainers?.length) addForbidden(errors, 'spec.ephemeralContainers', 'cannot be set on create');
     if (spec.nodeName && spec.schedulingGates?.length)
       addForbidden(errors, 'spec.nodeName', 'cannot be set until all schedulingGates have been cleared');
+    checkProfilesAgree(errors, 'spec', pod.metadata.annotations, spec);
   }
   return errors;
 }
@@ -81,37 +81,18 @@ export function checkPodTemplate(errors: Errors, path: string, template: PodTemp
   if (template.metadata?.annotations)
     errors.push(...validateAnnotations(template.metadata.annotations, `${path}.annotations`));
   const spec = template.spec ?? ({ containers: [] } as PodSpec);
-  checkAnnotations(errors, `${path}.annotations`, template.metadata?.annotations, spec);
+  checkPodAnnotations(errors, `${path}.annotations`, template.metadata?.annotations, spec);
   checkPodSpec(errors, `${path}.spec`, spec, undefined);
+  checkProfilesAgree(errors, `${path}.spec`, template.metadata?.annotations, spec);
   if (spec.ephemeralContainers?.length)
     addForbidden(errors, `${path}.spec.ephemeralContainers`, 'ephemeral containers not allowed in pod template');
-}
-
-function checkAnnotations(
-  errors: Errors,
-  path: string,
-  annotations: Readonly<Record<string, string>> | undefined,
-  spec: PodSpec,
-): void {
-  if (!annotations) return;
-  const mirror = annotations[MIRROR_ANNOTATION];
-  if (mirror !== undefined && !spec.nodeName)
-    addInvalid(
-      errors,
-      `${path}[${MIRROR_ANNOTATION}]`,
-      mirror,
-      'must set spec.nodeName if mirror pod annotation is set',
-    );
-  const cost = annotations[DELETION_COST_ANNOTATION];
-  if (cost !== undefined && (!/^(0|-?[1-9]\d*)$/.test(cost) || Math.abs(Number(cost)) > INT32_MAX))
-    addInvalid(errors, `${path}[${DELETION_COST_ANNOTATION}]`, cost, 'must be a 32bit integer');
 }
 
 /** `meta` is that of a pod; undefined for templates. */
 export function checkPodSpec(errors: Errors, path: string, spec: PodSpec, meta: ObjectMeta | undefined): void {
   if (spec.terminationGracePeriodSeconds === undefined) addRequired(errors, `${path}.terminationGracePeriodSeconds`);
   const volumes = checkVolumes(errors, `${path}.volumes`, spec.volumes, meta);
-  const claimNames = checkResourceClaims(errors, `${path}.resourceClaims`, spec.resourceClaims);
+  const claimNames = checkResourceClaims(errors, `${path}.resourceClaims`, spec.resourceClaims, meta);
   const context: PodContext = {
     spec,
     volumes,
@@ -196,9 +177,16 @@ function checkResourceClaims(
   errors: Errors,
   path: string,
   claims: readonly PodResourceClaim[] | undefined,
+  meta: ObjectMeta | undefined,
 ): ReadonlySet<string> {
   const names = new Set<string>();
+  const isMirror = meta?.annotations?.[MIRROR_ANNOTATION] !== undefined;
   eachAt(claims, path, (claim, at) => {
+    if (isMirror) {
+      names.add(claim.name);
+      addForbidden(errors, '[]', 'static pods do not support resource claims');
+      return;
+    }
     if (!claim.name) addRequired(errors, `${at}.name`);
     else if (names.has(claim.name)) addDuplicate(errors, `${at}.name`, claim.name);
     else {

@@ -22,6 +22,7 @@ export const pod = defineKind<Pod>({
   group: '',
   version: 'v1',
   kind: 'Pod',
+  forgivesStored: true,
   // People make pods; what updates them is programs.
   warnings: (object, old) => (old ? [] : podWarnings(object)),
   statusWarnings: ({ status }) => {

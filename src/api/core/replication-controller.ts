@@ -15,6 +15,7 @@ export const replicationController = defineKind<ReplicationController>({
   group: '',
   version: 'v1',
   kind: 'ReplicationController',
+  forgivesStored: true,
   warnings: (object, old) => workloadWarnings(object, old),
   isNewGeneration: isNewSpec,
   defaults: object => {
@@ -50,6 +51,7 @@ export const podTemplate = defineKind<PodTemplate>({
   group: '',
   version: 'v1',
   kind: 'PodTemplate',
+  forgivesStored: true,
   warnings: object => templateWarnings('template', object.template),
   isNewGeneration: (object, old) => !semanticEqual(object.template, old.template),
   defaults: object => podTemplateDefaults(object.template),

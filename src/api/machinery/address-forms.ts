@@ -1,6 +1,6 @@
 /**
  * Addresses and ranges in forms that are going out of use. New ones are refused or warned of; what an object already has
- * stays, so that whoever updates something else in it is not kept from that. Pure.
+ * stays, so that whoever updates something else in it is not kept from that. The same for pods whose rules grew. Pure.
  */
 
 import type { FieldError } from '../../base/errors.ts';
@@ -13,10 +13,19 @@ export function forgiveOldForms(
   errors: readonly FieldError[],
   old: () => readonly FieldError[] | undefined,
 ): readonly FieldError[] {
-  if (!errors.some(isAboutForm)) return errors;
+  return forgiveStored(errors, old, isAboutForm);
+}
+
+/** The findings but for those that the old object has too, whatever its index in a list. */
+export function forgiveStored(
+  errors: readonly FieldError[],
+  old: () => readonly FieldError[] | undefined,
+  isForgivable: (error: FieldError) => boolean = () => true,
+): readonly FieldError[] {
+  if (!errors.some(isForgivable)) return errors;
   const place = ({ field, message }: FieldError): string => `${field.replace(/\[\d+\]/g, '')}\n${message}`;
-  const before = new Set((old() ?? []).filter(isAboutForm).map(place));
-  return errors.filter(error => !isAboutForm(error) || !before.has(place(error)));
+  const before = new Set((old() ?? []).filter(isForgivable).map(place));
+  return errors.filter(error => !isForgivable(error) || !before.has(place(error)));
 }
 
 function isAboutForm({ message }: FieldError): boolean {

@@ -5,8 +5,9 @@
 
 import { createHash } from 'node:crypto';
 import { parse } from 'yaml';
+import { MIRROR_ANNOTATION } from '../../api/core/pod-annotation-validation.ts';
 import { podDefaults } from '../../api/core/pod-defaults.ts';
-import { MIRROR_ANNOTATION, validatePod } from '../../api/core/pod-validation.ts';
+import { validatePod } from '../../api/core/pod-validation.ts';
 import type { Pod } from '../../api/core/v1.gen.ts';
 
 export const HASH_ANNOTATION = 'kubernetes.io/config.hash';
