@@ -48,7 +48,7 @@ import type {
 } from './v1.gen.ts';
 import {
   checkFieldRef,
-  checkLocalPath,
+  checkNoBackstep,
   checkRelativePath,
   checkResourceFieldRef,
   hasBackstep,
@@ -61,6 +61,15 @@ const RESIZE_POLICIES = ['NotRequired', 'RestartContainer'];
 const CONTAINER_RESTART_POLICIES = ['Always', 'Never', 'OnFailure'];
 const RESTART_RULES_MAX = 20;
 const EXIT_CODES_MAX = 255;
+const WINDOWS_STOP_SIGNALS = ['SIGKILL', 'SIGTERM'];
+const LINUX_STOP_SIGNALS = [
+  ...'ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT STOP SYS TERM TRAP'.split(
+    ' ',
+  ),
+  ...'TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ RTMIN RTMAX'.split(' '),
+  ...Array.from({ length: 15 }, (_, index) => `RTMIN+${index + 1}`),
+  ...Array.from({ length: 14 }, (_, index) => `RTMAX-${index + 1}`),
+].map(name => `SIG${name}`);
 
 /** What the containers of one pod share. */
 export interface PodContext {
@@ -102,6 +111,16 @@ export function checkInitContainers(errors: Errors, path: string, context: PodCo
       for (const field of ['lifecycle', 'livenessProbe', 'readinessProbe', 'startupProbe'] as const)
         if (container[field])
           addForbidden(errors, `${at}.${field}`, 'may not be set for init containers without restartPolicy=Always');
+    if (!isSidecar(container))
+      eachAt(container.resizePolicy, `${at}.resizePolicy`, (policy, policyAt) => {
+        if (policy.restartPolicy === 'RestartContainer')
+          addInvalid(
+            errors,
+            `${policyAt}.restartPolicy`,
+            policy.restartPolicy,
+            "must not be set to 'RestartContainer' for non-sidecar initContainers",
+          );
+      });
   });
 }
 
@@ -184,12 +203,12 @@ function checkRestartPolicy(errors: Errors, path: string, container: Container):
     addRequired(errors, `${path}.restartPolicy`, 'must specify restartPolicy when restart rules are used');
   if (rules.length > RESTART_RULES_MAX) errors.push(fieldErrors.tooMany(at, rules.length, RESTART_RULES_MAX));
   eachAt(rules, at, (rule, ruleAt) => {
-    requireOneOf(errors, `${ruleAt}.action`, rule.action, ['Restart', 'RestartAllContainers']);
+    allowOneOf(errors, `${ruleAt}.action`, rule.action ?? '', ['Restart', 'RestartAllContainers']);
     if (!rule.exitCodes) {
       addRequired(errors, `${ruleAt}.exitCodes`, 'must be specified');
       return;
     }
-    requireOneOf(errors, `${ruleAt}.exitCodes.operator`, rule.exitCodes.operator, ['In', 'NotIn']);
+    allowOneOf(errors, `${ruleAt}.exitCodes.operator`, rule.exitCodes.operator ?? '', ['In', 'NotIn']);
     const values = rule.exitCodes.values ?? [];
     if (values.length > EXIT_CODES_MAX)
       errors.push(fieldErrors.tooMany(`${ruleAt}.exitCodes.values`, values.length, EXIT_CODES_MAX));
@@ -255,13 +274,13 @@ function checkEnvironment(errors: Errors, path: string, variables: readonly EnvV
       const at = `${from}.fileKeyRef`;
       if (requireText(errors, `${at}.key`, reference.key))
         addProblems(errors, `${at}.key`, reference.key, environmentNameProblems(reference.key));
-      if (requireText(errors, `${at}.volumeName`, reference.volumeName)) {
-        const volume = context.volumes.get(reference.volumeName);
-        if (!volume) errors.push(fieldErrors.notFound(`${at}.volumeName`, reference.volumeName));
-        else if (!volume.emptyDir)
-          addInvalid(errors, `${at}.volumeName`, reference.volumeName, 'referenced volume must be of type emptyDir');
-      }
-      if (requireText(errors, `${at}.path`, reference.path)) checkLocalPath(errors, `${at}.path`, reference.path);
+      if (requireText(errors, `${at}.volumeName`, reference.volumeName))
+        addProblems(errors, `${at}.volumeName`, reference.volumeName, dnsLabelProblems(reference.volumeName));
+      const volume = context.spec.volumes?.find(({ name }) => name === reference.volumeName);
+      if (!volume) errors.push(fieldErrors.notFound(`${at}.volumeName`, reference.volumeName ?? ''));
+      else if (!volume.emptyDir)
+        addInvalid(errors, `${at}.volumeName`, reference.volumeName, 'referenced volume must be of type emptyDir');
+      if (requireText(errors, `${at}.path`, reference.path)) checkNoBackstep(errors, `${at}.path`, reference.path);
     }
     if (sources === 0)
       addInvalid(
@@ -376,7 +395,7 @@ function checkResizePolicy(errors: Errors, path: string, container: Container, c
     requireOneOf(errors, path, policy.resourceName, ['cpu', 'memory']);
     requireOneOf(errors, path, policy.restartPolicy, RESIZE_POLICIES);
     if (context.spec.restartPolicy === 'Never' && policy.restartPolicy !== 'NotRequired')
-      addInvalid(errors, path, policy.restartPolicy, "must be 'NotRequired' when `restartPolicy` is 'Never'");
+      addInvalid(errors, path, policy.restartPolicy, "must be 'NotRequired' when pod `restartPolicy` is 'Never'");
   });
 }
 
@@ -428,8 +447,13 @@ function checkLifecycle(
   if (signal === undefined) return;
   if (!context.spec.os?.name)
     addForbidden(errors, `${path}.stopSignal`, 'may not be set for containers with empty `spec.os.name`');
-  else if (context.spec.os.name === 'windows' && signal !== 'SIGTERM' && signal !== 'SIGKILL')
-    errors.push(fieldErrors.notSupported(`${path}.stopSignal`, signal, ['SIGKILL', 'SIGTERM']));
+  else
+    allowOneOf(
+      errors,
+      `${path}.stopSignal`,
+      signal,
+      context.spec.os.name === 'windows' ? WINDOWS_STOP_SIGNALS : LINUX_STOP_SIGNALS,
+    );
 }
 
 function checkHandler(

@@ -6,7 +6,7 @@
 import { fieldErrors } from '../../base/errors.ts';
 import { qualifiedNameProblems } from '../machinery/labels.ts';
 import { dnsLabelProblems, dnsSubdomainProblems, rangeProblem } from '../machinery/names.ts';
-import { parseNano } from '../machinery/quantity.ts';
+import { canonicalQuantity, parseNano } from '../machinery/quantity.ts';
 import {
   addDuplicate,
   addForbidden,
@@ -166,8 +166,8 @@ export function checkResourceFieldRef(
   else if (!resource) addRequired(errors, `${path}.resource`);
   else if (!CONTAINER_RESOURCE_PATHS.includes(resource) && !hugePages)
     errors.push(fieldErrors.notSupported(`${path}.resource`, resource, CONTAINER_RESOURCE_PATHS));
-  const divisor = reference.divisor;
-  if (divisor === undefined || (parseNano(divisor) ?? 0n) === 0n) return;
+  if (reference.divisor === undefined || (parseNano(reference.divisor) ?? 0n) === 0n) return;
+  const divisor = canonicalQuantity(reference.divisor);
   const kind = resource.slice(resource.indexOf('.') + 1);
   if (kind === 'cpu') {
     if (divisor !== '1m' && divisor !== '1')
