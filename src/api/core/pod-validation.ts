@@ -3,11 +3,19 @@
  * upstream's `core/validation`. Metadata is validated generically before.
  */
 
+import { fieldErrors } from '../../base/errors.ts';
 import { validateLabels } from '../machinery/labels.ts';
 import { validateAnnotations } from '../machinery/metadata.ts';
-import { dnsLabelProblems, dnsSubdomainProblems, ipProblems, rangeProblem } from '../machinery/names.ts';
-import { podLimits } from '../machinery/pod.ts';
-import { compareQuantity, formatNano, quantityValue } from '../machinery/quantity.ts';
+import {
+  dnsLabelProblems,
+  dnsSubdomainProblems,
+  ipProblems,
+  rangeProblem,
+  regexProblem,
+  tooLongProblem,
+} from '../machinery/names.ts';
+import { podLimits, podRequests, resourceAmount } from '../machinery/pod.ts';
+import { compareQuantity, formatNano } from '../machinery/quantity.ts';
 import {
   addDuplicate,
   addForbidden,
@@ -30,12 +38,7 @@ import {
   type PodContext,
 } from './container-validation.ts';
 import { checkPodAnnotations, checkProfilesAgree, MIRROR_ANNOTATION } from './pod-annotation-validation.ts';
-import {
-  checkContainerResourceName,
-  checkResourceQuantity,
-  checkResourceRequirements,
-  isHugePages,
-} from './resource-validation.ts';
+import { checkResourceRequirements, isHugePages } from './resource-validation.ts';
 import { checkAffinity, checkTolerations, checkTopologySpread } from './scheduling-validation.ts';
 import { checkOs, checkPodSecurityContext } from './security-context-validation.ts';
 import type { Container, EphemeralContainer, Pod, PodResourceClaim, PodSpec, PodTemplateSpec } from './v1.gen.ts';
@@ -45,6 +48,7 @@ const INT32_MAX = 2 ** 31 - 1;
 const NAMESERVERS_MAX = 3;
 const SEARCH_PATHS_MAX = 32;
 const SEARCH_CHARACTERS_MAX = 2048;
+const HOSTNAME_BYTES_MAX = 64;
 
 /** A pod as it is created, or as an update would leave it. */
 export function validatePod(pod: Pod): Errors {
@@ -103,7 +107,9 @@ export function checkPodSpec(errors: Errors, path: string, spec: PodSpec, meta: 
   checkContainers(errors, `${path}.containers`, context);
   if (spec.initContainers?.length) checkInitContainers(errors, `${path}.initContainers`, context);
   checkEphemeralContainers(errors, `${path}.ephemeralContainers`, context);
-  if (spec.resources) checkPodLevelResources(errors, `${path}.resources`, spec, claimNames);
+  if (spec.resources && spec.os?.name === 'windows')
+    addForbidden(errors, `${path}.resources`, 'may not be set for a windows pod');
+  else if (spec.resources) checkPodLevelResources(errors, `${path}.resources`, spec, claimNames);
   if (spec.hostNetwork) checkHostNetwork(errors, path, spec, context.isPod);
   requireOneOf(errors, `${path}.restartPolicy`, spec.restartPolicy, ['Always', 'OnFailure', 'Never']);
   requireOneOf(errors, `${path}.dnsPolicy`, spec.dnsPolicy, [
@@ -145,10 +151,13 @@ export function checkPodSpec(errors: Errors, path: string, spec: PodSpec, meta: 
   });
   if (spec.preemptionPolicy !== undefined)
     requireOneOf(errors, `${path}.preemptionPolicy`, spec.preemptionPolicy, ['PreemptLowerPriority', 'Never']);
-  for (const name in spec.overhead) {
-    checkContainerResourceName(errors, `${path}.overhead.limits[${name}]`, name);
-    checkResourceQuantity(errors, `${path}.overhead.limits[${name}]`, name, spec.overhead[name]!);
-  }
+  if (spec.overhead)
+    checkResourceRequirements(
+      errors,
+      `${path}.overhead`,
+      { limits: spec.overhead },
+      { level: 'container', claimNames: new Set() },
+    );
   if (spec.os) checkOs(errors, path, spec);
 }
 
@@ -165,12 +174,11 @@ function checkReferences(errors: Errors, path: string, spec: PodSpec): void {
   }
   const override = spec.hostnameOverride;
   if (override === undefined) return;
-  addProblems(errors, `${path}.hostnameOverride`, override, dnsSubdomainProblems(override));
-  if (override.length > 64)
-    addInvalid(errors, `${path}.hostnameOverride`, override, 'must be no more than 64 characters');
-  if (spec.hostNetwork) addForbidden(errors, `${path}.hostnameOverride`, 'may not be set when hostNetwork is true');
-  if (spec.setHostnameAsFQDN)
-    addForbidden(errors, `${path}.setHostnameAsFQDN`, 'may not be set to true when hostnameOverride is set');
+  const at = `${path}.hostnameOverride`;
+  if (spec.setHostnameAsFQDN) addForbidden(errors, at, 'may not be specified when setHostnameAsFQDN is true');
+  if (spec.hostNetwork) addForbidden(errors, at, 'may not be specified when hostNetwork is true');
+  if (override.length > HOSTNAME_BYTES_MAX) errors.push(fieldErrors.tooLong(at, HOSTNAME_BYTES_MAX));
+  addProblems(errors, at, override, dnsSubdomainProblems(override));
 }
 
 function checkResourceClaims(
@@ -212,19 +220,10 @@ function checkResourceClaims(
 
 function checkPodLevelResources(errors: Errors, path: string, spec: PodSpec, claimNames: ReadonlySet<string>): void {
   const resources = spec.resources!;
-  if (resources.claims) addForbidden(errors, `${path}.claims`, 'claims cannot be set for Resources at pod-level');
+  if (resources.claims) addForbidden(errors, `${path}.claims`, 'claims may not be set for Resources at pod-level');
   checkResourceRequirements(errors, path, resources, { level: 'pod', claimNames });
-  const ofContainers = podLimits({ ...spec, resources: {}, overhead: {} });
-  for (const name in resources.limits) {
-    const sum = isHugePages(name) ? (ofContainers[name] ?? 0) : 0;
-    if (sum > quantityValue(resources.limits[name]))
-      addInvalid(
-        errors,
-        `${path}.limits[${name}]`,
-        resources.limits[name]!,
-        `must be greater than or equal to aggregate container limits of ${formatNano(BigInt(Math.min(sum, Number.MAX_SAFE_INTEGER)) * 10n ** 9n, 'binary')}`,
-      );
-  }
+  checkAggregate(errors, path, 'requests', spec);
+  checkAggregate(errors, path, 'limits', spec);
   eachAt(spec.containers, `${path}.containers`, (container, at) => {
     for (const name in container.resources?.limits) {
       const own = container.resources.limits[name]!;
@@ -233,6 +232,27 @@ function checkPodLevelResources(errors: Errors, path: string, spec: PodSpec, cla
         addInvalid(errors, `${at}[${name}].limits`, own, `must be less than or equal to pod limits of ${pod}`);
     }
   });
+}
+
+/** The pod asks for at least what its containers do together; may limit them to less, but for pages, which are never overcommitted. */
+function checkAggregate(errors: Errors, path: string, kind: 'requests' | 'limits', spec: PodSpec): void {
+  const list = spec.resources?.[kind] ?? {};
+  const ofContainers = (kind === 'requests' ? podRequests : podLimits)({ ...spec, resources: {}, overhead: {} });
+  for (const name in list) {
+    const sum = ofContainers[name] ?? 0;
+    if ((kind === 'limits' && !isHugePages(name)) || sum <= resourceAmount(name, list[name]!)) continue;
+    const unit = name === 'cpu' ? 10n ** 6n : 10n ** 9n;
+    const text = formatNano(
+      BigInt(Math.min(sum, Number.MAX_SAFE_INTEGER)) * unit,
+      name === 'cpu' ? 'decimal' : 'binary',
+    );
+    addInvalid(
+      errors,
+      `${path}.${kind}[${name}]`,
+      list[name]!,
+      `must be greater than or equal to aggregate container ${kind} of ${text}`,
+    );
+  }
 }
 
 function checkHostNetwork(errors: Errors, path: string, spec: PodSpec, isPod: boolean): void {
@@ -245,7 +265,9 @@ function checkHostNetwork(errors: Errors, path: string, spec: PodSpec, isPod: bo
   });
 }
 
-const searchPath = /^[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?(\.[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?)*$/;
+const SEARCH_LABEL = '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?';
+const SEARCH_PATH = `${SEARCH_LABEL}(\\.${SEARCH_LABEL})*`;
+const searchPath = new RegExp(`^${SEARCH_PATH}$`);
 
 function checkDns(errors: Errors, path: string, spec: PodSpec): void {
   const config = spec.dnsConfig;
@@ -275,12 +297,18 @@ function checkDns(errors: Errors, path: string, spec: PodSpec): void {
     );
   eachAt(searches, `${path}.searches`, (search, at) => {
     const name = search.endsWith('.') ? search.slice(0, -1) : search;
-    if (search !== '.' && (name.length > 253 || !searchPath.test(name)))
+    if (search === '.') return;
+    if (name.length > 253) addInvalid(errors, at, name, tooLongProblem(253));
+    if (!searchPath.test(name))
       addInvalid(
         errors,
         at,
         name,
-        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')",
+        regexProblem(
+          "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character",
+          SEARCH_PATH,
+          'example.com',
+        ),
       );
   });
   eachAt(options, `${path}.options`, (option, at) => {

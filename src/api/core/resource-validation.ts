@@ -19,7 +19,8 @@ import {
 import type { ResourceClaim, ResourceRequirements } from './v1.gen.ts';
 
 const CONTAINER_RESOURCES = ['cpu', 'memory', 'ephemeral-storage'];
-const POD_LEVEL_RESOURCES = ['cpu', 'memory'];
+// The prefix stands for pages of every size.
+const POD_LEVEL_RESOURCES = ['cpu', 'memory', 'hugepages-'];
 const QUOTA_RESOURCES = [
   'cpu',
   'memory',
@@ -127,6 +128,11 @@ export function checkResourceQuantity(errors: Errors, path: string, name: string
   if (counted && nano % 1_000_000_000n !== 0n) addInvalid(errors, path, text, 'must be an integer');
 }
 
+function isWholePages(name: string, quantity: string): boolean {
+  const page = parseNano(name.slice('hugepages-'.length)) ?? 0n;
+  return page > 0n && page % 1_000_000_000n === 0n && (parseNano(quantity) ?? 0n) % page === 0n;
+}
+
 export interface ResourceScope {
   readonly level: 'container' | 'pod';
   readonly claimNames: ReadonlySet<string>;
@@ -149,9 +155,7 @@ export function checkResourceRequirements(
     checkResourceQuantity(errors, at, name, quantity);
     if (isHugePages(name)) {
       hugePagesNamed = true;
-      const page = parseNano(name.slice('hugepages-'.length));
-      const amount = parseNano(quantity) ?? 0n;
-      if (page && amount % page !== 0n)
+      if (!isWholePages(name, quantity))
         addInvalid(errors, at, quantity, `${quantity} is not positive integer multiple of ${name}`);
     }
     if (name === 'cpu' || name === 'memory') computeNamed = true;
@@ -189,14 +193,16 @@ function checkClaimNames(
       addRequired(errors, at);
       return;
     }
-    if (claim.request) addProblems(errors, `${at}.request`, claim.request, dnsLabelProblems(claim.request));
-    const key = claim.request ? `${claim.name}/${claim.request}` : claim.name;
-    const overlaps =
-      seen.has(claim.name) ||
-      seen.has(key) ||
-      (!claim.request && [...seen].some(other => other.startsWith(`${claim.name}/`)));
-    if (overlaps) addDuplicate(errors, at, key);
-    seen.add(key);
+    // A claim as a whole stands for all of its requests.
+    if (seen.has(claim.name)) addDuplicate(errors, at, claim.name);
+    else {
+      if (claim.request) addProblems(errors, `${at}.request`, claim.request, dnsLabelProblems(claim.request));
+      const key = claim.request ? `${claim.name}/${claim.request}` : claim.name;
+      if (seen.has(key)) addDuplicate(errors, at, key);
+      else if (!claim.request)
+        for (const other of seen) if (other.startsWith(`${claim.name}/`)) addDuplicate(errors, at, claim.name);
+      seen.add(key);
+    }
     if (!podClaims.has(claim.name)) {
       const names = podClaims.size === 0 ? ' which is empty' : `: ${[...podClaims].sort().join(', ')}`;
       const finding = fieldErrors.notFound(at, claim.name);

@@ -119,18 +119,23 @@ function checkPodAffinityTerm(errors: Errors, path: string, term: PodAffinityTer
   checkLabelSelector(errors, `${path}.namespaceSelector`, term.namespaceSelector);
   for (const namespace of term.namespaces ?? [])
     addProblems(errors, `${path}.namespace`, namespace, dnsLabelProblems(namespace));
+  checkMatchKeys(errors, path, term);
+  if (!term.topologyKey) addRequired(errors, `${path}.topologyKey`, 'can not be empty');
+  checkLabelKey(errors, `${path}.topologyKey`, term.topologyKey);
+}
+
+/** Of affinity and of topology spread: keys are label names, stand beside a selector and only there. */
+function checkMatchKeys(
+  errors: Errors,
+  path: string,
+  term: Pick<PodAffinityTerm, 'matchLabelKeys' | 'mismatchLabelKeys' | 'labelSelector'>,
+): void {
   for (const field of ['matchLabelKeys', 'mismatchLabelKeys'] as const) {
     if (!term[field]?.length) continue;
     if (!term.labelSelector)
       addForbidden(errors, `${path}.${field}`, 'must not be specified when labelSelector is not set');
     else eachAt(term[field], `${path}.${field}`, (key, at) => checkLabelKey(errors, at, key));
   }
-  checkRepeatedKeys(errors, path, term);
-  if (!term.topologyKey) addRequired(errors, `${path}.topologyKey`, 'can not be empty');
-  checkLabelKey(errors, `${path}.topologyKey`, term.topologyKey);
-}
-
-function checkRepeatedKeys(errors: Errors, path: string, term: PodAffinityTerm): void {
   const keys = term.matchLabelKeys ?? [];
   checkMentions(errors, path, keys, term.labelSelector);
   keys.forEach((key, index) => {
@@ -224,21 +229,9 @@ export function checkTopologySpread(
     }
     allowOneOf(errors, `${at}.nodeAffinityPolicy`, constraint.nodeAffinityPolicy, ['Honor', 'Ignore']);
     allowOneOf(errors, `${at}.nodeTaintsPolicy`, constraint.nodeTaintsPolicy, ['Honor', 'Ignore']);
-    checkSpreadKeys(errors, `${at}.matchLabelKeys`, constraint.matchLabelKeys, constraint.labelSelector);
+    checkMatchKeys(errors, at, constraint);
     checkLabelSelector(errors, `${at}.labelSelector`, constraint.labelSelector);
   });
-}
-
-function checkSpreadKeys(
-  errors: Errors,
-  path: string,
-  keys: readonly string[] | undefined,
-  selector: LabelSelector | undefined,
-): void {
-  if (!keys?.length) return;
-  if (!selector) addForbidden(errors, path, 'must not be specified when labelSelector is not set');
-  eachAt(keys, path, (key, at) => checkLabelKey(errors, at, key));
-  checkMentions(errors, path, keys, selector);
 }
 
 // The selector of a pod already holds the expressions made from its keys, so a second mention of one is the user's.

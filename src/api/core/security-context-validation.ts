@@ -177,7 +177,7 @@ const WINDOWS_REFUSAL = 'cannot be set for a windows pod';
 export function checkOs(errors: Errors, path: string, spec: PodSpec): void {
   const name = spec.os?.name;
   if (!name) {
-    addRequired(errors, `${path}.os.name`, 'cannot be empty');
+    addRequired(errors, `${path}.os.name`);
     return;
   }
   if (name !== 'linux' && name !== 'windows') {

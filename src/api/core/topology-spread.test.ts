@@ -34,6 +34,6 @@ test('a pod keeps its own values of matchLabelKeys in the selectors of its sprea
   });
   assert.deepEqual(findings(made), []);
   assert.deepEqual(findings(spread({ matchLabels: { hash: 'x1' } })), [
-    'spec.topologySpreadConstraints[0].matchLabelKeys[0]: Invalid value: "hash": exists in both matchLabelKeys and labelSelector',
+    'spec.topologySpreadConstraints[0][0]: Invalid value: "hash": exists in both matchLabelKeys and labelSelector',
   ]);
 });
