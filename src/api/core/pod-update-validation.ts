@@ -1,26 +1,16 @@
 /**
- * Rules between an old and a new pod: what an update, a resize, new ephemeral containers and a status update may change. The rules
- * of a pod by itself are in pod-validation.ts.
+ * Rules between an old and a new pod: what an update and new ephemeral containers may change. Resizes are in
+ * pod-resize-validation.ts, statuses in pod-status-validation.ts, the rules of a pod by itself in pod-validation.ts.
  */
 
 import { fieldErrors } from '../../base/errors.ts';
 import { forgiveStored } from '../machinery/address-forms.ts';
 import { semanticEqual } from '../machinery/equality.ts';
-import { dnsSubdomainProblems, ipProblems, rangeProblem } from '../machinery/names.ts';
-import { isSidecar, podQosClass } from '../machinery/pod.ts';
-import {
-  addDuplicate,
-  addForbidden,
-  addInvalid,
-  addProblems,
-  checkUnchanged,
-  type Errors,
-  eachAt,
-} from '../machinery/validation.ts';
-import { checkQualifiedName } from './container-validation.ts';
+import { rangeProblem } from '../machinery/names.ts';
+import { addForbidden, addInvalid, type Errors } from '../machinery/validation.ts';
 import { checkAnnotationChange, MIRROR_ANNOTATION } from './pod-annotation-validation.ts';
 import { validatePod } from './pod-validation.ts';
-import type { Container, ContainerStatus, Pod, PodSpec, ResourceRequirements, Toleration } from './v1.gen.ts';
+import type { Container, Pod, PodSpec, Toleration } from './v1.gen.ts';
 
 const INT32_MAX = 2 ** 31 - 1;
 const UPDATABLE = [
@@ -115,7 +105,7 @@ function maskGatedChanges(errors: Errors, masked: PodSpec, before: PodSpec): voi
           errors,
           'spec.nodeSelector',
           masked.nodeSelector,
-          'only additions are allowed (no mutations or deletions)',
+          'only additions to spec.nodeSelector are allowed (no mutations or deletions)',
         );
         break;
       }
@@ -195,158 +185,4 @@ export function validateEphemeralContainersUpdate(pod: Pod, old: Pod): Errors {
       );
   }
   return errors;
-}
-
-/** The `resize` subresource: CPU and memory of the pod, its containers and sidecars, without a change of the QoS class. */
-export function validatePodResize(pod: Pod, old: Pod): Errors {
-  if (old.metadata.annotations?.[MIRROR_ANNOTATION] !== undefined)
-    return [fieldErrors.forbidden('[]', 'static pods cannot be resized')];
-  if (old.spec?.os?.name === 'windows') return [fieldErrors.forbidden('[]', 'windows pods cannot be resized')];
-  const errors = [...forgiveStored(validatePod(pod), () => validatePod(old))];
-  const spec = pod.spec!;
-  const before = old.spec!;
-  if ((old.status?.qosClass ?? podQosClass(before)) !== podQosClass(spec))
-    addInvalid(errors, 'spec', pod.status?.qosClass ?? '', 'Pod QOS Class may not change as a result of resizing');
-  const masked = { ...spec };
-  if (before.resources && spec.resources) {
-    checkNothingRemoved(errors, 'spec.resources', spec.resources, before.resources);
-    masked.resources = withoutComputeChanges(spec.resources, before.resources);
-  }
-  for (const field of ['initContainers', 'containers'] as const) {
-    masked[field] = (spec[field] ?? []).map((container, index) => {
-      const was = before[field]?.[index];
-      if (!was || (field === 'initContainers' && !isSidecar(was))) return container;
-      checkNothingRemoved(errors, `spec.${field}[${index}].resources`, container.resources, was.resources);
-      return { ...container, resources: withoutComputeChanges(container.resources, was.resources) };
-    });
-  }
-  if (
-    !semanticEqual(masked, {
-      ...before,
-      initContainers: before.initContainers ?? [],
-      containers: before.containers ?? [],
-    })
-  )
-    addForbidden(errors, 'spec', 'only cpu and memory resources are mutable');
-  return errors;
-}
-
-function checkNothingRemoved(
-  errors: Errors,
-  path: string,
-  now: ResourceRequirements = {},
-  was: ResourceRequirements = {},
-): void {
-  for (const kind of ['requests', 'limits'] as const)
-    if (Object.keys(was[kind] ?? {}).some(name => now[kind]?.[name] === undefined))
-      addForbidden(errors, `${path}.${kind}`, `resource ${kind} cannot be removed`);
-}
-
-function withoutComputeChanges(now: ResourceRequirements = {}, was: ResourceRequirements = {}): ResourceRequirements {
-  const result: ResourceRequirements = { ...now };
-  for (const kind of ['requests', 'limits'] as const) {
-    if (!was[kind] && !now[kind]) continue;
-    const { cpu: _cpu, memory: _memory, ...rest } = now[kind] ?? {};
-    const list: Record<string, string> = rest;
-    for (const name of ['cpu', 'memory']) if (was[kind]?.[name] !== undefined) list[name] = was[kind][name]!;
-    if (was[kind] || Object.keys(list).length > 0) result[kind] = list;
-    else delete result[kind];
-  }
-  return result;
-}
-
-/** Changes to `status` that never happen in normal operation. */
-export function validatePodStatusUpdate(pod: Pod, old: Pod): Errors {
-  const errors: Errors = [];
-  checkAnnotationChange(errors, pod.metadata.annotations, old.metadata.annotations);
-  const status = pod.status ?? {};
-  const before = old.status ?? {};
-  eachAt(status.conditions, 'metadata.conditions', (condition, at) =>
-    checkQualifiedName(errors, `${at}.Type`, condition.type),
-  );
-  if ((pod.spec?.nodeName ?? '') !== (old.spec?.nodeName ?? ''))
-    addForbidden(errors, 'status.nodeName', 'may not be changed directly');
-  if (status.nominatedNodeName && status.nominatedNodeName !== before.nominatedNodeName)
-    addProblems(
-      errors,
-      'status.nominatedNodeName',
-      status.nominatedNodeName,
-      dnsSubdomainProblems(status.nominatedNodeName),
-    );
-  checkUnchanged(errors, 'status.qosClass', status.qosClass, before.qosClass);
-  const restartsAll = [...(old.spec?.containers ?? []), ...(old.spec?.initContainers ?? [])].some(container =>
-    container.restartPolicyRules?.some(({ action }) => action === 'RestartAllContainers'),
-  );
-  const policy = restartsAll ? 'Always' : (old.spec?.restartPolicy ?? 'Always');
-  const sidecars = new Set((old.spec?.initContainers ?? []).filter(isSidecar).map(container => container.name));
-  const mayRestart = new Set(
-    [...(old.spec?.containers ?? []), ...(old.spec?.initContainers ?? [])]
-      .filter(container => container.restartPolicy || container.restartPolicyRules?.length)
-      .map(container => container.name),
-  );
-  const exempt = new Set([...sidecars, ...mayRestart]);
-  checkTransitions(
-    errors,
-    'status.containerStatuses',
-    status.containerStatuses,
-    before.containerStatuses,
-    policy,
-    exempt,
-  );
-  checkTransitions(
-    errors,
-    'status.initContainerStatuses',
-    status.initContainerStatuses,
-    before.initContainerStatuses,
-    policy,
-    exempt,
-  );
-  checkTransitions(
-    errors,
-    'status.ephemeralContainerStatuses',
-    status.ephemeralContainerStatuses,
-    before.ephemeralContainerStatuses,
-    'Never',
-    exempt,
-  );
-  eachAt(status.podIPs, 'status.podIPs', ({ ip }, at) => addProblems(errors, at, ip, ipProblems(ip ?? '')));
-  checkAddresses(errors, 'status.podIPs', status.podIPs);
-  if (status.hostIPs?.length) {
-    if ((status.hostIP ?? '') !== status.hostIPs[0]!.ip)
-      addInvalid(errors, 'status.hostIPs[0].ip', status.hostIPs[0]!.ip, 'must be equal to `hostIP`');
-    eachAt(status.hostIPs, 'status.hostIPs', ({ ip }, at) => addProblems(errors, at, ip, ipProblems(ip ?? '')));
-    checkAddresses(errors, 'status.hostIPs', status.hostIPs);
-  }
-  return errors;
-}
-
-function checkAddresses(errors: Errors, path: string, addresses: readonly { ip?: string }[] | undefined): void {
-  if (!addresses || addresses.length < 2) return;
-  const families = new Set(addresses.map(({ ip }) => ip?.includes(':')));
-  if (addresses.length > 2 || families.size < 2)
-    addInvalid(errors, path, addresses, 'may specify no more than one IP for each IP family');
-  const seen = new Set<string | undefined>();
-  eachAt(addresses, path, (address, at) => {
-    if (seen.has(address.ip)) addDuplicate(errors, at, address);
-    seen.add(address.ip);
-  });
-}
-
-/** A container that ended for good does not come back. */
-function checkTransitions(
-  errors: Errors,
-  path: string,
-  now: readonly ContainerStatus[] | undefined,
-  before: readonly ContainerStatus[] | undefined,
-  policy: string,
-  exempt: ReadonlySet<string>,
-): void {
-  if (policy === 'Always') return;
-  eachAt(before, path, (old, at) => {
-    const ended = old.state?.terminated;
-    if (!ended || exempt.has(old.name) || (ended.exitCode !== 0 && policy === 'OnFailure')) return;
-    const status = now?.find(other => other.name === old.name);
-    if (status && !status.state?.terminated)
-      addForbidden(errors, `${at}.state`, 'may not be transitioned to non-terminated state');
-  });
 }

@@ -8,12 +8,9 @@ import { eachAt } from '../machinery/validation.ts';
 import { keepAppArmorFields } from './app-armor.ts';
 import { podColumns } from './pod-columns.ts';
 import { podDefaults } from './pod-defaults.ts';
-import {
-  validateEphemeralContainersUpdate,
-  validatePodResize,
-  validatePodStatusUpdate,
-  validatePodUpdate,
-} from './pod-update-validation.ts';
+import { validatePodResize } from './pod-resize-validation.ts';
+import { validatePodStatusUpdate } from './pod-status-validation.ts';
+import { validateEphemeralContainersUpdate, validatePodUpdate } from './pod-update-validation.ts';
 import { validatePod } from './pod-validation.ts';
 import { podWarnings } from './pod-warnings.ts';
 import type { Pod } from './v1.gen.ts';

@@ -38,6 +38,14 @@ export function isSidecar(container: Container): boolean {
   return container.restartPolicy === 'Always';
 }
 
+/** What the first rule that fits an exit code wants; undefined when the restart policy decides. */
+export function ruledAction(container: Container, exitCode: number | undefined): string | undefined {
+  if (exitCode === undefined) return undefined;
+  return container.restartPolicyRules?.find(
+    ({ exitCodes }) => exitCodes && (exitCodes.values ?? []).includes(exitCode) === (exitCodes.operator === 'In'),
+  )?.action;
+}
+
 export type ContainerRole = 'init' | 'container' | 'ephemeral';
 
 /** Every container in order of start: init, regular, ephemeral. */
@@ -126,10 +134,10 @@ export type QosClass = 'Guaranteed' | 'Burstable' | 'BestEffort';
 /** The pod's quality of service, from CPU and memory only. */
 export function podQosClass(spec: PodSpec): QosClass {
   const podLevel = spec.resources;
-  const sources =
-    podLevel && (podLevel.requests || podLevel.limits)
-      ? [podLevel]
-      : [...(spec.containers ?? []), ...(spec.initContainers ?? [])].map(container => container.resources);
+  const isSet = Object.keys({ ...podLevel?.requests, ...podLevel?.limits }).length > 0;
+  const sources = isSet
+    ? [podLevel]
+    : [...(spec.containers ?? []), ...(spec.initContainers ?? [])].map(container => container.resources);
   let any = false;
   let guaranteed = true;
   for (const resources of sources) {

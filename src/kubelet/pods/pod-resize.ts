@@ -15,7 +15,7 @@ import type { ContainerStops } from './container-stops.ts';
 import { graceSecondsOf } from './container-stops.ts';
 import type { PodSubject } from './pod-subject.ts';
 import { capacityRefusal } from './refusals.ts';
-import { allContainers, containerLimits, isSidecar, podCgroup, podLimits, podRequest, qosOf } from './resources.ts';
+import { allContainers, containerLimits, podCgroup, podLimits, podRequest, qosOf } from './resources.ts';
 import { latestOf } from './status.ts';
 
 const COMPUTE = ['cpu', 'memory'] as const;
@@ -136,8 +136,8 @@ export class PodResize {
     }
     const { spec, status } = this.#subject.pod;
     if (spec.resources && !this.#allocatedPod) {
-      // A pod that has run before has what its status says.
-      const before = state.containers.length ? status?.resources : undefined;
+      // A pod that has run before has what its status says: nothing when it is new to resources of its own.
+      const before = state.containers.length ? (status?.resources ?? {}) : undefined;
       const { cpu, memory } = status?.allocatedResources ?? {};
       const granted = { ...(cpu === undefined ? {} : { cpu }), ...(memory === undefined ? {} : { memory }) };
       this.#allocatedPod = before ? { ...before, requests: { ...before.requests, ...granted } } : spec.resources;
@@ -220,7 +220,7 @@ export class PodResize {
     const { context, pod } = this.#subject;
     const changed = allContainers(pod).flatMap(spec => {
       const running = latestOf(state.containers, spec.name);
-      if (running?.state !== 'running' || (!isSidecar(spec) && pod.spec.initContainers?.includes(spec))) return [];
+      if (running?.state !== 'running') return [];
       const actual = this.#actual.get(running.id);
       const goal = this.#allocated.get(spec.name)!;
       return actual && !isSame(actual, goal) ? [{ spec, running, actual, goal }] : [];

@@ -4,7 +4,8 @@
  * grace, no preStop hook; sandbox, addresses, devices, volumes and ephemeral containers' records stay. It starts nothing.
  */
 
-import type { Container, ContainerStateTerminated, ContainerStatus, Pod } from '../../api/core/v1.gen.ts';
+import type { ContainerStateTerminated, ContainerStatus, Pod } from '../../api/core/v1.gen.ts';
+import { ruledAction } from '../../api/machinery/pod.ts';
 import type { ContainerState, Runtime, RuntimeState } from '../runtime.ts';
 import type { ContainerStops } from './container-stops.ts';
 import { allContainers } from './resources.ts';
@@ -13,14 +14,6 @@ export const ALL_RESTARTING = 'AllContainersRestarting';
 export const RESTARTING_REASON = 'RestartingAllContainers';
 const RESTARTING_MESSAGE = 'The container is removed because RestartAllContainers in place';
 const KILLED_EXIT_CODE = 137;
-
-/** What the first rule that fits an exit code wants; undefined when the restart policy decides. */
-export function ruledAction(container: Container, exitCode: number | undefined): string | undefined {
-  if (exitCode === undefined) return undefined;
-  return container.restartPolicyRules?.find(
-    ({ exitCodes }) => exitCodes && (exitCodes.values ?? []).includes(exitCode) === (exitCodes.operator === 'In'),
-  )?.action;
-}
 
 export function mayRestartAll(pod: Pod): boolean {
   return allContainers(pod).some(({ restartPolicyRules }) =>

@@ -13,19 +13,12 @@ import type {
   ResourceRequirements,
   ResourceStatus,
 } from '../../api/core/v1.gen.ts';
+import { ruledAction } from '../../api/machinery/pod.ts';
 import { formatTime } from '../../base/clock.ts';
 import type { ContainerState } from '../runtime.ts';
 import { recursionOf } from '../volumes/recursive-read-only.ts';
 import { allContainers, isSidecar, qosOf } from './resources.ts';
-import {
-  ALL_RESTARTING,
-  hasBegun,
-  isRestartingAll,
-  mayRestartAll,
-  removedStatus,
-  ruledAction,
-  wasRemoved,
-} from './restart-all.ts';
+import { ALL_RESTARTING, hasBegun, isRestartingAll, mayRestartAll, removedStatus, wasRemoved } from './restart-all.ts';
 
 export interface Waiting {
   readonly reason: string;
