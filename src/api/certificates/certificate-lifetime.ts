@@ -2,15 +2,20 @@
 
 import { validateAnnotations } from '../machinery/metadata.ts';
 import { addInvalid, addRequired, type Errors } from '../machinery/validation.ts';
+import { isKubernetesSigner } from './signer-name.ts';
 
 export const EXPIRATION_SECONDS_DEFAULT = 86_400;
 export const EXPIRATION_SECONDS_MIN = 3600;
 const EXPIRATION_SECONDS_MAX = 91 * 86_400;
-/** Of signers named kubernetes.io/…. */
+/** Of Kubernetes' own signers. */
 const OWN_EXPIRATION_SECONDS_MAX = 86_400;
 
+export function expirationSecondsMax(signerName: string): number {
+  return isKubernetesSigner(signerName) ? OWN_EXPIRATION_SECONDS_MAX : EXPIRATION_SECONDS_MAX;
+}
+
 export function checkExpiration(errors: Errors, path: string, signerName: string, seconds: number | undefined): void {
-  const max = signerName.startsWith('kubernetes.io/') ? OWN_EXPIRATION_SECONDS_MAX : EXPIRATION_SECONDS_MAX;
+  const max = expirationSecondsMax(signerName);
   if (seconds === undefined) addRequired(errors, path, 'must be set');
   else if (seconds < EXPIRATION_SECONDS_MIN || seconds > max)
     addInvalid(errors, path, seconds, `must be in the range [${EXPIRATION_SECONDS_MIN}, ${max}]`);

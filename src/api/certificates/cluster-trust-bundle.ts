@@ -6,9 +6,8 @@
 import { X509Certificate } from 'node:crypto';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
-import { dnsSubdomainProblems } from '../machinery/names.ts';
 import { addInvalid, addProblems, checkUnchanged, type Errors } from '../machinery/validation.ts';
-import { checkSignerName } from './signer-name.ts';
+import { checkSignerName, trustBundleNameProblems } from './signer-name.ts';
 import type { ClusterTrustBundle } from './v1beta1.gen.ts';
 
 const OMITTED = '<value omitted>';
@@ -22,9 +21,11 @@ export const clusterTrustBundle = defineKind<ClusterTrustBundle>({
   validateName: () => [],
   validate: object => {
     const errors: Errors = [];
-    checkName(errors, object);
-    if (object.spec?.signerName) checkSignerName(errors, 'spec.signerName', object.spec.signerName);
-    checkAnchors(errors, 'spec.trustBundle', object.spec?.trustBundle ?? '');
+    const { metadata, spec } = object;
+    const { name = '' } = metadata;
+    addProblems(errors, 'metadata.name', name, trustBundleNameProblems(name, spec?.signerName ?? ''));
+    if (spec?.signerName) checkSignerName(errors, 'spec.signerName', spec.signerName);
+    checkAnchors(errors, 'spec.trustBundle', spec?.trustBundle ?? '');
     return errors;
   },
   validateUpdate: (object, old) => {
@@ -35,22 +36,6 @@ export const clusterTrustBundle = defineKind<ClusterTrustBundle>({
   selectableFields: { 'spec.signerName': object => object.spec?.signerName ?? '' },
   columns: [nameColumn, text('SignerName', object => object.spec?.signerName || '<none>'), ageColumn],
 });
-
-function checkName(errors: Errors, { metadata, spec }: ClusterTrustBundle): void {
-  const name = metadata.name ?? '';
-  const signer = spec?.signerName ?? '';
-  const prefix = signer && `${signer.replaceAll('/', ':')}:`;
-  if (!signer && name.includes(':'))
-    addInvalid(errors, 'metadata.name', name, 'ClusterTrustBundle without signer name must not have ":" in its name');
-  else if (!name.startsWith(prefix))
-    addInvalid(
-      errors,
-      'metadata.name',
-      name,
-      `ClusterTrustBundle for signerName ${signer} must be named with prefix ${prefix}`,
-    );
-  else addProblems(errors, 'metadata.name', name, dnsSubdomainProblems(name.slice(prefix.length)));
-}
 
 function checkAnchors(errors: Errors, path: string, bundle: string): void {
   const before = errors.length;

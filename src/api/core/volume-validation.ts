@@ -4,7 +4,9 @@
  */
 
 import { fieldErrors } from '../../base/errors.ts';
+import { checkSignerName, trustBundleNameProblems } from '../certificates/signer-name.ts';
 import { qualifiedNameProblems } from '../machinery/labels.ts';
+import { validateTemplateMeta } from '../machinery/metadata.ts';
 import { dnsLabelProblems, dnsSubdomainProblems, rangeProblem } from '../machinery/names.ts';
 import { canonicalQuantity, parseNano } from '../machinery/quantity.ts';
 import {
@@ -278,11 +280,10 @@ function checkTrustBundle(errors: Errors, path: string, source: VolumeProjection
   if (name !== undefined && signerName !== undefined)
     addInvalid(errors, path, bundle, 'only one of name and signerName may be used');
   else if (name !== undefined) {
-    if (requireText(errors, `${path}.name`, name, 'must be a valid object name')) {
-      const local = name.slice(name.lastIndexOf(':') + 1);
-      for (const problem of dnsSubdomainProblems(local))
-        addInvalid(errors, `${path}.name`, name, `not a valid clustertrustbundlename: ${problem}`);
-    }
+    requireText(errors, `${path}.name`, name, 'must be a valid object name');
+    const signer = name.slice(0, Math.max(0, name.lastIndexOf(':'))).replaceAll(':', '/');
+    for (const problem of trustBundleNameProblems(name, signer))
+      addInvalid(errors, `${path}.name`, name, `not a valid clustertrustbundlename: ${problem}`);
     if (bundle.labelSelector)
       addInvalid(
         errors,
@@ -291,16 +292,8 @@ function checkTrustBundle(errors: Errors, path: string, source: VolumeProjection
         'labelSelector must be unset if name is specified',
       );
   } else if (signerName !== undefined) {
-    if (
-      requireText(errors, `${path}.signerName`, signerName, 'must be a valid signer name') &&
-      !/^[^/]+\.[^/]+\/.+$/.test(signerName)
-    )
-      addInvalid(
-        errors,
-        `${path}.signerName`,
-        signerName,
-        'must be a fully qualified domain and path of the form "example.com/signer-name"',
-      );
+    requireText(errors, `${path}.signerName`, signerName, 'must be a valid signer name');
+    checkSignerName(errors, `${path}.signerName`, signerName);
     checkLabelSelector(errors, `${path}.labelSelector`, bundle.labelSelector);
   } else addRequired(errors, path, 'either name or signerName must be specified');
   requireText(errors, `${path}.path`, bundle.path);
@@ -313,19 +306,20 @@ const ISCSI_FORMATS: Readonly<Record<string, RegExp>> = {
   naa: /^naa.[A-Za-z0-9]{32}$/,
 };
 
-function checkIscsiName(errors: Errors, at: string, name: string): void {
+function checkIscsiName(errors: Errors, at: string, name: string, isInPod: boolean): void {
   const format = ISCSI_FORMATS[name.slice(0, 3)];
-  if (!format) addInvalid(errors, at, name, 'must be valid format starting with iqn, eui, or naa');
+  if (!format && isInPod) addInvalid(errors, at, name, 'must be valid format starting with iqn, eui, or naa');
+  else if (!format) addInvalid(errors, at, name, 'must be valid format');
   else if (!format.test(name)) addInvalid(errors, at, name, 'must be valid format');
 }
 
-function checkIscsi(errors: Errors, at: string, iscsi: ISCSIVolumeSource): void {
+export function checkIscsi(errors: Errors, at: string, iscsi: ISCSIVolumeSource, isInPod = true): void {
   requireText(errors, `${at}.targetPortal`, iscsi.targetPortal);
-  if (requireText(errors, `${at}.iqn`, iscsi.iqn)) checkIscsiName(errors, `${at}.iqn`, iscsi.iqn);
+  if (requireText(errors, `${at}.iqn`, iscsi.iqn)) checkIscsiName(errors, `${at}.iqn`, iscsi.iqn, isInPod);
   const lun = iscsi.lun ?? 0;
   if (lun < 0 || lun > 255) addInvalid(errors, `${at}.lun`, lun, rangeProblem(0, 255));
   if ((iscsi.chapAuthDiscovery || iscsi.chapAuthSession) && !iscsi.secretRef) addRequired(errors, `${at}.secretRef`);
-  if (iscsi.initiatorName !== undefined) checkIscsiName(errors, `${at}.initiatorname`, iscsi.initiatorName);
+  if (iscsi.initiatorName !== undefined) checkIscsiName(errors, `${at}.initiatorname`, iscsi.initiatorName, isInPod);
 }
 
 function checkNfs(errors: Errors, at: string, nfs: NFSVolumeSource): void {
@@ -389,7 +383,7 @@ function checkCsi(errors: Errors, at: string, csi: CSIVolumeSource): void {
   checkDriverName(errors, `${at}.driver`, csi.driver);
   const secret = csi.nodePublishSecretRef;
   if (secret && requireText(errors, `${at}.nodePublishSecretRef.name`, secret.name))
-    addProblems(errors, `${at}.nodePublishSecretRef.name`, secret.name, dnsSubdomainProblems(secret.name));
+    addProblems(errors, `${at}.name`, secret.name, dnsSubdomainProblems(secret.name));
 }
 
 function checkEphemeral(errors: Errors, at: string, ephemeral: EphemeralVolumeSource): void {
@@ -398,9 +392,7 @@ function checkEphemeral(errors: Errors, at: string, ephemeral: EphemeralVolumeSo
     addRequired(errors, `${at}.volumeClaimTemplate`);
     return;
   }
-  for (const field in template.metadata)
-    if (field !== 'labels' && field !== 'annotations' && template.metadata[field as 'name'] != null)
-      addForbidden(errors, `${at}.volumeClaimTemplate.metadata.${field}`, 'cannot be set');
+  errors.push(...validateTemplateMeta(template.metadata, `${at}.volumeClaimTemplate.metadata`));
   checkClaimSpec(errors, `${at}.volumeClaimTemplate.spec`, template.spec ?? {});
 }
 
@@ -445,7 +437,7 @@ export const SOURCE_CHECKS: SourceChecks = {
     checkKeys(errors, `${at}.items`, source.items);
   },
   nfs: checkNfs,
-  iscsi: checkIscsi,
+  iscsi: (errors, at, source) => checkIscsi(errors, at, source),
   glusterfs: (errors, at, source) => {
     requireText(errors, `${at}.endpoints`, source.endpoints);
     requireText(errors, `${at}.path`, source.path);
@@ -520,7 +512,11 @@ export const SOURCE_CHECKS: SourceChecks = {
 
 type SourceCheck = (errors: Errors, at: string, source: unknown) => void;
 
-/** Checks the one source of a volume, in the table's order; more than one is refused. */
+/** Names that upstream gives some sources in its findings. */
+const CHECKED_AS: Readonly<Record<string, string>> = { gcePersistentDisk: 'persistentDisk' };
+const REFUSED_AS: Readonly<Record<string, string>> = { cephfs: 'cephFS', downwardAPI: 'downwarAPI' };
+
+/** Checks the first source of a volume in the table's order, and refuses the others. */
 export function checkOneSource(
   errors: Errors,
   path: string,
@@ -528,12 +524,12 @@ export function checkOneSource(
   checks: Readonly<Record<string, SourceCheck>>,
 ): void {
   let count = 0;
-  for (const kind in holder) {
-    const check = checks[kind];
+  for (const kind in checks) {
     const source = (holder as Record<string, unknown>)[kind];
-    if (!check || source === undefined || source === null) continue;
-    if (count++ > 0) addForbidden(errors, `${path}.${kind}`, 'may not specify more than 1 volume type');
-    else check(errors, `${path}.${kind}`, source);
+    if (source === undefined || source === null) continue;
+    if (count++ > 0)
+      addForbidden(errors, `${path}.${REFUSED_AS[kind] ?? kind}`, 'may not specify more than 1 volume type');
+    else checks[kind]!(errors, `${path}.${CHECKED_AS[kind] ?? kind}`, source);
   }
   if (count === 0) addRequired(errors, path, 'must specify a volume type');
 }
@@ -546,9 +542,8 @@ export function checkVolumes(
   meta: ObjectMeta | undefined,
 ): ReadonlyMap<string, Volume> {
   const byName = new Map<string, Volume>();
-  const claims = new Set<string>();
-  for (const volume of volumes ?? [])
-    if (volume.persistentVolumeClaim) claims.add(volume.persistentVolumeClaim.claimName);
+  const created = new Set<string>();
+  for (const volume of volumes ?? []) if (volume.ephemeral && meta?.name) created.add(`${meta.name}-${volume.name}`);
   eachAt(volumes, path, (volume, at) => {
     const before = errors.length;
     checkOneSource(errors, at, volume, SOURCE_CHECKS as Readonly<Record<string, SourceCheck>>);
@@ -556,8 +551,6 @@ export function checkVolumes(
       const claim = `${meta.name}-${volume.name}`;
       for (const problem of dnsSubdomainProblems(claim))
         addInvalid(errors, `${at}.name`, volume.name, `PVC name ${JSON.stringify(claim)}: ${problem}`);
-      if (claims.has(claim))
-        addInvalid(errors, `${at}.name`, volume.name, `conflicts with PVC ${JSON.stringify(claim)}`);
     }
     if (volume.iscsi?.initiatorName !== undefined && `${volume.name}:${volume.iscsi.targetPortal}`.length > 64)
       addInvalid(
@@ -572,6 +565,14 @@ export function checkVolumes(
       if (byName.has(volume.name)) addDuplicate(errors, `${at}.name`, volume.name);
     }
     if (errors.length === before) byName.set(volume.name, volume);
+    const claim = volume.persistentVolumeClaim?.claimName;
+    if (claim !== undefined && created.has(claim))
+      addInvalid(
+        errors,
+        `${at}.persistentVolumeClaim.claimName`,
+        claim,
+        'must not reference a PVC that gets created for an ephemeral volume',
+      );
   });
   return byName;
 }

@@ -101,6 +101,19 @@ export function validateAnnotations(annotations: Readonly<Record<string, string>
   return errors;
 }
 
+/** Of a template of other objects, which may have labels and annotations only. Upstream's fields begin with one small letter. */
+export function validateTemplateMeta(meta: Partial<ObjectMeta> | undefined, path: string): FieldError[] {
+  const errors: FieldError[] = [];
+  if (meta?.annotations) errors.push(...validateAnnotations(meta.annotations, `${path}.annotations`));
+  if (meta?.labels) errors.push(...validateLabels(meta.labels, `${path}.labels`));
+  for (const field in meta) {
+    const isSet = Boolean(meta[field as keyof ObjectMeta]);
+    if (isSet && field !== 'labels' && field !== 'annotations')
+      errors.push(fieldErrors.forbidden(`${path}.${field === 'uid' ? 'uID' : field}`, 'cannot be set'));
+  }
+  return errors;
+}
+
 function validateOwnerReferences(references: readonly OwnerReference[], path: string, errors: FieldError[]): void {
   let controller: string | undefined;
   for (const reference of references) {
