@@ -130,10 +130,10 @@ test('the status of a claim that grows', () => {
       allocatedResources: { cpu: '1', storage: '-2' },
     }),
     [
-      'status.capacity[storage]: Invalid value: "-1": must be greater than or equal to 0',
-      `status.allocatedResourceStatus: Unsupported value: "storage": supported values: ${states}`,
+      'status.capacity[storage]: Invalid value: -1: must be a valid resource quantity',
+      `status.allocatedResourceStatuses: Unsupported value: "storage": supported values: ${states}`,
       'status.allocatedResources: Unsupported value: "cpu": supported values: "storage"',
-      'status.allocatedResources[storage]: Invalid value: "-2": must be greater than or equal to 0',
+      'status.allocatedResources[storage]: Invalid value: -2: must be a valid resource quantity',
     ],
   );
 });
@@ -322,8 +322,8 @@ test('addresses in forms that are going out of use: refused when new, kept where
   ]);
 });
 
-test('a bound claim may lose its class of attributes, as since 1.34, and not name an empty one', () => {
-  const claim = (volumeAttributesClassName?: string): KubeObject =>
+test('a bound claim may lose its class of attributes, as since 1.34, until its volume has one', () => {
+  const claim = (volumeAttributesClassName?: string, currentVolumeAttributesClassName?: string): KubeObject =>
     ({
       metadata: { name: 'c' },
       spec: {
@@ -332,13 +332,66 @@ test('a bound claim may lose its class of attributes, as since 1.34, and not nam
         volumeName: 'v',
         ...(volumeAttributesClassName === undefined ? {} : { volumeAttributesClassName }),
       },
-      status: { phase: 'Bound', capacity: { storage: '1Gi' } },
+      status: { phase: 'Bound', capacity: { storage: '1Gi' }, currentVolumeAttributesClassName },
     }) as unknown as KubeObject;
   const update = (next: KubeObject, old: KubeObject) =>
     persistentVolumeClaim.validateUpdate!(next as never, old as never).map(({ message }) => message);
   assert.deepEqual(update(claim(), claim('gold')), []);
   assert.deepEqual(update(claim('gold'), claim()), []);
-  assert.deepEqual(update(claim(''), claim('gold')), [
-    'Forbidden: update from non-nil value to an empty string is forbidden',
+  assert.deepEqual(update(claim(''), claim('gold')), []);
+  for (const [name, what] of [
+    ['', 'empty string'],
+    [undefined, 'nil'],
+  ] as const)
+    assert.deepEqual(update(claim(name, 'gold'), claim('gold', 'gold')), [
+      `Forbidden: update to ${what} is forbidden when status.currentVolumeAttributesClassName is not nil`,
+    ]);
+});
+
+test('the class annotation of a claim stays, but where the field takes its place', () => {
+  const annotation = 'volume.beta.kubernetes.io/storage-class';
+  const claim = (annotated?: string, storageClassName?: string): object => ({
+    metadata: { name: 'c', annotations: annotated === undefined ? {} : { [annotation]: annotated } },
+    spec: { accessModes: ['ReadWriteOnce'], storageClassName },
+  });
+  const update = (now: object, old: object): string[] => change(persistentVolumeClaim, now, old);
+  const refused = (value: string): string[] => [
+    `metadata.annotations.${annotation}: Invalid value: "${value}": field is immutable`,
+  ];
+  assert.deepEqual(update(claim(undefined, 'a'), claim('a')), []);
+  assert.deepEqual(update(claim(undefined, 'a'), claim()), []);
+  assert.deepEqual(update(claim('b', 'a'), claim()), refused('b'));
+  assert.deepEqual(update(claim('b', 'a'), claim('a')), refused('b'));
+  assert.deepEqual(update(claim(undefined), claim('a')), refused(''));
+});
+
+test('the nodes of a volume stay, but for labels that have new names', () => {
+  const volume = (keys: string[] | undefined, more: object = {}): object => ({
+    spec: {
+      ...(keys && {
+        nodeAffinity: {
+          required: {
+            nodeSelectorTerms: [{ matchExpressions: keys.map(key => ({ key, operator: 'In', values: ['x'] })) }],
+          },
+        },
+      }),
+      ...more,
+    },
+  });
+  const fields = (now: object, old: object): string[] =>
+    change(persistentVolume, now, old).map(text => text.replace(/Invalid value: [^n]\S*:/, 'Invalid value:'));
+  const zone = 'failure-domain.beta.kubernetes.io/zone';
+  const newZone = 'topology.kubernetes.io/zone';
+  assert.deepEqual(fields(volume([newZone, 'a']), volume([zone, 'a'])), []);
+  assert.deepEqual(fields(volume([zone]), volume(undefined)), []);
+  assert.match(
+    fields(volume([zone]), volume([newZone])).join(),
+    /^nodeAffinity: .*field is immutable, except for updating from beta label to GA$/,
+  );
+  assert.deepEqual(fields(volume(undefined), volume([zone])), [
+    'nodeAffinity: Invalid value: null: field is immutable',
+  ]);
+  assert.deepEqual(fields(volume(undefined), volume(undefined, { volumeAttributesClassName: 'gold' })), [
+    'spec.volumeAttributesClassName: Forbidden: update from non-nil value to nil is forbidden',
   ]);
 });

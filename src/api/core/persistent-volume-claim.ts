@@ -5,12 +5,12 @@ import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text, wideText } from '../machinery/columns.ts';
 import { semanticEqual } from '../machinery/equality.ts';
 import { qualifiedNameProblems } from '../machinery/labels.ts';
-import { compareQuantity } from '../machinery/quantity.ts';
+import { compareQuantity, quantityValue } from '../machinery/quantity.ts';
 import {
   addForbidden,
+  addInvalid,
   addProblems,
   addRequired,
-  checkQuantityNotNegative,
   checkUnchanged,
   type Errors,
 } from '../machinery/validation.ts';
@@ -112,16 +112,21 @@ function validateStatusUpdate(object: PersistentVolumeClaim): Errors {
   const errors: Errors = [];
   if (!object.spec?.accessModes?.length) addRequired(errors, 'Spec.accessModes');
   const { capacity, allocatedResourceStatuses, allocatedResources } = object.status ?? {};
-  for (const name in capacity) checkQuantityNotNegative(errors, `status.capacity[${name}]`, capacity[name]);
+  for (const name in capacity) checkBasicQuantity(errors, `status.capacity[${name}]`, capacity[name]!);
   for (const name in allocatedResourceStatuses) {
-    checkResizedName(errors, 'status.allocatedResourceStatus', name);
+    checkResizedName(errors, 'status.allocatedResourceStatuses', name);
     if (!RESIZE_STATUSES.includes(allocatedResourceStatuses[name]!))
-      errors.push(fieldErrors.notSupported('status.allocatedResourceStatus', name, RESIZE_STATUSES));
+      errors.push(fieldErrors.notSupported('status.allocatedResourceStatuses', name, RESIZE_STATUSES));
   }
   for (const name in allocatedResources)
     if (checkResizedName(errors, 'status.allocatedResources', name))
-      checkQuantityNotNegative(errors, `status.allocatedResources[${name}]`, allocatedResources[name]);
+      checkBasicQuantity(errors, `status.allocatedResources[${name}]`, allocatedResources[name]!);
   return errors;
+}
+
+function checkBasicQuantity(errors: Errors, path: string, quantity: string): void {
+  const value = quantityValue(quantity);
+  if (value < 0) addInvalid(errors, path, value, 'must be a valid resource quantity');
 }
 
 /** Of Kubernetes' own resources only storage grows. */
@@ -141,20 +146,16 @@ function validateUpdate(object: PersistentVolumeClaim, old: PersistentVolumeClai
   const compared: PersistentVolumeClaimSpec = { ...before };
   if (!before.volumeName && masked.volumeName) compared.volumeName = masked.volumeName;
   const annotation = old.metadata.annotations?.[CLASS_ANNOTATION];
-  if (
+  const newAnnotation = object.metadata.annotations?.[CLASS_ANNOTATION];
+  const isNamed =
     before.storageClassName === undefined &&
     masked.storageClassName !== undefined &&
-    (annotation === undefined || annotation === masked.storageClassName)
-  )
-    delete masked.storageClassName;
-  else if (object.metadata.annotations?.[CLASS_ANNOTATION] !== annotation)
-    errors.push(
-      fieldErrors.invalid(
-        `metadata.annotations.${CLASS_ANNOTATION}`,
-        object.metadata.annotations?.[CLASS_ANNOTATION] ?? '',
-        'field is immutable',
-      ),
-    );
+    (annotation === undefined || annotation === masked.storageClassName);
+  if (isNamed) delete masked.storageClassName;
+  // The annotation goes when the field takes its place.
+  const isReplaced = isNamed && annotation !== undefined && newAnnotation === undefined;
+  if (!isReplaced && (newAnnotation ?? '') !== (annotation ?? ''))
+    addInvalid(errors, `metadata.annotations.${CLASS_ANNOTATION}`, newAnnotation ?? '', 'field is immutable');
   const oldSize = before.resources?.requests?.['storage'] ?? '0';
   const newSize = masked.resources?.requests?.['storage'] ?? '0';
   if (old.status?.phase === 'Bound') {
@@ -173,7 +174,16 @@ function validateUpdate(object: PersistentVolumeClaim, old: PersistentVolumeClai
   if (compareQuantity(newSize, oldSize) < 0 && compareQuantity(newSize, old.status?.capacity?.['storage'] ?? '0') <= 0)
     addForbidden(errors, 'spec.resources.requests.storage', 'field can not be less than status.capacity');
   checkUnchanged(errors, 'volumeMode', object.spec?.volumeMode, before.volumeMode);
-  if (before.volumeAttributesClassName !== undefined && object.spec?.volumeAttributesClassName === '')
-    addForbidden(errors, 'spec.volumeAttributesClassName', 'update from non-nil value to an empty string is forbidden');
+  const attributes = object.spec?.volumeAttributesClassName;
+  if (
+    !attributes &&
+    attributes !== before.volumeAttributesClassName &&
+    old.status?.currentVolumeAttributesClassName !== undefined
+  )
+    addForbidden(
+      errors,
+      'spec.volumeAttributesClassName',
+      `update to ${attributes === undefined ? 'nil' : 'empty string'} is forbidden when status.currentVolumeAttributesClassName is not nil`,
+    );
   return errors;
 }

@@ -29,12 +29,13 @@ import type {
   CSIPersistentVolumeSource,
   GlusterfsPersistentVolumeSource,
   ISCSIPersistentVolumeSource,
+  ISCSIVolumeSource,
   LocalVolumeSource,
   PersistentVolume,
   PersistentVolumeSpec,
   SecretReference,
 } from './v1.gen.ts';
-import { checkDriverName, checkNoBackstep, checkOneSource, SOURCE_CHECKS } from './volume-validation.ts';
+import { checkDriverName, checkIscsi, checkNoBackstep, checkOneSource, SOURCE_CHECKS } from './volume-validation.ts';
 
 type SourceCheck = (errors: Errors, at: string, source: unknown) => void;
 
@@ -52,8 +53,7 @@ function withSecretNamespace(kind: 'cinder' | 'storageos'): SourceCheck {
 /** In the order in which upstream looks: of several sources the first is checked, the others are refused. */
 const CHECKS: Readonly<Record<string, SourceCheck>> = {
   hostPath: POD_CHECKS['hostPath']!,
-  gcePersistentDisk: (errors, at, source) =>
-    POD_CHECKS['gcePersistentDisk']!(errors, at.replace(/gcePersistentDisk$/, 'persistentDisk'), source),
+  gcePersistentDisk: POD_CHECKS['gcePersistentDisk']!,
   awsElasticBlockStore: POD_CHECKS['awsElasticBlockStore']!,
   glusterfs: (errors, at, source) => {
     POD_CHECKS['glusterfs']!(errors, at, source);
@@ -74,8 +74,9 @@ const CHECKS: Readonly<Record<string, SourceCheck>> = {
   quobyte: POD_CHECKS['quobyte']!,
   cephfs: POD_CHECKS['cephfs']!,
   iscsi: (errors, at, source) => {
-    POD_CHECKS['iscsi']!(errors, at, source);
-    const { secretRef } = source as ISCSIPersistentVolumeSource;
+    const iscsi = source as ISCSIPersistentVolumeSource;
+    checkIscsi(errors, at, iscsi as ISCSIVolumeSource, false);
+    const { secretRef } = iscsi;
     if (secretRef) requireText(errors, `${at}.secretRef.name`, secretRef.name);
   },
   cinder: withSecretNamespace('cinder'),
@@ -100,10 +101,10 @@ const CHECKS: Readonly<Record<string, SourceCheck>> = {
     const csi = source as CSIPersistentVolumeSource;
     checkDriverName(errors, `${at}.driver`, csi.driver);
     requireText(errors, `${at}.volumeHandle`, csi.volumeHandle);
+    // Upstream looks at every secret but that of NodeStageVolume.
     for (const field of [
       'controllerPublishSecretRef',
       'controllerExpandSecretRef',
-      'nodeStageSecretRef',
       'nodePublishSecretRef',
       'nodeExpandSecretRef',
     ] as const) {
@@ -198,13 +199,9 @@ export const persistentVolume = defineKind<PersistentVolume>({
         `spec.persistentvolumesource is immutable after creation\n${describeDifference(before, source)}`,
       );
     checkUnchanged(errors, 'volumeMode', object.spec?.volumeMode, old.spec?.volumeMode);
-    if (old.spec?.nodeAffinity && !semanticEqual(object.spec?.nodeAffinity, old.spec.nodeAffinity))
-      addInvalid(
-        errors,
-        'nodeAffinity',
-        object.spec?.nodeAffinity,
-        'field is immutable, except for updating from beta label to GA',
-      );
+    if (old.spec?.nodeAffinity) checkAffinityChange(errors, object.spec?.nodeAffinity, old.spec.nodeAffinity);
+    if (old.spec?.volumeAttributesClassName !== undefined && object.spec?.volumeAttributesClassName === undefined)
+      addForbidden(errors, 'spec.volumeAttributesClassName', 'update from non-nil value to nil is forbidden');
     return errors;
   },
   selectableFields: { name: object => object.metadata.name },
@@ -227,6 +224,36 @@ export const persistentVolume = defineKind<PersistentVolume>({
     wideText('VolumeMode', object => object.spec?.volumeMode ?? '<unset>'),
   ],
 });
+
+const RENAMED_LABELS: Readonly<Record<string, string>> = {
+  'beta.kubernetes.io/os': 'kubernetes.io/os',
+  'beta.kubernetes.io/arch': 'kubernetes.io/arch',
+  'failure-domain.beta.kubernetes.io/region': 'topology.kubernetes.io/region',
+  'failure-domain.beta.kubernetes.io/zone': 'topology.kubernetes.io/zone',
+  'beta.kubernetes.io/instance-type': 'node.kubernetes.io/instance-type',
+};
+
+/** Only labels may change, to what they are called now. */
+function checkAffinityChange(
+  errors: Errors,
+  affinity: PersistentVolumeSpec['nodeAffinity'],
+  old: NonNullable<PersistentVolumeSpec['nodeAffinity']>,
+): void {
+  if (!affinity) {
+    addInvalid(errors, 'nodeAffinity', null, 'field is immutable');
+    return;
+  }
+  const expected = structuredClone(old);
+  expected.required?.nodeSelectorTerms?.forEach((term, index) => {
+    const now = affinity.required?.nodeSelectorTerms?.[index]?.matchExpressions;
+    term.matchExpressions?.forEach((expression, place) => {
+      const renamed = RENAMED_LABELS[expression.key];
+      if (renamed !== undefined && now?.[place]?.key === renamed) expression.key = renamed;
+    });
+  });
+  if (!semanticEqual(affinity, expected))
+    addInvalid(errors, 'nodeAffinity', affinity, 'field is immutable, except for updating from beta label to GA');
+}
 
 /** `inline`: in a VolumeAttachment, where there is nothing to bind, only what to attach. */
 export function checkVolumeSpec(errors: Errors, path: string, spec: PersistentVolumeSpec, inline = false): void {
@@ -259,9 +286,7 @@ export function checkVolumeSpec(errors: Errors, path: string, spec: PersistentVo
     if (affinity.required) checkNodeSelector(errors, `${path}.nodeAffinity.required`, affinity.required);
     else addRequired(errors, `${path}.nodeAffinity.required`, 'must specify required node constraints');
   }
-  const source = sourceOf(spec);
-  const ordered = Object.fromEntries(Object.keys(CHECKS).map(kind => [kind, source[kind]]));
-  checkOneSource(errors, path, ordered, CHECKS);
+  checkOneSource(errors, path, spec, CHECKS);
   if (spec.local && !affinity) addRequired(errors, `${path}.nodeAffinity`, 'Local volume requires node affinity');
   if (/^\/+$/.test(spec.hostPath?.path ?? '') && spec.persistentVolumeReclaimPolicy === 'Recycle')
     addForbidden(errors, `${path}.persistentVolumeReclaimPolicy`, "may not be 'recycle' for a hostPath mount of '/'");
