@@ -10,22 +10,36 @@ import type { DeviceConfiguration, DeviceTaint, DeviceToleration } from './v1.ge
 export const CONFIGURATIONS_MAX = 32;
 const POOL_NAME_BYTES_MAX = 253;
 const ID_BYTES_MAX = 32;
+const BINDING_CONDITIONS_MAX = 4;
 const PARAMETERS_BYTES_MAX = 10 * 1024;
 const OMITTED = '<value omitted>';
 const EFFECTS = ['NoExecute', 'NoSchedule', 'None'];
 
-/** At most `max` items; upstream shows their number alone. */
-export function checkSize(errors: Errors, path: string, items: readonly unknown[] | undefined, max: number): void {
-  if (items && items.length > max) errors.push(fieldErrors.tooMany(path, items.length, max));
+/** At most `max` items; upstream shows their number alone, and looks at none of them when there are more. */
+export function checkSize(errors: Errors, path: string, items: readonly unknown[] | undefined, max: number): boolean {
+  if (!items || items.length <= max) return true;
+  errors.push(fieldErrors.tooMany(path, items.length, max));
+  return false;
 }
 
-/** Items with their paths, of which no two have the same key. */
+/** Items with their paths, unless there are more than `max`. */
+export function eachUpTo<T>(
+  errors: Errors,
+  path: string,
+  items: readonly T[] | undefined,
+  { max, check }: { max: number; check: (item: T, path: string) => void },
+): void {
+  if (checkSize(errors, path, items, max)) eachAt(items, path, check);
+}
+
+/** The same of items of which no two have the same key. */
 export function eachOnce<T>(
   errors: Errors,
   path: string,
   items: readonly T[] | undefined,
-  { key, check }: { key: (item: T) => string; check: (item: T, path: string) => void },
+  { key, max = Infinity, check }: { key: (item: T) => string; max?: number; check: (item: T, path: string) => void },
 ): void {
+  if (!checkSize(errors, path, items, max)) return;
   eachAt(items, path, check);
   const seen = new Set<string>();
   eachAt(items, path, (item, at) => {
@@ -43,14 +57,13 @@ export function checkPoolName(errors: Errors, path: string, name: string | undef
 
 /** `id` or `domain/id`. */
 export function checkQualifiedName(errors: Errors, path: string, name: string): void {
-  if (!name) return addRequired(errors, path, 'name required');
   const parts = name.split('/');
   const id = parts.at(-1)!;
   if (parts.length > 2) return addInvalid(errors, path, name, 'must have at most one slash');
   if (parts.length === 2) {
     if (parts[0]) checkDriverName(errors, path, parts[0]);
-    else addRequired(errors, path, 'the domain must not be empty');
-    if (!id) return addRequired(errors, path, 'the name must not be empty');
+    else addInvalid(errors, path, '', 'the domain must not be empty');
+    if (!id) return addInvalid(errors, path, '', 'the name must not be empty');
   }
   if (Buffer.byteLength(id) > ID_BYTES_MAX) errors.push(fieldErrors.tooLong(path, ID_BYTES_MAX));
   addProblems(errors, path, id, cIdentifierProblems(id));
@@ -58,7 +71,21 @@ export function checkQualifiedName(errors: Errors, path: string, name: string): 
 
 export function checkFullyQualifiedName(errors: Errors, path: string, name: string): void {
   checkQualifiedName(errors, path, name);
-  if (name && !name.includes('/')) addInvalid(errors, path, name, 'must include a domain');
+  if (!name.includes('/'))
+    addInvalid(errors, path, name, 'a fully qualified name must be a domain and a name separated by a slash');
+}
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+
+/** Of a share of a device: as upstream writes it, though its library reads other forms too. */
+export function checkShareId(errors: Errors, path: string, id: string | undefined): void {
+  if (id === undefined || UUID.test(id)) return;
+  const bare = id.toLowerCase().replace(/^urn:uuid:|^\{(?=.{37}$)|(?<=^\{?.{36})\}$/g, '');
+  const isKnownForm = UUID.test(bare) || /^[0-9a-f]{32}$/.test(bare);
+  const problem = isKnownForm
+    ? 'uid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters'
+    : `error validating uid: invalid UUID ${[32, 36, 38, 45].includes(id.length) ? 'format' : `length: ${id.length}`}`;
+  addInvalid(errors, path, id, problem);
 }
 
 export function checkTaint(errors: Errors, path: string, { key = '', value, effect }: DeviceTaint): void {
@@ -90,7 +117,7 @@ export function checkRaw(errors: Errors, path: string, value: unknown): void {
   else if (Buffer.byteLength(JSON.stringify(value)) > PARAMETERS_BYTES_MAX)
     errors.push(fieldErrors.tooLong(path, PARAMETERS_BYTES_MAX));
   else if (typeof value !== 'object' || Array.isArray(value))
-    addInvalid(errors, path, OMITTED, 'parameters must be a valid JSON object');
+    addInvalid(errors, path, OMITTED, 'must be a valid JSON object');
 }
 
 /** Conditions that a device waits for before its pod is bound. */
@@ -99,11 +126,29 @@ export function checkBindingConditions(
   path: string,
   conditions: { readonly bindingConditions?: readonly string[]; readonly bindingFailureConditions?: readonly string[] },
 ): void {
-  for (const field of ['bindingConditions', 'bindingFailureConditions'] as const) {
-    checkSize(errors, `${path}.${field}`, conditions[field], BINDING_CONDITIONS_MAX);
-    eachAt(conditions[field], `${path}.${field}`, (type, at) =>
-      addProblems(errors, at, type, qualifiedNameProblems(type)),
+  const { bindingConditions: good = [], bindingFailureConditions: bad = [] } = conditions;
+  for (const field of ['bindingConditions', 'bindingFailureConditions'] as const)
+    eachOnce(errors, `${path}.${field}`, conditions[field], {
+      key: type => type,
+      max: BINDING_CONDITIONS_MAX,
+      check: (type, at) => addProblems(errors, at, type, qualifiedNameProblems(type)),
+    });
+  eachAt(bad, `${path}.bindingFailureConditions`, (type, at) => {
+    if (good.includes(type))
+      addInvalid(errors, at, type, 'bindingFailureConditions must not overlap with bindingConditions');
+  });
+  if (good.length === 0 && bad.length > 0)
+    addInvalid(
+      errors,
+      `${path}.bindingConditions`,
+      good,
+      'bindingConditions are required to use bindingFailureConditions',
     );
-  }
+  if (bad.length === 0 && good.length > 0)
+    addInvalid(
+      errors,
+      `${path}.bindingFailureConditions`,
+      bad,
+      'bindingFailureConditions are required to use bindingConditions',
+    );
 }
-const BINDING_CONDITIONS_MAX = 4;

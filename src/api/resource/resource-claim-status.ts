@@ -21,10 +21,13 @@ import {
   checkConfiguration,
   checkPoolName,
   checkRaw,
+  checkShareId,
   checkSize,
+  checkToleration,
   eachOnce,
+  eachUpTo,
 } from './device-fields.ts';
-import { checkRequestName, requestNames } from './resource-claim-validation.ts';
+import { checkRequestName, checkRequestNames, requestNames } from './resource-claim-validation.ts';
 import type { AllocatedDeviceStatus, AllocationResult, NetworkDeviceData, ResourceClaim } from './v1.gen.ts';
 
 const CONSUMERS_MAX = 256;
@@ -41,9 +44,9 @@ export function validateClaimStatus(claim: ResourceClaim, old: ResourceClaim): E
   const errors: Errors = [];
   const { allocation, reservedFor, devices } = claim.status ?? {};
   const consumers = 'status.reservedFor';
-  checkSize(errors, consumers, reservedFor, CONSUMERS_MAX);
   eachOnce(errors, consumers, reservedFor, {
     key: consumer => consumer.uid,
+    max: CONSUMERS_MAX,
     check: (consumer, at) => {
       for (const field of ['resource', 'name', 'uid'] as const) requireText(errors, `${at}.${field}`, consumer[field]);
     },
@@ -76,20 +79,28 @@ function checkAllocation(
   names: ReadonlySet<string>,
 ): void {
   const results = `${path}.devices.results`;
-  checkSize(errors, results, devices?.results, RESULTS_MAX);
-  eachAt(devices?.results, results, (result, at) => {
-    checkRequestName(errors, `${at}.request`, result.request, names);
-    checkDriverName(errors, `${at}.driver`, result.driver);
-    checkPoolName(errors, `${at}.pool`, result.pool);
-    addProblems(errors, `${at}.device`, result.device ?? '', dnsLabelProblems(result.device ?? ''));
-    checkBindingConditions(errors, at, result);
+  eachUpTo(errors, results, devices?.results, {
+    max: RESULTS_MAX,
+    check: (result, at) => {
+      checkRequestName(errors, `${at}.request`, result.request ?? '', names);
+      checkDriverName(errors, `${at}.driver`, result.driver);
+      checkPoolName(errors, `${at}.pool`, result.pool);
+      addProblems(errors, `${at}.device`, result.device ?? '', dnsLabelProblems(result.device ?? ''));
+      checkBindingConditions(errors, at, result);
+      eachAt(result.tolerations, `${at}.tolerations`, (toleration, tolerationAt) =>
+        checkToleration(errors, tolerationAt, toleration),
+      );
+      checkShareId(errors, `${at}.shareID`, result.shareID);
+    },
   });
   const configs = `${path}.devices.config`;
-  checkSize(errors, configs, devices?.config, 2 * CONFIGURATIONS_MAX);
-  eachAt(devices?.config, configs, (config, at) => {
-    requireOneOf(errors, `${at}.source`, config.source, ['FromClaim', 'FromClass']);
-    eachAt(config.requests, `${at}.requests`, (name, nameAt) => checkRequestName(errors, nameAt, name, names));
-    checkConfiguration(errors, at, config);
+  eachUpTo(errors, configs, devices?.config, {
+    max: 2 * CONFIGURATIONS_MAX,
+    check: (config, at) => {
+      requireOneOf(errors, `${at}.source`, config.source, ['FromClaim', 'FromClass']);
+      checkRequestNames(errors, `${at}.requests`, config.requests, names);
+      checkConfiguration(errors, at, config);
+    },
   });
   if (nodeSelector) checkNodeSelector(errors, `${path}.nodeSelector`, nodeSelector);
 }
@@ -103,6 +114,7 @@ function checkDeviceStatus(
   checkDriverName(errors, `${path}.driver`, device.driver);
   checkPoolName(errors, `${path}.pool`, device.pool);
   addProblems(errors, `${path}.device`, device.device ?? '', dnsLabelProblems(device.device ?? ''));
+  checkShareId(errors, `${path}.shareID`, device.shareID);
   const key = deviceKey(device);
   if (!allocated.has(key)) addInvalid(errors, path, key, 'must be an allocated device in the claim');
   checkSize(errors, `${path}.conditions`, device.conditions, DEVICE_CONDITIONS_MAX);
@@ -124,9 +136,9 @@ function checkNetworkData(errors: Errors, path: string, data: NetworkDeviceData 
     ['hardwareAddress', HARDWARE_ADDRESS_BYTES_MAX],
   ] as const)
     if (Buffer.byteLength(data?.[field] ?? '') > max) errors.push(fieldErrors.tooLong(`${path}.${field}`, max));
-  checkSize(errors, `${path}.ips`, data?.ips, ADDRESSES_MAX);
   eachOnce(errors, `${path}.ips`, data?.ips, {
     key: address => address,
+    max: ADDRESSES_MAX,
     check: (address, at) => {
       if (!isInterfaceAddress(address))
         addInvalid(errors, at, address, 'must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)');

@@ -12,7 +12,7 @@ test('requests for devices: names, one kind, rules that compile, constraints of 
     exactly: { deviceClassName: 'c', selectors: [{ cel: { expression: 'device.driver == "x"' } }] },
   };
   assert.deepEqual(fields({ requests: [good], constraints: [{ requests: ['a'], matchAttribute: 'x/y' }] }), []);
-  assert.deepEqual(fields({ requests: [good, good] }), ['d.requests[1].name FieldValueDuplicate']);
+  assert.deepEqual(fields({ requests: [good, good] }), ['d.requests[1] FieldValueDuplicate']);
   assert.deepEqual(fields({ requests: [{ name: 'a' }] }), ['d.requests[0] FieldValueRequired']);
   assert.deepEqual(fields({ requests: [{ name: 'A_', exactly: { deviceClassName: '' } }] }), [
     'd.requests[0].name FieldValueInvalid',
@@ -30,7 +30,7 @@ test('requests for devices: names, one kind, rules that compile, constraints of 
   ]);
   assert.deepEqual(fields({ requests: [good], constraints: [{ requests: ['b'] }] }), [
     'd.constraints[0].requests[0] FieldValueInvalid',
-    'd.constraints[0].matchAttribute FieldValueRequired',
+    'd.constraints[0] FieldValueRequired',
   ]);
 });
 

@@ -3,21 +3,15 @@
 import { type FieldError, fieldErrors } from '../../base/errors.ts';
 import { compile } from '../cel/environment.ts';
 import { dnsLabelProblems, dnsSubdomainProblems } from '../machinery/names.ts';
-import {
-  addDuplicate,
-  addInvalid,
-  addProblems,
-  addRequired,
-  type Errors,
-  eachAt,
-  requireText,
-} from '../machinery/validation.ts';
+import { addInvalid, addProblems, addRequired, type Errors, requireText } from '../machinery/validation.ts';
 import {
   CONFIGURATIONS_MAX,
   checkConfiguration,
   checkFullyQualifiedName,
   checkSize,
   checkToleration,
+  eachOnce,
+  eachUpTo,
 } from './device-fields.ts';
 import type { DeviceClaim, DeviceRequest, DeviceSelector, DeviceSubRequest, ExactDeviceRequest } from './v1.gen.ts';
 
@@ -27,10 +21,11 @@ const CONSTRAINTS_MAX = 32;
 const ALTERNATIVES_MAX = 8;
 const TOLERATIONS_MAX = 16;
 const EXPRESSION_BYTES_MAX = 10 * 1024;
+const NO_ATTRIBUTE = 'exactly one of "matchAttribute" or "distinctAttribute" is required, but multiple fields are set';
 
 export function checkSelectors(path: string, selectors: readonly DeviceSelector[] = []): FieldError[] {
   const errors: FieldError[] = [];
-  if (selectors.length > SELECTORS_MAX) errors.push(fieldErrors.tooMany(path, selectors.length, SELECTORS_MAX));
+  if (!checkSize(errors, path, selectors, SELECTORS_MAX)) return errors;
   for (const [i, { cel }] of selectors.entries()) {
     if (!cel?.expression) {
       errors.push(fieldErrors.required(`${path}[${i}].cel`, ''));
@@ -59,7 +54,24 @@ export function requestNames(claim: DeviceClaim | undefined): ReadonlySet<string
   );
 }
 
+/** Those that a constraint, a configuration or a result concerns. */
+export function checkRequestNames(
+  errors: Errors,
+  path: string,
+  concerned: readonly string[] | undefined,
+  names: ReadonlySet<string>,
+): void {
+  eachOnce(errors, path, concerned, {
+    key: name => name,
+    max: REQUESTS_MAX,
+    check: (name, at) => checkRequestName(errors, at, name, names),
+  });
+}
+
 export function checkRequestName(errors: Errors, path: string, name: string, names: ReadonlySet<string>): void {
+  const segments = name.split('/');
+  if (segments.length <= 2)
+    for (const segment of segments) addProblems(errors, path, segment, dnsLabelProblems(segment));
   if (!names.has(name))
     addInvalid(
       errors,
@@ -73,36 +85,43 @@ export function checkDeviceClaim(path: string, claim: DeviceClaim = {}): FieldEr
   const errors: Errors = [];
   const { requests, constraints, config } = claim;
   const names = requestNames(claim);
-  checkSize(errors, `${path}.requests`, requests, REQUESTS_MAX);
-  eachOnceNamed(errors, `${path}.requests`, requests, (request, at) => checkRequest(errors, at, request));
-  checkSize(errors, `${path}.constraints`, constraints, CONSTRAINTS_MAX);
-  eachAt(constraints, `${path}.constraints`, ({ requests: concerned, matchAttribute, distinctAttribute }, at) => {
-    eachAt(concerned, `${at}.requests`, (name, nameAt) => checkRequestName(errors, nameAt, name, names));
-    if (matchAttribute !== undefined) checkFullyQualifiedName(errors, `${at}.matchAttribute`, matchAttribute);
-    else if (distinctAttribute !== undefined)
-      checkFullyQualifiedName(errors, `${at}.distinctAttribute`, distinctAttribute);
-    else addRequired(errors, `${at}.matchAttribute`);
+  eachNamed(errors, `${path}.requests`, requests, {
+    max: REQUESTS_MAX,
+    check: (request, at) => checkRequest(errors, at, request),
   });
-  checkSize(errors, `${path}.config`, config, CONFIGURATIONS_MAX);
-  eachAt(config, `${path}.config`, (one, at) => {
-    eachAt(one.requests, `${at}.requests`, (name, nameAt) => checkRequestName(errors, nameAt, name, names));
-    checkConfiguration(errors, at, one);
+  eachUpTo(errors, `${path}.constraints`, constraints, {
+    max: CONSTRAINTS_MAX,
+    check: ({ requests: concerned, matchAttribute, distinctAttribute }, at) => {
+      checkRequestNames(errors, `${at}.requests`, concerned, names);
+      if (matchAttribute !== undefined) checkFullyQualifiedName(errors, `${at}.matchAttribute`, matchAttribute);
+      else if (distinctAttribute !== undefined)
+        checkFullyQualifiedName(errors, `${at}.distinctAttribute`, distinctAttribute);
+      else addRequired(errors, at, NO_ATTRIBUTE);
+    },
+  });
+  eachUpTo(errors, `${path}.config`, config, {
+    max: CONFIGURATIONS_MAX,
+    check: (one, at) => {
+      checkRequestNames(errors, `${at}.requests`, one.requests, names);
+      checkConfiguration(errors, at, one);
+    },
   });
   return errors;
 }
 
-function eachOnceNamed<T extends { readonly name: string }>(
+function eachNamed<T extends { readonly name: string }>(
   errors: Errors,
   path: string,
   items: readonly T[] | undefined,
-  check: (item: T, path: string) => void,
+  { max, check }: { max: number; check: (item: T, path: string) => void },
 ): void {
-  const seen = new Set<string>();
-  eachAt(items, path, (item, at) => {
-    addProblems(errors, `${at}.name`, item.name ?? '', dnsLabelProblems(item.name ?? ''));
-    if (seen.has(item.name)) addDuplicate(errors, `${at}.name`, item.name);
-    seen.add(item.name);
-    check(item, at);
+  eachOnce(errors, path, items, {
+    key: ({ name }) => name,
+    max,
+    check: (item, at) => {
+      addProblems(errors, `${at}.name`, item.name ?? '', dnsLabelProblems(item.name ?? ''));
+      check(item, at);
+    },
   });
 }
 
@@ -112,8 +131,10 @@ function checkRequest(errors: Errors, path: string, { exactly, firstAvailable = 
     return addInvalid(errors, path, null, `${one}, but multiple fields are set`);
   if (exactly) return checkWish(errors, `${path}.exactly`, exactly);
   if (firstAvailable.length === 0) return addRequired(errors, path, one);
-  checkSize(errors, `${path}.firstAvailable`, firstAvailable, ALTERNATIVES_MAX);
-  eachOnceNamed(errors, `${path}.firstAvailable`, firstAvailable, (wish, at) => checkWish(errors, at, wish));
+  eachNamed(errors, `${path}.firstAvailable`, firstAvailable, {
+    max: ALTERNATIVES_MAX,
+    check: (wish, at) => checkWish(errors, at, wish),
+  });
 }
 
 function checkWish(errors: Errors, path: string, wish: ExactDeviceRequest | DeviceSubRequest): void {
@@ -127,16 +148,18 @@ function checkWish(errors: Errors, path: string, wish: ExactDeviceRequest | Devi
     addInvalid(errors, `${path}.count`, count, "must not be specified when allocationMode is 'All'");
   else if (mode === 'ExactCount' && count !== undefined && count <= 0)
     addInvalid(errors, `${path}.count`, count, 'must be greater than zero');
-  checkSize(errors, `${path}.tolerations`, tolerations, TOLERATIONS_MAX);
-  eachAt(tolerations, `${path}.tolerations`, (toleration, at) => checkToleration(errors, at, toleration));
+  eachUpTo(errors, `${path}.tolerations`, tolerations, {
+    max: TOLERATIONS_MAX,
+    check: (toleration, at) => checkToleration(errors, at, toleration),
+  });
 }
 
 /** Upstream's: one device of each. */
 export function defaultDeviceClaim(claim: DeviceClaim | undefined): void {
   for (const { exactly, firstAvailable = [] } of claim?.requests ?? [])
     for (const one of [...(exactly ? [exactly] : []), ...firstAvailable]) {
-      one.allocationMode ??= 'ExactCount';
-      if (one.allocationMode === 'ExactCount') one.count ??= 1;
+      one.allocationMode ||= 'ExactCount';
+      if (one.allocationMode === 'ExactCount') one.count ||= 1;
       for (const toleration of one.tolerations ?? []) toleration.operator ||= 'Equal';
     }
 }

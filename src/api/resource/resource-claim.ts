@@ -1,10 +1,12 @@
 /** Devices that pods claim: claims, their templates, device classes and what nodes offer. */
 
+import { isExtendedResource } from '../core/resource-validation.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
 import { isNewSpec } from '../machinery/equality.ts';
-import { checkUnchanged, type Errors, eachAt } from '../machinery/validation.ts';
-import { CONFIGURATIONS_MAX, checkConfiguration, checkSize } from './device-fields.ts';
+import { validateTemplateMeta } from '../machinery/metadata.ts';
+import { addInvalid, checkUnchanged, type Errors } from '../machinery/validation.ts';
+import { CONFIGURATIONS_MAX, checkConfiguration, eachUpTo } from './device-fields.ts';
 import { validateClaimStatus } from './resource-claim-status.ts';
 import { checkDeviceClaim, checkSelectors, defaultDeviceClaim } from './resource-claim-validation.ts';
 import { validateResourceSlice } from './resource-slice-validation.ts';
@@ -45,7 +47,10 @@ export const resourceClaimTemplate = defineKind<ResourceClaimTemplate>({
   version: 'v1',
   kind: 'ResourceClaimTemplate',
   defaults: object => defaultDeviceClaim(object.spec?.spec?.devices),
-  validate: object => checkDeviceClaim('spec.spec.devices', object.spec?.spec?.devices),
+  validate: ({ spec }) => [
+    ...validateTemplateMeta(spec?.metadata, 'spec.metadata'),
+    ...checkDeviceClaim('spec.spec.devices', spec?.spec?.devices),
+  ],
   ratchets: true,
   validateUpdate: (object, old) => {
     const errors: Errors = [];
@@ -62,8 +67,13 @@ export const deviceClass = defineKind<DeviceClass>({
   isNewGeneration: isNewSpec,
   validate: ({ spec }) => {
     const errors: Errors = checkSelectors('spec.selectors', spec?.selectors);
-    checkSize(errors, 'spec.config', spec?.config, CONFIGURATIONS_MAX);
-    eachAt(spec?.config, 'spec.config', (config, at) => checkConfiguration(errors, at, config));
+    eachUpTo(errors, 'spec.config', spec?.config, {
+      max: CONFIGURATIONS_MAX,
+      check: (config, at) => checkConfiguration(errors, at, config),
+    });
+    const resource = spec?.extendedResourceName;
+    if (resource !== undefined && !isExtendedResource(resource))
+      addInvalid(errors, 'spec.extendedResourceName', resource, 'must be a valid extended resource name');
     return errors;
   },
   columns: [nameColumn, ageColumn],

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Kind } from '../kind.ts';
 import type { KubeObject } from '../meta.ts';
-import { deviceClass, resourceClaim, resourceSlice } from './resource-claim.ts';
+import { deviceClass, resourceClaim, resourceClaimTemplate, resourceSlice } from './resource-claim.ts';
 
 const object = (fields: object): KubeObject => ({ metadata: { name: 'x' }, ...fields }) as unknown as KubeObject;
 const told = (errors: readonly { readonly field: string; readonly message: string }[]): string[] =>
@@ -61,9 +61,9 @@ test('a device: names and values of attributes, capacity in parts, taints, count
   );
   const at = 'spec.devices[0]';
   assert.deepEqual(device({ attributes: { 'a-b': {}, '/c': { bool: true, string: 'x' }, v: { version: '1.2' } } }), [
-    `${at}.attributes[a-b]: Invalid value: "a-b": a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_'`,
+    `${at}.attributes: Invalid value: "a-b": a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_'`,
     `${at}.attributes[a-b]: Invalid value: "": exactly one value must be specified`,
-    `${at}.attributes[/c]: Required value: the domain must not be empty`,
+    `${at}.attributes: Invalid value: "": the domain must not be empty`,
     `${at}.attributes[/c]: Invalid value: {"bool":true,"string":"x"}: exactly one value must be specified`,
     `${at}.attributes[v].version: Invalid value: "1.2": must be a string compatible with semver.org spec 2.0.0`,
   ]);
@@ -83,8 +83,8 @@ test('a device: names and values of attributes, capacity in parts, taints, count
     );
   assert.deepEqual(capacity({ default: '1' }, false), ['…: Forbidden: allowMultipleAllocations must be true']);
   assert.deepEqual(capacity({ default: '2', validValues: ['2', '1', '11'] }), [
-    '….validValues[2]: Invalid value: "11": option is larger than capacity value: 10',
     '….validValues[1]: Invalid value: "1": values must be sorted in ascending order',
+    '….validValues[2]: Invalid value: "11": option is larger than capacity value: 10',
   ]);
   assert.deepEqual(capacity({ default: '1', validRange: { min: '2', max: '12' } }), [
     '….validRange.min: Invalid value: "1": default is less than min: 2',
@@ -97,7 +97,7 @@ test('a class, and a claim beside its requests', () => {
   assert.deepEqual(check(deviceClass, { config: [{ opaque }] }), []);
   assert.deepEqual(check(deviceClass, { config: [{}, { opaque: { driver: 'd.example', parameters: [] } }] }), [
     'spec.config[0].opaque: Required value',
-    'spec.config[1].opaque.parameters: Invalid value: "<value omitted>": parameters must be a valid JSON object',
+    'spec.config[1].opaque.parameters: Invalid value: "<value omitted>": must be a valid JSON object',
   ]);
   const claim = (wish: object, fields: object = {}) =>
     check(resourceClaim, {
@@ -113,7 +113,7 @@ test('a class, and a claim beside its requests', () => {
   ]);
   assert.deepEqual(claim({}, { constraints: [{ requests: ['r/x'], matchAttribute: 'plain' }] }), [
     'spec.devices.constraints[0].requests[0]: Invalid value: "r/x": must be the name of a request in the claim or the name of a request and a subrequest separated by \'/\'',
-    'spec.devices.constraints[0].matchAttribute: Invalid value: "plain": must include a domain',
+    'spec.devices.constraints[0].matchAttribute: Invalid value: "plain": a fully qualified name must be a domain and a name separated by a slash',
   ]);
 });
 
@@ -164,5 +164,100 @@ test('the status of a claim: an allocation stays, consumers need one, drivers sp
     'status.allocation.devices.results[0].request: Invalid value: "other": must be the name of a request in the claim or the name of a request and a subrequest separated by \'/\'',
     'status.allocation.devices.results[0].driver: Required value',
     `status.allocation.devices.results[0].driver: Invalid value: "": ${NO_NAME}`,
+  ]);
+});
+
+test('steps of a range of capacity', () => {
+  const range = (validRange: object, standard = '2') =>
+    device({
+      allowMultipleAllocations: true,
+      capacity: { m: { value: '10', requestPolicy: { default: standard, validRange } } },
+    }).map(error => error.replace('spec.devices[0].capacity[m].requestPolicy.validRange.', ''));
+  assert.deepEqual(range({ min: '2', step: '2', max: '8' }), []);
+  assert.deepEqual(range({ min: '2', step: '0' }), ['step: Invalid value: "0": must be greater than zero']);
+  assert.deepEqual(range({ min: '2', step: '9' }), [
+    'step: Invalid value: "9": one step 11 is larger than capacity value: 10',
+  ]);
+  assert.deepEqual(range({ min: '2', step: '2', max: '7' }, '5'), [
+    'step: Invalid value: "5": value is not a multiple of a given step (2) from (2)',
+    'step: Invalid value: "7": value is not a multiple of a given step (2) from (2)',
+  ]);
+});
+
+test('conditions that a device waits for', () => {
+  const of = (bindingConditions: string[], bindingFailureConditions: string[]) =>
+    device({ bindingConditions, bindingFailureConditions }).map(error => error.replace('spec.devices[0].', ''));
+  const cases: [good: string[], bad: string[], ...expected: string[]][] = [
+    [['a', 'b'], ['c']],
+    [[], []],
+    [['a', 'a'], ['c'], 'bindingConditions[1]: Duplicate value: "a"'],
+    [
+      ['a'],
+      ['a'],
+      'bindingFailureConditions[0]: Invalid value: "a": bindingFailureConditions must not overlap with bindingConditions',
+    ],
+    [
+      ['a'],
+      [],
+      'bindingFailureConditions: Invalid value: []: bindingFailureConditions are required to use bindingConditions',
+    ],
+    [[], ['a'], 'bindingConditions: Invalid value: []: bindingConditions are required to use bindingFailureConditions'],
+    [['a', 'b', 'c', 'd', 'e'], ['f'], 'bindingConditions: Too many: 5: must have at most 4 items'],
+  ];
+  for (const [good, bad, ...expected] of cases) assert.deepEqual(of(good, bad), expected);
+});
+
+test('classes for extended resources, metadata of templates, requests that are concerned', () => {
+  assert.deepEqual(check(deviceClass, { extendedResourceName: 'example.com/gpu' }), []);
+  assert.deepEqual(check(deviceClass, { extendedResourceName: 'cpu' }), [
+    'spec.extendedResourceName: Invalid value: "cpu": must be a valid extended resource name',
+  ]);
+  const devices = { requests: [{ name: 'r', exactly: { deviceClassName: 'c' } }] };
+  assert.deepEqual(check(resourceClaimTemplate, { metadata: { labels: { a: 'b' } }, spec: { devices } }), []);
+  assert.deepEqual(
+    check(resourceClaimTemplate, { metadata: { name: 'n', labels: { a: '-' } }, spec: { devices } }).map(
+      text => text.split(': a valid label')[0],
+    ),
+    ['spec.metadata.labels: Invalid value: "-"', 'spec.metadata.name: Forbidden: cannot be set'],
+  );
+  const constraint = (requests: string[]) =>
+    check(resourceClaim, { devices: { ...devices, constraints: [{ requests, matchAttribute: 'a.b/c' }] } });
+  assert.deepEqual(constraint(['r', 'r']), ['spec.devices.constraints[0].requests[1]: Duplicate value: "r"']);
+  assert.deepEqual(constraint(Array.from({ length: 33 }, () => 'r')), [
+    'spec.devices.constraints[0].requests: Too many: 33: must have at most 32 items',
+  ]);
+});
+
+test('shares and tolerations of an allocation', () => {
+  const spec = { devices: { requests: [{ name: 'r', exactly: { deviceClassName: 'c' } }] } };
+  const allocate = (more: object) =>
+    told(
+      resourceClaim.validateStatusUpdate!(
+        object({
+          spec,
+          status: {
+            allocation: {
+              devices: { results: [{ request: 'r', driver: 'd.example', pool: 'p', device: 'gpu', ...more }] },
+            },
+          },
+        }),
+        object({ spec, status: {} }),
+      ),
+    ).map(error => error.replace('status.allocation.devices.results[0].', ''));
+  const id = '0f8fad5b-d9cb-469f-a165-70867728950e';
+  assert.deepEqual(allocate({ shareID: id, tolerations: [{ key: 'k', operator: 'Exists' }] }), []);
+  const form =
+    'uid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters';
+  for (const [shareID, problem] of [
+    [id.toUpperCase(), form],
+    [id.replaceAll('-', ''), form],
+    [`{${id}}`, form],
+    [`urn:uuid:${id}`, form],
+    ['x', 'error validating uid: invalid UUID length: 1'],
+    [id.replace('0f', 'zz'), 'error validating uid: invalid UUID format'],
+  ] as const)
+    assert.deepEqual(allocate({ shareID }), [`shareID: Invalid value: "${shareID}": ${problem}`]);
+  assert.deepEqual(allocate({ tolerations: [{ operator: 'Exists', value: 'v' }] }), [
+    'tolerations[0].value: Invalid value: "v": must be empty for operator `Exists`',
   ]);
 });

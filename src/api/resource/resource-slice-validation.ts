@@ -5,7 +5,7 @@ import { checkNodeSelector } from '../core/scheduling-validation.ts';
 import { checkDriverName } from '../core/volume-validation.ts';
 import { semanticEqual } from '../machinery/equality.ts';
 import { dnsLabelProblems, dnsSubdomainProblems } from '../machinery/names.ts';
-import { compareQuantity } from '../machinery/quantity.ts';
+import { compareQuantity, formatNano, parseNano, quantityValue } from '../machinery/quantity.ts';
 import {
   addForbidden,
   addInvalid,
@@ -13,7 +13,6 @@ import {
   addRequired,
   checkUnchanged,
   type Errors,
-  eachAt,
 } from '../machinery/validation.ts';
 import {
   checkBindingConditions,
@@ -22,6 +21,7 @@ import {
   checkSize,
   checkTaint,
   eachOnce,
+  eachUpTo,
 } from './device-fields.ts';
 import type {
   CapacityRequestPolicy,
@@ -73,17 +73,17 @@ export function validateResourceSlice({ spec }: ResourceSlice, old?: ResourceSli
   if (spec.sharedCounters && spec.devices)
     addInvalid(errors, 'spec', '', 'only one of `sharedCounters` or `devices` is allowed');
   const isLarge = spec.devices?.some(device => device.taints?.length || device.consumesCounters?.length);
-  checkSize(errors, 'spec.devices', spec.devices, isLarge ? LARGE_DEVICES_MAX : DEVICES_MAX);
   eachOnce(errors, 'spec.devices', spec.devices, {
     key: device => device.name,
+    max: isLarge ? LARGE_DEVICES_MAX : DEVICES_MAX,
     check: (device, at) => {
       const before = old?.spec?.devices?.find(({ name }) => name === device.name);
       checkDevice(errors, at, device, { before, ownNodes: spec.perDeviceNodeSelection === true });
     },
   });
-  checkSize(errors, 'spec.sharedCounters', spec.sharedCounters, COUNTER_SETS_MAX);
   eachOnce(errors, 'spec.sharedCounters', spec.sharedCounters, {
     key: set => set.name,
+    max: COUNTER_SETS_MAX,
     check: (set, at) => checkCounters(errors, at, { field: 'name', name: set.name }, set.counters),
   });
   return errors;
@@ -124,24 +124,24 @@ function checkDevice(
   if (count > VALUES_MAX)
     addInvalid(errors, path, count, `the total number of attributes and capacities must not exceed ${VALUES_MAX}`);
   for (const [name, attribute] of Object.entries(attributes)) {
-    const at = `${path}.attributes[${name}]`;
-    checkQualifiedName(errors, at, name);
-    checkAttribute(errors, at, attribute);
+    checkQualifiedName(errors, `${path}.attributes`, name);
+    checkAttribute(errors, `${path}.attributes[${name}]`, attribute);
   }
   for (const [name, { value, requestPolicy }] of Object.entries(capacity)) {
     const at = `${path}.capacity[${name}]`;
-    checkQualifiedName(errors, at, name);
+    checkQualifiedName(errors, `${path}.capacity`, name);
     if (!requestPolicy) continue;
     if (device.allowMultipleAllocations) checkRequestPolicy(errors, `${at}.requestPolicy`, requestPolicy, value);
     else addForbidden(errors, `${at}.requestPolicy`, 'allowMultipleAllocations must be true');
   }
-  if (!semanticEqual(before?.taints, device.taints)) {
-    checkSize(errors, `${path}.taints`, device.taints, TAINTS_MAX);
-    eachAt(device.taints, `${path}.taints`, (taint, at) => checkTaint(errors, at, taint));
-  }
-  checkSize(errors, `${path}.consumesCounters`, device.consumesCounters, CONSUMPTIONS_MAX);
+  if (!semanticEqual(before?.taints, device.taints))
+    eachUpTo(errors, `${path}.taints`, device.taints, {
+      max: TAINTS_MAX,
+      check: (taint, at) => checkTaint(errors, at, taint),
+    });
   eachOnce(errors, `${path}.consumesCounters`, device.consumesCounters, {
     key: consumption => consumption.counterSet,
+    max: CONSUMPTIONS_MAX,
     check: ({ counterSet, counters }, at) =>
       checkCounters(errors, at, { field: 'counterSet', name: counterSet }, counters),
   });
@@ -200,8 +200,8 @@ function checkCounters(
   else addRequired(errors, `${path}.${field}`);
   const names = Object.keys(counters ?? {});
   if (names.length === 0) addRequired(errors, `${path}.counters`);
-  checkSize(errors, `${path}.counters`, names, COUNTERS_MAX);
-  for (const counter of names) addProblems(errors, `${path}.counters[${counter}]`, counter, dnsLabelProblems(counter));
+  if (!checkSize(errors, `${path}.counters`, names, COUNTERS_MAX)) return;
+  for (const counter of names) addProblems(errors, `${path}.counters`, counter, dnsLabelProblems(counter));
 }
 
 /** Which parts of a capacity may be asked for: some values, or steps of a range. */
@@ -219,28 +219,48 @@ function checkRequestPolicy(errors: Errors, path: string, policy: CapacityReques
   if (standard === undefined) return addRequired(errors, `${path}.default`, `required when ${which} is defined`);
   const at = `${path}.${which}`;
   if (!range) {
-    checkSize(errors, at, validValues, VALID_VALUES_MAX);
+    validValues.forEach((value, index) => {
+      if (index > 0 && isMore(validValues[index - 1]!, value))
+        addInvalid(errors, `${at}[${index}]`, value, 'values must be sorted in ascending order');
+    });
     eachOnce(errors, at, validValues, {
-      key: value => value,
+      key: value => String(quantityValue(value)),
+      max: VALID_VALUES_MAX,
       check: (value, valueAt) => {
         if (isMore(value, capacity))
           addInvalid(errors, valueAt, value, `option is larger than capacity value: ${capacity}`);
       },
     });
-    validValues.forEach((value, index) => {
-      if (index > 0 && isMore(validValues[index - 1]!, value))
-        addInvalid(errors, `${at}[${index}]`, value, 'values must be sorted in ascending order');
-    });
     if (!validValues.some(value => compareQuantity(value, standard) === 0))
       addInvalid(errors, at, standard, 'default value is not valid according to the requestPolicy');
     return;
   }
-  const { min, max } = range;
+  const { min, max, step } = range;
   if (min === undefined) return addRequired(errors, `${at}.min`, 'required when validRange is defined');
   if (isMore(min, capacity)) addInvalid(errors, `${at}.min`, min, `min is larger than capacity value: ${capacity}`);
   if (isMore(min, standard)) addInvalid(errors, `${at}.min`, standard, `default is less than min: ${min}`);
-  if (max === undefined) return;
-  if (isMore(min, max)) addInvalid(errors, `${at}.max`, min, `min is larger than max: ${max}`);
-  if (isMore(max, capacity)) addInvalid(errors, `${at}.max`, max, `max is larger than capacity value: ${capacity}`);
-  if (isMore(standard, max)) addInvalid(errors, `${at}.max`, standard, `default is more than max: ${max}`);
+  if (max !== undefined) {
+    if (isMore(min, max)) addInvalid(errors, `${at}.max`, min, `min is larger than max: ${max}`);
+    if (isMore(max, capacity)) addInvalid(errors, `${at}.max`, max, `max is larger than capacity value: ${capacity}`);
+    if (isMore(standard, max)) addInvalid(errors, `${at}.max`, standard, `default is more than max: ${max}`);
+  }
+  if (step !== undefined)
+    checkStep(errors, `${at}.step`, step, { min, capacity, values: max === undefined ? [standard] : [standard, max] });
+}
+
+/** There is room for a step, and `values` are whole steps from `min`. */
+function checkStep(
+  errors: Errors,
+  path: string,
+  step: string,
+  { min, capacity, values }: { readonly min: string; readonly capacity: string; readonly values: readonly string[] },
+): void {
+  const size = parseNano(step) ?? 0n;
+  if (size <= 0n) return addInvalid(errors, path, step, 'must be greater than zero');
+  const first = formatNano((parseNano(min) ?? 0n) + size, min.endsWith('i') ? 'binary' : 'decimal');
+  if (compareQuantity(first, capacity) > 0)
+    addInvalid(errors, path, step, `one step ${first} is larger than capacity value: ${capacity}`);
+  for (const value of values)
+    if ((quantityValue(value) - quantityValue(min)) % quantityValue(step) !== 0)
+      addInvalid(errors, path, value, `value is not a multiple of a given step (${step}) from (${min})`);
 }
