@@ -3,6 +3,7 @@
 import { defineKind } from '../kind.ts';
 import { warnOfAddress } from '../machinery/address-forms.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
+import { semanticEqual } from '../machinery/equality.ts';
 import { qualifiedNameProblems } from '../machinery/labels.ts';
 import { dnsLabelProblems, dnsSubdomainProblems, ipProblems, portNumberProblems } from '../machinery/names.ts';
 import { addProblems, addRequired, type Errors, eachAt, requireOneOf } from '../machinery/validation.ts';
@@ -21,20 +22,12 @@ export const endpoints = defineKind<Endpoints>({
   defaults: object => {
     for (const subset of object.subsets ?? []) for (const port of subset.ports ?? []) port.protocol ||= 'TCP';
   },
-  validate: object => {
-    const errors: Errors = [];
-    eachAt(object.subsets, 'subsets', (subset, at) => {
-      if (!subset.addresses?.length && !subset.notReadyAddresses?.length)
-        addRequired(errors, at, 'must specify `addresses` or `notReadyAddresses`');
-      eachAt(subset.addresses, `${at}.addresses`, (address, addressAt) => checkAddress(errors, addressAt, address));
-      eachAt(subset.notReadyAddresses, `${at}.notReadyAddresses`, (address, addressAt) =>
-        checkAddress(errors, addressAt, address),
-      );
-      eachAt(subset.ports, `${at}.ports`, (port, portAt) =>
-        checkEndpointPort(errors, portAt, port, subset.ports!.length > 1),
-      );
-    });
-    return errors;
+  validate,
+  ratchets: true,
+  // What is as it was may be as older versions took it.
+  validateUpdate: (object, old) => {
+    const errors = validate(object);
+    return errors.length > 0 && semanticEqual(object.subsets, old.subsets) ? [] : errors;
   },
   warnings: object => {
     const found: string[] = [];
@@ -50,6 +43,22 @@ export const endpoints = defineKind<Endpoints>({
   },
   columns: [nameColumn, text('Endpoints', formatEndpoints), ageColumn],
 });
+
+function validate(object: Endpoints): Errors {
+  const errors: Errors = [];
+  eachAt(object.subsets, 'subsets', (subset, at) => {
+    if (!subset.addresses?.length && !subset.notReadyAddresses?.length)
+      addRequired(errors, at, 'must specify `addresses` or `notReadyAddresses`');
+    eachAt(subset.addresses, `${at}.addresses`, (address, addressAt) => checkAddress(errors, addressAt, address));
+    eachAt(subset.notReadyAddresses, `${at}.notReadyAddresses`, (address, addressAt) =>
+      checkAddress(errors, addressAt, address),
+    );
+    eachAt(subset.ports, `${at}.ports`, (port, portAt) =>
+      checkEndpointPort(errors, portAt, port, subset.ports!.length > 1),
+    );
+  });
+  return errors;
+}
 
 function checkAddress(errors: Errors, path: string, address: EndpointAddress): void {
   const ip = address.ip ?? '';

@@ -8,10 +8,13 @@ import { addDuplicate, addForbidden, addInvalid, addProblems, type Errors, eachA
 import { canonicalList } from './pod-defaults.ts';
 import { checkResourceQuantity } from './resource-validation.ts';
 import { checkTaints } from './scheduling-validation.ts';
-import type { Node } from './v1.gen.ts';
+import type { Node, Taint } from './v1.gen.ts';
 
 const ROLE_PREFIX = 'node-role.kubernetes.io/';
 const ROLE_LABEL = 'kubernetes.io/role';
+const TAINTS_ANNOTATION = 'scheduler.alpha.kubernetes.io/taints';
+const FEATURE_NAME_BYTES_MAX = 253;
+const FEATURE_NAME = /^[A-Z][a-zA-Z0-9]*(\/[a-zA-Z][a-zA-Z0-9]*)*$/;
 
 export const node = defineKind<Node>({
   group: '',
@@ -42,19 +45,19 @@ export const node = defineKind<Node>({
   },
   validate: object => {
     const errors: Errors = [];
+    checkAnnotatedTaints(errors, object.metadata.annotations?.[TAINTS_ANNOTATION]);
     checkTaints(errors, 'metadata.taints', object.spec?.taints);
     checkResources(errors, object);
+    const swap = object.status?.nodeInfo?.swap?.capacity;
+    if (swap !== undefined && swap <= 0)
+      addInvalid(errors, 'metadata.nodeSwapStatus.capacity', swap, 'must be greater than zero');
+    checkFeatures(errors, object.status?.declaredFeatures ?? []);
     const ranges = object.spec?.podCIDRs ?? [];
     eachAt(ranges, 'spec.podCIDRs', (range, at) => addProblems(errors, at, range, cidrProblems(range)));
     if (ranges.length > 1) {
       const families = new Set(ranges.map(range => range.includes(':')));
       if (families.size < 2 || ranges.length > 2)
         addInvalid(errors, 'spec.podCIDRs', ranges, 'may specify no more than one CIDR for each IP family');
-      const seen = new Set<string>();
-      eachAt(ranges, 'spec.podCIDRs', (range, at) => {
-        if (seen.has(range)) addDuplicate(errors, at, range);
-        seen.add(range);
-      });
     }
     return errors;
   },
@@ -86,6 +89,47 @@ export const node = defineKind<Node>({
   ],
 });
 
+/** Where taints were before they had a field. */
+function checkAnnotatedTaints(errors: Errors, text: string | undefined): void {
+  if (!text) return;
+  let taints: unknown;
+  try {
+    taints = JSON.parse(text);
+  } catch (error) {
+    addInvalid(errors, 'metadata.annotations', TAINTS_ANNOTATION, (error as Error).message);
+    return;
+  }
+  if (Array.isArray(taints)) checkTaints(errors, `metadata.annotations.${TAINTS_ANNOTATION}`, taints as Taint[]);
+  else if (taints !== null)
+    addInvalid(
+      errors,
+      'metadata.annotations',
+      TAINTS_ANNOTATION,
+      'json: cannot unmarshal into Go value of type []core.Taint',
+    );
+}
+
+/** Names in order, each once. */
+function checkFeatures(errors: Errors, features: readonly string[]): void {
+  features.forEach((feature, index) => {
+    const at = `status.declaredFeatures[${index}]`;
+    const invalid = `invalid feature name ${JSON.stringify(feature)}: must`;
+    if (feature.length > FEATURE_NAME_BYTES_MAX)
+      addInvalid(errors, at, feature, `${invalid} be no more than ${FEATURE_NAME_BYTES_MAX} characters`);
+    else if (!FEATURE_NAME.test(feature))
+      addInvalid(
+        errors,
+        at,
+        feature,
+        `${invalid} start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes`,
+      );
+    const before = features[index - 1];
+    if (before === feature) addDuplicate(errors, at, feature);
+    else if (before !== undefined && before > feature)
+      addInvalid(errors, at, feature, 'list must be sorted alphabetically');
+  });
+}
+
 function checkResources(errors: Errors, object: Node): void {
   for (const list of ['capacity', 'allocatable'] as const) {
     const resources = object.status?.[list];
@@ -96,6 +140,7 @@ function checkResources(errors: Errors, object: Node): void {
 function validateStatus(object: Node): Errors {
   const errors: Errors = [];
   checkResources(errors, object);
+  checkFeatures(errors, object.status?.declaredFeatures ?? []);
   const seen = new Set<string>();
   eachAt(object.status?.addresses, 'status.addresses', (item, at) => {
     const key = `${item.type}/${item.address}`;

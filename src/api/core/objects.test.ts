@@ -15,6 +15,7 @@ import { node } from './node.ts';
 import { persistentVolume } from './persistent-volume.ts';
 import { persistentVolumeClaim } from './persistent-volume-claim.ts';
 import { pod } from './pod.ts';
+import { resourceQuota } from './resource-quota.ts';
 import { service } from './service.ts';
 
 const object = (parts: object): KubeObject => ({ metadata: { name: 'x' }, ...parts }) as unknown as KubeObject;
@@ -394,4 +395,85 @@ test('the nodes of a volume stay, but for labels that have new names', () => {
   assert.deepEqual(fields(volume(undefined), volume(undefined, { volumeAttributesClassName: 'gold' })), [
     'spec.volumeAttributesClassName: Forbidden: update from non-nil value to nil is forbidden',
   ]);
+});
+
+test('endpoints as older versions took them stay until they change', () => {
+  const at = (address: string, port: number): object => ({
+    subsets: [{ addresses: [{ ip: address }], ports: [{ port, protocol: 'TCP' }] }],
+  });
+  assert.deepEqual(change(endpoints, at('127.0.0.1', 80), at('127.0.0.1', 80)), []);
+  assert.deepEqual(change(endpoints, at('127.0.0.1', 81), at('127.0.0.1', 80)), [
+    'subsets[0].addresses[0].ip: Invalid value: "127.0.0.1": may not be in the loopback range (127.0.0.0/8, ::1/128)',
+  ]);
+  const slice = (address: string, more: object = {}): object => ({
+    addressType: 'IPv4',
+    endpoints: [{ addresses: [address] }],
+    ...more,
+  });
+  assert.deepEqual(change(endpointSlice, slice('127.0.0.1', { ports: [] }), slice('127.0.0.1')), []);
+  assert.deepEqual(change(endpointSlice, slice('127.0.0.2'), slice('127.0.0.1')), [
+    'endpoints[0].addresses[0]: Invalid value: "127.0.0.2": may not be in the loopback range (127.0.0.0/8, ::1/128)',
+  ]);
+});
+
+test('names in place of addresses of endpoints', () => {
+  const of = (address: string): string[] =>
+    check(endpointSlice, { addressType: 'FQDN', endpoints: [{ addresses: [address] }] }).map(text =>
+      text.replace('endpoints[0].addresses[0]: ', '').replace(/ must consist of.*/, ''),
+    );
+  const cases: [address: string, ...expected: string[]][] = [
+    ['a.example'],
+    ['a.example.'],
+    ['', 'Required value'],
+    ['a', 'Invalid value: "a": should be a domain with at least two segments separated by dots'],
+    ['A.b', 'Invalid value: "A.b": a lowercase RFC 1123 subdomain'],
+    [`${'a'.repeat(64)}.b`, `Invalid value: "${'a'.repeat(64)}": must be no more than 63 bytes`],
+  ];
+  for (const [address, ...expected] of cases) assert.deepEqual(of(address), expected, address);
+});
+
+test('features that a node declares, its swap and taints in its annotations', () => {
+  const features = (...declaredFeatures: string[]): string[] =>
+    check(node, { status: { declaredFeatures } }).map(text =>
+      text.replace('status.declaredFeatures', '').replace(/must start with an .*/, '…'),
+    );
+  assert.deepEqual(features('A', 'B/c', 'B/d'), []);
+  assert.deepEqual(features('B', 'A', 'A'), [
+    '[1]: Invalid value: "A": list must be sorted alphabetically',
+    '[2]: Duplicate value: "A"',
+  ]);
+  assert.deepEqual(features('a-b'), ['[0]: Invalid value: "a-b": invalid feature name "a-b": …']);
+  assert.deepEqual(check(node, { status: { nodeInfo: { swap: { capacity: 0 } } } }), [
+    'metadata.nodeSwapStatus.capacity: Invalid value: 0: must be greater than zero',
+  ]);
+  const annotation = 'scheduler.alpha.kubernetes.io/taints';
+  const annotated = (text: string): string[] =>
+    check(node, { metadata: { name: 'n', annotations: { [annotation]: text } } });
+  assert.deepEqual(annotated('[{"key":"a","effect":"NoSchedule"}]'), []);
+  assert.deepEqual(annotated('[{"key":"a"}]'), [`metadata.annotations.${annotation}[0].effect: Required value`]);
+  assert.match(
+    annotated('{').join(),
+    /^metadata.annotations: Invalid value: "scheduler.alpha.kubernetes.io\/taints": /,
+  );
+});
+
+test('scopes of quotas are for what pods compute with, and their number', () => {
+  const of = (scope: string, ...resources: string[]): string[] =>
+    check(resourceQuota, { spec: { hard: Object.fromEntries(resources.map(name => [name, '1'])), scopes: [scope] } });
+  const refused = (scope: string, what = 'unsupported scope applied to resource'): string =>
+    `spec.scopes: Invalid value: ["${scope}"]: ${what}`;
+  for (const scope of [
+    'Terminating',
+    'NotTerminating',
+    'NotBestEffort',
+    'PriorityClass',
+    'CrossNamespacePodAffinity',
+  ]) {
+    assert.deepEqual(of(scope, 'pods', 'cpu', 'requests.memory', 'limits.cpu'), [], scope);
+    for (const resource of ['requests.ephemeral-storage', 'hugepages-2Mi', 'requests.hugepages-2Mi', 'services'])
+      assert.deepEqual(of(scope, resource), [refused(scope)], resource);
+  }
+  assert.deepEqual(of('BestEffort', 'pods'), []);
+  assert.deepEqual(of('BestEffort', 'cpu'), [refused('BestEffort')]);
+  assert.deepEqual(of('Other', 'services'), [refused('Other', 'unsupported scope')]);
 });

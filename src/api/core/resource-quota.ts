@@ -82,10 +82,8 @@ function isScopeFor(scope: string, resource: string): boolean {
     case 'VolumeAttributesClass':
       return resource === 'persistentvolumeclaims' || resource === 'requests.storage';
     default:
-      return (
-        POD_RESOURCES.includes(resource) ||
-        /^(requests\.)?(hugepages-|ephemeral-storage)|^limits\.ephemeral-storage/.test(resource)
-      );
+      // What no scope is called is another finding.
+      return !SCOPES.includes(scope) || POD_RESOURCES.includes(resource);
   }
 }
 

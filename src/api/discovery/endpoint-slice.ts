@@ -7,7 +7,7 @@ import { defineKind } from '../kind.ts';
 import { warnOfAddress } from '../machinery/address-forms.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
 import { semanticEqual } from '../machinery/equality.ts';
-import { labelValueProblems, qualifiedNameProblems } from '../machinery/labels.ts';
+import { labelValueProblems, qualifiedNameProblems, validateLabels } from '../machinery/labels.ts';
 import {
   dnsLabelProblems,
   dnsSubdomainProblems,
@@ -53,18 +53,10 @@ export const endpointSlice = defineKind<EndpointSlice>({
     const { metadata: __, ...then } = old;
     return !semanticEqual(now, then) || !semanticEqual(object.metadata.labels ?? {}, old.metadata.labels ?? {});
   },
-  validate: object => {
-    const errors: Errors = [];
-    const type = object.addressType;
-    requireOneOf(errors, 'addressType', type, ['FQDN', 'IPv4', 'IPv6']);
-    const list = object.endpoints ?? [];
-    if (list.length > ENDPOINTS_MAX) errors.push(fieldErrors.tooMany('endpoints', list.length, ENDPOINTS_MAX));
-    else eachAt(list, 'endpoints', (endpoint, at) => checkEndpoint(errors, at, endpoint, type));
-    checkPorts(errors, object.ports ?? []);
-    return errors;
-  },
+  validate: object => validate(object),
+  ratchets: true,
   validateUpdate: (object, old) => {
-    const errors: Errors = [];
+    const errors = validate(object, old);
     checkUnchanged(errors, 'addressType', object.addressType, old.addressType);
     return errors;
   },
@@ -87,46 +79,78 @@ export const endpointSlice = defineKind<EndpointSlice>({
   ],
 });
 
+function validate(object: EndpointSlice, old?: EndpointSlice): Errors {
+  const errors: Errors = [];
+  requireOneOf(errors, 'addressType', object.addressType, ['FQDN', 'IPv4', 'IPv6']);
+  checkPorts(errors, object.ports ?? []);
+  const found: Errors = [];
+  const list = object.endpoints ?? [];
+  if (list.length > ENDPOINTS_MAX) found.push(fieldErrors.tooMany('endpoints', list.length, ENDPOINTS_MAX));
+  else eachAt(list, 'endpoints', (endpoint, at) => checkEndpoint(found, at, endpoint, object.addressType));
+  // Endpoints that are as they were may be as older versions took them.
+  const isForgiven = found.length > 0 && old !== undefined && semanticEqual(object.endpoints, old.endpoints);
+  return isForgiven ? errors : [...errors, ...found];
+}
+
+/** Of at least two labels; one dot may end it. */
+function checkDomainName(errors: Errors, path: string, address: string): void {
+  if (!address) return addRequired(errors, path);
+  const name = address.replace(/\.$/, '');
+  const problems = dnsSubdomainProblems(name);
+  if (problems.length > 0) return addInvalid(errors, path, name, problems.join(','));
+  const labels = name.split('.');
+  if (labels.length < 2)
+    return addInvalid(errors, path, name, 'should be a domain with at least two segments separated by dots');
+  const bad = labels.find(label => dnsLabelProblems(label).length > 0);
+  if (bad !== undefined) addInvalid(errors, path, bad, dnsLabelProblems(bad).join(','));
+}
+
 function checkEndpoint(errors: Errors, path: string, endpoint: Endpoint, type: string): void {
   const addresses = endpoint.addresses ?? [];
   if (addresses.length === 0) addRequired(errors, `${path}.addresses`, 'must contain at least 1 address');
   else if (addresses.length > ADDRESSES_MAX)
     errors.push(fieldErrors.tooMany(`${path}.addresses`, addresses.length, ADDRESSES_MAX));
   eachAt(addresses, `${path}.addresses`, (address, at) => {
-    if (type === 'FQDN') {
-      addProblems(errors, at, address, dnsSubdomainProblems(address));
-      return;
-    }
+    if (type === 'FQDN') return checkDomainName(errors, at, address);
+    if (type !== 'IPv4' && type !== 'IPv6') return;
     const family = type === 'IPv6' ? 6 : 4;
     const problems = ipProblems(address);
     addProblems(errors, at, address, problems);
     if (problems.length) return;
-    if (ipFamily(address) === family) checkNonSpecialAddress(errors, at, address);
-    else addInvalid(errors, `${path}.addresses`, address, `must be an IPv${family} address`);
+    if (ipFamily(address) !== family)
+      addInvalid(errors, `${path}.addresses`, address, `must be an IPv${family} address`);
+    checkNonSpecialAddress(errors, at, address);
   });
   if (endpoint.nodeName !== undefined)
     addProblems(errors, `${path}.nodeName`, endpoint.nodeName, dnsSubdomainProblems(endpoint.nodeName));
   const topology = Object.entries(endpoint.deprecatedTopology ?? {});
   if (topology.length > TOPOLOGY_MAX)
     errors.push(fieldErrors.tooMany(`${path}.deprecatedTopology`, topology.length, TOPOLOGY_MAX));
-  for (const [key, value] of topology) {
-    addProblems(errors, `${path}.deprecatedTopology`, key, qualifiedNameProblems(key));
-    addProblems(errors, `${path}.deprecatedTopology[${key}]`, value, labelValueProblems(value));
-  }
+  errors.push(...validateLabels(endpoint.deprecatedTopology ?? {}, `${path}.deprecatedTopology`));
   if (endpoint.hostname !== undefined)
     addProblems(errors, `${path}.hostname`, endpoint.hostname, dnsLabelProblems(endpoint.hostname));
-  const zones = endpoint.hints?.forZones ?? [];
-  if (zones.length > HINTS_MAX) errors.push(fieldErrors.tooMany(`${path}.hints.forZones`, zones.length, HINTS_MAX));
+  if (endpoint.hints) checkHints(errors, `${path}.hints`, endpoint.hints);
+}
+
+function checkHints(errors: Errors, path: string, hints: NonNullable<Endpoint['hints']>): void {
+  const zones = hints.forZones ?? [];
+  if (zones.length > HINTS_MAX) {
+    errors.push(fieldErrors.tooMany(`${path}.forZones`, zones.length, HINTS_MAX));
+    return;
+  }
   const seen = new Set<string>();
-  eachAt(zones, `${path}.hints.forZones`, (zone, at) => {
+  eachAt(zones, `${path}.forZones`, (zone, at) => {
     if (seen.has(zone.name)) addDuplicate(errors, `${at}.name`, zone.name);
     seen.add(zone.name);
     addProblems(errors, `${at}.name`, zone.name, labelValueProblems(zone.name ?? ''));
   });
-  const nodes = endpoint.hints?.forNodes ?? [];
-  if (nodes.length > HINTS_MAX) errors.push(fieldErrors.tooMany(`${path}.hints.forNodes`, nodes.length, HINTS_MAX));
+  const nodes = hints.forNodes ?? [];
+  if (nodes.length > HINTS_MAX) {
+    errors.push(fieldErrors.tooMany(`${path}.forNodes`, nodes.length, HINTS_MAX));
+    return;
+  }
   const named = new Set<string>();
-  eachAt(nodes, `${path}.hints.forNodes`, ({ name = '' }, at) => {
+  eachAt(nodes, `${path}.forNodes`, ({ name = '' }, at) => {
     if (named.has(name)) addDuplicate(errors, `${at}.name`, name);
     named.add(name);
     addProblems(errors, `${at}.name`, name, dnsSubdomainProblems(name));
