@@ -403,6 +403,7 @@ refuses(
       'spec.metrics[0].pods.metric.name: Required value: must specify a metric name',
       'spec.metrics[0].pods.target.type: Required',
       'spec.metrics[0].pods.target.type: Invalid',
+      'spec.metrics[0].pods.target. utilization, value and averageValue: Invalid value: "": at least one not nil',
       'spec.metrics[0].pods.target.averageValue: Required value: must specify a positive target averageValue',
     ],
     [
