@@ -27,6 +27,7 @@ import { readCpuTopology } from './cpus/cpu-topology.ts';
 import { MemoryAssignments } from './cpus/memory-assignments.ts';
 import { ClaimDrivers } from './devices/claim-drivers.ts';
 import { DeviceAllocations } from './devices/device-allocations.ts';
+import { DeviceHealth } from './devices/device-health.ts';
 import { DevicePlugins } from './devices/device-plugins.ts';
 import { PodClaims } from './devices/pod-claims.ts';
 import { PodResources } from './devices/pod-resources.ts';
@@ -223,8 +224,9 @@ export class Kubelet {
       hugePages: machine.resources.hugePages,
       configuration,
     });
-    const drivers = new ClaimDrivers({ rootDir, nodeName, transport, clock, log });
-    const claims = new PodClaims({ path: join(rootDir, 'dra-claims.json'), transport, drivers });
+    const health = new DeviceHealth({ changed: driver => workers.wake(claims.usersOf(driver)), clock, log });
+    const drivers = new ClaimDrivers({ rootDir, nodeName, transport, health, clock, log });
+    const claims = new PodClaims({ path: join(rootDir, 'dra-claims.json'), transport, drivers, health });
     const paths = new PodPaths({ rootDir, runDir });
     const context: PodContext = {
       hugePages: cgroups.limitsHugePages ? readHugePages() : [],

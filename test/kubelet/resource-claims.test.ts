@@ -5,6 +5,8 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
+import type { Pod } from '../../src/api/core/v1.gen.ts';
 import type { ResourceClaim } from '../../src/api/resource/v1.gen.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { createLogger } from '../../src/base/log.ts';
@@ -176,6 +178,30 @@ test('a claim from a template: made, allocated by its rule, prepared, in the con
   await node.until('two', isReady, WAIT_MS);
   await remove('two');
   await eventually('claims go with their pods', async () => (await claims()).length === 0);
+});
+
+test('the status of a container tells how its devices are', async () => {
+  const healthOf = async () => {
+    const { status } = (await node.api.get({ of: PODS, namespace: 'default', name: 'ill' })) as Pod;
+    return status?.containerStatuses?.[0]?.allocatedResourcesStatus;
+  };
+  driver.say('large', 1);
+  await node.create('ill', withClaim({ resourceClaimTemplateName: 'large' }));
+  await node.until('ill', isReady, WAIT_MS);
+  const [claim] = await claims();
+  const resourceID = `${DRIVER}/device=${claim!.metadata.uid}-large`;
+  const becomes = (health: object) =>
+    eventually(`health becomes ${JSON.stringify(health)}`, async () =>
+      isDeepStrictEqual(await healthOf(), [{ name: 'claim:device', resources: [{ resourceID, ...health }] }]),
+    );
+  await becomes({ health: 'Healthy' });
+  driver.say('large', 2, 'it burns');
+  await becomes({ health: 'Unhealthy', message: 'it burns' });
+  await driver.stop();
+  await becomes({ health: 'Unknown' });
+  await driver.start();
+  await becomes({ health: 'Unhealthy', message: 'it burns' });
+  await remove('ill');
 });
 
 test('a claim that pods share, a driver that fails at first, and a kubelet that comes back', async () => {

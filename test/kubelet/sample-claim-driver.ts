@@ -33,8 +33,30 @@ export class SampleClaimDriver {
   /** What the next call to prepare fails with. */
   failure: string | undefined;
 
+  /** How its devices are: Healthy (1), Unhealthy (2), with a message; a change is told. */
+  readonly #health = new Map<string, { readonly health: number; readonly message: string }>();
+  #tell: () => void = () => {};
+
   constructor(options: SampleDriverOptions) {
     this.#options = options;
+  }
+
+  /** By name of a device; what was not said stays as it is. */
+  say(device: string, health: 1 | 2, message = ''): void {
+    this.#health.set(device, { health, message });
+    this.#tell();
+  }
+  async *#watchHealth() {
+    const { node } = this.#options;
+    for (;;) {
+      const told = new Promise<void>(resolve => {
+        this.#tell = resolve;
+      });
+      yield {
+        devices: [...this.#health].map(([deviceName, said]) => ({ device: { poolName: node, deviceName }, ...said })),
+      };
+      await told;
+    }
   }
 
   async publish(): Promise<void> {
@@ -105,6 +127,7 @@ export class SampleClaimDriver {
             }),
           ),
         }),
+        watchHealth: () => this.#watchHealth(),
         unprepare: ({ claims }) => ({
           claims: claims.map(({ uid = '' }) => {
             rmSync(description(uid), { force: true });

@@ -15,6 +15,7 @@ import { RESOURCE_SLICES } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
 import { GrpcClient } from '../../csi/grpc.ts';
 import { DRIVER_CALLS, type DriverCalls, type DriverVersion } from './claim-messages.ts';
+import type { DeviceHealth } from './device-health.ts';
 
 const TYPE = 'DRAPlugin';
 const RESCAN_MS = 500;
@@ -35,7 +36,8 @@ export class ClaimDrivers {
   readonly #folder: string;
   readonly #clock: Clock;
   readonly #log: Logger;
-  readonly #drivers = new Map<string, DriverClient>();
+  readonly #health: DeviceHealth | undefined;
+  readonly #drivers = new Map<string, { readonly client: DriverClient; readonly gone: AbortController }>();
   readonly #registered = new Map<string, Registration>();
   readonly #transport: Transport;
   readonly #nodeName: string;
@@ -48,11 +50,13 @@ export class ClaimDrivers {
     readonly rootDir: string;
     readonly nodeName: string;
     readonly transport: Transport;
+    readonly health?: DeviceHealth;
     readonly clock: Clock;
     readonly log: Logger;
   }) {
     this.#nodeName = options.nodeName;
     this.#transport = options.transport;
+    this.#health = options.health;
     this.#folder = join(options.rootDir, 'plugins_registry');
     this.#clock = options.clock;
     this.#log = options.log;
@@ -61,7 +65,7 @@ export class ClaimDrivers {
   driver(name: string): DriverClient {
     const found = this.#drivers.get(name);
     if (!found) throw new Error(`DRA driver ${name} is not registered`);
-    return found;
+    return found.client;
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -79,7 +83,7 @@ export class ClaimDrivers {
       }
       await this.#clock.sleep(RESCAN_MS, signal);
     }
-    for (const client of this.#drivers.values()) client.close();
+    for (const name of [...this.#drivers.keys()]) this.#end(name);
   }
 
   async #takeBack(nowMs: number): Promise<void> {
@@ -103,8 +107,7 @@ export class ClaimDrivers {
       this.#registered.delete(socket);
       if (name === undefined || present.has(socket)) continue;
       this.#log.info('DRA driver is gone', { driver: name });
-      this.#drivers.get(name)?.close();
-      this.#drivers.delete(name);
+      this.#end(name);
     }
     for (const [socket, file] of present) {
       if (this.#registered.has(socket)) continue;
@@ -114,6 +117,13 @@ export class ClaimDrivers {
         this.#log.debug('DRA driver not registered yet', { socket, error: messageOf(error) });
       }
     }
+  }
+
+  #end(name: string): void {
+    const found = this.#drivers.get(name);
+    found?.gone.abort();
+    found?.client.close();
+    this.#drivers.delete(name);
   }
 
   async #register(socket: string): Promise<string | undefined> {
@@ -128,9 +138,12 @@ export class ClaimDrivers {
         await registration.call('registrationStatus', { pluginRegistered: false, error }, options);
         throw new Error(error);
       }
-      this.#drivers.get(name)?.close();
-      this.#drivers.set(name, new GrpcClient<DriverCalls>(endpoint || socket, DRIVER_CALLS[version]));
+      this.#end(name);
+      const client: DriverClient = new GrpcClient(endpoint || socket, DRIVER_CALLS[version]);
+      const gone = new AbortController();
+      this.#drivers.set(name, { client, gone });
       await registration.call('registrationStatus', { pluginRegistered: true, error: '' }, options);
+      void this.#health?.follow(name, client, gone.signal);
       this.#log.info('DRA driver registered', { driver: name, endpoint, version });
       return name;
     } finally {

@@ -6,12 +6,13 @@
 
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
-import type { Container, Pod } from '../../api/core/v1.gen.ts';
+import type { Container, Pod, ResourceStatus } from '../../api/core/v1.gen.ts';
 import { claimsOf } from '../../api/machinery/resource-claims.ts';
 import type { ResourceClaim } from '../../api/resource/v1.gen.ts';
 import { RESOURCE_CLAIMS } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
 import type { ClaimDrivers } from './claim-drivers.ts';
+import type { DeviceHealth } from './device-health.ts';
 
 interface ClaimedDevice {
   readonly requests: readonly string[];
@@ -39,9 +40,16 @@ export class PodClaims {
   readonly #path: string;
   readonly #transport: Transport;
   readonly #drivers: ClaimDrivers;
+  readonly #health: DeviceHealth | undefined;
   #claims: Prepared[];
 
-  constructor(options: { readonly path: string; readonly transport: Transport; readonly drivers: ClaimDrivers }) {
+  constructor(options: {
+    readonly path: string;
+    readonly transport: Transport;
+    readonly drivers: ClaimDrivers;
+    readonly health?: DeviceHealth;
+  }) {
+    this.#health = options.health;
     this.#path = options.path;
     this.#transport = options.transport;
     this.#drivers = options.drivers;
@@ -101,13 +109,31 @@ export class PodClaims {
   }
   /** Claims of a container, with those of their devices that it asks for. */
   ofContainer(podUid: string, container: Container): Pick<Prepared, 'name' | 'namespace' | 'devices'>[] {
-    return (container.resources?.claims ?? []).flatMap(({ name: as, request }) => {
-      const claim = this.#claims.find(one => one.users.some(user => user.podUid === podUid && user.as === as));
-      if (!claim) return [];
-      const isAsked = ({ requests }: ClaimedDevice) =>
-        !request || requests.length === 0 || requests.some(one => one === request || one.startsWith(`${request}/`));
-      return [{ name: claim.name, namespace: claim.namespace, devices: claim.devices.filter(isAsked) }];
+    return (container.resources?.claims ?? []).flatMap(asked => this.#asked(podUid, asked) ?? []);
+  }
+  #asked(podUid: string, { name: as, request }: { readonly name: string; readonly request?: string }) {
+    const claim = this.#claims.find(one => one.users.some(user => user.podUid === podUid && user.as === as));
+    if (!claim) return undefined;
+    const isAsked = ({ requests }: ClaimedDevice) =>
+      !request || requests.length === 0 || requests.some(one => one === request || one.startsWith(`${request}/`));
+    return { name: claim.name, namespace: claim.namespace, devices: claim.devices.filter(isAsked) };
+  }
+  /** For the container's status. */
+  health(podUid: string, container: Container): ResourceStatus[] {
+    return (container.resources?.claims ?? []).flatMap(asked => {
+      const devices = this.#asked(podUid, asked)?.devices ?? [];
+      if (devices.length === 0) return [];
+      const resources = devices.map(({ cdi, driver = '', pool = '', device = '' }) => ({
+        resourceID: cdi[0] ?? `${driver}/${pool}/${device}`,
+        ...this.#health?.of(driver, pool, device),
+      }));
+      return [{ name: `claim:${asked.name}${asked.request ? `/${asked.request}` : ''}`, resources }];
     });
+  }
+  /** Pods that use devices of the driver. */
+  usersOf(driver: string): ReadonlySet<string> {
+    const claims = this.#claims.filter(({ drivers }) => drivers.includes(driver));
+    return new Set(claims.flatMap(({ users }) => users.map(({ podUid }) => podUid)));
   }
 
   /** The pod is over. Rejects when a driver could not clean up: to be tried again. */

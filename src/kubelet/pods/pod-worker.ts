@@ -227,7 +227,10 @@ export class PodWorker {
       resources: (container, id) => this.#resize.resourcesOf(container, id),
       granted: container => this.#resize.granted(container),
       podResources: this.#resize.podResources,
-      deviceHealth: container => this.#context.devices.health(this.#uid, container.name),
+      deviceHealth: container => [
+        ...this.#context.devices.health(this.#uid, container.name),
+        ...this.#context.claims.health(this.#uid, container),
+      ],
       conditions: this.#resize.conditions,
       terminationMessage: container => terminationMessage(this.#subject, container),
       ...(this.#ended ? { ended: this.#ended, isRefused: this.#isAdmitted === false } : {}),
