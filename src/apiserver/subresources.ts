@@ -46,6 +46,11 @@ export function mergeSubresource(
 }
 
 function mergeStatus(served: Served, object: Shaped, old: Shaped): KubeObject {
+  const merged = mergedStatus(served, object, old);
+  served.kind?.settleStatus?.(merged, old);
+  return merged;
+}
+function mergedStatus(served: Served, object: Shaped, old: Shaped): KubeObject {
   if (served.kind?.prepareStatusUpdate) {
     served.kind.prepareStatusUpdate(object, old);
     return object;

@@ -209,3 +209,12 @@ test('a claim holds where its devices are reached: on one node, where the select
   assert.deepEqual(selected(pool('p', each, [{ nodeName: 'n1' }])), here);
   assert.equal(selected(pool('p', at({ ...zone, values: ['b'] }))), 'cannot allocate all claims');
 });
+
+test('devices that must be made ready come last, and their allocation says what for', () => {
+  const conditional = { bindingConditions: ['ready'], bindingFailureConditions: ['broken'] };
+  const all = inventory([slice('s', 'n1', [conditional, {}])]);
+  assert.equal(chosen(claim([exactly('r')]), all), 'r=d1');
+  const decision = allocate(claim([exactly('r', { count: 2 })]), node('n1'), all);
+  assert.ok('allocation' in decision);
+  assert.deepEqual(decision.allocation.devices!.results, [has('d1'), has('d0', conditional)]);
+});

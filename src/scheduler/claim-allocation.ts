@@ -1,7 +1,7 @@
 /**
  * Which devices a node can give to a resource claim (KEP-4381): the first choice that meets every request, selector and
  * constraint, found by trying in order and going back. Pure. Invariant: a device is chosen once only, save for admin access and for those that
- * may be shared, and never more of it than there is (`device-usage.ts`). It leaves out devices with conditions for binding.
+ * may be shared, and never more of it than there is (`device-usage.ts`).
  */
 
 import type { Node, NodeSelector } from '../api/core/v1.gen.ts';
@@ -89,10 +89,7 @@ export function allocate(claim: ResourceClaim, node: Node, inventory: Inventory)
     }
     const selectors: DeviceSelector[] = [...(deviceClass.spec?.selectors ?? []), ...(wish.selectors ?? [])];
     return candidates.filter(
-      ({ device, driver }) =>
-        !device.bindingConditions?.length &&
-        isTolerated(device, wish.tolerations) &&
-        isSelected(device, driver, selectors),
+      ({ device, driver }) => isTolerated(device, wish.tolerations) && isSelected(device, driver, selectors),
     );
   };
   const choose = (
@@ -154,8 +151,16 @@ function isTolerated({ taints = [] }: Device, tolerations: readonly DeviceTolera
     .every(taint => tolerations.some(toleration => toleratesDeviceTaint(toleration, taint)));
 }
 
-/** Devices of whole pools that the node reaches, the newest generation of each. */
+/** Devices of whole pools that the node reaches, the newest generation of each; first those that need not be made ready. */
 function candidatesOn(node: Node, slices: Iterable<ResourceSlice>): Candidate[] {
+  const reached = reachedFrom(node, slices);
+  const isConditional = ({ device }: Candidate) =>
+    device.bindingConditions?.length !== undefined && device.bindingConditions.length > 0;
+  return reached.some(isConditional)
+    ? [...reached.filter(one => !isConditional(one)), ...reached.filter(isConditional)]
+    : reached;
+}
+function reachedFrom(node: Node, slices: Iterable<ResourceSlice>): Candidate[] {
   const pools = new Map<string, ResourceSlice[]>();
   for (const slice of slices) {
     const { driver, pool } = slice.spec;
@@ -235,6 +240,12 @@ function resultOf(
           }
         : {}),
       ...(wish.tolerations?.length ? { tolerations: wish.tolerations } : {}),
+      ...(candidate.device.bindingConditions?.length
+        ? {
+            bindingConditions: candidate.device.bindingConditions,
+            bindingFailureConditions: candidate.device.bindingFailureConditions ?? [],
+          }
+        : {}),
     }),
   );
   const ofClasses = picks

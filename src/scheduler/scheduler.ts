@@ -134,6 +134,7 @@ export class Scheduler {
       slices: resourceSlices,
       client: client.of<ResourceClaim>(RESOURCE_CLAIMS),
       random,
+      clock,
     });
     volumes.addIndex(CLASS_INDEX, volume => [volumeClass(volume)]);
     this.#budgets = informers.get<PodDisruptionBudget>(POD_DISRUPTION_BUDGETS);
@@ -298,6 +299,7 @@ export class Scheduler {
       claims = this.#claims.reserve(podInfo(pod), { node: info, lookup: this.#cluster.lookup });
       await this.#volumes.bindClaims(podInfo(pod), { node: info, lookup: this.#cluster.lookup, signal: this.#signal });
       await claims.write();
+      if (claims.isWaiting) await this.#untilDevicesAreReady(pod, claims, node);
       const binding: Binding = {
         apiVersion: 'v1',
         kind: 'Binding',
@@ -326,6 +328,19 @@ export class Scheduler {
     } finally {
       this.#bindings--;
       this.#wake();
+    }
+  }
+
+  /** Which may take minutes: other pods are bound meanwhile. */
+  async #untilDevicesAreReady(pod: Pod, claims: Reservation, node: string): Promise<void> {
+    const message = `waiting for binding conditions for device on node ${node}`;
+    this.#events.event(pod, 'Normal', 'BindingConditionsPending', message);
+    this.#bindings--;
+    this.#wake();
+    try {
+      await claims.untilReady(this.#signal);
+    } finally {
+      this.#bindings++;
     }
   }
 

@@ -82,6 +82,13 @@ before(async () => {
     devices: [
       ...['small', 'large'].map((name, i) => ({ name, attributes: { size: { int: (i + 1) * 10 } } })),
       {
+        name: 'cabled',
+        attributes: { size: { int: 5 } },
+        bindsToNode: true,
+        bindingConditions: ['example.com/attached'],
+        bindingFailureConditions: ['example.com/broken'],
+      },
+      {
         name: 'common',
         attributes: { size: { int: 1 } },
         allowMultipleAllocations: true,
@@ -180,6 +187,69 @@ test('a claim from a template: made, allocated by its rule, prepared, in the con
   await eventually('claims go with their pods', async () => (await claims()).length === 0);
 });
 
+test('a device that must be made ready first: the pod waits for it, and gets another try when it cannot be', async () => {
+  const exactly = {
+    deviceClassName: 'gpu',
+    selectors: [{ cel: { expression: `device.attributes["${DRIVER}"].size == 5` } }],
+  };
+  await node.put(RESOURCE_CLAIMS, {
+    apiVersion: 'resource.k8s.io/v1',
+    kind: 'ResourceClaim',
+    metadata: { name: 'cabled', namespace: 'default' },
+    spec: { devices: { requests: [{ name: 'gpu', exactly }] } },
+  });
+  const target = { of: RESOURCE_CLAIMS, namespace: 'default', name: 'cabled' };
+  const status = async () => ((await node.api.get(target)) as ResourceClaim).status;
+  const say = async (type: string) => {
+    const condition = {
+      type,
+      status: 'True',
+      reason: 'Said',
+      message: 'so it is',
+      lastTransitionTime: '2026-01-01T00:00:00Z',
+    };
+    await node.api.patch(
+      { ...target, subresource: 'status' },
+      { status: { devices: [{ driver: DRIVER, pool: 'node-1', device: 'cabled', conditions: [condition] }] } },
+      'application/merge-patch+json',
+    );
+  };
+  await node.create('cabled', withClaim({ resourceClaimName: 'cabled' }));
+  await node.untilEvents(
+    'cabled',
+    events =>
+      events.some(text =>
+        /BindingConditionsPending.*waiting for binding conditions for device on node node-1/.test(text),
+      ),
+    WAIT_MS,
+  );
+  const { allocation } = (await status())!;
+  assert.ok(allocation!.allocationTimestamp);
+  assert.deepEqual(allocation!.devices!.results![0]!.bindingConditions, ['example.com/attached']);
+  assert.deepEqual(allocation!.devices!.results![0]!.bindingFailureConditions, ['example.com/broken']);
+  assert.equal(
+    ((await node.api.get({ of: PODS, namespace: 'default', name: 'cabled' })) as Pod).spec.nodeName,
+    undefined,
+  );
+
+  await say('example.com/broken');
+  await node.untilEvents(
+    'cabled',
+    events =>
+      events.some(text => /FailedScheduling.*claim cabled binding failed.*example.com\/broken: so it is/.test(text)),
+    WAIT_MS,
+  );
+  // It is tried again, without what was said of the last try.
+  await eventually('allocated anew', async () => {
+    const now = await status();
+    return now?.allocation && !now.devices;
+  });
+  await say('example.com/attached');
+  await node.until('cabled', isReady, WAIT_MS);
+  await remove('cabled');
+  await node.api.delete(target);
+});
+
 test('the status of a container tells how its devices are', async () => {
   const healthOf = async () => {
     const { status } = (await node.api.get({ of: PODS, namespace: 'default', name: 'ill' })) as Pod;
@@ -205,11 +275,14 @@ test('the status of a container tells how its devices are', async () => {
 });
 
 test('a claim that pods share, a driver that fails at first, and a kubelet that comes back', async () => {
+  const selectors = [{ cel: { expression: `device.attributes["${DRIVER}"].size != 5` } }];
   await node.put(RESOURCE_CLAIMS, {
     apiVersion: 'resource.k8s.io/v1',
     kind: 'ResourceClaim',
     metadata: { name: 'shared', namespace: 'default' },
-    spec: { devices: { requests: [{ name: 'any', exactly: { deviceClassName: 'gpu', allocationMode: 'All' } }] } },
+    spec: {
+      devices: { requests: [{ name: 'any', exactly: { deviceClassName: 'gpu', allocationMode: 'All', selectors } }] },
+    },
   });
   driver.failure = 'the cable is loose';
   await node.create('first', withClaim({ resourceClaimName: 'shared' }));

@@ -40,6 +40,17 @@ const ADDRESSES_MAX = 16;
 const deviceKey = (device: { driver: string; pool: string; device: string; shareID?: string }): string =>
   [device.driver, device.pool, device.device, ...(device.shareID ? [device.shareID] : [])].join('/');
 
+/** What drivers said of devices goes with these; upstream's rule, without which no client that does not know the field could give a claim back. */
+export function dropStatusOfGivenBack(claim: ResourceClaim, old: ResourceClaim): void {
+  const { status } = claim;
+  if (!status?.devices) return;
+  const kept = new Set((status.allocation?.devices?.results ?? []).map(deviceKey));
+  const gone = new Set((old.status?.allocation?.devices?.results ?? []).map(deviceKey).filter(key => !kept.has(key)));
+  const devices = status.devices.filter(device => !gone.has(deviceKey(device)));
+  const { devices: _, ...rest } = status;
+  claim.status = devices.length > 0 ? { ...rest, devices } : rest;
+}
+
 export function validateClaimStatus(claim: ResourceClaim, old: ResourceClaim): Errors {
   const errors: Errors = [];
   const { allocation, reservedFor, devices } = claim.status ?? {};

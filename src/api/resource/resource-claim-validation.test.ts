@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { resourceClaim } from './resource-claim.ts';
 import { checkDeviceClaim, defaultDeviceClaim } from './resource-claim-validation.ts';
-import type { DeviceClaim } from './v1.gen.ts';
+import type { DeviceClaim, ResourceClaim } from './v1.gen.ts';
 
 const fields = (claim: object) =>
   checkDeviceClaim('d', claim as DeviceClaim).map(({ field, type }) => `${field} ${type}`);
@@ -38,4 +39,27 @@ test('one device where nothing else is said', () => {
   const claim = { requests: [{ name: 'a', exactly: { deviceClassName: 'c' } }] } as DeviceClaim;
   defaultDeviceClaim(claim);
   assert.deepEqual(claim.requests![0]!.exactly, { deviceClassName: 'c', allocationMode: 'ExactCount', count: 1 });
+});
+
+test('what drivers said of devices goes with these', () => {
+  const of = (device: string) => ({ driver: 'd', pool: 'p', device });
+  const claim = (allocated: string[], said: string[]) =>
+    ({
+      metadata: { name: 'c' },
+      spec: {},
+      status: {
+        ...(allocated.length
+          ? { allocation: { devices: { results: allocated.map(one => ({ request: 'r', ...of(one) })) } } }
+          : {}),
+        ...(said.length ? { devices: said.map(of) } : {}),
+      },
+    }) as ResourceClaim;
+  const left = (next: ResourceClaim, old: ResourceClaim) => {
+    resourceClaim.settleStatus!(next, old);
+    return next.status?.devices?.map(({ device }) => device);
+  };
+  assert.equal(left(claim([], ['a']), claim(['a'], ['a'])), undefined);
+  assert.deepEqual(left(claim(['b'], ['a', 'b']), claim(['a', 'b'], [])), ['b']);
+  // Of what never was allocated, validation speaks.
+  assert.deepEqual(left(claim(['a'], ['a', 'x']), claim(['a'], ['a'])), ['a', 'x']);
 });

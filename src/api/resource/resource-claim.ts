@@ -1,5 +1,6 @@
 /** Devices that pods claim: claims, their templates, device classes and what nodes offer. */
 
+import { formatTime, systemClock } from '../../base/clock.ts';
 import { isExtendedResource } from '../core/resource-validation.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
@@ -7,7 +8,7 @@ import { isNewSpec } from '../machinery/equality.ts';
 import { validateTemplateMeta } from '../machinery/metadata.ts';
 import { addInvalid, checkUnchanged, type Errors } from '../machinery/validation.ts';
 import { CONFIGURATIONS_MAX, checkConfiguration, eachUpTo } from './device-fields.ts';
-import { validateClaimStatus } from './resource-claim-status.ts';
+import { dropStatusOfGivenBack, validateClaimStatus } from './resource-claim-status.ts';
 import { checkDeviceClaim, checkSelectors, defaultDeviceClaim } from './resource-claim-validation.ts';
 import { validateResourceSlice } from './resource-slice-validation.ts';
 import type { DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice } from './v1.gen.ts';
@@ -27,6 +28,7 @@ export const resourceClaim = defineKind<ResourceClaim>({
     checkUnchanged(errors, 'spec', object.spec, old.spec);
     return errors;
   },
+  settleStatus: dropStatusOfGivenBack,
   validateStatusUpdate: validateClaimStatus,
   columns: [
     nameColumn,
@@ -83,6 +85,11 @@ export const resourceSlice = defineKind<ResourceSlice>({
   group: GROUP,
   version: 'v1',
   kind: 'ResourceSlice',
+  // Since when a taint is there: of those whose driver does not say, since now.
+  defaults: ({ spec }) => {
+    for (const { taints = [] } of spec?.devices ?? [])
+      for (const taint of taints) taint.timeAdded ??= formatTime(systemClock.now());
+  },
   isNewGeneration: isNewSpec,
   validate: object => validateResourceSlice(object),
   ratchets: true,

@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import type { Kind } from '../kind.ts';
 import type { KubeObject } from '../meta.ts';
 import { deviceClass, resourceClaim, resourceClaimTemplate, resourceSlice } from './resource-claim.ts';
+import type { ResourceSlice } from './v1.gen.ts';
 
 const object = (fields: object): KubeObject => ({ metadata: { name: 'x' }, ...fields }) as unknown as KubeObject;
 const told = (errors: readonly { readonly field: string; readonly message: string }[]): string[] =>
@@ -260,4 +261,17 @@ test('shares and tolerations of an allocation', () => {
   assert.deepEqual(allocate({ tolerations: [{ operator: 'Exists', value: 'v' }] }), [
     'tolerations[0].value: Invalid value: "v": must be empty for operator `Exists`',
   ]);
+});
+
+test('a taint without a time has been there since now', () => {
+  const taints = [
+    { key: 'a', effect: 'NoExecute' },
+    { key: 'b', effect: 'NoExecute', timeAdded: '2026-01-01T00:00:00Z' },
+  ];
+  const slice = { metadata: { name: 's' }, spec: { devices: [{ name: 'd', taints }] } } as unknown as ResourceSlice;
+  const beforeMs = Date.now();
+  resourceSlice.defaults!(slice);
+  const [first, second] = slice.spec.devices![0]!.taints!;
+  assert.ok(Math.abs(Date.parse(first!.timeAdded!) - beforeMs) < 5000);
+  assert.equal(second!.timeAdded, '2026-01-01T00:00:00Z');
 });
