@@ -88,7 +88,7 @@ try {
         random: systemRandom,
         wasReady: true,
         probed: () => {},
-        failed: () => failures++,
+        told: () => failures++,
         changed: () => {},
       });
     });

@@ -204,6 +204,12 @@ export interface ExecOptions {
   readonly resize?: AsyncIterable<{ readonly width: number; readonly height: number }>;
 }
 
+export interface ExecResult {
+  readonly exitCode: number;
+  /** There was nothing to run, and the output is the runtime's, as far as it tells that from a program that failed. */
+  readonly isUnstarted?: true;
+}
+
 export interface RuntimeEvent {
   readonly podUid: string;
   readonly containerId?: string;
@@ -240,7 +246,7 @@ export interface Runtime {
   remove(id: string): Promise<void>;
   /** Gives a running container other limits, at once; what is absent stays unlimited. */
   update(id: string, resources: ContainerConfig['resources']): Promise<void>;
-  exec(id: string, options: ExecOptions): Promise<{ readonly exitCode: number }>;
+  exec(id: string, options: ExecOptions): Promise<ExecResult>;
   attach(
     id: string,
     options: Omit<ExecOptions, 'command' | 'signal'> & { readonly signal: AbortSignal },

@@ -250,6 +250,22 @@ test('what is missing is said', async () => {
   await node.until('no-config', pod => reason(pod)?.reason !== 'CreateContainerConfigError');
 });
 
+test('nothing follows from a probe that cannot be made', async () => {
+  const liveness = (livenessProbe: object) => ({
+    containers: [sh('sleep 1000', { livenessProbe: { periodSeconds: 1, failureThreshold: 1, ...livenessProbe } })],
+  });
+  await node.create('no-program', liveness({ exec: { command: ['nowhere'] } }));
+  await node.create('no-port', liveness({ httpGet: { port: 'web' } }));
+  const words = 'Unhealthy: Liveness probe errored and resulted in unknown state: ';
+  await node.untilEvents('no-program', events => events.some(text => text.startsWith(words) && /nowhere/.test(text)));
+  await node.untilEvents('no-port', events => events.includes(`${words}strconv.Atoi: parsing "web": invalid syntax`));
+  await sleep(1500);
+  for (const name of ['no-program', 'no-port']) {
+    const pod = await node.until(name, isReady);
+    assert.equal(pod.status!.containerStatuses![0]!.restartCount, 0, name);
+  }
+});
+
 test('probes: readiness follows, liveness restarts, exec works', async () => {
   await node.create('probed', {
     containers: [

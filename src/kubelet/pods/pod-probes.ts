@@ -69,8 +69,13 @@ export class PodProbes {
           random: this.#context.random,
           wasReady: known?.ready ?? false,
           probed: (kind, isSuccess, seconds) => this.#series(spec, kind).told(isSuccess, seconds),
-          failed: (kind, output) =>
-            this.#subject.event('Warning', 'Unhealthy', `${capital(kind)} probe failed: ${output}`, spec),
+          told: (kind, what, output) =>
+            this.#subject.event(
+              'Warning',
+              what === 'warning' ? 'ProbeWarning' : 'Unhealthy',
+              `${capital(kind)} probe ${what === 'errored' ? 'errored and resulted in unknown state' : what}: ${output}`,
+              spec,
+            ),
           changed: () => this.#subject.wake(),
         }),
       );
@@ -116,7 +121,7 @@ export class PodProbes {
           if (bytes < EXEC_OUTPUT_BYTES_MAX) parts.push(part.subarray(0, EXEC_OUTPUT_BYTES_MAX - bytes));
           bytes += part.length;
         });
-        const { exitCode } = await this.#context.runtime.exec(container.id, {
+        const { exitCode, isUnstarted } = await this.#context.runtime.exec(container.id, {
           isBrief: true,
           command,
           tty: false,
@@ -124,7 +129,9 @@ export class PodProbes {
           stderr: sink,
           signal,
         });
-        return { exitCode, output: Buffer.concat(parts).toString('utf8') };
+        const output = Buffer.concat(parts).toString('utf8');
+        if (isUnstarted) throw new Error(output.trim() || `exit code ${exitCode}`);
+        return { exitCode, output };
       },
     };
   }

@@ -25,12 +25,18 @@ export interface ContainerProbesOptions {
   readonly wasReady: boolean;
   /** A probe was made: on its beat, or beside it with success. */
   probed(kind: ProbeKind, isSuccess: boolean, seconds: number): void;
-  /** A probe failed once. */
-  failed(kind: ProbeKind, output: string): void;
+  /** A probe has something to say: it failed once, could not be made at all, or only warns. */
+  told(kind: ProbeKind, what: 'failed' | 'errored' | 'warning', output: string): void;
   /** `isReady` or `isStarted` changed, or the container must be restarted. */
   changed(): void;
 }
 
+/** Or why there is no telling. */
+type Attempt = ProbeOutcome | { readonly error: string };
+const isSuccess = (attempt: Attempt): boolean => 'isSuccess' in attempt && attempt.isSuccess;
+
+/** A probe that cannot be made is tried again at once. */
+const TRIES_MAX = 3;
 const EAGER_MS_MIN = 10;
 const EAGER_EXEC_MS_MIN = 100;
 
@@ -78,8 +84,12 @@ export class ContainerProbes {
       if (kind === 'startup' || this.#isStarted) {
         const outcome = await this.#probe(probe);
         if (signal.aborted) return;
-        this.#options.probed(kind, outcome.isSuccess, (clock.monotonic() - beatMs) / 1000);
-        if (outcome.isSuccess) {
+        if (!('error' in outcome)) this.#options.probed(kind, outcome.isSuccess, (clock.monotonic() - beatMs) / 1000);
+        if ('error' in outcome) {
+          // Nothing follows from it, neither for readiness nor for the counts.
+          this.#options.told(kind, 'errored', outcome.error);
+        } else if (outcome.isSuccess) {
+          if (outcome.isWarning) this.#options.told(kind, 'warning', outcome.output);
           hasSucceeded = true;
           failures = 0;
           if (++successes >= (probe.successThreshold || 1)) this.#succeed(kind);
@@ -87,7 +97,7 @@ export class ContainerProbes {
         } else {
           successes = 0;
           failures++;
-          this.#options.failed(kind, outcome.output);
+          this.#options.told(kind, 'failed', outcome.output);
           if (failures >= (probe.failureThreshold || 3)) this.#fail(kind);
         }
       }
@@ -99,7 +109,7 @@ export class ContainerProbes {
           if (
             signal.aborted ||
             (kind !== 'startup' && !this.#isStarted) ||
-            !(await this.#probe(probe)).isSuccess ||
+            !isSuccess(await this.#probe(probe)) ||
             signal.aborted
           )
             continue;
@@ -146,7 +156,13 @@ export class ContainerProbes {
     this.#options.changed();
   }
 
-  async #probe(probe: Probe): Promise<ProbeOutcome> {
+  async #probe(probe: Probe): Promise<Attempt> {
+    let attempt = await this.#try(probe);
+    for (let tries = 1; tries < TRIES_MAX && 'error' in attempt && !this.#stop.signal.aborted; tries++)
+      attempt = await this.#try(probe);
+    return attempt;
+  }
+  async #try(probe: Probe): Promise<Attempt> {
     const prober = PROBERS.find(one => probe[one.action] !== undefined && probe[one.action] !== null);
     if (!prober) return { isSuccess: true, output: '' };
     const timeoutSeconds = probe.timeoutSeconds || 1;
@@ -160,7 +176,7 @@ export class ContainerProbes {
         timeoutSeconds,
       });
     } catch (error) {
-      return { isSuccess: false, output: messageOf(error) };
+      return { error: messageOf(error) };
     } finally {
       timer.cancel();
       this.#stop.signal.removeEventListener('abort', abort);

@@ -1,9 +1,9 @@
-/** httpGet: healthy for a status from 200 to 399. Redirects on the same host are followed; one to another host counts as healthy. */
+/** httpGet: healthy for a status from 200 to 399. Redirects on the same host are followed; one to another host counts as healthy, with a warning. */
 
 import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import type { HTTPGetAction } from '../../api/core/v1.gen.ts';
-import { dialError, hostPort, type ProbeOutcome, type Prober, portNumber } from './prober.ts';
+import { dialError, hostPort, type ProbeOutcome, type Prober, portNumber, probePort } from './prober.ts';
 
 const BODY_BYTES_MAX = 10 * 1024;
 const REDIRECTS_MAX = 10;
@@ -79,19 +79,14 @@ export async function httpGet(
 export const httpProber: Prober<HTTPGetAction> = {
   action: 'httpGet',
   async probe(action, target, { signal }): Promise<ProbeOutcome> {
+    const port = probePort(action.port, target.container);
     try {
       const reply = await httpGet(action, target, { signal, userAgent: 'kube-probe/1.36' });
-      if (reply.status >= 200 && reply.status < 400) return { isSuccess: true, output: reply.body };
+      if (reply.status >= 300 && reply.status < 400)
+        return { isSuccess: true, isWarning: true, output: `Probe terminated redirects, Response body: ${reply.body}` };
+      if (reply.status >= 200 && reply.status < 300) return { isSuccess: true, output: reply.body };
       return { isSuccess: false, output: `HTTP probe failed with statuscode: ${reply.status}` };
     } catch (error) {
-      const port = (() => {
-        try {
-          return portNumber(action.port, target.container);
-        } catch {
-          return undefined;
-        }
-      })();
-      if (port === undefined) return { isSuccess: false, output: (error as Error).message };
       const address = hostPort(action.host || target.podIp, port);
       const path = action.path ?? '';
       const url = `${(action.scheme || 'HTTP').toLowerCase()}://${address}${path.startsWith('/') ? '' : '/'}${path}`;

@@ -5,7 +5,7 @@ import type { Container, ProbeHandler } from '../../api/core/v1.gen.ts';
 export interface ProbeTarget {
   readonly podIp: string;
   readonly container: Container;
-  /** Runs in the container; killed with its children when the signal aborts. `output` holds the first 10 KiB. */
+  /** Runs in the container; killed with its children when the signal aborts. `output` holds the first 10 KiB. Rejects where it cannot be run. */
   exec(
     command: readonly string[],
     signal: AbortSignal,
@@ -16,11 +16,13 @@ export interface ProbeOutcome {
   readonly isSuccess: boolean;
   /** What stands behind `Readiness probe failed: `. */
   readonly output: string;
+  /** It is healthy, and what is odd is its output. */
+  readonly isWarning?: true;
 }
 
 export interface Prober<A> {
   readonly action: keyof ProbeHandler;
-  /** Never rejects for an unhealthy target. `signal` aborts when the time is over. */
+  /** Never rejects for an unhealthy target, but when there is no telling whether it is. `signal` aborts when the time is over. */
   probe(
     action: A,
     target: ProbeTarget,
@@ -35,6 +37,15 @@ export function portNumber(port: number | string, container: Container): number 
     container.ports?.find(one => one.name === port)?.containerPort ?? (/^\d+$/.test(port) ? Number(port) : undefined);
   if (named === undefined) throw new Error(`couldn't find port: ${port}`);
   return named;
+}
+
+/** As `portNumber`, in the words that a probe has for a name that nobody gave a port. */
+export function probePort(port: number | string, container: Container): number {
+  try {
+    return portNumber(port, container);
+  } catch {
+    throw new Error(`strconv.Atoi: parsing ${JSON.stringify(port)}: invalid syntax`);
+  }
 }
 
 export function hostPort(host: string, port: number): string {

@@ -2,13 +2,13 @@
 
 import { connect } from 'node:net';
 import type { TCPSocketAction } from '../../api/core/v1.gen.ts';
-import { dialError, hostPort, type ProbeOutcome, type Prober, portNumber } from './prober.ts';
+import { dialError, hostPort, type ProbeOutcome, type Prober, probePort } from './prober.ts';
 
 export const tcpProber: Prober<TCPSocketAction> = {
   action: 'tcpSocket',
   probe({ host, port }, target, { signal }) {
     const to = host || target.podIp;
-    const number = portNumber(port, target.container);
+    const number = probePort(port, target.container);
     const address = hostPort(to, number);
     return new Promise<ProbeOutcome>(resolve => {
       const socket = connect({ host: to, port: number });

@@ -26,6 +26,7 @@ import type {
   ContainerConfig,
   ContainerState,
   ExecOptions,
+  ExecResult,
   HandlerFeatures,
   PodNetwork,
   Runtime,
@@ -317,7 +318,7 @@ export class ConmonRuntime implements Runtime {
     this.#containers.save(record);
   }
 
-  async exec(id: string, options: ExecOptions): Promise<{ readonly exitCode: number }> {
+  async exec(id: string, options: ExecOptions): Promise<ExecResult> {
     const record = this.#containers.running(id);
     const { config, user, selinux } = record;
     return runExec({

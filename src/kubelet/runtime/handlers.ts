@@ -10,6 +10,7 @@ import { notFound } from '../../base/errors.ts';
 import type {
   ContainerConfig,
   ExecOptions,
+  ExecResult,
   HandlerFeatures,
   Runtime,
   RuntimeEvent,
@@ -77,7 +78,7 @@ export class HandlerRuntimes implements Runtime {
   async update(id: string, resources: ContainerConfig['resources']): Promise<void> {
     await (await this.#get(id)).update(id, resources);
   }
-  async exec(id: string, options: ExecOptions): Promise<{ readonly exitCode: number }> {
+  async exec(id: string, options: ExecOptions): Promise<ExecResult> {
     return (await this.#get(id)).exec(id, options);
   }
   async attach(id: string, options: Parameters<Runtime['attach']>[1]): Promise<void> {

@@ -13,7 +13,7 @@ import { type Clock, systemClock } from '../../base/clock.ts';
 import { PacketSocket } from '../../sys/packet-socket.ts';
 import { descendants } from '../../sys/process.ts';
 import { openTerminal, resizeTerminal } from '../../sys/terminal.ts';
-import type { ExecOptions } from '../runtime.ts';
+import type { ExecOptions, ExecResult } from '../runtime.ts';
 import type { OciRuntime } from './oci-runtime.ts';
 
 export interface ExecRequest {
@@ -28,7 +28,7 @@ export interface ExecRequest {
 }
 
 /** Runs until the process ends; aborting kills it with all its children. */
-export async function runExec(request: ExecRequest): Promise<{ readonly exitCode: number }> {
+export async function runExec(request: ExecRequest): Promise<ExecResult> {
   const { oci, id, options } = request;
   const { tty, signal } = options;
   const base = join(request.scratch, request.name);
@@ -57,7 +57,9 @@ export async function runExec(request: ExecRequest): Promise<{ readonly exitCode
     child = tty
       ? await runTerminal(oci.program, args, options, one => (child = one))
       : await runPipes(oci.program, args, options, one => (child = one));
-    if (child.exitCode !== null) return { exitCode: child.exitCode };
+    const { exitCode } = child;
+    if (exitCode !== null)
+      return { exitCode, ...(exitCode !== 0 && !readOptional(pidFile) ? { isUnstarted: true as const } : {}) };
     return { exitCode: 137 };
   } finally {
     signal?.removeEventListener('abort', kill);
