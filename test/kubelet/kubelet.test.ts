@@ -511,3 +511,16 @@ test('the HTTPS server: logs, exec, port-forward, pods, stats', async () => {
   });
   assert.match(terminal.get(1)!, /22 77/);
 });
+
+test('a machine that was started anew since the node was last seen is told of', async () => {
+  await node.untilEvents('node-1', events => events.includes('Starting: Starting kubelet.'));
+  await node.api.patch(
+    { of: NODES, name: 'node-1', subresource: 'status' },
+    { status: { nodeInfo: { bootID: 'before' } } },
+    'application/merge-patch+json',
+  );
+  await node.restartKubelet();
+  const now = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  const words = `Rebooted: Node node-1 has been rebooted, boot id: ${now}`;
+  await node.untilEvents('node-1', events => events.includes(words));
+});

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { CONFIGURATION_DEFAULT } from '../configuration.ts';
-import { readCapacity } from './machine.ts';
+import { readCapacity, swapOf } from './machine.ts';
 
 test('memory set aside as huge pages is told by size and is none of the allocatable memory', () => {
   const page = { size: '2Mi', kernelSize: '2MB', pageBytes: 2 ** 21 };
@@ -17,4 +17,9 @@ test('memory set aside as huge pages is told by size and is none of the allocata
 
   const all = readCapacity('/', CONFIGURATION_DEFAULT, [{ ...large, count: 1 << 20 }]);
   assert.deepEqual([all.allocatable['memory'], all.capacity['hugepages-1Gi']], ['0Ki', '1Pi']);
+});
+
+test('swap space is told where there is some', () => {
+  assert.deepEqual(swapOf('MemTotal:  8 kB\nSwapTotal:    2048 kB\nSwapFree: 0 kB\n'), { swap: { capacity: 2 << 20 } });
+  assert.deepEqual(swapOf('MemTotal:  8 kB\nSwapTotal:       0 kB\n'), {});
 });

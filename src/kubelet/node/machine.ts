@@ -85,6 +85,12 @@ export function thresholdOf(text: string | undefined, capacity: number): number 
   return text.endsWith('%') ? Math.floor((capacity * Number(text.slice(0, -1))) / 100) : quantityValue(text);
 }
 
+/** A machine without swap space says nothing of it. */
+export function swapOf(memoryInfo: string): Pick<NodeSystemInfo, 'swap'> {
+  const kib = Number(/^SwapTotal:\s+(\d+) kB$/m.exec(memoryInfo)?.[1] ?? 0);
+  return kib > 0 ? { swap: { capacity: kib * 1024 } } : {};
+}
+
 export function readSystemInfo(runtimeVersion: string): NodeSystemInfo {
   const read = (path: string) => {
     try {
@@ -104,5 +110,6 @@ export function readSystemInfo(runtimeVersion: string): NodeSystemInfo {
     kubeProxyVersion: '',
     operatingSystem: 'linux',
     architecture: ARCHITECTURE,
+    ...swapOf(read('/proc/meminfo')),
   };
 }

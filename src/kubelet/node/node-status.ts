@@ -167,7 +167,8 @@ export class NodeStatusWriter {
             status,
           } as Node)) as Node;
         } catch (error) {
-          if (!isReason(error, 'AlreadyExists')) throw error;
+          // Who may not make its node may find it there.
+          if (!isReason(error, 'AlreadyExists', 'Forbidden')) throw error;
           this.#node = (await transport.get({ of: NODES, name: nodeName })) as Node;
           const missing = Object.entries(ownLabels).filter(
             ([key, value]) => this.#node!.metadata.labels?.[key] !== value,
@@ -180,12 +181,11 @@ export class NodeStatusWriter {
             )) as Node;
         }
         this.#written = this.#node.status ?? {};
-        events.event(
-          { apiVersion: 'v1', kind: 'Node', metadata: { name: nodeName, uid: nodeName } },
-          'Normal',
-          'Starting',
-          'Starting kubelet.',
-        );
+        const self = { apiVersion: 'v1', kind: 'Node', metadata: { name: nodeName, uid: nodeName } };
+        events.event(self, 'Normal', 'Starting', 'Starting kubelet.');
+        const [before, now] = [this.#written, status].map(({ nodeInfo }) => nodeInfo?.bootID);
+        if (before && before !== now)
+          events.event(self, 'Warning', 'Rebooted', `Node ${nodeName} has been rebooted, boot id: ${now}`);
         return;
       } catch (error) {
         log.debug('node not registered yet', { error: messageOf(error) });
