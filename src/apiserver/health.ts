@@ -1,5 +1,7 @@
 /** `/healthz`, `/livez` and `/readyz`: named checks, all at once or one by one, in upstream's text form. */
 
+import { countCheck } from '../base/health-metrics.ts';
+
 export interface HealthCheck {
   readonly name: string;
   /** What is wrong; undefined when nothing is. */
@@ -24,12 +26,17 @@ export class Health {
   answer(path: string, query: URLSearchParams | undefined): { status: number; text: string } | undefined {
     const match = /^\/(healthz|livez|readyz)(?:\/(.+))?$/.exec(path.replace(/\/$/, ''));
     if (!match) return undefined;
-    const [, endpoint, only] = match;
+    const [, endpoint = '', only] = match;
+    const run = ({ name, check }: HealthCheck): string | undefined => {
+      const problem = check();
+      countCheck(name, endpoint, problem === undefined);
+      return problem;
+    };
     const checks = this.#checks.filter(({ readinessOnly }) => !readinessOnly || endpoint === 'readyz');
     if (only !== undefined) {
       const found = checks.find(({ name }) => name === only);
       if (!found) return { status: 404, text: '404 page not found\n' };
-      const problem = found.check();
+      const problem = run(found);
       return problem === undefined
         ? { status: 200, text: 'ok' }
         : { status: 500, text: `internal server error: ${problem}\n` };
@@ -37,12 +44,13 @@ export class Health {
     const excluded = new Set(query?.getAll('exclude'));
     let failed = false;
     let text = '';
-    for (const { name, check } of checks) {
+    for (const check of checks) {
+      const { name } = check;
       if (excluded.has(name)) {
         text += `[+]${name} excluded: ok\n`;
         continue;
       }
-      const problem = check();
+      const problem = run(check);
       failed ||= problem !== undefined;
       text += problem === undefined ? `[+]${name} ok\n` : `[-]${name} failed: reason withheld\n`;
     }

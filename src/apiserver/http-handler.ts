@@ -6,6 +6,7 @@
 import type { Clock } from '../base/clock.ts';
 import { BUILD_COMMIT, KUBERNETES_VERSION } from '../base/cluster-defaults.ts';
 import { ApiError, failure, internalError, unauthorized } from '../base/errors.ts';
+import { healthMetrics } from '../base/health-metrics.ts';
 import type { Logger } from '../base/log.ts';
 import { metrics } from '../base/metrics.ts';
 import type { Aggregator } from './aggregation/aggregator.ts';
@@ -288,6 +289,8 @@ export class HttpHandler {
         break;
       case '/metrics':
         return text(context, 200, metrics.render(), 'text/plain; version=0.0.4; charset=utf-8');
+      case '/metrics/slis':
+        return text(context, 200, healthMetrics.render(), 'text/plain; version=0.0.4; charset=utf-8');
       case '/.well-known/openid-configuration':
       case '/openid/v1/jwks': {
         const documents = this.#options.openid?.();
@@ -366,6 +369,7 @@ export class HttpHandler {
       '/healthz',
       '/livez',
       '/metrics',
+      '/metrics/slis',
       '/openapi/v2',
       '/openapi/v3',
       '/readyz',

@@ -345,6 +345,9 @@ test('discovery, health, version, metrics, openapi', async () => {
   assert.equal(cached.status, 304);
   assert.equal((await ask('GET', '/readyz')).body.toString(), 'ok');
   assert.match((await ask('GET', '/readyz?verbose')).body.toString(), /^\[\+\]ping ok\n[\s\S]*readyz check passed\n$/);
+  const told = (await ask('GET', '/metrics/slis')).body.toString();
+  assert.match(told, /^kubernetes_healthcheck\{name="etcd",type="readyz"\} 1$/m);
+  assert.match(told, /^kubernetes_healthchecks_total\{name="ping",type="readyz",status="success"\} [1-9]/m);
   assert.equal((await ask('GET', '/livez/ping')).body.toString(), 'ok');
   assert.equal((await ask('GET', '/version')).json.minor, '36');
   assert.match((await ask('GET', '/metrics')).body.toString(), /apiserver_request_total\{/);

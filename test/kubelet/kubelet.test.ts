@@ -483,6 +483,8 @@ test('the HTTPS server: logs, exec, port-forward, pods, stats', async () => {
   ])
     assert.ok(typeof line === 'string' ? told.includes(line) : line.test(told), String(line));
   assert.ok(!told.includes('prober_probe_total'));
+  await get('/healthz');
+  assert.match((await get('/metrics/slis')).body, /^kubernetes_healthcheck\{name="ping",type="healthz"} 1$/m);
   assert.match((await get('/metrics/probes')).body, /^# TYPE prober_probe_total counter/m);
   const session = (path: string, send?: (socket: WebSocket) => void) =>
     new Promise<Map<number, string>>((resolve, reject) => {

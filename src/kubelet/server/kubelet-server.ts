@@ -9,6 +9,7 @@ import { createServer, type Server } from 'node:https';
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../../base/clock.ts';
 import { ApiError, messageOf } from '../../base/errors.ts';
+import { countCheck, healthMetrics } from '../../base/health-metrics.ts';
 import type { Logger } from '../../base/log.ts';
 import { metrics } from '../../base/metrics.ts';
 import { probeMetrics } from '../metrics.ts';
@@ -179,6 +180,7 @@ export class KubeletServer {
     switch (url.pathname.replace(/(.)\/$/, '$1')) {
       case '/healthz':
       case '/healthz/ping':
+        countCheck('ping', 'healthz', true);
         return answer(response, 200, 'ok');
       case '/pods':
         return json(response, podList(backend.pods()));
@@ -188,6 +190,8 @@ export class KubeletServer {
         return answer(response, 200, metrics.render(), METRICS_TEXT);
       case '/metrics/probes':
         return answer(response, 200, probeMetrics.render(), METRICS_TEXT);
+      case '/metrics/slis':
+        return answer(response, 200, healthMetrics.render(), METRICS_TEXT);
       case '/metrics/resource':
         if (backend.resourceMetrics) return answer(response, 200, await backend.resourceMetrics(), METRICS_TEXT);
         break;
