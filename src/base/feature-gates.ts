@@ -30,6 +30,7 @@ export const FEATURE_GATES: Readonly<Record<FeatureStage, Gates>> = {
   BETA: {
     on: names(`ComponentFlagz ComponentStatusz ConstrainedImpersonation ContainerRestartRules
       DRADeviceTaints DRAResourceClaimGranularStatusAuthorization DeploymentReplicaSetTerminatingReplicas EnvFiles NodeDeclaredFeatures
+      NominatedNodeNameForExpectation
       PodDeletionCost PodLevelResources RestartAllContainersOnContainerExits ServiceAccountNodeAudienceRestriction
       StructuredAuthenticationConfigurationEgressSelector SupplementalGroupsPolicy TokenRequestServiceAccountUIDValidation
       WatchList`),

@@ -20,6 +20,8 @@ import { podResourceClaims } from './plugins/dynamic-resources.ts';
 
 /** Undone when the binding fails before anything was written. */
 export interface Reservation {
+  /** There is something to write. */
+  readonly isNeeded: boolean;
   write(): Promise<void>;
   /** Whether drivers have to make devices ready before the pod may be bound. */
   readonly isWaiting: boolean;
@@ -27,7 +29,13 @@ export interface Reservation {
   untilReady(signal: AbortSignal): Promise<void>;
   forget(): void;
 }
-const NONE: Reservation = { write: async () => {}, isWaiting: false, untilReady: async () => {}, forget: () => {} };
+const NONE: Reservation = {
+  isNeeded: false,
+  write: async () => {},
+  isWaiting: false,
+  untilReady: async () => {},
+  forget: () => {},
+};
 
 export class ClaimBinder implements Inventory {
   readonly #claims: Informer<ResourceClaim>;
@@ -137,6 +145,7 @@ export class ClaimBinder implements Inventory {
     const names = found.claims.map(keyOf);
     const readiness = () => this.#readinessOf(names);
     return {
+      isNeeded: changed.length > 0,
       write: () =>
         this.#write(changed).catch(error => {
           forget();

@@ -294,10 +294,17 @@ export class Scheduler {
     const node = info.name;
     const { namespace = '', name, uid } = pod.metadata;
     this.#bindings++;
+    const { lookup } = this.#cluster;
     let claims: Reservation | undefined;
+    let isNominated = pod.status?.nominatedNodeName !== undefined;
     try {
-      claims = this.#claims.reserve(podInfo(pod), { node: info, lookup: this.#cluster.lookup });
-      await this.#volumes.bindClaims(podInfo(pod), { node: info, lookup: this.#cluster.lookup, signal: this.#signal });
+      claims = this.#claims.reserve(podInfo(pod), { node: info, lookup });
+      // Others are to know where it will be while that is prepared.
+      if (claims.isNeeded || claims.isWaiting || this.#volumes.isNeeded(podInfo(pod), lookup)) {
+        if (pod.status?.nominatedNodeName !== node) await this.#nominate(pod, node);
+        isNominated = true;
+      }
+      await this.#volumes.bindClaims(podInfo(pod), { node: info, lookup, signal: this.#signal });
       await claims.write();
       if (claims.isWaiting) await this.#untilDevicesAreReady(pod, claims, node);
       const binding: Binding = {
@@ -324,6 +331,7 @@ export class Scheduler {
         this.#log.warn('binding failed, retrying', { pod: `${namespace}/${name}`, node, error: messageOf(error) });
         this.#events.event(pod, 'Warning', 'FailedScheduling', `binding rejected: ${messageOf(error)}`);
         this.#queue.failed(uid!);
+        if (isNominated) void this.#nominate(pod, null);
       }
     } finally {
       this.#bindings--;
@@ -341,6 +349,17 @@ export class Scheduler {
       await claims.untilReady(this.#signal);
     } finally {
       this.#bindings++;
+    }
+  }
+
+  /** Null takes the nomination back. Never rejects: the pod is bound without. */
+  async #nominate(pod: Pod, nominatedNodeName: string | null): Promise<void> {
+    const { namespace = '', name, uid } = pod.metadata;
+    try {
+      await this.#pods.patchStatus(namespace, name, { metadata: { uid }, status: { nominatedNodeName } });
+    } catch (error) {
+      if (!isReason(error, 'NotFound', 'Conflict'))
+        this.#log.warn('nomination not written', { pod: `${namespace}/${name}`, error: messageOf(error) });
     }
   }
 

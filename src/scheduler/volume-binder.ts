@@ -47,6 +47,13 @@ export class VolumeBinder {
     return this.#assumed.get(name) ?? this.#options.volumes.get(name);
   }
 
+  /** Claims of the pod are still to be bound, once it has a node. */
+  isNeeded(pod: PodInfo, lookup: Lookup): boolean {
+    if (claimNames(pod).length === 0) return false;
+    const claims = podClaims(pod, lookup);
+    return !('rejection' in claims) && claims.waiting.length > 0;
+  }
+
   /** Rejects when the claims are not bound in time, or their provisioner gave up on the node. Pods without such claims pass at once. */
   async bindClaims(
     pod: PodInfo,

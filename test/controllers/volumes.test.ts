@@ -344,6 +344,21 @@ test('local volumes wait for the pod, and lead it to their node', async () => {
   assert.equal(await placed('comes-late'), 'node-1');
 });
 
+test('a pod whose volume is being made is nominated for its node meanwhile', async () => {
+  await makeClass('made-late', { volumeBindingMode: 'WaitForFirstConsumer' });
+  await makeClaim('made', '1Gi', { storageClassName: 'made-late' });
+  await cluster.of<Pod>(PODS).create(user('expects', 'made'));
+  const expects = async () => cluster.of<Pod>(PODS).get('default', 'expects');
+  const node = await cluster.until('nominated', async () => (await expects()).status?.nominatedNodeName);
+  assert.equal((await expects()).spec.nodeName, undefined);
+  await makeVolume('made-at-last', '1Gi', {
+    storageClassName: 'made-late',
+    claimRef: { namespace: 'default', name: 'made' },
+  });
+  assert.equal(await placed('expects'), node);
+  assert.equal((await expects()).status?.nominatedNodeName, undefined);
+});
+
 test('a burst of pods gets a volume each', async () => {
   for (let i = 0; i < 6; i++) {
     await makeVolume(`burst-${i}`, '1Gi', {
