@@ -7,6 +7,7 @@ import type { CronJob, Job } from '../../src/api/batch/v1.gen.ts';
 import type { Event as CoreEvent, Pod } from '../../src/api/core/v1.gen.ts';
 import { podCondition } from '../../src/api/machinery/pod.ts';
 import type { PodDisruptionBudget } from '../../src/api/policy/v1.gen.ts';
+import { metrics } from '../../src/base/metrics.ts';
 import {
   CRON_JOBS,
   DAEMON_SETS,
@@ -181,6 +182,17 @@ test('a job completes after its pods succeed; failures count to the limit', asyn
   });
   assert.equal(failed.status?.failed, 1);
   assert.equal(failed.status?.conditions?.at(-1)?.message, 'Job has reached the specified backoff limit');
+  const told = (name: string, labels: string) =>
+    new RegExp(`^job_controller_${name}\\{completion_mode="NonIndexed",${labels}\\} (\\d+)$`, 'm').exec(
+      metrics.render(),
+    )?.[1];
+  assert.equal(told('jobs_finished_total', 'result="succeeded",reason="CompletionsReached"'), '1');
+  assert.equal(told('jobs_finished_total', 'result="failed",reason="BackoffLimitExceeded"'), '1');
+  assert.equal(told('job_pods_finished_total', 'result="succeeded"'), '3');
+  assert.equal(told('job_pods_finished_total', 'result="failed"'), '1');
+  for (const action of ['tracking', 'pods_created'])
+    assert.ok(told('job_syncs_total', `result="success",action="${action}"`), action);
+  assert.ok(told('job_sync_duration_seconds_count', 'result="success",action="pods_created"'));
 });
 
 test('an indexed job gives each index one pod', async () => {
@@ -223,6 +235,7 @@ test('a cron job that was due starts a job', async () => {
     'it is listed',
     async () => (await cluster.of<CronJob>(CRON_JOBS).get('default', 'tick')).status?.active?.length === 1,
   );
+  assert.match(metrics.render(), /^cronjob_controller_job_creation_skew_duration_seconds_count [1-9]/m);
   await cluster.of(CRON_JOBS).delete('default', 'tick');
 });
 

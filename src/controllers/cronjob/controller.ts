@@ -8,6 +8,7 @@ import { semanticEqual } from '../../api/machinery/equality.ts';
 import { controllerOf, keyOf } from '../../api/meta.ts';
 import { formatTime } from '../../base/clock.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
+import { metrics } from '../../base/metrics.ts';
 import { CRON_JOBS, JOBS } from '../../client/resources.ts';
 import {
   type Controller,
@@ -19,6 +20,12 @@ import {
 } from '../runtime/controller.ts';
 import { controllerReference, dependents, indexByController } from '../runtime/ownership.ts';
 import { parseSchedule, type Schedule } from './schedule.ts';
+
+const creationSkew = metrics.histogram(
+  'cronjob_controller_job_creation_skew_duration_seconds',
+  'Time between when a cronjob is scheduled to be run, and when the corresponding job is created',
+  Array.from({ length: 10 }, (_, i) => 2 ** i),
+);
 
 const SCHEDULED = 'batch.kubernetes.io/cronjob-scheduled-timestamp';
 /** Beyond this many missed times something is wrong with the clock or the schedule. */
@@ -205,6 +212,7 @@ class CronJobs {
     const client = this.#ctx.client.of<Job>(JOBS);
     try {
       const made = await client.create(draft);
+      creationSkew.observe((Date.parse(made.metadata.creationTimestamp!) - dueMs) / 1000);
       this.#ctx.events.event(cron, 'Normal', 'SuccessfulCreate', `Created job ${made.metadata.name}`);
       return made;
     } catch (error) {

@@ -29,6 +29,7 @@ import {
   successPolicyMatch,
 } from './failures.ts';
 import { COMPLETION_INDEX, formatIndexes, indexOf, parseIndexes } from './indexes.ts';
+import { countFinished, countPods, countSync, type JobAction } from './metrics.ts';
 
 export const TRACKING_FINALIZER = 'batch.kubernetes.io/job-tracking';
 
@@ -55,6 +56,7 @@ export class JobPass {
   /** Pods whose finalizer this process has taken off, although the informer may still show it. */
   readonly #released: Set<string>;
   #status: JobStatus;
+  #action: JobAction = 'reconciling';
 
   constructor(
     ctx: ReconcileContext,
@@ -74,7 +76,23 @@ export class JobPass {
   async run(): Promise<Result | void> {
     const job = this.#job;
     if (isFinished(job)) return this.#releaseAll();
+    const { clock } = this.#ctx;
+    const sinceMs = clock.monotonic();
+    const count = (result: 'success' | 'error') =>
+      countSync(job, result, { action: this.#action, seconds: (clock.monotonic() - sinceMs) / 1000 });
+    try {
+      const then = await this.#sync();
+      count('success');
+      return then;
+    } catch (error) {
+      count('error');
+      throw error;
+    }
+  }
+  async #sync(): Promise<Result | void> {
+    const job = this.#job;
     const mayChange = this.#expectations.satisfied(keyOf(job));
+    if (mayChange) this.#action = 'tracking';
     if (!this.#status.startTime && !job.spec?.suspend) this.#status.startTime = formatTime(this.#nowMs());
     this.#noteSuspension();
     await this.#count();
@@ -93,7 +111,13 @@ export class JobPass {
     this.#status = { ...this.#status, active: kept.length, ready: kept.filter(isPodReady).length, terminating };
     if (verdict && terminating + active.length === 0 && !this.#hasUncounted()) this.#finish(verdict);
     await this.#write();
-    if (verdict) return isFinished({ ...job, status: this.#status }) ? this.#releaseAll() : undefined;
+    const counted = (of: 'succeeded' | 'failed') => (this.#status[of] ?? 0) - (job.status?.[of] ?? 0);
+    countPods(job, { succeeded: counted('succeeded'), failed: counted('failed') });
+    if (verdict) {
+      if (!isFinished({ ...job, status: this.#status })) return;
+      countFinished(job, verdict);
+      return this.#releaseAll();
+    }
     const deadlineMs = this.#msUntilDeadline();
     const soonest = [waitMs, deadlineMs].filter(value => value !== undefined);
     if (soonest.length > 0) return { requeueAfterMs: Math.max(1, Math.min(...soonest)) };
@@ -314,6 +338,7 @@ export class JobPass {
           ((a.metadata.creationTimestamp ?? '') > (b.metadata.creationTimestamp ?? '') ? -1 : 1),
       );
       const doomed = order.slice(0, active.length - wanted);
+      this.#action = 'pods_deleted';
       await this.#remove(doomed);
       return { kept: active.filter(pod => !doomed.includes(pod)), waitMs: undefined };
     }
@@ -374,6 +399,7 @@ export class JobPass {
         if (!isNamespaceTerminating(failed)) throw failed;
       }
     });
+    if (successes > 0) this.#action = 'pods_created';
     for (let i = successes; i < total; i++) this.#expectations.created(key);
     if (error !== undefined) throw error;
     return created;

@@ -10,6 +10,7 @@ import type { Node, NodeCondition, Pod, Taint } from '../../api/core/v1.gen.ts';
 import { isPodReady } from '../../api/machinery/pod.ts';
 import { formatTime } from '../../base/clock.ts';
 import { isReason } from '../../base/errors.ts';
+import { metrics } from '../../base/metrics.ts';
 import { LEASES, NODES, PODS } from '../../client/resources.ts';
 import {
   type Controller,
@@ -19,6 +20,18 @@ import {
   type Result,
   watch,
 } from '../runtime/controller.ts';
+
+const evictions = metrics.counter(
+  'node_collector_evictions_total',
+  'Number of Node evictions that happened since current instance of NodeController started.',
+  ['zone'],
+);
+/** Of the metric. */
+const zoneOf = ({ metadata: { labels = {} } }: Node): string => {
+  const region = labels['topology.kubernetes.io/region'] ?? '';
+  const zone = labels['topology.kubernetes.io/zone'] ?? '';
+  return region === '' && zone === '' ? '' : `${region}:\0:${zone}`;
+};
 
 /** Upstream's --node-monitor-grace-period: 50 s since v1.32. */
 const GRACE_MS = 50_000;
@@ -149,6 +162,9 @@ class NodeLifecycle {
       metadata: { resourceVersion: node.metadata.resourceVersion },
       spec: { taints },
     });
+    const isEvicting = (all: readonly Taint[]) =>
+      all.some(({ key, effect }) => effect === 'NoExecute' && [NOT_READY, UNREACHABLE].includes(key));
+    if (isEvicting(taints) && !isEvicting(present)) evictions.add(1, zoneOf(node));
   }
 
   async #markPodsNotReady(node: Node): Promise<void> {
