@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { KubeObject } from '../../api/meta.ts';
 import { ApiError } from '../../base/errors.ts';
+import { metrics } from '../../base/metrics.ts';
 import { CONFIG_MAPS } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
 import { ensurePki, type Pki } from '../certificates/pki.ts';
@@ -57,6 +58,16 @@ after(async () => {
   hooks.close();
   await rm(directory, { recursive: true, force: true });
 });
+
+/** A metric of admission. */
+const told = (name: string, labels: string): string | undefined => {
+  const line = `apiserver_admission_${name}{${labels}} `;
+  const found = metrics
+    .render()
+    .split('\n')
+    .find(one => one.startsWith(line));
+  return found?.slice(line.length);
+};
 
 async function open(): Promise<{ server: ApiServer; api: Transport; warnings: string[] }> {
   const { server, root } = await openSecured({ pki });
@@ -114,6 +125,48 @@ test('a validating webhook refuses in its own words', async () => {
   );
   await api.delete({ of: CONFIG_MAPS, namespace: 'default', name: 'good' });
   assert.equal(calls.length, 3);
+  assert.equal(
+    told(
+      'webhook_request_total',
+      'name="no.example.dev",type="validating",operation="CREATE",code="200",rejected="false"',
+    ),
+    '1',
+  );
+  assert.equal(
+    told(
+      'webhook_request_total',
+      'name="no.example.dev",type="validating",operation="CREATE",code="403",rejected="true"',
+    ),
+    '1',
+  );
+  assert.equal(
+    told(
+      'webhook_rejection_count',
+      'name="no.example.dev",type="validating",operation="CREATE",error_type="no_error",rejection_code="403"',
+    ),
+    '1',
+  );
+  const refused = 'type="validate",operation="CREATE",rejected="true"';
+  assert.equal(
+    told(
+      'webhook_admission_duration_seconds_count',
+      `name="no.example.dev",type="validating",operation="CREATE",rejected="true"`,
+    ),
+    '1',
+  );
+  assert.equal(
+    told('controller_admission_duration_seconds_count', `name="ValidatingAdmissionWebhook",${refused}`),
+    '1',
+  );
+  assert.equal(told('step_admission_duration_seconds_count', refused), '1');
+  assert.ok(
+    Number(
+      told(
+        'controller_admission_duration_seconds_count',
+        'name="NamespaceLifecycle",type="admit",operation="CREATE",rejected="false"',
+      ),
+    ) > 0,
+  );
   await server.close();
 });
 
@@ -182,6 +235,21 @@ test('failure policy, timeouts, redirects, side effects', async () => {
     ),
   );
   assert.ok(!calls.includes('other'));
+  assert.equal(told('webhook_fail_open_count', 'name="ignored.example.dev",type="validating"'), '2');
+  assert.equal(
+    told(
+      'webhook_request_total',
+      'name="ignored.example.dev",type="validating",operation="CREATE",code="500",rejected="false"',
+    ),
+    '2',
+  );
+  assert.equal(
+    told(
+      'webhook_rejection_count',
+      'name="strict.example.dev",type="validating",operation="CREATE",error_type="calling_webhook_error",rejection_code="503"',
+    ),
+    '1',
+  );
   answers.set('strict', () => 'hang');
   await assert.rejects(make(api, map('b', {}, { strict: 'yes' })), status(500, /context deadline exceeded/));
   await server.close();

@@ -14,9 +14,10 @@ import type {
 import type { KubeObject } from '../../api/meta.ts';
 import type { ResourceInfo } from '../../api/schema.ts';
 import { ApiError, badRequest, failure, internalError, messageOf, type StatusReason } from '../../base/errors.ts';
+import { countFailOpen, countWebhook, type WebhookOutcome } from '../metrics/admission-metrics.ts';
 import { jsonPatch } from '../patch.ts';
 import type { AdmissionPlugin, AdmissionRequest } from '../request.ts';
-import type { WebhookClient } from '../webhooks/client.ts';
+import { type WebhookClient, WebhookStatusError } from '../webhooks/client.ts';
 import type { AdmissionContext } from './context.ts';
 import { Decisions } from './decisions.ts';
 import { Expressions, scopeOf } from './expressions.ts';
@@ -55,8 +56,10 @@ class Webhooks {
   readonly #client: WebhookClient;
   readonly #configurations: StoredList<Configuration>;
   readonly #expressions = new WeakMap<Webhook, Expressions>();
+  readonly #type: WebhookOutcome['type'];
 
   constructor(context: AdmissionContext, client: WebhookClient, kind: string) {
+    this.#type = kind.startsWith('mutating') ? 'admit' : 'validating';
     this.#context = context;
     this.#client = client;
     this.#configurations = new StoredList(context.reader, resource(kind));
@@ -106,17 +109,34 @@ class Webhooks {
   ): Promise<AdmissionResponse | undefined> {
     if (request.dryRun && !EFFECTLESS.includes(webhook.sideEffects))
       throw badRequest(`admission webhook ${JSON.stringify(webhook.name)} does not support dry run`);
+    const { clock } = this.#context;
+    const sinceMs = clock.monotonic();
+    const count = (code: number, rejection?: WebhookOutcome['rejection']) =>
+      countWebhook({
+        name: webhook.name,
+        type: this.#type,
+        operation: request.operation,
+        seconds: (clock.monotonic() - sinceMs) / 1000,
+        code,
+        ...(rejection ? { rejection } : {}),
+      });
     let response: AdmissionResponse;
     try {
       response = await this.#review(webhook, info, request);
     } catch (error) {
+      count(codeOf(error), webhook.failurePolicy === 'Ignore' ? undefined : 'calling_webhook_error');
       this.failed(webhook, request, failedOpen, error);
       return undefined;
     }
     for (const warning of response.warnings ?? []) request.warn(warning);
     for (const [key, value] of Object.entries(response.auditAnnotations ?? {}))
       request.annotate?.(`${webhook.name}/${key}`, value);
-    if (!response.allowed) throw refusalOf(webhook.name, response);
+    if (!response.allowed) {
+      const refusal = refusalOf(webhook.name, response);
+      count(refusal.code, 'no_error');
+      throw refusal;
+    }
+    count(200);
     return response;
   }
 
@@ -127,6 +147,7 @@ class Webhooks {
       throw internalError(`failed calling webhook ${JSON.stringify(webhook.name)}: ${messageOf(error)}`);
     log.warn('admission webhook failed and is ignored', { webhook: webhook.name, error: messageOf(error) });
     request.annotate?.(failedOpen, webhook.name);
+    countFailOpen(webhook.name, this.#type);
   }
 
   async #review(webhook: Webhook, info: ResourceInfo, request: AdmissionRequest): Promise<AdmissionResponse> {
@@ -144,7 +165,7 @@ class Webhooks {
     try {
       reply = (await this.#client.call(webhook.clientConfig, review, timeoutMs)) as typeof reply;
     } catch (error) {
-      throw new Error(`failed to call webhook: ${messageOf(error)}`);
+      throw new Error(`failed to call webhook: ${messageOf(error)}`, { cause: error });
     }
     const response = reply?.response;
     const refuse = (why: string) => new Error(`received invalid webhook response: ${why}`);
@@ -165,6 +186,12 @@ class Webhooks {
     }
     return response;
   }
+}
+
+/** Of a call that failed: what the webhook's server answered, or 503 where it did not. */
+function codeOf(error: unknown): number {
+  const { cause } = error as Error;
+  return cause instanceof WebhookStatusError ? cause.status : 503;
 }
 
 function refusalOf(name: string, { status }: AdmissionResponse): ApiError {

@@ -24,6 +24,16 @@ interface Place {
   readonly url: string;
 }
 
+/** The webhook's server answered with another code than 200. */
+export class WebhookStatusError extends Error {
+  override name = 'WebhookStatusError';
+  readonly status: number;
+  constructor(status: number, message: string) {
+    super(message);
+    this.status = status;
+  }
+}
+
 export class WebhookClient {
   readonly #options: { readonly reader: () => Reader; readonly random: Random };
   /** Connections are kept for the next review, by what verifies them. */
@@ -82,7 +92,10 @@ export class WebhookClient {
     });
     if (status >= 300 && status < 400) throw fail('redirects are not followed');
     if (status !== 200)
-      throw new Error(`the server could not process the request: status ${status}: ${text.slice(0, 200)}`);
+      throw new WebhookStatusError(
+        status,
+        `the server could not process the request: status ${status}: ${text.slice(0, 200)}`,
+      );
     try {
       return JSON.parse(text);
     } catch {
