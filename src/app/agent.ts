@@ -24,6 +24,7 @@ import { LocalStorage } from '../localdriver/local-storage.ts';
 import { NodeNetwork } from '../network/node-network.ts';
 import { HealthServer } from '../proxy/health-server.ts';
 import { NftablesBackend } from '../proxy/nftables/nftables-backend.ts';
+import { familyName } from '../proxy/proxy-metrics.ts';
 import { ServiceProxy } from '../proxy/service-proxy.ts';
 import { leaveMixedHierarchies } from '../sys/cgroup.ts';
 import { closeOnExec } from '../sys/file-descriptor.ts';
@@ -141,6 +142,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
       ...(config.nodePortAddresses ? { nodePortAddresses: config.nodePortAddresses } : {}),
       log,
     }),
+    families: config.nodeAddresses.map(familyName),
     localVips: [config.clusterDns],
     podRanges: config.ranges.podCidrs,
     serviceRanges: config.ranges.serviceCidrs,
@@ -157,7 +159,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
   });
   const proxyHealth = new HealthServer({
     proxy,
-    families: config.nodeAddresses.map(address => (address.includes(':') ? 'IPv6' : 'IPv4')),
+    families: config.nodeAddresses.map(familyName),
     log,
     clock,
   });

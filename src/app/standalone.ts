@@ -17,6 +17,7 @@ import type { Transport } from '../client/transport.ts';
 import { ClusterDns } from '../dns/cluster-dns.ts';
 import { HealthServer } from '../proxy/health-server.ts';
 import { NftablesBackend } from '../proxy/nftables/nftables-backend.ts';
+import { familyName } from '../proxy/proxy-metrics.ts';
 import { ServiceProxy } from '../proxy/service-proxy.ts';
 import { connectByKubeconfig } from './kubeconfig-transport.ts';
 import { untilAccepting } from './port-probe.ts';
@@ -82,8 +83,10 @@ export function runProxy(options: StandaloneProxyOptions): Promise<void> {
     if (nodeIps.length === 0)
       throw failure(400, 'BadRequest', `node "${nodeName}" has no InternalIP address yet; start its kubelet first`);
     const clusterCidrs = options.clusterCidrs ?? node.spec?.podCIDRs ?? (node.spec?.podCIDR ? [node.spec.podCIDR] : []);
+    const families = [...new Set(nodeIps.map(familyName))];
     const proxy = new ServiceProxy({
       informers,
+      families,
       nodeName,
       backend: new NftablesBackend({
         nodeIps,
@@ -96,7 +99,6 @@ export function runProxy(options: StandaloneProxyOptions): Promise<void> {
       log,
       clock,
     });
-    const families = [...new Set(nodeIps.map(ip => (ip.includes(':') ? ('IPv6' as const) : ('IPv4' as const))))];
     const health = new HealthServer({ proxy, families, log, clock });
     const parts = [proxy.run(signal), health.run(signal)];
     informers.start(signal);

@@ -13,7 +13,7 @@ import { SystemError } from '../sys/libc.ts';
 import type { NetnsRef } from '../sys/netns.ts';
 import { listenTcp } from '../sys/socket.ts';
 import type { ServiceTable } from './model.ts';
-import { healthRequests } from './proxy-metrics.ts';
+import { type Family, healthRequests } from './proxy-metrics.ts';
 import type { ServiceProxy } from './service-proxy.ts';
 
 const HEALTH_PORT = 10_256;
@@ -27,7 +27,7 @@ export interface HealthServerOptions {
   /** Where to listen; the calling thread's own when absent. */
   readonly namespace?: NetnsRef;
   /** That the proxy serves; IPv4 when absent. */
-  readonly families?: readonly ('IPv4' | 'IPv6')[];
+  readonly families?: readonly Family[];
   readonly log: Logger;
   readonly clock?: Clock;
 }

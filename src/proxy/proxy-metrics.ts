@@ -2,11 +2,18 @@
 
 import { metrics } from '../base/metrics.ts';
 
+/** kube-proxy has a proxier for each family, and so do its metrics; ours programs both at once. */
+export type Family = 'IPv4' | 'IPv6';
+export const familyName = (address: string): Family => (address.includes(':') ? 'IPv6' : 'IPv4');
+const FAMILY = ['ip_family'];
+const DOUBLING = Array.from({ length: 15 }, (_, i) => 0.001 * 2 ** i);
+
 export const syncSeconds = () =>
   metrics.histogram(
     'kubeproxy_sync_proxy_rules_duration_seconds',
     'SyncProxyRules latency in seconds',
-    [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384],
+    DOUBLING,
+    FAMILY,
   );
 
 const every = (from: number, to: number, step: number) =>
@@ -17,22 +24,44 @@ export const networkProgrammingSeconds = () =>
     'kubeproxy_network_programming_duration_seconds',
     'In Cluster Network Programming Latency in seconds',
     [0, 0.25, 0.5, ...every(1, 59, 1), ...every(60, 120, 5), ...every(150, 300, 30)],
+    FAMILY,
   );
 
 export const lastSyncSeconds = () =>
   metrics.gauge(
     'kubeproxy_sync_proxy_rules_last_timestamp_seconds',
     'The last time proxy rules were successfully synced',
+    FAMILY,
   );
 
 export const lastQueuedSeconds = () =>
   metrics.gauge(
     'kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds',
     'The last time a sync of proxy rules was queued',
+    FAMILY,
   );
 
 export const syncFailures = () =>
-  metrics.counter('kubeproxy_sync_proxy_rules_nftables_sync_failures_total', 'Cumulative proxy nftables sync failures');
+  metrics.counter(
+    'kubeproxy_sync_proxy_rules_nftables_sync_failures_total',
+    'Cumulative proxy nftables sync failures',
+    FAMILY,
+  );
+
+export const conntrackSeconds = () =>
+  metrics.histogram(
+    'kubeproxy_conntrack_reconciler_sync_duration_seconds',
+    'ReconcileConntrackFlowsLatency latency in seconds',
+    DOUBLING,
+    FAMILY,
+  );
+
+export const conntrackDeletions = () =>
+  metrics.counter(
+    'kubeproxy_conntrack_reconciler_deleted_entries_total',
+    'Cumulative conntrack flows deleted by conntrack reconciler',
+    FAMILY,
+  );
 
 export const serviceChanges = () =>
   metrics.counter('kubeproxy_sync_proxy_rules_service_changes_total', 'Cumulative proxy rules Service changes');

@@ -29,6 +29,7 @@ import {
 } from './model.ts';
 import {
   endpointChanges,
+  type Family,
   lastQueuedSeconds,
   lastSyncSeconds,
   networkProgrammingSeconds,
@@ -65,6 +66,8 @@ export interface ServiceProxyOptions {
   readonly allowedExternalRanges?: readonly string[];
   /** Told on the Service about addresses that it does not get. */
   readonly events?: EventRecorder;
+  /** Of the cluster's addresses, for the metrics. */
+  readonly families?: readonly Family[];
   readonly log: Logger;
   readonly clock?: Clock;
 }
@@ -87,6 +90,7 @@ export class ServiceProxy {
   readonly #nodes: Informer<Node>;
   readonly #serviceCidrs: Informer<ServiceCIDR>;
   readonly #claims = new Claims();
+  readonly #families: readonly Family[];
   readonly #startedMs: number;
   /** Services to look at anew, and since when their endpoints had changed (wall clock). */
   readonly #dirty = new Map<string, number | undefined>();
@@ -105,6 +109,7 @@ export class ServiceProxy {
   readonly synced: Promise<void>;
 
   constructor(options: ServiceProxyOptions) {
+    this.#families = options.families ?? ['IPv4'];
     this.#options = options;
     this.#backend = options.backend;
     this.#log = options.log.with({ component: 'proxy' });
@@ -178,7 +183,7 @@ export class ServiceProxy {
         if (this.#dirty.size === 0) await this.#idle(signal);
       } catch (error) {
         this.#log.warn('services not programmed, retrying', { error: messageOf(error), retryMs });
-        syncFailures().add();
+        for (const family of this.#families) syncFailures().add(1, family);
         await this.#clock.sleep(retryMs, signal);
         retryMs = Math.min(retryMs * 2, RETRY_MS_MAX);
       }
@@ -216,7 +221,7 @@ export class ServiceProxy {
     );
     if (this.#pendingSinceMs === undefined) {
       this.#pendingSinceMs = this.#clock.monotonic();
-      lastQueuedSeconds().set(this.#clock.now() / 1000);
+      for (const family of this.#families) lastQueuedSeconds().set(this.#clock.now() / 1000, family);
     }
     this.#wake?.();
   }
@@ -268,12 +273,16 @@ export class ServiceProxy {
     this.#lastUpdatedMs = nowMs;
     if (this.#dirty.size === 0) this.#pendingSinceMs = undefined;
     for (const listener of this.#listeners) listener(this.#programmed!);
-    syncSeconds().observe((this.#clock.monotonic() - startMs) / 1000);
-    lastSyncSeconds().set(nowMs / 1000);
+    const seconds = (this.#clock.monotonic() - startMs) / 1000;
+    for (const family of this.#families) {
+      syncSeconds().observe(seconds, family);
+      lastSyncSeconds().set(nowMs / 1000, family);
+    }
     // What changed before this process began says nothing about it. Trigger times are whole seconds.
     for (const [, triggeredMs] of changed)
       if (triggeredMs !== undefined && triggeredMs + 1000 > this.#startedMs)
-        networkProgrammingSeconds().observe(Math.max(0, nowMs - triggeredMs) / 1000);
+        for (const family of this.#families)
+          networkProgrammingSeconds().observe(Math.max(0, nowMs - triggeredMs) / 1000, family);
   }
 
   // The table with these Services looked at anew; the very same table when nothing that matters has changed.

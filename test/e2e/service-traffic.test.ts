@@ -102,5 +102,5 @@ it('the proxy says that it is well, and how long programming takes', cluster, as
   assert.deepEqual([health.healthy, health.nodeEligible], [true, true]);
   assert.equal(await get('http://127.0.0.1:10249/proxyMode'), 'nftables');
   const metrics = await get('http://127.0.0.1:10249/metrics');
-  assert.match(metrics, /^kubeproxy_network_programming_duration_seconds_count [1-9]/m);
+  assert.match(metrics, /^kubeproxy_network_programming_duration_seconds_count\{ip_family="IPv4"\} [1-9]/m);
 });

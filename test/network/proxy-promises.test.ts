@@ -197,7 +197,7 @@ describe('promises of Services', { skip: !root }, () => {
     assert.equal(await ask(bed.switch, one.ip, 10_249), 'ECONNREFUSED');
     assert.match((await get(one.namespace, '127.0.0.1', 10_249, '/proxyMode')).body, /nftables/);
     const metrics = (await get(one.namespace, '127.0.0.1', 10_249, '/metrics')).body;
-    assert.match(metrics, /^kubeproxy_sync_proxy_rules_duration_seconds_count [1-9]/m);
+    assert.match(metrics, /^kubeproxy_sync_proxy_rules_duration_seconds_count\{ip_family="IPv4"\} [1-9]/m);
     const node = bed.api.read<Node>(NODES, one.name)!;
     bed.api.put(NODES, {
       ...node,

@@ -4,6 +4,7 @@
  * and remembered clients that lead to endpoints that are gone.
  */
 
+import { systemClock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { formatAddress } from '../../sys/address.ts';
@@ -13,6 +14,7 @@ import { NftMonitor } from '../../sys/nft-monitor.ts';
 import { Nftables, type NftablesDoor } from '../../sys/nftables.ts';
 import type { ProxyBackend } from '../backend.ts';
 import type { ServiceEntry, ServiceTable } from '../model.ts';
+import { conntrackDeletions, conntrackSeconds } from '../proxy-metrics.ts';
 import { PROTOCOL_NUMBERS } from './elements.ts';
 import { NodePortAddresses } from './node-port-addresses.ts';
 import { AFFINITY_MAPS, FAMILIES } from './rules.ts';
@@ -110,11 +112,15 @@ export class NftablesBackend implements ProxyBackend {
     this.#raw.close();
   }
 
-  #forget({ ref }: TableState, stale: Stale): void {
+  #forget({ ref, family: { number } }: TableState, stale: Stale): void {
     if (stale.udp.size > 0) {
+      const family = `IPv${number}`;
+      const sinceMs = systemClock.monotonic();
       const flows = this.#raw.conntrack({ family: ref.family, protocol: IPPROTO_UDP });
       const gone = staleFlows(flows, stale, new Set(this.#nodeIps));
       if (gone.length > 0) this.#raw.deleteConntrack(ref.family, gone);
+      conntrackDeletions().add(gone.length, family);
+      conntrackSeconds().observe((systemClock.monotonic() - sinceMs) / 1000, family);
     }
     if (stale.affinity.size === 0) return;
     const clients = AFFINITY_MAPS.flatMap(map => this.#raw.elements(ref, map));
