@@ -118,3 +118,21 @@ export const resizeDurations = metrics.histogram(
   [10, 50, 100, 500, 1000, 5000, 10_000],
   ['success'],
 );
+export const imageVolumesRequested = metrics.counter(
+  'kubelet_image_volume_requested_total',
+  'Number of requested image volumes.',
+);
+export const imageVolumesMounted = metrics.counter(
+  'kubelet_image_volume_mounted_succeed_total',
+  'Number of successful image volume mounts.',
+);
+export const imageVolumeErrors = metrics.counter(
+  'kubelet_image_volume_mounted_errors_total',
+  'Number of failed image volume mounts.',
+);
+/** `<any>` is each claim once, whatever drivers its devices have. */
+export const claimsInUse = metrics.gauge(
+  'dra_resource_claims_in_use',
+  'The number of ResourceClaims that are currently in use on the node, by driver name (driver_name label value) and across all drivers (special value <any> for driver_name). Note that the sum of all by-driver counts is not the total number of in-use ResourceClaims because the same ResourceClaim might use devices from different drivers. Instead, use the count for the <any> driver_name.',
+  ['driver_name'],
+);

@@ -10,6 +10,7 @@ import type { Pod } from '../../src/api/core/v1.gen.ts';
 import type { ResourceClaim } from '../../src/api/resource/v1.gen.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { createLogger } from '../../src/base/log.ts';
+import { metrics } from '../../src/base/metrics.ts';
 import { seededRandom } from '../../src/base/random.ts';
 import { InformerFactory } from '../../src/client/informer.ts';
 import {
@@ -173,6 +174,12 @@ test('a claim from a template: made, allocated by its rule, prepared, in the con
     [one.metadata.uid],
   );
   assert.deepEqual([...driver.prepared], [claim!.metadata.uid]);
+  const inUse = () =>
+    metrics
+      .render()
+      .match(/^dra_resource_claims_in_use\{.*/gm)
+      ?.map(line => line.slice(line.lastIndexOf(' ') + 1));
+  assert.deepEqual(inUse(), ['1', '1'], 'of any driver and of this one');
   assert.equal(readFileSync(told(), 'utf8'), 'hook createRuntime\nhook createContainer\n');
 
   await node.create('two', withClaim({ resourceClaimTemplateName: 'large' }));
@@ -185,6 +192,7 @@ test('a claim from a template: made, allocated by its rule, prepared, in the con
   await node.until('two', isReady, WAIT_MS);
   await remove('two');
   await eventually('claims go with their pods', async () => (await claims()).length === 0);
+  assert.deepEqual(inUse(), ['0']);
 });
 
 test('a device that must be made ready first: the pod waits for it, and gets another try when it cannot be', async () => {

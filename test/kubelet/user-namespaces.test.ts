@@ -5,6 +5,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSy
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { Pod } from '../../src/api/core/v1.gen.ts';
+import { metrics } from '../../src/base/metrics.ts';
 import { PODS } from '../../src/client/resources.ts';
 import { isReady, TestNode } from './node.ts';
 import { done, sh } from './pods.ts';
@@ -113,6 +114,7 @@ test('image volumes: their files are the pod’s own users’, a part of one, on
   ]);
   const folder = join(node.root, 'lib/pods', pod.metadata.uid!, 'volumes/kubernetes.io~image');
   assert.deepEqual(readdirSync(folder), ['image']);
+  assert.match(metrics.render(), /^kubelet_image_volume_mounted_succeed_total [1-9]/m);
   // Not the machine's root.
   assert.ok(statSync(join(folder, 'image/bin/busybox')).uid >= 65536);
   for (const hostUsers of [true, false]) {

@@ -11,6 +11,7 @@ import { claimsOf } from '../../api/machinery/resource-claims.ts';
 import type { ResourceClaim } from '../../api/resource/v1.gen.ts';
 import { RESOURCE_CLAIMS } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
+import { claimsInUse } from '../metrics.ts';
 import type { ClaimDrivers } from './claim-drivers.ts';
 import type { DeviceHealth } from './device-health.ts';
 
@@ -54,6 +55,7 @@ export class PodClaims {
     this.#transport = options.transport;
     this.#drivers = options.drivers;
     this.#claims = load(this.#path);
+    this.#tell();
   }
 
   /** Rejects while the pod's claims are not to be had; repeated calls do only what is missing. */
@@ -165,6 +167,14 @@ export class PodClaims {
     mkdirSync(dirname(this.#path), { recursive: true, mode: 0o750 });
     writeFileSync(`${this.#path}.new`, JSON.stringify(this.#claims), { mode: 0o600 });
     renameSync(`${this.#path}.new`, this.#path);
+    this.#tell();
+  }
+  #tell(): void {
+    const prepared = this.#claims.filter(({ isReady }) => isReady);
+    claimsInUse.clear();
+    claimsInUse.set(prepared.length, '<any>');
+    for (const driver of new Set(prepared.flatMap(({ drivers }) => drivers)))
+      claimsInUse.set(prepared.filter(({ drivers }) => drivers.includes(driver)).length, driver);
   }
 }
 

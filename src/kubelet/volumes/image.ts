@@ -11,7 +11,8 @@ import { removeUnmounted } from '../../sys/remove-unmounted.ts';
 import { bindIdmapped, withUserNamespace } from '../../sys/user-namespace.ts';
 import type { PullPolicy } from '../images/node-images.ts';
 import { parseReference } from '../images/reference.ts';
-import type { VolumePlugin, VolumeTarget } from './volume.ts';
+import { imageVolumeErrors, imageVolumesMounted, imageVolumesRequested } from '../metrics.ts';
+import type { VolumeContext, VolumePlugin, VolumeTarget } from './volume.ts';
 
 const holderOf = ({ podUid, name }: VolumeTarget): string => `volume-${podUid}-${name}`;
 
@@ -22,34 +23,15 @@ export const imageVolume: VolumePlugin<ImageVolumeSource> = {
   isNoExec: true,
   isSlow: true,
   isMapped: true,
-  async mount({ reference = '', pullPolicy }, target, context) {
+  async mount(source, target, context) {
     if (isMountPoint(target.path)) return;
-    const { images } = context.volumes;
-    const image = await images.bring({
-      pod: context.pod,
-      name: reference,
-      policy:
-        (pullPolicy as PullPolicy | undefined) ??
-        (parseReference(reference)?.tag === 'latest' ? 'Always' : 'IfNotPresent'),
-      readSecret: name => context.read<Secret>(SECRETS, name),
-      tell: context.event,
-      signal: context.signal,
-    });
-    mkdirSync(target.path, { recursive: true, mode: 0o750 });
-    images.store.hold(image.id, holderOf(target));
-    const { layersDir: lowerBase } = images.store;
-    const layers = { lower: [...image.layers].reverse(), lowerBase, target: target.path };
-    const ids = context.userIds();
-    if (!ids) return mountLayers(layers);
-    // An overlay cannot be shown with other owners, its layers can. One that a crash leaves here goes with the volumes.
-    const lowerView = `${target.path}~layers`;
-    unmount(lowerView);
+    imageVolumesRequested.add();
     try {
-      await withUserNamespace(ids, namespace => bindIdmapped(lowerBase, lowerView, { namespace }));
-      mountLayers({ ...layers, lowerView });
-    } finally {
-      unmount(lowerView);
-      removeUnmounted(lowerView);
+      await mountImage(source, target, context);
+      imageVolumesMounted.add();
+    } catch (error) {
+      imageVolumeErrors.add();
+      throw error;
     }
   },
   async unmount(target, { images }) {
@@ -58,3 +40,37 @@ export const imageVolume: VolumePlugin<ImageVolumeSource> = {
     images.store.releaseEverywhere(holderOf(target));
   },
 };
+
+async function mountImage(
+  { reference = '', pullPolicy }: ImageVolumeSource,
+  target: VolumeTarget,
+  context: VolumeContext,
+): Promise<void> {
+  const { images } = context.volumes;
+  const image = await images.bring({
+    pod: context.pod,
+    name: reference,
+    policy:
+      (pullPolicy as PullPolicy | undefined) ??
+      (parseReference(reference)?.tag === 'latest' ? 'Always' : 'IfNotPresent'),
+    readSecret: name => context.read<Secret>(SECRETS, name),
+    tell: context.event,
+    signal: context.signal,
+  });
+  mkdirSync(target.path, { recursive: true, mode: 0o750 });
+  images.store.hold(image.id, holderOf(target));
+  const { layersDir: lowerBase } = images.store;
+  const layers = { lower: [...image.layers].reverse(), lowerBase, target: target.path };
+  const ids = context.userIds();
+  if (!ids) return mountLayers(layers);
+  // An overlay cannot be shown with other owners, its layers can. One that a crash leaves here goes with the volumes.
+  const lowerView = `${target.path}~layers`;
+  unmount(lowerView);
+  try {
+    await withUserNamespace(ids, namespace => bindIdmapped(lowerBase, lowerView, { namespace }));
+    mountLayers({ ...layers, lowerView });
+  } finally {
+    unmount(lowerView);
+    removeUnmounted(lowerView);
+  }
+}
