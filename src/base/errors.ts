@@ -183,16 +183,12 @@ export const fieldErrors = {
     field,
     message: `Too many: ${actual}: must have at most ${max} items`,
   }),
+  /** `supported` in the order in which upstream names them: mostly sorted. */
   notSupported: (field: string, value: unknown, supported: readonly string[]): FieldError => ({
     type: 'FieldValueNotSupported',
     field,
     message: `Unsupported value: ${show(value)}${
-      supported.length
-        ? `: supported values: ${[...supported]
-            .sort()
-            .map(item => JSON.stringify(item))
-            .join(', ')}`
-        : ''
+      supported.length ? `: supported values: ${supported.map(item => JSON.stringify(item)).join(', ')}` : ''
     }`,
   }),
 };

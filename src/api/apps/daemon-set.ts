@@ -144,7 +144,7 @@ function checkUpdateStrategy(errors: Errors, spec: DaemonSetSpec): void {
   const strategy = spec.updateStrategy ?? {};
   if (strategy.type === 'OnDelete') return;
   if (strategy.type !== 'RollingUpdate') {
-    errors.push(fieldErrors.notSupported('spec.updateStrategy', strategy, ['OnDelete', 'RollingUpdate']));
+    errors.push(fieldErrors.notSupported('spec.updateStrategy', strategy, ['RollingUpdate', 'OnDelete']));
     return;
   }
   const path = 'spec.updateStrategy.rollingUpdate';

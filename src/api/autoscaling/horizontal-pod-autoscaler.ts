@@ -175,7 +175,7 @@ function checkReference(errors: Errors, path: string, reference: CrossVersionObj
 function checkMetric(errors: Errors, path: string, metric: MetricSpec): void {
   if (!metric.type) addRequired(errors, `${path}.type`, 'must specify a metric source type');
   if (!Object.hasOwn(SOURCES, metric.type ?? ''))
-    errors.push(fieldErrors.notSupported(`${path}.type`, metric.type ?? '', Object.keys(SOURCES)));
+    errors.push(fieldErrors.notSupported(`${path}.type`, metric.type ?? '', Object.keys(SOURCES).sort()));
   const present = Object.values(SOURCES).filter(field => metric[field]);
   const expected = SOURCES[metric.type as keyof typeof SOURCES];
   if (expected && !present.includes(expected))

@@ -10,7 +10,7 @@ import { checkSignerName } from '../certificates/signer-name.ts';
 import { addInvalid, addRequired, type Errors } from '../machinery/validation.ts';
 import type { PodCertificateProjection } from './v1.gen.ts';
 
-const KEY_TYPES = ['ECDSAP256', 'ECDSAP384', 'ECDSAP521', 'ED25519', 'RSA3072', 'RSA4096'];
+const KEY_TYPES = ['RSA3072', 'RSA4096', 'ECDSAP256', 'ECDSAP384', 'ECDSAP521', 'ED25519'];
 const FILES = ['credentialBundlePath', 'keyPath', 'certificateChainPath'] as const;
 
 export function checkPodCertificate(errors: Errors, path: string, source: PodCertificateProjection): void {

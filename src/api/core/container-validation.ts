@@ -69,7 +69,9 @@ const LINUX_STOP_SIGNALS = [
   ...'TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ RTMIN RTMAX'.split(' '),
   ...Array.from({ length: 15 }, (_, index) => `RTMIN+${index + 1}`),
   ...Array.from({ length: 14 }, (_, index) => `RTMAX-${index + 1}`),
-].map(name => `SIG${name}`);
+]
+  .map(name => `SIG${name}`)
+  .sort();
 
 /** What the containers of one pod share. */
 export interface PodContext {
@@ -175,8 +177,8 @@ function checkCommon(errors: Errors, path: string, container: Container, context
     addProblems(errors, `${path}.name`, container.name, dnsLabelProblems(container.name));
   requireText(errors, `${path}.image`, container.image);
   requireOneOf(errors, `${path}.terminationMessagePolicy`, container.terminationMessagePolicy, [
-    'FallbackToLogsOnError',
     'File',
+    'FallbackToLogsOnError',
   ]);
   if (container.ports?.length) checkContainerPorts(errors, `${path}.ports`, container.ports);
   if (container.env?.length) checkEnvironment(errors, `${path}.env`, container.env, context);

@@ -160,7 +160,7 @@ test('validation: paths and messages', () => {
     ],
     [
       pod => void (pod.spec!.restartPolicy = 'Sometimes'),
-      'spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "Never", "OnFailure"',
+      'spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "OnFailure", "Never"',
     ],
     [
       pod => void (pod.spec!.volumes = [{ name: 'v', emptyDir: {}, hostPath: { path: '/x' } }]),

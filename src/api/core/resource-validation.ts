@@ -20,7 +20,7 @@ import type { ResourceClaim, ResourceRequirements } from './v1.gen.ts';
 
 const CONTAINER_RESOURCES = ['cpu', 'memory', 'ephemeral-storage'];
 // The prefix stands for pages of every size.
-const POD_LEVEL_RESOURCES = ['cpu', 'memory', 'hugepages-'];
+const POD_LEVEL_RESOURCES = ['cpu', 'hugepages-', 'memory'];
 const QUOTA_RESOURCES = [
   'cpu',
   'memory',

@@ -171,7 +171,7 @@ test('rules of the fields beside addresses', () => {
     [
       { ...ip, ports: [port], internalTrafficPolicy: 'Near', trafficDistribution: 'PreferNear' },
       'spec.internalTrafficPolicy: Unsupported value: "Near": supported values: "Cluster", "Local"',
-      'spec.trafficDistribution: Unsupported value: "PreferNear": supported values: "PreferClose", "PreferSameNode", "PreferSameZone"',
+      'spec.trafficDistribution: Unsupported value: "PreferNear": supported values: "PreferClose", "PreferSameZone", "PreferSameNode"',
     ],
     [
       { type: 'ExternalName', externalName: 'a.b', ipFamilyPolicy: 'SingleStack', ipFamilies: ['IPv4'], ...ip },

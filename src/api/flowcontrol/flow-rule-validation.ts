@@ -28,7 +28,7 @@ export function checkFlowRule(errors: Errors, path: string, rule: PolicyRulesWit
 function checkSubject(errors: Errors, path: string, subject: Subject): void {
   const expected = SUBJECTS[subject.kind as keyof typeof SUBJECTS];
   if (!expected) {
-    errors.push(fieldErrors.notSupported(`${path}.kind`, subject.kind ?? '', Object.keys(SUBJECTS)));
+    errors.push(fieldErrors.notSupported(`${path}.kind`, subject.kind ?? '', Object.keys(SUBJECTS).sort()));
     return;
   }
   const given = subject[expected];

@@ -45,7 +45,7 @@ export const roleBinding = defineKind<RoleBinding>({
   group: GROUP,
   version: 'v1',
   kind: 'RoleBinding',
-  ...bindingRules(['ClusterRole', 'Role']),
+  ...bindingRules(['Role', 'ClusterRole']),
 });
 
 export const clusterRoleBinding = defineKind<ClusterRoleBinding>({
@@ -89,6 +89,6 @@ function checkSubject(errors: Errors, path: string, subject: Subject, namespaced
       if (group !== GROUP) errors.push(fieldErrors.notSupported(`${path}.apiGroup`, group, [GROUP]));
       break;
     default:
-      errors.push(fieldErrors.notSupported(`${path}.kind`, subject.kind ?? '', ['Group', 'ServiceAccount', 'User']));
+      errors.push(fieldErrors.notSupported(`${path}.kind`, subject.kind ?? '', ['ServiceAccount', 'User', 'Group']));
   }
 }
