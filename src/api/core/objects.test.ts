@@ -7,6 +7,7 @@ import type { KubeObject } from '../meta.ts';
 import { ingress, ingressClass } from '../networking/ingress.ts';
 import { networkPolicy } from '../networking/network-policy.ts';
 import { runtimeClass } from '../node/runtime-class.ts';
+import { resourceSlice } from '../resource/resource-claim.ts';
 import { csiDriver, csiNode, csiStorageCapacity, volumeAttachment } from '../storage/csi.ts';
 import { storageClass, volumeAttributesClass } from '../storage/storage-class.ts';
 import { configMap } from './config-map.ts';
@@ -476,4 +477,46 @@ test('scopes of quotas are for what pods compute with, and their number', () => 
   assert.deepEqual(of('BestEffort', 'pods'), []);
   assert.deepEqual(of('BestEffort', 'cpu'), [refused('BestEffort')]);
   assert.deepEqual(of('Other', 'services'), [refused('Other', 'unsupported scope')]);
+});
+
+test('what a claim is filled from: both fields say the same, and what upstream drops is dropped', () => {
+  type Spec = { dataSource?: object; dataSourceRef?: object };
+  const other = { apiGroup: 'example.com', kind: 'Populator', name: 'p' };
+  const claim = { kind: 'PersistentVolumeClaim', name: 'c' };
+  const snapshot = { apiGroup: 'snapshot.storage.k8s.io', kind: 'VolumeSnapshot', name: 's' };
+  const both = (source: object): Spec => ({ dataSource: source, dataSourceRef: source });
+  const cases: [spec: Spec, expected: Spec, old?: Spec][] = [
+    [{ dataSource: claim }, both(claim)],
+    [{ dataSource: snapshot }, both(snapshot)],
+    [{ dataSource: other }, {}],
+    [{ dataSource: { ...claim, apiGroup: 'example.com' } }, {}],
+    [{ dataSourceRef: other }, both(other)],
+    [{ dataSourceRef: { ...claim, namespace: 'n' } }, { dataSourceRef: { ...claim, namespace: 'n' } }],
+    [
+      { dataSource: claim, dataSourceRef: other },
+      { dataSource: claim, dataSourceRef: other },
+    ],
+    [{ dataSource: other }, both(other), both(other)],
+  ];
+  for (const [spec, expected, old] of cases) {
+    const made = object({ spec: structuredClone(spec) }) as KubeObject & { spec: Spec };
+    if (old) persistentVolumeClaim.prepareUpdate!(made as never, object({ spec: old, status: {} }) as never);
+    else persistentVolumeClaim.prepareCreate!(made as never);
+    assert.deepEqual(made.spec, expected, JSON.stringify(spec));
+  }
+  const stored = { accessModes: ['ReadWriteOnce'], dataSourceRef: other };
+  assert.deepEqual(change(persistentVolumeClaim, { spec: { ...stored, dataSource: other } }, { spec: stored }), []);
+});
+
+test('fields of features that are off', () => {
+  const grouped = object({ spec: { containers: [], schedulingGroup: { podGroupName: 'g' } } }) as KubeObject & {
+    spec: object;
+  };
+  pod.defaults!(grouped);
+  assert.equal('schedulingGroup' in grouped.spec, false);
+  const slice = object({
+    spec: { devices: [{ name: 'd', attributes: { a: { strings: ['x'] } }, nodeAllocatableResourceMappings: {} }] },
+  }) as KubeObject & { spec: { devices: object[] } };
+  (resourceSlice as Kind<KubeObject>).defaults!(slice);
+  assert.deepEqual(slice.spec.devices, [{ name: 'd', attributes: { a: {} } }]);
 });

@@ -48,19 +48,27 @@ export function claimDefaults(claim: PersistentVolumeClaim): void {
   const spec = (claim.spec ??= {});
   spec.volumeMode ??= 'Filesystem';
   if (spec.resources?.requests) canonicalList(spec.resources.requests);
-  // The two fields mirror each other, unless the newer one points into another namespace.
-  if (spec.dataSource && !spec.dataSourceRef) spec.dataSourceRef = { ...spec.dataSource };
-  else if (
-    spec.dataSourceRef &&
-    !spec.dataSource &&
-    !spec.dataSourceRef.namespace &&
-    ['PersistentVolumeClaim', 'VolumeSnapshot'].includes(spec.dataSourceRef.kind)
-  ) {
-    const { apiGroup, kind, name } = spec.dataSourceRef;
-    spec.dataSource = { ...(apiGroup === undefined ? {} : { apiGroup }), kind, name };
-  }
   const status = (claim.status ??= {});
   status.phase ||= 'Pending';
+}
+
+/** What a claim is filled from: what the older of the two fields never could name is dropped, then both say the same. */
+function settleSources(spec: PersistentVolumeClaimSpec, old: PersistentVolumeClaimSpec = {}): void {
+  const { kind, apiGroup = '' } = spec.dataSource ?? {};
+  const isKnown =
+    (kind === 'PersistentVolumeClaim' && apiGroup === '') ||
+    (kind === 'VolumeSnapshot' && apiGroup === 'snapshot.storage.k8s.io');
+  if (spec.dataSource && !spec.dataSourceRef && !isKnown && !old.dataSource && !old.dataSourceRef)
+    delete spec.dataSource;
+  mirrorSources(spec);
+}
+
+function mirrorSources(spec: PersistentVolumeClaimSpec): void {
+  if (spec.dataSource && !spec.dataSourceRef) spec.dataSourceRef = { ...spec.dataSource };
+  else if (spec.dataSourceRef && !spec.dataSource && !spec.dataSourceRef.namespace) {
+    const { namespace: _, ...source } = spec.dataSourceRef;
+    spec.dataSource = source;
+  }
 }
 
 function className(claim: PersistentVolumeClaim): string {
@@ -75,9 +83,11 @@ export const persistentVolumeClaim = defineKind<PersistentVolumeClaim>({
   defaults: claimDefaults,
   prepareCreate: object => {
     object.status = { phase: 'Pending' };
+    if (object.spec) settleSources(object.spec);
   },
   prepareUpdate: (object, old) => {
     object.status = old.status as NonNullable<PersistentVolumeClaim['status']>;
+    if (object.spec) settleSources(object.spec, old.spec);
   },
   validate: object => {
     const errors: Errors = [];
@@ -144,6 +154,7 @@ function validateUpdate(object: PersistentVolumeClaim, old: PersistentVolumeClai
   const before = old.spec ?? {};
   const masked: PersistentVolumeClaimSpec = { ...object.spec };
   const compared: PersistentVolumeClaimSpec = { ...before };
+  mirrorSources(compared);
   if (!before.volumeName && masked.volumeName) compared.volumeName = masked.volumeName;
   const annotation = old.metadata.annotations?.[CLASS_ANNOTATION];
   const newAnnotation = object.metadata.annotations?.[CLASS_ANNOTATION];

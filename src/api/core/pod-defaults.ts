@@ -71,6 +71,8 @@ function hostPorts(container: Container): void {
 }
 
 export function podSpecDefaults(spec: PodSpec): void {
+  // Of a feature that is off in 1.36 (GenericWorkload): upstream drops it.
+  delete spec.schedulingGroup;
   spec.restartPolicy ||= 'Always';
   spec.dnsPolicy ||= 'ClusterFirst';
   spec.terminationGracePeriodSeconds ??= 30;

@@ -91,6 +91,14 @@ export const resourceSlice = defineKind<ResourceSlice>({
       for (const taint of taints) taint.timeAdded ??= formatTime(systemClock.now());
   },
   isNewGeneration: isNewSpec,
+  // Of features that are off in 1.36 (lists of attributes, devices that stand for what nodes allocate): upstream drops them.
+  defaults: object => {
+    for (const device of object.spec?.devices ?? []) {
+      delete device.nodeAllocatableResourceMappings;
+      for (const attribute of Object.values(device.attributes ?? {}))
+        for (const field of ['ints', 'bools', 'strings', 'versions'] as const) delete attribute[field];
+    }
+  },
   validate: object => validateResourceSlice(object),
   ratchets: true,
   validateUpdate: validateResourceSlice,
