@@ -10,7 +10,8 @@ import { type Expression, parse } from './parser.ts';
 
 /** `max`: the most characters or entries, where they are declared. */
 export type Type =
-  | { readonly is: 'dyn' }
+  /** Anything; upstream's `any`, where a size is declared. */
+  | { readonly is: 'dyn'; readonly max?: number }
   /** `int`, `string`, `quantity` … by their short names. */
   | { readonly is: 'plain'; readonly name: string; readonly max?: number }
   | { readonly is: 'list'; readonly of: Type; readonly max?: number }

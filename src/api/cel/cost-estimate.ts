@@ -156,11 +156,13 @@ class Estimator {
     const [first, ...steps] = path;
     let type = (first === 'oldSelf' ? undefined : this.#roots(first!)) ?? this.#roots('self');
     for (const step of steps) {
-      if (type?.is === 'dyn') return 0;
+      if (type?.is === 'dyn') return type.max === undefined ? 0 : undefined;
       if (step === '@items' || step === '@values')
         type = type?.is === 'list' || type?.is === 'map' ? type.of : undefined;
       else if (step === '@keys') return type?.is === 'map' ? 0 : undefined;
-      else type = type?.is === 'object' ? (type.field(step) ?? type.field(unescapedField(step))) : undefined;
+      else if (type?.is === 'object') type = type.field(step) ?? type.field(unescapedField(step));
+      // Entries of maps have no size by their names, unless all of them have the same, as attributes of devices.
+      else type = type?.is === 'map' && type.of.is === 'dyn' && type.of.max !== undefined ? type.of : undefined;
     }
     return type && ('max' in type ? type.max : 0);
   }

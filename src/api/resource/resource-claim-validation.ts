@@ -1,48 +1,24 @@
 /** What must hold of requests for devices, beyond their schema: names, one kind of request, rules that compile. Pure. */
 
 import { type FieldError, fieldErrors } from '../../base/errors.ts';
-import { compile } from '../cel/environment.ts';
 import { dnsLabelProblems, dnsSubdomainProblems } from '../machinery/names.ts';
 import { addInvalid, addProblems, addRequired, type Errors, requireText } from '../machinery/validation.ts';
 import {
   CONFIGURATIONS_MAX,
   checkConfiguration,
   checkFullyQualifiedName,
-  checkSize,
   checkToleration,
   eachOnce,
   eachUpTo,
 } from './device-fields.ts';
-import type { DeviceClaim, DeviceRequest, DeviceSelector, DeviceSubRequest, ExactDeviceRequest } from './v1.gen.ts';
+import { checkSelectors } from './device-selectors.ts';
+import type { DeviceClaim, DeviceRequest, DeviceSubRequest, ExactDeviceRequest } from './v1.gen.ts';
 
 const REQUESTS_MAX = 32;
-const SELECTORS_MAX = 32;
 const CONSTRAINTS_MAX = 32;
 const ALTERNATIVES_MAX = 8;
 const TOLERATIONS_MAX = 16;
-const EXPRESSION_BYTES_MAX = 10 * 1024;
 const NO_ATTRIBUTE = 'exactly one of "matchAttribute" or "distinctAttribute" is required, but multiple fields are set';
-
-export function checkSelectors(path: string, selectors: readonly DeviceSelector[] = []): FieldError[] {
-  const errors: FieldError[] = [];
-  if (!checkSize(errors, path, selectors, SELECTORS_MAX)) return errors;
-  for (const [i, { cel }] of selectors.entries()) {
-    if (!cel?.expression) {
-      errors.push(fieldErrors.required(`${path}[${i}].cel`, ''));
-      continue;
-    }
-    if (Buffer.byteLength(cel.expression) > EXPRESSION_BYTES_MAX) {
-      errors.push(fieldErrors.tooLong(`${path}[${i}].cel.expression`, EXPRESSION_BYTES_MAX));
-      continue;
-    }
-    try {
-      compile(cel.expression);
-    } catch (error) {
-      errors.push(fieldErrors.invalid(`${path}[${i}].cel.expression`, cel.expression, (error as Error).message));
-    }
-  }
-  return errors;
-}
 
 /** Names that constraints, configurations and results may refer to: of requests, and of their alternatives after a slash. */
 export function requestNames(claim: DeviceClaim | undefined): ReadonlySet<string> {
@@ -141,7 +117,7 @@ function checkWish(errors: Errors, path: string, wish: ExactDeviceRequest | Devi
   const { deviceClassName, allocationMode: mode = 'ExactCount', count, tolerations } = wish;
   if (requireText(errors, `${path}.deviceClassName`, deviceClassName))
     addProblems(errors, `${path}.deviceClassName`, deviceClassName, dnsSubdomainProblems(deviceClassName));
-  errors.push(...checkSelectors(`${path}.selectors`, wish.selectors));
+  checkSelectors(errors, `${path}.selectors`, wish.selectors);
   if (mode !== 'ExactCount' && mode !== 'All')
     errors.push(fieldErrors.notSupported(`${path}.allocationMode`, mode, ['All', 'ExactCount']));
   else if (mode === 'All' && count)

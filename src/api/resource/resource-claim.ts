@@ -8,8 +8,9 @@ import { isNewSpec } from '../machinery/equality.ts';
 import { validateTemplateMeta } from '../machinery/metadata.ts';
 import { addInvalid, checkUnchanged, type Errors } from '../machinery/validation.ts';
 import { CONFIGURATIONS_MAX, checkConfiguration, eachUpTo } from './device-fields.ts';
+import { checkSelectors } from './device-selectors.ts';
 import { dropStatusOfGivenBack, validateClaimStatus } from './resource-claim-status.ts';
-import { checkDeviceClaim, checkSelectors, defaultDeviceClaim } from './resource-claim-validation.ts';
+import { checkDeviceClaim, defaultDeviceClaim } from './resource-claim-validation.ts';
 import { validateResourceSlice } from './resource-slice-validation.ts';
 import type { DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice } from './v1.gen.ts';
 
@@ -68,7 +69,8 @@ export const deviceClass = defineKind<DeviceClass>({
   kind: 'DeviceClass',
   isNewGeneration: isNewSpec,
   validate: ({ spec }) => {
-    const errors: Errors = checkSelectors('spec.selectors', spec?.selectors);
+    const errors: Errors = [];
+    checkSelectors(errors, 'spec.selectors', spec?.selectors);
     eachUpTo(errors, 'spec.config', spec?.config, {
       max: CONFIGURATIONS_MAX,
       check: (config, at) => checkConfiguration(errors, at, config),
