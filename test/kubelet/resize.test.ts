@@ -167,3 +167,39 @@ test('what the pod itself may have grows and shrinks in place, and a kubelet tha
   assert.equal(idOf(shrunk), idOf(first));
   assert.deepEqual(tree.limits(groupOf(shrunk)), { cpuQuotaMicros: 30_000, memoryBytesMax: 96 * MIB });
 });
+
+test('a pod that had no resources of its own gets some while it runs', async () => {
+  await node.create('plain', { containers: [container(resources('100m', '32Mi', '200m', '64Mi'))] });
+  const first = await node.until('plain', isReady);
+  assert.equal(first.status!.resources, undefined);
+  const given = resources('200m', '64Mi', '500m', '128Mi');
+  await node.api.patch(
+    { of: PODS, namespace: 'default', name: 'plain', subresource: 'resize' },
+    { spec: { resources: given } },
+    'application/strategic-merge-patch+json',
+  );
+  const grown = await node.until('plain', pod => pod.status?.resources?.limits?.['memory'] === '128Mi');
+  assert.equal(idOf(grown), idOf(first));
+  assert.deepEqual(grown.status!.resources, given);
+  assert.deepEqual(tree.limits(groupOf(grown)), { cpuQuotaMicros: 50_000, memoryBytesMax: 128 * MIB });
+});
+
+test('an init container is resized while it runs', async () => {
+  const init = (given: object) => ({ ...container(given), name: 'i' });
+  await node.create('begins', {
+    initContainers: [init(resources('100m', '32Mi', '200m', '64Mi'))],
+    containers: [container(resources('100m', '32Mi', '200m', '64Mi'))],
+  });
+  const statusOf = (pod: Pod) => pod.status?.initContainerStatuses?.[0];
+  const first = await node.until('begins', pod => statusOf(pod)?.state?.running);
+  await node.api.patch(
+    { of: PODS, namespace: 'default', name: 'begins', subresource: 'resize' },
+    { spec: { initContainers: [{ name: 'i', resources: resources('100m', '32Mi', '500m', '128Mi') }] } },
+    'application/strategic-merge-patch+json',
+  );
+  const grown = await node.until('begins', pod => statusOf(pod)?.resources?.limits?.['memory'] === '128Mi');
+  const id = statusOf(grown)!.containerID!.slice('cox://'.length);
+  assert.equal(statusOf(grown)!.containerID, statusOf(first)!.containerID);
+  assert.deepEqual(tree.limits(`${groupOf(grown)}/${id}`), { cpuQuotaMicros: 50_000, memoryBytesMax: 128 * MIB });
+  await node.until('begins', pod => !condition(pod, 'PodResizeInProgress'));
+});
