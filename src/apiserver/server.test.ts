@@ -371,14 +371,35 @@ test('a subresource has rules of its own', async () => {
     );
   await debug('i');
   await assert.rejects(debug('other'), status(422, /existing ephemeral containers "d" may not be changed/));
-  await assert.rejects(
-    api.patch(
-      { ...at, subresource: 'resize' },
-      { spec: { containers: [{ name: 'c', resources: { requests: { cpu: '1' } } }] } },
-      'application/strategic-merge-patch+json',
-    ),
-    status(422, /Pod QOS Class may not change as a result of resizing/),
-  );
+  const resize = (spec: object) =>
+    api.patch({ ...at, subresource: 'resize' }, { spec }, 'application/strategic-merge-patch+json');
+  const cases: [spec: object, refusal: RegExp][] = [
+    [
+      { containers: [{ name: 'c', resources: { requests: { cpu: '1' } } }] },
+      /Pod QOS Class may not change as a result of resizing/,
+    ],
+    [
+      { containers: [{ name: 'd', image: 'i' }] },
+      /spec\.containers: Forbidden: containers may not be added or removed on resize/,
+    ],
+    [
+      {
+        containers: [
+          { name: 'd', image: 'i' },
+          { name: 'c', $patch: 'delete' },
+        ],
+      },
+      /spec\.containers\[0\]\.name: Forbidden: containers may not be renamed or reordered on resize/,
+    ],
+    [
+      { containers: [{ name: 'c', resizePolicy: [{ resourceName: 'cpu', restartPolicy: 'NotRequired' }] }] },
+      /spec: Forbidden: only cpu and memory resources are mutable/,
+    ],
+  ];
+  for (const [spec, refusal] of cases) await assert.rejects(resize(spec), status(422, refusal));
+  await resize({ containers: [{ name: 'c', image: 'other' }], hostname: 'other' });
+  const { spec } = (await api.get(at)) as Any;
+  assert.deepEqual([spec.containers[0].image, spec.hostname], ['i', undefined]);
 });
 
 test('component statuses are found out when somebody asks, and kept nowhere', async () => {

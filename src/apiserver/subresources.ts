@@ -93,19 +93,30 @@ interface ContainerLike {
   resizePolicy?: unknown;
 }
 
+/** Containers that come, go or change their names or places are kept as they were sent: validation tells what is wrong with that. */
 function mergeResize(object: Shaped, old: Shaped): KubeObject {
-  const next = thaw(old);
-  const ofPod = object.spec?.['resources'];
-  if (ofPod === undefined) delete next.spec?.['resources'];
-  else next.spec = { ...next.spec, resources: ofPod };
-  for (const list of ['containers', 'initContainers'] as const) {
-    const asked = (object.spec?.[list] ?? []) as ContainerLike[];
-    for (const container of (next.spec?.[list] ?? []) as ContainerLike[]) {
-      const from = asked.find(other => other.name === container.name);
-      if (from) container.resources = from.resources;
-    }
+  const containersOf = (pod: Shaped, list: string) => (pod.spec?.[list] ?? []) as ContainerLike[];
+  if (LISTS.some(list => containersOf(object, list).length !== containersOf(old, list).length)) return object;
+  const next: Shaped = thaw(old);
+  const spec = (next.spec ??= {});
+  setOrDelete(spec, 'resources', object.spec?.['resources']);
+  for (const list of LISTS) {
+    const asked = containersOf(object, list);
+    const known = containersOf(next, list);
+    if (asked.some(({ name }, index) => name !== known[index]!.name)) spec[list] = asked;
+    else
+      asked.forEach(({ resources, resizePolicy }, index) => {
+        setOrDelete(known[index]!, 'resources', resources);
+        setOrDelete(known[index]!, 'resizePolicy', resizePolicy);
+      });
   }
   return next;
+}
+const LISTS = ['containers', 'initContainers'] as const;
+
+function setOrDelete<K extends string>(target: { [P in K]?: unknown }, field: K, value: unknown): void {
+  if (value === undefined) delete target[field];
+  else target[field] = value;
 }
 
 /** The `Scale` of an object. Throws NotFound when its kind has none. */
