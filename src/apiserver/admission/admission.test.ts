@@ -519,6 +519,47 @@ test('a pod is not given resources of its own that its node cannot change', asyn
   );
 });
 
+test('admin access to devices is for namespaces that are labelled for it', async () => {
+  const { reader, admit } = setup();
+  const devices = { requests: [{ name: 'r', exactly: { deviceClassName: 'c', adminAccess: true } }] };
+  const label = (value: string | undefined) =>
+    reader.put(NAMESPACES, {
+      kind: 'Namespace',
+      metadata: { name: 'ns', labels: value ? { 'resource.kubernetes.io/admin-access': value } : {} },
+    } as never);
+  const write = (resource: string, kind: string, parts: object, old?: object) => {
+    const of = (more: object) => ({ kind, metadata: { name: 'c', namespace: 'ns' }, ...more });
+    return admit({
+      group: 'resource.k8s.io',
+      resource,
+      namespace: 'ns',
+      name: 'c',
+      user: { name: 'admin', groups: ['system:masters'] },
+      object: of(parts),
+      ...(old ? { operation: 'UPDATE', verb: 'update', subresource: 'status', old: of(old) } : {}),
+    } as never);
+  };
+  const claim = (of: object = devices) => write('resourceclaims', 'ResourceClaim', { spec: { devices: of } });
+  const template = () => write('resourceclaimtemplates', 'ResourceClaimTemplate', { spec: { spec: { devices } } });
+  const status = { allocation: { devices: { results: [{ request: 'r', adminAccess: true }] } } };
+  const allocate = (old: object = {}) => write('resourceclaims', 'ResourceClaim', { status }, { status: old });
+  const why =
+    'Forbidden: admin access to devices requires the `resource.kubernetes.io/admin-access: true` label on the containing namespace';
+  const refusal = (path: string) => (error: Error) => error.message.includes(`${path}.adminAccess: ${why}`);
+  for (const value of [undefined, 'false']) {
+    label(value);
+    await assert.rejects(claim(), refusal('spec.devices.requests[0]'));
+    await assert.rejects(template(), refusal('spec.devices.requests[0]'));
+    await assert.rejects(allocate(), refusal('status.allocation.devices.results[0]'));
+    await claim({ requests: [{ name: 'r', exactly: { deviceClassName: 'c', adminAccess: false } }] });
+    await allocate(status);
+  }
+  label('true');
+  await claim();
+  await template();
+  await allocate();
+});
+
 test("a claim's allocation is the scheduler's to write, its devices are their driver's, on its own node", async () => {
   const { reader, admit } = setup();
   const rule = (resources: string[], verbs: string[], resourceNames?: string[]) => ({

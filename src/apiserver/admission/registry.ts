@@ -4,6 +4,7 @@
 
 import type { AdmissionPlugin } from '../request.ts';
 import { WebhookClient } from '../webhooks/client.ts';
+import { adminAccess } from './admin-access.ts';
 import { mutatingWebhooks, validatingWebhooks } from './admission-webhooks.ts';
 import {
   certificateApproval,
@@ -61,6 +62,7 @@ export function admissionPlugins(context: AdmissionContext, quota: ResourceQuota
     podResize(context),
     rbacEscalation(context),
     claimStatus(context),
+    adminAccess(context),
     policyDefinitions(),
   ];
   return [
