@@ -87,15 +87,12 @@ export const resourceSlice = defineKind<ResourceSlice>({
   group: GROUP,
   version: 'v1',
   kind: 'ResourceSlice',
-  // Since when a taint is there: of those whose driver does not say, since now.
-  defaults: ({ spec }) => {
-    for (const { taints = [] } of spec?.devices ?? [])
-      for (const taint of taints) taint.timeAdded ??= formatTime(systemClock.now());
-  },
   isNewGeneration: isNewSpec,
-  // Of features that are off in 1.36 (lists of attributes, devices that stand for what nodes allocate): upstream drops them.
   defaults: object => {
     for (const device of object.spec?.devices ?? []) {
+      // Since when a taint is there: of those whose driver does not say, since now.
+      for (const taint of device.taints ?? []) taint.timeAdded ??= formatTime(systemClock.now());
+      // Of features that are off in 1.36 (lists of attributes, devices that stand for what nodes allocate): upstream drops them.
       delete device.nodeAllocatableResourceMappings;
       for (const attribute of Object.values(device.attributes ?? {}))
         for (const field of ['ints', 'bools', 'strings', 'versions'] as const) delete attribute[field];
