@@ -228,8 +228,8 @@ it('cox trace tells which rule of which route takes a request', cluster, async (
 
 it('datagrams and streams go to pods by their routes', cluster, async () => {
   const api = 'gateway.networking.k8s.io';
-  const route = (kind: string, sectionName: string) => ({
-    apiVersion: `${api}/v1alpha2`,
+  const route = (kind: string, sectionName: string, version: string) => ({
+    apiVersion: `${api}/${version}`,
     kind,
     metadata: { name: 'streams' },
     spec: {
@@ -257,8 +257,8 @@ it('datagrams and streams go to pods by their routes', cluster, async () => {
         listeners: ['TCP', 'UDP'].map(protocol => ({ name: protocol.toLowerCase(), port: 5300, protocol })),
       },
     },
-    route('TCPRoute', 'tcp'),
-    route('UDPRoute', 'udp'),
+    route('TCPRoute', 'tcp', 'v1'),
+    route('UDPRoute', 'udp', 'v1alpha2'),
   ]);
   await says('gateway', 'streams', /Programmed=True\/Programmed.*tcp 1 .*udp 1 /);
   for (const kind of ['tcproute', 'udproute'])

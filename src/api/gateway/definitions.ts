@@ -388,7 +388,9 @@ const DEFINITIONS: readonly Definition[] = [
   {
     kind: 'TCPRoute',
     plural: 'tcproutes',
-    versions: ['v1alpha2'],
+    // The first one is upstream's since v1.6; what is stored stays as bundles before that read it.
+    versions: ['v1', 'v1alpha2'],
+    storedVersion: 'v1alpha2',
     isExperimental: true,
     spec: streamRouteSpec,
     status: routeStatus,
@@ -396,7 +398,9 @@ const DEFINITIONS: readonly Definition[] = [
   {
     kind: 'UDPRoute',
     plural: 'udproutes',
-    versions: ['v1alpha2'],
+    // The first one is upstream's since v1.6; what is stored stays as bundles before that read it.
+    versions: ['v1', 'v1alpha2'],
+    storedVersion: 'v1alpha2',
     isExperimental: true,
     spec: streamRouteSpec,
     status: routeStatus,

@@ -42,7 +42,7 @@ const RESOURCES: Record<string, string> = {
   HTTPRoute: 'httproutes v1',
   GRPCRoute: 'grpcroutes v1',
   TLSRoute: 'tlsroutes v1',
-  TCPRoute: 'tcproutes v1alpha2',
+  TCPRoute: 'tcproutes v1',
   ReferenceGrant: 'referencegrants v1beta1',
   BackendTLSPolicy: 'backendtlspolicies v1',
 };
