@@ -1,18 +1,19 @@
 /**
  * The custom resources of volume snapshots (snapshot.storage.k8s.io/v1) and of volume populators, as kubernetes-csi defines them, and the
- * snapshot class of cox-local. Definitions that an administrator has put in their place stay.
+ * snapshot class of cox-local. Definitions that an administrator has put in their place, or changed, stay.
  */
 
+import type { CustomResourceDefinition } from '../api/apiextensions/v1.gen.ts';
 import type { KubeObject } from '../api/meta.ts';
 import type { Clock } from '../base/clock.ts';
 import { isReason, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { Client } from '../client/client.ts';
+import { keepDefinition } from '../client/definitions.ts';
 import type { ResourceId, Transport } from '../client/transport.ts';
 import { LOCAL_DRIVER } from '../localdriver/names.ts';
 
 const GROUP = 'snapshot.storage.k8s.io';
-const DEFINITIONS: ResourceId = { group: 'apiextensions.k8s.io', version: 'v1', resource: 'customresourcedefinitions' };
 const CLASSES: ResourceId = { group: GROUP, version: 'v1', resource: 'volumesnapshotclasses' };
 
 const text = { type: 'string' };
@@ -42,7 +43,7 @@ function definition(
     readonly hasStatus: boolean;
     readonly columns: readonly object[];
   },
-): KubeObject {
+): CustomResourceDefinition {
   const { group = GROUP, version = 'v1', approved = 'kubernetes-csi/external-snapshotter/pull/814' } = options;
   const singular = kind.toLowerCase();
   const plural = singular.endsWith('s') ? `${singular}es` : `${singular}s`;
@@ -73,7 +74,7 @@ function definition(
         },
       ],
     },
-  } as KubeObject;
+  } as CustomResourceDefinition;
 }
 
 const SNAPSHOT = definition('VolumeSnapshot', ['vs'], {
@@ -176,49 +177,44 @@ const POPULATOR = definition('VolumePopulator', [], {
   columns: [column('SourceKind', '.sourceKind')],
 });
 
-const STORAGE_DEFINITIONS: readonly (readonly [ResourceId, KubeObject])[] = [POPULATOR, SNAPSHOT, CONTENT, CLASS].map(
-  one => [DEFINITIONS, one] as const,
-);
+export const STORAGE_DEFINITIONS = [POPULATOR, SNAPSHOT, CONTENT, CLASS];
 
 /** Can be made only once its definition is served. */
-const LOCAL_SNAPSHOT_CLASS: readonly [ResourceId, KubeObject] = [
-  CLASSES,
-  {
-    apiVersion: `${GROUP}/v1`,
-    kind: 'VolumeSnapshotClass',
-    metadata: {
-      name: LOCAL_DRIVER,
-      annotations: { 'snapshot.storage.kubernetes.io/is-default-class': 'true' },
-    },
-    driver: LOCAL_DRIVER,
-    deletionPolicy: 'Delete',
-  } as KubeObject,
-];
+const LOCAL_SNAPSHOT_CLASS = {
+  apiVersion: `${GROUP}/v1`,
+  kind: 'VolumeSnapshotClass',
+  metadata: {
+    name: LOCAL_DRIVER,
+    annotations: { 'snapshot.storage.kubernetes.io/is-default-class': 'true' },
+  },
+  driver: LOCAL_DRIVER,
+  deletionPolicy: 'Delete',
+} as KubeObject;
+/** Who has written the definitions of this and of earlier versions. */
+const MANAGER = 'kube-apiserver';
 
 const RETRY_MS = 100;
 const TRIES_MAX = 300;
 
-/** Makes what is missing, beside whatever else starts. Gives up after half a minute, and says so. */
+/** Makes what is missing and brings what we wrote up to date, beside whatever else starts. Gives up after half a minute, and says so. */
 export async function ensureStorageDefinitions(
   transport: Transport,
   { clock, log, signal }: { readonly clock: Clock; readonly log: Logger; readonly signal: AbortSignal },
 ): Promise<void> {
-  for (const [of, wanted] of [...STORAGE_DEFINITIONS, LOCAL_SNAPSHOT_CLASS]) {
+  const client = new Client(transport);
+  try {
+    for (const definition of STORAGE_DEFINITIONS) await keepDefinition(client, definition, { manager: MANAGER });
     for (let tries = 0; !signal.aborted; tries++) {
       try {
-        await new Client(transport).of(of).ensure(wanted);
-        break;
+        await client.of(CLASSES).ensure(LOCAL_SNAPSHOT_CLASS);
+        return;
       } catch (error) {
-        // The class, until its definition is served.
-        if (!isReason(error, 'NotFound') || tries >= TRIES_MAX) {
-          log.warn('volume snapshots and populators cannot be used', {
-            object: wanted.metadata.name,
-            error: messageOf(error),
-          });
-          return;
-        }
+        // Until its definition is served.
+        if (!isReason(error, 'NotFound') || tries >= TRIES_MAX) throw error;
         await clock.sleep(RETRY_MS, signal);
       }
     }
+  } catch (error) {
+    log.warn('volume snapshots and populators cannot be used', { error: messageOf(error) });
   }
 }
