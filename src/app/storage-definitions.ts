@@ -57,7 +57,7 @@ function definition(
     spec: {
       group,
       scope: options.scope,
-      names: { kind, listKind: `${kind}List`, plural, singular, shortNames },
+      names: { kind, listKind: `${kind}List`, plural, singular, shortNames: [...shortNames] },
       versions: [
         {
           name: version,
