@@ -222,6 +222,16 @@ test('a certificate belongs to who has rules for its host', () => {
     { age: 2, namespace: 'one', tls: [{ hosts: ['a.test'], secretName: 'mine' }] },
   );
   assert.deepEqual(buildRouteTable([squatter, owner]).certificates.get('a.test')?.name, 'mine');
+  // Nor does anybody else speak for an owner who wants none.
+  const plain = ingress('plain', { '/': 'o' }, { age: 2, namespace: 'one' });
+  const table = buildRouteTable([squatter, plain]);
+  assert.equal(table.certificates.has('a.test'), false);
+  assert.deepEqual(
+    table.findings.map(({ reason, message }) => `${reason}: ${message}`),
+    ['HostTaken: the host a.test is that of Ingress one/plain, of another namespace'],
+  );
+  const neighbour = ingress('tls', {}, { age: 3, namespace: 'one', tls: [{ hosts: ['a.test'], secretName: 'own' }] });
+  assert.equal(buildRouteTable([squatter, plain, neighbour]).certificates.get('a.test')?.name, 'own');
 });
 
 test('TLS redirects the hosts that have it, unless told otherwise', () => {

@@ -256,7 +256,12 @@ class Builder {
       for (const host of [...shown, ...www]) {
         if (host === ANY_HOST) continue;
         const key = host.toLowerCase();
-        const hasRule = hosts.includes(key) && this.#hosts.get(key) !== undefined;
+        const owner = this.#hosts.get(key);
+        const hasRule = hosts.includes(key) && owner !== undefined;
+        if (!hasRule && owner && owner.metadata.namespace !== ingress.metadata.namespace) {
+          this.#find(ingress, 'HostTaken', `the host ${key} is that of Ingress ${keyOf(owner)}, of another namespace`);
+          continue;
+        }
         const known = this.#certificates.get(key);
         if (known && (known.hasRule || !hasRule)) {
           if (known.namespace !== ingress.metadata.namespace || known.name !== secretName)
