@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import type { Container, Pod } from '../api/core/v1.gen.ts';
-import { resourceField } from './fields.ts';
+import { podField, resourceField } from './fields.ts';
 
 test('the limit of a container is its own, else that of the pod (since 1.34), else what the node has', () => {
   const node = { cpuMilli: 4000, memoryBytes: 1000, ephemeralBytes: 1, hugePages: {} };
@@ -18,4 +18,10 @@ test('the limit of a container is its own, else that of the pod (since 1.34), el
   assert.equal(limit({}, { memory: '500' }), '4');
   assert.equal(limit({}), '4');
   assert.equal(limit({}, { cpu: '2' }, 'requests.cpu'), '0');
+});
+
+test('the node by the name that the oldest clients give it', () => {
+  const pod: Pod = { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'p' }, spec: { nodeName: 'n', containers: [] } };
+  for (const path of ['spec.nodeName', 'spec.host'])
+    assert.equal(podField(pod, path, { podIps: [], hostIps: [] }), 'n');
 });

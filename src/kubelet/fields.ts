@@ -1,6 +1,7 @@
 /** Values that a pod can be told about itself (downward API): fields of its object and its containers' resources. Pure. */
 
 import type { Container, Pod, ResourceFieldSelector } from '../api/core/v1.gen.ts';
+import { modernFieldPath } from '../api/machinery/pod.ts';
 import { parseNano } from '../api/machinery/quantity.ts';
 
 export interface PodAddresses {
@@ -21,7 +22,7 @@ export function podField(pod: Pod, path: string, addresses: PodAddresses): strin
   const { metadata, spec } = pod;
   const keyed = /^metadata\.(labels|annotations)\['(.*)'\]$/.exec(path);
   if (keyed) return metadata[keyed[1] as 'labels' | 'annotations']?.[keyed[2]!] ?? '';
-  switch (path) {
+  switch (modernFieldPath(path)) {
     case 'metadata.name':
       return metadata.name;
     case 'metadata.namespace':

@@ -97,3 +97,17 @@ test('divisors of the downward API, however they are written', () => {
   assert.match(of('limits.cpu', '2').join(), /only divisor's values 1m and 1 are supported with the cpu resource/);
   assert.match(of('limits.memory', '2Mi').join(), /are supported with the memory resource/);
 });
+
+test('variables with fields of the pod', () => {
+  const field = (fieldPath: string) => findings({ env: [{ name: 'A', valueFrom: { fieldRef: { fieldPath } } }] });
+  for (const path of ['spec.nodeName', 'spec.host', 'status.hostIPs', "metadata.labels['a']"])
+    assert.deepEqual(field(path), [], path);
+  const ref = `${at}.env[0].valueFrom.fieldRef.fieldPath`;
+  assert.match(
+    field('metadata.labels').join(),
+    new RegExp(`^${ref.replace(/[[\].]/g, '\\$&')}: Unsupported value: "metadata.labels"`),
+  );
+  assert.deepEqual(field('spec.hostNetwork'), [
+    `${ref}: Invalid value: "spec.hostNetwork": error converting fieldPath: field label not supported: spec.hostNetwork`,
+  ]);
+});

@@ -8,6 +8,7 @@ import { checkSignerName, trustBundleNameProblems } from '../certificates/signer
 import { qualifiedNameProblems } from '../machinery/labels.ts';
 import { validateTemplateMeta } from '../machinery/metadata.ts';
 import { dnsLabelProblems, dnsSubdomainProblems, rangeProblem } from '../machinery/names.ts';
+import { modernFieldPath } from '../machinery/pod.ts';
 import { canonicalQuantity, parseNano } from '../machinery/quantity.ts';
 import {
   addDuplicate,
@@ -100,7 +101,6 @@ const CONVERTIBLE_FIELD_PATHS = [
   'spec.restartPolicy',
   'spec.schedulerName',
   'status.phase',
-  'spec.host',
 ];
 
 /** The downward API's `fieldRef`. */
@@ -121,7 +121,8 @@ export function checkFieldRef(
     );
     return;
   }
-  const subscript = /^([^[]+)\['([^']*)'\]$/.exec(reference.fieldPath);
+  const field = modernFieldPath(reference.fieldPath);
+  const subscript = /^([^[]+)\['([^']*)'\]$/.exec(field);
   if (subscript) {
     const [, map, key] = subscript;
     if (map === 'metadata.annotations')
@@ -134,15 +135,15 @@ export function checkFieldRef(
         reference.fieldPath,
         `error converting fieldPath: field label does not support subscript: ${reference.fieldPath}`,
       );
-  } else if (!CONVERTIBLE_FIELD_PATHS.includes(reference.fieldPath))
+  } else if (!CONVERTIBLE_FIELD_PATHS.includes(field))
     addInvalid(
       errors,
       `${path}.fieldPath`,
       reference.fieldPath,
       `error converting fieldPath: field label not supported: ${reference.fieldPath}`,
     );
-  else if (!FIELD_PATHS[use].includes(reference.fieldPath))
-    errors.push(fieldErrors.notSupported(`${path}.fieldPath`, reference.fieldPath, FIELD_PATHS[use]));
+  else if (!FIELD_PATHS[use].includes(field))
+    errors.push(fieldErrors.notSupported(`${path}.fieldPath`, field, FIELD_PATHS[use]));
 }
 
 const CONTAINER_RESOURCE_PATHS = [

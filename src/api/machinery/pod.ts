@@ -46,6 +46,9 @@ export function ruledAction(container: Container, exitCode: number | undefined):
   )?.action;
 }
 
+/** Of a `fieldRef`: the oldest clients call the node the host. */
+export const modernFieldPath = (path: string): string => (path === 'spec.host' ? 'spec.nodeName' : path);
+
 export type ContainerRole = 'init' | 'container' | 'ephemeral';
 
 /** Every container in order of start: init, regular, ephemeral. */
