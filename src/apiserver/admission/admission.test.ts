@@ -519,6 +519,56 @@ test('a pod is not given resources of its own that its node cannot change', asyn
   );
 });
 
+test('parameters of policies are for who may read them', async () => {
+  const { reader, admit } = setup();
+  const grant = (user: string, rule: object) => {
+    const roleRef = { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: user };
+    const subjects = [{ kind: 'User', apiGroup: 'rbac.authorization.k8s.io', name: user }];
+    const metadata = { name: user };
+    reader.put(CLUSTER_ROLES, { kind: 'ClusterRole', metadata, rules: [rule] } as never);
+    reader.put(CLUSTER_ROLE_BINDINGS, { kind: 'ClusterRoleBinding', metadata, roleRef, subjects } as never);
+  };
+  grant('all', { apiGroups: [''], resources: ['*'], verbs: ['get'] });
+  grant('one', { apiGroups: [''], resources: ['*'], verbs: ['get'], resourceNames: ['limits'] });
+  const write = (user: string, resource: string, spec: object, old?: object) =>
+    admit({
+      group: 'admissionregistration.k8s.io',
+      resource,
+      namespace: '',
+      name: 'p',
+      user: { name: user, groups: ['system:authenticated'] },
+      object: { kind: 'Policy', metadata: { name: 'p' }, spec },
+      ...(old ? { operation: 'UPDATE' as const, old: { kind: 'Policy', metadata: { name: 'p' }, spec: old } } : {}),
+    });
+  const paramKind = { apiVersion: 'v1', kind: 'Secret' };
+  const paramRef = { name: 'limits', namespace: 'ns', parameterNotFoundAction: 'Deny' };
+  for (const kind of ['validating', 'mutating']) {
+    const policies = `${kind}admissionpolicies`;
+    const bindings = `${kind}admissionpolicybindings`;
+    await write('all', policies, { paramKind });
+    await write('nobody', policies, {});
+    await write('nobody', policies, { paramKind }, { paramKind });
+    await assert.rejects(
+      write('one', policies, { paramKind }),
+      /spec\.paramKind: Forbidden: user &\{one {2}\[system:authenticated\] map\[\]\} must have "get" permission on all objects of the referenced paramKind \(kind=Secret, apiVersion=v1\)/,
+    );
+    reader.put({ group: 'admissionregistration.k8s.io', version: 'v1', resource: policies }, {
+      kind: 'Policy',
+      metadata: { name: 'p' },
+      spec: { paramKind },
+    } as never);
+    await write('nobody', bindings, { policyName: 'p' });
+    await write('one', bindings, { policyName: 'p', paramRef });
+    await assert.rejects(write('one', bindings, { policyName: 'p', paramRef: { ...paramRef, name: 'others' } }));
+    await assert.rejects(write('all', bindings, { policyName: 'unknown', paramRef }));
+    await write('nobody', bindings, { policyName: 'p', paramRef }, { policyName: 'p', paramRef });
+    await assert.rejects(
+      write('nobody', bindings, { policyName: 'other', paramRef }, { policyName: 'p', paramRef }),
+      /spec\.paramRef: Forbidden: user &\{nobody .* does not have "get" permission on the object referenced by paramRef/,
+    );
+  }
+});
+
 test('admin access to devices is for namespaces that are labelled for it', async () => {
   const { reader, admit } = setup();
   const devices = { requests: [{ name: 'r', exactly: { deviceClassName: 'c', adminAccess: true } }] };

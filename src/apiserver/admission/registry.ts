@@ -25,6 +25,7 @@ import { podResize } from './pod-resize.ts';
 import { podSecurity } from './pod-security.ts';
 import { defaultTolerationSeconds, priority, runtimeClass } from './pods.ts';
 import { policyDefinitions } from './policy-definitions.ts';
+import { policyParams } from './policy-params.ts';
 import { rbacEscalation } from './rbac-escalation.ts';
 import type { ResourceQuota } from './resource-quota.ts';
 import { serviceAccount } from './service-account.ts';
@@ -64,6 +65,7 @@ export function admissionPlugins(context: AdmissionContext, quota: ResourceQuota
     claimStatus(context),
     adminAccess(context),
     policyDefinitions(),
+    policyParams(context),
   ];
   return [
     ...own,
