@@ -520,3 +520,11 @@ test('fields of features that are off', () => {
   (resourceSlice as Kind<KubeObject>).defaults!(slice);
   assert.deepEqual(slice.spec.devices, [{ name: 'd', attributes: { a: {} } }]);
 });
+
+test('what a runtime uses itself is as valid as the limits of a container', () => {
+  const of = (podFixed: object): string[] => check(runtimeClass, { handler: 'a', overhead: { podFixed } });
+  assert.deepEqual(of({ cpu: '1', memory: '64Mi', 'hugepages-2Mi': '4Mi' }), []);
+  assert.deepEqual(of({ cpu: '1', 'hugepages-2Mi': '3Mi' }), [
+    'overhead.podFixed.limits[hugepages-2Mi]: Invalid value: "3Mi": 3Mi is not positive integer multiple of hugepages-2Mi',
+  ]);
+});

@@ -38,7 +38,7 @@ import {
   type PodContext,
 } from './container-validation.ts';
 import { checkPodAnnotations, checkProfilesAgree, MIRROR_ANNOTATION } from './pod-annotation-validation.ts';
-import { checkResourceRequirements, isHugePages } from './resource-validation.ts';
+import { checkOverhead, checkResourceRequirements, isHugePages } from './resource-validation.ts';
 import { checkAffinity, checkTolerations, checkTopologySpread } from './scheduling-validation.ts';
 import { checkOs, checkPodSecurityContext } from './security-context-validation.ts';
 import type { Container, EphemeralContainer, Pod, PodResourceClaim, PodSpec, PodTemplateSpec } from './v1.gen.ts';
@@ -151,13 +151,7 @@ export function checkPodSpec(errors: Errors, path: string, spec: PodSpec, meta: 
   });
   if (spec.preemptionPolicy !== undefined)
     requireOneOf(errors, `${path}.preemptionPolicy`, spec.preemptionPolicy, ['PreemptLowerPriority', 'Never']);
-  if (spec.overhead)
-    checkResourceRequirements(
-      errors,
-      `${path}.overhead`,
-      { limits: spec.overhead },
-      { level: 'container', claimNames: new Set() },
-    );
+  if (spec.overhead) checkOverhead(errors, `${path}.overhead`, spec.overhead);
   if (spec.os) checkOs(errors, path, spec);
 }
 

@@ -180,6 +180,11 @@ export function checkResourceRequirements(
   if (claims?.length) checkClaimNames(errors, `${path}.claims`, claims, scope.claimNames);
 }
 
+/** What a runtime itself uses: as if it were the limits of a container. */
+export function checkOverhead(errors: Errors, path: string, limits: Readonly<Record<string, string>>): void {
+  checkResourceRequirements(errors, path, { limits }, { level: 'container', claimNames: new Set() });
+}
+
 function checkClaimNames(
   errors: Errors,
   path: string,

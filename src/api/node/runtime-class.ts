@@ -1,6 +1,6 @@
 /** Runtime classes. */
 
-import { checkContainerResourceName, checkResourceQuantity } from '../core/resource-validation.ts';
+import { checkOverhead } from '../core/resource-validation.ts';
 import { checkTolerations } from '../core/scheduling-validation.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
@@ -23,11 +23,7 @@ export const runtimeClass = defineKind<RuntimeClass>({
   validate: object => {
     const errors: Errors = [];
     addProblems(errors, 'handler', object.handler ?? '', dnsLabelProblems(object.handler ?? ''));
-    const overhead = object.overhead?.podFixed;
-    for (const name in overhead) {
-      checkContainerResourceName(errors, `overhead.podFixed.limits[${name}]`, name);
-      checkResourceQuantity(errors, `overhead.podFixed.limits[${name}]`, name, overhead[name]!);
-    }
+    if (object.overhead?.podFixed) checkOverhead(errors, 'overhead.podFixed', object.overhead.podFixed);
     if (object.scheduling?.nodeSelector)
       errors.push(...validateLabels(object.scheduling.nodeSelector, 'scheduling.nodeSelector'));
     checkTolerations(errors, 'scheduling.tolerations', object.scheduling?.tolerations);
