@@ -84,6 +84,16 @@ export const storedObjects = metrics.gauge(
   ['group', 'resource'],
 );
 
+export const storedObjectsByName = metrics.gauge(
+  'apiserver_storage_objects',
+  '[DEPRECATED, consider using apiserver_resource_objects instead] Number of stored objects at the time of last check split by kind.',
+  ['resource'],
+);
+export const storageSize = metrics.gauge(
+  'apiserver_storage_size_bytes',
+  'Size of the storage database file physically allocated in bytes.',
+  ['storage_cluster_id'],
+);
 export const storedBytes = metrics.gauge(
   'apiserver_resource_size_estimate_bytes',
   'Estimated size of stored objects in database. Estimate is based on sum of last observed sizes of serialized objects.',

@@ -45,7 +45,7 @@ import type {
   UserInfo,
 } from './request.ts';
 import { LOOPBACK_USER } from './request.ts';
-import { authorizations, storedBytes, storedObjects } from './request-metrics.ts';
+import { authorizations, storageSize, storedBytes, storedObjects, storedObjectsByName } from './request-metrics.ts';
 import { ResourceHandler } from './resource-handler.ts';
 import { ResourceTable, type Served } from './resource-table.ts';
 import { handleUpgrade } from './upgrade.ts';
@@ -153,8 +153,11 @@ export class ApiServer {
         const [, named = '', resource = ''] = /^\/registry\/([^/]+)\/([^/]+)\//.exec(prefix) ?? [];
         const group = named === 'core' ? '' : named;
         storedObjects.set(entries.size, group, resource);
+        storedObjectsByName.set(entries.size, group ? `${resource}.${group}` : resource);
         storedBytes.set(bytes, group, resource);
       }
+      // The same name as among the components' statuses.
+      storageSize.set(options.store.bytesOnDisk?.() ?? 0, 'etcd-0');
     });
     const store = () => (this.caches.failure ? 'the store is lost' : undefined);
     this.#health.add({ name: 'etcd', check: store });

@@ -38,6 +38,7 @@ test('lmdb: everything is there after it was opened again', async () => {
   assert.equal((await store.list('/')).entries.length, 1);
   await assert.rejects(store.get('/a', 1));
   assert.equal(await store.commit({ type: 'put', key: '/b', value: Buffer.from('again'), expect: 'absent' }), 5);
+  assert.ok(store.bytesOnDisk() >= 4096, String(store.bytesOnDisk()));
   await store.close();
 });
 

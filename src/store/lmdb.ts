@@ -7,7 +7,7 @@
  * beside another process on the same directory: the in-memory index would not see its writes.
  */
 
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Database, open, type RootDatabase } from 'lmdb';
 import { assert } from '../base/assert.ts';
@@ -19,6 +19,8 @@ import type { Revision } from './store.ts';
 /** A journal with that much goes into the database: some thousand records share a transaction, and memory stays bounded. */
 const JOURNAL_BYTES_MAX = 4 * 1024 * 1024;
 const JOURNAL_RECORDS_MAX = 4096;
+/** Of `stat`, whatever the file system's are. */
+const BLOCK_BYTES = 512;
 
 class LmdbLog implements Log {
   readonly #root: RootDatabase<Buffer, Buffer>;
@@ -34,7 +36,10 @@ class LmdbLog implements Log {
   /** What the journals held when they were opened, the older one first. */
   #found: readonly LogRecord[][];
 
+  readonly #directory: string;
+
   constructor(directory: string) {
+    this.#directory = directory;
     mkdirSync(directory, { recursive: true, mode: 0o700 });
     this.#root = open<Buffer, Buffer>({
       path: directory,
@@ -52,6 +57,11 @@ class LmdbLog implements Log {
     this.#journal = newer!.journal;
     this.#other = older!.journal;
     this.#found = [older!.records, newer!.records];
+  }
+
+  bytesOnDisk(): number {
+    const files = readdirSync(this.#directory).map(name => statSync(join(this.#directory, name)));
+    return files.reduce((sum, { blocks }) => sum + blocks * BLOCK_BYTES, 0);
   }
 
   load(visit: (record: LogRecord) => void): { compacted: Revision } {

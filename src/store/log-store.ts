@@ -42,6 +42,7 @@ export interface Log {
   read(revision: Revision): LogRecord | undefined;
   /** Removes records, in the given order at least; `compacted` is durable no later than the first removal. */
   remove(revisions: readonly Revision[], compacted: Revision): Promise<void>;
+  bytesOnDisk?(): number;
   close(): Promise<void>;
 }
 
@@ -213,6 +214,9 @@ export class LogStore implements Store {
     });
   }
 
+  bytesOnDisk(): number {
+    return this.#log.bytesOnDisk?.() ?? 0;
+  }
   compact(before: Revision): Promise<void> {
     const step = this.#maintenance.then(() => this.#compact(Math.min(before, this.#revision)));
     this.#maintenance = step.catch(() => {});

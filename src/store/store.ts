@@ -101,6 +101,8 @@ export interface Store {
   follow(from: Revision, apply: (change: Change) => void, signal: AbortSignal): Promise<void>;
   /** Whether an unchanged value is worth writing again, because it would be kept in another form (encryption). */
   isStale?(key: Key): boolean;
+  /** What it takes up on disk; absent where it has none. */
+  bytesOnDisk?(): number;
   /** Forgets history up to and including `before`; current values stay. */
   compact(before: Revision): Promise<void>;
   close(): Promise<void>;

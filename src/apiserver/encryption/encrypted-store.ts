@@ -118,6 +118,9 @@ export class EncryptedStore implements Store {
       signal,
     );
   }
+  bytesOnDisk(): number {
+    return this.#store.bytesOnDisk?.() ?? 0;
+  }
   compact(before: Revision): Promise<void> {
     return this.#store.compact(before);
   }
