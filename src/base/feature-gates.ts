@@ -19,7 +19,7 @@ export const FEATURE_GATES: Readonly<Record<FeatureStage, Gates>> = {
     on: names(`AnonymousAuthConfigurableEndpoints AuthorizeNodeWithSelectors AuthorizeWithSelectors CRDValidationRatcheting
       ConsistentListFromCache CronJobsScheduledAnnotation CustomResourceFieldSelectors DynamicResourceAllocation
       ElasticIndexedJob ImageVolume InPlacePodVerticalScaling JobBackoffLimitPerIndex JobManagedBy JobPodReplacementPolicy
-      JobSuccessPolicy MatchLabelKeysInPodAffinity MultiCIDRServiceAllocator MutatingAdmissionPolicy NFTablesProxyMode
+      JobSuccessPolicy KubeletPSI MatchLabelKeysInPodAffinity MultiCIDRServiceAllocator MutatingAdmissionPolicy NFTablesProxyMode
       NodeInclusionPolicyInPodTopologySpread NodeLogQuery OrderedNamespaceDeletion PodIndexLabel PodLifecycleSleepAction
       PodLifecycleSleepActionAllowZero PodObservedGenerationTracking PodSchedulingReadiness RecursiveReadOnlyMounts
       RetryGenerateName ServiceAccountTokenJTI ServiceAccountTokenNodeBinding ServiceAccountTokenPodNodeInfo

@@ -35,3 +35,17 @@ test('huge pages are limited under either version, where the kernel has that con
   unified.create('/pod', limit);
   assert.equal(read('unified/pod/hugetlb.2MB.max'), String(4 << 20));
 });
+
+test('pressure is what version 2 tells, where the kernel does', () => {
+  const tree = new CgroupTree([mounted('pressed', 'cgroup2')]);
+  mkdirSync(join(folder, 'pressed/pod'));
+  assert.equal(tree.pressure('/pod'), undefined);
+  const line = (avg10: string, total: number) => `avg10=${avg10} avg60=1.50 avg300=0.25 total=${total}`;
+  writeFileSync(join(folder, 'pressed/pod/memory.pressure'), `some ${line('2.00', 70)}\nfull ${line('1.00', 40)}\n`);
+  assert.deepEqual(tree.pressure('/pod'), {
+    memory: {
+      some: { avg10: 2, avg60: 1.5, avg300: 0.25, totalMicros: 70 },
+      full: { avg10: 1, avg60: 1.5, avg300: 0.25, totalMicros: 40 },
+    },
+  });
+});

@@ -92,6 +92,21 @@ export function mixedHierarchies(table = mountTable()): string[] {
     .map(({ mountPoint }) => mountPoint);
 }
 
+/** Shares of time in percent, over seconds, and the time altogether. */
+export interface Stall {
+  readonly avg10: number;
+  readonly avg60: number;
+  readonly avg300: number;
+  readonly totalMicros: number;
+}
+export interface Stalls {
+  /** Of some processes, of all at once. */
+  readonly some: Stall;
+  readonly full: Stall;
+}
+const PRESSURES = ['cpu', 'memory', 'io'] as const;
+export type Pressure = Readonly<Partial<Record<(typeof PRESSURES)[number], Stalls>>>;
+
 /** Leaves the hierarchies of version 1 alone in this mount namespace, which must be one's own. */
 export function leaveMixedHierarchies(): void {
   for (const mountPoint of mixedHierarchies()) unmount(mountPoint);
@@ -283,6 +298,17 @@ export class CgroupTree {
     };
   }
 
+  /** How long the group's processes waited for what there was too little of. Version 2 only, where the kernel tells it. */
+  pressure(path: string): Pressure | undefined {
+    if (!this.unified) return undefined;
+    const folder = this.#folder('', path);
+    const found = PRESSURES.flatMap(name => {
+      const stalls = stallsOf(read(`${folder}/${name}.pressure`));
+      return stalls ? [[name, stalls] as const] : [];
+    });
+    return found.length > 0 ? Object.fromEntries(found) : undefined;
+  }
+
   /** What a CPU quota held back. */
   throttling(path: string): CpuThrottling {
     const stat = read(`${this.#folder('cpu', path)}/cpu.stat`);
@@ -297,6 +323,19 @@ export class CgroupTree {
   taskCount(path: string): number {
     return Number(read(`${this.#folder('pids', path)}/pids.current`) ?? 0);
   }
+}
+
+/** Lines of `cpu.pressure` and its like: `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`. */
+function stallsOf(text: string | undefined): Stalls | undefined {
+  const line = (word: string): Stall | undefined => {
+    const [, avg10, avg60, avg300, total] =
+      new RegExp(`^${word} avg10=(\\S+) avg60=(\\S+) avg300=(\\S+) total=(\\d+)$`, 'm').exec(text ?? '') ?? [];
+    return total === undefined
+      ? undefined
+      : { avg10: Number(avg10), avg60: Number(avg60), avg300: Number(avg300), totalMicros: Number(total) };
+  };
+  const some = line('some');
+  return some && { some, full: line('full') ?? { avg10: 0, avg60: 0, avg300: 0, totalMicros: 0 } };
 }
 
 function removeTree(folder: string): boolean {

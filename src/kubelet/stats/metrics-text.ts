@@ -27,6 +27,12 @@ class Text {
   }
 }
 
+const PRESSURES = [
+  ['cpu', 'CPU'],
+  ['memory', 'memory'],
+  ['io', 'IO'],
+] as const;
+
 export function resourceMetrics(stats: Stats): string {
   const text = new Text(stats.timeMs);
   const cpu = 'Cumulative cpu time consumed by the';
@@ -107,6 +113,20 @@ function addPod(text: Text, stats: PodStats, machine: { readonly cgroups: Cgroup
     gauge('memory_working_set_bytes', 'Current working set in bytes.', own.workingSetBytes);
     gauge('memory_rss', 'Size of RSS in bytes.', own.rssBytes);
     gauge('memory_cache', 'Number of bytes of page cache memory.', own.cacheBytes);
+    for (const [of, word] of PRESSURES) {
+      const stalls = own.pressure?.[of];
+      if (!stalls) continue;
+      counter(
+        `pressure_${of}_stalled_seconds_total`,
+        `Total time duration no tasks in the container could make progress due to ${word} congestion.`,
+        stalls.full.totalMicros / 1e6,
+      );
+      counter(
+        `pressure_${of}_waiting_seconds_total`,
+        `Total time duration tasks in the container have waited due to ${word} congestion.`,
+        stalls.some.totalMicros / 1e6,
+      );
+    }
     gauge('processes', 'Number of processes running inside the container.', machine.cgroups.taskCount(labels.id));
     counter(
       'oom_events_total',

@@ -7,7 +7,7 @@
 import { readFileSync, statfsSync } from 'node:fs';
 import type { Pod } from '../../api/core/v1.gen.ts';
 import type { Clock } from '../../base/clock.ts';
-import type { CgroupTree, CgroupUsage } from '../../sys/cgroup.ts';
+import type { CgroupTree, CgroupUsage, Pressure } from '../../sys/cgroup.ts';
 import { podCgroup } from '../pods/resources.ts';
 import type { ContainerState, Runtime } from '../runtime.ts';
 
@@ -17,6 +17,7 @@ const WINDOW_MS_MIN = 1000;
 const WINDOW_MS_MAX = 60_000;
 
 export interface Usage extends CgroupUsage {
+  readonly pressure?: Pressure | undefined;
   /** Wall clock. */
   readonly timeMs: number;
   readonly cpuNanoCores: number;
@@ -80,6 +81,7 @@ interface Reading {
 }
 interface Raw {
   readonly usages: ReadonlyMap<string, CgroupUsage>;
+  readonly pressures: ReadonlyMap<string, Pressure | undefined>;
   readonly pods: readonly { readonly pod: Pod; readonly cgroup: string; readonly containers: readonly Placed[] }[];
 }
 interface Placed {
@@ -127,9 +129,11 @@ export class NodeStats {
     const { cgroups, cgroupRoot, runtime } = this.#options;
     const { containers } = await runtime.snapshot();
     const usages = new Map<string, CgroupUsage>();
+    const pressures = new Map<string, Pressure | undefined>();
     const look = (cgroup: string) => {
       const usage = cgroups.usage(cgroup);
       if (usage) usages.set(cgroup, usage);
+      if (usage) pressures.set(cgroup, cgroups.pressure(cgroup));
       return usage !== undefined;
     };
     look(`${cgroupRoot}/kubepods`);
@@ -142,7 +146,7 @@ export class NodeStats {
         .filter(one => look(one.cgroup));
       return own.length > 0 && look(cgroup) ? [{ pod, cgroup, containers: own }] : [];
     });
-    return { usages, pods };
+    return { usages, pressures, pods };
   }
 
   #statsOf(raw: Raw, { before, atMs }: { readonly before: Reading; readonly atMs: number }): Stats {
@@ -154,7 +158,8 @@ export class NodeStats {
       // What began since then used nothing before.
       const spanMs = before.cpuNanos.has(cgroup) ? windowMs : Math.max(1, Math.min(timeMs - beganMs, windowMs));
       const spent = Math.max(0, usage.cpuNanos - (before.cpuNanos.get(cgroup) ?? 0));
-      return { ...usage, timeMs, cpuNanoCores: Math.round((spent / spanMs) * 1000) };
+      const pressure = raw.pressures.get(cgroup);
+      return { ...usage, pressure, timeMs, cpuNanoCores: Math.round((spent / spanMs) * 1000) };
     };
     const pods = raw.pods.map(({ pod, cgroup, containers }): PodStats => {
       const beganMs = Math.min(...containers.map(({ state }) => state.startedMs ?? timeMs));

@@ -1,6 +1,7 @@
 /** `/stats/summary` (kubelet stats v1alpha1) of measured statistics. Pure. What is not measured is absent, never zero. */
 
 import { formatTime } from '../../base/clock.ts';
+import type { Pressure, Stall } from '../../sys/cgroup.ts';
 import type { DiskStats, PodStats, Stats, Usage } from './node-stats.ts';
 
 export function summaryOf(stats: Stats): object {
@@ -44,7 +45,7 @@ function podOf({ pod, usage, containers, processes, interfaces }: PodStats, time
 function usageOf(usage: Usage, availableBytes?: number): object {
   const time = formatTime(usage.timeMs);
   return {
-    cpu: { time, usageNanoCores: usage.cpuNanoCores, usageCoreNanoSeconds: usage.cpuNanos },
+    cpu: { time, usageNanoCores: usage.cpuNanoCores, usageCoreNanoSeconds: usage.cpuNanos, ...psiOf(usage, 'cpu') },
     memory: {
       time,
       ...(availableBytes === undefined ? {} : { availableBytes }),
@@ -53,8 +54,18 @@ function usageOf(usage: Usage, availableBytes?: number): object {
       rssBytes: usage.rssBytes,
       pageFaults: usage.pageFaults,
       majorPageFaults: usage.majorPageFaults,
+      ...psiOf(usage, 'memory'),
     },
+    ...(usage.pressure?.io ? { io: { time, ...psiOf(usage, 'io') } } : {}),
   };
+}
+
+/** Pressure stall information, of control groups of version 2. */
+function psiOf({ pressure }: Usage, of: keyof Pressure): object {
+  const stalls = pressure?.[of];
+  if (!stalls) return {};
+  const shown = ({ totalMicros: total, ...averages }: Stall) => ({ total, ...averages });
+  return { psi: { full: shown(stalls.full), some: shown(stalls.some) } };
 }
 
 function diskOf({ capacityBytes, usedBytes, availableBytes, inodes, inodesFree }: DiskStats, time: string): object {
