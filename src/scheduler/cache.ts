@@ -49,6 +49,10 @@ export class SchedulerCache {
   forget(uid: string): void {
     if (this.#assumed.has(uid)) this.removePod(uid);
   }
+  /** How much there is, for the metrics. */
+  get sizes(): Readonly<Record<'nodes' | 'pods' | 'assumed_pods', number>> {
+    return { nodes: this.nodes.size, pods: this.#placed.size, assumed_pods: this.#assumed.size };
+  }
   isPlaced(uid: string): boolean {
     return this.#placed.has(uid);
   }

@@ -50,6 +50,7 @@ import { describe, Framework, type Infeasible } from './framework.ts';
 import {
   attemptDurations,
   attempts,
+  cacheSize,
   pendingPods,
   podAttempts,
   podDurations,
@@ -112,6 +113,7 @@ export class Scheduler {
     this.#framework = new Framework({ plugins, random });
     this.#queue = new SchedulingQueue({ clock, onReady: () => this.#wake() });
     metrics.onCollect(() => {
+      for (const [type, count] of Object.entries(this.#cache.sizes)) cacheSize.set(count, type);
       for (const [place, count] of Object.entries(this.#queue.pending())) pendingPods.set(count, place);
       const pods = [...this.#podInformer.values()];
       pendingPods.set(pods.filter(({ spec }) => !spec?.nodeName && spec?.schedulingGates?.length).length, 'gated');

@@ -327,6 +327,13 @@ test('a disruption budget counts', async () => {
   );
 });
 
+test('the scheduler tells how much it knows', () => {
+  const size = (type: string) =>
+    Number(new RegExp(`^scheduler_cache_size\\{type="${type}"\\} (\\d+)$`, 'm').exec(metrics.render())?.[1]);
+  assert.ok(size('nodes') >= 1 && size('pods') >= 1);
+  assert.equal(size('assumed_pods'), 0);
+});
+
 test('a device that is tainted with NoExecute takes its pods along, but for those whose claims tolerate it, for as long as they do', async () => {
   const exactly = (more: object) => ({
     devices: { requests: [{ name: 'one', exactly: { deviceClassName: 'gpu', ...more } }] },
