@@ -264,7 +264,11 @@ export class Kubelet {
         clock,
         log,
       },
-      node: { ...machine.resources, allowedUnsafeSysctls: configuration.allowedUnsafeSysctls },
+      node: {
+        ...machine.resources,
+        allowedUnsafeSysctls: configuration.allowedUnsafeSysctls,
+        hasStrictGroups: runtime.featuresOf?.('')?.supplementalGroupsPolicy ?? false,
+      },
       configuration,
       deadContainers: { ...DEAD_CONTAINERS_DEFAULT, ...this.#options.deadContainers },
       devices,

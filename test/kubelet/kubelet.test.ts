@@ -231,7 +231,10 @@ test('what is missing is said', async () => {
     ],
     ['Failed', 'StartError', 128],
   );
-  assert.equal((await node.until('big', done)).status!.reason, 'OutOfcpu');
+  const { reason: why, message } = (await node.until('big', done)).status!;
+  assert.equal(why, 'OutOfcpu');
+  assert.match(message!, /^Pod was rejected: Node didn't have enough resource: cpu,/);
+  await node.untilEvents('big', events => events.some(text => text.startsWith("OutOfcpu: Node didn't have")));
   assert.match(
     reason(await node.until('root', pod => reason(pod)?.reason === 'CreateContainerConfigError'))!.message!,
     /image will run as root/,

@@ -75,7 +75,7 @@ test('who asks for whole processors has them alone; they are known after a resta
   assert.deepEqual(later.admit(pod('two', ['5'])), {
     reason: 'UnexpectedAdmissionError',
     message:
-      'Pod was rejected: Allocate failed due to not enough cpus available to satisfy request: requested=5, available=4, which is unexpected',
+      'Allocate failed due to not enough cpus available to satisfy request: requested=5, available=4, which is unexpected',
   });
   assert.equal(later.release('one'), true);
   assert.equal(later.release('one'), false);

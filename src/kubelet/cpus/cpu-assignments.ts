@@ -189,7 +189,7 @@ function wishOf(pod: Pod, { resources }: Container): number {
   return milli % MILLI === 0 ? milli / MILLI : 0;
 }
 
-const refusal = (reason: string, message: string): Refusal => ({ reason, message: `Pod was rejected: ${message}` });
+const refusal = (reason: string, message: string): Refusal => ({ reason, message });
 
 function load(path: string): State | undefined {
   if (!existsSync(path)) return undefined;

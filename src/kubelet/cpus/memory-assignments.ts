@@ -101,7 +101,7 @@ export class MemoryAssignments {
         return {
           reason: 'UnexpectedAdmissionError',
           message:
-            'Pod was rejected: Allocate failed due to [memorymanager] failed to get the default NUMA affinity, no NUMA nodes with enough memory is available, which is unexpected',
+            'Allocate failed due to [memorymanager] failed to get the default NUMA affinity, no NUMA nodes with enough memory is available, which is unexpected',
         };
       for (const [container, size] of Object.entries(mine))
         blocks.push({ container, numaAffinity: [NODE], type, size });

@@ -90,7 +90,7 @@ export class DeviceAllocations {
     } catch (error) {
       return {
         reason: 'UnexpectedAdmissionError',
-        message: `Pod was rejected: Allocate failed due to ${(error as Error).message}, which is unexpected`,
+        message: `Allocate failed due to ${(error as Error).message}, which is unexpected`,
       };
     }
     if (mine.length === 0) return undefined;

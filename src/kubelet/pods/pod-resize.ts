@@ -209,7 +209,7 @@ export class PodResize {
         };
     }
     const refusal = capacityRefusal(pod, context.otherPods(uid), node);
-    return refusal && { reason: 'Deferred', message: refusal.message.replace('Pod was rejected: ', '') };
+    return refusal && { reason: 'Deferred', message: refusal.message };
   }
   #event(type: 'Normal' | 'Warning', what: string, of: Pod, error?: string): void {
     const word = what === 'Deferred' || what === 'Infeasible' ? what : what.toLowerCase();

@@ -316,7 +316,7 @@ export class PodWorker {
             (await this.#admitCpus()));
       this.#isAdmitted = refusal === undefined;
       if (refusal) {
-        this.#ended = refusal;
+        this.#ended = { reason: refusal.reason, message: `Pod was rejected: ${refusal.message}` };
         this.#subject.event('Warning', refusal.reason, refusal.message);
         this.#publish(state);
       }

@@ -311,9 +311,15 @@ test('what is not supported is refused', () => {
   const wants = (cpu: string) => pod({ containers: [{ name: 'c', resources: { requests: { cpu } } }] });
   assert.deepEqual(admissionRefusal(wants('1500m'), [wants('1')], node), {
     reason: 'OutOfcpu',
-    message: "Pod was rejected: Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000",
+    message: "Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000",
   });
   assert.equal(admissionRefusal(pod(), [pod(), pod()], node)?.reason, 'OutOfpods');
+  const strict = pod({ securityContext: { supplementalGroupsPolicy: 'Strict' } });
+  assert.deepEqual(admissionRefusal(strict, [], node), {
+    reason: 'SupplementalGroupsPolicyNotSupported',
+    message: 'SupplementalGroupsPolicy=Strict is not supported in this node',
+  });
+  assert.equal(admissionRefusal(strict, [], { ...node, hasStrictGroups: true }), undefined);
   assert.equal(
     admissionRefusal(pod({ securityContext: { sysctls: [{ name: 'kernel.x', value: '1' }] } }), [], node)?.reason,
     'SysctlForbidden',
@@ -346,7 +352,7 @@ test('huge pages: limits of pod and container, and a node that has too few', () 
   assert.equal(admissionRefusal(whole, [], node), undefined);
   assert.equal(
     admissionRefusal(whole, [each], node)?.message,
-    "Pod was rejected: Node didn't have enough resource: hugepages-2Mi, requested: 8388608, used: 6291456, capacity: 12582912",
+    "Node didn't have enough resource: hugepages-2Mi, requested: 8388608, used: 6291456, capacity: 12582912",
   );
   const alone = pod({ overhead: { 'hugepages-1Gi': '1Gi' } });
   assert.equal(admissionRefusal(alone, [], node)?.reason, 'OutOfhugepages-1Gi');

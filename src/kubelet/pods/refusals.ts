@@ -18,6 +18,8 @@ export interface NodeLimits extends NodeResources {
   readonly podsMax: number;
   /** Names, or patterns that end in `*`. */
   readonly allowedUnsafeSysctls?: readonly string[];
+  /** The runtime can keep the groups of the image away. */
+  readonly hasStrictGroups?: boolean;
 }
 
 const SAFE_SYSCTLS = new Set([
@@ -60,8 +62,7 @@ export function admissionRefusal(pod: Pod, others: readonly Pod[], node: NodeLim
   if (hostPorts(pod).some(port => taken.some(other => conflicts(port, other))))
     return {
       reason: 'NodePorts',
-      message:
-        "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
+      message: "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
     };
   for (const { name } of pod.spec.securityContext?.sysctls ?? []) {
     if (!SAFE_SYSCTLS.has(name) && !node.allowedUnsafeSysctls?.some(pattern => matches(pattern, name)))
@@ -72,6 +73,11 @@ export function admissionRefusal(pod: Pod, others: readonly Pod[], node: NodeLim
         message: `forbidden sysctl: ${JSON.stringify(name)} not allowed with host net enabled`,
       };
   }
+  if (pod.spec.securityContext?.supplementalGroupsPolicy === 'Strict' && !node.hasStrictGroups)
+    return {
+      reason: 'SupplementalGroupsPolicyNotSupported',
+      message: 'SupplementalGroupsPolicy=Strict is not supported in this node',
+    };
   if (pod.spec.os && pod.spec.os.name !== 'linux')
     return { reason: 'PodOSNotSupported', message: "Failed to admit pod as the OS field doesn't match node OS" };
   return undefined;
@@ -84,7 +90,7 @@ function matches(pattern: string, name: string): boolean {
 function short(resource: string, requested: number, used: number, capacity: number): Refusal {
   return {
     reason: `OutOf${resource}`,
-    message: `Pod was rejected: Node didn't have enough resource: ${resource}, requested: ${requested}, used: ${used}, capacity: ${capacity}`,
+    message: `Node didn't have enough resource: ${resource}, requested: ${requested}, used: ${used}, capacity: ${capacity}`,
   };
 }
 
