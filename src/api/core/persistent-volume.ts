@@ -1,5 +1,6 @@
 /** Persistent volumes. */
 
+import { formatTime, systemClock } from '../../base/clock.ts';
 import { fieldErrors } from '../../base/errors.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text, wideText } from '../machinery/columns.ts';
@@ -165,10 +166,17 @@ export const persistentVolume = defineKind<PersistentVolume>({
     status.phase ||= 'Pending';
   },
   prepareCreate: object => {
-    object.status = { phase: 'Pending' };
+    object.status = { phase: 'Pending', lastPhaseTransitionTime: formatTime(systemClock.now()) };
   },
   prepareUpdate: (object, old) => {
     object.status = old.status as NonNullable<PersistentVolume['status']>;
+  },
+  // Whoever sets a phase need not say since when.
+  settleStatus: ({ status }, { status: before }) => {
+    if (!status || status.phase === before?.phase) return;
+    const { lastPhaseTransitionTime: said } = status;
+    if (said === undefined || said === before?.lastPhaseTransitionTime)
+      status.lastPhaseTransitionTime = formatTime(systemClock.now());
   },
   validate: object => {
     const errors: Errors = [];
