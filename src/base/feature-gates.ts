@@ -30,12 +30,12 @@ export const FEATURE_GATES: Readonly<Record<FeatureStage, Gates>> = {
   BETA: {
     on: names(`ComponentFlagz ComponentStatusz ConstrainedImpersonation ContainerRestartRules
       DRADeviceTaints DRAResourceClaimGranularStatusAuthorization DeploymentReplicaSetTerminatingReplicas EnvFiles NodeDeclaredFeatures
-      NominatedNodeNameForExpectation
+      DRAExtendedResource NominatedNodeNameForExpectation
       PodDeletionCost PodLevelResources RestartAllContainersOnContainerExits ServiceAccountNodeAudienceRestriction
       StructuredAuthenticationConfigurationEgressSelector SupplementalGroupsPolicy TokenRequestServiceAccountUIDValidation
       WatchList`),
     off: names(`CRDObservedGenerationTracking ClusterTrustBundle ClusterTrustBundleProjection CoordinatedLeaderElection DRADeviceBindingConditions
-      DRADeviceTaintRules DRAExtendedResource PodCertificateRequest ResourceHealthStatus SELinuxMount
+      DRADeviceTaintRules PodCertificateRequest ResourceHealthStatus SELinuxMount
       StorageVersionMigrator`),
   },
   ALPHA: {

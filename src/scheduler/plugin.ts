@@ -4,7 +4,7 @@
  */
 
 import type { Namespace, PersistentVolume, PersistentVolumeClaim } from '../api/core/v1.gen.ts';
-import type { ResourceClaim } from '../api/resource/v1.gen.ts';
+import type { DeviceClass, ResourceClaim } from '../api/resource/v1.gen.ts';
 import type { CSIDriver, CSINode, CSIStorageCapacity, StorageClass } from '../api/storage/v1.gen.ts';
 import type { Inventory } from './claim-allocation.ts';
 import type { NodeInfo, PodInfo } from './node-info.ts';
@@ -20,7 +20,8 @@ export type ClusterEvent =
   | 'pod-added'
   | 'volume'
   | 'namespace'
-  | 'device';
+  | 'device'
+  | 'device-class';
 
 export interface Refusal {
   /** As in the FailedScheduling event: `Insufficient cpu`. */
@@ -60,6 +61,10 @@ export interface Lookup {
   csiNode(name: string): CSINode | undefined;
   capacities(): Iterable<CSIStorageCapacity>;
   resourceClaim(namespace: string, name: string): ResourceClaim | undefined;
+  /** Which serves an extended resource. */
+  deviceClassFor(resource: string): DeviceClass | undefined;
+  /** The claim that was made for the pod's extended resources, in an attempt that failed. */
+  leftoverClaim(podUid: string): ResourceClaim | undefined;
   readonly devices: Inventory;
 }
 

@@ -75,6 +75,8 @@ function setUp(...nodes: Node[]) {
     csiNode: () => undefined,
     capacities: () => [],
     resourceClaim: () => undefined,
+    deviceClassFor: () => undefined,
+    leftoverClaim: () => undefined,
     devices: { deviceClass: () => undefined, slices: () => [], usage: () => new DeviceUsage([]), newShareId: () => '' },
   };
   const cluster: Cluster = { nodes: cache.nodes, lookup };

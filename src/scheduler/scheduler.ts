@@ -135,6 +135,7 @@ export class Scheduler {
       classes: deviceClasses,
       slices: resourceSlices,
       client: client.of<ResourceClaim>(RESOURCE_CLAIMS),
+      pods: this.#pods,
       random,
       clock,
     });
@@ -153,6 +154,8 @@ export class Scheduler {
         csiNode: name => csiNodes.get(name),
         capacities: () => capacities.values(),
         resourceClaim: (namespace, name) => this.#claims.claim(namespace, name),
+        deviceClassFor: resource => this.#claims.deviceClassFor(resource),
+        leftoverClaim: uid => this.#claims.leftover(uid),
         devices: this.#claims,
       },
     };
@@ -170,7 +173,8 @@ export class Scheduler {
     });
     for (const informer of [claims, volumes, classes, csiDrivers, csiNodes, capacities] as Informer<PersistentVolume>[])
       informer.onChange(() => this.#queue.event('volume'));
-    for (const informer of [resourceClaims, deviceClasses, resourceSlices] as Informer<ResourceClaim>[])
+    deviceClasses.onChange(() => this.#queue.event('device-class'));
+    for (const informer of [resourceClaims, resourceSlices] as Informer<ResourceClaim>[])
       informer.onChange(() => this.#queue.event('device'));
     this.ready = Promise.all(
       [
@@ -367,6 +371,7 @@ export class Scheduler {
 
   #refuse(pod: Pod, failure: Infeasible): void {
     const uid = pod.metadata.uid!;
+    this.#claims.discardLeftover(uid);
     const canPreempt = failure.nodesTotal > 0;
     const preemption = canPreempt
       ? preempt(podInfo(pod), {

@@ -364,3 +364,78 @@ test('pods share a device by its capacity, each with a claim of its own', async 
   await node.until('third-part', isReady, WAIT_MS);
   for (const name of ['second-part', 'third-part']) await remove(name);
 });
+
+test('extended resources that a device class serves: a claim made by the scheduler, gone with the pod', async () => {
+  await node.put(DEVICE_CLASSES, {
+    apiVersion: 'resource.k8s.io/v1',
+    kind: 'DeviceClass',
+    metadata: { name: 'plain' },
+    spec: {
+      extendedResourceName: 'example.com/plain',
+      selectors: [
+        { cel: { expression: `device.driver == "${DRIVER}" && device.attributes["${DRIVER}"].size in [10, 20]` } },
+      ],
+    },
+  });
+  const asking = (name: string, resource: string, amount: string) => ({
+    name,
+    image: 'busybox:1',
+    command: ['sh', '-c', '(cd /dev; echo small large | xargs ls -d 2> /dev/null) > /dev/termination-log; sleep 1'],
+    resources: { requests: { [resource]: amount }, limits: { [resource]: amount } },
+  });
+  const lastingPod = {
+    nodeName: undefined,
+    restartPolicy: 'Never',
+    containers: [{ ...asking('c', 'example.com/plain', '2'), command: ['sleep', '1000'] }],
+  };
+  await node.create('lasting', lastingPod);
+  const lasting = await node.until('lasting', isReady, WAIT_MS);
+  const { resourceClaimName, requestMappings } = lasting.status!.extendedResourceClaimStatus!;
+  assert.match(resourceClaimName, /^lasting-extended-resources-/);
+  assert.deepEqual(requestMappings, [
+    { containerName: 'c', resourceName: 'example.com/plain', requestName: 'container-0-request-0' },
+  ]);
+  const [claim] = await claims();
+  assert.equal(claim!.metadata.name, resourceClaimName);
+  assert.equal(claim!.metadata.annotations?.['resource.kubernetes.io/extended-resource-claim'], 'true');
+  assert.equal(claim!.metadata.ownerReferences?.[0]?.uid, lasting.metadata.uid);
+  assert.deepEqual(
+    claim!.status!.reservedFor!.map(({ uid }) => uid),
+    [lasting.metadata.uid],
+  );
+  assert.deepEqual([...driver.prepared], [claim!.metadata.uid]);
+
+  // The class by its own name; each container gets what it asked for.
+  const implicit = 'deviceclass.resource.kubernetes.io/plain';
+  await node.create('implicit', {
+    nodeName: undefined,
+    restartPolicy: 'Never',
+    initContainers: [asking('init', implicit, '2')],
+    containers: [asking('one', implicit, '1'), { ...asking('none', 'cpu', '1m') }],
+  });
+  await node.untilEvents('implicit', events => events.some(text => /cannot allocate all claims/.test(text)), WAIT_MS);
+  // What an attempt has left behind that was broken off is in the way of the next, and goes.
+  const { uid } = ((await node.api.get({ of: PODS, namespace: 'default', name: 'implicit' })) as Pod).metadata;
+  await node.put(RESOURCE_CLAIMS, {
+    ...{ apiVersion: 'resource.k8s.io/v1', kind: 'ResourceClaim' },
+    metadata: {
+      name: 'leftover',
+      namespace: 'default',
+      annotations: { 'resource.kubernetes.io/extended-resource-claim': 'true' },
+      ownerReferences: [{ apiVersion: 'v1', kind: 'Pod', name: 'implicit', uid, controller: true }],
+      finalizers: ['resource.kubernetes.io/delete-protection'],
+    },
+    spec: { devices: { requests: [large] } },
+  });
+  await eventually('the leftover goes', async () => (await claims()).every(one => one.metadata.name !== 'leftover'));
+  await remove('lasting');
+  const implied = await node.until('implicit', pod => pod.status?.phase === 'Succeeded', WAIT_MS);
+  const said = [...implied.status!.initContainerStatuses!, ...implied.status!.containerStatuses!].map(
+    ({ name, state }) => [name, state?.terminated?.message?.trim().split('\n').filter(Boolean).length ?? 0],
+  );
+  assert.deepEqual(Object.fromEntries(said), { init: 2, one: 1, none: 0 });
+  await eventually('the claim of a pod that is over goes', async () =>
+    (await claims()).every(one => one.metadata.name === 'shared'),
+  );
+  await remove('implicit');
+});

@@ -1,6 +1,7 @@
 /** Resource claims of pods (KEP-4381): names and facts that the scheduler, the controller and the kubelet share. Pure. */
 
 import type { Pod } from '../core/v1.gen.ts';
+import { EXTENDED_CLAIM } from './extended-resources.ts';
 
 /** Keeps an allocated claim. */
 export const RESOURCE_CLAIM_FINALIZER = 'resource.kubernetes.io/delete-protection';
@@ -15,6 +16,7 @@ export interface PodClaim {
   readonly isFromTemplate: boolean;
 }
 
+/** What the pod names in its spec. */
 export function claimsOf(pod: Pod): PodClaim[] {
   const made = new Map(
     (pod.status?.resourceClaimStatuses ?? []).map(({ name, resourceClaimName }) => [name, resourceClaimName ?? null]),
@@ -24,4 +26,10 @@ export function claimsOf(pod: Pod): PodClaim[] {
     claim: resourceClaimTemplateName ? made.get(name) : resourceClaimName,
     isFromTemplate: resourceClaimTemplateName !== undefined,
   }));
+}
+
+/** With that for its extended resources. */
+export function allClaimsOf(pod: Pod): PodClaim[] {
+  const extended = pod.status?.extendedResourceClaimStatus?.resourceClaimName;
+  return [...claimsOf(pod), ...(extended ? [{ name: EXTENDED_CLAIM, claim: extended, isFromTemplate: false }] : [])];
 }

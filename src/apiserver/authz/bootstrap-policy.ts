@@ -189,7 +189,7 @@ const CLUSTER_ROLES: Readonly<Record<string, readonly string[]>> = {
     'R storage.k8s.io csidrivers',
     'R storage.k8s.io csistoragecapacities',
     'R resource.k8s.io deviceclasses',
-    'get,list,patch,update,watch resource.k8s.io resourceclaims',
+    'create,delete,get,list,patch,update,watch resource.k8s.io resourceclaims',
     'get,list,patch,update,watch resource.k8s.io resourceclaims/status',
     'patch,update resource.k8s.io resourceclaims/binding',
     'get,list,patch,update,watch core pods/finalizers',

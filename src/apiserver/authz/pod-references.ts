@@ -1,4 +1,4 @@
-/** What a pod's spec refers to in its own namespace: the reason why its node may read those objects. */
+/** What a pod refers to in its own namespace: the reason why its node may read those objects. */
 
 import type { Container, EphemeralContainer, Pod } from '../../api/core/v1.gen.ts';
 
@@ -70,5 +70,6 @@ function collect(pod: Pod): ReadonlySet<PodReference> {
   );
   for (const claim of spec.resourceClaims ?? [])
     add('resourceclaim', claim.resourceClaimName ?? generated.get(claim.name));
+  add('resourceclaim', pod.status?.extendedResourceClaimStatus?.resourceClaimName);
   return references;
 }

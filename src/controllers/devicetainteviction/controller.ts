@@ -6,7 +6,7 @@
 import type { Pod } from '../../api/core/v1.gen.ts';
 import { toleratesDeviceTaint } from '../../api/machinery/device-taints.ts';
 import { isPodTerminal } from '../../api/machinery/pod.ts';
-import { claimsOf } from '../../api/machinery/resource-claims.ts';
+import { allClaimsOf } from '../../api/machinery/resource-claims.ts';
 import { keyOf } from '../../api/meta.ts';
 import type {
   DeviceRequestAllocationResult,
@@ -79,7 +79,7 @@ function create(ctx: ReconcileContext): Controller {
       .map(({ name }) => `${claim.metadata.namespace}/${name}`);
 
   function evictionTime(pod: Pod, nowMs: number): number | undefined {
-    const times = claimsOf(pod)
+    const times = allClaimsOf(pod)
       .map(({ claim }) => claims.get(`${pod.metadata.namespace}/${claim}`))
       .filter(claim => claim?.status?.reservedFor?.some(({ uid }) => uid === pod.metadata.uid))
       .flatMap(devicesOf)
@@ -105,7 +105,7 @@ function create(ctx: ReconcileContext): Controller {
         }
         const { object, old } = change;
         const isPlaced = object.spec.nodeName !== undefined && object.spec.nodeName !== old?.spec.nodeName;
-        return isPlaced && object.spec.resourceClaims?.length ? [keyOf(object)] : [];
+        return isPlaced && allClaimsOf(object).length > 0 ? [keyOf(object)] : [];
       }),
     ],
     async reconcile({ namespace, name }): Promise<Result | void> {

@@ -6,7 +6,7 @@
 
 import type { Pod } from '../../api/core/v1.gen.ts';
 import { isPodTerminal } from '../../api/machinery/pod.ts';
-import { claimsOf, POD_CLAIM_ANNOTATION, RESOURCE_CLAIM_FINALIZER } from '../../api/machinery/resource-claims.ts';
+import { allClaimsOf, POD_CLAIM_ANNOTATION, RESOURCE_CLAIM_FINALIZER } from '../../api/machinery/resource-claims.ts';
 import { controllerOf, keyOf } from '../../api/meta.ts';
 import type { ResourceClaim, ResourceClaimTemplate } from '../../api/resource/v1.gen.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
@@ -129,11 +129,12 @@ function create(ctx: ReconcileContext): Controller {
     watches: [
       watch<Pod>(PODS, change => {
         const pod = change.deleted ? change.old! : change.object;
-        if (!pod.spec?.resourceClaims?.length) return [];
-        if (change.deleted) for (const { name } of pod.spec.resourceClaims) made.delete(`${pod.metadata.uid}/${name}`);
+        const used = allClaimsOf(pod);
+        if (used.length === 0) return [];
+        if (change.deleted) for (const { name } of used) made.delete(`${pod.metadata.uid}/${name}`);
         return [
           `${POD}/${keyOf(pod)}`,
-          ...claimsOf(pod).flatMap(({ claim }) => (claim ? [`${CLAIM}/${pod.metadata.namespace}/${claim}`] : [])),
+          ...used.flatMap(({ claim }) => (claim ? [`${CLAIM}/${pod.metadata.namespace}/${claim}`] : [])),
         ];
       }),
       watch<ResourceClaim>(RESOURCE_CLAIMS, change => (change.deleted ? [] : [`${CLAIM}/${keyOf(change.object)}`])),

@@ -7,7 +7,8 @@
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { Container, Pod, ResourceStatus } from '../../api/core/v1.gen.ts';
-import { claimsOf } from '../../api/machinery/resource-claims.ts';
+import { EXTENDED_CLAIM, extendedRequestsOf } from '../../api/machinery/extended-resources.ts';
+import { allClaimsOf } from '../../api/machinery/resource-claims.ts';
 import type { ResourceClaim } from '../../api/resource/v1.gen.ts';
 import { RESOURCE_CLAIMS } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
@@ -23,13 +24,20 @@ interface ClaimedDevice {
   readonly device?: string;
 }
 
+interface User {
+  readonly podUid: string;
+  readonly as: string;
+  /** Of a claim that containers do not name: what each gets out of it. */
+  readonly requests?: Readonly<Record<string, readonly string[]>>;
+}
+
 interface Prepared {
   readonly uid: string;
   readonly namespace: string;
   readonly name: string;
   readonly drivers: readonly string[];
   /** Pods that use it, with the name by which each does. */
-  users: readonly { readonly podUid: string; readonly as: string }[];
+  users: readonly User[];
   /** What the drivers said; empty until they have. */
   devices: readonly ClaimedDevice[];
   isReady: boolean;
@@ -60,7 +68,7 @@ export class PodClaims {
 
   /** Rejects while the pod's claims are not to be had; repeated calls do only what is missing. */
   async prepare(pod: Pod): Promise<void> {
-    for (const { name: as, claim } of claimsOf(pod)) {
+    for (const { name: as, claim } of allClaimsOf(pod)) {
       if (claim === null) continue;
       if (claim === undefined) throw new Error(`resource claim ${as} is not made yet`);
       await this.#prepare(pod, { as, name: claim });
@@ -86,7 +94,10 @@ export class PodClaims {
       this.#claims.push(prepared);
     }
     if (!prepared.users.some(user => user.podUid === podUid && user.as === as))
-      prepared.users = [...prepared.users, { podUid, as }];
+      prepared.users = [
+        ...prepared.users,
+        { podUid, as, ...(as === EXTENDED_CLAIM ? { requests: extendedRequestsOf(pod) } : {}) },
+      ];
     this.#save();
     if (prepared.isReady) return;
     const devices: ClaimedDevice[] = [];
@@ -111,7 +122,11 @@ export class PodClaims {
   }
   /** Claims of a container, with those of their devices that it asks for. */
   ofContainer(podUid: string, container: Container): Pick<Prepared, 'name' | 'namespace' | 'devices'>[] {
-    return (container.resources?.claims ?? []).flatMap(asked => this.#asked(podUid, asked) ?? []);
+    const unnamed = this.#claims
+      .flatMap(({ users }) => users)
+      .filter(user => user.podUid === podUid)
+      .flatMap(({ as, requests }) => (requests?.[container.name] ?? []).map(request => ({ name: as, request })));
+    return [...(container.resources?.claims ?? []), ...unnamed].flatMap(asked => this.#asked(podUid, asked) ?? []);
   }
   #asked(podUid: string, { name: as, request }: { readonly name: string; readonly request?: string }) {
     const claim = this.#claims.find(one => one.users.some(user => user.podUid === podUid && user.as === as));

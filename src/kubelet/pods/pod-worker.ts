@@ -7,6 +7,7 @@
 
 import { rmSync } from 'node:fs';
 import type { Pod } from '../../api/core/v1.gen.ts';
+import { allClaimsOf } from '../../api/machinery/resource-claims.ts';
 import type { Timer } from '../../base/clock.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
 import { PODS } from '../../client/resources.ts';
@@ -387,7 +388,7 @@ export class PodWorker {
     if (attempt > 0)
       this.#subject.event('Normal', 'SandboxChanged', 'Pod sandbox changed, it will be killed and re-created.');
     for (const old of state.sandboxes) await runtime.stopSandbox(old.id, { keepsAddress: !pod.spec.hostNetwork });
-    if (pod.spec.resourceClaims?.length) {
+    if (allClaimsOf(pod).length > 0) {
       try {
         await this.#context.claims.prepare(pod);
       } catch (error) {
@@ -467,7 +468,7 @@ export class PodWorker {
     devices.release(this.#uid);
     memory.retain(uid => uid !== this.#uid);
     if (cpus.release(this.#uid)) await this.#context.shareCpus();
-    if (this.#subject.pod.spec.resourceClaims?.length) await this.#context.claims.release(this.#uid);
+    if (allClaimsOf(this.#subject.pod).length > 0) await this.#context.claims.release(this.#uid);
   }
   async #releaseVolumes(): Promise<void> {
     const { cgroups, cgroupRoot } = this.#context;

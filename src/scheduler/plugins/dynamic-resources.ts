@@ -1,12 +1,13 @@
 /**
  * Resource claims: those of the pod must exist and either have devices that the node reaches, or be such that the node's free
- * devices can serve them, all together.
+ * devices can serve them, all together; so must extended resources that device classes serve.
  */
 
 import { nodeSelectorMatch } from '../../api/machinery/node-selector.ts';
 import { claimsOf } from '../../api/machinery/resource-claims.ts';
 import type { ResourceClaim } from '../../api/resource/v1.gen.ts';
 import { allocate, type Inventory } from '../claim-allocation.ts';
+import { extendedClaimOn, servingClasses } from '../extended-resources.ts';
 import type { PodInfo } from '../node-info.ts';
 import { type Lookup, type Plugin, type Rejection, refuse, refuseForGood } from '../plugin.ts';
 
@@ -43,19 +44,24 @@ export function podResourceClaims(
 export const dynamicResources: Plugin = {
   name: 'DynamicResources',
   weight: 0,
-  wakesOn: ['node-added', 'node-labels', 'device', 'pod-removed'],
+  wakesOn: ['node-added', 'node-labels', 'device', 'device-class', 'pod-removed'],
   filter: (pod, { lookup }) => {
     const found = podResourceClaims(pod, lookup);
-    if (!found || 'rejection' in found) return found;
+    if (found && 'rejection' in found) return found;
+    const classes = servingClasses(pod, lookup);
+    if (!found && classes.size === 0) return undefined;
+    const { claims = [] } = found ?? {};
     const { uid } = pod.pod.metadata;
-    for (const { metadata, status } of found.claims)
+    if (classes.size > 0 && lookup.leftoverClaim(uid!)) return () => refuse('cannot schedule extended resource claim');
+    for (const { metadata, status } of claims)
       if (
         status?.allocation &&
         (status.reservedFor?.length ?? 0) >= RESERVED_MAX &&
         !status.reservedFor?.some(one => one.uid === uid)
       )
         return { rejection: `resourceclaim ${JSON.stringify(metadata.name)} is in use` };
-    return ({ node }) => {
+    return info => {
+      const { node } = info;
       const { devices } = lookup;
       let usage = devices.usage();
       const inventory: Inventory = {
@@ -64,7 +70,8 @@ export const dynamicResources: Plugin = {
         newShareId: () => devices.newShareId(),
         usage: () => usage,
       };
-      for (const claim of found.claims) {
+      const extended = extendedClaimOn(info, pod, classes);
+      for (const claim of extended ? [...claims, extended.claim] : claims) {
         const { allocation } = claim.status ?? {};
         if (allocation) {
           if (allocation.nodeSelector && !nodeSelectorMatch(allocation.nodeSelector)(node))

@@ -1,5 +1,6 @@
 /** Requests must fit into what is left of allocatable; of the nodes where they do, the emptier scores higher (LeastAllocated). */
 
+import { isServedOn, servingClasses } from '../extended-resources.ts';
 import type { NodeInfo, PodInfo } from '../node-info.ts';
 import { type Plugin, SCORE_MAX } from '../plugin.ts';
 
@@ -18,14 +19,16 @@ export function leastAllocated(pod: PodInfo, node: NodeInfo): number {
 export const nodeResourcesFit: Plugin = {
   name: 'NodeResourcesFit',
   weight: 1,
-  wakesOn: ['node-added', 'node-allocatable', 'pod-removed'],
-  filter: pod => {
+  wakesOn: ['node-added', 'node-allocatable', 'pod-removed', 'device-class'],
+  filter: (pod, { lookup }) => {
+    const classes = servingClasses(pod, lookup);
     const wanted = Object.entries(pod.requests).filter(([, amount]) => amount > 0);
     return node => {
       const reasons: string[] = [];
       let unresolvable = false;
       if (node.pods.size + 1 > (node.allocatable['pods'] ?? 0)) reasons.push('Too many pods');
       for (const [name, amount] of wanted) {
+        if (isServedOn(node, name, classes)) continue;
         const allocatable = node.allocatable[name] ?? 0;
         if (amount <= allocatable - (node.requested[name] ?? 0)) continue;
         reasons.push(`Insufficient ${name}`);
