@@ -5,14 +5,14 @@ import type { Pod } from '../core/v1.gen.ts';
 import type { DeviceClass, ResourceClaim } from '../resource/v1.gen.ts';
 
 /** Every device class is an extended resource by this and its name. */
-const CLASS_PREFIX = 'deviceclass.resource.kubernetes.io/';
+export const CLASS_RESOURCE_PREFIX = 'deviceclass.resource.kubernetes.io/';
 /** On the claim that the scheduler makes for a pod's extended resources. */
 export const EXTENDED_CLAIM_ANNOTATION = 'resource.kubernetes.io/extended-resource-claim';
 /** What that claim is called where a pod's claims have names of their own; no name of one. */
 export const EXTENDED_CLAIM = '<extended-resources>';
 
 export const mayBeServedByDevices = (resource: string): boolean =>
-  isExtendedResource(resource) || resource.startsWith(CLASS_PREFIX);
+  isExtendedResource(resource) || resource.startsWith(CLASS_RESOURCE_PREFIX);
 
 export const isExtendedClaim = ({ metadata }: ResourceClaim): boolean =>
   metadata.annotations?.[EXTENDED_CLAIM_ANNOTATION] === 'true';
@@ -28,7 +28,7 @@ export function classesByResource(classes: Iterable<DeviceClass>): ReadonlyMap<s
   for (const one of all) {
     const named = one.spec?.extendedResourceName;
     if (named && !found.has(named)) found.set(named, one);
-    found.set(`${CLASS_PREFIX}${one.metadata.name}`, one);
+    found.set(`${CLASS_RESOURCE_PREFIX}${one.metadata.name}`, one);
   }
   return found;
 }

@@ -11,6 +11,7 @@ import {
   CLUSTER_ROLE_BINDINGS,
   CLUSTER_ROLES,
   CSI_DRIVERS,
+  DEVICE_CLASSES,
   NAMESPACES,
   NODES,
   PERSISTENT_VOLUME_CLAIMS,
@@ -235,6 +236,60 @@ test('quotas count what exists and what is under way', async () => {
     admit({ resource: 'pods', object: pod({}, 'four') }),
     message('pods "four" is forbidden: failed quota: q: must specify memory for: c; requests.cpu for: c'),
   );
+});
+
+test('quotas of devices: by class, and by the extended resources that classes serve, for which pods are not counted twice', async () => {
+  const { reader, admit, pod } = setup();
+  const quota = (hard: Record<string, string>) =>
+    reader.put({ group: '', version: 'v1', resource: 'resourcequotas' }, {
+      apiVersion: 'v1',
+      kind: 'ResourceQuota',
+      metadata: { name: 'q', namespace: 'ns' },
+      spec: { hard },
+    } as never);
+  reader.put(DEVICE_CLASSES, {
+    apiVersion: 'resource.k8s.io/v1',
+    kind: 'DeviceClass',
+    metadata: { name: 'gpu' },
+    spec: { extendedResourceName: 'example.com/gpu' },
+  } as never);
+  const exactly = (count: number) => ({ deviceClassName: 'gpu', allocationMode: 'ExactCount', count });
+  const claim = (name: string, request: object, metadata: object = {}) => ({
+    apiVersion: 'resource.k8s.io/v1',
+    kind: 'ResourceClaim',
+    metadata: { name, namespace: 'ns', ...metadata },
+    spec: { devices: { requests: [request] } },
+  });
+  const make = (object: object) => admit({ group: 'resource.k8s.io', resource: 'resourceclaims', object });
+  const BY_CLASS = 'gpu.deviceclass.resource.k8s.io/devices';
+  const EXPLICIT = 'requests.example.com/gpu';
+  const IMPLICIT = 'requests.deviceclass.resource.kubernetes.io/gpu';
+  const exceeds = (name: string, requested: number) =>
+    new RegExp(`exceeded quota: q, requested: ${name}=${requested}, used: ${name}=0, limited: ${name}=0`);
+
+  const alternatives = [2, 3].map(count => ({ name: `of-${count}`, ...exactly(count) }));
+  for (const name of [BY_CLASS, EXPLICIT, IMPLICIT]) {
+    quota({ [name]: '0' });
+    await assert.rejects(make(claim('two', { name: 'r', exactly: exactly(2) })), exceeds(name, 2));
+    await assert.rejects(make(claim('most', { name: 'r', firstAvailable: alternatives })), exceeds(name, 3));
+    const all = { deviceClassName: 'gpu', allocationMode: 'All' };
+    await assert.rejects(make(claim('all', { name: 'r', exactly: all })), exceeds(name, 32));
+  }
+
+  const resources = { requests: { 'example.com/gpu': '2' }, limits: { 'example.com/gpu': '2' } };
+  const asking = pod({ containers: [{ name: 'c', image: 'x', resources }] }, 'asking');
+  quota({ [EXPLICIT]: '2' });
+  reader.put(PODS, { ...asking, metadata: { ...asking.metadata, uid: 'u' } } as never);
+  const owned = {
+    annotations: { 'resource.kubernetes.io/extended-resource-claim': 'true' },
+    ownerReferences: [{ apiVersion: 'v1', kind: 'Pod', name: 'asking', uid: 'u', controller: true }],
+  };
+  const extended = (count: number) =>
+    claim('extended', { name: 'container-0-request-0', exactly: exactly(count) }, owned);
+  await make(extended(2));
+  await assert.rejects(make(extended(3)), /requested: requests.example.com\/gpu=3, used: requests.example.com\/gpu=2/);
+  quota({ [IMPLICIT]: '0' });
+  await assert.rejects(make(extended(2)), exceeds(IMPLICIT, 2));
 });
 
 test('what comes into the scope of a quota by an update counts as a whole there', async () => {

@@ -8,13 +8,15 @@ import type { CustomResourceDefinition } from '../../api/apiextensions/v1.gen.ts
 import type { Pod, ResourceQuota as Quota } from '../../api/core/v1.gen.ts';
 import { formatNano, parseNano } from '../../api/machinery/quantity.ts';
 import type { KubeObject } from '../../api/meta.ts';
+import type { DeviceClass, ResourceClaim } from '../../api/resource/v1.gen.ts';
 import { resourceByName } from '../../api/resources.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
-import { CUSTOM_RESOURCE_DEFINITIONS } from '../../client/resources.ts';
+import { CUSTOM_RESOURCE_DEFINITIONS, DEVICE_CLASSES, PODS, RESOURCE_CLAIMS } from '../../client/resources.ts';
 import type { ResourceId } from '../../client/transport.ts';
 import type { AdmissionPlugin, AdmissionRequest, Reader } from '../request.ts';
 import { type AdmissionContext, refusal } from './context.ts';
-import { inScopes, usageOf } from './quota-usage.ts';
+import { claimUsage, isCountedByClass, isExtendedQuota } from './quota-devices.ts';
+import { inScopes, type Usage, usageOf } from './quota-usage.ts';
 
 const QUOTAS = { group: '', version: 'v1', resource: 'resourcequotas' };
 /** An admitted object that never became visible (refused later, failed write) stops counting after this. */
@@ -59,9 +61,21 @@ export class ResourceQuota implements AdmissionPlugin {
     this.#reader.onChange(CUSTOM_RESOURCE_DEFINITIONS, followAll);
   }
 
-  /** The resource whose objects use up the named quantity; undefined while there is none. */
-  #resourceOf(name: string): ResourceId | undefined {
-    return resourceOf(name) ?? (name.startsWith('count/') ? this.#customResource(name.slice(6)) : undefined);
+  /** The resources whose objects use up the named quantity; none while there is none. */
+  #resourcesOf(name: string): ResourceId[] {
+    if (isCountedByClass(name)) return [RESOURCE_CLAIMS];
+    if (isExtendedQuota(name)) return [PODS, RESOURCE_CLAIMS];
+    const found = resourceOf(name) ?? (name.startsWith('count/') ? this.#customResource(name.slice(6)) : undefined);
+    return found ? [found] : [];
+  }
+  #usageOf(of: ResourceId, object: KubeObject, stored: boolean): Usage {
+    if (of.group !== RESOURCE_CLAIMS.group || of.resource !== RESOURCE_CLAIMS.resource)
+      return usageOf(of.group, of.resource, object, stored);
+    return claimUsage(object as ResourceClaim, {
+      extendedResource: name =>
+        (this.#reader.get(DEVICE_CLASSES, '', name) as DeviceClass | undefined)?.spec.extendedResourceName,
+      pod: (namespace, name) => this.#reader.get(PODS, namespace, name) as Pod | undefined,
+    });
   }
   #customResource(name: string): ResourceId | undefined {
     const found = this.#reader.get(CUSTOM_RESOURCE_DEFINITIONS, '', name) as CustomResourceDefinition | undefined;
@@ -85,8 +99,8 @@ export class ResourceQuota implements AdmissionPlugin {
     const quotas = this.#quotas(attributes.namespace);
     if (quotas.length === 0) return;
     const of = { group: attributes.group, version: request.info.version, resource: attributes.resource };
-    const wanted = usageOf(of.group, of.resource, object, false);
-    const usedBefore = oldObject ? usageOf(of.group, of.resource, oldObject, true) : NOTHING;
+    const wanted = this.#usageOf(of, object, false);
+    const usedBefore = oldObject ? this.#usageOf(of, oldObject, true) : NOTHING;
     let counts = false;
     for (const quota of quotas) {
       if (!scoped(quota, of.resource, object)) continue;
@@ -125,14 +139,11 @@ export class ResourceQuota implements AdmissionPlugin {
     const total = new Map(names.map(name => [name, 0n]));
     const add = (of: ResourceId, object: KubeObject) => {
       if (!scoped(quota, of.resource, object)) return;
-      const usage = usageOf(of.group, of.resource, object, true);
+      const usage = this.#usageOf(of, object, true);
       for (const name of names) total.set(name, total.get(name)! + (usage.get(name) ?? 0n));
     };
     const resources = new Map(
-      names
-        .map(name => this.#resourceOf(name))
-        .filter(of => of !== undefined)
-        .map(of => [`${of.resource}.${of.group}`, of]),
+      names.flatMap(name => this.#resourcesOf(name)).map(of => [`${of.resource}.${of.group}`, of]),
     );
     for (const resource of resources.values())
       for (const object of this.#reader.list(resource, namespace)) add(resource, object);
@@ -159,9 +170,8 @@ export class ResourceQuota implements AdmissionPlugin {
 
   // Follows the resources that a quota names, and brings its status up to date.
   #follow(quota: Quota): void {
-    for (const name of Object.keys(quota.spec?.hard ?? {})) {
-      const of = this.#resourceOf(name);
-      if (!of || this.#followed.has(`${of.resource}.${of.group}`)) continue;
+    for (const of of Object.keys(quota.spec?.hard ?? {}).flatMap(name => this.#resourcesOf(name))) {
+      if (this.#followed.has(`${of.resource}.${of.group}`)) continue;
       this.#followed.add(`${of.resource}.${of.group}`);
       this.#reader.onChange(of, (object, old) => this.#mark((object ?? old)!.metadata.namespace ?? ''));
     }
