@@ -1,13 +1,12 @@
 /** Starts and ends the test cloud's drivers (`test/csi/cloud-driver.ts`) on the nodes of a cluster. */
 
-import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import type { ChildProcess } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parse } from 'yaml';
-import { childrenOf } from '../../src/app/teardown.ts';
 import { detachLoopsBelow } from '../../src/sys/block-device.ts';
 import { type Cluster, root } from './cluster.ts';
+import { accessFrom, killOnNode, startOnNode } from './node-program.ts';
 import { eventually } from './process.ts';
 
 export class Cloud {
@@ -39,9 +38,6 @@ export class Cloud {
       `topology.kubernetes.io/region=${zone.slice(0, -1)}`,
       '--overwrite',
     );
-    const agent = JSON.parse(readFileSync(`/run/coxswain/${this.#cluster.name}/${node}.json`, 'utf8'));
-    const { users } = parse(readFileSync(this.#cluster.kubeconfig, 'utf8'));
-    const decode = (text: string) => Buffer.from(text, 'base64').toString('utf8');
     const options = [this, ...others].map(cloud => ({
       driver: cloud.driver,
       node,
@@ -49,10 +45,7 @@ export class Cloud {
       rootDir: '/var/lib/kubelet',
       folder: cloud.folder,
       isController,
-      server: agent.server,
-      ca: agent.credentials.ca,
-      cert: decode(users[0].user['client-certificate-data']),
-      key: decode(users[0].user['client-key-data']),
+      ...accessFrom(this.#cluster, node),
     }));
     // An agent that a test has killed may be gone by the time its namespaces are entered.
     for (let attempt = 1; !(await this.#serve(node, options)); attempt++)
@@ -60,11 +53,8 @@ export class Cloud {
   }
   /** Resolves once the drivers are registered; false: they ended before. */
   async #serve(node: string, options: readonly { readonly driver: string }[]): Promise<boolean> {
-    const pid = agentPid(JSON.parse(await this.#cluster.cox(['status', '-o', 'json'])), node);
-    const program = [process.execPath, join(root, 'test', 'csi', 'cloud-driver.ts'), JSON.stringify(options)];
-    const child = spawn('nsenter', ['-t', String(pid), '-m', '-n', '-p', '--', ...program], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
+    const file = join(root, 'test', 'csi', 'cloud-driver.ts');
+    const child = await startOnNode(this.#cluster, node, file, options);
     this.#processes.set(node, child);
     let output = '';
     child.stdout!.on('data', text => {
@@ -83,23 +73,11 @@ export class Cloud {
     const child = this.#processes.get(node);
     if (!child) return;
     this.#processes.delete(node);
-    const ended = new Promise(resolve => child.once('exit', resolve));
-    // Entering a PID namespace takes a process in between.
-    for (const { pid } of childrenOf(child.pid!)) process.kill(pid, 'SIGKILL');
-    await ended;
+    await killOnNode(child);
   }
   async end(): Promise<void> {
     for (const node of [...this.#processes.keys()]) await this.kill(node);
     await detachLoopsBelow(this.folder);
     rmSync(this.folder, { recursive: true, force: true });
   }
-}
-
-// biome-ignore lint/suspicious/noExplicitAny: as printed
-export function agentPid(status: any, node: string): number {
-  const found = status.processes.find(
-    (one: { role: string; node?: string }) => one.role === 'agent' && one.node === node,
-  );
-  if (!found?.pid) throw new Error(`no agent of ${node} in ${JSON.stringify(status)}`);
-  return found.pid;
 }

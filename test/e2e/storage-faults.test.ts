@@ -4,8 +4,9 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after } from 'node:test';
 import { claim, localDisks, user } from './claims.ts';
-import { agentPid, Cloud } from './cloud.ts';
+import { Cloud } from './cloud.ts';
 import { it, type Json, useCluster, useNamespace } from './cluster.ts';
+import { agentPid } from './node-program.ts';
 import { eventually } from './process.ts';
 
 const cluster = useCluster();
