@@ -9,6 +9,7 @@ import { ApiError, failure, internalError, unauthorized } from '../base/errors.t
 import { healthMetrics } from '../base/health-metrics.ts';
 import type { Logger } from '../base/log.ts';
 import { metrics } from '../base/metrics.ts';
+import type { Random } from '../base/random.ts';
 import type { Aggregator } from './aggregation/aggregator.ts';
 import type { Auditor } from './audit/auditor.ts';
 import type { Trail } from './audit/trail.ts';
@@ -21,9 +22,9 @@ import { estimate, type Stored } from './fairness/work-estimate.ts';
 import { isKnown } from './header-values.ts';
 import type { Health } from './health.ts';
 import { impersonate, wantedUser } from './impersonation.ts';
-import { encodeBody, mediaTypeOf, negotiate } from './negotiation.ts';
+import { checkRoute, encodeBody, mediaTypeOf, negotiate } from './negotiation.ts';
 import { type OpenapiService, plainBytes, V2_PROTOBUF, V2_PROTOBUF_TYPE } from './openapi-service.ts';
-import { finish, type ReplyContext, sendStatus, text } from './reply.ts';
+import { finish, laidOut, type ReplyContext, sendStatus, text } from './reply.ts';
 import type { Authenticator, Credentials, RequestAttributes, UserInfo } from './request.ts';
 import { allowedMsOf, type Deadline, RequestDeadlines } from './request-deadlines.ts';
 import { authentications, countRequest, countTermination, countUser } from './request-metrics.ts';
@@ -70,6 +71,7 @@ export interface HttpHandlerOptions {
   /** What `/flagz` shows. */
   readonly flags: Readonly<Record<string, string>>;
   readonly clock: Clock;
+  readonly random: Random;
   readonly log: Logger;
 }
 
@@ -80,7 +82,7 @@ export type Asking = Pick<Exchange, 'url' | 'headers' | 'remoteAddress'>;
 export interface Arrival {
   readonly certificate: Credentials['certificate'];
   readonly routed: Routed;
-  readonly context: Pick<ReplyContext, 'trail'>;
+  readonly context: Pick<ReplyContext, 'trail' | 'auditId'>;
 }
 
 /** A request split into what routing needs. */
@@ -115,6 +117,7 @@ export class HttpHandler {
       exchange,
       code: 0,
       warnings: undefined,
+      auditId: this.auditIdOf(exchange.headers),
       trail: undefined,
       admitted: undefined,
       expired: false,
@@ -193,6 +196,12 @@ export class HttpHandler {
     context.expired = true;
   }
 
+  /** What the client calls its request, or a name of our own. */
+  auditIdOf(headers: Exchange['headers']): string {
+    const given = headers['audit-id'];
+    return typeof given === 'string' && given !== '' ? given : this.#options.random.uuid();
+  }
+
   /** The user that the request acts as. Throws Unauthorized. Answers at once where the authenticators do. */
   authenticate(exchange: Asking, request: Arrival): UserInfo | Promise<UserInfo> {
     const { certificate, routed } = request;
@@ -226,7 +235,8 @@ export class HttpHandler {
   ): void {
     const { auditor } = this.#options;
     if (!auditor) return;
-    context.trail = auditor.begin({ attributes: routed.attributes, user, uri, headers, remoteAddress });
+    const { auditId } = context;
+    context.trail = auditor.begin({ auditId, attributes: routed.attributes, user, uri, headers, remoteAddress });
     if (user) context.trail?.received();
   }
   #identify(credentials: Credentials, from: number): UserInfo | Promise<UserInfo> {
@@ -283,7 +293,8 @@ export class HttpHandler {
     if (exchange.method !== 'GET' && (clean === '/version' || /^\/api(s?|\/.*|s\/.*)$/.test(clean))) throw notAllowed();
     switch (clean) {
       case '/version':
-        return this.#value(context, VERSION);
+        checkRoute(exchange.headers.accept, ['application/json']);
+        return indented(context, VERSION);
       case '/debug/api_priority_and_fairness/dump_priority_levels':
         if (this.#options.fairness) return text(context, 200, this.#options.fairness.dumpLevels());
         break;
@@ -309,32 +320,29 @@ export class HttpHandler {
       }
       case '/':
       case '/index.html':
-        return this.#value(context, { paths: this.#paths() });
+        return indented(context, { paths: this.#paths() });
     }
     const page = this.#zPages.find(clean, exchange.headers.accept);
     if (page) return finish(context, 200, page.headers, await page.bytes);
     if (exchange.method !== 'GET' && exchange.method !== 'HEAD') return text(context, 405, '405 method not allowed\n');
     if (clean.startsWith('/openapi/')) return this.#openapi(context, clean, query);
     if (clean.startsWith('/api')) {
-      const wanted = negotiate(exchange.headers.accept);
+      // Of groups as such, upstream's router knows nothing.
+      const wanted = negotiate(exchange.headers.accept, 'builtin', { isRouted: !/^\/apis(\/[^/]+)?$/.test(clean) });
       const aggregated = wanted.as === 'APIGroupDiscoveryList' && (clean === '/api' || clean === '/apis');
       const document = this.#options.discovery.find(clean, aggregated);
       if (document) {
         const headers: Record<string, string> = { vary: 'Accept', etag: document.etag };
         if (exchange.headers['if-none-match'] === document.etag) return finish(context, 304, headers, undefined);
         const as = aggregated ? ';g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList' : '';
-        const bytes = wanted.format === 'json' ? document.bytes : await encodeBody(document.value, wanted.format);
-        return finish(context, 200, { ...headers, 'content-type': mediaTypeOf(wanted) + as }, bytes);
+        headers['content-type'] = mediaTypeOf(wanted) + as;
+        if (wanted.format !== 'json')
+          return finish(context, 200, headers, await encodeBody(document.value, wanted.format));
+        return finish(context, 200, headers, laidOut(exchange, wanted, [document.bytes]));
       }
     }
     if (clean.startsWith('/api/')) throw unknownResource();
     text(context, 404, '404 page not found\n');
-  }
-
-  async #value(context: ReplyContext, value: unknown): Promise<void> {
-    // Documents of no kind have no protobuf form.
-    const { format } = negotiate(context.exchange.headers.accept, 'custom');
-    finish(context, 200, { 'content-type': mediaTypeOf({ format }) }, await encodeBody(value, format));
   }
 
   async #openapi(context: ReplyContext, path: string, query: URLSearchParams | undefined): Promise<void> {
@@ -378,6 +386,11 @@ export class HttpHandler {
     ];
     return [...this.#options.discovery.paths(), ...others].sort();
   }
+}
+
+/** Documents of no kind are JSON whatever is accepted, and for people. */
+function indented(context: ReplyContext, value: unknown): void {
+  finish(context, 200, { 'content-type': 'application/json' }, Buffer.from(JSON.stringify(value, null, 2)));
 }
 
 /** Splits a URL; the query is parsed only when there is one. */

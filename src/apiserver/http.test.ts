@@ -301,7 +301,8 @@ test('patches by content type', async () => {
   assert.equal((await patch('application/json-patch+json', [{ op: 'test', path: '/data/b', value: '3' }])).status, 422);
   const strategic = await patch('application/strategic-merge-patch+json', { data: { b: null, c: '3' } });
   assert.deepEqual(strategic.json.data, { c: '3' });
-  assert.equal((await patch('text/plain', {})).status, 415);
+  const unknown = await patch('text/plain', {});
+  assert.deepEqual([unknown.status, unknown.json.message], [415, '415: Unsupported Media Type']);
 });
 
 test('who may and who may not', async () => {
@@ -364,8 +365,58 @@ test('discovery, health, version, metrics, openapi', async () => {
   for (const value of ['"old"', etag.slice(1, -1), '']) assert.equal(await known(value), 200, value);
   const head = await ask('HEAD', url);
   assert.deepEqual([head.status, head.headers.etag, head.body.length], [200, etag, 0]);
+  const whole = await ask('GET', url);
+  assert.equal(Number(head.headers['content-length']), whole.body.length);
+  assert.equal((await ask('GET', '/version', { headers: { accept: 'application/yaml' } })).status, 406);
+  assert.equal((await ask('GET', '/', { headers: { accept: 'application/yaml' } })).status, 200);
+  const any = { headers: { accept: 'application/*' } };
+  for (const [path, status] of [
+    ['/apis', 200],
+    ['/apis/apps', 200],
+    ['/apis/apps/v1', 406],
+    ['/api', 406],
+    [maps, 406],
+  ] as const)
+    assert.equal((await ask('GET', path, any)).status, status, path);
   assert.equal((await ask('GET', '/nothing')).status, 404);
   assert.equal((await ask('GET', '/apis/apps/v1/nothing')).status, 404);
+});
+
+test('JSON is a line, and indented for people', async () => {
+  await ask('POST', maps, { body: configMap('laid-out', { 2: 'b', 1: 'a' }) });
+  const path = `${maps}/laid-out`;
+  const text = async (url: string, headers: Record<string, string> = {}) =>
+    (await ask('GET', url, { headers })).body.toString();
+  const plain = await text(path);
+  assert.equal(plain, `${JSON.stringify(JSON.parse(plain))}\n`);
+  const pretty = JSON.stringify(JSON.parse(plain), null, 2);
+  for (const agent of ['curl/8.5.0', 'Wget/1.21', 'Mozilla/5.0 (X11)'])
+    assert.equal(await text(path, { 'user-agent': agent }), pretty, agent);
+  for (const asked of ['true', '1', 'T']) assert.equal(await text(`${path}?pretty=${asked}`), pretty, asked);
+  assert.equal(await text(path, { accept: 'application/json;pretty=1' }), pretty);
+  assert.equal(await text(`${path}?pretty=no`, { 'user-agent': 'curl/8.5.0' }), plain);
+  assert.equal(await text(`${path}?pretty=`), plain);
+  for (const other of [maps, `${path}?x=y`, '/api', '/apis', '/apis/apps/v1', `${maps}/missing`]) {
+    const line = await text(other);
+    assert.ok(line.endsWith('}\n') && !line.slice(0, -1).includes('\n'), other);
+    assert.match(await text(other, { 'user-agent': 'curl/8.5.0' }), /^\{\n {2}"[\s\S]*\n\}$/, other);
+  }
+  for (const document of ['/version', '/']) assert.match(await text(document), /^\{\n {2}"[\s\S]*\n\}$/, document);
+});
+
+test('every reply tells its Audit-Id', async () => {
+  const id = async (path: string, headers: Record<string, string> = {}) =>
+    String((await ask('GET', path, { headers })).headers['audit-id']);
+  const own = [
+    await id(maps),
+    await id('/version'),
+    await id('/healthz'),
+    await id('/nothing'),
+    await id('/openapi/v3'),
+  ];
+  for (const one of own) assert.match(one, /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/);
+  assert.equal(new Set(own).size, own.length);
+  assert.equal(await id(`${maps}/missing`, { 'audit-id': 'mine' }), 'mine');
 });
 
 test('large lists are compressed for who takes it', async () => {

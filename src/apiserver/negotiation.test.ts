@@ -7,7 +7,7 @@ import { decodeProtobuf } from '../api/protobuf/decoder.ts';
 import { encodeProtobuf } from '../api/protobuf/encoder.ts';
 import { openMemoryStore } from '../store/memory.ts';
 import { issueCertificate, issueKeyPair, newKey } from './certificates/certificate.ts';
-import { formatOfFailure, negotiate, negotiateWatch } from './negotiation.ts';
+import { layoutOfFailure, negotiate, negotiateWatch } from './negotiation.ts';
 import { ApiServer } from './server.ts';
 
 const PROTOBUF = 'application/vnd.kubernetes.protobuf';
@@ -19,6 +19,7 @@ test('the best clause wins: quality, then how exact it is, then the order', () =
   assert.equal(format(`${PROTOBUF};q=0.5, application/json`), 'json');
   assert.equal(format('*/*, application/yaml'), 'yaml');
   assert.equal(format('text/html, application/*;q=0.2, application/cbor;q=0.3'), 'cbor');
+  assert.equal(format('application/*', 'custom'), 'json');
   assert.equal(format('text/html,application/xhtml+xml,*/*;q=0.8'), 'json');
   assert.equal(format(`${PROTOBUF};stream=watch`), 'protobuf');
   assert.throws(
@@ -26,6 +27,16 @@ test('the best clause wins: quality, then how exact it is, then the order', () =
     /application\/json, application\/yaml, application\/vnd.kubernetes.protobuf, application\/cbor$/,
   );
   assert.throws(() => negotiate(PROTOBUF, 'custom'), { code: 406 });
+  const types = `application/json, application/yaml, ${PROTOBUF}, application/cbor`;
+  for (const accept of ['text/html', 'application/*'])
+    assert.throws(() => negotiate(accept), { message: `406: Not Acceptable\n\nAvailable representations: ${types}` });
+  const streams = `application/json;stream=watch, ${PROTOBUF};stream=watch, application/cbor;stream=watch`;
+  assert.throws(() => negotiate('text/html', 'review', { isList: true }), {
+    message: `406: Not Acceptable\n\nAvailable representations: ${types}, ${streams}`,
+  });
+  assert.throws(() => negotiate('application/json;as=Other'), {
+    message: `only the following media types are accepted: ${types}`,
+  });
 });
 
 test('Tables have no protobuf form, metadata has one even of custom resources; YAML has no stream', () => {
@@ -37,7 +48,7 @@ test('Tables have no protobuf form, metadata has one even of custom resources; Y
   const partial = negotiate(`${PROTOBUF};as=PartialObjectMetadata;g=meta.k8s.io;v=v1`, 'custom');
   assert.deepEqual(partial, { format: 'protobuf', as: 'PartialObjectMetadata', version: 'v1' });
   assert.throws(() => negotiateWatch('application/yaml', 'builtin'), /application\/json;stream=watch/);
-  assert.equal(formatOfFailure('text/html'), 'json');
+  assert.deepEqual(layoutOfFailure('text/html'), { format: 'json', version: 'v1', isPretty: true });
 });
 
 let server: ApiServer;

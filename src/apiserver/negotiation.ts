@@ -16,8 +16,13 @@ const CBOR = 'application/cbor';
 
 export type Format = 'json' | 'yaml' | 'protobuf' | 'cbor';
 
-export interface Representation {
+/** A format and, of JSON, whether it is to be indented. */
+export interface Layout {
   readonly format: Format;
+  readonly isPretty?: boolean;
+}
+
+export interface Representation extends Layout {
   /** Reply in another kind: a Table or only metadata. */
   readonly as?: 'Table' | 'PartialObjectMetadata' | 'PartialObjectMetadataList' | 'APIGroupDiscoveryList';
   /** Version of the group of `as` that was asked for. */
@@ -35,6 +40,8 @@ const MEDIA_TYPES: Readonly<Record<Format, string>> = {
   cbor: CBOR,
 };
 const FORMATS = Object.keys(MEDIA_TYPES) as Format[];
+export const OBJECT_TYPES = FORMATS.map(format => MEDIA_TYPES[format]);
+export const CUSTOM_OBJECT_TYPES = OBJECT_TYPES.filter(type => type !== PROTOBUF);
 const STREAM_TYPES: Readonly<Record<Format, string>> = {
   json: 'application/json',
   yaml: '',
@@ -42,7 +49,11 @@ const STREAM_TYPES: Readonly<Record<Format, string>> = {
   cbor: 'application/cbor-seq',
 };
 
+const WATCH_TYPES = FORMATS.filter(format => STREAM_TYPES[format]).map(format => `${MEDIA_TYPES[format]};stream=watch`);
+
 const JSON_PLAIN: Representation = { format: 'json', version: 'v1' };
+/** Upstream tells it so to whoever accepts no form that there is. */
+const JSON_PRETTY: Representation = { ...JSON_PLAIN, isPretty: true };
 const KNOWN_MAX = 256;
 const known = {
   builtin: new Map<string, Representation | undefined>(),
@@ -50,11 +61,16 @@ const known = {
   review: new Map<string, Representation | undefined>(),
 };
 
-/** The best representation for an Accept header. Throws NotAcceptable. */
-export function negotiate(accept: string | undefined, serving: Serving = 'builtin'): Representation {
+/** The best representation for an Accept header; of a list, whose route has watches too, `isList`. Throws NotAcceptable. */
+export function negotiate(
+  accept: string | undefined,
+  serving: Serving = 'builtin',
+  { isList = false, isRouted = serving !== 'custom' }: { readonly isList?: boolean; readonly isRouted?: boolean } = {},
+): Representation {
   if (!accept || accept === '*/*' || accept === 'application/json') return JSON_PLAIN;
+  if (isRouted) checkRoute(accept, isList ? [...OBJECT_TYPES, ...WATCH_TYPES] : OBJECT_TYPES);
   const chosen = represented(accept, serving);
-  if (!chosen) throw notAcceptable(FORMATS.filter(format => format !== 'protobuf' || serving !== 'custom'));
+  if (!chosen) throw notAcceptable(serving === 'custom' ? CUSTOM_OBJECT_TYPES : OBJECT_TYPES);
   return chosen;
 }
 
@@ -64,9 +80,10 @@ export function negotiateWatch(
   serving: Serving,
   { isList = false }: { readonly isList?: boolean } = {},
 ): Representation {
-  const offered = FORMATS.filter(format => STREAM_TYPES[format] && (format !== 'protobuf' || serving !== 'custom'));
-  const refused = () => notAcceptable(offered, ';stream=watch');
+  const refused = () =>
+    notAcceptable(serving === 'custom' ? WATCH_TYPES.filter(type => !type.startsWith(PROTOBUF)) : WATCH_TYPES);
   if (!asked) return JSON_PLAIN;
+  if (serving !== 'custom') checkRoute(asked, [...OBJECT_TYPES, ...WATCH_TYPES]);
   const accept = isList ? withoutTables(asked) : asked;
   const chosen = accept === '' ? undefined : represented(accept, serving);
   if (!chosen || !STREAM_TYPES[chosen.format]) throw refused();
@@ -78,10 +95,10 @@ function withoutTables(accept: string): string {
   return clauses.join(',');
 }
 
-/** In which format a failure is told: JSON to whoever accepts nothing that there is. */
-export function formatOfFailure(accept: string | undefined): Format {
-  if (!accept || accept === 'application/json') return 'json';
-  return represented(accept, 'builtin')?.format ?? 'json';
+/** How a failure is told: in JSON to whoever accepts nothing that there is. */
+export function layoutOfFailure(accept: string | undefined): Layout {
+  if (!accept || accept === 'application/json') return JSON_PLAIN;
+  return represented(accept, 'builtin') ?? JSON_PRETTY;
 }
 
 export function mediaTypeOf({ format }: { readonly format: Format }): string {
@@ -91,9 +108,21 @@ export function streamTypeOf({ format }: Representation): string {
   return STREAM_TYPES[format];
 }
 
-function notAcceptable(formats: readonly Format[], suffix = ''): Error {
-  const types = formats.map(format => MEDIA_TYPES[format] + suffix).join(', ');
-  return failure(406, 'NotAcceptable', `only the following media types are accepted: ${types}`);
+function notAcceptable(types: readonly string[]): Error {
+  return failure(406, 'NotAcceptable', `only the following media types are accepted: ${types.join(', ')}`);
+}
+
+/**
+ * What upstream's router does before anything is negotiated (it does not know custom resources): a type must be accepted by its
+ * name or with all others, whatever its parameters. Throws NotAcceptable.
+ */
+export function checkRoute(accept: string | undefined, produced: readonly string[]): void {
+  const isProduced = (clause: string): boolean => {
+    const type = clause.split(';', 1)[0]!.trim();
+    return type === '*/*' || produced.includes(type);
+  };
+  if (accept && !accept.split(',').some(isProduced))
+    throw failure(406, 'NotAcceptable', `406: Not Acceptable\n\nAvailable representations: ${produced.join(', ')}`, {});
 }
 
 function represented(accept: string, serving: Serving): Representation | undefined {
@@ -129,7 +158,7 @@ function choose(accept: string, serving: Serving): Representation | undefined {
     for (const format of FORMATS) {
       if (!accepts(clause, format)) continue;
       const found = represent(clause, format, serving);
-      if (found) return found;
+      if (found) return clause.parameters.get('pretty') === '1' ? { ...found, isPretty: true } : found;
     }
   return undefined;
 }
@@ -260,6 +289,3 @@ function jsonOf(text: string): unknown {
     return undefined;
   }
 }
-
-export const OBJECT_TYPES = FORMATS.map(format => MEDIA_TYPES[format]);
-export const CUSTOM_OBJECT_TYPES = OBJECT_TYPES.filter(type => type !== PROTOBUF);

@@ -5,16 +5,24 @@ import type { Status } from '../base/errors.ts';
 import type { Trail } from './audit/trail.ts';
 import { type Body, type Exchange, type ReplyHeaders, sizeOf } from './exchange.ts';
 import type { Admitted } from './fairness/fairness.ts';
-import { encodeBody, formatOfFailure, mediaTypeOf } from './negotiation.ts';
+import { indentJson } from './indented-json.ts';
+import { encodeBody, type Layout, layoutOfFailure, mediaTypeOf } from './negotiation.ts';
 
 /** Upstream compresses from this size. */
 const GZIP_BYTES_MIN = 128 * 1024;
+const NEWLINE = Buffer.from('\n');
+/** Whoever reads with these is a person. */
+const PEOPLE = /^(?:curl|Wget|Mozilla\/5\.0)/;
+/** What Go reads as true. */
+const TRUE = /^(?:1|t|T|true|TRUE|True)$/;
 
 export interface ReplyContext {
   readonly exchange: Exchange;
   /** Status that was sent; 0 before. */
   code: number;
   warnings: string[] | undefined;
+  /** Every reply tells it; the client's own where it sent one. */
+  readonly auditId: string;
   /** Where the request is recorded, if it is. */
   trail: Trail | undefined;
   /** The seats that the request runs on, if it needs some. */
@@ -44,7 +52,7 @@ export function finish(context: ReplyContext, status: number, headers: ReplyHead
   if (body) context.bytes = Buffer.isBuffer(body) ? body.length : sizeOf(body);
   if (context.admitted) nameFlow(headers, context.admitted);
   headers['cache-control'] ??= 'no-cache, private';
-  if (context.trail) headers['audit-id'] = context.trail.auditId;
+  headers['audit-id'] = context.auditId;
   context.exchange.reply(status, withWarnings(context, headers), body);
 }
 
@@ -53,30 +61,64 @@ function nameFlow(headers: ReplyHeaders, { schemaUid, levelUid }: Admitted): voi
   headers['x-kubernetes-pf-prioritylevel-uid'] = levelUid;
 }
 
-/** As `finish`, compressed when it is large and the client takes gzip. */
-export async function finishLarge(
+/** An object: JSON is indented for people, and a line otherwise. Compressed when it is large and the client takes gzip. */
+export function finishObject(
+  context: ReplyContext,
+  status: number,
+  layout: Layout,
+  body: readonly Buffer[],
+): void | Promise<void> {
+  const headers = { 'content-type': mediaTypeOf(layout) };
+  return finishLarge(
+    context,
+    status,
+    headers,
+    layout.format === 'json' ? laidOut(context.exchange, layout, body) : body,
+  );
+}
+
+/** JSON as the client wants to see it. */
+export function laidOut(exchange: Exchange, layout: Layout, json: readonly Buffer[]): readonly Buffer[] {
+  if (isForPeople(exchange, layout)) return [Buffer.from(indentJson(Buffer.concat(json).toString()))];
+  return [...json, NEWLINE];
+}
+
+function isForPeople({ url, headers }: Exchange, { isPretty }: Layout): boolean {
+  if (isPretty) return true;
+  const asked = url.includes('pretty') ? new URLSearchParams(url.slice(url.indexOf('?') + 1)).get('pretty') : undefined;
+  return asked ? TRUE.test(asked) : PEOPLE.test(headers['user-agent'] ?? '');
+}
+
+async function finishZipped(
   context: ReplyContext,
   status: number,
   headers: ReplyHeaders,
   body: readonly Buffer[],
 ): Promise<void> {
-  const size = sizeOf(body);
-  if (size >= GZIP_BYTES_MIN) context.admitted?.sending(size, context.exchange.signal);
-  if (size < GZIP_BYTES_MIN || !/\bgzip\b/.test(String(context.exchange.headers['accept-encoding'] ?? '')))
-    return finish(context, status, headers, body);
   const zipped = await new Promise<Buffer>((resolve, reject) =>
     gzip(Buffer.concat(body), { level: 1 }, (error, result) => (error ? reject(error) : resolve(result))),
   );
   finish(context, status, { ...headers, 'content-encoding': 'gzip', vary: 'Accept-Encoding' }, zipped);
 }
 
+function finishLarge(
+  context: ReplyContext,
+  status: number,
+  headers: ReplyHeaders,
+  body: readonly Buffer[],
+): void | Promise<void> {
+  const size = sizeOf(body);
+  if (size >= GZIP_BYTES_MIN) context.admitted?.sending(size, context.exchange.signal);
+  if (size < GZIP_BYTES_MIN || !/\bgzip\b/.test(String(context.exchange.headers['accept-encoding'] ?? '')))
+    return finish(context, status, headers, body);
+  return finishZipped(context, status, headers, body);
+}
+
 export function begin(context: ReplyContext, status: number, headers: ReplyHeaders): void {
   context.code = status;
   if (context.admitted) nameFlow(headers, context.admitted);
-  if (context.trail) {
-    headers['audit-id'] = context.trail.auditId;
-    context.trail.started(status);
-  }
+  headers['audit-id'] = context.auditId;
+  context.trail?.started(status);
   context.exchange.begin(status, withWarnings(context, { 'cache-control': 'no-cache, private', ...headers }));
 }
 
@@ -85,11 +127,12 @@ export function sendStatus(context: ReplyContext, status: Status): void | Promis
   context.code = status.code;
   const retry = status.details?.retryAfterSeconds;
   context.trail?.refused(status);
-  const format = formatOfFailure(context.exchange.headers.accept);
-  const headers = { 'content-type': mediaTypeOf({ format }), ...(retry ? { 'retry-after': String(retry) } : {}) };
-  const encoded = encodeBody(status, format);
+  const layout = layoutOfFailure(context.exchange.headers.accept);
+  const headers = { 'content-type': mediaTypeOf(layout), ...(retry ? { 'retry-after': String(retry) } : {}) };
+  const encoded = encodeBody(status, layout.format);
   if (encoded instanceof Promise) return encoded.then(bytes => finish(context, status.code, headers, bytes));
-  finish(context, status.code, headers, encoded);
+  const body = layout.format === 'json' ? laidOut(context.exchange, layout, [encoded]) : encoded;
+  finish(context, status.code, headers, body);
 }
 
 export function text(context: ReplyContext, status: number, body: string, type = 'text/plain; charset=utf-8'): void {

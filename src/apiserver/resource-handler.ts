@@ -5,7 +5,7 @@
 
 import type { KubeObject, ListMeta } from '../api/meta.ts';
 import type { Clock } from '../base/clock.ts';
-import { fieldErrors, invalid, type Status } from '../base/errors.ts';
+import { failure, fieldErrors, invalid, type Status } from '../base/errors.ts';
 import type { PatchType } from '../client/transport.ts';
 import type { Trail } from './audit/trail.ts';
 import { joinBytes } from './cache.ts';
@@ -22,7 +22,6 @@ import {
   CUSTOM_OBJECT_TYPES,
   decodeBody,
   encodeBody,
-  mediaTypeOf,
   negotiate,
   negotiateWatch,
   OBJECT_TYPES,
@@ -30,7 +29,7 @@ import {
   type Serving,
 } from './negotiation.ts';
 import type { Operation, Outcome } from './registry.ts';
-import { finish, finishLarge, type ReplyContext, text, warn } from './reply.ts';
+import { finishObject, type ReplyContext, text, warn } from './reply.ts';
 import type { ConnectContext, ConnectHandler, RequestAttributes } from './request.ts';
 import { deprecatedUse } from './request-metrics.ts';
 import {
@@ -56,7 +55,6 @@ const PATCH_TYPES: readonly PatchType[] = [
   'application/strategic-merge-patch+json',
   'application/apply-patch+yaml',
 ];
-const JSON_HEADERS = { 'content-type': 'application/json' };
 
 export interface ResourceHandlerOptions {
   readonly dispatcher: Dispatcher;
@@ -113,7 +111,9 @@ export class ResourceHandler {
     }
     if (connect) return this.#connect(connect, request);
     // Who cannot read the answer must not have changed anything.
-    if (attributes.verb !== 'watch') negotiate(context.exchange.headers.accept, servingOf(request.operation));
+    const isList = attributes.verb === 'list';
+    if (attributes.verb !== 'watch')
+      negotiate(context.exchange.headers.accept, servingOf(request.operation), { isList });
     switch (attributes.verb) {
       case 'get':
         return this.#get(request);
@@ -254,10 +254,13 @@ export class ResourceHandler {
   async #patch(request: Request): Promise<void> {
     const { exchange, trail } = request.context;
     const bytes = await exchange.body();
-    const body = await decodeBody(bytes, exchange.headers['content-type'] ?? 'none', PATCH_TYPES);
-    trail?.requested(body.value);
-    const type = exchange.headers['content-type']!.split(';', 1)[0]!.trim() as PatchType;
     const { operation, query } = request;
+    const type = (exchange.headers['content-type'] ?? 'none').split(';', 1)[0]!.trim() as PatchType;
+    // Upstream's router says it, except for custom resources.
+    if (servingOf(operation) !== 'custom' && !PATCH_TYPES.includes(type))
+      throw failure(415, 'UnsupportedMediaType', '415: Unsupported Media Type', {});
+    const body = await decodeBody(bytes, type, PATCH_TYPES);
+    trail?.requested(body.value);
     if (type !== 'application/apply-patch+yaml') {
       if (query.has('force'))
         throw invalid({ group: 'meta.k8s.io', kind: 'PatchOptions' }, '', [
@@ -330,7 +333,7 @@ export class ResourceHandler {
     context.trail?.answered(() => outcomeObject(served, outcome));
     const wanted = negotiate(context.exchange.headers.accept, servingOf(operation));
     if (!wanted.as && wanted.format === 'json' && outcome instanceof Entry && isShownAsStored(served, outcome))
-      return finish(context, status, { 'content-type': 'application/json' }, outcome.parts);
+      return finishObject(context, status, wanted, outcome.parts);
     const object = outcomeObject(served, outcome);
     const isScale = object.kind === 'Scale' && operation.attributes.subresource === 'scale';
     const isOwn = object.kind === served.info.kind || isScale;
@@ -367,14 +370,14 @@ export class ResourceHandler {
     if (!wanted.as && wanted.format === 'json') {
       if (!result.entries.every(entry => isShownAsStored(served, entry))) {
         const items = result.entries.map(entry => shownObject(served, entry.object));
-        return finishLarge(context, 200, { ...JSON_HEADERS }, [Buffer.from(JSON.stringify({ ...head, items }))]);
+        return finishObject(context, 200, wanted, [Buffer.from(JSON.stringify({ ...head, items }))]);
       }
       const items =
         result.whole === undefined
           ? joinBytes(result.entries)
           : this.#options.dispatcher.registry.cacheOf(served).join(result.whole, result.entries);
       const start = Buffer.from(`${JSON.stringify(head).slice(0, -1)},"items":[`);
-      return finishLarge(context, 200, { ...JSON_HEADERS }, [start, items, LIST_END]);
+      return finishObject(context, 200, wanted, [start, items, LIST_END]);
     }
     const objects = result.entries.map(entry => entry.object);
     const shown = (object: KubeObject) => shownObject(served, object);
@@ -391,11 +394,8 @@ export class ResourceHandler {
   }
 
   async #sendValue({ context, operation }: Request, status: number, value: unknown): Promise<void> {
-    const { format } = negotiate(context.exchange.headers.accept, servingOf(operation));
-    const encoded = encodeBody(value, format);
-    await finishLarge(context, status, { 'content-type': mediaTypeOf({ format }) }, [
-      encoded instanceof Promise ? await encoded : encoded,
-    ]);
+    const wanted = negotiate(context.exchange.headers.accept, servingOf(operation));
+    await finishObject(context, status, wanted, [await encodeBody(value, wanted.format)]);
   }
 }
 

@@ -146,6 +146,7 @@ export class ApiServer {
       openid: options.openid,
       flags: options.flags ?? {},
       clock: this.#clock,
+      random: this.#random,
       log: this.#log,
     });
     metrics.onCollect(() => {
@@ -208,7 +209,7 @@ export class ApiServer {
       authorize: (attributes: RequestAttributes, trail?: Trail) => this.authorize(attributes, trail),
     };
     const { auditor } = this.#options;
-    return auditor ? new AuditedTransport(options, auditor) : new InProcessTransport(options);
+    return auditor ? new AuditedTransport(options, auditor, this.#random) : new InProcessTransport(options);
   }
 
   /** Throws Forbidden in upstream's words. */
@@ -250,6 +251,7 @@ export class ApiServer {
             resources: this.#resources,
             aggregator: this.#options.aggregator,
             route,
+            auditIdOf: headers => this.#handler.auditIdOf(headers),
           },
         ),
     });

@@ -3,7 +3,7 @@
  * goes to the connect handler or carries a watch. A refusal is written to the socket as an ordinary reply.
  */
 
-import type { IncomingMessage } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import { STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { ApiError, failure, internalError, messageOf, type Status } from '../base/errors.ts';
@@ -23,6 +23,7 @@ export interface UpgradeSteps {
   /** Knows the extension servers that upgrades are forwarded to. */
   readonly aggregator: Pick<Aggregator, 'find'> | undefined;
   readonly route: (method: string, url: string) => Routed;
+  readonly auditIdOf: (headers: IncomingHttpHeaders) => string;
 }
 
 const INTERACTIVE = new Set(['exec', 'attach', 'portforward']);
@@ -39,11 +40,14 @@ export async function handleUpgrade(
 ): Promise<void> {
   const { request, socket, head, certificate } = upgrade;
   socket.on('error', () => {});
-  const context: { trail: Trail | undefined } = { trail: undefined };
+  const headers = headersOf(request);
+  const context: { trail: Trail | undefined; readonly auditId: string } = {
+    trail: undefined,
+    auditId: steps.auditIdOf(headers),
+  };
   let code = 101;
   try {
     const { method = 'GET', url = '/' } = request;
-    const headers = headersOf(request);
     const routed = steps.route(method, url);
     const query = routed.query ?? new URLSearchParams();
     const asking = { url, headers, remoteAddress: request.socket.remoteAddress };
@@ -84,16 +88,16 @@ export async function handleUpgrade(
     const known = error instanceof ApiError ? error : internalError(messageOf(error));
     code = known.code;
     context.trail?.refused(known.status);
-    refuse(socket, known.status);
+    refuse(socket, known.status, context.auditId);
   } finally {
     context.trail?.complete(code);
   }
 }
 
-function refuse(socket: Duplex, status: Status): void {
+function refuse(socket: Duplex, status: Status, auditId: string): void {
   if (socket.destroyed || !socket.writable) return;
-  const body = JSON.stringify(status);
+  const body = `${JSON.stringify(status)}\n`;
   socket.end(
-    `HTTP/1.1 ${status.code} ${STATUS_CODES[status.code] ?? 'Error'}\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+    `HTTP/1.1 ${status.code} ${STATUS_CODES[status.code] ?? 'Error'}\r\nAudit-Id: ${auditId}\r\nCache-Control: no-cache, private\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
   );
 }

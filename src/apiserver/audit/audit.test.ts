@@ -200,7 +200,11 @@ test('refusals, impersonation, and what a policy leaves out', async () => {
   );
   assert.equal(secret.level, 'Metadata');
   assert.ok(!JSON.stringify(secret).includes('hunter2') && secret.requestObject === undefined);
-  assert.equal((await bed.ask({ path: '/healthz' })).headers['audit-id'], undefined);
+  const unrecorded = (await bed.ask({ path: '/healthz' })).headers['audit-id'];
+  assert.match(String(unrecorded), /^[0-9a-f-]{36}$/);
+  assert.ok(!logged().some(event => event.auditID === unrecorded));
+  const given = await bed.ask({ path: '/version', headers: { 'audit-id': 'a'.repeat(70) } });
+  assert.equal(given.headers['audit-id'], 'a'.repeat(70));
   assert.equal((await eventOf(await bed.ask({ path: '/version' }))).user.username, 'system:anonymous');
 });
 

@@ -5,6 +5,7 @@
 
 import type { KubeList, KubeObject, WatchEvent } from '../../api/meta.ts';
 import { ApiError, internalError, messageOf, type Status } from '../../base/errors.ts';
+import type { Random } from '../../base/random.ts';
 import {
   type DeleteOptions,
   type ListOptions,
@@ -23,10 +24,12 @@ import type { Trail } from './trail.ts';
 export class AuditedTransport implements Transport, StoredObjects {
   readonly #options: InProcessOptions;
   readonly #auditor: Auditor;
+  readonly #random: Random;
 
-  constructor(options: InProcessOptions, auditor: Auditor) {
+  constructor(options: InProcessOptions, auditor: Auditor, random: Random) {
     this.#options = options;
     this.#auditor = auditor;
+    this.#random = random;
   }
 
   get(target: Target): Promise<KubeObject> {
@@ -96,6 +99,7 @@ export class AuditedTransport implements Transport, StoredObjects {
     const { user, component } = this.#options;
     const uri = pathOf(target);
     const trail = this.#auditor.begin({
+      auditId: this.#random.uuid(),
       attributes: { ...of, verb, isResource: true, namespace, name, subresource, path: uri },
       user,
       uri,

@@ -1,7 +1,6 @@
 /** The audit log of the API server: a trail for each request that the policy wants recorded, and the sinks that its events go to. */
 
 import type { Clock } from '../../base/clock.ts';
-import type { Random } from '../../base/random.ts';
 import type { RequestAttributes, UserInfo } from '../request.ts';
 import { type AuditPolicy, PolicyEvaluator } from './policy.ts';
 import { type AuditEvent, Trail } from './trail.ts';
@@ -14,6 +13,7 @@ export interface AuditSink {
 }
 
 export interface AuditedRequest {
+  readonly auditId: string;
   readonly attributes: Omit<RequestAttributes, 'user'>;
   /** Undefined where nobody could be authenticated. */
   readonly user: UserInfo | undefined;
@@ -26,23 +26,20 @@ export class Auditor {
   readonly #policy: PolicyEvaluator;
   readonly #sinks: readonly AuditSink[];
   readonly #clock: Clock;
-  readonly #random: Random;
 
-  constructor(options: { policy: AuditPolicy; sinks: readonly AuditSink[]; clock: Clock; random: Random }) {
+  constructor(options: { policy: AuditPolicy; sinks: readonly AuditSink[]; clock: Clock }) {
     this.#policy = new PolicyEvaluator(options.policy);
     this.#sinks = options.sinks;
     this.#clock = options.clock;
-    this.#random = options.random;
   }
 
   /** The trail of a request whose user is known; undefined when the policy does not want it. */
-  begin({ attributes, user, uri, headers, remoteAddress }: AuditedRequest): Trail | undefined {
+  begin({ auditId, attributes, user, uri, headers, remoteAddress }: AuditedRequest): Trail | undefined {
     const recording = this.#policy.recording({ ...attributes, user });
     if (!recording) return undefined;
-    const given = headers['audit-id'];
     return new Trail({
       recording,
-      auditId: typeof given === 'string' && given !== '' ? given.slice(0, 64) : this.#random.uuid(),
+      auditId,
       requestUri: uri,
       attributes,
       user,

@@ -17,5 +17,5 @@ export function auditorOf(
   const sinks: AuditSink[] = [];
   if (file) sinks.push(new LogSink({ ...file, ...options }));
   if (webhook) sinks.push(new WebhookSink({ ...webhook, ...options }));
-  return new Auditor({ policy, sinks, clock: options.clock, random: options.random });
+  return new Auditor({ policy, sinks, clock: options.clock });
 }

@@ -52,10 +52,6 @@ export class Trail {
     };
   }
 
-  get auditId(): string {
-    return this.#options.auditId;
-  }
-
   received(): void {
     this.#emit('RequestReceived');
   }

@@ -9,6 +9,7 @@ import {
   type Exchange,
   type RawExchange,
   type ReplyHeaders,
+  sizeOf,
 } from '../exchange.ts';
 import { RawRequest, RawResponse } from './raw.ts';
 import type { ServerStream } from './stream.ts';
@@ -63,11 +64,11 @@ export class Http2Exchange implements Exchange {
     });
   }
   reply(status: number, headers: ReplyHeaders, body: Body | undefined): void {
-    if (body === undefined || this.method === 'HEAD') return this.#stream.respond(status, headers, { end: true });
+    if (body === undefined) return this.#stream.respond(status, headers, { end: true });
     const parts = Buffer.isBuffer(body) ? [body] : body;
-    let size = 0;
-    for (const part of parts) size += part.length;
+    const size = sizeOf(parts);
     headers['content-length'] = size;
+    if (this.method === 'HEAD') return this.#stream.respond(status, headers, { end: true });
     this.#stream.reply(status, headers, size === 0 ? NO_PARTS : parts);
   }
   begin(status: number, headers: ReplyHeaders): void {

@@ -13,8 +13,8 @@ import { badRequest, messageOf, notFound } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import { NODES, PODS } from '../../client/resources.ts';
 import type { OwnExtension } from '../aggregation/aggregator.ts';
-import { encodeBody, mediaTypeOf, negotiate } from '../negotiation.ts';
-import { finish, type ReplyContext } from '../reply.ts';
+import { encodeBody, negotiate } from '../negotiation.ts';
+import { finishObject, type ReplyContext } from '../reply.ts';
 import type { Reader } from '../request.ts';
 import { parsePath } from '../request-path.ts';
 import { notAllowed, unknownResource } from '../routes.ts';
@@ -67,9 +67,9 @@ export class ResourceMetrics implements OwnExtension {
     const [path = '', search] = exchange.url.split('?', 2);
     const query = new URLSearchParams(search);
     const asked = parsePath(exchange.method, path, query);
-    const { format, as } = negotiate(exchange.headers.accept, 'custom');
+    const wanted = negotiate(exchange.headers.accept, 'custom');
     const reply = async (value: unknown) =>
-      finish(context, 200, { 'content-type': mediaTypeOf({ format }) }, await encodeBody(value, format));
+      finishObject(context, 200, wanted, [await encodeBody(value, wanted.format)]);
     if (!asked.resource) return reply(RESOURCE_LIST);
     if (!['nodes', 'pods'].includes(asked.resource) || asked.subresource) throw unknownResource();
     const isPods = asked.resource === 'pods';
@@ -85,7 +85,7 @@ export class ResourceMetrics implements OwnExtension {
     }
     const kind = isPods ? 'PodMetrics' : 'NodeMetrics';
     const list = { kind: `${kind}List`, apiVersion: `${GROUP}/${VERSION}`, metadata: {}, items };
-    return reply(as === 'Table' ? table(items) : asked.name ? items[0] : list);
+    return reply(wanted.as === 'Table' ? table(items) : asked.name ? items[0] : list);
   }
 
   async #nodes(name: string, query: URLSearchParams): Promise<MetricsObject[]> {
