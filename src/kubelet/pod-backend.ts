@@ -9,6 +9,7 @@ import { everyContainer } from './pods/resources.ts';
 import { latestOf } from './pods/status.ts';
 import type { ContainerState, Runtime, SandboxState } from './runtime.ts';
 import type { ContainerTarget, KubeletBackend } from './server/backend.ts';
+import { noLogYet } from './server/log-request.ts';
 import { cadvisorMetrics, resourceMetrics } from './stats/metrics-text.ts';
 import type { NodeStats } from './stats/node-stats.ts';
 import { summaryOf } from './stats/summary.ts';
@@ -67,9 +68,7 @@ export class PodBackend implements KubeletBackend {
         ...(pod.status?.initContainerStatuses ?? []),
         ...(pod.status?.ephemeralContainerStatuses ?? []),
       ].find(one => one.name === chosen)?.state?.waiting;
-      throw badRequest(
-        `container "${chosen}" in pod "${name}" is waiting to start: ${waiting?.message || waiting?.reason || 'ContainerCreating'}`,
-      );
+      throw noLogYet(chosen, name, waiting?.reason || 'ContainerCreating');
     }
     const before = states.filter(one => one !== latest).sort((a, b) => b.attempt - a.attempt)[0];
     return {

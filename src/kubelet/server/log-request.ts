@@ -118,11 +118,15 @@ function containerId(status: ContainerStatus | undefined, container: string, pod
   if (last) return idOf(last);
   if (terminated || status.lastState?.terminated) throw fail(`container "${container}" in pod "${pod}" is terminated`);
   if (!waiting) throw fail(`container "${container}" in pod "${pod}" is waiting to start - no logs yet`);
-  const why =
-    waiting.reason === 'ErrImagePull'
-      ? "image can't be pulled"
-      : waiting.reason === 'ImagePullBackOff'
-        ? 'trying and failing to pull image'
-        : (waiting.reason ?? '');
-  throw fail(`container "${container}" in pod "${pod}" is waiting to start: ${why}`);
+  throw noLogYet(container, pod, waiting.reason);
+}
+
+const WAITING_FOR: Readonly<Record<string, string>> = {
+  ErrImagePull: "image can't be pulled",
+  ImagePullBackOff: 'trying and failing to pull image',
+};
+
+/** Of a container that has never run, in the kubelet's words. */
+export function noLogYet(container: string, pod: string, reason = ''): ApiError {
+  return badRequest(`container "${container}" in pod "${pod}" is waiting to start: ${WAITING_FOR[reason] ?? reason}`);
 }
