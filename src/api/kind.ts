@@ -37,8 +37,8 @@ export interface Kind<T extends KubeObject = KubeObject> {
   readonly isNewGeneration?: (object: T, old: T) => boolean;
   /** Before an update of `/status`: everything but status (and what upstream lets through) is carried over from `old`. */
   readonly prepareStatusUpdate?: (object: T, old: T) => void;
-  /** After that: takes out of the new status what goes with something that the writer took away. Changes `object`; `old` is frozen. */
-  readonly settleStatus?: (object: T, old: T) => void;
+  /** After that: what follows from the change, such as times and what goes with something that was taken away. Changes `object`; may run twice. */
+  readonly settleStatus?: (object: T, old: T, nowMs: number) => void;
   /** Whole-object validation (metadata is validated generically before). `group`: as which the client sent it, when that matters. */
   readonly validate?: (object: T, group?: string) => readonly FieldError[];
   /** Additional rules between old and new, e.g. immutable fields. `validate` runs as well. */

@@ -274,7 +274,7 @@ export class Registry {
     const old = workingForm(served, current.object);
     carryMetadata(write.next, old);
     kind?.defaults?.(write.next);
-    const object = isolated(operation, write.next, old);
+    const object = isolated(operation, { object: write.next, old, nowMs: this.clock.now() });
     const managedFields = this.fields.updated(operation, object, old);
     const admission =
       attributes.subresource === 'scale'
@@ -468,7 +468,10 @@ export class Registry {
   #isolatedAdmission(operation: Operation, object: KubeObject, old: KubeObject): AdmissionRequest {
     return {
       ...this.#admissionRequest(operation, 'UPDATE', object, old),
-      replace: next => replaceContents(object, isolated(operation, this.#settled(operation.served, next), old)),
+      replace: next => {
+        const settled = this.#settled(operation.served, next);
+        replaceContents(object, isolated(operation, { object: settled, old, nowMs: this.clock.now() }));
+      },
     };
   }
   // Admission of a scale sees Scales; what it makes of the new one goes into the object.
@@ -601,9 +604,12 @@ function hasStatus({ stored }: Served): boolean {
 }
 
 /** The object without what an update of its kind, or of the subresource, may not bring; `object` may be changed for it. */
-function isolated({ served, attributes }: Operation, object: KubeObject, old: KubeObject): KubeObject {
+function isolated(
+  { served, attributes }: Operation,
+  { object, old, nowMs }: { object: KubeObject; old: KubeObject; nowMs: number },
+): KubeObject {
   const { subresource } = attributes;
-  if (subresource && subresource !== 'scale') return mergeSubresource(served, subresource, { object, old });
+  if (subresource && subresource !== 'scale') return mergeSubresource(served, subresource, { object, old, nowMs });
   if (served.kind?.prepareUpdate) served.kind.prepareUpdate(object, old);
   else prepareUpdateGenerically(served, object, old);
   return object;

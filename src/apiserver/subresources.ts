@@ -15,13 +15,13 @@ type Shaped = KubeObject & { spec?: Record<string, unknown>; status?: Record<str
 export function mergeSubresource(
   served: Served,
   subresource: string,
-  update: { object: KubeObject; old: KubeObject },
+  update: { object: KubeObject; old: KubeObject; nowMs: number },
 ): KubeObject {
   const object = update.object as Shaped;
   const old = update.old as Shaped;
   switch (subresource) {
     case 'status':
-      return mergeStatus(served, object, old);
+      return mergeStatus(served, object, old, update.nowMs);
     case 'finalize': {
       const finalizers = object.spec?.['finalizers'] as string[] | undefined;
       const { finalizers: _, ...spec } = old.spec ?? {};
@@ -45,9 +45,9 @@ export function mergeSubresource(
   }
 }
 
-function mergeStatus(served: Served, object: Shaped, old: Shaped): KubeObject {
+function mergeStatus(served: Served, object: Shaped, old: Shaped, nowMs: number): KubeObject {
   const merged = mergedStatus(served, object, old);
-  served.kind?.settleStatus?.(merged, old);
+  served.kind?.settleStatus?.(merged, old, nowMs);
   return merged;
 }
 function mergedStatus(served: Served, object: Shaped, old: Shaped): KubeObject {

@@ -18,7 +18,6 @@ import { persistentVolumeClaim } from './persistent-volume-claim.ts';
 import { pod } from './pod.ts';
 import { resourceQuota } from './resource-quota.ts';
 import { service } from './service.ts';
-import type { PersistentVolume } from './v1.gen.ts';
 
 const object = (parts: object): KubeObject => ({ metadata: { name: 'x' }, ...parts }) as unknown as KubeObject;
 
@@ -528,21 +527,4 @@ test('what a runtime uses itself is as valid as the limits of a container', () =
   assert.deepEqual(of({ cpu: '1', 'hugepages-2Mi': '3Mi' }), [
     'overhead.podFixed.limits[hugepages-2Mi]: Invalid value: "3Mi": 3Mi is not positive integer multiple of hugepages-2Mi',
   ]);
-});
-
-test('a volume says since when it has its phase', () => {
-  const volume = { metadata: { name: 'v' }, spec: {} } as unknown as PersistentVolume;
-  persistentVolume.prepareCreate!(volume);
-  assert.equal(volume.status?.phase, 'Pending');
-  const since = volume.status!.lastPhaseTransitionTime!;
-  assert.ok(Math.abs(Date.parse(since) - Date.now()) < 5000);
-  const old = { ...volume, status: { phase: 'Pending', lastPhaseTransitionTime: '2026-01-01T00:00:00Z' } };
-  const settled = (status: object) => {
-    const next = { ...old, status: { ...old.status, ...status } };
-    persistentVolume.settleStatus!(next, old);
-    return next.status.lastPhaseTransitionTime;
-  };
-  assert.equal(settled({}), '2026-01-01T00:00:00Z');
-  assert.ok(Date.parse(settled({ phase: 'Bound' })) > Date.parse('2026-01-01T00:00:00Z'));
-  assert.equal(settled({ phase: 'Bound', lastPhaseTransitionTime: '2026-02-02T00:00:00Z' }), '2026-02-02T00:00:00Z');
 });

@@ -1,6 +1,6 @@
 /** Persistent volumes. */
 
-import { formatTime, systemClock } from '../../base/clock.ts';
+import { formatTime } from '../../base/clock.ts';
 import { fieldErrors } from '../../base/errors.ts';
 import { defineKind } from '../kind.ts';
 import { ageColumn, nameColumn, text, wideText } from '../machinery/columns.ts';
@@ -166,17 +166,19 @@ export const persistentVolume = defineKind<PersistentVolume>({
     status.phase ||= 'Pending';
   },
   prepareCreate: object => {
-    object.status = { phase: 'Pending', lastPhaseTransitionTime: formatTime(systemClock.now()) };
+    object.status = { phase: 'Pending', lastPhaseTransitionTime: object.metadata.creationTimestamp! };
   },
   prepareUpdate: (object, old) => {
     object.status = old.status as NonNullable<PersistentVolume['status']>;
   },
   // Whoever sets a phase need not say since when.
-  settleStatus: ({ status }, { status: before }) => {
-    if (!status || status.phase === before?.phase) return;
-    const { lastPhaseTransitionTime: said } = status;
-    if (said === undefined || said === before?.lastPhaseTransitionTime)
-      status.lastPhaseTransitionTime = formatTime(systemClock.now());
+  settleStatus: (object, old, nowMs) => {
+    const status = (object.status ??= {});
+    const before = old.status ?? {};
+    if (status.phase === before.phase) {
+      if (before.lastPhaseTransitionTime) status.lastPhaseTransitionTime ??= before.lastPhaseTransitionTime;
+    } else if (!status.lastPhaseTransitionTime || status.lastPhaseTransitionTime === before.lastPhaseTransitionTime)
+      status.lastPhaseTransitionTime = formatTime(nowMs);
   },
   validate: object => {
     const errors: Errors = [];

@@ -55,7 +55,7 @@ test('what drivers said of devices goes with these', () => {
       },
     }) as ResourceClaim;
   const left = (next: ResourceClaim, old: ResourceClaim) => {
-    resourceClaim.settleStatus!(next, old);
+    resourceClaim.settleStatus!(next, old, 0);
     return next.status?.devices?.map(({ device }) => device);
   };
   assert.equal(left(claim([], ['a']), claim(['a'], ['a'])), undefined);

@@ -7,7 +7,6 @@
 import type { PersistentVolume, PersistentVolumeClaim } from '../../api/core/v1.gen.ts';
 import { semanticEqual } from '../../api/machinery/equality.ts';
 import { BIND_COMPLETED, BOUND_BY_CONTROLLER, isBoundTo } from '../../api/machinery/volume.ts';
-import { formatTime } from '../../base/clock.ts';
 import { PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES } from '../../client/resources.ts';
 import type { ReconcileContext } from '../runtime/controller.ts';
 import { FreshView } from '../runtime/fresh-view.ts';
@@ -117,14 +116,8 @@ export class Bindings {
     if (volume.status?.phase === phase && (volume.status.message ?? '') === message) return volume;
     const written = await this.#ctx.client.of<PersistentVolume>(PERSISTENT_VOLUMES).updateStatus({
       ...volume,
-      status: {
-        phase,
-        ...(message ? { message } : {}),
-        lastPhaseTransitionTime:
-          volume.status?.phase === phase && volume.status.lastPhaseTransitionTime
-            ? volume.status.lastPhaseTransitionTime
-            : formatTime(this.#ctx.clock.now()),
-      },
+      // When the phase changed last is the API server's to say.
+      status: { phase, ...(message ? { message } : {}) },
     });
     return this.volumes.wrote(written);
   }
