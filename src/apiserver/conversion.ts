@@ -76,7 +76,8 @@ function autoscalerToV1(fields: Fields): Fields {
   keep(BEHAVIOR, behavior);
   keep(CONDITIONS, conditions);
   const next = { ...metadata, ...(Object.keys(annotations).length > 0 ? { annotations } : {}) };
-  return { ...fields, metadata: next, spec, ...(fields['status'] ? { status } : {}) };
+  // What v2 leaves out when it is 0, v1 does not.
+  return { ...fields, metadata: next, spec, status: { currentReplicas: 0, desiredReplicas: 0, ...status } };
 }
 
 function autoscalerToV2(fields: Fields): Fields {

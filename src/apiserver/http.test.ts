@@ -404,6 +404,16 @@ test('JSON is a line, and indented for people', async () => {
   for (const document of ['/version', '/']) assert.match(await text(document), /^\{\n {2}"[\s\S]*\n\}$/, document);
 });
 
+test('autoscaling/v1 shows counts of nothing, v2 only the wanted one', async () => {
+  const path = (version: string) => `/apis/autoscaling/${version}/namespaces/default/horizontalpodautoscalers`;
+  const scaleTargetRef = { apiVersion: 'apps/v1', kind: 'Deployment', name: 'x' };
+  const body = { apiVersion: 'autoscaling/v1', kind: 'HorizontalPodAutoscaler', metadata: { name: 'x' } };
+  const made = await ask('POST', path('v1'), { body: { ...body, spec: { maxReplicas: 3, scaleTargetRef } } });
+  assert.deepEqual(made.json.status, { currentReplicas: 0, desiredReplicas: 0 });
+  assert.deepEqual((await ask('GET', `${path('v1')}/x`)).json.status, { currentReplicas: 0, desiredReplicas: 0 });
+  assert.deepEqual((await ask('GET', `${path('v2')}/x`)).json.status, { desiredReplicas: 0 });
+});
+
 test('every reply tells its Audit-Id', async () => {
   const id = async (path: string, headers: Record<string, string> = {}) =>
     String((await ask('GET', path, { headers })).headers['audit-id']);

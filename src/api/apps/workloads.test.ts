@@ -185,6 +185,28 @@ test('jobs', () => {
   ]);
 });
 
+test('a job without labels of its own has those of its template, also what its creation adds', () => {
+  const made = (own: object | undefined, labels: Record<string, string> | undefined): unknown => {
+    const pods = template();
+    const object = make<Job>(job, { selector: undefined, template: { ...pods, metadata: labels ? { labels } : {} } });
+    object.metadata.labels = own as Record<string, string>;
+    if (!own) delete object.metadata.labels;
+    job.defaults!(object);
+    job.prepareCreate!(object);
+    return object.metadata.labels;
+  };
+  const added = {
+    'batch.kubernetes.io/job-name': 'web',
+    'job-name': 'web',
+    'batch.kubernetes.io/controller-uid': 'u',
+    'controller-uid': 'u',
+  };
+  assert.deepEqual(made(undefined, undefined), added);
+  assert.deepEqual(made(undefined, { x: 'y' }), { x: 'y', ...added });
+  assert.deepEqual(made({}, undefined), added);
+  assert.deepEqual(made({ x: 'y' }, { x: 'y' }), { x: 'y' });
+});
+
 const refusedJob = (spec: object): string[] => {
   const pods = { spec: { ...template().spec, restartPolicy: 'Never' } };
   const object = make<Job>(job, { selector: undefined, template: pods, ...spec });

@@ -86,7 +86,8 @@ export const job = defineKind<Job>({
     if (!object.spec) return;
     jobSpecDefaults(object.spec);
     const labels = object.spec.template?.metadata?.labels;
-    if (labels && Object.keys(object.metadata.labels ?? {}).length === 0) object.metadata.labels = { ...labels };
+    // The same, not equal ones: what the template gets at the creation, the job gets too.
+    if (labels && Object.keys(object.metadata.labels ?? {}).length === 0) object.metadata.labels = labels;
   },
   prepareCreate: object => {
     object.status = {};
@@ -154,11 +155,14 @@ function ownSelector(object: Job): void {
   const metadata = ((spec.template ??= {} as JobSpec['template']).metadata ??= {} as NonNullable<
     JobSpec['template']['metadata']
   >);
+  const own = object.metadata.labels;
+  const hasOwnLabels = own !== metadata.labels && Object.keys(own ?? {}).length > 0;
   const labels = (metadata.labels ??= {});
   labels[LABELS.name] = labels[LABELS.oldName] = name;
   labels[LABELS.uid] = labels[LABELS.oldUid] = uid;
   const selector = (spec.selector ??= {});
   (selector.matchLabels ??= {})[LABELS.uid] ??= uid;
+  if (!hasOwnLabels) object.metadata.labels = { ...labels };
 }
 
 function checkGeneratedSelector(errors: Errors, object: Job): void {
