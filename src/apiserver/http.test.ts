@@ -198,6 +198,11 @@ test('bodies: yaml, protobuf, too large, broken', async () => {
   const broken = await ask('POST', maps, { body: '{' });
   assert.equal(broken.status, 400);
   assert.equal(broken.json.reason, 'BadRequest');
+  const zipped = await ask('POST', maps, { body: Buffer.from('1f8b0800000000000003ff', 'hex') });
+  assert.equal(
+    zipped.json.message,
+    "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: invalid character '\\x1f' looking for beginning of value (1f8b0800000000000003ff)",
+  );
   const wrong = await ask('POST', maps, { body: { ...configMap('x'), kind: 'Secret' } });
   assert.equal(wrong.status, 400);
   for (const odd of [{ apiVersion: 12 }, { kind: {} }])

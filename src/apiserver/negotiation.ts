@@ -248,7 +248,7 @@ export function decodeBody(
     return { value: JSON.parse(text), text };
   } catch (error) {
     const why = syntaxError(text, error);
-    throw badRequest(kind === undefined ? why : unrecognized(kind, why, text));
+    throw badRequest(kind === undefined ? why : unrecognized(kind, why, bytes));
   }
 }
 

@@ -34,23 +34,39 @@ export function syntaxError(text: string, error: unknown): string {
 function quoted(letter: string): string {
   if (letter === "'") return `'\\''`;
   if (letter === '"') return `'"'`;
-  return `'${JSON.stringify(letter).slice(1, -1)}'`;
+  return `'${ESCAPES[letter] ?? escaped(letter)}'`;
+}
+const ESCAPES: Readonly<Record<string, string>> = {
+  '\x07': '\\a',
+  '\b': '\\b',
+  '\f': '\\f',
+  '\n': '\\n',
+  '\r': '\\r',
+  '\t': '\\t',
+  '\v': '\\v',
+  '\\': '\\\\',
+};
+/** What Go's `strconv.Quote` makes of it. */
+function escaped(letter: string): string {
+  const code = letter.charCodeAt(0);
+  const digits = code.toString(16);
+  if (code < 0x20 || code === 0x7f) return `\\x${digits.padStart(2, '0')}`;
+  return (code > 0x7f && code <= 0xa0) || code === 0xad ? `\\u00${digits}` : letter;
 }
 
 /** The whole message about a body of which not even the kind can be read. */
 export function unrecognized(
   kind: string,
   why: string,
-  text: string,
+  body: Buffer | string,
   prefix = "couldn't get version/kind; json parse error: ",
 ): string {
-  return `the object provided is unrecognized (must be of type ${kind}): ${prefix}${why} (${summary(text)})`;
+  return `the object provided is unrecognized (must be of type ${kind}): ${prefix}${why} (${summary(typeof body === 'string' ? Buffer.from(body) : body)})`;
 }
 
-function summary(text: string): string {
-  if (text === '') return '<empty>';
-  const bytes = Buffer.from(text);
+function summary(bytes: Buffer): string {
+  if (bytes.length === 0) return '<empty>';
   const start = bytes.subarray(0, SHOWN_BYTES_MAX);
-  const shown = text.startsWith('{') ? start.toString() : start.toString('hex');
+  const shown = bytes[0] === 0x7b ? start.toString() : start.toString('hex');
   return bytes.length > SHOWN_BYTES_MAX ? `${shown} ...` : shown;
 }
