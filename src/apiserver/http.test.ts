@@ -169,6 +169,11 @@ test('unknown fields: warned of, refused, ignored', async () => {
   const warned = await ask('POST', maps, { body: odd('w') });
   assert.equal(warned.status, 201);
   assert.equal(warned.headers['warning'], '299 - "unknown field \\"extra\\""');
+  const foreign = await ask('POST', maps, { body: { ...configMap('f'), größe: 1 } });
+  assert.equal(
+    Buffer.from(String(foreign.headers['warning']), 'latin1').toString(),
+    '299 - "unknown field \\"größe\\""',
+  );
   const refused = await ask('POST', `${maps}?fieldValidation=Strict`, { body: odd('s') });
   assert.equal(refused.status, 400);
   assert.match(refused.json.message, /strict decoding error: unknown field "extra"/);

@@ -7,6 +7,7 @@ import { type Body, type Exchange, type ReplyHeaders, sizeOf } from './exchange.
 import type { Admitted } from './fairness/fairness.ts';
 import { indentJson } from './indented-json.ts';
 import { encodeBody, type Layout, layoutOfFailure, mediaTypeOf } from './negotiation.ts';
+import { warningHeaders } from './warnings.ts';
 
 /** Upstream compresses from this size. */
 const GZIP_BYTES_MIN = 128 * 1024;
@@ -40,10 +41,9 @@ export function warn(context: ReplyContext, message: string): void {
 
 function withWarnings(context: ReplyContext, headers: ReplyHeaders): ReplyHeaders {
   if (!context.warnings) return headers;
-  const quoted = context.warnings.map(
-    message => `299 - ${JSON.stringify(message.replace(/[\r\n\t]+/g, ' ')).replace(/[^\x20-\x7e]/g, '?')}`,
-  );
-  return { ...headers, warning: quoted.length === 1 ? quoted[0]! : quoted };
+  const all = warningHeaders(context.warnings);
+  if (all.length === 0) return headers;
+  return { ...headers, warning: all.length === 1 ? all[0]! : all };
 }
 
 export function finish(context: ReplyContext, status: number, headers: ReplyHeaders, body: Body | undefined): void {
