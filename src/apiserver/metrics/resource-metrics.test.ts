@@ -73,7 +73,8 @@ function setUp() {
       method: 'GET',
       url: `/apis/metrics.k8s.io/v1beta1${path}`,
       headers: { accept },
-      reply: (_status: number, _headers: unknown, bytes: Buffer) => (body = JSON.parse(bytes.toString())),
+      reply: (_status: number, _headers: unknown, parts: readonly Buffer[]) =>
+        (body = JSON.parse(Buffer.concat(parts).toString())),
     } as unknown as Exchange;
     await metrics.answer({ exchange, code: 0, warnings: undefined } as ReplyContext);
     return body;
