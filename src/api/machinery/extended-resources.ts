@@ -33,6 +33,12 @@ export function classesByResource(classes: Iterable<DeviceClass>): ReadonlyMap<s
   return found;
 }
 
+/** Whether a container gets the resource out of that claim. */
+export const isClaimed = ({ status }: Pod, container: string, resource: string): boolean =>
+  status?.extendedResourceClaimStatus?.requestMappings?.some(
+    ({ containerName, resourceName }) => containerName === container && resourceName === resource,
+  ) === true;
+
 /** By container: what each gets out of the pod's claim for extended resources. */
 export function extendedRequestsOf(pod: Pod): Record<string, string[]> {
   const mappings = pod.status?.extendedResourceClaimStatus?.requestMappings ?? [];

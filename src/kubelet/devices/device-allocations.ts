@@ -8,6 +8,7 @@ import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { isExtendedResource } from '../../api/core/resource-validation.ts';
 import type { Container, Pod, ResourceStatus } from '../../api/core/v1.gen.ts';
+import { isClaimed } from '../../api/machinery/extended-resources.ts';
 import { quantityValue } from '../../api/machinery/quantity.ts';
 import type { Refusal } from '../pods/refusals.ts';
 import { isSidecar } from '../pods/resources.ts';
@@ -74,8 +75,8 @@ export class DeviceAllocations {
       for (const container of [...(pod.spec.initContainers ?? []), ...pod.spec.containers]) {
         const isInit = pod.spec.initContainers?.includes(container) === true && !isSidecar(container);
         for (const [resource, count] of wishes(container)) {
-          // Advertised by someone else on the node's object: nothing is to be done for it here.
-          if (!this.#plugins.has(resource)) continue;
+          // Advertised by someone else on the node's object, or of a device class: nothing is to be done for it here.
+          if (!this.#plugins.has(resource) || isClaimed(pod, container.name, resource)) continue;
           const again = reusable.get(resource) ?? new Set();
           reusable.set(resource, again);
           const ids = await this.#choose(resource, { count, reusable: again, mine });
