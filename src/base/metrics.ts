@@ -133,11 +133,11 @@ export class MetricsRegistry {
   onCollect(collect: () => void): void {
     this.#collectors.push(collect);
   }
-  /** Those whose names begin with `prefix`; all when absent. */
-  render(options: { readonly prefix?: string } = {}): string {
+  /** Those whose names begin with one of the prefixes; all when absent. */
+  render({ prefixes = [''] }: { readonly prefixes?: readonly string[] } = {}): string {
     for (const collect of this.#collectors) collect();
     return [...this.#metrics.values()]
-      .filter(({ name }) => name.startsWith(options.prefix ?? ''))
+      .filter(({ name }) => prefixes.some(prefix => name.startsWith(prefix)))
       .map(metric => metric.render())
       .join('');
   }

@@ -23,7 +23,7 @@ test('a queue with a name tells of its keys', async () => {
   await clock.advance(1000);
   stop.abort();
   await done;
-  const page = metrics.render({ prefix: 'workqueue_' });
+  const page = metrics.render({ prefixes: ['workqueue_'] });
   for (const line of [
     'workqueue_adds_total{name="told"} 3',
     'workqueue_retries_total{name="told"} 1',

@@ -43,6 +43,9 @@ interface Check {
 
 type Answer = (request: IncomingMessage, response: ServerResponse) => void;
 
+/** Of the process, which is the kubelet's too, what a stock kube-proxy shows beside its own. */
+const METRICS = ['kubeproxy_', 'kubernetes_', 'process_', 'rest_client_'];
+
 export class HealthServer {
   readonly #options: HealthServerOptions;
   readonly #log: Logger;
@@ -169,7 +172,7 @@ function answerText(response: ServerResponse, type: string, body: string): void 
 function answerMetrics({ url = '' }: IncomingMessage, response: ServerResponse): void {
   const path = url.split('?')[0];
   if (path === '/metrics')
-    answerText(response, 'text/plain; version=0.0.4; charset=utf-8', metrics.render({ prefix: 'kubeproxy_' }));
+    answerText(response, 'text/plain; version=0.0.4; charset=utf-8', metrics.render({ prefixes: METRICS }));
   else if (path === '/proxyMode') answerText(response, 'text/plain; charset=utf-8', 'nftables');
   else if (path === '/healthz') answerText(response, 'text/plain; charset=utf-8', 'ok');
   else notFound(response);
