@@ -230,16 +230,28 @@ test('an eviction respects its budget', async () => {
       { of: PODS, namespace: 'default', name: 'p', subresource: 'eviction' },
       { apiVersion: 'policy/v1', kind: 'Eviction', metadata: { name: 'p' } },
     );
-  await assert.rejects(
-    evict(),
-    (error: { code: number; status: { details: { causes: { message: string }[] } } }) =>
-      error.code === 429 &&
-      error.status.details.causes[0]!.message === 'The disruption budget b is still being processed by the server.',
-  );
-  await root.update({ of: POD_DISRUPTION_BUDGETS, namespace: 'default', name: 'b', subresource: 'status' }, {
-    ...budget,
-    status: { observedGeneration: 1, disruptionsAllowed: 1, currentHealthy: 2, desiredHealthy: 1, expectedPods: 2 },
-  } as never);
+  const refused = (message: string) =>
+    assert.rejects(
+      evict(),
+      (error: { code: number; status: { details: { causes: { message: string }[] } } }) =>
+        error.code === 429 && error.status.details.causes[0]!.message === message,
+    );
+  const tell = async (status: object) =>
+    root.update({ of: POD_DISRUPTION_BUDGETS, namespace: 'default', name: 'b', subresource: 'status' }, {
+      ...budget,
+      metadata: { ...budget.metadata, resourceVersion: undefined },
+      status: { observedGeneration: 1, currentHealthy: 2, desiredHealthy: 1, expectedPods: 2, ...status },
+    } as never);
+  await refused('The disruption budget b is still being processed by the server.');
+  await tell({ disruptionsAllowed: 0, currentHealthy: 1 });
+  await refused('The disruption budget b needs 1 healthy pods and has 1 currently');
+  await tell({ disruptionsAllowed: 0 });
+  await refused('The disruption budget b does not allow evicting pods currently');
+  const lastTransitionTime = '2020-01-01T00:00:00Z';
+  const denied = { type: 'DisruptionAllowed', status: 'False', message: 'no idea', lastTransitionTime };
+  await tell({ disruptionsAllowed: 0, conditions: [{ ...denied, reason: 'SyncFailed' }] });
+  await refused('The disruption budget b does not allow evicting pods currently because it failed sync: no idea');
+  await tell({ disruptionsAllowed: 1 });
   await evict();
   const left = (await root.get({ of: POD_DISRUPTION_BUDGETS, namespace: 'default', name: 'b' })) as unknown as {
     status: { disruptionsAllowed?: number; disruptedPods: object };

@@ -327,6 +327,33 @@ test('a disruption budget counts', async () => {
   );
 });
 
+test('a disruption budget whose pods cannot be counted allows nothing and says why', async () => {
+  const budget = async (name: string) =>
+    (await cluster.of<PodDisruptionBudget>(POD_DISRUPTION_BUDGETS).get('default', name)).status;
+  const said = (wanted: string) => async () => (await cluster.events()).some(({ reason }) => reason === wanted);
+  const select = (app: string) => ({ maxUnavailable: 1, selector: { matchLabels: { app } } });
+
+  await make(POD_DISRUPTION_BUDGETS, 'PodDisruptionBudget', 'nobody', select('nobody'));
+  await cluster.until('no pods', said('NoPods'));
+
+  await cluster.of<Pod>(PODS).create({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'alone', namespace: 'default', labels: { app: 'alone' } },
+    spec: { containers: [{ name: 'main', image: 'a:1' }] },
+  } as never);
+  await make(POD_DISRUPTION_BUDGETS, 'PodDisruptionBudget', 'alone', select('alone'));
+  await cluster.until('unmanaged', said('UnmanagedPods'));
+  assert.equal((await budget('alone'))?.disruptionsAllowed ?? 0, 0);
+
+  await make(JOBS, 'Job', 'owned', { template: template('owned', { restartPolicy: 'Never' }) });
+  await make(POD_DISRUPTION_BUDGETS, 'PodDisruptionBudget', 'owned', select('owned'));
+  const condition = async () => (await budget('owned'))?.conditions?.[0];
+  await cluster.until('it failed', async () => (await condition())?.reason === 'SyncFailed');
+  assert.equal((await condition())?.message, 'jobs.batch does not implement the scale subresource');
+  await cluster.until('the event', said('CalculateExpectedPodCountFailed'));
+});
+
 test('the scheduler tells how much it knows', () => {
   const size = (type: string) =>
     Number(new RegExp(`^scheduler_cache_size\\{type="${type}"\\} (\\d+)$`, 'm').exec(metrics.render())?.[1]);

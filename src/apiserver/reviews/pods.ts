@@ -165,6 +165,17 @@ function mayEvictUnhealthy(pod: Pod, { spec, status }: PodDisruptionBudget): boo
   return (status?.currentHealthy ?? 0) >= (status?.desiredHealthy ?? 0) && (status?.desiredHealthy ?? 0) > 0;
 }
 
+function whyDenied({ metadata: { name }, status }: PodDisruptionBudget): string {
+  const { currentHealthy = 0, desiredHealthy = 0 } = status ?? {};
+  const denied = status?.conditions?.find(one => one.type === 'DisruptionAllowed' && one.status === 'False');
+  const no = `The disruption budget ${name} does not allow evicting pods currently`;
+  // The numbers are of an earlier time.
+  if (denied?.message && denied.reason === 'SyncFailed') return `${no} because it failed sync: ${denied.message}`;
+  if (currentHealthy <= desiredHealthy)
+    return `The disruption budget ${name} needs ${desiredHealthy} healthy pods and has ${currentHealthy} currently`;
+  return denied?.message ? `${no} (${denied.reason}): ${denied.message}` : no;
+}
+
 async function takeDisruption(
   { stored, clock }: PodHandlersOptions,
   { metadata }: PodDisruptionBudget,
@@ -193,9 +204,7 @@ async function takeDisruption(
             'DisruptedPods map too big - too many evictions not confirmed by PDB controller',
           );
         if (!status.disruptionsAllowed) {
-          const { status: refusal } = violation(
-            `The disruption budget ${budget.metadata.name} needs ${status.desiredHealthy ?? 0} healthy pods and has ${status.currentHealthy ?? 0} currently`,
-          );
+          const { status: refusal } = violation(whyDenied(budget));
           const { retryAfterSeconds: _, ...details } = refusal.details!;
           throw new ApiError({ ...refusal, details });
         }

@@ -21,14 +21,12 @@ import { semanticEqual } from '../../api/machinery/equality.ts';
 import { formatLabelSelector, parseLabelSelector } from '../../api/machinery/labels.ts';
 import { formatNano, quantityMilli } from '../../api/machinery/quantity.ts';
 import { keyOf } from '../../api/meta.ts';
-import { builtinResources } from '../../api/resources.ts';
-import type { ResourceInfo } from '../../api/schema.ts';
 import { formatTime } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import { CUSTOM_RESOURCE_DEFINITIONS, HORIZONTAL_POD_AUTOSCALERS, PODS } from '../../client/resources.ts';
 import type { ResourceId, Transport } from '../../client/transport.ts';
 import { type Controller, type ControllerDefinition, type ReconcileContext, watch } from '../runtime/controller.ts';
-import { customResources } from '../runtime/custom-resources.ts';
+import { infoOf } from '../runtime/custom-resources.ts';
 import { idOf } from '../runtime/resources.ts';
 import { externalMetric, objectMetric, podsMetric } from './other-metrics.ts';
 import { type PodMetric, resourceMetrics } from './pod-metrics.ts';
@@ -490,15 +488,6 @@ function describe({ type, resource, containerResource }: MetricSpec): string {
 /** The resource that the reference's kind is served as. Throws when there is none that can be scaled. */
 function resourceOf(ctx: ReconcileContext, reference: CrossVersionObjectReference): ResourceId {
   return idOf(infoOf(ctx, reference));
-}
-
-function infoOf(ctx: ReconcileContext, { apiVersion = '', kind }: CrossVersionObjectReference): ResourceInfo {
-  const group = apiVersion.includes('/') ? apiVersion.slice(0, apiVersion.indexOf('/')) : '';
-  const version = apiVersion.slice(apiVersion.indexOf('/') + 1);
-  const all = [...builtinResources, ...customResources(ctx)].filter(info => info.kind === kind && info.group === group);
-  const info = all.find(one => one.version === version) ?? all[0];
-  if (!info) throw new Error(`no matches for kind "${kind}" in group "${group}"`);
-  return info;
 }
 
 export const horizontalPodAutoscaler: ControllerDefinition = {

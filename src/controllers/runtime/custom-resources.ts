@@ -1,6 +1,7 @@
 /** The custom resources that are served now, as their definitions say: one version of each, which is enough to delete by. */
 
 import type { CustomResourceDefinition } from '../../api/apiextensions/v1.gen.ts';
+import { builtinResources } from '../../api/resources.ts';
 import type { ResourceInfo } from '../../api/schema.ts';
 import { CUSTOM_RESOURCE_DEFINITIONS } from '../../client/resources.ts';
 import type { ReconcileContext } from './controller.ts';
@@ -28,7 +29,7 @@ export function customResource({ spec, status }: CustomResourceDefinition): Reso
     categories: [],
     verbs: VERBS,
     type: '',
-    subresources: [],
+    subresources: version.subresources?.scale ? [{ name: 'scale', verbs: ['get', 'patch', 'update'] }] : [],
   };
 }
 
@@ -37,6 +38,19 @@ export function customResources(ctx: ReconcileContext): ResourceInfo[] {
   return [...ctx.informers.get<CustomResourceDefinition>(CUSTOM_RESOURCE_DEFINITIONS).values()].flatMap(
     definition => customResource(definition) ?? [],
   );
+}
+
+/** The resource of a kind that another object refers to. */
+export function infoOf(
+  ctx: ReconcileContext,
+  { apiVersion = '', kind }: { readonly apiVersion?: string; readonly kind: string },
+): ResourceInfo {
+  const group = apiVersion.includes('/') ? apiVersion.slice(0, apiVersion.indexOf('/')) : '';
+  const version = apiVersion.slice(apiVersion.indexOf('/') + 1);
+  const all = [...builtinResources, ...customResources(ctx)].filter(info => info.kind === kind && info.group === group);
+  const info = all.find(one => one.version === version) ?? all[0];
+  if (!info) throw new Error(`no matches for kind "${kind}" in group "${group}"`);
+  return info;
 }
 
 /** Calls back for each that comes and goes; those there now come first. A change of version is a going and a coming. */
