@@ -411,6 +411,12 @@ test('JSON is a line, and indented for people', async () => {
     assert.ok(line.endsWith('}\n') && !line.slice(0, -1).includes('\n'), other);
     assert.match(await text(other, { 'user-agent': 'curl/8.5.0' }), /^\{\n {2}"[\s\S]*\n\}$/, other);
   }
+  // What nobody can read is not laid out: the server would do nothing else meanwhile.
+  await ask('POST', maps, { body: configMap('large', { a: 'x'.repeat(600_000) }) });
+  await ask('POST', maps, { body: configMap('larger', { a: 'x'.repeat(600_000) }) });
+  assert.match(await text(`${maps}/large`, { 'user-agent': 'curl/8.5.0' }), /^\{\n/);
+  assert.match(await text(maps, { 'user-agent': 'curl/8.5.0' }), /^\{"/);
+  for (const name of ['large', 'larger']) await ask('DELETE', `${maps}/${name}`);
   for (const document of ['/version', '/']) assert.match(await text(document), /^\{\n {2}"[\s\S]*\n\}$/, document);
 });
 

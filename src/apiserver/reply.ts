@@ -11,6 +11,8 @@ import { warningHeaders } from './warnings.ts';
 
 /** Upstream compresses from this size. */
 const GZIP_BYTES_MIN = 128 * 1024;
+/** A few hundred pods; some ten milliseconds. */
+const INDENTED_BYTES_MAX = 1024 * 1024;
 const NEWLINE = Buffer.from('\n');
 /** Whoever reads with these is a person. */
 const PEOPLE = /^(?:curl|Wget|Mozilla\/5\.0)/;
@@ -77,9 +79,10 @@ export function finishObject(
   );
 }
 
-/** JSON as the client wants to see it. */
+/** JSON as the client wants to see it. What nobody can read is left as it is: laying it out keeps everybody else waiting. */
 export function laidOut(exchange: Exchange, layout: Layout, json: readonly Buffer[]): readonly Buffer[] {
-  if (isForPeople(exchange, layout)) return [Buffer.from(indentJson(Buffer.concat(json).toString()))];
+  if (isForPeople(exchange, layout) && sizeOf(json) <= INDENTED_BYTES_MAX)
+    return [Buffer.from(indentJson(Buffer.concat(json).toString()))];
   return [...json, NEWLINE];
 }
 
