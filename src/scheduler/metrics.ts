@@ -27,6 +27,11 @@ export const pendingPods = metrics.gauge(
   "Number of pending pods, by the queue type. 'active' means number of pods in activeQ; 'backoff' means number of pods in backoffQ; 'unschedulable' means number of pods in unschedulablePods that the scheduler attempted to schedule and failed; 'gated' is the number of unschedulable pods that the scheduler never attempted to schedule because they are gated.",
   ['queue'],
 );
+export const incomingPods = metrics.counter(
+  'scheduler_queue_incoming_pods_total',
+  'Number of pods added to scheduling queues by event and queue type.',
+  ['queue', 'event'],
+);
 export const cacheSize = metrics.gauge(
   'scheduler_cache_size',
   'Number of nodes, pods, and assumed (bound) pods in the scheduler cache.',

@@ -6,7 +6,23 @@
 
 import type { Pod } from '../api/core/v1.gen.ts';
 import type { Clock, Timer } from '../base/clock.ts';
+import { incomingPods } from './metrics.ts';
 import type { ClusterEvent } from './plugin.ts';
+
+/** Upstream's labels of what brings pods into a queue. */
+const LABELS: Readonly<Record<ClusterEvent, string>> = {
+  'node-added': 'NodeAdd',
+  'node-allocatable': 'NodeUpdateNodeAllocatable',
+  'node-labels': 'NodeUpdateNodeLabel',
+  'node-taints': 'NodeUpdateNodeTaint',
+  'node-features': 'NodeUpdateNodeDeclaredFeature',
+  'pod-removed': 'AssignedPodDelete',
+  'pod-added': 'AssignedPodAdd',
+  volume: 'PersistentVolumeClaimUpdate',
+  namespace: 'NamespaceUpdate',
+  device: 'ResourceSliceUpdate',
+  'device-class': 'DeviceClassUpdate',
+};
 
 /** Without any event a pod is tried again after this long: upstream's pod-max-in-unschedulable-pods-duration. */
 const UNSCHEDULABLE_MS_MAX = 5 * 60 * 1000;
@@ -115,11 +131,12 @@ export class SchedulingQueue {
       };
       this.#pods.set(uid, waiting);
       this.#active.push(waiting);
+      incomingPods.add(1, 'active', 'UnscheduledPodAdd');
       this.#onReady();
       return;
     }
     known.pod = pod;
-    if (options.changed && known.place === 'unschedulable') this.#move(known, 'active');
+    if (options.changed && known.place === 'unschedulable') this.#move(known, 'active', 'UnscheduledPodUpdate');
   }
   remove(uid: string): void {
     const waiting = this.#pods.get(uid);
@@ -138,11 +155,13 @@ export class SchedulingQueue {
     if (!waiting) return;
     waiting.wakesOn = wakesOn;
     if ([...waiting.eventsMissed].some(event => wakesOn.has(event))) {
-      this.#move(waiting, 'retry');
+      this.#move(waiting, 'retry', 'ScheduleAttemptFailure');
       return;
     }
     waiting.place = 'unschedulable';
-    waiting.timer = this.#clock.after(UNSCHEDULABLE_MS_MAX, () => this.#move(waiting, 'retry'), { background: true });
+    incomingPods.add(1, 'unschedulable', 'ScheduleAttemptFailure');
+    const again = () => this.#move(waiting, 'retry', 'UnschedulableTimeout');
+    waiting.timer = this.#clock.after(UNSCHEDULABLE_MS_MAX, again, { background: true });
   }
   /** Something else failed, such as the write of the binding: try again after a back-off. */
   failed(uid: string): void {
@@ -150,13 +169,15 @@ export class SchedulingQueue {
     if (!waiting) return;
     waiting.place = 'timer';
     const delayMs = Math.min(ERROR_RETRY_MS_MAX, ERROR_RETRY_MS_MIN * 2 ** Math.min(10, waiting.attempts - 1));
-    waiting.timer = this.#clock.after(delayMs, () => this.#move(waiting, 'active'));
+    incomingPods.add(1, 'backoff', 'ScheduleAttemptFailure');
+    waiting.timer = this.#clock.after(delayMs, () => this.#move(waiting, 'active', 'BackoffComplete'));
   }
   /** Wakes the pods that the event may help. */
   event(event: ClusterEvent): void {
     for (const waiting of this.#pods.values()) {
       if (waiting.place === 'taken') waiting.eventsMissed.add(event);
-      else if (waiting.place === 'unschedulable' && waiting.wakesOn.has(event)) this.#move(waiting, 'retry');
+      else if (waiting.place === 'unschedulable' && waiting.wakesOn.has(event))
+        this.#move(waiting, 'retry', LABELS[event]);
     }
   }
 
@@ -170,7 +191,8 @@ export class SchedulingQueue {
     }
     return undefined;
   }
-  #move(waiting: Waiting, place: 'active' | 'retry'): void {
+  #move(waiting: Waiting, place: 'active' | 'retry', why: string): void {
+    incomingPods.add(1, place === 'active' ? 'active' : 'backoff', why);
     waiting.timer?.cancel();
     waiting.timer = undefined;
     waiting.place = place;

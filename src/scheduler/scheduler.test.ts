@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Node, Pod, PodSpec, Taint } from '../api/core/v1.gen.ts';
 import { VirtualClock } from '../base/clock.ts';
+import { metrics } from '../base/metrics.ts';
 import { seededRandom } from '../base/random.ts';
 import { SchedulerCache } from './cache.ts';
 import { DeviceUsage } from './device-usage.ts';
@@ -249,6 +250,14 @@ test('the queue: priority, then age; woken by the events that were named; back-o
   assert.equal(queue.take(), undefined);
   await clock.advance(1000);
   assert.equal(queue.take(), b);
+  const told = metrics.render({ prefixes: ['scheduler_queue_incoming_pods_total'] });
+  for (const labels of [
+    'queue="active",event="UnscheduledPodAdd"',
+    'queue="unschedulable",event="ScheduleAttemptFailure"',
+    'queue="backoff",event="NodeAdd"',
+    'queue="active",event="BackoffComplete"',
+  ])
+    assert.match(told, new RegExp(`^scheduler_queue_incoming_pods_total\\{${labels}\\} [1-9]`, 'm'));
 });
 
 test('a pod that needs a feature goes to a node that declares it', () => {
