@@ -116,6 +116,16 @@ export class Dispatcher {
     return served.custom?.prepare ? preparedEvents(served.custom, seen) : seen;
   }
 
+  async #ask(handler: CreateHandler, operation: Operation, body: KubeObject, query: URLSearchParams): Promise<Outcome> {
+    return await handler.create(this.registry.decodeQuestion(operation, body), {
+      attributes: operation.attributes,
+      query,
+      dryRun: operation.dryRun,
+      warn: message => operation.warn(message),
+      annotate: operation.trail && ((key, value) => operation.trail?.annotate(key, value)),
+    });
+  }
+
   /** Throws at once what it sees at once. */
   create(operation: Operation, body: KubeObject, query = new URLSearchParams()): Promise<Outcome> {
     const { attributes, served } = operation;
@@ -126,14 +136,7 @@ export class Dispatcher {
         ({ of, subresource: sub = '' }) =>
           sub === subresource && of.group === served.info.group && of.version === served.info.version,
       );
-    if (handler)
-      return handler.create(body, {
-        attributes,
-        query,
-        dryRun: operation.dryRun,
-        warn: message => operation.warn(message),
-        annotate: operation.trail && ((key, value) => operation.trail?.annotate(key, value)),
-      });
+    if (handler) return this.#ask(handler, operation, body, query);
     this.#checkVerb(operation, 'create');
     if (subresource || !served.persistent) throw notAllowed();
     return this.registry.create(operation, body);

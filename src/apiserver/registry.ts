@@ -9,6 +9,7 @@ import { typeError } from '../api/go-json-error.ts';
 import { forgiveOldForms, forgiveStored } from '../api/machinery/address-forms.ts';
 import { validateObjectMeta, validateObjectMetaUpdate } from '../api/machinery/metadata.ts';
 import type { KubeObject } from '../api/meta.ts';
+import { typeOfKind } from '../api/schema-registry.ts';
 import { checkFields, type FieldValidation, normalize } from '../api/structural.ts';
 import { type Clock, formatTime } from '../base/clock.ts';
 import {
@@ -25,12 +26,13 @@ import { type Random, randomSuffix } from '../base/random.ts';
 import { ConflictError } from '../store/store.ts';
 import { FieldTracker } from './apply/field-tracker.ts';
 import type { Trail } from './audit/trail.ts';
+import { type BodyKind, otherKind, otherNamespace } from './body-kind.ts';
 import type { Caches, ResourceCache } from './cache.ts';
 import { convertObject, storedForm, workingForm } from './conversion.ts';
 import { canonical, Entry, encode, thaw } from './entry.ts';
 import { type StepTime, StepTimes } from './metrics/admission-metrics.ts';
 import type { AdmissionPlugin, AdmissionRequest, Allocator, RequestAttributes } from './request.ts';
-import { apiVersionOf, type ResourceTable, type Served, splitApiVersion } from './resource-table.ts';
+import { apiVersionOf, type ResourceTable, type Served } from './resource-table.ts';
 import { applyScale, mergeSubresource, scaleOf } from './subresources.ts';
 import { unrecognized } from './undecodable.ts';
 
@@ -379,6 +381,35 @@ export class Registry {
   decode(operation: Operation, body: KubeObject): KubeObject {
     const { served, attributes } = operation;
     const { info, stored } = served;
+    const named = this.#named(operation, body, info);
+    if (!operation.trusted) this.checkBody(operation, info, body);
+    const object = served.custom ? served.custom.decode(thaw(named)) : normalize(info.type, named);
+    object.metadata ??= { name: '' };
+    const { namespace } = object.metadata;
+    if (namespace && namespace !== attributes.namespace) throw otherNamespace();
+    if (info.namespaced) object.metadata.namespace = attributes.namespace;
+    return served.custom || info === stored ? object : convertObject(object, info, stored);
+  }
+  /** The body of a request that is answered and not stored, checked likewise: a review, a Binding, an Eviction. */
+  decodeQuestion(operation: Operation, body: KubeObject): KubeObject {
+    const { served, attributes } = operation;
+    if (operation.trusted) return body;
+    const other = served.info.subresources.find(({ name }) => name === attributes.subresource)?.kind;
+    const type = other && typeOfKind(other.group, other.version, other.kind);
+    const of = other && type ? { ...other, type } : served.info;
+    const named = this.#named(operation, body, of);
+    this.checkBody(operation, of, body);
+    const object = normalize(of.type, named);
+    const { namespace, ...metadata } = object.metadata ?? {};
+    if (attributes.namespace && namespace && namespace !== attributes.namespace) throw otherNamespace();
+    object.metadata = {
+      ...metadata,
+      ...(attributes.namespace ? { namespace: attributes.namespace } : {}),
+    } as KubeObject['metadata'];
+    return object;
+  }
+  /** The body with its kind, which is that of the request when it says none. Throws for another one. */
+  #named(operation: Operation, body: KubeObject, info: BodyKind): KubeObject {
     if (typeof body !== 'object' || body === null || Array.isArray(body))
       throw badRequest(
         unrecognized(
@@ -399,32 +430,17 @@ export class Registry {
     const expected = apiVersionOf(info);
     const apiVersion = body.apiVersion || expected;
     const kind = body.kind || info.kind;
-    if (apiVersion !== expected && splitApiVersion(apiVersion).group === info.group && kind === info.kind)
-      throw badRequest(
-        `the API version in the data (${apiVersion}) does not match the expected API version (${expected})`,
-      );
-    if (apiVersion !== expected || kind !== info.kind)
-      throw badRequest(
-        `${kind} in version "${splitApiVersion(apiVersion).version}" cannot be handled as a ${info.kind}: ${apiVersion === expected ? `converting (${kind}) to (${info.kind}): unknown conversion` : `no kind "${kind}" is registered for version "${expected}"`}`,
-      );
-    if (!operation.trusted) this.checkBody(operation, info.type, body);
-    const whole = { ...body, apiVersion, kind };
-    const object = served.custom ? served.custom.decode(thaw(whole)) : normalize(info.type, whole);
-    object.metadata ??= { name: '' };
-    const { namespace } = object.metadata;
-    if (namespace && namespace !== attributes.namespace)
-      throw badRequest('the namespace of the provided object does not match the namespace sent on the request');
-    if (info.namespaced) object.metadata.namespace = attributes.namespace;
-    return served.custom || info === stored ? object : convertObject(object, info, stored);
+    const problem = otherKind({ apiVersion, kind }, info, operation.served.custom !== undefined);
+    if (problem !== undefined) throw badRequest(problem);
+    return { ...body, apiVersion, kind };
   }
   /** Throws for fields of a wrong type, and as `fieldValidation` wants for unknown ones. */
-  checkBody(operation: Operation, type: string, body: unknown, text = operation.text): void {
+  checkBody(operation: Operation, { type, kind, version }: BodyKind, body: unknown, text = operation.text): void {
     const { info, custom } = operation.served;
     const { mismatch, strict: problems } =
       custom && type === info.type
         ? custom.check(body, operation.fieldValidation, text)
         : checkFields(type, body, operation.fieldValidation, text);
-    const { kind, version } = info;
     const name = kind;
     if (mismatch !== undefined)
       throw badRequest(`${name} in version "${version}" cannot be handled as a ${name}: ${mismatch}`);

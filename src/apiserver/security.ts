@@ -4,6 +4,7 @@
  * has from the start. Nothing reads the cache before the first request or `bootstrap`.
  */
 
+import type { KubeObject } from '../api/meta.ts';
 import { resourceByName } from '../api/resources.ts';
 import type { ResourceInfo } from '../api/schema.ts';
 import type { Clock } from '../base/clock.ts';
@@ -162,7 +163,7 @@ export function createSecurity(options: SecurityOptions): Security {
   });
 
   const createHandlers = [
-    ...subjectAccessHandlers(authorizer),
+    ...subjectAccessHandlers(authorizer, clock),
     ...tokenHandlers({ authenticator, tokens, reader, clock }),
     ...podHandlers({ reader, transport, stored, clock }),
   ];
@@ -239,7 +240,7 @@ function admitted(handler: CreateHandler, admission: readonly AdmissionPlugin[])
   return {
     ...handler,
     async create(sent, request) {
-      const body = { ...sent, metadata: sent.metadata ?? { name: '' } };
+      const body = { ...sent, metadata: sent.metadata ?? ({} as KubeObject['metadata']) };
       const { group, version, resource } = handler.of;
       const admissionRequest = {
         operation: 'CREATE' as const,

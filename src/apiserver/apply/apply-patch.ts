@@ -157,7 +157,7 @@ function applyTo(
     time: fields.now(),
     settle: candidate => {
       const { info, custom } = operation.served;
-      registry.checkBody({ ...operation, fieldValidation: 'Ignore' }, info.type, candidate);
+      registry.checkBody({ ...operation, fieldValidation: 'Ignore' }, info, candidate);
       return custom ? custom.decode(candidate) : normalize(info.type, candidate);
     },
   });

@@ -7,14 +7,17 @@ import type {
   SubjectAccessReview,
   SubjectAccessReviewSpec,
 } from '../../api/authorization/v1.gen.ts';
-import type { KubeObject } from '../../api/meta.ts';
+import type { KubeObject, ObjectMeta } from '../../api/meta.ts';
+import { type Clock, formatTime } from '../../base/clock.ts';
 import { badRequest, type FieldError, fieldErrors, invalid } from '../../base/errors.ts';
 import type { Authorizer, CreateHandler, RequestAttributes, UserInfo } from '../request.ts';
 
 const GROUP = 'authorization.k8s.io';
+/** Upstream's refusals of these reviews do not name the kind. */
+const UNNAMED = { group: GROUP, kind: '' };
 const resource = (name: string) => ({ group: GROUP, version: 'v1', resource: name });
 
-export function subjectAccessHandlers(authorizer: Authorizer): CreateHandler[] {
+export function subjectAccessHandlers(authorizer: Authorizer, clock: Clock): CreateHandler[] {
   const decide = async (spec: SubjectAccessReviewSpec, user: UserInfo) => {
     const decision = await authorizer.authorize(attributesOf(spec, user));
     return { allowed: decision.allowed, ...(decision.reason ? { reason: decision.reason } : {}) };
@@ -33,7 +36,7 @@ export function subjectAccessHandlers(authorizer: Authorizer): CreateHandler[] {
       of: resource('subjectaccessreviews'),
       async create(body) {
         const { spec = {} } = body as SubjectAccessReview;
-        check('SubjectAccessReview', spec, true);
+        check(body as SubjectAccessReview, { needsSubject: true });
         return answer(body, await decide(spec, named(spec)));
       },
     },
@@ -41,9 +44,9 @@ export function subjectAccessHandlers(authorizer: Authorizer): CreateHandler[] {
       of: resource('localsubjectaccessreviews'),
       async create(body, { attributes }) {
         const { spec = {} } = body as LocalSubjectAccessReview;
-        check('LocalSubjectAccessReview', spec, true);
+        check(body as LocalSubjectAccessReview, { needsSubject: true, isLocal: true });
         if (spec.nonResourceAttributes)
-          throw invalid({ group: GROUP, kind: 'LocalSubjectAccessReview' }, '', [
+          throw invalid(UNNAMED, '', [
             fieldErrors.invalid(
               'spec.nonResourceAttributes',
               spec.nonResourceAttributes,
@@ -51,7 +54,7 @@ export function subjectAccessHandlers(authorizer: Authorizer): CreateHandler[] {
             ),
           ]);
         if (spec.resourceAttributes?.namespace !== attributes.namespace)
-          throw invalid({ group: GROUP, kind: 'LocalSubjectAccessReview' }, '', [
+          throw invalid(UNNAMED, '', [
             fieldErrors.invalid(
               'spec.resourceAttributes.namespace',
               spec.resourceAttributes?.namespace ?? '',
@@ -65,7 +68,7 @@ export function subjectAccessHandlers(authorizer: Authorizer): CreateHandler[] {
       of: resource('selfsubjectaccessreviews'),
       async create(body, { attributes }) {
         const { spec = {} } = body as SelfSubjectAccessReview;
-        check('SelfSubjectAccessReview', spec, false);
+        check(body as SelfSubjectAccessReview, { needsSubject: false });
         return answer(body, await decide(spec, attributes.user));
       },
     },
@@ -85,7 +88,9 @@ export function subjectAccessHandlers(authorizer: Authorizer): CreateHandler[] {
     {
       of: { group: 'authentication.k8s.io', version: 'v1', resource: 'selfsubjectreviews' },
       async create(body, { attributes }) {
-        return answer(body, { userInfo: shown(attributes.user) });
+        const { kind, apiVersion } = body;
+        const metadata = { creationTimestamp: formatTime(clock.now()) };
+        return { kind, apiVersion, metadata, status: { userInfo: shown(attributes.user) } } as unknown as KubeObject;
       },
     },
   ];
@@ -130,7 +135,10 @@ function selectorText({
     .join(',');
 }
 
-function check(kind: string, spec: SubjectAccessReviewSpec, needsSubject: boolean): void {
+function check(
+  { metadata, spec = {} }: { readonly metadata?: ObjectMeta; readonly spec?: SubjectAccessReviewSpec },
+  { needsSubject, isLocal = false }: { readonly needsSubject: boolean; readonly isLocal?: boolean },
+): void {
   const errors: FieldError[] = [];
   const { resourceAttributes, nonResourceAttributes } = spec;
   if (resourceAttributes && nonResourceAttributes)
@@ -151,5 +159,8 @@ function check(kind: string, spec: SubjectAccessReviewSpec, needsSubject: boolea
     );
   if (needsSubject && !spec.user && !spec.groups?.length)
     errors.push(fieldErrors.invalid('spec.user', spec.user ?? '', 'at least one of user or group must be specified'));
-  if (errors.length) throw invalid({ group: GROUP, kind }, '', errors);
+  const { namespace: _n, managedFields: _m, ...set } = metadata ?? ({} as ObjectMeta);
+  if (Object.keys(set).length > 0)
+    errors.push(fieldErrors.invalid('metadata', set, isLocal ? 'must be empty except for namespace' : 'must be empty'));
+  if (errors.length) throw invalid(UNNAMED, '', errors);
 }

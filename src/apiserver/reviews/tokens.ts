@@ -35,7 +35,7 @@ export function tokenHandlers(options: TokenHandlersOptions): CreateHandler[] {
         const answer = (status: object) => ({ ...body, metadata: body.metadata ?? {}, status }) as KubeObject;
         try {
           const verified = await options.authenticator.verifyToken(spec.token, audiences);
-          if (!verified) return answer({ user: {} });
+          if (!verified) return answer({ user: {}, error: 'invalid bearer token' });
           return answer({ authenticated: true, user: shown(verified.user), audiences: verified.audiences });
         } catch (error) {
           return answer({ user: {}, error: `[invalid bearer token, ${messageOf(error)}]` });
@@ -87,7 +87,7 @@ async function issue(
     errors.push(
       fieldErrors.invalid('spec.expirationSeconds', seconds, 'may not specify a duration larger than 2^32 seconds'),
     );
-  if (errors.length) throw invalid({ group: 'authentication.k8s.io', kind: 'TokenRequest' }, name, errors);
+  if (errors.length) throw invalid({ group: 'authentication.k8s.io', kind: 'TokenRequest' }, '', errors);
   const { maxSeconds, extendedSeconds } = options.tokens.limits;
   if (maxSeconds !== undefined && seconds > maxSeconds) {
     asked.warn(`requested expiration of ${seconds} seconds shortened to ${maxSeconds} seconds`);
