@@ -303,13 +303,21 @@ function unreadablePatch(value: unknown, error: ApiError): ApiError {
   return invalid({ group: '', kind: '' }, '', [fieldErrors.invalid('patch', JSON.stringify(value), why)]);
 }
 
+function goTypeOf(value: unknown): string {
+  if (Array.isArray(value)) return 'array';
+  return typeof value === 'boolean' ? 'bool' : typeof value;
+}
+
 function applyPatch(object: KubeObject, patch: unknown, type: PatchType, schema: string): KubeObject {
   switch (type) {
     case 'application/json-patch+json':
       return jsonPatch(object, patch);
     case 'application/merge-patch+json':
-      if (typeof patch !== 'object' || patch === null || Array.isArray(patch))
-        throw badRequest('json: cannot unmarshal the merge patch into an object');
+      if (patch === null) throw badRequest('Invalid JSON Patch');
+      if (typeof patch !== 'object' || Array.isArray(patch))
+        throw badRequest(
+          `error decoding patch: json: cannot unmarshal ${goTypeOf(patch)} into Go value of type map[string]interface {}`,
+        );
       return mergePatch(object, patch) as KubeObject;
     case 'application/strategic-merge-patch+json':
       return strategicMergePatch(object, patch, schema);

@@ -308,7 +308,13 @@ test('patches by content type', async () => {
   assert.deepEqual(merged.json.data, { a: '1', b: '2' });
   const json = await patch('application/json-patch+json', [{ op: 'remove', path: '/data/a' }]);
   assert.deepEqual(json.json.data, { b: '2' });
-  assert.equal((await patch('application/json-patch+json', [{ op: 'test', path: '/data/b', value: '3' }])).status, 422);
+  const refused = await patch('application/json-patch+json', [{ op: 'test', path: '/data/b', value: '3' }]);
+  assert.deepEqual([refused.status, refused.json.details], [422, {}]);
+  const list = await patch('application/merge-patch+json', []);
+  assert.deepEqual(
+    [list.status, list.json.message],
+    [400, 'error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}'],
+  );
   const strategic = await patch('application/strategic-merge-patch+json', { data: { b: null, c: '3' } });
   assert.deepEqual(strategic.json.data, { c: '3' });
   const unknown = await patch('text/plain', {});

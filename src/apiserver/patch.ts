@@ -29,7 +29,7 @@ export function jsonPatch<T>(object: T, patch: unknown): T {
     );
   const next = thaw(object);
   if (!applies(next, patch as Operation[]))
-    throw failure(422, 'Invalid', 'the server rejected our request due to an error in our request');
+    throw failure(422, 'Invalid', 'the server rejected our request due to an error in our request', {});
   return next;
 }
 

@@ -116,6 +116,7 @@ test('metadata of a question: none, and no other namespace', async () => {
     named.json.message,
     '.authorization.k8s.io "" is invalid: metadata: Invalid value: {"name":"a"}: must be empty',
   );
+  assert.deepEqual(Object.keys(named.json.details), ['group', 'causes']);
   const elsewhere = await ask(`${REVIEWS}/namespaces/default/localsubjectaccessreviews`, {
     metadata: { namespace: 'b' },
     spec: { user: 'bob', resourceAttributes },
