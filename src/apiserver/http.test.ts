@@ -310,6 +310,11 @@ test('patches by content type', async () => {
   assert.deepEqual(json.json.data, { b: '2' });
   const refused = await patch('application/json-patch+json', [{ op: 'test', path: '/data/b', value: '3' }]);
   assert.deepEqual([refused.status, refused.json.details], [422, {}]);
+  const renamed = await patch('application/merge-patch+json', { metadata: { uid: 'z' } });
+  assert.deepEqual(
+    [renamed.status, renamed.json.message],
+    [422, 'ConfigMap "patched" is invalid: metadata.uid: Invalid value: "z": field is immutable'],
+  );
   const list = await patch('application/merge-patch+json', []);
   assert.deepEqual(
     [list.status, list.json.message],

@@ -255,7 +255,8 @@ export class Registry {
   #checkPreconditions({ served, attributes }: Operation, next: KubeObject, current: Entry): boolean {
     const { uid, resourceVersion } = next.metadata;
     const currentUid = current.object.metadata.uid;
-    if (uid && uid !== currentUid)
+    // In a patch it is a field like others, which validation refuses to change.
+    if (uid && uid !== currentUid && attributes.verb !== 'patch')
       throw conflict(
         served.info,
         attributes.name,

@@ -196,7 +196,10 @@ test('preconditions, dry runs and refusals', async () => {
   const { uid, resourceVersion } = made.metadata;
   await apply(mapNamed('a'), map('a', { x: '2' }, { uid, resourceVersion }), 'm');
   await assert.rejects(apply(mapNamed('a'), map('a', { x: '3' }, { resourceVersion }), 'm'), status(409, /modified/));
-  await assert.rejects(apply(mapNamed('a'), map('a', {}, { uid: 'u' }), 'm'), status(409, /UID in precondition: u/));
+  await assert.rejects(
+    apply(mapNamed('a'), map('a', {}, { uid: 'u' }), 'm'),
+    status(422, /metadata.uid: Invalid value: "u": field is immutable$/),
+  );
   assert.equal((await apply(mapNamed('a'), map('a', { x: '4' }), 'm', { dryRun: true })).data.x, '4');
   assert.equal(((await api.get(mapNamed('a'))) as Any).data.x, '2');
   const refused: [unknown, number, string | RegExp][] = [
