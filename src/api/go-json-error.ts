@@ -114,7 +114,7 @@ const dateLayout: readonly (readonly [RegExp, string])[] = [
 ];
 
 /** Message of Go's time.Parse with RFC 3339; `fraction` as the layout has it. */
-function timeError(text: string, fraction: '' | '.000000'): string | undefined {
+export function timeError(text: string, fraction: '' | '.000000'): string | undefined {
   const layout = `2006-01-02T15:04:05${fraction}Z07:00`;
   const steps = [
     ...dateLayout,

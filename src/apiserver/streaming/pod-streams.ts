@@ -5,6 +5,7 @@
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Container, Pod } from '../../api/core/v1.gen.ts';
+import { timeError } from '../../api/go-json-error.ts';
 import {
   badRequest,
   type FieldError,
@@ -123,8 +124,8 @@ function chooseContainer(pod: Pod, asked: string): string {
 
 async function log(options: PodStreamsOptions, context: ConnectContext): Promise<void> {
   const { query, res, socket } = context;
+  const parameters = logParameters(context.attributes.name, query);
   const pod = readPod(options.reader(), context);
-  const parameters = logParameters(pod.metadata.name, query);
   const container = chooseContainer(pod, query.get('container') ?? '');
   if (!res && !isWebSocket(context.req.headers)) throw badRequest('logs are upgraded to a WebSocket only');
   const begin = async () => {
@@ -211,7 +212,11 @@ function logParameters(name: string, query: URLSearchParams): URLSearchParams {
   number('limitBytes', 1, 'must be greater than 0');
   number('sinceSeconds', 1, 'must be greater than 0');
   const since = query.get('sinceTime');
-  if (since) parameters.set('sinceTime', since);
+  if (since) {
+    const problem = timeError(since, '');
+    if (problem !== undefined) throw badRequest(problem);
+    parameters.set('sinceTime', since);
+  }
   if (since && query.get('sinceSeconds'))
     errors.push(fieldErrors.forbidden('sinceSeconds', 'at most one of `sinceTime` or `sinceSeconds` may be specified'));
   const stream = query.get('stream');

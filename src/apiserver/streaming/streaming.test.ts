@@ -197,6 +197,12 @@ test("logs: the container, the parameters, and the kubelet's refusal", async () 
     await text('/pods/p/log?tailLines=-1'),
     /^422 PodLogOptions "p" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0/,
   );
+  // Options are looked at before the pod.
+  assert.match(await text('/pods/gone/log?tailLines=-1'), /^422 PodLogOptions "gone" is invalid/);
+  assert.equal(
+    await text('/pods/gone/log?sinceTime=x'),
+    '400 parsing time "x" as "2006-01-02T15:04:05Z07:00": cannot parse "x" as "2006"',
+  );
 });
 
 test('logs over HTTP/2, larger than any window', async () => {
