@@ -1,4 +1,5 @@
 import { strict as assert } from 'node:assert';
+import type { ServerResponse } from 'node:http';
 import { type ClientHttp2Session, connect, type IncomingHttpHeaders, type OutgoingHttpHeaders } from 'node:http2';
 import { request as httpsRequest } from 'node:https';
 import { after, before, test } from 'node:test';
@@ -59,6 +60,13 @@ before(async () => {
       },
     ],
     connectHandlers: [
+      {
+        of: { group: '', version: 'v1', resource: 'pods' },
+        subresource: 'log',
+        async handle({ res }) {
+          (res as ServerResponse).writeHead(200, { 'content-type': 'text/plain' }).end('a line\n');
+        },
+      },
       {
         of: { group: '', version: 'v1', resource: 'pods' },
         subresource: 'exec',
@@ -454,6 +462,11 @@ test('every reply tells its Audit-Id', async () => {
   for (const one of own) assert.match(one, /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/);
   assert.equal(new Set(own).size, own.length);
   assert.equal(await id(`${maps}/missing`, { 'audit-id': 'mine' }), 'mine');
+  const log = await ask('GET', '/api/v1/namespaces/default/pods/p/log', { headers: { 'audit-id': 'mine' } });
+  assert.deepEqual(
+    [log.body.toString(), log.headers['audit-id'], log.headers['cache-control']],
+    ['a line\n', 'mine', 'no-cache, private'],
+  );
 });
 
 test('large lists are compressed for who takes it', async () => {

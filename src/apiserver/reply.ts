@@ -3,7 +3,7 @@
 import { gzip } from 'node:zlib';
 import type { Status } from '../base/errors.ts';
 import type { Trail } from './audit/trail.ts';
-import { type Body, type Exchange, type ReplyHeaders, sizeOf } from './exchange.ts';
+import { type Body, type Exchange, type RawExchange, type ReplyHeaders, sizeOf } from './exchange.ts';
 import type { Admitted } from './fairness/fairness.ts';
 import { indentJson } from './indented-json.ts';
 import { encodeBody, type Layout, layoutOfFailure, mediaTypeOf } from './negotiation.ts';
@@ -13,6 +13,7 @@ import { warningHeaders } from './warnings.ts';
 const GZIP_BYTES_MIN = 128 * 1024;
 /** A few hundred pods; some ten milliseconds. */
 const INDENTED_BYTES_MAX = 1024 * 1024;
+const NO_CACHE = 'no-cache, private';
 const NEWLINE = Buffer.from('\n');
 /** Whoever reads with these is a person. */
 const PEOPLE = /^(?:curl|Wget|Mozilla\/5\.0)/;
@@ -53,9 +54,15 @@ export function finish(context: ReplyContext, status: number, headers: ReplyHead
   context.code = status;
   if (body) context.bytes = Buffer.isBuffer(body) ? body.length : sizeOf(body);
   if (context.admitted) nameFlow(headers, context.admitted);
-  headers['cache-control'] ??= 'no-cache, private';
+  headers['cache-control'] ??= NO_CACHE;
   headers['audit-id'] = context.auditId;
   context.exchange.reply(status, withWarnings(context, headers), body);
+}
+
+/** The headers of every reply, for one that somebody else writes and may overrule. */
+export function markRaw({ auditId }: ReplyContext, { res }: Pick<RawExchange, 'res'>): void {
+  res.setHeader('audit-id', auditId);
+  res.setHeader('cache-control', NO_CACHE);
 }
 
 function nameFlow(headers: ReplyHeaders, { schemaUid, levelUid }: Admitted): void {
@@ -122,7 +129,7 @@ export function begin(context: ReplyContext, status: number, headers: ReplyHeade
   if (context.admitted) nameFlow(headers, context.admitted);
   headers['audit-id'] = context.auditId;
   context.trail?.started(status);
-  context.exchange.begin(status, withWarnings(context, { 'cache-control': 'no-cache, private', ...headers }));
+  context.exchange.begin(status, withWarnings(context, { 'cache-control': NO_CACHE, ...headers }));
 }
 
 export function sendStatus(context: ReplyContext, status: Status): void | Promise<void> {

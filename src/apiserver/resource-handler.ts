@@ -29,7 +29,7 @@ import {
   type Serving,
 } from './negotiation.ts';
 import type { Operation, Outcome } from './registry.ts';
-import { finishObject, type ReplyContext, text, warn } from './reply.ts';
+import { finishObject, markRaw, type ReplyContext, text, warn } from './reply.ts';
 import type { ConnectContext, ConnectHandler, RequestAttributes } from './request.ts';
 import { deprecatedUse } from './request-metrics.ts';
 import {
@@ -178,6 +178,7 @@ export class ResourceHandler {
     const query = routed.query ?? NO_QUERY;
     const admitted = await this.admitConnect(operation.attributes, { query, rest }, operation.warn, context.trail);
     const raw = context.exchange.raw();
+    markRaw(context, raw);
     const connection: ConnectContext = {
       attributes: operation.attributes,
       ...admitted,

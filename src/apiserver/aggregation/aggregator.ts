@@ -20,7 +20,7 @@ import type { Random } from '../../base/random.ts';
 import { CUSTOM_RESOURCE_DEFINITIONS, ENDPOINT_SLICES, SERVICES } from '../../client/resources.ts';
 import type { ResourceId, Transport } from '../../client/transport.ts';
 import type { Pki } from '../certificates/pki.ts';
-import type { ReplyContext } from '../reply.ts';
+import { markRaw, type ReplyContext } from '../reply.ts';
 import type { Reader, UserInfo } from '../request.ts';
 import { apiVersionOf } from '../resource-table.ts';
 import { connectTcp, type Endpoint } from '../streaming/dial.ts';
@@ -440,6 +440,7 @@ export class Aggregator {
     const endpoint = this.#endpoint(service);
     const { exchange } = context;
     const { req, res } = exchange.raw();
+    markRaw(context, { res });
     const headers = forwardedHeaders(req.headers, { upgrade: false });
     // Nobody but us says who the user is.
     for (const name of Object.keys(headers)) if (name.startsWith('x-remote-')) delete headers[name];
