@@ -53,7 +53,7 @@ test('memory: who uses more than it asked for goes first; the others stay', asyn
   await untilCondition(node, 'MemoryPressure', 'True');
   await node.create('careless', { containers: [sh('sleep 1000')] });
   const refused = await node.until('careless', evicted);
-  assert.equal(refused.status!.message, 'The node had condition: [MemoryPressure]. ');
+  assert.equal(refused.status!.message, 'Pod was rejected: The node had condition: [MemoryPressure]. ');
   assert.ok(isReady((await node.pod('modest'))!));
   await untilCondition(node, 'MemoryPressure', 'False');
   await node.create('later', { containers: [sh('sleep 1000')] });
