@@ -24,13 +24,13 @@ import {
 } from '../base/errors.ts';
 import { type Random, randomSuffix } from '../base/random.ts';
 import { ConflictError } from '../store/store.ts';
+import { AdmissionStep } from './admission/admission-step.ts';
 import { FieldTracker } from './apply/field-tracker.ts';
 import type { Trail } from './audit/trail.ts';
 import { type BodyKind, otherKind, otherNamespace } from './body-kind.ts';
 import type { Caches, ResourceCache } from './cache.ts';
 import { convertObject, storedForm, workingForm } from './conversion.ts';
 import { canonical, Entry, encode, thaw } from './entry.ts';
-import { type StepTime, StepTimes } from './metrics/admission-metrics.ts';
 import type { AdmissionPlugin, AdmissionRequest, Allocator, RequestAttributes } from './request.ts';
 import { apiVersionOf, type ResourceTable, type Served } from './resource-table.ts';
 import { applyScale, mergeSubresource, scaleOf } from './subresources.ts';
@@ -94,10 +94,8 @@ export class Registry {
   readonly table: ResourceTable;
   readonly clock: Clock;
   readonly fields: FieldTracker;
-  readonly #mutating: readonly AdmissionPlugin[];
-  readonly #validating: readonly AdmissionPlugin[];
-  readonly #mutateTimes: StepTimes;
-  readonly #validateTimes: StepTimes;
+  readonly #mutating: AdmissionStep;
+  readonly #validating: AdmissionStep;
   readonly #allocators: readonly Allocator[];
   readonly #random: Random;
 
@@ -106,10 +104,8 @@ export class Registry {
     this.table = options.table;
     this.clock = options.clock;
     this.fields = new FieldTracker({ resources: options.table, clock: options.clock });
-    this.#mutating = options.admission.filter(plugin => plugin.mutate);
-    this.#validating = options.admission.filter(plugin => plugin.validate);
-    this.#mutateTimes = new StepTimes('admit', options.clock);
-    this.#validateTimes = new StepTimes('validate', options.clock);
+    this.#mutating = new AdmissionStep('admit', options.admission, options.clock);
+    this.#validating = new AdmissionStep('validate', options.admission, options.clock);
     this.#allocators = options.allocators;
     this.#random = options.random;
   }
@@ -159,7 +155,7 @@ export class Registry {
     kind?.defaults?.(object);
     const managedFields = this.fields.created(operation, object);
     const admission = this.#admissionRequest(operation, 'CREATE', object, undefined);
-    const mutating = this.#mutate(admission);
+    const mutating = this.#mutating.run(admission);
     if (mutating) await mutating;
     this.#beginMetadata(object);
     if (kind?.isNewGeneration) object.metadata.generation = 1;
@@ -176,7 +172,7 @@ export class Registry {
       if (kind?.validate) errors.push(...kind.validate(object, served.info.group));
       this.#refuse(served, object, errors);
       for (const warning of kind?.warnings?.(object, undefined) ?? []) operation.warn(warning);
-      const validating = this.#validate(admission);
+      const validating = this.#validating.run(admission);
       if (validating) await validating;
       const cache = this.cacheOf(served);
       const key = keyFor(served, object);
@@ -283,7 +279,7 @@ export class Registry {
       attributes.subresource === 'scale'
         ? this.#scaleAdmission(operation, object, old)
         : this.#isolatedAdmission(operation, object, old);
-    const mutating = this.#mutate(admission);
+    const mutating = this.#mutating.run(admission);
     if (mutating) await mutating;
     countGeneration(operation, object, old);
     const claims = attributes.subresource ? [] : this.#claim(operation, object, old);
@@ -295,7 +291,7 @@ export class Registry {
       const warnings = !subresource || subresource === 'scale' ? kind?.warnings : undefined;
       const told = subresource === 'status' ? kind?.statusWarnings?.(object, old) : warnings?.(object, old);
       for (const warning of told ?? []) operation.warn(warning);
-      const validating = this.#validate(admission);
+      const validating = this.#validating.run(admission);
       if (validating) await validating;
       const converting = served.custom?.toStored?.(object);
       const next = canonical(storedForm(served, converting ? await converting : object));
@@ -370,8 +366,8 @@ export class Registry {
       kind: about.kind,
       ...(object && settle ? { replace: next => replaceContents(object, settle(next)) } : {}),
     };
-    await this.#mutate(request);
-    await this.#validate(request);
+    await this.#mutating.run(request);
+    await this.#validating.run(request);
   }
   /** The object has left the store. */
   released(served: Served, object: KubeObject): void {
@@ -511,41 +507,6 @@ export class Registry {
     const settled = normalize(stored.type, object);
     kind?.defaults?.(settled);
     return settled;
-  }
-  // Plugins that answer at once must not cost a turn each, nor all of them together.
-  #mutate(request: AdmissionRequest): void | Promise<void> {
-    return this.#ask(request, { plugins: this.#mutating, by: 'mutate', time: this.#mutateTimes.begin(request) });
-  }
-  #validate(request: AdmissionRequest): void | Promise<void> {
-    return this.#ask(request, { plugins: this.#validating, by: 'validate', time: this.#validateTimes.begin(request) });
-  }
-  /** One plugin after the other, without a turn of the event loop where none of them waits. */
-  #ask(
-    request: AdmissionRequest,
-    step: { readonly plugins: readonly AdmissionPlugin[]; readonly by: 'mutate' | 'validate'; readonly time: StepTime },
-    from = 0,
-  ): void | Promise<void> {
-    const { plugins, by, time } = step;
-    for (let at = from; at < plugins.length; at++) {
-      const plugin = plugins[at]!;
-      const refused = (error: unknown) => {
-        time.rejected(plugin);
-        throw error;
-      };
-      let waiting: void | Promise<void>;
-      try {
-        waiting = plugin[by]!(request);
-      } catch (error) {
-        return refused(error);
-      }
-      if (waiting)
-        return waiting.then(() => {
-          time.passed(plugin);
-          return this.#ask(request, step, at + 1);
-        }, refused);
-      time.passed(plugin);
-    }
-    time.end();
   }
   #claim(operation: Operation, object: KubeObject, old: KubeObject | undefined): ReturnType<Allocator['claim']>[] {
     const claims: ReturnType<Allocator['claim']>[] = [];

@@ -25,19 +25,20 @@ type Binding = Pick<MutatingAdmissionPolicyBinding, 'spec'>;
 export function policyParams({ authorizer, reader }: AdmissionContext): AdmissionPlugin {
   return {
     name: 'PolicyParamsAuthorization',
-    async validate(request) {
-      const { attributes, object, info } = request;
-      const { user } = attributes;
+    validate(request) {
+      const { attributes, object } = request;
       if (attributes.group !== GROUP || attributes.subresource || !object) return;
-      if (user.groups.includes(PRIVILEGED_GROUP)) return;
-      const refusal = POLICIES.includes(attributes.resource)
-        ? await ofPolicy(request)
-        : POLICIES.some(policies => attributes.resource === bindingsOf(policies))
-          ? await ofBinding(request)
-          : undefined;
-      if (refusal) throw invalid(info, object.metadata.name, [fieldErrors.forbidden(refusal.path, refusal.why)]);
+      if (attributes.user.groups.includes(PRIVILEGED_GROUP)) return;
+      if (POLICIES.includes(attributes.resource)) return refuse(request, ofPolicy(request));
+      if (POLICIES.some(policies => attributes.resource === bindingsOf(policies)))
+        return refuse(request, ofBinding(request));
     },
   };
+
+  async function refuse({ info, object }: AdmissionRequest, asked: ReturnType<typeof ofPolicy>): Promise<void> {
+    const refusal = await asked;
+    if (refusal) throw invalid(info, object!.metadata.name, [fieldErrors.forbidden(refusal.path, refusal.why)]);
+  }
 
   async function ofPolicy({ attributes, object, oldObject }: AdmissionRequest) {
     const { paramKind } = (object as unknown as Policy).spec;

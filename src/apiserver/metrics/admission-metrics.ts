@@ -3,9 +3,7 @@
  * refusals and failures are counted too.
  */
 
-import type { Clock } from '../../base/clock.ts';
 import { metrics, type SeriesHandle } from '../../base/metrics.ts';
-import type { AdmissionPlugin, AdmissionRequest } from '../request.ts';
 
 export type Step = 'admit' | 'validate';
 
@@ -45,63 +43,21 @@ const webhooksFailedOpen = metrics.counter(
   ['name', 'type'],
 );
 
-/** One step of all plugins. Costs a look at the clock for each of them. */
-export class StepTimes {
-  readonly #step: Step;
-  readonly #clock: Clock;
-  readonly #series = new Map<string, SeriesHandle>();
-
-  constructor(step: Step, clock: Clock) {
-    this.#step = step;
-    this.#clock = clock;
-  }
-  begin({ operation }: AdmissionRequest): StepTime {
-    const tell = (plugin: string, rejected: boolean, ms: number) =>
-      this.#at(plugin, operation, rejected).observe(ms / 1000);
-    return new StepTime(tell, this.#clock);
-  }
-  /** Without a plugin's name: of the step. */
-  #at(plugin: string, operation: string, rejected: boolean): SeriesHandle {
-    const key = `${plugin} ${operation} ${rejected}`;
-    let series = this.#series.get(key);
-    if (!series) {
-      const labels = [this.#step, operation, String(rejected)];
-      series = plugin === '' ? steps.series(...labels) : controllers.series(plugin, ...labels);
-      this.#series.set(key, series);
-    }
-    return series;
-  }
+/** Where one step of admission is counted. */
+export interface StepSeries {
+  /** All plugins together. */
+  readonly step: SeriesHandle;
+  /** In the order of the names. */
+  readonly plugins: readonly SeriesHandle[];
 }
 
-/** One request in a step. */
-export class StepTime {
-  readonly #tell: (plugin: string, rejected: boolean, ms: number) => void;
-  readonly #clock: Clock;
-  readonly #sinceMs: number;
-  #pluginSinceMs: number;
-
-  constructor(tell: (plugin: string, rejected: boolean, ms: number) => void, clock: Clock) {
-    this.#tell = tell;
-    this.#clock = clock;
-    this.#sinceMs = this.#pluginSinceMs = clock.monotonic();
-  }
-  passed(plugin: AdmissionPlugin): void {
-    this.#plugin(plugin, false);
-  }
-  /** The step is over. */
-  end(): void {
-    this.#tell('', false, this.#pluginSinceMs - this.#sinceMs);
-  }
-  /** So is it where a plugin refuses. */
-  rejected(plugin: AdmissionPlugin): void {
-    this.#plugin(plugin, true);
-    this.#tell('', true, this.#pluginSinceMs - this.#sinceMs);
-  }
-  #plugin({ name }: AdmissionPlugin, rejected: boolean): void {
-    const nowMs = this.#clock.monotonic();
-    this.#tell(name, rejected, nowMs - this.#pluginSinceMs);
-    this.#pluginSinceMs = nowMs;
-  }
+/** Those that exist already keep what they have counted. */
+export function stepSeries(
+  { step, operation, rejected }: { readonly step: Step; readonly operation: string; readonly rejected: boolean },
+  names: readonly string[],
+): StepSeries {
+  const labels = [step, operation, String(rejected)];
+  return { step: steps.series(...labels), plugins: names.map(name => controllers.series(name, ...labels)) };
 }
 
 export interface WebhookOutcome {
