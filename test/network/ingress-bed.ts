@@ -6,7 +6,7 @@
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { createServer, type IncomingHttpHeaders, request, type Server } from 'node:http';
+import { type Agent, createServer, type IncomingHttpHeaders, request, type Server } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -300,7 +300,7 @@ export class IngressBed {
   get(
     host: string,
     path = '/',
-    options: { method?: string; headers?: Record<string, string>; body?: string; port?: number } = {},
+    options: { method?: string; headers?: Record<string, string>; body?: string; port?: number; agent?: Agent } = {},
   ): Promise<Reply> {
     return new Promise((resolve, reject) => {
       const call = request(
@@ -310,7 +310,7 @@ export class IngressBed {
           path,
           method: options.method ?? 'GET',
           headers: { Host: host, ...options.headers },
-          agent: false,
+          agent: options.agent ?? false,
           timeout: 10_000,
         },
         response => {

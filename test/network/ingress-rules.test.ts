@@ -3,12 +3,16 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
+import { Agent } from 'node:http';
 import { connect as connectH2, createServer as createH2Server } from 'node:http2';
 import { type AddressInfo, connect as connectTcp } from 'node:net';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { KubeObject } from '../../src/api/meta.ts';
 import { metrics } from '../../src/base/metrics.ts';
 import { NODES, SERVICES } from '../../src/client/resources.ts';
+import { RUNTIME_SOCKET } from '../../src/ingress/haproxy/process-files.ts';
+import { ask } from '../../src/ingress/haproxy/runtime-api.ts';
 import { canRunIngress, IngressBed, nameServer, until, type Web } from './ingress-bed.ts';
 
 describe('ingress: rules', { skip: !canRunIngress }, () => {
@@ -87,6 +91,31 @@ describe('ingress: rules', { skip: !canRunIngress }, () => {
     await bed.answers('plain.test', '/', 503);
     bed.putService('web', [web.a]);
     await bed.answers('plain.test', '/', 200);
+    assert.equal(bed.reloads, before);
+  });
+
+  test('connections to endpoints are used again, also to those that came without a reload', async () => {
+    const before = bed.reloads;
+    const kept = await bed.backend('kept');
+    let connections = 0;
+    kept.server.on('connection', () => connections++);
+    bed.putService('kept', [kept.port]);
+    bed.putIngress('kept', { '/': 'kept' });
+    await bed.answers('kept.test', '/', 200);
+    connections = 0;
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    try {
+      for (let i = 0; i < 20; i++) assert.equal((await bed.seen('kept.test', '/', { agent })).backend, 'kept');
+    } finally {
+      agent.destroy();
+    }
+    assert.equal(bed.reloads, before);
+    assert.ok(connections <= 1, `${connections} connections for 20 requests`);
+    // Nor do they keep a server that has left from being removed.
+    bed.putService('kept', []);
+    await bed.answers('kept.test', '/', 503);
+    const servers = () => ask(join(bed.folder, 'ingress', RUNTIME_SOCKET), 'show servers state');
+    await until('the server is gone', async () => !(await servers()).includes(`:${kept.port}`));
     assert.equal(bed.reloads, before);
   });
 

@@ -49,6 +49,8 @@ const SPARES_MIN = 64;
 const SPARE_SHARE = 0.25;
 /** Beyond this many changes a map is written anew, at one moment. */
 const MAP_CHANGES_MAX = 200;
+/** What servers of the configuration have by default and those of `add server` in HAProxy 2.6 do not: connections that are kept. */
+const POOL = ['pool-max-conn', '-1', 'pool-purge-delay', '5s'];
 /** Commands split at these; other keys go as the payload of a whole map. */
 const PLAIN_WORD = /^[A-Za-z0-9._~$:@%/*=+-]+$/;
 const CERTIFICATE_BYTES_MAX = 14_000;
@@ -259,7 +261,7 @@ export class DataPlane {
         const at = `${name}/${serverName(server)}`;
         if (backend.leaving.delete(server)) commands.push(`set server ${at} state ready`);
         else {
-          commands.push(['add server', at, server, ...backend.shape.serverWords.map(quote)].join(' '));
+          commands.push(['add server', at, server, ...POOL, ...backend.shape.serverWords.map(quote)].join(' '));
           commands.push(`enable server ${at}`);
         }
         backend.servers.add(server);
