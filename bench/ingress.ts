@@ -246,7 +246,8 @@ else {
       ...process.argv.slice(2),
       '--inside',
     ],
-    { stdio: 'inherit' },
+    // In memory, as `/run` is, where the access log lies.
+    { stdio: 'inherit', env: { ...process.env, TMPDIR: '/dev/shm' } },
   );
   child.on('exit', code => {
     process.exitCode = code ?? 1;

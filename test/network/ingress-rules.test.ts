@@ -35,7 +35,7 @@ describe('ingress: rules', { skip: !canRunIngress }, () => {
     assert.equal(seen.headers['x-forwarded-host'], 'plain.test');
     assert.equal(seen.headers['x-forwarded-port'], '80');
     assert.equal(seen.headers['x-real-ip'], '127.0.0.1');
-    assert.match(seen.headers['x-request-id'] as string, /^[0-9A-F]{24}$/);
+    assert.match(seen.headers['x-request-id'] as string, /^[0-9A-F]{20,24}$/);
     assert.equal(seen.headers.proxy, undefined);
     assert.equal((await bed.get('nobody.test')).status, 404);
     assert.equal(
@@ -245,7 +245,7 @@ describe('ingress: rules', { skip: !canRunIngress }, () => {
     const path = '/%22,%22x%22:%22\\"}';
     await bed.get('plain.test', `${path}?q=1`, { headers: { 'X-Request-ID': 'a"b\\c' } });
     const line = await logged(path);
-    assert.match(line['request'] as string, /^[0-9A-F]{24}$/, 'an identifier that could end a string is not kept');
+    assert.match(line['request'] as string, /^[0-9A-F]{20,24}$/, 'an identifier that could end a string is not kept');
     assert.equal(line['client'], '127.0.0.1');
     assert.equal(
       (await bed.seen('plain.test', '/kept', { headers: { 'X-Request-ID': 'mine-1' } })).headers['x-request-id'],

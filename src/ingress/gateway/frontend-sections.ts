@@ -5,7 +5,7 @@
 
 import type { Line, Section } from '../haproxy/configuration.ts';
 import type { BackendOf } from '../haproxy/desired.ts';
-import { clientAddress, clientHeaders, normalising, words } from '../haproxy/process-sections.ts';
+import { clientHeaders, connectionVariables, normalising, words } from '../haproxy/process-sections.ts';
 import type { Candidate, CertificateOfHost, Domain, Frontend, HttpFrontend, TlsFrontend } from './frontends.ts';
 import { ANY } from './hostnames.ts';
 import type { ClientChecks } from './listeners.ts';
@@ -88,7 +88,7 @@ class Renderer implements Rendered {
           ...(certificates ? secure(id, certificates, 'h2,http/1.1') : []),
           ...(clients ? checking(clients) : []),
         ],
-        clientAddress(),
+        ...connectionVariables(),
         ...logging('http'),
         ...normalising(),
         ...clientHeaders({ trustsForwarded: false, scheme: certificates ? 'https' : 'http', port }),

@@ -8,7 +8,7 @@ import type { Listening } from '../ingress-class.ts';
 import type { CanaryRule } from '../settings.ts';
 import type { Line, Section } from './configuration.ts';
 import { ERROR_SOCKET, FAILED_BACKEND } from './lua.ts';
-import { clientAddress, clientHeaders, lines, normalising, processSections, words } from './process-sections.ts';
+import { clientHeaders, connectionVariables, lines, normalising, processSections, words } from './process-sections.ts';
 
 /** Names of files, relative to the folder in which HAProxy runs. */
 export const FILES = {
@@ -161,7 +161,7 @@ function frontend(options: ListeningOptions): Section {
         // What a certificate is worth is for the routes to say, which know who may come without.
         ...(askingList ? ['crt-list', askingList, ...words('crt-ignore-err all ca-ignore-err all')] : []),
       ],
-      clientAddress(),
+      ...connectionVariables(),
       words('log global'),
       ['log-format', logFormat(options)],
       ...normalising(),

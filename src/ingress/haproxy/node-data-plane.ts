@@ -4,7 +4,7 @@
  * What is asked for comes from a `DataPlaneSource`, which knows the API's objects.
  */
 
-import { copyFileSync, existsSync, statSync, truncateSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Backoff } from '../../base/backoff.ts';
 import type { Clock } from '../../base/clock.ts';
@@ -14,6 +14,7 @@ import { NODES } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
 import type { ServiceRef } from '../route-table.ts';
 import type { ServiceEndpoints } from '../service-endpoints.ts';
+import { boundAccessLog } from './access-log.ts';
 import { DataPlane } from './data-plane.ts';
 import type { Desired } from './desired.ts';
 import { HAPROXY, HaproxyProcess, haproxyUser } from './haproxy-process.ts';
@@ -108,7 +109,7 @@ export class NodeDataPlane {
         await this.#step(signal);
         this.#backoff.reset('apply');
         if (clock.monotonic() >= sweepAtMs || sweepAtMs === Number.POSITIVE_INFINITY) {
-          this.#boundAccessLog();
+          await boundAccessLog(this.#options.accessLog, ACCESS_LOG_BYTES_MAX);
           await this.#plane?.sweep();
           sweepAtMs = this.#plane ? clock.monotonic() + SWEEP_MS : Number.POSITIVE_INFINITY;
         }
@@ -221,13 +222,5 @@ export class NodeDataPlane {
       'application/merge-patch+json',
     );
     this.#announced = what;
-  }
-
-  /** HAProxy writes to the file it was given, so it is copied and emptied. */
-  #boundAccessLog(): void {
-    const path = this.#options.accessLog;
-    if (!existsSync(path) || statSync(path).size < ACCESS_LOG_BYTES_MAX) return;
-    copyFileSync(path, `${path}.1`);
-    truncateSync(path);
   }
 }

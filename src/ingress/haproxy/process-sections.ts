@@ -132,15 +132,19 @@ export interface ClientHeaderOptions {
 
 /** Request IDs of clients that are kept: others could not stand in the log as they are. */
 const REQUEST_ID = '^[A-Za-z0-9._:/+=-]{1,64}$';
-/** 96 random bits. Not `uuid`, which asks the kernel for something each time. */
-const NEW_REQUEST_ID = '%[rand,hex,bytes(8,8)]'.repeat(3);
+/** 64 random bits for the connection, and the number of the request, which the process gives no other. Not `uuid`, which costs six times as much. */
+const CONNECTION_ID = '%[rand,hex,bytes(8,8)]'.repeat(2);
+const NEW_REQUEST_ID = '%[var(sess.id)]%{+X}rt';
 
-/** The client's address as text, written out once a connection: of all that the headers take this costs most. */
-export function clientAddress(): Line {
-  return words('tcp-request session set-var(sess.client) src,concat()');
+/** The client's address as text and its part of request IDs, made once a connection: of all that the headers take they cost most. */
+export function connectionVariables(): Line[] {
+  return lines(
+    'tcp-request session set-var(sess.client) src,concat()',
+    `tcp-request session set-var-fmt(sess.id) ${CONNECTION_ID}`,
+  );
 }
 
-/** After `clientAddress`. Sets `txn.request`, whose characters need no escape. */
+/** After `connectionVariables`. Sets `txn.request`, whose characters need no escape. */
 export function clientHeaders({ trustsForwarded, scheme, port }: ClientHeaderOptions): Line[] {
   const add = (name: string, value: string): Line => [
     ...['http-request', 'add-header', name, value],
