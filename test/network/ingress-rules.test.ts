@@ -38,9 +38,12 @@ describe('ingress: rules', { skip: !canRunIngress }, () => {
     assert.match(seen.headers['x-request-id'] as string, /^[0-9A-F]{20,24}$/);
     assert.equal(seen.headers.proxy, undefined);
     assert.equal((await bed.get('nobody.test')).status, 404);
-    assert.equal(
-      bed.api.read(NODES, 'node-1')!.metadata.annotations!['ingress.coxswain.dev/data-plane'],
-      `${bed.httpPort}/${bed.httpsPort}`,
+    // It says so once it answers.
+    await until(
+      'the node tells its ports',
+      () =>
+        bed.api.read(NODES, 'node-1')!.metadata.annotations?.['ingress.coxswain.dev/data-plane'] ===
+        `${bed.httpPort}/${bed.httpsPort}`,
     );
   });
 
