@@ -26,7 +26,7 @@ const DIRECTIVES =
   /^(mode|bind|timeout|option|log|log-format|http-request|http-response|tcp-request|acl|use_backend|default_backend|server|retries|retry-on|filter)$/;
 /** Every %[…] that we ever write. */
 const EVALUATED =
-  /^(src|rand,hex,bytes\(8,8\)|var\((sess\.client|txn\.request)\)|var\(txn\.(to|host|path|origin)\)|var\(txn\.to\),map_str\(routes\.map\)|var\(txn\.(host|path)\),bytes\(0,\d+\),json\(ascii\)|pathq|req\.hdr\((host|x-cox-method)\))$/;
+  /^(src|rand,hex,bytes\(8,8\)|var\((sess\.(client|id)|txn\.request)\)|var\(txn\.(to|host|path|origin)\)|var\(txn\.to\),map_str\(routes\.map\)|var\(txn\.(host|path)\),bytes\(0,\d+\),json\(ascii\)|pathq|req\.hdr\((host|x-cox-method)\))$/;
 
 test('hostile routes give the same tree back, and only directives of ours', () => {
   fc.assert(
