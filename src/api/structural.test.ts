@@ -1,7 +1,7 @@
 import { strict as assert } from 'node:assert';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { checkFields, duplicateFields, normalize, prune } from './structural.ts';
+import { checkFields, duplicateFields, normalize, prune, settle } from './structural.ts';
 
 const deployment = 'apps.v1.Deployment';
 const mismatch = (type: string, object: unknown) => checkFields(type, object, 'Ignore').mismatch;
@@ -174,6 +174,48 @@ test('normalize writes the object as Go would', () => {
     spec: {},
     status: { loadBalancer: {} },
   });
+});
+
+test('settle is normalize that copies nothing but what it changes', () => {
+  const whole = normalize('core.v1.Pod', {
+    kind: 'Pod',
+    apiVersion: 'v1',
+    metadata: { name: 'web', labels: { b: '2', a: '1' }, creationTimestamp: '2026-01-01T00:00:00Z' },
+    spec: {
+      containers: [
+        { name: 'c', image: 'i', resources: { requests: { memory: '1Gi', cpu: '2' } }, ports: [{ containerPort: 80 }] },
+        { name: 'd', env: [{ name: 'A', value: 'b' }], securityContext: { runAsUser: 0 } },
+      ],
+      nodeSelector: { zone: 'a' },
+      hostNetwork: true,
+    },
+    status: { phase: 'Running', podIPs: [{ ip: '10.0.0.1' }] },
+  });
+  assert.equal(settle('core.v1.Pod', whole), whole);
+  const labelled = settle('core.v1.Pod', { ...whole, metadata: { ...whole.metadata, labels: { b: '2', a: '1' } } });
+  assert.equal(labelled.spec, whole.spec);
+  assert.deepEqual(Object.keys(labelled.metadata.labels), ['a', 'b']);
+  // Anything may be out of order, empty, unknown or written otherwise, anywhere.
+  const spoiled = (value: unknown, next: () => number): unknown => {
+    if (Array.isArray(value)) return Object.freeze(value.map(item => spoiled(item, next)));
+    if (typeof value !== 'object' || value === null) return value === '2' && next() < 0.5 ? 2000 / 1000 : value;
+    const entries = Object.entries(value).map(([key, item]) => [key, spoiled(item, next)] as [string, unknown]);
+    if (next() < 0.2) entries.reverse();
+    if (next() < 0.1) entries.push(['10', 'x'], ['9', 'y']);
+    if (next() < 0.2) entries.push(['hostIPC', false], ['subdomain', ''], ['volumes', []]);
+    if (next() < 0.2) entries.splice(Math.floor(next() * entries.length), 0, ['nodeName', null]);
+    if (next() < 0.1) entries.pop();
+    return Object.freeze(Object.fromEntries(entries));
+  };
+  fc.assert(
+    fc.property(fc.infiniteStream(fc.nat(999)), numbers => {
+      const given = spoiled(whole, () => numbers.next().value! / 1000) as typeof whole;
+      const settled = settle('core.v1.Pod', given);
+      assert.equal(JSON.stringify(settled), JSON.stringify(normalize('core.v1.Pod', given)));
+      assert.equal(JSON.stringify(settle('core.v1.Pod', settled)), JSON.stringify(settled));
+    }),
+    { numRuns: 500 },
+  );
 });
 
 test('a map key cannot reach the prototype', () => {

@@ -32,6 +32,8 @@ type Node =
 
 interface FieldPlan {
   readonly name: string;
+  /** Its place in the plan. */
+  readonly at: number;
   readonly node: Node;
   readonly always: boolean;
   readonly omitEmpty: boolean;
@@ -41,6 +43,8 @@ interface MessagePlan {
   /** In the order in which Go writes them. */
   readonly fields: readonly FieldPlan[];
   readonly byName: ReadonlyMap<string, FieldPlan>;
+  /** How many fields are always there. */
+  readonly always: number;
 }
 
 /**
@@ -72,6 +76,14 @@ export function normalize<T>(type: string, object: T): T {
   return rewriteMessage(planOf(type), object as JsonObject, true) as T;
 }
 
+/**
+ * As {@link normalize}, but what is so already is not copied: the result shares it with the object, or is the object. For one
+ * that was normalized before and has been added to.
+ */
+export function settle<T>(type: string, object: T): T {
+  return settleMessage(planOf(type), object as JsonObject) as T;
+}
+
 // Plans
 
 const plans = new Map<string, MessagePlan>();
@@ -96,24 +108,32 @@ const MEANT_EMPTY = new Set(['autoscaling.v2.HPAScalingRules.policies']);
 function planOf(type: string): MessagePlan {
   let plan = plans.get(type);
   if (plan === undefined) {
-    const fields: FieldPlan[] = [];
+    const fields: Omit<FieldPlan, 'at'>[] = [];
     collectFields(type, fields);
     // Go's TypeMeta has kind first.
     if (fields[0]?.name === 'apiVersion' && fields[1]?.name === 'kind') fields.splice(0, 2, fields[1], fields[0]);
-    plan = { fields, byName: new Map(fields.map(field => [field.name, field])) };
+    const placed = fields.map((field, at) => ({ ...field, at }));
+    plan = {
+      fields: placed,
+      byName: new Map(placed.map(field => [field.name, field])),
+      always: placed.filter(({ always }) => always).length,
+    };
     plans.set(type, plan);
   }
   return plan;
 }
 
-function collectFields(type: string, fields: FieldPlan[]): void {
+function collectFields(type: string, fields: Omit<FieldPlan, 'at'>[]): void {
   for (const field of typeSchema(type).fields) {
     if (field.name === '') collectFields(field.type, fields);
     else fields.push(fieldPlan(type, field));
   }
 }
 
-function fieldPlan(owner: string, { name, type, number, alwaysPresent, omitEmpty }: BuiltinField): FieldPlan {
+function fieldPlan(
+  owner: string,
+  { name, type, number, alwaysPresent, omitEmpty }: BuiltinField,
+): Omit<FieldPlan, 'at'> {
   return {
     name,
     node: nodeOf(type),
@@ -322,6 +342,55 @@ function rewrite(node: Node, value: unknown, fill: boolean): unknown {
         else result[key] = rewritten;
       }
       return result;
+    }
+  }
+}
+
+function settleMessage(plan: MessagePlan, object: JsonObject): JsonObject {
+  let changed: JsonObject | undefined;
+  let at = -1;
+  let always = 0;
+  for (const name in object) {
+    const field = plan.byName.get(name);
+    const value = object[name];
+    // Whatever is amiss here, writing all of it anew mends it.
+    if (field === undefined || field.at <= at || value === null || value === undefined)
+      return rewriteMessage(plan, object, true);
+    const settled = settleValue(field.node, value);
+    if (field.omitEmpty && isEmpty(settled)) return rewriteMessage(plan, object, true);
+    if (settled !== value) (changed ??= { ...object })[name] = settled;
+    if (field.always) always++;
+    at = field.at;
+  }
+  return always === plan.always ? (changed ?? object) : rewriteMessage(plan, object, true);
+}
+
+function settleValue(node: Node, value: unknown): unknown {
+  switch (node.is) {
+    case 'scalar':
+      return canonicalScalar(node.scalar, value);
+    case 'message':
+      return settleMessage(node.plan(), value as JsonObject);
+    case 'list': {
+      const list = value as unknown[];
+      let changed: unknown[] | undefined;
+      for (let index = 0; index < list.length; index++) {
+        const element = list[index];
+        const settled = element === null ? emptyOf(node.element) : settleValue(node.element, element);
+        if (settled !== element) (changed ??= [...list])[index] = settled;
+      }
+      return changed ?? list;
+    }
+    case 'map': {
+      const map = value as JsonObject;
+      let last: string | undefined;
+      for (const key in map) {
+        const element = map[key];
+        const isSettled = element !== null && (last === undefined || last < key) && key !== '__proto__';
+        if (!isSettled || settleValue(node.element, element) !== element) return rewrite(node, map, true);
+        last = key;
+      }
+      return map;
     }
   }
 }

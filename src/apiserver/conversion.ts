@@ -4,7 +4,7 @@
  */
 
 import type { KubeObject } from '../api/meta.ts';
-import { normalize } from '../api/structural.ts';
+import { settle } from '../api/structural.ts';
 import { apiVersionOf, type Served } from './resource-table.ts';
 
 interface Version {
@@ -138,9 +138,9 @@ export function convertObject(object: KubeObject, from: Version, to: Version): K
   return { ...converted, apiVersion: apiVersionOf(to), kind: to.kind } as unknown as KubeObject;
 }
 
-/** The object that is to be stored, without anything that its schema does not have. */
+/** The object that is to be stored, without anything that its schema does not have. It may share parts with the one given, or be it. */
 export function storedForm({ stored, custom }: Served, object: KubeObject): KubeObject {
-  return custom ? custom.store(object) : normalize(stored.type, object);
+  return custom ? custom.store(object) : settle(stored.type, object);
 }
 
 /** A stored object in the version in which requests are worked on: the stored one, or for custom resources the request's. */
