@@ -3,7 +3,9 @@
  * cluster.
  */
 
+import type { Clock } from '../base/clock.ts';
 import type { Random } from '../base/random.ts';
+import { countPoint } from './metrics.ts';
 import type { NodeInfo, PodInfo } from './node-info.ts';
 import {
   type Cluster,
@@ -59,17 +61,23 @@ function feasibleWanted(nodes: number): number {
 export class Framework {
   readonly #plugins: readonly Plugin[];
   readonly #random: Random;
+  readonly #clock: Clock;
   #startAt = 0;
 
-  constructor(options: { plugins: readonly Plugin[]; random: Random }) {
+  constructor(options: { plugins: readonly Plugin[]; random: Random; clock: Clock }) {
     this.#plugins = options.plugins;
     this.#random = options.random;
+    this.#clock = options.clock;
   }
 
   schedule(pod: PodInfo, cluster: Cluster): Outcome {
     const nodesTotal = cluster.nodes.size;
+    const startMs = this.#clock.monotonic();
     const prepared = prepareFilters(this.#plugins, pod, cluster);
-    if ('rejection' in prepared)
+    const preparedMs = this.#clock.monotonic();
+    const isRejected = 'rejection' in prepared;
+    countPoint('PreFilter', isRejected ? 'UnschedulableAndUnresolvable' : 'Success', preparedMs - startMs);
+    if (isRejected)
       return {
         node: undefined,
         rejection: prepared.rejection,
@@ -92,6 +100,8 @@ export class Framework {
       refusals.set(node.name, refused.refusal);
       for (const event of refused.plugin.wakesOn) wakesOn.add(event);
     }
+    // Nodes that are refused are no failure of the point.
+    countPoint('Filter', 'Success', this.#clock.monotonic() - preparedMs);
     if (nodes.length > FEASIBLE_NODES_MIN)
       this.#startAt = (this.#startAt + feasible.length + refusals.size) % nodes.length;
     if (feasible.length === 0) return { node: undefined, rejection: undefined, refusals, nodesTotal, wakesOn };
@@ -100,15 +110,22 @@ export class Framework {
 
   #best(pod: PodInfo, cluster: Cluster, feasible: readonly NodeInfo[]): NodeInfo {
     const totals = new Array<number>(feasible.length).fill(0);
+    const startMs = this.#clock.monotonic();
+    const scorers: { weight: number; scorer: Scorer }[] = [];
     for (const plugin of this.#plugins) {
       const scorer = plugin.weight > 0 ? plugin.score?.(pod, cluster, feasible) : undefined;
-      if (!scorer) continue;
+      if (scorer) scorers.push({ weight: plugin.weight, scorer });
+    }
+    const preparedMs = this.#clock.monotonic();
+    countPoint('PreScore', 'Success', preparedMs - startMs);
+    for (const { weight, scorer } of scorers) {
       const scores = normalized(
         scorer,
         feasible.map(node => scorer.score(node)),
       );
-      for (let i = 0; i < totals.length; i++) totals[i]! += plugin.weight * scores[i]!;
+      for (let i = 0; i < totals.length; i++) totals[i]! += weight * scores[i]!;
     }
+    countPoint('Score', 'Success', this.#clock.monotonic() - preparedMs);
     const most = Math.max(...totals);
     const best = feasible.filter((_, i) => totals[i] === most);
     return best[Math.floor(this.#random.next() * best.length)]!;

@@ -1,6 +1,7 @@
 /** The scheduler's metrics, by upstream's names and labels. */
 
-import { metrics } from '../base/metrics.ts';
+import type { Clock } from '../base/clock.ts';
+import { metrics, type SeriesHandle } from '../base/metrics.ts';
 
 const SECONDS = [
   0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384,
@@ -9,7 +10,11 @@ const SLI_SECONDS = [
   0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68, 655.36,
   1310.72, 2621.44, 5242.88,
 ];
+const POINT_SECONDS = [0.0001, 0.0002, 0.0004, 0.0008, 0.0016, 0.0032, 0.0064, 0.0128, 0.0256, 0.0512, 0.1024, 0.2048];
 const RESULT = ['result', 'profile'];
+
+/** The only profile, by which pods ask for it. */
+export const SCHEDULER_NAME = 'default-scheduler';
 
 export const attempts = metrics.counter(
   'scheduler_schedule_attempts_total',
@@ -57,3 +62,59 @@ export const preemptionVictims = metrics.histogram(
   'Number of selected preemption victims',
   [1, 2, 4, 8, 16, 32, 64],
 );
+
+const points = metrics.histogram(
+  'scheduler_framework_extension_point_duration_seconds',
+  'Latency for running all plugins of a specific extension point.',
+  POINT_SECONDS,
+  ['extension_point', 'status', 'profile'],
+);
+export type ExtensionPoint =
+  | 'PreFilter'
+  | 'Filter'
+  | 'PostFilter'
+  | 'PreScore'
+  | 'Score'
+  | 'Reserve'
+  | 'Unreserve'
+  | 'PreBind'
+  | 'Bind';
+export type PointStatus = 'Success' | 'Unschedulable' | 'UnschedulableAndUnresolvable' | 'Error';
+const knownPoints = new Map<string, SeriesHandle>();
+
+/** Tells how long the plugins of an extension point took, all together. */
+export function countPoint(point: ExtensionPoint, status: PointStatus, ms: number): void {
+  const key = `${point} ${status}`;
+  let series = knownPoints.get(key);
+  if (!series) knownPoints.set(key, (series = points.series(point, status, SCHEDULER_NAME)));
+  series.observe(ms / 1000);
+}
+
+/** Runs an extension point and tells how long it took; it rejects or throws as the point does. */
+export class PointTimes {
+  readonly #clock: Clock;
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+  run<T>(point: ExtensionPoint, work: () => T, statusOf: (result: T) => PointStatus = () => 'Success'): T {
+    const startMs = this.#clock.monotonic();
+    let status: PointStatus = 'Error';
+    try {
+      const result = work();
+      status = statusOf(result);
+      return result;
+    } finally {
+      countPoint(point, status, this.#clock.monotonic() - startMs);
+    }
+  }
+  async wait(point: ExtensionPoint, work: () => Promise<unknown>): Promise<void> {
+    const startMs = this.#clock.monotonic();
+    let status: PointStatus = 'Error';
+    try {
+      await work();
+      status = 'Success';
+    } finally {
+      countPoint(point, status, this.#clock.monotonic() - startMs);
+    }
+  }
+}

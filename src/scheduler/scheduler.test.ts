@@ -9,6 +9,7 @@ import { seededRandom } from '../base/random.ts';
 import { SchedulerCache } from './cache.ts';
 import { DeviceUsage } from './device-usage.ts';
 import { describe as explain, Framework } from './framework.ts';
+import { PointTimes } from './metrics.ts';
 import { podInfo } from './node-info.ts';
 import type { Cluster } from './plugin.ts';
 import { plugins } from './plugins/registry.ts';
@@ -81,7 +82,7 @@ function setUp(...nodes: Node[]) {
     devices: { deviceClass: () => undefined, slices: () => [], usage: () => new DeviceUsage([]), newShareId: () => '' },
   };
   const cluster: Cluster = { nodes: cache.nodes, lookup };
-  const framework = new Framework({ plugins, random: seededRandom(1) });
+  const framework = new Framework({ plugins, random: seededRandom(1), clock: new VirtualClock() });
   const schedule = (target: Pod) => framework.schedule(podInfo(target), cluster);
   const place = (target: Pod): string => {
     const outcome = schedule(target);
@@ -296,4 +297,37 @@ test('scores: what a pod does to the balance of a node, and images of volumes to
   const mounted = pod({ spec: { volumes: [{ name: 'v', image: { reference: 'v' } }] } } as never);
   assert.ok(plugin.score!(podInfo(mounted), there, [one])!.score(one) > 0);
   assert.equal(plugin.score!(podInfo(pod()), there, [one]), undefined);
+});
+
+test('each extension point tells how long it took, and how it ended', async () => {
+  const count = (point: string, status: string) =>
+    metrics
+      .histogram('scheduler_framework_extension_point_duration_seconds', '', [])
+      .get(point, status, 'default-scheduler');
+  const before = (point: string, status: string) => {
+    const was = count(point, status);
+    return () => count(point, status) - was;
+  };
+  const since = {
+    prepared: before('PreFilter', 'Success'),
+    rejected: before('PreFilter', 'UnschedulableAndUnresolvable'),
+    filtered: before('Filter', 'Success'),
+    scored: before('Score', 'Success'),
+  };
+  const { place } = setUp(node('a'), node('b'));
+  place(pod());
+  place(pod({ cpu: '100' }));
+  place(pod({ spec: { volumes: [{ name: 'v', persistentVolumeClaim: { claimName: 'none' } }] } }));
+  assert.deepEqual(Object.fromEntries(Object.entries(since).map(([name, told]) => [name, told()])), {
+    prepared: 2,
+    rejected: 1,
+    filtered: 2,
+    scored: 1,
+  });
+  const bound = before('Bind', 'Success');
+  const refused = before('Bind', 'Error');
+  const times = new PointTimes(new VirtualClock());
+  await times.wait('Bind', async () => {});
+  await assert.rejects(times.wait('Bind', () => Promise.reject(new Error('no'))));
+  assert.deepEqual([bound(), refused()], [1, 1]);
 });

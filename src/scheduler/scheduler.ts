@@ -51,11 +51,13 @@ import {
   attemptDurations,
   attempts,
   cacheSize,
+  PointTimes,
   pendingPods,
   podAttempts,
   podDurations,
   preemptionAttempts,
   preemptionVictims,
+  SCHEDULER_NAME,
 } from './metrics.ts';
 import { type NodeInfo, podInfo } from './node-info.ts';
 import type { Cluster, ClusterEvent } from './plugin.ts';
@@ -63,8 +65,6 @@ import { plugins } from './plugins/registry.ts';
 import { preempt } from './preemption.ts';
 import { SchedulingQueue } from './queue.ts';
 import { VolumeBinder } from './volume-binder.ts';
-
-export const SCHEDULER_NAME = 'default-scheduler';
 
 const CLASS_INDEX = 'class';
 /** Bindings under way at once; beyond it the scheduler waits for one to end. */
@@ -90,6 +90,7 @@ export class Scheduler {
   readonly #budgets: Informer<PodDisruptionBudget>;
   readonly #events: EventRecorder;
   readonly #framework: Framework;
+  readonly #points: PointTimes;
   readonly #cache = new SchedulerCache();
   readonly #queue: SchedulingQueue;
   readonly #cluster: Cluster;
@@ -110,7 +111,8 @@ export class Scheduler {
     const client = new Client(transport);
     this.#pods = client.of<Pod>(PODS);
     this.#events = new ApiEventRecorder({ transport, component: SCHEDULER_NAME, log, clock });
-    this.#framework = new Framework({ plugins, random });
+    this.#points = new PointTimes(clock);
+    this.#framework = new Framework({ plugins, random, clock });
     this.#queue = new SchedulingQueue({ clock, onReady: () => this.#wake() });
     metrics.onCollect(() => {
       for (const [type, count] of Object.entries(this.#cache.sizes)) cacheSize.set(count, type);
@@ -304,22 +306,21 @@ export class Scheduler {
     let claims: Reservation | undefined;
     let isNominated = pod.status?.nominatedNodeName !== undefined;
     try {
-      claims = this.#claims.reserve(podInfo(pod), { node: info, lookup });
+      const reservation = this.#points.run('Reserve', () => this.#claims.reserve(podInfo(pod), { node: info, lookup }));
+      claims = reservation;
       // Others are to know where it will be while that is prepared.
       if (claims.isNeeded || claims.isWaiting || this.#volumes.isNeeded(podInfo(pod), lookup)) {
         if (pod.status?.nominatedNodeName !== node) await this.#nominate(pod, node);
         isNominated = true;
       }
-      await this.#volumes.bindClaims(podInfo(pod), { node: info, lookup, signal: this.#signal });
-      await claims.write();
-      if (claims.isWaiting) await this.#untilDevicesAreReady(pod, claims, node);
+      await this.#points.wait('PreBind', () => this.#prepareBinding(pod, info, reservation));
       const binding: Binding = {
         apiVersion: 'v1',
         kind: 'Binding',
         metadata: { name, namespace, uid: uid! },
         target: { kind: 'Node', name: node },
       };
-      await this.#pods.createSubresource(namespace, name, 'binding', binding);
+      await this.#points.wait('Bind', () => this.#pods.createSubresource(namespace, name, 'binding', binding));
       const history = this.#queue.history(uid!);
       if (history) {
         podAttempts.observe(history.attempts);
@@ -329,8 +330,10 @@ export class Scheduler {
       this.#nominated.delete(uid!);
       this.#events.event(pod, 'Normal', 'Scheduled', `Successfully assigned ${namespace}/${name} to ${node}`);
     } catch (error) {
-      claims?.forget();
-      this.#cache.forget(uid!);
+      this.#points.run('Unreserve', () => {
+        claims?.forget();
+        this.#cache.forget(uid!);
+      });
       this.#queue.event('pod-removed');
       if (isReason(error, 'NotFound')) this.#queue.remove(uid!);
       else if (!this.#signal.aborted) {
@@ -343,6 +346,12 @@ export class Scheduler {
       this.#bindings--;
       this.#wake();
     }
+  }
+
+  async #prepareBinding(pod: Pod, node: NodeInfo, claims: Reservation): Promise<void> {
+    await this.#volumes.bindClaims(podInfo(pod), { node, lookup: this.#cluster.lookup, signal: this.#signal });
+    await claims.write();
+    if (claims.isWaiting) await this.#untilDevicesAreReady(pod, claims, node.name);
   }
 
   /** Which may take minutes: other pods are bound meanwhile. */
@@ -374,12 +383,17 @@ export class Scheduler {
     this.#claims.discardLeftover(uid);
     const canPreempt = failure.nodesTotal > 0;
     const preemption = canPreempt
-      ? preempt(podInfo(pod), {
-          plugins,
-          cluster: this.#cluster,
-          failure,
-          isProtected: victim => this.#isProtected(victim),
-        })
+      ? this.#points.run(
+          'PostFilter',
+          () =>
+            preempt(podInfo(pod), {
+              plugins,
+              cluster: this.#cluster,
+              failure,
+              isProtected: victim => this.#isProtected(victim),
+            }),
+          ({ node }) => (node === undefined ? 'Unschedulable' : 'Success'),
+        )
       : undefined;
     const message = describe(
       failure,
