@@ -4,7 +4,9 @@
  */
 
 import { isDeepStrictEqual } from 'node:util';
+import { systemClock } from '../../base/clock.ts';
 import { type FieldError, fieldErrors } from '../../base/errors.ts';
+import { metrics } from '../../base/metrics.ts';
 import { checkExpression, type Declarations, optionalOf, type Type } from '../cel/checker.ts';
 import { estimateCost } from '../cel/cost-estimate.ts';
 import { compile, kubernetesLibrary } from '../cel/environment.ts';
@@ -22,6 +24,16 @@ const RULE_COST_MAX = 1_000_000;
 const OBJECT_COST_MAX = 10_000_000;
 const MESSAGE_LENGTH_MAX = 5_120;
 
+/** Those of Prometheus' libraries. */
+const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+const compilations = metrics
+  .histogram('apiserver_cel_compilation_duration_seconds', 'CEL compilation time in seconds.', SECONDS)
+  .series();
+const evaluations = metrics
+  .histogram('apiserver_cel_evaluation_duration_seconds', 'CEL evaluation time in seconds.', SECONDS)
+  .series();
+const secondsSince = (ms: number): number => (systemClock.monotonic() - ms) / 1000;
+
 interface CompiledRule {
   readonly rule: ValidationRule;
   readonly program: Program;
@@ -35,6 +47,7 @@ const withRules = new WeakMap<SchemaNode, boolean>();
 function compiledRule(rule: ValidationRule): CompiledRule {
   let found = compiled.get(rule);
   if (!found) {
+    const startMs = systemClock.monotonic();
     found = {
       rule,
       program: compile(rule.rule),
@@ -42,6 +55,7 @@ function compiledRule(rule: ValidationRule): CompiledRule {
       usesOldSelf: mentions(parse(rule.rule), 'oldSelf'),
     };
     compiled.set(rule, found);
+    compilations.observe(secondsSince(startMs));
   }
   return found;
 }
@@ -79,6 +93,7 @@ function childrenOf(node: SchemaNode): SchemaNode[] {
 export function ruleProblems(root: SchemaNode, object: unknown, old?: unknown): FieldError[] {
   if (!hasRules(root)) return [];
   const run = new RuleRun();
+  const startMs = systemClock.monotonic();
   try {
     run.visit(root, { value: object, old, path: '', isResource: true });
   } catch (error) {
@@ -91,6 +106,7 @@ export function ruleProblems(root: SchemaNode, object: unknown, old?: unknown): 
       ),
     );
   }
+  evaluations.observe(secondsSince(startMs));
   return run.errors;
 }
 

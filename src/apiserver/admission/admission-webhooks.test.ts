@@ -364,6 +364,9 @@ test('a validating policy with variables and params', async () => {
       /^configmaps "two" is forbidden: ValidatingAdmissionPolicy 'limit' with binding 'limit' denied request: at most 1$/,
     ),
   );
+  const counted = (name: string) =>
+    metrics.counter(`apiserver_validating_admission_policy_${name}`, '').get('limit', 'limit', 'invalid_error', 'deny');
+  assert.deepEqual([counted('check_total'), counted('check_duration_seconds')], [1, 1]);
   await assert.rejects(
     api.create({ of: CONFIG_MAPS, namespace: 'kube-system' }, map('x')),
     status(403, /failed expression: namespaceObject.metadata.name == 'default'$/),
@@ -389,6 +392,42 @@ test('a validating policy with variables and params', async () => {
       }),
     ),
     status(422, /undeclared reference to 'objekt'/),
+  );
+  await server.close();
+});
+
+test('what a validating policy finds is counted for each action, also where a failure is ignored', async () => {
+  const { api, server } = await open();
+  const bound = async (name: string, spec: object, validationActions: string[]) => {
+    await api.create(
+      registration('validatingadmissionpolicies'),
+      policy('ValidatingAdmissionPolicy', name, { matchConstraints: CONSTRAINTS, ...spec }),
+    );
+    await api.create(
+      registration('validatingadmissionpolicybindings'),
+      policy('ValidatingAdmissionPolicyBinding', name, { policyName: name, validationActions }),
+    );
+  };
+  await bound('told', { validations: [{ expression: 'false' }, { expression: 'true' }] }, ['Warn', 'Audit']);
+  await bound('lenient', { failurePolicy: 'Ignore', validations: [{ expression: "object.data['x'] == ''" }] }, [
+    'Deny',
+  ]);
+  await bound('strict', { validations: [{ expression: "object.metadata.name != 'no'" }] }, ['Deny']);
+  await bound('stricter', { validations: [{ expression: "object.metadata.name != 'no'" }] }, ['Deny']);
+  await make(api, map('yes'));
+  await assert.rejects(make(api, map('no')), status(422, /ValidatingAdmissionPolicy 'strict' with binding/));
+  const counted = (name: string, action: string) =>
+    metrics.counter('apiserver_validating_admission_policy_check_total', '').get(name, name, 'invalid_error', action);
+  assert.deepEqual(
+    [
+      counted('told', 'warn'),
+      counted('told', 'audit'),
+      counted('told', 'deny'),
+      counted('lenient', 'allow'),
+      counted('strict', 'deny'),
+      counted('stricter', 'deny'),
+    ],
+    [2, 2, 0, 2, 1, 1],
   );
   await server.close();
 });

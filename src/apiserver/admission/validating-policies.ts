@@ -6,7 +6,9 @@ import type {
   Validation,
 } from '../../api/admissionregistration/v1.gen.ts';
 import type { Scope } from '../../api/cel/evaluator.ts';
+import type { Clock } from '../../base/clock.ts';
 import { ApiError } from '../../base/errors.ts';
+import { countPolicyCheck, type PolicyCheck } from '../metrics/admission-metrics.ts';
 import type { AdmissionPlugin, AdmissionRequest } from '../request.ts';
 import { type AdmissionContext, refusal } from './context.ts';
 import { Decisions } from './decisions.ts';
@@ -53,19 +55,22 @@ function judgeAll(
   request: AdmissionRequest,
   given: { readonly policies: readonly Policy[]; readonly bindings: readonly Binding[] },
 ): Verdict {
-  const verdict = new Verdict();
+  const verdict = new Verdict(evaluating.context.clock);
   for (const invocation of invocations(evaluating.context, request, given)) {
     const findings =
       'error' in invocation
         ? failed(invocation.policy, invocation.error)
         : run(evaluating, request, { invocation, verdict });
-    for (const finding of findings) {
-      verdict.add(request, invocation, finding);
-      if (verdict.isRefused) return verdict;
-    }
+    for (const finding of findings) verdict.add(request, invocation, finding);
   }
   return verdict;
 }
+
+type Run = Invocation<Policy, Binding>;
+type Action = PolicyCheck['action'];
+
+const actionsOf = ({ spec }: Binding): string[] => spec.validationActions ?? ['Deny'];
+const loweredActionsOf = (binding: Binding) => actionsOf(binding).map(action => action.toLowerCase() as Action);
 
 /** A policy that cannot be evaluated: its failure policy decides. */
 function failed({ spec }: Policy, message: string): Finding[] {
@@ -75,28 +80,30 @@ function failed({ spec }: Policy, message: string): Finding[] {
 function run(
   evaluating: Evaluating,
   request: AdmissionRequest,
-  { invocation, verdict }: { readonly invocation: Invocation<Policy, Binding>; readonly verdict: Verdict },
+  { invocation, verdict }: { readonly invocation: Run; readonly verdict: Verdict },
 ): Finding[] {
   const { policy } = invocation;
   const scope = policyScope(evaluating, request, invocation);
   const holds = conditionsHold(invocation, scope);
-  if ('error' in holds) return failed(policy, holds.error);
+  if ('error' in holds) {
+    const findings = failed(policy, holds.error);
+    verdict.check(invocation, { actions: actionsAfter(invocation, findings) });
+    return findings;
+  }
   if (!holds.matches) return [];
   return [
     ...(policy.spec.validations ?? []).flatMap((validation, index) =>
-      judge(invocation, validation, scope).map(finding => ({ ...finding, index })),
+      judge(invocation, validation, { scope, verdict }).map(finding => ({ ...finding, index })),
     ),
     ...annotate(invocation, verdict, scope),
   ];
 }
 
 /** What the policy wants noted of the request; an expression that fails counts as the failure policy says. */
-function annotate(
-  { policy, expressions, budget }: Invocation<Policy, Binding>,
-  verdict: Verdict,
-  scope: Scope,
-): Finding[] {
+function annotate(invocation: Run, verdict: Verdict, scope: Scope): Finding[] {
+  const { policy, expressions, budget } = invocation;
   return (policy.spec.auditAnnotations ?? []).flatMap(({ key, valueExpression }) => {
+    const sinceMs = verdict.nowMs();
     try {
       const value = evaluate(expressions.program(valueExpression), scope, budget);
       if (value === null) return [];
@@ -104,20 +111,40 @@ function annotate(
       verdict.note(`${policy.metadata.name}/${key}`, value.trim().slice(0, ANNOTATION_LENGTH_MAX));
       return [];
     } catch (error) {
-      return failed(policy, `expression '${valueExpression}' resulted in error: ${(error as Error).message}`);
+      const findings = failed(policy, `expression '${valueExpression}' resulted in error: ${(error as Error).message}`);
+      // Upstream counts it as a refusal, whatever the binding wants.
+      if (findings.length > 0) verdict.check(invocation, { actions: ['deny'], sinceMs, error });
+      return findings;
     }
   });
 }
+
+/** What is done about an expression that failed. */
+const actionsAfter = ({ binding }: Run, findings: readonly Finding[]): readonly Action[] =>
+  findings.length > 0 ? loweredActionsOf(binding) : ['allow'];
 
 /** What all bindings found of one request: audit annotations, warnings, and the refusal, if any. Nobody is told before `act`. */
 class Verdict {
   readonly #values = new Map<string, string[]>();
   readonly #failures: object[] = [];
   readonly #warnings: string[] = [];
+  readonly #checks: PolicyCheck[] = [];
+  readonly #clock: Clock;
   #refusal: ApiError | undefined;
 
-  get isRefused(): boolean {
-    return this.#refusal !== undefined;
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+  nowMs(): number {
+    return this.#clock.monotonic();
+  }
+  /** Counts an expression that was false, or failed with an error, in a time since `sinceMs`. */
+  check({ policy, binding, budget }: Run, { actions, sinceMs, error }: Checked): void {
+    const ms = sinceMs === undefined ? 0 : this.nowMs() - sinceMs;
+    const isSyntax = error instanceof Error && error.message.startsWith('compilation');
+    const errorType = isSyntax ? 'compile_error' : error && budget.left <= 0 ? 'out_of_budget' : 'invalid_error';
+    for (const action of actions)
+      this.#checks.push({ policy: policy.metadata.name, binding: binding.metadata.name, errorType, action, ms });
   }
   note(key: string, value: string): void {
     const values = this.#values.get(key) ?? [];
@@ -125,7 +152,7 @@ class Verdict {
   }
   add(request: AdmissionRequest, { policy, binding }: { policy: Policy; binding: Binding }, finding: Finding): void {
     const { message, reason, index = 0 } = finding;
-    const actions = binding.spec.validationActions ?? ['Deny'];
+    const actions = actionsOf(binding);
     const where = `ValidatingAdmissionPolicy '${policy.metadata.name}' with binding '${binding.metadata.name}'`;
     if (actions.includes('Warn')) this.#warnings.push(`Validation failed for ${where}: ${message}`);
     if (actions.includes('Audit'))
@@ -136,7 +163,7 @@ class Verdict {
         expressionIndex: index,
         validationActions: actions,
       });
-    if (!actions.includes('Deny')) return;
+    if (!actions.includes('Deny') || this.#refusal) return;
     const says = `${where} denied request: ${message}`;
     const { status } = refusal(request, says);
     this.#refusal = new ApiError({
@@ -149,6 +176,7 @@ class Verdict {
   /** Throws the refusal. */
   act(request: AdmissionRequest): void {
     const { annotate: note } = request;
+    for (const check of this.#checks) countPolicyCheck(check);
     for (const warning of this.#warnings) request.warn(warning);
     for (const [key, values] of this.#values) note?.(key, values.join(', '));
     if (this.#failures.length > 0)
@@ -157,18 +185,29 @@ class Verdict {
   }
 }
 
+interface Checked {
+  readonly actions: readonly Action[];
+  readonly sinceMs?: number;
+  readonly error?: unknown;
+}
+
 function judge(
-  { policy, expressions, budget }: Invocation<Policy, Binding>,
+  invocation: Run,
   validation: Validation,
-  scope: Scope,
+  { scope, verdict }: { readonly scope: Scope; readonly verdict: Verdict },
 ): Finding[] {
+  const { policy, binding, expressions, budget } = invocation;
+  const sinceMs = verdict.nowMs();
   const { expression, message, messageExpression, reason = '' } = validation;
   try {
     const result = evaluate(expressions.program(expression), scope, budget);
     if (result === true) return [];
   } catch (error) {
-    return failed(policy, `expression '${expression}' resulted in error: ${(error as Error).message}`);
+    const findings = failed(policy, `expression '${expression}' resulted in error: ${(error as Error).message}`);
+    verdict.check(invocation, { actions: actionsAfter(invocation, findings), sinceMs, error });
+    return findings;
   }
+  verdict.check(invocation, { actions: loweredActionsOf(binding), sinceMs });
   let text = '';
   if (messageExpression) {
     try {

@@ -2,6 +2,7 @@ import { strict as assert } from 'node:assert';
 import { test } from 'node:test';
 import type { KubeObject } from '../../api/meta.ts';
 import { ApiError } from '../../base/errors.ts';
+import { metrics } from '../../base/metrics.ts';
 import { CUSTOM_RESOURCE_DEFINITIONS } from '../../client/resources.ts';
 import type { Target, Transport } from '../../client/transport.ts';
 import { openMemoryStore } from '../../store/memory.ts';
@@ -349,6 +350,11 @@ test('a field called __proto__ is a field like any other', async () => {
 
 test('rules in CEL', async () => {
   const { api, server } = await open();
+  const counted = () =>
+    ['compilation', 'evaluation'].map(what =>
+      metrics.histogram(`apiserver_cel_${what}_duration_seconds`, '', []).get(),
+    );
+  const [compiledBefore = 0, evaluatedBefore = 0] = counted();
   const bad = definition(object => {
     const { spec } = object.spec.versions[0].schema.openAPIV3Schema.properties;
     spec['x-kubernetes-validations'] = [{ rule: 'self.size <' }];
@@ -402,5 +408,8 @@ test('rules in CEL', async () => {
     api.create(at(), widget('b', { size: 'x', parts: [] })),
     status(422, /some validation rules were not checked because the object was invalid/),
   );
+  const [compiled = 0, evaluated = 0] = counted();
+  assert.ok(compiled - compiledBefore >= 5, 'each rule is compiled');
+  assert.ok(evaluated - evaluatedBefore >= 7, 'rules are run for each object');
   await server.close();
 });

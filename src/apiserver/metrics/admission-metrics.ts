@@ -37,6 +37,18 @@ const webhookRejections = metrics.counter(
   'Admission webhook rejection count, identified by name and broken out for each admission type (validating or admit) and operation. Additional labels specify an error type (calling_webhook_error or apiserver_internal_error if an error occurred; no_error otherwise) and optionally a non-zero rejection code if the webhook rejects the request with an HTTP status code (honored by the apiserver when the code is greater or equal to 400). Codes greater than 600 are truncated to 600, to keep the metrics cardinality bounded.',
   ['name', 'type', 'operation', 'error_type', 'rejection_code'],
 );
+const CHECK = ['policy', 'policy_binding', 'error_type', 'enforcement_action'];
+const checks = metrics.counter(
+  'apiserver_validating_admission_policy_check_total',
+  'Validation admission policy check total, labeled by policy and further identified by binding and enforcement action taken.',
+  CHECK,
+);
+const checkDurations = metrics.histogram(
+  'apiserver_validating_admission_policy_check_duration_seconds',
+  'Validation admission latency for individual validation expressions in seconds, labeled by policy and further including binding and enforcement action taken.',
+  [0.0000005, 0.001, 0.01, 0.1, 1],
+  CHECK,
+);
 const webhooksFailedOpen = metrics.counter(
   'apiserver_admission_webhook_fail_open_count',
   'Admission webhook fail open count, identified by name and broken out for each admission type (validating or admit).',
@@ -78,6 +90,20 @@ export function countWebhook({ name, type, operation, seconds, code, rejection }
   webhooks.observe(seconds, name, type, operation, rejected);
   webhookRequests.add(1, name, type, operation, shown, rejected);
   if (rejection) webhookRejections.add(1, name, type, operation, rejection, shown);
+}
+/** An expression of a policy that found something, or failed; what it allows for good is not counted. */
+export interface PolicyCheck {
+  readonly policy: string;
+  readonly binding: string;
+  /** Upstream has no other for an expression that is false. */
+  readonly errorType: 'compile_error' | 'out_of_budget' | 'invalid_error';
+  readonly action: 'allow' | 'deny' | 'audit' | 'warn';
+  readonly ms: number;
+}
+
+export function countPolicyCheck({ policy, binding, errorType, action, ms }: PolicyCheck): void {
+  checks.add(1, policy, binding, errorType, action);
+  checkDurations.observe(ms / 1000, policy, binding, errorType, action);
 }
 export function countFailOpen(name: string, type: WebhookOutcome['type']): void {
   webhooksFailedOpen.add(1, name, type);
