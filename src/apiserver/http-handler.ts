@@ -119,6 +119,7 @@ export class HttpHandler {
       warnings: undefined,
       auditId: this.auditIdOf(exchange.headers),
       trail: undefined,
+      receivedMs: startMs,
       admitted: undefined,
       expired: false,
       bytes: 0,

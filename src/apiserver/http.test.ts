@@ -304,6 +304,10 @@ test('watch lines, plain and as tables', async () => {
   });
   const { kind, apiVersion } = await blueprint('application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io');
   assert.equal(`${apiVersion} ${kind}`, 'meta.k8s.io/v1 PartialObjectMetadataList');
+  assert.match(
+    (await ask('GET', '/metrics')).body.toString(),
+    /^apiserver_watch_list_duration_seconds_count\{group="",version="v1",resource="configmaps",scope="namespace"\} 2$/m,
+  );
   const bad = await ask('GET', `${maps}?watch=true&resourceVersion=x`);
   assert.equal(bad.status, 400);
 });

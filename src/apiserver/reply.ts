@@ -25,6 +25,8 @@ export interface ReplyContext {
   /** Status that was sent; 0 before. */
   code: number;
   warnings: string[] | undefined;
+  /** By the monotonic clock. */
+  readonly receivedMs: number;
   /** Every reply tells it; the client's own where it sent one. */
   readonly auditId: string;
   /** Where the request is recorded, if it is. */

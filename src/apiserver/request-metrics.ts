@@ -43,6 +43,12 @@ const inflight = metrics.gauge(
   'Maximal number of currently used inflight request limit of this apiserver per request kind in last second.',
   ['request_kind'],
 );
+const watchLists = metrics.histogram(
+  'apiserver_watch_list_duration_seconds',
+  'Response latency distribution in seconds for watch list requests broken by group, version, resource and scope.',
+  [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 2, 4, 6, 8, 10, 15, 20, 30, 45, 60],
+  ['group', 'version', 'resource', 'scope'],
+);
 export const terminations = metrics.counter(
   'apiserver_request_terminations_total',
   'Number of requests which apiserver terminated in self-defense.',
@@ -182,6 +188,12 @@ function seriesOf({ method, attributes, isKnown, query, contentType }: Counting)
   }
   return series;
 }
+/** A watch has sent all that a list would have had. */
+export function countWatchList(attributes: PathAttributes, ms: number): void {
+  const { group, version, resource } = attributes;
+  watchLists.observe(ms / 1000, group, version, resource, scopeOf(attributes));
+}
+
 const CONNECTED = new Set(['attach', 'exec', 'portforward', 'proxy']);
 
 /** As upstream shows verbs: the method in capitals, but for what a method does not tell. */

@@ -209,11 +209,12 @@ export class ResourceHandler {
     await this.#sendList(request, result);
   }
 
-  async #watch({ context, operation, query }: Request): Promise<void> {
+  async #watch({ context, operation, query, routed }: Request): Promise<void> {
     const initial = query.get('sendInitialEvents');
     const isList = isTrue(initial) && isTrue(query.get('allowWatchBookmarks'));
     const wanted = negotiateWatch(context.exchange.headers.accept, servingOf(operation), { isList });
     await serveWatch(context, {
+      attributes: routed.attributes,
       served: operation.served,
       wanted,
       includeObject: includeObjectOf(query),

@@ -251,6 +251,7 @@ export class ApiServer {
             resources: this.#resources,
             aggregator: this.#options.aggregator,
             route,
+            nowMs: () => this.#clock.monotonic(),
             auditIdOf: headers => this.#handler.auditIdOf(headers),
           },
         ),

@@ -23,6 +23,8 @@ export interface UpgradeSteps {
   /** Knows the extension servers that upgrades are forwarded to. */
   readonly aggregator: Pick<Aggregator, 'find'> | undefined;
   readonly route: (method: string, url: string) => Routed;
+  /** By the monotonic clock. */
+  readonly nowMs: () => number;
   readonly auditIdOf: (headers: IncomingHttpHeaders) => string;
 }
 
@@ -45,6 +47,7 @@ export async function handleUpgrade(
     trail: undefined,
     auditId: steps.auditIdOf(headers),
   };
+  const receivedMs = steps.nowMs();
   let code = 101;
   try {
     const { method = 'GET', url = '/' } = request;
@@ -67,6 +70,7 @@ export async function handleUpgrade(
         exchange,
         code: 0,
         warnings: undefined,
+        receivedMs,
         admitted: undefined,
         expired: false,
         bytes: 0,

@@ -10,6 +10,8 @@ import { isShownAsStored, shownObject } from './dispatcher.ts';
 import type { Entry } from './entry.ts';
 import { encodeBody, encodeEvent, type Representation, streamTypeOf } from './negotiation.ts';
 import { begin, type ReplyContext } from './reply.ts';
+import { countWatchList } from './request-metrics.ts';
+import type { PathAttributes } from './request-path.ts';
 import { apiVersionOf, type Served } from './resource-table.ts';
 import { type IncludeObject, partialOf, tableOf } from './table.ts';
 import { bookmarkObject, type Seen } from './watch.ts';
@@ -19,6 +21,7 @@ const BLUEPRINT = 'kubernetes.io/initial-events-list-blueprint';
 const TIMEOUT_SECONDS_MIN = 1800;
 
 export interface WatchStream {
+  readonly attributes: PathAttributes;
   readonly served: Served;
   readonly wanted: Representation;
   readonly includeObject: IncludeObject;
@@ -50,6 +53,8 @@ export async function serveWatch(context: ReplyContext, stream: WatchStream): Pr
       const lines = value.map(seen => encoder.encode(seen));
       const waiting = exchange.write(lines.length === 1 ? lines[0]! : Buffer.concat(lines));
       if (waiting) await waiting;
+      if (value.some(seen => seen.type === 'BOOKMARK' && seen.initialEventsEnd))
+        countWatchList(stream.attributes, stream.clock.monotonic() - context.receivedMs);
       if (ended.signal.aborted) break;
       next = events.next();
     }

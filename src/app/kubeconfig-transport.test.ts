@@ -3,6 +3,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { metrics } from '../base/metrics.ts';
+import { PODS } from '../client/resources.ts';
 import { connectByKubeconfig } from './kubeconfig-transport.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'cox-kubeconfig-'));
@@ -33,8 +35,12 @@ test('a token, in the file or in one beside it', async () => {
   for (const user of ['{token: secret}', '{tokenFile: token}']) {
     const { transport, server } = await connect(config(user));
     assert.equal(server, 'https://127.0.0.1:1');
+    await assert.rejects(transport.get({ of: PODS, namespace: 'default', name: 'x' }), /ECONNREFUSED/);
     transport.close();
   }
+  const page = metrics.render({ prefixes: ['rest_client_'] });
+  assert.match(page, /^rest_client_requests_total\{code="<error>",method="GET",host="127.0.0.1:1"\} 2$/m);
+  assert.match(page, /^rest_client_request_duration_seconds_count\{verb="GET",host="127.0.0.1:1"\} 2$/m);
 });
 
 test('what cannot be used is told with the way out', async () => {

@@ -5,8 +5,10 @@
 
 import type { ClientHttp2Session, ClientHttp2Stream } from 'node:http2';
 import type { KubeList, KubeObject, WatchEvent } from '../api/meta.ts';
+import { systemClock } from '../base/clock.ts';
 import { ApiError, messageOf, type Status, type StatusReason, serviceUnavailable } from '../base/errors.ts';
 import { http2 } from '../base/lazy-http2.ts';
+import { metrics } from '../base/metrics.ts';
 import {
   type DeleteOptions,
   type ListOptions,
@@ -40,8 +42,23 @@ const DEFAULT_TIMEOUT_MS = 30_000;
 const PING_EVERY_MS = 15_000;
 const PING_TIMEOUT_MS = 10_000;
 
+const requests = metrics.counter(
+  'rest_client_requests_total',
+  'Number of HTTP requests, partitioned by status code, method, and host.',
+  ['code', 'method', 'host'],
+);
+const requestDurations = metrics.histogram(
+  'rest_client_request_duration_seconds',
+  'Request latency in seconds. Broken down by verb, and host.',
+  [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60],
+  ['verb', 'host'],
+);
+/** Upstream's for a request that nobody answered. */
+const NO_ANSWER = '<error>';
+
 export class HttpsTransport implements Transport {
   readonly #options: HttpsTransportOptions;
+  readonly #host: string;
   #identity: Pick<HttpsTransportOptions, 'cert' | 'key'>;
   #session: ClientHttp2Session | undefined;
   /** The present one, and those before it that still have requests under way. */
@@ -49,6 +66,7 @@ export class HttpsTransport implements Transport {
 
   constructor(options: HttpsTransportOptions) {
     this.#options = options;
+    this.#host = new URL(options.server).host;
     this.#identity = options;
   }
 
@@ -99,7 +117,7 @@ export class HttpsTransport implements Transport {
     const abort = () => stream.close(http2().constants.NGHTTP2_CANCEL);
     signal.addEventListener('abort', abort, { once: true });
     try {
-      const status = await headOf(stream, this.#options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+      const status = await this.#head(stream, 'GET');
       if (status >= 300) throw errorFrom(status, await textOf(stream));
       for await (const lines of linesOf(stream)) yield lines.map(line => JSON.parse(line) as WatchEvent);
     } catch (error) {
@@ -115,7 +133,7 @@ export class HttpsTransport implements Transport {
   async raw(method: string, rawPath: string, body?: unknown): Promise<string> {
     const stream = this.#open(method, rawPath, body === undefined ? undefined : 'application/json', body);
     try {
-      const status = await headOf(stream, this.#options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+      const status = await this.#head(stream, method);
       const text = await textOf(stream);
       if (status >= 300) throw errorFrom(status, text);
       return text;
@@ -132,13 +150,27 @@ export class HttpsTransport implements Transport {
   async #call(method: string, rawPath: string, body?: unknown, contentType = 'application/json'): Promise<unknown> {
     const stream = this.#open(method, rawPath, body === undefined ? undefined : contentType, body);
     try {
-      const status = await headOf(stream, this.#options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+      const status = await this.#head(stream, method);
       const text = await textOf(stream);
       if (status >= 300) throw errorFrom(status, text);
       return JSON.parse(text);
     } catch (error) {
       stream.close(http2().constants.NGHTTP2_CANCEL);
       throw error instanceof ApiError ? error : serviceUnavailable(messageOf(error));
+    }
+  }
+
+  /** As client-go counts: until the head of the answer is there. */
+  async #head(stream: ClientHttp2Stream, method: string): Promise<number> {
+    const startMs = systemClock.monotonic();
+    let code = NO_ANSWER;
+    try {
+      const status = await headOf(stream, this.#options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+      code = String(status);
+      return status;
+    } finally {
+      requests.add(1, code, method, this.#host);
+      requestDurations.observe((systemClock.monotonic() - startMs) / 1000, method, this.#host);
     }
   }
 

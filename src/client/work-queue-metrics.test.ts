@@ -21,7 +21,19 @@ test('a queue with a name tells of its keys', async () => {
     stop.signal,
   );
   await clock.advance(1000);
+  const other = new WorkQueue({ clock, name: 'slow' });
+  for (const key of ['x', 'y']) other.add(key);
+  const { promise: released, resolve: release } = Promise.withResolvers<void>();
+  const slow = other.run({ workers: 2, process: () => released, failed: () => {} }, stop.signal);
+  await clock.advance(2000);
+  const busy = metrics.render({ prefixes: ['workqueue_'] });
+  assert.ok(busy.includes('workqueue_unfinished_work_seconds{name="slow"} 4'), busy);
+  assert.ok(busy.includes('workqueue_longest_running_processor_seconds{name="slow"} 2'), busy);
+  release();
+  await clock.advance(1);
+  assert.ok(metrics.render().includes('workqueue_unfinished_work_seconds{name="slow"} 0'));
   stop.abort();
+  await slow;
   await done;
   const page = metrics.render({ prefixes: ['workqueue_'] });
   for (const line of [

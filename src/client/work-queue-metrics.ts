@@ -20,31 +20,57 @@ const works = metrics.histogram(
   NAME,
 );
 
+const unfinished = metrics.gauge(
+  'workqueue_unfinished_work_seconds',
+  "How many seconds of work has done that is in progress and hasn't been observed by work_duration. Large values indicate stuck threads. One can deduce the number of stuck threads by observing the rate at which this increases.",
+  NAME,
+);
+const longest = metrics.gauge(
+  'workqueue_longest_running_processor_seconds',
+  'How many seconds has the longest running processor for workqueue been running.',
+  NAME,
+);
+
 export class WorkQueueMetrics {
   readonly #name: string;
   readonly #adds;
   readonly #waits;
   readonly #works;
   readonly #since = new Map<string, number>();
+  /** When the work on a key began. */
+  readonly #underWay = new Map<string, number>();
 
-  constructor(name: string, length: () => number) {
+  constructor(name: string, { length, nowMs }: { readonly length: () => number; readonly nowMs: () => number }) {
     this.#name = name;
     this.#adds = adds.series(name);
     this.#waits = waits.series(name);
     this.#works = works.series(name);
-    metrics.onCollect(() => depth.set(length(), name));
+    metrics.onCollect(() => {
+      depth.set(length(), name);
+      let sum = 0;
+      let most = 0;
+      const now = nowMs();
+      for (const startMs of this.#underWay.values()) {
+        sum += now - startMs;
+        most = Math.max(most, now - startMs);
+      }
+      unfinished.set(sum / 1000, name);
+      longest.set(most / 1000, name);
+    });
   }
   added(key: string, nowMs: number): void {
     this.#adds.add(1);
     this.#since.set(key, nowMs);
   }
   taken(key: string, nowMs: number): void {
+    this.#underWay.set(key, nowMs);
     const since = this.#since.get(key);
     this.#since.delete(key);
     if (since !== undefined) this.#waits.observe((nowMs - since) / 1000);
   }
-  worked(ms: number): void {
-    this.#works.observe(ms / 1000);
+  worked(key: string, nowMs: number): void {
+    this.#works.observe((nowMs - this.#underWay.get(key)!) / 1000);
+    this.#underWay.delete(key);
   }
   retried(): void {
     retries.add(1, this.#name);

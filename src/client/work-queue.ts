@@ -28,7 +28,10 @@ export class WorkQueue {
 
   constructor(options: WorkQueueOptions = {}) {
     this.#clock = options.clock ?? systemClock;
-    this.#metrics = options.name === undefined ? undefined : new WorkQueueMetrics(options.name, () => this.length);
+    this.#metrics =
+      options.name === undefined
+        ? undefined
+        : new WorkQueueMetrics(options.name, { length: () => this.length, nowMs: () => this.#clock.monotonic() });
     this.#backoff = new Backoff({
       initialMs: options.retryMsMin ?? 5,
       maxMs: options.retryMsMax ?? 1_000_000,
@@ -99,8 +102,7 @@ export class WorkQueue {
       }
       this.#dirty.delete(key);
       this.#processing.add(key);
-      const startMs = this.#clock.monotonic();
-      this.#metrics?.taken(key, startMs);
+      this.#metrics?.taken(key, this.#clock.monotonic());
       try {
         await options.process(key);
         this.forget(key);
@@ -109,7 +111,7 @@ export class WorkQueue {
         this.retry(key);
       } finally {
         this.#processing.delete(key);
-        this.#metrics?.worked(this.#clock.monotonic() - startMs);
+        this.#metrics?.worked(key, this.#clock.monotonic());
         if (this.#dirty.has(key)) {
           this.#queue.push(key);
           this.#waiters.shift()?.();

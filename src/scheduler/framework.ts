@@ -5,7 +5,7 @@
 
 import type { Clock } from '../base/clock.ts';
 import type { Random } from '../base/random.ts';
-import { countPoint } from './metrics.ts';
+import { countEvaluation, countPoint } from './metrics.ts';
 import type { NodeInfo, PodInfo } from './node-info.ts';
 import {
   type Cluster,
@@ -26,6 +26,8 @@ export interface Infeasible {
   readonly rejection: string | undefined;
   readonly refusals: ReadonlyMap<string, Refusal>;
   readonly nodesTotal: number;
+  /** Names of the plugins that refused it somewhere. */
+  readonly refusedBy: ReadonlySet<string>;
   /** Events that may change the verdict. */
   readonly wakesOn: ReadonlySet<ClusterEvent>;
 }
@@ -83,10 +85,13 @@ export class Framework {
         rejection: prepared.rejection,
         refusals: new Map(),
         nodesTotal,
+        refusedBy: new Set([prepared.plugin.name]),
         wakesOn: new Set(prepared.plugin.wakesOn),
       };
     const refusals = new Map<string, Refusal>();
     const wakesOn = new Set<ClusterEvent>(nodesTotal === 0 ? ['node-added'] : []);
+    const refusedBy = new Set<string>();
+    for (const { plugin } of prepared.filters) countEvaluation(plugin.name, 'Filter');
     const feasible: NodeInfo[] = [];
     const nodes = [...cluster.nodes.values()];
     const wanted = feasibleWanted(nodes.length);
@@ -98,13 +103,15 @@ export class Framework {
         continue;
       }
       refusals.set(node.name, refused.refusal);
+      refusedBy.add(refused.plugin.name);
       for (const event of refused.plugin.wakesOn) wakesOn.add(event);
     }
     // Nodes that are refused are no failure of the point.
     countPoint('Filter', 'Success', this.#clock.monotonic() - preparedMs);
     if (nodes.length > FEASIBLE_NODES_MIN)
       this.#startAt = (this.#startAt + feasible.length + refusals.size) % nodes.length;
-    if (feasible.length === 0) return { node: undefined, rejection: undefined, refusals, nodesTotal, wakesOn };
+    if (feasible.length === 0)
+      return { node: undefined, rejection: undefined, refusals, nodesTotal, refusedBy, wakesOn };
     return { node: feasible.length === 1 ? feasible[0]! : this.#best(pod, cluster, feasible) };
   }
 
@@ -114,7 +121,9 @@ export class Framework {
     const scorers: { weight: number; scorer: Scorer }[] = [];
     for (const plugin of this.#plugins) {
       const scorer = plugin.weight > 0 ? plugin.score?.(pod, cluster, feasible) : undefined;
-      if (scorer) scorers.push({ weight: plugin.weight, scorer });
+      if (!scorer) continue;
+      countEvaluation(plugin.name, 'Score');
+      scorers.push({ weight: plugin.weight, scorer });
     }
     const preparedMs = this.#clock.monotonic();
     countPoint('PreScore', 'Success', preparedMs - startMs);

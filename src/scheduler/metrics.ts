@@ -27,6 +27,27 @@ export const attemptDurations = metrics.histogram(
   SECONDS,
   RESULT,
 );
+export const algorithmDurations = metrics.histogram(
+  'scheduler_scheduling_algorithm_duration_seconds',
+  'Scheduling algorithm latency in seconds',
+  SECONDS,
+);
+export const unschedulablePods = metrics.gauge(
+  'scheduler_unschedulable_pods',
+  'The number of unschedulable pods broken down by plugin name. A pod will increment the gauge for all plugins that caused it to not schedule and so this metric have meaning only when broken down by plugin.',
+  ['plugin', 'profile'],
+);
+const evaluations = metrics.counter(
+  'scheduler_plugin_evaluation_total',
+  'Number of attempts to schedule pods by each plugin and the extension point (available only in PreFilter, Filter, PreScore, and Score).',
+  ['plugin', 'extension_point', 'profile'],
+);
+/** What has something to do beside the loop of decisions, by upstream's word for it. */
+export const goroutines = metrics.gauge(
+  'scheduler_goroutines',
+  'Number of running goroutines split by the work they do such as binding.',
+  ['operation'],
+);
 export const pendingPods = metrics.gauge(
   'scheduler_pending_pods',
   "Number of pending pods, by the queue type. 'active' means number of pods in activeQ; 'backoff' means number of pods in backoffQ; 'unschedulable' means number of pods in unschedulablePods that the scheduler attempted to schedule and failed; 'gated' is the number of unschedulable pods that the scheduler never attempted to schedule because they are gated.",
@@ -88,6 +109,16 @@ export function countPoint(point: ExtensionPoint, status: PointStatus, ms: numbe
   let series = knownPoints.get(key);
   if (!series) knownPoints.set(key, (series = points.series(point, status, SCHEDULER_NAME)));
   series.observe(ms / 1000);
+}
+
+const knownEvaluations = new Map<string, SeriesHandle>();
+
+/** The plugin had something to say of a pod. */
+export function countEvaluation(plugin: string, point: ExtensionPoint): void {
+  const key = `${plugin} ${point}`;
+  let series = knownEvaluations.get(key);
+  if (!series) knownEvaluations.set(key, (series = evaluations.series(plugin, point, SCHEDULER_NAME)));
+  series.add(1);
 }
 
 /** Runs an extension point and tells how long it took; it rejects or throws as the point does. */

@@ -36,6 +36,8 @@ interface Waiting {
   attempts: number;
   place: 'active' | 'retry' | 'unschedulable' | 'timer' | 'taken';
   wakesOn: ReadonlySet<ClusterEvent>;
+  /** Names of the plugins that refused it when it was tried last. */
+  refusedBy: ReadonlySet<string>;
   timer: Timer | undefined;
   /** An event arrived while the pod was being tried: its failure may be out of date. */
   eventsMissed: Set<ClusterEvent>;
@@ -111,6 +113,13 @@ export class SchedulingQueue {
     }
     return counts;
   }
+  /** How many pods that still wait each plugin has refused. */
+  refusals(): ReadonlyMap<string, number> {
+    const counts = new Map<string, number>();
+    for (const { refusedBy } of this.#pods.values())
+      for (const plugin of refusedBy) counts.set(plugin, (counts.get(plugin) ?? 0) + 1);
+    return counts;
+  }
   has(uid: string): boolean {
     return this.#pods.has(uid);
   }
@@ -126,6 +135,7 @@ export class SchedulingQueue {
         attempts: 0,
         place: 'active',
         wakesOn: new Set(),
+        refusedBy: new Set(),
         timer: undefined,
         eventsMissed: new Set(),
       };
@@ -150,10 +160,11 @@ export class SchedulingQueue {
     return this.#takeFrom(this.#active, 'active') ?? this.#takeFrom(this.#retry, 'retry');
   }
   /** No node took it: wait for an event. */
-  unschedulable(uid: string, wakesOn: ReadonlySet<ClusterEvent>): void {
+  unschedulable(uid: string, { wakesOn, refusedBy }: Pick<Waiting, 'wakesOn' | 'refusedBy'>): void {
     const waiting = this.#pods.get(uid);
     if (!waiting) return;
     waiting.wakesOn = wakesOn;
+    waiting.refusedBy = refusedBy;
     if ([...waiting.eventsMissed].some(event => wakesOn.has(event))) {
       this.#move(waiting, 'retry', 'ScheduleAttemptFailure');
       return;

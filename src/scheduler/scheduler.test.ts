@@ -239,13 +239,14 @@ test('the queue: priority, then age; woken by the events that were named; back-o
   const [a, b, c] = [pod(), pod({ spec: { priority: 5 } }), pod()];
   for (const each of [a!, b!, c!]) queue.put(each, { changed: false });
   assert.deepEqual([queue.take(), queue.take(), queue.take(), queue.take()], [b, a, c, undefined]);
-  queue.unschedulable(a!.metadata.uid!, new Set(['node-added']));
+  queue.unschedulable(a!.metadata.uid!, { wakesOn: new Set(['node-added']), refusedBy: new Set(['NodeName']) });
+  assert.deepEqual([...queue.refusals()], [['NodeName', 1]]);
   queue.event('pod-removed');
   assert.equal(queue.take(), undefined);
   queue.event('node-added');
   assert.equal(queue.take(), a);
   queue.event('node-added');
-  queue.unschedulable(a!.metadata.uid!, new Set(['node-added']));
+  queue.unschedulable(a!.metadata.uid!, { wakesOn: new Set(['node-added']), refusedBy: new Set() });
   assert.equal(queue.take(), a, 'an event during the attempt counts');
   queue.failed(b!.metadata.uid!);
   assert.equal(queue.take(), undefined);

@@ -48,9 +48,11 @@ import { SchedulerCache } from './cache.ts';
 import { ClaimBinder, type Reservation } from './claim-binder.ts';
 import { describe, Framework, type Infeasible } from './framework.ts';
 import {
+  algorithmDurations,
   attemptDurations,
   attempts,
   cacheSize,
+  goroutines,
   PointTimes,
   pendingPods,
   podAttempts,
@@ -58,6 +60,7 @@ import {
   preemptionAttempts,
   preemptionVictims,
   SCHEDULER_NAME,
+  unschedulablePods,
 } from './metrics.ts';
 import { type NodeInfo, podInfo } from './node-info.ts';
 import type { Cluster, ClusterEvent } from './plugin.ts';
@@ -117,6 +120,9 @@ export class Scheduler {
     metrics.onCollect(() => {
       for (const [type, count] of Object.entries(this.#cache.sizes)) cacheSize.set(count, type);
       for (const [place, count] of Object.entries(this.#queue.pending())) pendingPods.set(count, place);
+      goroutines.set(this.#bindings, 'binding');
+      unschedulablePods.clear();
+      for (const [plugin, count] of this.#queue.refusals()) unschedulablePods.set(count, plugin, SCHEDULER_NAME);
       const pods = [...this.#podInformer.values()];
       pendingPods.set(pods.filter(({ spec }) => !spec?.nodeName && spec?.schedulingGates?.length).length, 'gated');
     });
@@ -264,6 +270,7 @@ export class Scheduler {
     let result = 'error';
     try {
       const outcome = this.#framework.schedule(podInfo(pod), this.#clusterFor(pod));
+      algorithmDurations.observe((this.#clock.monotonic() - startMs) / 1000);
       if (outcome.node) {
         result = 'scheduled';
         this.#cache.assume(pod, outcome.node.name);
@@ -407,7 +414,10 @@ export class Scheduler {
     if (canPreempt) preemptionAttempts.add();
     if (nominated) preemptionVictims.observe(nominated.victims.length);
     if (nominated) this.#nominated.set(uid, { pod, node: nominated.node });
-    this.#queue.unschedulable(uid, nominated ? new Set([...failure.wakesOn, 'pod-removed']) : failure.wakesOn);
+    this.#queue.unschedulable(uid, {
+      refusedBy: failure.refusedBy,
+      wakesOn: nominated ? new Set([...failure.wakesOn, 'pod-removed']) : failure.wakesOn,
+    });
     const waits = preemption && preemption.node === undefined && preemption.waits;
     void this.#report(pod, message, waits ? undefined : (nominated?.node ?? null));
     if (nominated)

@@ -103,6 +103,13 @@ test('a stateful set grows and shrinks in order and rolls from the top', async (
     );
   });
   assert.equal(done.status?.currentReplicas, 3);
+  const counted = (name: string) =>
+    new RegExp(
+      `^statefulset_controller_statefulset_${name}\\{statefulset_namespace="default",statefulset_name="db",pod_management_policy="OrderedReady"\\} (\\d+)$`,
+      'm',
+    ).exec(metrics.render())?.[1];
+  assert.equal(counted('max_unavailable'), '1');
+  await cluster.until('all are available', () => counted('unavailable_replicas') === '0');
   assert.deepEqual(order, ['db-2', 'db-1', 'db-0']);
   await cluster.of(STATEFUL_SETS).patch('default', 'db', { spec: { replicas: 1 } });
   await cluster.until('one is left', async () => (await names('db')).join() === 'db-0');
@@ -171,7 +178,13 @@ test('a job completes after its pods succeed; failures count to the limit', asyn
     (await podsOf('sum')).every(({ metadata }) => !metadata.finalizers?.length),
   );
 
-  await make(JOBS, 'Job', 'bad', { backoffLimit: 0, template: template('bad', { restartPolicy: 'Never' }) });
+  await make(JOBS, 'Job', 'bad', {
+    backoffLimit: 0,
+    podFailurePolicy: {
+      rules: [{ action: 'Count', onPodConditions: [{ type: 'PodScheduled', status: 'True' }] }],
+    },
+    template: template('bad', { restartPolicy: 'Never' }),
+  });
   const failing = await cluster.until('it runs', async () =>
     (await podsOf('bad')).find(({ status }) => status?.phase === 'Running'),
   );
@@ -193,6 +206,17 @@ test('a job completes after its pods succeed; failures count to the limit', asyn
   for (const action of ['tracking', 'pods_created'])
     assert.ok(told('job_syncs_total', `result="success",action="${action}"`), action);
   assert.ok(told('job_sync_duration_seconds_count', 'result="success",action="pods_created"'));
+  assert.match(metrics.render(), /^job_controller_pod_failures_handled_by_failure_policy_total\{action="Count"\} 1$/m);
+  await cluster.until('all that end are released', () => {
+    const [added, removed] = ['add', 'delete'].map(event =>
+      Number(
+        new RegExp(`^job_controller_terminated_pods_tracking_finalizer_total\\{event="${event}"\\} (\\d+)$`, 'm').exec(
+          metrics.render(),
+        )?.[1],
+      ),
+    );
+    return added === 4 && removed === 4;
+  });
 });
 
 test('an indexed job gives each index one pod', async () => {
@@ -359,6 +383,15 @@ test('the scheduler tells how much it knows', () => {
     Number(new RegExp(`^scheduler_cache_size\\{type="${type}"\\} (\\d+)$`, 'm').exec(metrics.render())?.[1]);
   assert.ok(size('nodes') >= 1 && size('pods') >= 1);
   assert.equal(size('assumed_pods'), 0);
+  const page = metrics.render({ prefixes: ['scheduler_', 'running_managed'] });
+  assert.match(page, /^scheduler_scheduling_algorithm_duration_seconds_count [1-9]/m);
+  assert.match(page, /^scheduler_plugin_evaluation_total\{plugin="NodeResourcesFit",extension_point="Filter",/m);
+  assert.match(
+    page,
+    /^scheduler_framework_extension_point_duration_seconds_count\{extension_point="Bind",status="Success",profile="default-scheduler"\} [1-9]/m,
+  );
+  assert.match(page, /^scheduler_goroutines\{operation="binding"\} \d+$/m);
+  assert.match(page, /^running_managed_controllers\{name="nodeipam",manager="kube-controller-manager"\} 1$/m);
 });
 
 test('a device that is tainted with NoExecute takes its pods along, but for those whose claims tolerate it, for as long as they do', async () => {

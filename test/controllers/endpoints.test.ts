@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { Endpoints, Pod, Service } from '../../src/api/core/v1.gen.ts';
 import type { EndpointSlice } from '../../src/api/discovery/v1.gen.ts';
+import { metrics } from '../../src/base/metrics.ts';
 import { ENDPOINT_SLICES, ENDPOINTS, PODS, SERVICES } from '../../src/client/resources.ts';
 import { openCluster, type TestCluster } from './cluster.ts';
 
@@ -80,6 +81,17 @@ test('a slice for each family of the Service, with zone, trigger time and nothin
   const byType = Object.fromEntries(slices.map(slice => [slice.addressType, slice]));
   assert.deepEqual(addresses([byType['IPv4']!]), ['10.0.0.1']);
   assert.deepEqual(addresses([byType['IPv6']!]), ['fd00::1']);
+  const told = (line: string) =>
+    assert.ok(
+      metrics.render().split('\n').includes(`endpoint_slice_controller_${line}`),
+      `${line}\n${metrics.render({ prefixes: ['endpoint_slice_'] })}`,
+    );
+  told('endpoints_desired 2');
+  told('num_endpoint_slices 2');
+  told('desired_endpoint_slices 2');
+  told('services_count_by_traffic_distribution{traffic_distribution="PreferSameNode"} 1');
+  told('endpoints_added_per_sync_sum 2');
+  assert.match(metrics.render(), /^endpoint_slice_controller_changes\{operation="create"\} 2$/m);
   const [endpoint] = byType['IPv6']!.endpoints!;
   assert.equal(endpoint!.zone, 'east');
   assert.deepEqual(endpoint!.hints, { forZones: [{ name: 'east' }], forNodes: [{ name: 'n1' }] });
@@ -94,6 +106,9 @@ test('a slice for each family of the Service, with zone, trigger time and nothin
     const found = await slicesOf('dual');
     return found.length === 1 && found[0]!.addressType === 'IPv6';
   });
+  await cluster.until('the slices of one family are counted', () =>
+    metrics.render().includes('endpoint_slice_controller_num_endpoint_slices 1\n'),
+  );
 });
 
 test('pods that give a named port different numbers are in different slices', async () => {

@@ -25,6 +25,7 @@ import {
   TriggerTimes,
 } from '../runtime/service-selection.ts';
 import { type AddressType, addressTypes, type DesiredGroup, desiredGroups } from './desired.ts';
+import { countRemoved, SliceMetrics } from './metrics.ts';
 import { planSlices } from './plan.ts';
 import { MANAGED_BY, SERVICE_NAME, SliceWriter } from './slice-writer.ts';
 import { isAuto, withZoneHints, zoneShares } from './topology-mode.ts';
@@ -55,6 +56,10 @@ function create(ctx: ReconcileContext): Controller {
   const slices = new SliceWriter(ctx, MANAGER);
   const triggerTimes = new TriggerTimes();
   const hintsTold = new Map<string, string>();
+  const told = new SliceMetrics(function* () {
+    for (const service of selection.services.values())
+      if (selectorPairs(service).length > 0) yield service.spec?.trafficDistribution;
+  });
 
   // Told once for each Service and outcome.
   function hinted(
@@ -92,6 +97,7 @@ function create(ctx: ReconcileContext): Controller {
     const plan = planSlices(options.existing, groups, {
       metadataDiffers: slice => !semanticEqual(slice.metadata.labels, labels),
     });
+    told.synced(`${keyOf(service)} ${addressType}`, { existing: options.existing, desired: groups, plan });
     await slices.apply(plan, {
       namespace: service.metadata.namespace!,
       generateName: `${service.metadata.name}-`,
@@ -110,9 +116,10 @@ function create(ctx: ReconcileContext): Controller {
     const service = selection.services.get(key);
     if (!service) {
       for (const type of ['IPv4', 'IPv6']) hintsTold.delete(`${key} ${type}`);
+      told.keep(key, []);
       return triggerTimes.forget(key);
     }
-    if (service.metadata.deletionTimestamp || selectorPairs(service).length === 0) return;
+    if (service.metadata.deletionTimestamp || selectorPairs(service).length === 0) return told.keep(key, []);
     const pods = selection.podsOf(service);
     const existing = slices.existing(key);
     const triggerTime = triggerTimes.next(service, pods);
@@ -127,7 +134,10 @@ function create(ctx: ReconcileContext): Controller {
             triggerTime,
           })) || nodesMissing;
       }
-      await slices.remove(existing.filter(slice => !families.includes(slice.addressType as AddressType)));
+      const others = existing.filter(slice => !families.includes(slice.addressType as AddressType));
+      await slices.remove(others);
+      countRemoved(others.length);
+      told.keep(key, families);
     } catch (error) {
       if (isNamespaceTerminating(error)) return;
       if (!isReason(error, 'Conflict', 'NotFound'))

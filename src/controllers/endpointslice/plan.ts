@@ -21,7 +21,7 @@ export interface SlicePlan {
   readonly delete: readonly EndpointSlice[];
 }
 
-const identity = (endpoint: Endpoint): string =>
+export const identity = (endpoint: Endpoint): string =>
   `${endpoint.addresses.join()}|${endpoint.hostname ?? ''}|${endpoint.targetRef?.uid ?? endpoint.targetRef?.name ?? ''}`;
 
 export interface PlanOptions {

@@ -3,6 +3,7 @@
 import type { Job } from '../../api/batch/v1.gen.ts';
 import type { Pod } from '../../api/core/v1.gen.ts';
 import { labelSelectorMatch } from '../../api/machinery/labels.ts';
+import { isPodTerminal } from '../../api/machinery/pod.ts';
 import { controllerOf, keyOf } from '../../api/meta.ts';
 import { JOBS, PODS } from '../../client/resources.ts';
 import {
@@ -14,9 +15,13 @@ import {
 } from '../runtime/controller.ts';
 import { Expectations } from '../runtime/expectations.ts';
 import { claim, concerned, dependents, indexByController, orphans } from '../runtime/ownership.ts';
+import { countTracked } from './metrics.ts';
 import { JobPass, TRACKING_FINALIZER } from './pass.ts';
 
 const MANAGER = 'kubernetes.io/job-controller';
+
+const isTrackedTerminal = (pod: Pod | undefined): boolean =>
+  pod?.metadata.finalizers?.includes(TRACKING_FINALIZER) === true && isPodTerminal(pod);
 
 function create(ctx: ReconcileContext): Controller {
   const jobs = ctx.informers.get<Job>(JOBS);
@@ -48,6 +53,7 @@ function create(ctx: ReconcileContext): Controller {
       watch<Pod>(PODS, change => {
         const pod = latest(change);
         const uid = pod.metadata.uid!;
+        countTracked(isTrackedTerminal(change.old), { after: !change.deleted && isTrackedTerminal(pod) });
         if (change.deleted || !pod.metadata.finalizers?.includes(TRACKING_FINALIZER)) released.delete(uid);
         const owner = controllerOf(pod);
         if (owner?.kind === 'Job') {

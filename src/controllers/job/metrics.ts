@@ -1,4 +1,4 @@
-/** The Job controller's metrics, by upstream's names (all stable). */
+/** The Job controller's metrics, by upstream's names (stable and beta). */
 
 import type { Job } from '../../api/batch/v1.gen.ts';
 import { metrics } from '../../base/metrics.ts';
@@ -22,6 +22,17 @@ const finishedPods = metrics.counter(
   ['completion_mode', 'result'],
 );
 
+const handledFailures = metrics.counter(
+  'job_controller_pod_failures_handled_by_failure_policy_total',
+  'The number of failed Pods handled by failure policy with respect to the failure policy action applied based on the matched rule. Possible values of the action label correspond to the possible values for the failure policy rule action, which are: "FailJob", "Ignore" and "Count".',
+  ['action'],
+);
+const trackedPods = metrics.counter(
+  'job_controller_terminated_pods_tracking_finalizer_total',
+  'The number of terminated pods (phase=Failed|Succeeded) that have the finalizer batch.kubernetes.io/job-tracking. The event label can be "add" or "delete".',
+  ['event'],
+);
+
 /** What a pass over a Job did: waited for what it asked for before, nothing, or changed pods. */
 export type JobAction = 'reconciling' | 'tracking' | 'pods_created' | 'pods_deleted';
 
@@ -37,4 +48,13 @@ export function countFinished(job: Job, { type, reason }: { readonly type: strin
 export function countPods(job: Job, counts: { readonly succeeded: number; readonly failed: number }): void {
   for (const result of ['succeeded', 'failed'] as const)
     if (counts[result] > 0) finishedPods.add(counts[result], modeOf(job), result);
+}
+
+/** A failed pod of a Job with a failure policy is on record. */
+export function countHandledFailure(action: string): void {
+  handledFailures.add(1, action);
+}
+/** Whether a finished pod waits to be counted: before a change of it, and after. */
+export function countTracked(before: boolean, { after }: { readonly after: boolean }): void {
+  if (before !== after) trackedPods.add(1, after ? 'add' : 'delete');
 }

@@ -29,7 +29,7 @@ import {
   successPolicyMatch,
 } from './failures.ts';
 import { COMPLETION_INDEX, formatIndexes, indexOf, parseIndexes } from './indexes.ts';
-import { countFinished, countPods, countSync, type JobAction } from './metrics.ts';
+import { countFinished, countHandledFailure, countPods, countSync, type JobAction } from './metrics.ts';
 
 export const TRACKING_FINALIZER = 'batch.kubernetes.io/job-tracking';
 
@@ -161,6 +161,7 @@ export class JobPass {
     const isEnding = job.metadata.deletionTimestamp !== undefined || this.#target() !== undefined;
     const isFailing = condition(this.#status, 'FailureTarget') !== undefined;
     const ending: Pod[] = [];
+    const handled: string[] = [];
     for (const pod of this.#pods) {
       const uid = pod.metadata.uid!;
       if (!isTracked(pod) || this.#released.has(uid) || uncounted.succeeded.has(uid) || uncounted.failed.has(uid))
@@ -174,8 +175,11 @@ export class JobPass {
       if (hasSucceeded) {
         if (!isIndexed(job)) uncounted.succeeded.add(uid);
         else if (counts) completed.add(index!);
-      } else if ((hasFailed || isFailing) && counts && policyMatch(job, pod)?.action !== 'Ignore')
-        uncounted.failed.add(uid);
+      } else if ((hasFailed || isFailing) && counts) {
+        const action = policyMatch(job, pod)?.action;
+        if (action) handled.push(action);
+        if (action !== 'Ignore') uncounted.failed.add(uid);
+      }
     }
     if (isIndexed(job))
       this.#status = { ...this.#status, completedIndexes: formatIndexes(completed), succeeded: completed.size };
@@ -192,6 +196,7 @@ export class JobPass {
     };
     this.#status = { ...this.#status, uncountedTerminatedPods: onRecord };
     await this.#write();
+    for (const action of handled) countHandledFailure(action);
     const toRelease = [...ending, ...pending.flatMap(uid => byUid.get(uid) ?? [])].filter(
       pod => isTracked(pod) && !this.#released.has(pod.metadata.uid!),
     );

@@ -17,6 +17,20 @@ import { WorkQueue } from '../../client/work-queue.ts';
 import type { Controller, ControllerDefinition, ControllerSettings, ReconcileContext } from './controller.ts';
 
 const WORKERS_DEFAULT = 5;
+/** Those that upstream tells of, by its names; they may run in one of several managers there. */
+const MANAGED: Readonly<Record<string, string>> = {
+  cloudloadbalancer: 'service',
+  cloudnode: 'cloud-node',
+  cloudnodelifecycle: 'cloud-node-lifecycle',
+  cloudroute: 'route',
+  nodeipam: 'nodeipam',
+};
+const managed = metrics.gauge(
+  'running_managed_controllers',
+  'Indicates where instances of a controller are currently running',
+  ['name', 'manager'],
+);
+const MANAGER = 'kube-controller-manager';
 
 export interface ControllerHostOptions {
   readonly transport: Transport;
@@ -71,7 +85,11 @@ export class ControllerHost {
     const done = ready.then(() => {
       if (signal.aborted) return;
       controller.started?.(ctx);
-      return this.#work(controller, ctx, queue);
+      const name = MANAGED[definition.folder];
+      if (name) managed.set(1, name, MANAGER);
+      return this.#work(controller, ctx, queue).finally(() => {
+        if (name) managed.set(0, name, MANAGER);
+      });
     });
     return { ready, done };
   }

@@ -11,6 +11,7 @@ import { labelSelectorMatch } from '../../api/machinery/labels.ts';
 import { isPodAvailable, isPodReady, isPodTerminal } from '../../api/machinery/pod.ts';
 import { controllerOf, keyOf } from '../../api/meta.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
+import { metrics } from '../../base/metrics.ts';
 import { CONTROLLER_REVISIONS, PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS } from '../../client/resources.ts';
 import {
   type Controller,
@@ -31,6 +32,26 @@ interface Pass {
   readonly pods: Map<number, Pod>;
   readonly current: ControllerRevision;
   readonly update: ControllerRevision;
+}
+
+const LABELS = ['statefulset_namespace', 'statefulset_name', 'pod_management_policy'];
+const maxUnavailables = metrics.gauge(
+  'statefulset_controller_statefulset_max_unavailable',
+  'Maximum number of unavailable pods allowed during StatefulSet rolling updates',
+  LABELS,
+);
+const unavailables = metrics.gauge(
+  'statefulset_controller_statefulset_unavailable_replicas',
+  'Current number of unavailable pods in StatefulSet',
+  LABELS,
+);
+const labelsOf = ({ metadata, spec }: StatefulSet): [string, string, string] => [
+  metadata.namespace!,
+  metadata.name,
+  spec.podManagementPolicy ?? 'OrderedReady',
+];
+function forget(set: StatefulSet): void {
+  for (const gauge of [maxUnavailables, unavailables]) gauge.remove(...labelsOf(set));
 }
 
 class StatefulSets {
@@ -79,6 +100,8 @@ class StatefulSets {
       const pod = pods.get(ordinal);
       if (!pod || !this.#isHealthy(set, pod)) unavailable++;
     }
+    maxUnavailables.set(budget, ...labelsOf(set));
+    unavailables.set(unavailable, ...labelsOf(set));
     for (let ordinal = end - 1; ordinal >= first + partition; ordinal--) {
       const pod = pods.get(ordinal);
       if (pod && !pod.metadata.deletionTimestamp && revisionOfPod(pod) !== update.metadata.name) {
@@ -218,7 +241,10 @@ function create(ctx: ReconcileContext): Controller {
   return {
     name: 'statefulset',
     watches: [
-      watch<StatefulSet>(STATEFUL_SETS, change => [keyOf(latest(change))]),
+      watch<StatefulSet>(STATEFUL_SETS, change => {
+        if (change.deleted) forget(change.old);
+        return [keyOf(latest(change))];
+      }),
       watch<Pod>(PODS, change =>
         concerned(change, { kind: 'StatefulSet', owners: sets, selector: ({ spec }) => spec.selector }),
       ),
