@@ -28,13 +28,20 @@ export const GRPC = {
   UNAVAILABLE: 14,
 } as const;
 
+/** `DeadlineExceeded`, as Go prints codes. */
+export function codeName(code: number): string {
+  const [name = 'UNKNOWN'] = Object.entries(GRPC).find(([, number]) => number === code) ?? [];
+  return name
+    .split('_')
+    .map(word => word[0] + word.slice(1).toLowerCase())
+    .join('');
+}
+
 export class GrpcError extends Error {
   override name = 'GrpcError';
   readonly code: number;
   constructor(code: number, description: string) {
-    const [name = 'UNKNOWN'] = Object.entries(GRPC).find(([, number]) => number === code) ?? [];
-    const words = name.split('_').map(word => word[0] + word.slice(1).toLowerCase());
-    super(`rpc error: code = ${words.join('')} desc = ${description}`);
+    super(`rpc error: code = ${codeName(code)} desc = ${description}`);
     this.code = code;
     this.description = description;
   }
@@ -104,6 +111,11 @@ export class GrpcClient<T extends CallTable = typeof CALLS> {
   }
   get socket(): string {
     return this.#socket;
+  }
+
+  /** `/csi.v1.Node/NodePublishVolume`. */
+  path(name: keyof T & string): string {
+    return this.#calls[name]!.path;
   }
 
   call<N extends keyof T & string>(

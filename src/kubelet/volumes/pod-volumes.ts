@@ -7,10 +7,12 @@
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Pod, Volume } from '../../api/core/v1.gen.ts';
+import { systemClock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import { removeUnmounted } from '../../sys/remove-unmounted.ts';
 import { labelOfVolume } from '../selinux.ts';
 import { type ClaimStatusWriter, growIfAsked } from './expansion.ts';
+import { timeOperation } from './operation-metrics.ts';
 import { giveToGroup } from './ownership.ts';
 import { VOLUME_PLUGINS, wayOut } from './registry.ts';
 import { hasStarted, modeConflict, needsClaim, type ResolvedVolume, resolveVolume } from './resolution.ts';
@@ -112,7 +114,16 @@ export class PodVolumes {
       isRefresh: this.#mounted.has(volume.name),
     };
     try {
-      const device = await this.#bring(plugin, resolved, target, full);
+      const device = await timeOperation(
+        {
+          name: mode === 'Block' ? 'map_volume' : 'volume_mount',
+          folder: plugin.folder,
+          driver: driverOf(resolved),
+          isMigrated: resolved.isMigrated ?? false,
+        },
+        context.clock,
+        () => this.#bring(plugin, resolved, target, full),
+      );
       context.signal.throwIfAborted();
       this.#mounted.set(volume.name, { ...resolved, plugin, target, ...(device === undefined ? {} : { device }) });
     } catch (error) {
@@ -237,8 +248,20 @@ export class PodVolumes {
             const plugin = VOLUME_PLUGINS.find(one => one.folder === kind);
             return readdirSync(join(folder, kind)).map(async name => {
               const target = { path: join(folder, kind, name), podUid, name };
+              const undo = area === BLOCK_FOLDER ? plugin?.unmap : plugin?.unmount;
+              const known = [...this.#mounted.values()].find(mounted => mounted.target.name === name);
               try {
-                await (area === BLOCK_FOLDER ? plugin?.unmap : plugin?.unmount)?.(target, this.#node);
+                if (undo)
+                  await timeOperation(
+                    {
+                      name: area === BLOCK_FOLDER ? 'unmap_volume' : 'volume_unmount',
+                      folder: kind,
+                      driver: known && driverOf(known),
+                      isMigrated: known?.isMigrated ?? false,
+                    },
+                    systemClock,
+                    () => undo(target, this.#node),
+                  );
               } catch (error) {
                 failures.push(
                   new VolumeError(name, `UnmountVolume.TearDown failed for volume "${name}" : ${messageOf(error)}`),
@@ -254,6 +277,10 @@ export class PodVolumes {
     this.#mounted.clear();
   }
 }
+
+/** Of a CSI volume. */
+const driverOf = ({ source, spec }: ResolvedVolume): string | undefined =>
+  source === 'csi' ? (spec as { driver: string }).driver : undefined;
 
 /** With the label to mount it with, where the node, the driver, the claim and the pod let it be mounted so (KEP 1710). */
 async function withLabel(resolved: ResolvedVolume, context: PodVolumeContext): Promise<ResolvedVolume> {

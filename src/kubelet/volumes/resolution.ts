@@ -13,6 +13,8 @@ import { type SourceName, sourceOf, type VolumeContext, type VolumeUse } from '.
 export interface ResolvedVolume {
   readonly source: SourceName;
   readonly spec: unknown;
+  /** A CSI driver serves what names an in-tree source. */
+  readonly isMigrated?: boolean;
   /** The folder's name. */
   readonly name: string;
   readonly use: VolumeUse;
@@ -37,7 +39,8 @@ export async function resolveVolume(volume: Volume, context: Reader): Promise<Re
   if (needsClaim(volume)) return resolveClaim(volume, context);
   const source = sourceOf(volume) ?? 'emptyDir';
   const translated = translateInline(volume, pod.metadata.namespace!);
-  if (translated) return resolvePersistent(volume, translated, { isReadOnly: isReadOnly(volume[source]) });
+  if (translated)
+    return { ...resolvePersistent(volume, translated, { isReadOnly: isReadOnly(volume[source]) }), isMigrated: true };
   return {
     source,
     spec: volume[source] ?? {},
@@ -92,6 +95,7 @@ function resolvePersistent(
   return {
     source,
     spec,
+    ...(persistent === stored ? {} : { isMigrated: true }),
     name: persistent.metadata.name,
     use: {
       volume: volume.name,

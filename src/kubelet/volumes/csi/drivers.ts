@@ -17,6 +17,7 @@ import { CSI_DRIVERS, CSI_NODES, NODES } from '../../../client/resources.ts';
 import type { Transport } from '../../../client/transport.ts';
 import { rpcTypes } from '../../../csi/calls.ts';
 import { GRPC, GrpcClient, GrpcError } from '../../../csi/grpc.ts';
+import { DriverClient } from '../operation-metrics.ts';
 
 export interface CsiDriver {
   readonly name: string;
@@ -196,7 +197,7 @@ export class CsiDrivers {
       try {
         if (!supportedVersions.some(version => /^v?1\./.test(version)))
           throw new Error(`supported versions ${supportedVersions.join(', ')}: none is 1.x`);
-        const client = new GrpcClient(endpoint || socket);
+        const client = new DriverClient(name, endpoint || socket, this.#options.clock);
         const { driver, topology } = await nodeFacts(name, client);
         const rpcs = rpcTypes(await client.call('nodeGetCapabilities', {}, options));
         await this.#labelNode(driver, topology);
