@@ -100,11 +100,10 @@ export class HttpHandler {
   constructor(options: HttpHandlerOptions) {
     this.#options = options;
     this.#deadlines = new RequestDeadlines(options.clock);
-    const { major, minor, git } = KUBERNETES_VERSION;
     this.#zPages = new ZPages({
+      component: 'kube-apiserver',
       clock: options.clock,
       flags: options.flags,
-      versions: { binaryVersion: git.replace(/^v/, ''), emulationVersion: `${major}.${minor}` },
       paths: () => this.#paths(),
     });
   }
@@ -211,7 +210,7 @@ export class HttpHandler {
     const credentials: Credentials = certificate ? { headers, certificate, path } : { headers, path };
     let found: UserInfo | Promise<UserInfo>;
     try {
-      found = this.#identify(credentials, 0);
+      found = this.identify(credentials);
     } catch (error) {
       throw this.#unknown(error, exchange, request);
     }
@@ -239,6 +238,10 @@ export class HttpHandler {
     const { auditId } = context;
     context.trail = auditor.begin({ auditId, attributes: routed.attributes, user, uri, headers, remoteAddress });
     if (user) context.trail?.received();
+  }
+  /** Who shows the credentials. Throws Unauthorized. */
+  identify(credentials: Credentials): UserInfo | Promise<UserInfo> {
+    return this.#identify(credentials, 0);
   }
   #identify(credentials: Credentials, from: number): UserInfo | Promise<UserInfo> {
     const { authenticators } = this.#options;

@@ -20,6 +20,7 @@ import type { Trail } from './audit/trail.ts';
 import type { ServiceAccountTokens } from './authn/service-account-tokens.ts';
 import { forbiddenRequest } from './authz/denial.ts';
 import { Caches } from './cache.ts';
+import { type ComponentPages, ComponentServer } from './component-server.ts';
 import type { Component } from './component-statuses.ts';
 import { CustomResources } from './customresources/custom-resources.ts';
 import { Discovery } from './discovery.ts';
@@ -255,6 +256,24 @@ export class ApiServer {
             auditIdOf: headers => this.#handler.auditIdOf(headers),
           },
         ),
+    });
+    this.#listeners.push(listener);
+    return { port: listener.port };
+  }
+
+  /** Serves the port of a component of this process, to whoever this server would let. */
+  async listenFor(pages: ComponentPages, address: ListenAddress, tls: TlsOptions): Promise<{ port: number }> {
+    const component = new ComponentServer({
+      ...pages,
+      identify: credentials => this.#handler.identify(credentials),
+      authorize: attributes => this.authorize(attributes),
+      auditIdOf: headers => this.#handler.auditIdOf(headers),
+      clock: this.#clock,
+      log: this.#log,
+    });
+    const listener = await listenTls(address, tls, {
+      request: (exchange, certificate) => component.handle(exchange, certificate),
+      upgrade: ({ socket }) => void socket.destroy(),
     });
     this.#listeners.push(listener);
     return { port: listener.port };

@@ -116,7 +116,11 @@ export async function openBed(
   };
 }
 
-function ask(port: number, ca: string, { method = 'GET', path, token, as, body, headers }: Asked): Promise<Reply> {
+export function ask(
+  port: number,
+  ca: string,
+  { method = 'GET', path, token, as, body, headers }: Asked,
+): Promise<Reply> {
   const sent = typeof body === 'object' ? JSON.stringify(body) : body;
   return new Promise((resolve, reject) => {
     const request = httpsRequest(

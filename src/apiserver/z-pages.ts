@@ -1,13 +1,14 @@
 /**
- * `/statusz` and `/flagz` (KEPs 4827 and 4828): how long the server runs in which version, and the options that it was given. Text
+ * `/statusz` and `/flagz` (KEPs 4827 and 4828): how long a component runs in which version, and the options that it was given. Text
  * for people; whoever names `config.k8s.io`, a version and the kind gets an object. Other forms are refused with 406.
  */
 
 import { type Clock, formatTime } from '../base/clock.ts';
+import { KUBERNETES_VERSION } from '../base/cluster-defaults.ts';
 import { failure } from '../base/errors.ts';
+import type { ZPage, ZPageSource } from '../base/z-page.ts';
 import { clausesOf, encodeBody, type Format, mediaTypeOf } from './negotiation.ts';
 
-const COMPONENT = 'kube-apiserver';
 const KINDS: Readonly<Record<string, string>> = { '/statusz': 'Statusz', '/flagz': 'Flagz' };
 const STRUCTURED: readonly Format[] = ['json', 'yaml', 'cbor'];
 const NEWEST = 'v1beta1';
@@ -17,19 +18,14 @@ const OTHER_PATHS = new Set(['/api', '/apis', '/openid', '/openapi', '/.well-kno
 const DAYS = ['Sun', 'Mon', 'Tue', 'Wed', 'Thu', 'Fri', 'Sat'];
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
 
-export interface ZPage {
-  readonly headers: Readonly<Record<string, string>>;
-  readonly bytes: Buffer | Promise<Buffer>;
-}
-
-export class ZPages {
+export class ZPages implements ZPageSource {
   readonly #clock: Clock;
   readonly #startMs: number;
   readonly #options: ZPageOptions;
 
   constructor(options: ZPageOptions) {
     this.#clock = options.clock;
-    this.#startMs = options.clock.now();
+    this.#startMs = options.startMs ?? options.clock.now();
     this.#options = options;
   }
 
@@ -42,14 +38,14 @@ export class ZPages {
       return {
         headers: { 'content-type': 'text/plain; charset=utf-8' },
         bytes: Buffer.from(
-          `\n${COMPONENT} ${path.slice(1)}\nWarning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for debugging purposes only.\n${kind === 'Flagz' ? this.#flagsText() : this.#statusText()}`,
+          `\n${this.#options.component} ${path.slice(1)}\nWarning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for debugging purposes only.\n${kind === 'Flagz' ? this.#flagsText() : this.#statusText()}`,
         ),
       };
     const { format, version } = wanted;
     const object = {
       kind,
       apiVersion: `config.k8s.io/${version}`,
-      metadata: { name: COMPONENT },
+      metadata: { name: this.#options.component },
       ...(kind === 'Flagz' ? { flags: this.#options.flags } : this.#status()),
     };
     const old = `This version of the ${path.slice(1)} endpoint is deprecated. Please use a newer version.`;
@@ -69,13 +65,15 @@ export class ZPages {
       .join('');
   }
   #status(): { startTime: string; uptimeSeconds: number; goVersion: string; paths: string[] } & Versions {
-    const { versions, paths } = this.#options;
+    const { paths } = this.#options;
+    const { major, minor, git } = KUBERNETES_VERSION;
     const folders = new Set(paths().map(path => `/${path.split('/')[1]}`));
     return {
       startTime: formatTime(this.#startMs),
       uptimeSeconds: Math.max(0, Math.floor((this.#clock.now() - this.#startMs) / 1000)),
       goVersion: 'none',
-      ...versions,
+      binaryVersion: git.replace(/^v/, ''),
+      emulationVersion: `${major}.${minor}`,
       paths: [...folders].filter(folder => !OTHER_PATHS.has(folder)).sort(),
     };
   }
@@ -99,10 +97,13 @@ interface Versions {
 }
 
 export interface ZPageOptions {
+  /** `kube-apiserver`. */
+  readonly component: string;
   readonly clock: Clock;
+  /** When it started; default now. */
+  readonly startMs?: number;
   /** By name, without their dashes. */
   readonly flags: Readonly<Record<string, string>>;
-  readonly versions: Versions;
   /** All that the server answers to. */
   readonly paths: () => readonly string[];
 }

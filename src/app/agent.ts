@@ -32,6 +32,7 @@ import { keepNullDevice } from '../sys/null-device.ts';
 import { type ClusterRanges, segmentsOf } from './cluster-ranges.ts';
 import { makePassable, type RuntimeName } from './cluster-record.ts';
 import { keepCompiledCode } from './compile-cache.ts';
+import { kubeletPages, proxyPages } from './component-pages.ts';
 import { DNS_PORT, ensureDnsAddress } from './dns-address.ts';
 import { bindKubeletFolder } from './kubelet-folder.ts';
 import { containerdNode } from './node-runtimes.ts';
@@ -160,6 +161,14 @@ export async function runAgent(config: AgentConfig): Promise<void> {
   const proxyHealth = new HealthServer({
     proxy,
     families: config.nodeAddresses.map(familyName),
+    zPages: proxyPages(
+      {
+        'cluster-cidr': config.ranges.podCidrs,
+        'hostname-override': config.node,
+        'nodeport-addresses': config.nodePortAddresses,
+      },
+      clock,
+    ),
     log,
     clock,
   });
@@ -225,6 +234,17 @@ export async function runAgent(config: AgentConfig): Promise<void> {
       services: { kubelet: logOf('kubelet') },
     },
     ...(config.runtime === 'containerd' ? { runtime: containerdNode } : {}),
+    zPages: kubeletPages(
+      {
+        'cluster-dns': [config.clusterDns],
+        'cluster-domain': config.clusterDomain,
+        'hostname-override': config.node,
+        'node-ip': config.nodeAddresses,
+        port: config.kubeletPort,
+        'root-dir': kubeletDir,
+      },
+      clock,
+    ),
     log,
     clock,
     random,

@@ -35,6 +35,7 @@ import { ensureAddons } from './addons.ts';
 import { ensureApiVirtualAddress } from './api-virtual-address.ts';
 import type { ClusterRanges } from './cluster-ranges.ts';
 import { keepCompiledCode } from './compile-cache.ts';
+import { componentPorts } from './component-ports.ts';
 import { Gateway } from './gateway.ts';
 import { adminCredentials, openPki } from './pki.ts';
 import { ensureIngressPrerequisites } from './prerequisites.ts';
@@ -158,8 +159,21 @@ export async function runServer(config: ServerConfig): Promise<void> {
     random,
     signal: stop.signal,
   });
-  for (const [name, { ready }] of Object.entries({ scheduler, 'controller-manager': controllers }))
-    server.addComponent({ name, check: untilReady(ready) });
+  const schedulerProblem = untilReady(scheduler.ready);
+  const controllersProblem = untilReady(controllers.ready);
+  server.addComponent({ name: 'scheduler', check: schedulerProblem });
+  server.addComponent({ name: 'controller-manager', check: controllersProblem });
+  const ports = componentPorts({
+    scheduler: { problem: schedulerProblem, podResources: () => scheduler.podResources() },
+    controllers: { problem: controllersProblem },
+    ranges,
+    clock,
+  });
+  for (const { port: own, pages } of ports)
+    for (const host of addresses)
+      void server
+        .listenFor(pages, { host, port: own }, tls)
+        .catch(error => log.error('port cannot be opened', { host, port: own, error: messageOf(error) }));
   const ingressTransport = server.transport(LOOPBACK_USER, 'ingress-controller');
   const ingress = new IngressController({
     transport: ingressTransport,

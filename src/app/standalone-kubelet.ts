@@ -26,6 +26,7 @@ import { CriRuntime } from '../kubelet/runtime/cri/cri-runtime.ts';
 import { RuntimeNetwork } from '../kubelet/runtime/cri/runtime-network.ts';
 import type { PodNetwork } from '../kubelet/runtime.ts';
 import { NodeNetwork } from '../network/node-network.ts';
+import { kubeletPages } from './component-pages.ts';
 import { bootstrapKubelet } from './kubelet-bootstrap.ts';
 import { type NodeCertificateOptions, nodeCertificates, storedCertificate } from './node-certificate.ts';
 import { ensurePrerequisites, requireRoot } from './prerequisites.ts';
@@ -120,6 +121,24 @@ export async function runKubelet(options: StandaloneKubeletOptions): Promise<voi
         : {}),
       port: options.port ?? KUBELET_PORT,
       configuration,
+      zPages: kubeletPages(
+        {
+          'bootstrap-kubeconfig': options.bootstrapKubeconfig,
+          'client-ca-file': options.clientCaFile,
+          'cluster-dns': options.clusterDns,
+          'cluster-domain': options.clusterDomain,
+          config: options.configPath,
+          'container-runtime-endpoint': options.runtimeSocket,
+          'hostname-override': options.nodeName,
+          kubeconfig: options.kubeconfig,
+          'node-ip': options.nodeIps,
+          port: options.port,
+          'root-dir': options.rootDir,
+          'tls-cert-file': options.tls?.certFile,
+          'tls-private-key-file': options.tls?.keyFile,
+        },
+        systemClock,
+      ),
       ...(options.deadContainers ? { deadContainers: options.deadContainers } : {}),
       ...(options.credentialProviders ? { credentialProviders: options.credentialProviders } : {}),
       nodeLogs: { entries: {}, folder: '/var/log' },

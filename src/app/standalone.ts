@@ -19,6 +19,7 @@ import { HealthServer } from '../proxy/health-server.ts';
 import { NftablesBackend } from '../proxy/nftables/nftables-backend.ts';
 import { familyName } from '../proxy/proxy-metrics.ts';
 import { ServiceProxy } from '../proxy/service-proxy.ts';
+import { proxyPages } from './component-pages.ts';
 import { connectByKubeconfig } from './kubeconfig-transport.ts';
 import { untilAccepting } from './port-probe.ts';
 
@@ -99,7 +100,16 @@ export function runProxy(options: StandaloneProxyOptions): Promise<void> {
       log,
       clock,
     });
-    const health = new HealthServer({ proxy, families, log, clock });
+    const zPages = proxyPages(
+      {
+        'cluster-cidr': options.clusterCidrs,
+        'hostname-override': options.nodeName,
+        kubeconfig: options.kubeconfig,
+        'nodeport-addresses': options.nodePortAddresses,
+      },
+      clock,
+    );
+    const health = new HealthServer({ proxy, families, zPages, log, clock });
     const parts = [proxy.run(signal), health.run(signal)];
     informers.start(signal);
     void proxy.synced.then(() => log.info('services are programmed', { node: nodeName }));

@@ -14,6 +14,7 @@ import { messageOf } from '../base/errors.ts';
 import { createLogger, type Logger } from '../base/log.ts';
 import { metrics } from '../base/metrics.ts';
 import { type Random, systemRandom } from '../base/random.ts';
+import type { ZPageSource } from '../base/z-page.ts';
 import { ApiEventRecorder } from '../client/event-recorder.ts';
 import type { InformerFactory } from '../client/informer.ts';
 import { NODES, PODS, SERVICE_ACCOUNTS, SERVICES } from '../client/resources.ts';
@@ -94,6 +95,8 @@ export interface KubeletOptions {
   readonly deadContainers?: Partial<DeadContainerPolicy>;
   /** Logs of the node itself beside its pods'. */
   readonly nodeLogs?: NodeLogsOptions;
+  /** `/statusz` and `/flagz` of its port; not found without. */
+  readonly zPages?: ZPageSource;
   readonly log?: Logger;
   readonly clock?: Clock;
   readonly random?: Random;
@@ -366,6 +369,7 @@ export class Kubelet {
       tls,
       access: new Access({ nodeName, transport, clock, log, ...configuration }),
       ...(configuration.authentication.clientCaFile ? { clientCaFile: configuration.authentication.clientCaFile } : {}),
+      zPages: this.#options.zPages,
       ...(this.#options.servingPairs ? { renewals: this.#options.servingPairs } : {}),
       ...(configuration.enableSystemLogHandler
         ? {

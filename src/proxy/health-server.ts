@@ -1,14 +1,15 @@
 /**
  * What others ask the proxy over HTTP, with kube-proxy's ports, paths, codes and bodies: `/healthz` and `/livez` on 10256,
- * `/metrics` and `/proxyMode` on 10249 of loopback, and for each Service with a `healthCheckNodePort` whether this node has ready
+ * `/metrics`, `/proxyMode`, `/statusz` and `/flagz` on 10249 of loopback, and for each Service with a `healthCheckNodePort` whether this node has ready
  * endpoints of it. A port that cannot be had is told once and tried again; nothing else waits for it.
  */
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type Clock, formatTime, systemClock } from '../base/clock.ts';
-import { messageOf } from '../base/errors.ts';
+import { ApiError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { metrics } from '../base/metrics.ts';
+import type { ZPageSource } from '../base/z-page.ts';
 import { SystemError } from '../sys/libc.ts';
 import type { NetnsRef } from '../sys/netns.ts';
 import { listenTcp } from '../sys/socket.ts';
@@ -28,6 +29,8 @@ export interface HealthServerOptions {
   readonly namespace?: NetnsRef;
   /** That the proxy serves; IPv4 when absent. */
   readonly families?: readonly Family[];
+  /** `/statusz` and `/flagz`; not found without. */
+  readonly zPages?: ZPageSource;
   readonly log: Logger;
   readonly clock?: Clock;
 }
@@ -67,7 +70,7 @@ export class HealthServer {
     ];
     const open = () => {
       this.#open(fixed[0]!, EVERYWHERE, (request, response) => this.#answerHealth(request, response));
-      this.#open(fixed[1]!, LOOPBACK, answerMetrics);
+      this.#open(fixed[1]!, LOOPBACK, (request, response) => void this.#answerMetrics(request, response));
       for (const check of this.#checks.values())
         this.#open(check, EVERYWHERE, (_, response) => this.#answerCheck(check, response));
     };
@@ -147,6 +150,23 @@ export class HealthServer {
     );
   }
 
+  /** Never rejects. */
+  async #answerMetrics({ url = '', headers }: IncomingMessage, response: ServerResponse): Promise<void> {
+    const path = url.split('?')[0]!;
+    if (path === '/metrics')
+      return answerText(response, 'text/plain; version=0.0.4; charset=utf-8', metrics.render({ prefixes: METRICS }));
+    if (path === '/proxyMode') return answerText(response, 'text/plain; charset=utf-8', 'nftables');
+    if (path === '/healthz') return answerText(response, 'text/plain; charset=utf-8', 'ok');
+    try {
+      const page = await this.#options.zPages?.find(path, headers.accept);
+      if (page) response.writeHead(200, page.headers).end(await page.bytes);
+      else notFound(response);
+    } catch (error) {
+      response.statusCode = error instanceof ApiError ? error.code : 500;
+      answerText(response, 'text/plain; charset=utf-8', `${messageOf(error)}\n`);
+    }
+  }
+
   // Load balancers and people know kube-proxy's very layout.
   #answerCheck({ key, localEndpoints }: Check, response: ServerResponse): void {
     const [namespace, name] = key.split('/');
@@ -167,15 +187,6 @@ function answerText(response: ServerResponse, type: string, body: string): void 
   response.setHeader('Content-Type', type);
   response.setHeader('X-Content-Type-Options', 'nosniff');
   response.end(body);
-}
-
-function answerMetrics({ url = '' }: IncomingMessage, response: ServerResponse): void {
-  const path = url.split('?')[0];
-  if (path === '/metrics')
-    answerText(response, 'text/plain; version=0.0.4; charset=utf-8', metrics.render({ prefixes: METRICS }));
-  else if (path === '/proxyMode') answerText(response, 'text/plain; charset=utf-8', 'nftables');
-  else if (path === '/healthz') answerText(response, 'text/plain; charset=utf-8', 'ok');
-  else notFound(response);
 }
 
 function notFound(response: ServerResponse): void {

@@ -65,6 +65,7 @@ import {
 import { type NodeInfo, podInfo } from './node-info.ts';
 import type { Cluster, ClusterEvent } from './plugin.ts';
 import { plugins } from './plugins/registry.ts';
+import { podResourceMetrics } from './pod-resource-metrics.ts';
 import { preempt } from './preemption.ts';
 import { SchedulingQueue } from './queue.ts';
 import { VolumeBinder } from './volume-binder.ts';
@@ -204,6 +205,11 @@ export class Scheduler {
       this.#started = true;
       this.#wake();
     });
+  }
+
+  /** The page `/metrics/resources`. */
+  podResources(): string {
+    return podResourceMetrics(this.#podInformer.values());
   }
 
   #nodeChanged(node: Node | undefined, old: Node | undefined): void {

@@ -7,6 +7,7 @@ import type { TokenReview } from '../../src/api/authentication/v1.gen.ts';
 import type { SubjectAccessReview } from '../../src/api/authorization/v1.gen.ts';
 import type { Pod } from '../../src/api/core/v1.gen.ts';
 import { ensurePki } from '../../src/apiserver/certificates/pki.ts';
+import { kubeletPages } from '../../src/app/component-pages.ts';
 import { systemClock } from '../../src/base/clock.ts';
 import { notFound } from '../../src/base/errors.ts';
 import { createLogger } from '../../src/base/log.ts';
@@ -100,6 +101,7 @@ export async function startBenchCluster(options: { readonly tty?: boolean } = {}
     address: '127.0.0.1',
     port: 0,
     tls: { key: serving.key, cert: serving.certificate, ca: pki.ca },
+    zPages: kubeletPages({ 'hostname-override': 'n' }, systemClock),
     access: new Access({
       ...CONFIGURATION_DEFAULT,
       nodeName: 'n',

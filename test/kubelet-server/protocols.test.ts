@@ -84,6 +84,14 @@ test('plain answers', async () => {
   assert.match((await get('/metrics', master)).body, /kubelet_http_requests_total\{/);
   assert.equal(JSON.parse((await get('/runningpods/', master)).body).kind, 'PodList');
   assert.equal((await get('/stats/summary', master)).code, 404);
+  assert.match(
+    (await get('/statusz', master)).body,
+    /^\nkubelet statusz\n.*\nPaths: \/attach \/configz .* \/stats\n$/s,
+  );
+  assert.match((await get('/flagz/', master)).body, /^\nkubelet flagz\n.*\nhostname-override=n\n$/s);
+  const before = cluster.reviews.length;
+  await get('/statusz', undefined, { authorization: 'Bearer scraper' });
+  assert.match(cluster.reviews.slice(before).at(-1)!, /scraper get statusz$/);
   assert.equal((await get('/nothing', master)).code, 404);
   assert.deepEqual(await get('/exec/default/p/c?command=ls&output=1', master), {
     code: 400,

@@ -26,6 +26,8 @@ const SUBRESOURCES: Readonly<Record<string, readonly string[]>> = {
   stats: ['stats'],
   metrics: ['metrics'],
   logs: ['log'],
+  statusz: ['statusz'],
+  flagz: ['flagz'],
   healthz: ['healthz', 'proxy'],
   configz: ['configz', 'proxy'],
   pods: ['pods', 'proxy'],

@@ -12,6 +12,7 @@ import { ApiError, messageOf } from '../../base/errors.ts';
 import { countCheck, healthMetrics } from '../../base/health-metrics.ts';
 import type { Logger } from '../../base/log.ts';
 import { metrics } from '../../base/metrics.ts';
+import type { ZPageSource } from '../../base/z-page.ts';
 import { probeMetrics } from '../metrics.ts';
 import type { Access, Refusal } from './access.ts';
 import type { KubeletBackend } from './backend.ts';
@@ -37,6 +38,8 @@ export interface KubeletServerOptions {
   readonly backend: KubeletBackend;
   /** Of the node itself; without them `/logs/` is not found. */
   readonly nodeLogs?: NodeLogsOptions;
+  /** `/statusz` and `/flagz`; not found without. */
+  readonly zPages?: ZPageSource | undefined;
   readonly log: Logger;
   readonly clock: Clock;
 }
@@ -198,6 +201,16 @@ export class KubeletServer {
       case '/metrics/cadvisor':
         if (backend.cadvisorMetrics) return answer(response, 200, await backend.cadvisorMetrics(), METRICS_TEXT);
         break;
+      case '/statusz':
+      case '/flagz': {
+        const page = await this.#options.zPages?.find(url.pathname.replace(/(.)\/$/, '$1'), request.headers.accept);
+        if (page) {
+          const bytes = await page.bytes;
+          response.writeHead(200, { ...page.headers, 'Content-Length': bytes.length });
+          return void response.end(request.method === 'HEAD' ? undefined : bytes);
+        }
+        break;
+      }
       case '/configz':
         if (backend.configz) return json(response, backend.configz());
         break;
@@ -247,6 +260,8 @@ export class KubeletServer {
       'metrics',
       'stats',
       'configz',
+      'statusz',
+      'flagz',
     ];
     const isLong = ['exec', 'attach', 'portForward', 'containerLogs'].includes(path);
     const labels = [request.method ?? '', known.includes(path) ? path : 'other', 'readwrite', String(isLong)];
