@@ -82,7 +82,7 @@ export type Asking = Pick<Exchange, 'url' | 'headers' | 'remoteAddress'>;
 export interface Arrival {
   readonly certificate: Credentials['certificate'];
   readonly routed: Routed;
-  readonly context: Pick<ReplyContext, 'trail' | 'auditId'>;
+  readonly context: Pick<ReplyContext, 'trail' | 'auditId' | 'receivedMs'>;
 }
 
 /** A request split into what routing needs. */
@@ -145,9 +145,12 @@ export class HttpHandler {
         const fromMs = this.#options.clock.monotonic();
         context.admitted = await admitting;
         waitedMs = this.#options.clock.monotonic() - fromMs;
+        context.trail?.spent('apf-queue-wait', waitedMs);
       } else if (admitting) context.admitted = admitting;
       const allowedMs = isLong ? 0 : allowedMsOf(routed.query);
-      const waiting = this.#options.authorize(request, context.trail);
+      const { trail } = context;
+      const authorizing = () => this.#options.authorize(request, trail);
+      const waiting = trail ? trail.time('authorization', authorizing) : authorizing();
       if (waiting) await waiting;
       const extension = this.#options.aggregator?.find(routed.path);
       const answering = extension
@@ -235,8 +238,10 @@ export class HttpHandler {
   ): void {
     const { auditor } = this.#options;
     if (!auditor) return;
-    const { auditId } = context;
-    context.trail = auditor.begin({ auditId, attributes: routed.attributes, user, uri, headers, remoteAddress });
+    const { auditId, receivedMs } = context;
+    const { attributes } = routed;
+    context.trail = auditor.begin({ receivedMs, auditId, attributes, user, uri, headers, remoteAddress });
+    context.trail?.spent('authentication', this.#options.clock.monotonic() - receivedMs);
     if (user) context.trail?.received();
   }
   /** Who shows the credentials. Throws Unauthorized. */
@@ -258,10 +263,14 @@ export class HttpHandler {
     const wanted = wantedUser(exchange.headers);
     if (!wanted) return user;
     const asked = withUser(request.routed.attributes, user);
-    return impersonate(wanted, asked, this.#options.authorize).then(({ user: other, constraint }) => {
-      request.context.trail?.impersonates(other, constraint);
-      return other;
-    });
+    const impersonating = () => impersonate(wanted, asked, this.#options.authorize);
+    const { trail } = request.context;
+    return (trail ? trail.time('impersonation', impersonating) : impersonating()).then(
+      ({ user: other, constraint }) => {
+        trail?.impersonates(other, constraint);
+        return other;
+      },
+    );
   }
 
   fail(context: ReplyContext, error: unknown): void | Promise<void> {

@@ -184,7 +184,9 @@ export class Registry {
         return withoutRevision(next);
       }
       try {
-        const entry = await this.caches.put(cache, key, { value: encode(next), object: next, expect: 'absent' });
+        const entry = await timedStore(operation, () =>
+          this.caches.put(cache, key, { value: encode(next), object: next, expect: 'absent' }),
+        );
         kept = true;
         const preparing = served.custom?.prepare?.([entry.object]);
         if (preparing) await preparing;
@@ -303,12 +305,14 @@ export class Registry {
         return next;
       }
       if (old.metadata.deletionTimestamp && isFinished(served, next)) {
-        const revision = await this.caches.delete(cache, key, current.revision);
+        const revision = await timedStore(operation, () => this.caches.delete(cache, key, current.revision));
         this.released(served, old);
         kept = true;
         return new Entry({ key, revision, value });
       }
-      const entry = await this.caches.put(cache, key, { value, object: next, expect: current.revision });
+      const entry = await timedStore(operation, () =>
+        this.caches.put(cache, key, { value, object: next, expect: current.revision }),
+      );
       kept = true;
       const preparing = served.custom?.prepare?.([entry.object]);
       if (preparing) await preparing;
@@ -472,7 +476,12 @@ export class Registry {
       oldObject,
       dryRun,
       warn: message => operation.warn(message),
-      ...(trail ? { annotate: (key, value, least) => trail.annotate(key, value, least) } : {}),
+      ...(trail
+        ? {
+            annotate: (key, value, least) => trail.annotate(key, value, least),
+            spent: (layer, ms) => trail.spent(layer, ms),
+          }
+        : {}),
       ...(object ? { replace: next => replaceContents(object, this.#settled(served, next)) } : {}),
     };
   }
@@ -627,3 +636,7 @@ function carryMetadata(object: KubeObject, old: KubeObject): void {
   if (from.managedFields) metadata.managedFields ??= from.managedFields;
   delete metadata.selfLink;
 }
+
+/** A change of the store, whose time is part of the request's. */
+const timedStore = <T>({ trail }: Operation, change: () => Promise<T>): Promise<T> =>
+  trail ? trail.time('etcd', change) : change();

@@ -8,6 +8,7 @@ import type { Duplex } from 'node:stream';
 import type { KubeObject } from '../api/meta.ts';
 import type { ResourceInfo, SubresourceInfo } from '../api/schema.ts';
 import type { ResourceId } from '../client/transport.ts';
+import type { Trail } from './audit/trail.ts';
 import type { RawRequest, RawResponse } from './http2/raw.ts';
 import type { ResourceTable } from './resource-table.ts';
 
@@ -90,6 +91,8 @@ export interface AdmissionRequest {
   warn(message: string): void;
   /** Adds an annotation to the audit event, at level Request only where it is asked for; absent when the request is not audited. */
   readonly annotate?: ((key: string, value: string, least?: 'Metadata' | 'Request') => void) | undefined;
+  /** Notes the time of a layer there; absent too. */
+  readonly spent?: Trail['spent'] | undefined;
   /**
    * Puts another object in the place of `object`, as if the client had sent it: decoded, without unknown fields, with
    * defaults. Absent where there is no object to change.

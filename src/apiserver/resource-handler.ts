@@ -7,7 +7,7 @@ import type { KubeObject, ListMeta } from '../api/meta.ts';
 import type { Clock } from '../base/clock.ts';
 import { failure, fieldErrors, invalid, type Status } from '../base/errors.ts';
 import type { PatchType } from '../client/transport.ts';
-import type { Trail } from './audit/trail.ts';
+import type { Layer, Trail } from './audit/trail.ts';
 import { joinBytes } from './cache.ts';
 import { connectOptions, settledOptions, withOptions } from './connect-options.ts';
 import type { Deletion } from './deletion.ts';
@@ -341,7 +341,7 @@ export class ResourceHandler {
     const isOwn = object.kind === served.info.kind || isScale;
     if (!wanted.as || !isOwn) return this.#sendValue(request, status, object);
     const stored = outcome instanceof Entry ? outcome.object : outcome;
-    const value =
+    const transform = () =>
       wanted.as === 'Table'
         ? tableOf(served, [stored], {
             includeObject: includeObjectOf(query),
@@ -354,7 +354,7 @@ export class ResourceHandler {
             ...(isScale ? { columns: SCALE_COLUMNS } : {}),
           })
         : partialOf(object, wanted.version);
-    return this.#sendValue(request, status, value);
+    return this.#sendValue(request, status, timed(context, 'transform-response-object', transform));
   }
 
   async #sendList(request: Request, result: ListResult): Promise<void> {
@@ -371,35 +371,47 @@ export class ResourceHandler {
     context.trail?.answered(() => ({ ...head, items: result.entries.map(entry => shownObject(served, entry.object)) }));
     if (!wanted.as && wanted.format === 'json') {
       if (!result.entries.every(entry => isShownAsStored(served, entry))) {
-        const items = result.entries.map(entry => shownObject(served, entry.object));
-        return finishObject(context, 200, wanted, [Buffer.from(JSON.stringify({ ...head, items }))]);
+        const bytes = timed(context, 'serialize-response-object', () =>
+          Buffer.from(
+            JSON.stringify({ ...head, items: result.entries.map(entry => shownObject(served, entry.object)) }),
+          ),
+        );
+        return finishObject(context, 200, wanted, [bytes]);
       }
-      const items =
+      const items = timed(context, 'serialize-response-object', () =>
         result.whole === undefined
           ? joinBytes(result.entries)
-          : this.#options.dispatcher.registry.cacheOf(served).join(result.whole, result.entries);
+          : this.#options.dispatcher.registry.cacheOf(served).join(result.whole, result.entries),
+      );
       const start = Buffer.from(`${JSON.stringify(head).slice(0, -1)},"items":[`);
       return finishObject(context, 200, wanted, [start, items, LIST_END]);
     }
     const objects = result.entries.map(entry => entry.object);
     const shown = (object: KubeObject) => shownObject(served, object);
-    const value = listValue(wanted, {
-      served,
-      objects,
-      shown,
-      metadata,
-      head,
-      includeObject: includeObjectOf(query),
-      nowMs: this.#options.clock.now(),
-    });
+    const value = timed(context, 'transform-response-object', () =>
+      listValue(wanted, {
+        served,
+        objects,
+        shown,
+        metadata,
+        head,
+        includeObject: includeObjectOf(query),
+        nowMs: this.#options.clock.now(),
+      }),
+    );
     await this.#sendValue(request, 200, value);
   }
 
   async #sendValue({ context, operation }: Request, status: number, value: unknown): Promise<void> {
     const wanted = negotiate(context.exchange.headers.accept, servingOf(operation));
-    await finishObject(context, status, wanted, [await encodeBody(value, wanted.format)]);
+    const bytes = await timed(context, 'serialize-response-object', () => encodeBody(value, wanted.format));
+    await finishObject(context, status, wanted, [bytes]);
   }
 }
+
+/** Work on the reply, whose time is told of slow requests. */
+const timed = <T>({ trail }: ReplyContext, layer: Layer, work: () => T): T =>
+  trail ? trail.time(layer, work) : work();
 
 function servingOf({ served, attributes }: Operation): Serving {
   if (!served.persistent) return 'review';

@@ -43,11 +43,11 @@ export async function handleUpgrade(
   const { request, socket, head, certificate } = upgrade;
   socket.on('error', () => {});
   const headers = headersOf(request);
-  const context: { trail: Trail | undefined; readonly auditId: string } = {
+  const context: { trail: Trail | undefined; readonly auditId: string; readonly receivedMs: number } = {
     trail: undefined,
+    receivedMs: steps.nowMs(),
     auditId: steps.auditIdOf(headers),
   };
-  const receivedMs = steps.nowMs();
   let code = 101;
   try {
     const { method = 'GET', url = '/' } = request;
@@ -70,7 +70,6 @@ export async function handleUpgrade(
         exchange,
         code: 0,
         warnings: undefined,
-        receivedMs,
         admitted: undefined,
         expired: false,
         bytes: 0,

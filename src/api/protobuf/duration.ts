@@ -4,8 +4,11 @@
 export function formatDuration(nanos: number): string {
   if (nanos === 0) return '0s';
   const sign = nanos < 0 ? '-' : '';
-  const seconds = Math.abs(nanos) / 1e9;
-  if (seconds < 1) return seconds >= 1e-3 ? `${sign}${seconds * 1e3}ms` : `${sign}${seconds * 1e6}µs`;
+  const size = Math.abs(nanos);
+  if (size < 1e3) return `${sign}${size}ns`;
+  if (size < 1e6) return `${sign}${Number((size / 1e3).toFixed(3))}µs`;
+  if (size < 1e9) return `${sign}${Number((size / 1e6).toFixed(6))}ms`;
+  const seconds = size / 1e9;
   const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60];
   return `${sign}${hours ? `${hours}h` : ''}${hours || minutes ? `${minutes}m` : ''}${Number((seconds % 60).toFixed(9))}s`;
 }

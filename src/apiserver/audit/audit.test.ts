@@ -335,3 +335,40 @@ test('a watch begins and ends; controllers are recorded too; the webhook gets th
     );
   });
 });
+
+test('of slow requests it is told where the time went', async t => {
+  const slow = await openWebhook(bed.pki, async (_, { request }) => {
+    await new Promise(resolve => setTimeout(resolve, 600));
+    const response = { uid: request.uid, allowed: true };
+    return { kind: 'AdmissionReview', apiVersion: 'admission.k8s.io/v1', response };
+  });
+  t.after(() => slow.close());
+  const of = { group: 'admissionregistration.k8s.io', version: 'v1', resource: 'validatingwebhookconfigurations' };
+  await bed.root.create({ of }, {
+    apiVersion: 'admissionregistration.k8s.io/v1',
+    kind: 'ValidatingWebhookConfiguration',
+    metadata: { name: 'slow' },
+    webhooks: ['a', 'b'].map(name => ({
+      name: `${name}.example.dev`,
+      clientConfig: { url: `${slow.url}/${name}`, caBundle: Buffer.from(bed.pki.ca).toString('base64') },
+      rules: [{ operations: ['CREATE'], apiGroups: [''], apiVersions: ['v1'], resources: ['configmaps'] }],
+      objectSelector: { matchLabels: { slow: 'yes' } },
+      sideEffects: 'None',
+      admissionReviewVersions: ['v1'],
+    })),
+  } as never);
+  const told = async (name: string, labels: object) => {
+    const reply = await bed.ask({ path: CONFIG_MAPS_PATH, as: bed.admin, body: { metadata: { name, labels } } });
+    const { annotations } = await eventOf(reply);
+    return Object.entries(annotations as Record<string, string>).filter(([key]) =>
+      key.startsWith('apiserver.latency.k8s.io/'),
+    );
+  };
+  assert.deepEqual(await told('quick', {}), []);
+  const found = Object.fromEntries(await told('slow', { slow: 'yes' }));
+  for (const layer of ['authentication', 'authorization', 'etcd', 'total', 'validating-webhook'])
+    assert.match(found[`apiserver.latency.k8s.io/${layer}`] ?? '', /^[\d.]+(s|ms|µs)$/, layer);
+  // Both are asked at once.
+  assert.match(found['apiserver.latency.k8s.io/validating-webhook']!, /^[6-9]\d\d(\.\d+)?ms$/);
+  await bed.root.delete({ of, name: 'slow' });
+});

@@ -20,6 +20,8 @@ export interface AuditedRequest {
   readonly uri: string;
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
   readonly remoteAddress: string | undefined;
+  /** When it came, by the monotonic clock; default now. */
+  readonly receivedMs?: number;
 }
 
 export class Auditor {
@@ -34,7 +36,7 @@ export class Auditor {
   }
 
   /** The trail of a request whose user is known; undefined when the policy does not want it. */
-  begin({ auditId, attributes, user, uri, headers, remoteAddress }: AuditedRequest): Trail | undefined {
+  begin({ receivedMs, auditId, attributes, user, uri, headers, remoteAddress }: AuditedRequest): Trail | undefined {
     const recording = this.#policy.recording({ ...attributes, user });
     if (!recording) return undefined;
     return new Trail({
@@ -46,6 +48,8 @@ export class Auditor {
       sourceIps: sourceIps(headers, remoteAddress),
       userAgent: headers['user-agent'] as string | undefined,
       now: () => this.#clock.now(),
+      nowMs: () => this.#clock.monotonic(),
+      receivedMs: receivedMs ?? this.#clock.monotonic(),
       record: event => {
         for (const sink of this.#sinks) sink.record(event);
       },

@@ -3,6 +3,7 @@
  * that the policy wants. Invariant: an event ends once; what comes after is left out.
  */
 
+import { formatDuration } from '../../api/protobuf/duration.ts';
 import { formatMicroTime } from '../../base/clock.ts';
 import type { Status } from '../../base/errors.ts';
 import type { RequestAttributes, UserInfo } from '../request.ts';
@@ -10,6 +11,23 @@ import type { Recording, Stage } from './policy.ts';
 
 /** An audit.k8s.io/v1 Event as it is written. */
 export type AuditEvent = Record<string, unknown> & { readonly auditID: string; readonly stage: Stage };
+
+/** Of the server, by upstream's names, where a request may spend its time. */
+export type Layer =
+  | 'apf-queue-wait'
+  | 'authentication'
+  | 'authorization'
+  | 'etcd'
+  | 'impersonation'
+  | 'mutating-webhook'
+  | 'serialize-response-object'
+  | 'transform-response-object'
+  | 'validating-webhook';
+
+/** Of requests that took longer it is told where. */
+const SLOW_MS = 500;
+const LATENCY = 'apiserver.latency.k8s.io';
+const durationText = (ms: number): string => formatDuration(Math.round(ms * 1e6));
 
 export interface TrailOptions {
   readonly recording: Recording;
@@ -20,6 +38,10 @@ export interface TrailOptions {
   readonly sourceIps: readonly string[];
   readonly userAgent: string | undefined;
   readonly now: () => number;
+  /** By the monotonic clock. */
+  readonly nowMs: () => number;
+  /** When the request came, by the same. */
+  readonly receivedMs: number;
   readonly record: (event: AuditEvent) => void;
 }
 
@@ -30,12 +52,13 @@ export class Trail {
   readonly #options: TrailOptions;
   readonly #event: Record<string, unknown>;
   readonly #annotations: Record<string, string> = {};
+  readonly #spentMs = new Map<Layer, number>();
   #annotated = 0;
   #ended = false;
 
   constructor(options: TrailOptions) {
     this.#options = options;
-    const { recording, auditId, requestUri, attributes, user, sourceIps, userAgent, now } = options;
+    const { recording, auditId, requestUri, attributes, user, sourceIps, userAgent, now, nowMs, receivedMs } = options;
     this.#event = {
       kind: 'Event',
       apiVersion: 'audit.k8s.io/v1',
@@ -48,7 +71,7 @@ export class Trail {
       ...(sourceIps.length > 0 ? { sourceIPs: sourceIps } : {}),
       ...(userAgent ? { userAgent: userAgent.slice(0, 1024) } : {}),
       ...(attributes.isResource ? { objectRef: objectRef(attributes) } : {}),
-      requestReceivedTimestamp: formatMicroTime(now()),
+      requestReceivedTimestamp: formatMicroTime(now() - (nowMs() - receivedMs)),
     };
   }
 
@@ -66,6 +89,32 @@ export class Trail {
     if (Object.hasOwn(this.#annotations, key)) return;
     this.#annotated += key.length + value.length;
     if (this.#annotated <= ANNOTATIONS_BYTES_MAX) this.#annotations[key] = value;
+  }
+  /** Time that a layer took for the request, in all that is told of one layer. */
+  spent(layer: Layer, ms: number): void {
+    this.#spentMs.set(layer, (this.#spentMs.get(layer) ?? 0) + ms);
+  }
+  /** Runs the work of a layer, and notes its time. */
+  time<T>(layer: Layer, work: () => T): T {
+    const sinceMs = this.#options.nowMs();
+    const end = () => this.spent(layer, this.#options.nowMs() - sinceMs);
+    let result: T;
+    try {
+      result = work();
+    } catch (error) {
+      end();
+      throw error;
+    }
+    if (result instanceof Promise) result.then(end, end);
+    else end();
+    return result;
+  }
+  #tellLatency(): void {
+    const { attributes, nowMs, receivedMs } = this.#options;
+    const totalMs = nowMs() - receivedMs;
+    if (totalMs <= SLOW_MS || attributes.verb === 'watch') return;
+    for (const [layer, ms] of this.#spentMs) if (ms > 0) this.annotate(`${LATENCY}/${layer}`, durationText(ms));
+    this.annotate(`${LATENCY}/total`, durationText(totalMs));
   }
   /** The body of the request as an object. */
   requested(value: unknown): void {
@@ -104,6 +153,7 @@ export class Trail {
   }
   complete(code: number): void {
     this.#event['responseStatus'] ??= { metadata: {}, code };
+    if (!this.#ended) this.#tellLatency();
     this.#emit('ResponseComplete');
     this.#ended = true;
   }
