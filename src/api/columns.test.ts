@@ -28,11 +28,12 @@ const GOLDEN: readonly [id: string, fields: object, expected: string][] = [
           kubeletVersion: 'v1.36.0',
           osImage: 'Debian 12',
           kernelVersion: '6.1',
+          architecture: 'arm64',
           containerRuntimeVersion: 'cox://1',
         },
       },
     },
-    'x Ready,SchedulingDisabled control-plane,worker 2m v1.36.0 | 10.0.0.1 <none> Debian 12 6.1 cox://1',
+    'x Ready,SchedulingDisabled control-plane,worker 2m v1.36.0 | 10.0.0.1 <none> Debian 12 6.1 (arm64) cox://1',
   ],
   [
     '/v1/Endpoints',
@@ -86,6 +87,12 @@ const GOLDEN: readonly [id: string, fields: object, expected: string][] = [
     { status: { hard: { pods: '10', 'limits.cpu': '4' }, used: { pods: '3' } } },
     'x pods: 3/10 limits.cpu: 0/4 2m',
   ],
+  [
+    '/v1/ResourceQuota',
+    { status: { hard: { 'limitsx.io/a': '1', 'limits.memory': '1Gi' } } },
+    'x limitsx.io/a: 0/1 limits.memory: 0/1Gi 2m',
+  ],
+  ['/v1/Node', {}, 'x Unknown <none> 2m  | <none> <none> <unknown> <unknown> <unknown>'],
   ['/v1/LimitRange', {}, `x ${CREATED}`],
   [
     'batch/v1/CronJob',
@@ -111,6 +118,11 @@ const GOLDEN: readonly [id: string, fields: object, expected: string][] = [
       spec: { controller: 'a.io/b', parameters: { apiGroup: 'g', kind: 'K', name: 'n' } },
     },
     'x (default) a.io/b K.g/n 2m',
+  ],
+  [
+    'networking.k8s.io/v1/Ingress',
+    { metadata: { name: 'x', creationTimestamp: CREATED, annotations: { 'kubernetes.io/ingress.class': 'old' } } },
+    'x <none> *  80 2m',
   ],
   ['networking.k8s.io/v1/NetworkPolicy', { spec: { podSelector: {} } }, 'x <none> 2m'],
   [
@@ -162,6 +174,40 @@ const GOLDEN: readonly [id: string, fields: object, expected: string][] = [
       },
     },
     'x Deployment/web cpu: 30%/80% 1 5 2 2m',
+  ],
+  ['storage.k8s.io/v1/CSIStorageCapacity', { storageClassName: 'fast' }, 'x fast <unset>'],
+  [
+    'storage.k8s.io/v1/CSIDriver',
+    { spec: { tokenRequests: [{ audience: '' }, { audience: 'a' }] } },
+    'x true false false ,a false <none> 2m',
+  ],
+  ['storage.k8s.io/v1/CSIDriver', { spec: {} }, 'x true false false <unset> false <none> 2m'],
+  ['scheduling.k8s.io/v1/PriorityClass', { value: 5 }, 'x 5 false 2m '],
+  [
+    'flowcontrol.apiserver.k8s.io/v1/PriorityLevelConfiguration',
+    { spec: { type: 'Exempt', exempt: { nominalConcurrencyShares: 5 } } },
+    'x Exempt <none> <none> <none> <none> 2m',
+  ],
+  ['resource.k8s.io/v1/ResourceSlice', { spec: { allNodes: true, driver: 'd', pool: { name: 'p' } } }, 'x  d p 2m'],
+  [
+    'admissionregistration.k8s.io/v1/ValidatingAdmissionPolicyBinding',
+    { spec: { policyName: 'p', paramRef: { name: 'n' } } },
+    'x p */n 2m',
+  ],
+  [
+    'admissionregistration.k8s.io/v1/MutatingAdmissionPolicyBinding',
+    {
+      spec: {
+        policyName: 'p',
+        paramRef: {
+          selector: {
+            matchLabels: { b: '2', a: '1' },
+            matchExpressions: [{ key: 'k', operator: 'In', values: ['x', 'y'] }],
+          },
+        },
+      },
+    },
+    'x p &LabelSelector{MatchLabels:map[string]string{a: 1,b: 2,},MatchExpressions:[]LabelSelectorRequirement{LabelSelectorRequirement{Key:k,Operator:In,Values:[x y],},},} 2m',
   ],
   ['coordination.k8s.io/v1/Lease', { spec: { holderIdentity: 'me' } }, 'x me 2m'],
   [

@@ -8,6 +8,14 @@ import type { FieldError } from '../base/errors.ts';
 import type { KubeObject } from './meta.ts';
 
 /** One column of `kubectl get`, as upstream's printers define it. `priority` 1 shows only with `-o wide`. */
+/** Of `meta.k8s.io/v1` Tables. */
+export interface RowCondition {
+  readonly type: 'Completed';
+  readonly status: 'True';
+  readonly reason: string;
+  readonly message: string;
+}
+
 export interface Column<T> {
   readonly name: string;
   readonly type: 'string' | 'integer' | 'number' | 'boolean' | 'date';
@@ -58,6 +66,10 @@ export interface Kind<T extends KubeObject = KubeObject> {
   /** Extra field selectors beside metadata.name and metadata.namespace: `spec.nodeName` … */
   readonly selectableFields?: Readonly<Record<string, (object: T) => string>>;
   readonly columns?: readonly Column<T>[];
+  /** What a table says of an object's row: that it has run to its end. */
+  readonly rowConditions?: (object: T) => readonly RowCondition[];
+  /** The order of a table's rows, where it is not that of names. */
+  readonly rowOrder?: (a: T, b: T) => number;
   /** True when PUT to an absent name creates it (upstream AllowCreateOnUpdate: leases, endpoints, rbac no …). */
   readonly createOnUpdate?: boolean;
   /** True when an update may omit resourceVersion (upstream AllowUnconditionalUpdate). Default true. */

@@ -4,21 +4,18 @@
  */
 
 import type { Scale } from '../api/autoscaling/v1.gen.ts';
-import type { Column } from '../api/kind.ts';
+import type { Column, RowCondition } from '../api/kind.ts';
 import { ageColumn, integer, nameColumn } from '../api/machinery/columns.ts';
 import type { KubeObject, ListMeta } from '../api/meta.ts';
 import { fieldOf } from '../api/schema-registry.ts';
+import { describeColumn } from './column-descriptions.ts';
 import type { Served } from './resource-table.ts';
 
 export type IncludeObject = 'None' | 'Metadata' | 'Object';
 
-const NAME_DESCRIPTION =
-  'Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names';
-const AGE_DESCRIPTION =
-  'CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata';
-
 interface TableRow {
   readonly cells: readonly (string | number | boolean | null)[];
+  readonly conditions?: readonly RowCondition[];
   readonly object?: unknown;
 }
 
@@ -37,7 +34,7 @@ export function columnsOf(served: Served): readonly Column<KubeObject>[] {
 
 /** Of scales, whatever they are of. */
 export const SCALE_COLUMNS = [
-  nameColumn,
+  { ...nameColumn, format: '' },
   {
     ...integer<Scale>('Desired', ({ spec }) => spec?.replicas),
     description: 'replicas is the desired number of instances for the scaled object.',
@@ -54,14 +51,12 @@ function defaultColumns({ stored }: Served): readonly Column<KubeObject>[] {
   return fieldOf(stored.type, 'metadata') ? [nameColumn, ageColumn] : [nameColumn];
 }
 
-function definitionOf(column: Column<KubeObject>): unknown {
-  const isName = column.name === 'Name';
-  const isAge = column.name === 'Age';
+function definitionOf(column: Column<KubeObject>, kind: string): unknown {
   return {
     name: column.name,
     type: column.type,
-    format: column.format ?? (isName ? 'name' : ''),
-    description: column.description ?? (isName ? NAME_DESCRIPTION : isAge ? AGE_DESCRIPTION : ''),
+    format: column.format ?? (column.name === 'Name' ? 'name' : ''),
+    description: column.description ?? describeColumn(kind, column.name),
     priority: column.priority ?? 0,
   };
 }
@@ -85,13 +80,16 @@ export function tableOf(
 ): Table {
   const columns = options.columns ?? columnsOf(served);
   const { includeObject, shown, nowMs } = options;
+  const { rowConditions: conditionsOf, rowOrder: byRank } = served.kind ?? {};
   return {
     kind: 'Table',
     apiVersion: `meta.k8s.io/${options.version}`,
     metadata: options.metadata,
-    columnDefinitions: options.withColumns === false ? null : columns.map(definitionOf),
-    rows: objects.map(object => ({
+    columnDefinitions:
+      options.withColumns === false ? null : columns.map(column => definitionOf(column, served.info.kind)),
+    rows: (byRank ? objects.toSorted((a, b) => byRank(a, b)) : objects).map(object => ({
       cells: columns.map(column => column.cell(object, nowMs)),
+      ...(conditionsOf?.(object)?.length ? { conditions: conditionsOf(object) } : {}),
       object:
         includeObject === 'None'
           ? null

@@ -38,11 +38,19 @@ export function matchDefaults(match: MatchResources | undefined): void {
   for (const rule of [...(match.resourceRules ?? []), ...(match.excludeResourceRules ?? [])]) rule.scope ??= '*';
 }
 
-/** `namespace/name`, `*` for any name. */
+/** `namespace/name`, `*` where the namespace is the request's; a selector as Go prints it. */
 export function formatParamReference(reference: ParamRef | undefined): string {
-  if (!reference) return '<unset>';
-  const name = reference.name || '*';
-  return reference.namespace ? `${reference.namespace}/${name}` : name;
+  if (reference?.name) return `${reference.namespace || '*'}/${reference.name}`;
+  if (!reference?.selector) return '<unset>';
+  const { matchLabels = {}, matchExpressions = [] } = reference.selector;
+  const labels = Object.keys(matchLabels)
+    .sort()
+    .map(key => `${key}: ${matchLabels[key]},`);
+  const requirements = matchExpressions.map(
+    ({ key, operator, values = [] }) =>
+      `LabelSelectorRequirement{Key:${key},Operator:${operator},Values:[${values.join(' ')}],},`,
+  );
+  return `&LabelSelector{MatchLabels:map[string]string{${labels.join('')}},MatchExpressions:[]LabelSelectorRequirement{${requirements.join('')}},}`;
 }
 
 export const validatingAdmissionPolicy = defineKind<ValidatingAdmissionPolicy>({

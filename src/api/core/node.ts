@@ -84,7 +84,7 @@ export const node = defineKind<Node>({
     wideText('Internal-IP', object => address(object, 'InternalIP')),
     wideText('External-IP', object => address(object, 'ExternalIP')),
     wideText('OS-Image', object => object.status?.nodeInfo?.osImage || '<unknown>'),
-    wideText('Kernel-Version', object => object.status?.nodeInfo?.kernelVersion || '<unknown>'),
+    wideText('Kernel-Version', kernel),
     wideText('Container-Runtime', object => object.status?.nodeInfo?.containerRuntimeVersion || '<unknown>'),
   ],
 });
@@ -148,6 +148,13 @@ function validateStatus(object: Node): Errors {
     seen.add(key);
   });
   return errors;
+}
+
+/** With the architecture, since 1.36. */
+function kernel(object: Node): string {
+  const { kernelVersion, architecture } = object.status?.nodeInfo ?? {};
+  if (!kernelVersion) return '<unknown>';
+  return architecture ? `${kernelVersion} (${architecture})` : kernelVersion;
 }
 
 function status(object: Node): string {

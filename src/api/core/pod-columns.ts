@@ -1,6 +1,6 @@
 /** The columns of `kubectl get pods`: how many containers are ready, what the pod is up to, and how often it restarted. */
 
-import type { Column } from '../kind.ts';
+import type { Column, RowCondition } from '../kind.ts';
 import { ageColumn, nameColumn, orNone, text, wideText } from '../machinery/columns.ts';
 import { ageSince } from '../machinery/duration.ts';
 import { isPodReady, isPodTerminal, isSidecar, podCondition, podIPs } from '../machinery/pod.ts';
@@ -117,6 +117,18 @@ function readinessGatesCell(pod: Pod): string {
   if (gates.length === 0) return '<none>';
   const met = gates.filter(gate => podCondition(pod, gate.conditionType)?.status === 'True').length;
   return `${met}/${gates.length}`;
+}
+
+const SUCCEEDED: readonly RowCondition[] = [
+  { type: 'Completed', status: 'True', reason: 'Succeeded', message: 'The pod has completed successfully.' },
+];
+const FAILED: readonly RowCondition[] = [
+  { type: 'Completed', status: 'True', reason: 'Failed', message: 'The pod failed.' },
+];
+
+export function podRowConditions({ status }: Pod): readonly RowCondition[] {
+  if (status?.phase === 'Succeeded') return SUCCEEDED;
+  return status?.phase === 'Failed' ? FAILED : [];
 }
 
 export const podColumns: readonly Column<Pod>[] = [

@@ -6,7 +6,7 @@ import { isNewSpec } from '../machinery/equality.ts';
 import { isPodTerminal, podIPs, podQosClass } from '../machinery/pod.ts';
 import { eachAt } from '../machinery/validation.ts';
 import { keepAppArmorFields } from './app-armor.ts';
-import { podColumns } from './pod-columns.ts';
+import { podColumns, podRowConditions } from './pod-columns.ts';
 import { podDefaults } from './pod-defaults.ts';
 import { validatePodResize } from './pod-resize-validation.ts';
 import { validatePodStatusUpdate } from './pod-status-validation.ts';
@@ -72,6 +72,7 @@ export const pod = defineKind<Pod>({
     'status.nominatedNodeName': object => object.status?.nominatedNodeName ?? '',
   },
   columns: podColumns,
+  rowConditions: podRowConditions,
 });
 
 /** Several conditions of a type are told apart by their order. */

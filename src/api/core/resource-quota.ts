@@ -63,7 +63,7 @@ export const resourceQuota = defineKind<ResourceQuota>({
 function usage(object: ResourceQuota, limits: boolean): string {
   const hard = object.status?.hard ?? {};
   const names = Object.keys(hard)
-    .filter(name => name.startsWith('limits') === limits)
+    .filter(name => name.startsWith('limits.') === limits)
     .sort();
   return names.map(name => `${name}: ${object.status?.used?.[name] ?? '0'}/${hard[name]}`).join(', ');
 }

@@ -42,6 +42,9 @@ export const flowSchema = defineKind<FlowSchema>({
       addInvalid(errors, 'spec', spec, `spec of '${name}' must equal the fixed value`);
     return errors;
   },
+  rowOrder: (a, b) =>
+    (a.spec?.matchingPrecedence ?? 0) - (b.spec?.matchingPrecedence ?? 0) ||
+    (a.metadata.name < b.metadata.name ? -1 : 1),
   columns: [
     nameColumn,
     text('PriorityLevel', object => object.spec?.priorityLevelConfiguration?.name ?? ''),

@@ -53,11 +53,7 @@ export const priorityLevelConfiguration = defineKind<PriorityLevelConfiguration>
   columns: [
     nameColumn,
     text('Type', object => object.spec?.type ?? ''),
-    text(
-      'NominalConcurrencyShares',
-      object =>
-        object.spec?.limited?.nominalConcurrencyShares ?? object.spec?.exempt?.nominalConcurrencyShares ?? '<none>',
-    ),
+    text('NominalConcurrencyShares', object => object.spec?.limited?.nominalConcurrencyShares ?? '<none>'),
     text('Queues', object => object.spec?.limited?.limitResponse?.queuing?.queues ?? '<none>'),
     text('HandSize', object => object.spec?.limited?.limitResponse?.queuing?.handSize ?? '<none>'),
     text('QueueLengthLimit', object => object.spec?.limited?.limitResponse?.queuing?.queueLengthLimit ?? '<none>'),

@@ -104,10 +104,7 @@ export const ingress = defineKind<Ingress>({
   },
   columns: [
     nameColumn,
-    text(
-      'Class',
-      object => object.spec?.ingressClassName ?? object.metadata.annotations?.[CLASS_ANNOTATION] ?? '<none>',
-    ),
+    text('Class', object => object.spec?.ingressClassName ?? '<none>'),
     text('Hosts', object => formatHosts(object.spec?.rules)),
     text('Address', object => loadBalancerAddresses(object.status?.loadBalancer).join(',')),
     text('Ports', object => (object.spec?.tls?.length ? '80, 443' : '80')),

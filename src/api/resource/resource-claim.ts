@@ -103,7 +103,7 @@ export const resourceSlice = defineKind<ResourceSlice>({
   validateUpdate: validateResourceSlice,
   columns: [
     nameColumn,
-    text('Node', object => object.spec?.nodeName ?? (object.spec?.allNodes ? '<all>' : '<none>')),
+    text('Node', object => object.spec?.nodeName ?? ''),
     text('Driver', object => object.spec?.driver ?? ''),
     text('Pool', object => object.spec?.pool?.name ?? ''),
     ageColumn,

@@ -59,6 +59,6 @@ export const priorityClass = defineKind<PriorityClass>({
     { name: 'Value', type: 'integer', cell: object => object.value ?? 0 },
     { name: 'Global-Default', type: 'boolean', cell: object => object.globalDefault ?? false },
     ageColumn,
-    text('PreemptionPolicy', object => object.preemptionPolicy ?? '<unset>'),
+    text('PreemptionPolicy', object => object.preemptionPolicy ?? ''),
   ],
 });

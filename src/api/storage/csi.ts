@@ -150,7 +150,7 @@ export const csiDriver = defineKind<CSIDriver>({
     { name: 'StorageCapacity', type: 'boolean', cell: object => object.spec?.storageCapacity ?? false },
     text(
       'TokenRequests',
-      object => (object.spec?.tokenRequests ?? []).map(request => request.audience || '<unset>').join(',') || '<unset>',
+      object => object.spec?.tokenRequests?.map(request => request.audience ?? '').join(',') ?? '<unset>',
     ),
     { name: 'RequiresRepublish', type: 'boolean', cell: object => object.spec?.requiresRepublish ?? false },
     text('Modes', object => (object.spec?.volumeLifecycleModes ?? []).join(',') || '<none>'),
@@ -220,7 +220,7 @@ export const csiStorageCapacity = defineKind<CSIStorageCapacity>({
   columns: [
     nameColumn,
     text('StorageClassName', object => object.storageClassName ?? ''),
-    text('Capacity', object => object.capacity ?? ''),
+    text('Capacity', object => object.capacity ?? '<unset>'),
   ],
 });
 
