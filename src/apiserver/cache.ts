@@ -55,6 +55,8 @@ export class ResourceCache {
   #recentFrom: number;
   #recent: CacheEvent[] = [];
   #bytes = 0;
+  /** Changes that came from the store since the start. */
+  received = 0;
   readonly #sleepers = new Set<() => void>();
   readonly #handlers = new Set<CacheHandler>();
   /** The last whole listing that was asked for twice without a change between: its items, joined. */
@@ -117,6 +119,7 @@ export class ResourceCache {
     this.#bytes += entry.size;
   }
   apply(event: CacheEvent): void {
+    this.received++;
     const key = event.type === 'DELETED' ? event.previous!.key : event.entry.key;
     this.#bytes -= event.previous?.size ?? 0;
     if (event.type === 'DELETED') this.entries.delete(key);

@@ -149,8 +149,9 @@ export class HttpHandler {
       } else if (admitting) context.admitted = admitting;
       const allowedMs = isLong ? 0 : allowedMsOf(routed.query);
       const { trail } = context;
-      const authorizing = () => this.#options.authorize(request, trail);
-      const waiting = trail ? trail.time('authorization', authorizing) : authorizing();
+      const waiting = trail
+        ? trail.time('authorization', () => this.#options.authorize(request, trail))
+        : this.#options.authorize(request);
       if (waiting) await waiting;
       const extension = this.#options.aggregator?.find(routed.path);
       const answering = extension

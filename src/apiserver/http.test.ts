@@ -650,6 +650,7 @@ test("requests are counted by upstream's labels, and what nobody serves under no
   assert.match(page, /^authorization_attempts_total\{result="no-opinion"\} [1-9]/m);
   assert.match(page, /^apiserver_resource_objects\{group="",resource="configmaps"\} [1-9]/m);
   assert.match(page, /^apiserver_storage_objects\{resource="configmaps"\} [1-9]/m);
+  assert.match(page, /^apiserver_storage_events_received_total\{group="",resource="configmaps"\} [1-9]/m);
   assert.match(page, /^apiserver_storage_size_bytes\{storage_cluster_id="etcd-0"\} 0$/m);
   assert.match(page, /^apiserver_resource_size_estimate_bytes\{group="",resource="configmaps"\} [1-9]\d\d/m);
 });

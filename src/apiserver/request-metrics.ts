@@ -100,6 +100,11 @@ export const storageSize = metrics.gauge(
   'Size of the storage database file physically allocated in bytes.',
   ['storage_cluster_id'],
 );
+export const storageEvents = metrics.counter(
+  'apiserver_storage_events_received_total',
+  'Number of etcd events received split by kind.',
+  ['group', 'resource'],
+);
 export const storedBytes = metrics.gauge(
   'apiserver_resource_size_estimate_bytes',
   'Estimated size of stored objects in database. Estimate is based on sum of last observed sizes of serialized objects.',

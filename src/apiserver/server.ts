@@ -46,7 +46,14 @@ import type {
   UserInfo,
 } from './request.ts';
 import { LOOPBACK_USER } from './request.ts';
-import { authorizations, storageSize, storedBytes, storedObjects, storedObjectsByName } from './request-metrics.ts';
+import {
+  authorizations,
+  storageEvents,
+  storageSize,
+  storedBytes,
+  storedObjects,
+  storedObjectsByName,
+} from './request-metrics.ts';
 import { ResourceHandler } from './resource-handler.ts';
 import { ResourceTable, type Served } from './resource-table.ts';
 import { handleUpgrade } from './upgrade.ts';
@@ -151,12 +158,13 @@ export class ApiServer {
       log: this.#log,
     });
     metrics.onCollect(() => {
-      for (const { prefix, entries, bytes } of this.caches.all()) {
+      for (const { prefix, entries, bytes, received } of this.caches.all()) {
         const [, named = '', resource = ''] = /^\/registry\/([^/]+)\/([^/]+)\//.exec(prefix) ?? [];
         const group = named === 'core' ? '' : named;
         storedObjects.set(entries.size, group, resource);
         storedObjectsByName.set(entries.size, group ? `${resource}.${group}` : resource);
         storedBytes.set(bytes, group, resource);
+        storageEvents.set(received, group, resource);
       }
       // The same name as among the components' statuses.
       storageSize.set(options.store.bytesOnDisk?.() ?? 0, 'etcd-0');

@@ -5,7 +5,7 @@
 
 import type { Clock } from '../base/clock.ts';
 import type { Random } from '../base/random.ts';
-import { countEvaluation, countPoint } from './metrics.ts';
+import { countEvaluation, countPoint, PluginTimes, type PointStatus } from './metrics.ts';
 import type { NodeInfo, PodInfo } from './node-info.ts';
 import {
   type Cluster,
@@ -43,10 +43,14 @@ export function prepareFilters(
   plugins: readonly Plugin[],
   pod: PodInfo,
   cluster: Cluster,
+  times?: PluginTimes,
 ): { filters: NamedFilter[] } | { rejection: string; plugin: Plugin } {
   const filters: NamedFilter[] = [];
   for (const plugin of plugins) {
-    const prepared = plugin.filter?.(pod, cluster);
+    if (!plugin.filter) continue;
+    const prepared = times
+      ? times.run(plugin.name, { point: 'PreFilter', work: () => plugin.filter!(pod, cluster), statusOf: preparedAs })
+      : plugin.filter(pod, cluster);
     if (!prepared) continue;
     if ('rejection' in prepared) return { rejection: prepared.rejection, plugin };
     filters.push({ plugin, filter: prepared });
@@ -64,18 +68,21 @@ export class Framework {
   readonly #plugins: readonly Plugin[];
   readonly #random: Random;
   readonly #clock: Clock;
+  readonly #times: PluginTimes;
   #startAt = 0;
 
   constructor(options: { plugins: readonly Plugin[]; random: Random; clock: Clock }) {
     this.#plugins = options.plugins;
     this.#random = options.random;
     this.#clock = options.clock;
+    this.#times = new PluginTimes(options.clock);
   }
 
   schedule(pod: PodInfo, cluster: Cluster): Outcome {
     const nodesTotal = cluster.nodes.size;
+    const times = this.#times.next();
     const startMs = this.#clock.monotonic();
-    const prepared = prepareFilters(this.#plugins, pod, cluster);
+    const prepared = prepareFilters(this.#plugins, pod, cluster, times);
     const preparedMs = this.#clock.monotonic();
     const isRejected = 'rejection' in prepared;
     countPoint('PreFilter', isRejected ? 'UnschedulableAndUnresolvable' : 'Success', preparedMs - startMs);
@@ -97,7 +104,7 @@ export class Framework {
     const wanted = feasibleWanted(nodes.length);
     for (let i = 0; i < nodes.length && feasible.length < wanted; i++) {
       const node = nodes[(this.#startAt + i) % nodes.length]!;
-      const refused = firstRefusal(prepared.filters, node);
+      const refused = firstRefusal(prepared.filters, node, times);
       if (!refused) {
         feasible.push(node);
         continue;
@@ -112,26 +119,32 @@ export class Framework {
       this.#startAt = (this.#startAt + feasible.length + refusals.size) % nodes.length;
     if (feasible.length === 0)
       return { node: undefined, rejection: undefined, refusals, nodesTotal, refusedBy, wakesOn };
-    return { node: feasible.length === 1 ? feasible[0]! : this.#best(pod, cluster, feasible) };
+    return { node: feasible.length === 1 ? feasible[0]! : this.#best(pod, cluster, { feasible, times }) };
   }
 
-  #best(pod: PodInfo, cluster: Cluster, feasible: readonly NodeInfo[]): NodeInfo {
+  #best(
+    pod: PodInfo,
+    cluster: Cluster,
+    { feasible, times }: { readonly feasible: readonly NodeInfo[]; readonly times: PluginTimes | undefined },
+  ): NodeInfo {
     const totals = new Array<number>(feasible.length).fill(0);
     const startMs = this.#clock.monotonic();
-    const scorers: { weight: number; scorer: Scorer }[] = [];
+    const scorers: { name: string; weight: number; scorer: Scorer }[] = [];
     for (const plugin of this.#plugins) {
       const scorer = plugin.weight > 0 ? plugin.score?.(pod, cluster, feasible) : undefined;
       if (!scorer) continue;
       countEvaluation(plugin.name, 'Score');
-      scorers.push({ weight: plugin.weight, scorer });
+      scorers.push({ name: plugin.name, weight: plugin.weight, scorer });
     }
     const preparedMs = this.#clock.monotonic();
     countPoint('PreScore', 'Success', preparedMs - startMs);
-    for (const { weight, scorer } of scorers) {
-      const scores = normalized(
-        scorer,
-        feasible.map(node => scorer.score(node)),
-      );
+    for (const { name, weight, scorer } of scorers) {
+      const work = () =>
+        normalized(
+          scorer,
+          feasible.map(node => scorer.score(node)),
+        );
+      const scores = times ? times.run(name, { point: 'Score', work }) : work();
       for (let i = 0; i < totals.length; i++) totals[i]! += weight * scores[i]!;
     }
     countPoint('Score', 'Success', this.#clock.monotonic() - preparedMs);
@@ -141,12 +154,22 @@ export class Framework {
   }
 }
 
+const preparedAs = (prepared: ReturnType<NonNullable<Plugin['filter']>>): PointStatus =>
+  prepared && 'rejection' in prepared ? 'UnschedulableAndUnresolvable' : 'Success';
+const refusedAs = (refusal: Refusal | undefined): PointStatus => {
+  if (!refusal) return 'Success';
+  return refusal.unresolvable ? 'UnschedulableAndUnresolvable' : 'Unschedulable';
+};
+
 export function firstRefusal(
   filters: readonly NamedFilter[],
   node: NodeInfo,
+  times?: PluginTimes,
 ): { plugin: Plugin; refusal: Refusal } | undefined {
   for (const { plugin, filter } of filters) {
-    const refusal = filter(node);
+    const refusal = times
+      ? times.run(plugin.name, { point: 'Filter', work: () => filter(node), statusOf: refusedAs })
+      : filter(node);
     if (refusal) return { plugin, refusal };
   }
   return undefined;

@@ -325,6 +325,9 @@ test('each extension point tells how long it took, and how it ended', async () =
     filtered: 2,
     scored: 1,
   });
+  const executed = (point: string, status: string) =>
+    metrics.histogram('scheduler_plugin_execution_duration_seconds', '', []).get('NodeResourcesFit', point, status);
+  assert.ok(executed('PreFilter', 'Success') > 0 && executed('Filter', 'Success') > 0, 'of every tenth attempt');
   const bound = before('Bind', 'Success');
   const refused = before('Bind', 'Error');
   const times = new PointTimes(new VirtualClock());
