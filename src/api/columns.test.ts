@@ -209,6 +209,12 @@ const GOLDEN: readonly [id: string, fields: object, expected: string][] = [
     },
     'x p &LabelSelector{MatchLabels:map[string]string{a: 1,b: 2,},MatchExpressions:[]LabelSelectorRequirement{LabelSelectorRequirement{Key:k,Operator:In,Values:[x y],},},} 2m',
   ],
+  ['certificates.k8s.io/v1beta1/ClusterTrustBundle', { spec: { signerName: 'a.io/b', trustBundle: '' } }, 'x a.io/b'],
+  [
+    'storagemigration.k8s.io/v1beta1/StorageVersionMigration',
+    { spec: { resource: { group: 'apps', resource: 'deployments' } } },
+    'x deployments.apps',
+  ],
   ['coordination.k8s.io/v1/Lease', { spec: { holderIdentity: 'me' } }, 'x me 2m'],
   [
     'certificates.k8s.io/v1/CertificateSigningRequest',

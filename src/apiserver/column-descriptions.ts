@@ -88,6 +88,7 @@ const OF_KIND: Readonly<Record<string, Readonly<Record<string, string>>>> = {
       'Limits control the maximum amount of cpu/memory that a container may use independent of contention on the node.',
   },
   RoleBinding: subjects('roleBinding'),
+  StorageVersionMigration: { Resource: 'Fully qualified resource to migrate' },
   StatefulSet: { ...TEMPLATE, Ready: READY },
   ValidatingAdmissionPolicy: {
     ...POLICY,

@@ -29,6 +29,8 @@ const UNSCHEDULABLE_MS_MAX = 5 * 60 * 1000;
 const ERROR_RETRY_MS_MIN = 1000;
 const ERROR_RETRY_MS_MAX = 10_000;
 
+const NOBODY: ReadonlySet<string> = new Set();
+
 interface Waiting {
   pod: Pod;
   readonly sinceMs: number;
@@ -135,7 +137,7 @@ export class SchedulingQueue {
         attempts: 0,
         place: 'active',
         wakesOn: new Set(),
-        refusedBy: new Set(),
+        refusedBy: NOBODY,
         timer: undefined,
         eventsMissed: new Set(),
       };
@@ -197,6 +199,7 @@ export class SchedulingQueue {
       if (waiting.place !== place) continue;
       waiting.place = 'taken';
       waiting.attempts++;
+      waiting.refusedBy = NOBODY;
       waiting.eventsMissed.clear();
       return waiting.pod;
     }

@@ -245,6 +245,7 @@ test('the queue: priority, then age; woken by the events that were named; back-o
   assert.equal(queue.take(), undefined);
   queue.event('node-added');
   assert.equal(queue.take(), a);
+  assert.equal(queue.refusals().size, 0, 'nobody refuses it while it is tried');
   queue.event('node-added');
   queue.unschedulable(a!.metadata.uid!, { wakesOn: new Set(['node-added']), refusedBy: new Set() });
   assert.equal(queue.take(), a, 'an event during the attempt counts');

@@ -286,7 +286,8 @@ function formatMetrics(specs: readonly MetricSpec[], statuses: readonly MetricSt
       const average = spec.type === 'Object' || spec.type === 'External' ? ' (avg)' : '';
       return `${prefix}${current?.averageValue ?? '<unknown>'}/${target.averageValue}${average}`;
     }
-    return `${prefix}${current?.value ?? '<unknown>'}/${target.value ?? ''}`;
+    if (prefix) return `${prefix}<unknown>/<auto>`;
+    return `${current?.value ?? '<unknown>'}/${target.value ?? ''}`;
   });
   const list = shown.join(', ');
   return specs.length > SHOWN_MAX ? `${list} + ${specs.length - SHOWN_MAX} more...` : list;

@@ -5,7 +5,7 @@
 
 import { X509Certificate } from 'node:crypto';
 import { defineKind } from '../kind.ts';
-import { ageColumn, nameColumn, text } from '../machinery/columns.ts';
+import { nameColumn, text } from '../machinery/columns.ts';
 import { addInvalid, addProblems, checkUnchanged, type Errors } from '../machinery/validation.ts';
 import { checkSignerName, trustBundleNameProblems } from './signer-name.ts';
 import type { ClusterTrustBundle } from './v1beta1.gen.ts';
@@ -34,7 +34,7 @@ export const clusterTrustBundle = defineKind<ClusterTrustBundle>({
     return errors;
   },
   selectableFields: { 'spec.signerName': object => object.spec?.signerName ?? '' },
-  columns: [nameColumn, text('SignerName', object => object.spec?.signerName || '<none>'), ageColumn],
+  columns: [nameColumn, text('SignerName', object => object.spec?.signerName || '<none>')],
 });
 
 function checkAnchors(errors: Errors, path: string, bundle: string): void {

@@ -1,7 +1,7 @@
 /** Requests to write all objects of a resource anew. What is to be written cannot be changed once it is said, nor the end once it has come. */
 
 import { defineKind } from '../kind.ts';
-import { ageColumn, nameColumn } from '../machinery/columns.ts';
+import { nameColumn, text } from '../machinery/columns.ts';
 import { checkConditions, isTrue } from '../machinery/conditions.ts';
 import { dns1035LabelProblems, dnsSubdomainProblems } from '../machinery/names.ts';
 import { addInvalid, checkUnchanged, type Errors, IMMUTABLE, requireText } from '../machinery/validation.ts';
@@ -28,7 +28,10 @@ export const storageVersionMigration = defineKind<StorageVersionMigration>({
     return errors;
   },
   validateStatusUpdate,
-  columns: [nameColumn, ageColumn],
+  columns: [
+    { ...nameColumn, format: '' },
+    text('Resource', ({ spec }) => `${spec?.resource?.resource ?? ''}.${spec?.resource?.group ?? ''}`),
+  ],
 });
 
 function validateStatusUpdate(
