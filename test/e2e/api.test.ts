@@ -62,6 +62,40 @@ it('discovery, OpenAPI, health and version', cluster, async () => {
   assert.match(metrics, /^kubernetes_feature_enabled\{name="MutatingAdmissionPolicy",stage=""\} 1$/m);
 });
 
+it('every component tells of itself on the port of its own', cluster, async () => {
+  const [{ endpoints }] = (await raw('/apis/discovery.k8s.io/v1/namespaces/default/endpointslices')).items;
+  const [address] = endpoints[0].addresses;
+  const node = (await raw('/api/v1/nodes')).items[0].metadata.name;
+  const ask = (...args: string[]) => cluster.onNode(node, 'curl', '-sk', '-m', '5', ...args);
+  await k('create', 'serviceaccount', 'monitor');
+  const binding = `monitor-${ns}`;
+  await cluster.kubectl(
+    ...['create', 'clusterrolebinding', binding, '--clusterrole=cluster-admin', `--serviceaccount=${ns}:monitor`],
+  );
+  const token = (await k('create', 'token', 'monitor')).trim();
+  const as = ['-H', `Authorization: Bearer ${token}`];
+  for (const [port, name] of Object.entries({ 10259: 'kube-scheduler', 10257: 'kube-controller-manager' })) {
+    const at = `https://${address}:${port}`;
+    assert.equal(await ask(`${at}/healthz`), 'ok');
+    assert.match(await ask(`${at}/metrics`), /"code": 403/);
+    assert.match(await ask(...as, `${at}/metrics`), /^process_cpu_seconds_total \d/m);
+    for (const page of ['statusz', 'flagz'])
+      assert.match(await ask(...as, `${at}/${page}`), new RegExp(`^\\n${name} ${page}\\n`));
+  }
+  const resources = () => ask(...as, `https://${address}:10259/metrics/resources`);
+  await cluster.apply(ns, [pod('asks', 'busybox:1.35', { container: { resources: { requests: { cpu: '10m' } } } })]);
+  const asked = new RegExp(
+    `^kube_pod_resource_request\\{namespace="${ns}",pod="asks",.*resource="cpu",unit="cores"\\} 0.01$`,
+    'm',
+  );
+  await eventually('the scheduler tells of the pod', async () => asked.test(await resources()));
+  for (const page of ['statusz', 'flagz']) {
+    assert.match(await cluster.kubectl('get', '--raw', `/api/v1/nodes/${node}/proxy/${page}`), /^\nkubelet /);
+    assert.match(await ask(`http://127.0.0.1:10249/${page}`), /^\nkube-proxy /);
+  }
+  await cluster.kubectl('delete', 'clusterrolebinding', binding);
+});
+
 it('explain knows every level', cluster, async () => {
   assert.match(await k('explain', 'pod.spec.containers.livenessProbe'), /FIELD: livenessProbe <Probe>/);
   assert.match(await k('explain', 'pod'), /DESCRIPTION:\n {4}One or more containers/);
