@@ -634,7 +634,12 @@ test("requests are counted by upstream's labels, and what nobody serves under no
     body: configMap('x', {}),
   });
   for (let i = 0; i < 3; i++) await ask('GET', `/apis/made.up/v${i}/things/${i}?dryRun=x${i}`);
+  await ask('GET', '/livez');
   const page = (await ask('GET', '/metrics')).body.toString();
+  assert.match(
+    page,
+    /^apiserver_request_total\{verb="GET",dry_run="",group="",version="",resource="",subresource="\/livez",scope="",component="",code="200"\} [1-9]/m,
+  );
   const series = (verb: string, dryRun: string, scope: string) =>
     `apiserver_request_total{verb="${verb}",dry_run="${dryRun}",group="",version="v1",resource="configmaps",subresource="",scope="${scope}",component="apiserver"`;
   for (const [verb, dryRun, scope] of [

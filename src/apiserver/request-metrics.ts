@@ -168,17 +168,21 @@ export function countTermination(counting: Counting, code: number): void {
   terminations.add(1, component, group, version, resource, subresource, scope, verb, String(code));
 }
 
-const UNKNOWN = { group: '', version: '', resource: '', subresource: '' };
+/** Pages that upstream counts one by one: the path stands for the subresource, and no component is named. */
+const PAGES = new Set(['/flagz', '/healthz', '/livez', '/readyz', '/statusz']);
+const UNKNOWN = { group: '', version: '', resource: '' };
 
 function seriesOf({ method, attributes, isKnown, query, contentType }: Counting): Counted {
-  const { group, version, resource, subresource } = isKnown ? attributes : UNKNOWN;
+  const isPage = !isKnown && PAGES.has(attributes.path);
+  const { group, version, resource } = isKnown ? attributes : UNKNOWN;
+  const subresource = isKnown ? attributes.subresource : isPage ? attributes.path : '';
   const verb = verbOf(method, attributes, contentType);
   const scope = scopeOf(attributes);
   const dryRun = query?.get('dryRun') === 'All' ? 'All' : '';
   const key = `${verb} ${scope} ${group}/${version}/${resource}/${subresource} ${dryRun}`;
   let series = counted.get(key);
   if (!series) {
-    const component = 'apiserver';
+    const component = isPage ? '' : 'apiserver';
     const labels = [verb, dryRun, group, version, resource, subresource, scope, component];
     const longLabels = [verb, group, version, resource, subresource, scope, component];
     series = {
