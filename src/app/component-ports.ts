@@ -16,6 +16,7 @@ const CONTROLLERS = [
   'node_collector_',
   'running_managed_controllers',
   'statefulset_controller_',
+  'storage_operation_',
   'workqueue_',
 ];
 

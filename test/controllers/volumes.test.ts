@@ -4,7 +4,9 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { PersistentVolume, PersistentVolumeClaim, Pod } from '../../src/api/core/v1.gen.ts';
+import type { VolumeAttachment } from '../../src/api/storage/v1.gen.ts';
 import { isReason } from '../../src/base/errors.ts';
+import { metrics } from '../../src/base/metrics.ts';
 import {
   CSI_DRIVERS,
   CSI_NODES,
@@ -13,6 +15,7 @@ import {
   PERSISTENT_VOLUMES,
   PODS,
   STORAGE_CLASSES,
+  VOLUME_ATTACHMENTS,
 } from '../../src/client/resources.ts';
 import { openCluster, type TestCluster } from './cluster.ts';
 
@@ -448,6 +451,46 @@ test('a driver that tells its capacity: the pod goes where there is room, and wa
   });
   assert.equal(chosen, 'node-2');
   await event('ExternalProvisioning', "by the external provisioner 'roomy.example.com'");
+});
+
+test('attachments are timed, those that fail and those that go too', async () => {
+  await makeVolume('disk', '1Gi', {
+    hostPath: undefined,
+    csi: { driver: 'timed.example.com', volumeHandle: 'h' },
+    storageClassName: 'timed',
+  });
+  await makeClaim('disk', '1Gi', { storageClassName: 'timed', volumeName: 'disk' });
+  await bound('disk');
+  cluster.frozen.add('attached');
+  await cluster.of<Pod>(PODS).create({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'attached', namespace: 'default' },
+    spec: {
+      nodeName: 'node-1',
+      containers: [{ name: 'c', image: 'i' }],
+      volumes: [{ name: 'v', persistentVolumeClaim: { claimName: 'disk' } }],
+    },
+  } as unknown as Pod);
+  const attachments = cluster.of<VolumeAttachment>(VOLUME_ATTACHMENTS);
+  const found = await cluster.until('the attachment', async () =>
+    (await attachments.list('')).items.find(({ spec }) => spec.attacher === 'timed.example.com'),
+  );
+  const told = (operation: string, status: string) =>
+    metrics
+      .render({ prefixes: ['storage_operation_duration_seconds'] })
+      .includes(
+        `_count{volume_plugin="kubernetes.io/csi:timed.example.com",operation_name="${operation}",status="${status}",migrated="false"} 1\n`,
+      );
+  const { name } = found.metadata;
+  await attachments.patchStatus('', name, {
+    status: { attached: false, attachError: { message: 'no', time: '2026-01-01T00:00:00Z' } },
+  });
+  await cluster.until('the failure is told', () => told('volume_attach', 'fail-unknown'));
+  await attachments.patchStatus('', name, { status: { attached: true, attachError: null } });
+  await cluster.until('the success is told', () => told('volume_attach', 'success'));
+  await cluster.of<Pod>(PODS).delete('default', 'attached', { gracePeriodSeconds: 0 });
+  await cluster.until('the end is told', () => told('volume_detach', 'success'));
 });
 
 test('1 000 claims each get a volume of their own', async () => {

@@ -27,6 +27,7 @@ import {
   VOLUME_ATTACHMENTS,
 } from '../../client/resources.ts';
 import { attachedName } from '../../csi/names.ts';
+import { countOperation } from '../../csi/storage-metrics.ts';
 import {
   type Controller,
   type ControllerDefinition,
@@ -69,6 +70,9 @@ function create(ctx: ReconcileContext): Controller {
   const unwantedSinceMs = new Map<string, number>();
   /** What pods were last told of an attachment, by its uid. */
   const toldOf = new Map<string, string>();
+  /** Since when attachments have been under way, by their names, and since when they have been going. */
+  const attachingSinceMs = new Map<string, number>();
+  const detachingSinceMs = new Map<string, number>();
   const lookup: Lookup = {
     claim: key => claims.get(key),
     volume: name => volumes.get(name),
@@ -90,6 +94,7 @@ function create(ctx: ReconcileContext): Controller {
       const elsewhere = attachments.byIndex(VOLUME_INDEX, wanted.name).filter(({ spec }) => spec.nodeName !== node);
       if (elsewhere.length > 0) return refuseSecond(wanted, elsewhere[0]!.spec.nodeName);
     }
+    attachingSinceMs.set(wanted.attachment, clock.monotonic());
     try {
       await client.of<VolumeAttachment>(VOLUME_ATTACHMENTS).create({
         apiVersion: 'storage.k8s.io/v1',
@@ -170,6 +175,8 @@ function create(ctx: ReconcileContext): Controller {
       watch<VolumeAttachment>(VOLUME_ATTACHMENTS, change => {
         const { spec } = latest(change);
         if (!change.deleted) return [spec.nodeName];
+        attachingSinceMs.delete(change.old.metadata.name);
+        count('volume_detach', change.old, { since: detachingSinceMs, isSuccess: true });
         // Nodes that wait for the volume to be free.
         return [spec.nodeName, ...[...nodes.values()].map(({ metadata }) => metadata.name)];
       }),
@@ -212,6 +219,7 @@ function create(ctx: ReconcileContext): Controller {
           ),
         );
       for (const { metadata } of leaving) {
+        detachingSinceMs.set(metadata.name, clock.monotonic());
         await client
           .of<VolumeAttachment>(VOLUME_ATTACHMENTS)
           .delete('', metadata.name, { preconditions: { uid: metadata.uid! } })
@@ -226,11 +234,30 @@ function create(ctx: ReconcileContext): Controller {
     },
   };
 
-  function tell({ status, metadata }: VolumeAttachment, { pods: users, name }: WantedVolume): void {
+  /** Once for each time that it began. */
+  function count(
+    name: 'volume_attach' | 'volume_detach',
+    { metadata, spec }: VolumeAttachment,
+    { since, isSuccess }: { readonly since: Map<string, number>; readonly isSuccess: boolean },
+  ): void {
+    const sinceMs = since.get(metadata.name);
+    if (sinceMs === undefined) return;
+    if (isSuccess) since.delete(metadata.name);
+    const { persistentVolumeName, inlineVolumeSpec } = spec.source;
+    const volume = persistentVolumeName ? volumes.get(persistentVolumeName) : undefined;
+    const isMigrated = inlineVolumeSpec !== undefined || (volume !== undefined && volume.spec?.csi === undefined);
+    countOperation(
+      { name, plugin: 'kubernetes.io/csi', driver: spec.attacher, isMigrated },
+      { isSuccess, ms: clock.monotonic() - sinceMs },
+    );
+  }
+  function tell(attachment: VolumeAttachment, { pods: users, name }: WantedVolume): void {
+    const { status, metadata } = attachment;
     const told = toldOf.get(metadata.uid!) ?? '';
     const now = status?.attached ? 'attached' : (status?.attachError?.message ?? '');
     if (now === told) return;
     toldOf.set(metadata.uid!, now);
+    if (now) count('volume_attach', attachment, { since: attachingSinceMs, isSuccess: status?.attached === true });
     for (const pod of users) {
       if (status?.attached)
         events.event(pod, 'Normal', 'SuccessfulAttachVolume', `AttachVolume.Attach succeeded for volume "${name}" `);

@@ -6,19 +6,19 @@ import { test } from 'node:test';
 import { VirtualClock } from '../../base/clock.ts';
 import { metrics } from '../../base/metrics.ts';
 import { GRPC, GrpcError, serveGrpc } from '../../csi/grpc.ts';
-import { DriverClient, timeOperation } from './operation-metrics.ts';
+import { DriverClient, pluginName, timeOperation } from './operation-metrics.ts';
 
 const page = () => metrics.render({ prefixes: ['storage_operation', 'csi_operations'] });
 const told = (line: string) => assert.ok(page().includes(`${line}\n`), `${line}\n${page()}`);
 
 test('operations on volumes are timed by plugin, driver and end', async () => {
   const clock = new VirtualClock();
-  const mount = { name: 'volume_mount', folder: 'kubernetes.io~csi', driver: 'd.example', isMigrated: true } as const;
+  const mount = { name: 'volume_mount', plugin: 'kubernetes.io/csi', driver: 'd.example', isMigrated: true } as const;
   const slow = timeOperation(mount, clock, () => clock.sleep(2000));
   await clock.advance(2000);
   await slow;
   await assert.rejects(timeOperation(mount, clock, () => Promise.reject(new Error('no'))));
-  await timeOperation({ name: 'volume_unmount', folder: 'kubernetes.io~empty-dir' }, clock, () => {});
+  await timeOperation({ name: 'volume_unmount', plugin: pluginName('kubernetes.io~empty-dir') }, clock, () => {});
   const at = (plugin: string, rest: string) => `{volume_plugin="kubernetes.io/${plugin}",${rest}}`;
   const name = 'storage_operation_duration_seconds';
   const csi = 'operation_name="volume_mount",status="success",migrated="true"';

@@ -4,48 +4,33 @@ import type { Clock } from '../../base/clock.ts';
 import { metrics } from '../../base/metrics.ts';
 import type { CALLS, Reply, Request } from '../../csi/calls.ts';
 import { type CallOptions, codeName, GrpcClient, GrpcError } from '../../csi/grpc.ts';
+import { countOperation, STORAGE_SECONDS, type StorageOperation } from '../../csi/storage-metrics.ts';
 
-const SECONDS = [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600];
-const operations = metrics.histogram('storage_operation_duration_seconds', 'Storage operation duration', SECONDS, [
-  'volume_plugin',
-  'operation_name',
-  'status',
-  'migrated',
-]);
 const calls = metrics.histogram(
   'csi_operations_seconds',
   'Container Storage Interface operation duration with gRPC error code status total',
-  SECONDS,
+  STORAGE_SECONDS,
   ['driver_name', 'method_name', 'grpc_status_code', 'migrated'],
 );
-
-export interface StorageOperation {
-  readonly name: 'volume_mount' | 'volume_unmount' | 'map_volume' | 'unmap_volume';
-  /** The plugin's folder, `kubernetes.io~csi`. */
-  readonly folder: string;
-  /** Of a CSI volume. */
-  readonly driver?: string | undefined;
-  /** An in-tree source that a CSI driver serves. */
-  readonly isMigrated?: boolean;
-}
 
 export async function timeOperation<T>(
   operation: StorageOperation,
   clock: Clock,
   work: () => Promise<T> | T,
 ): Promise<T> {
-  const { name, folder, driver, isMigrated = false } = operation;
-  const plugin = `${folder.replace('~', '/')}${driver ? `:${driver}` : ''}`;
   const startMs = clock.monotonic();
-  let status = 'fail-unknown';
+  let isSuccess = false;
   try {
     const result = await work();
-    status = 'success';
+    isSuccess = true;
     return result;
   } finally {
-    operations.observe((clock.monotonic() - startMs) / 1000, plugin, name, status, String(isMigrated));
+    countOperation(operation, { isSuccess, ms: clock.monotonic() - startMs });
   }
 }
+
+/** The name of a plugin whose folder is `kubernetes.io~csi`. */
+export const pluginName = (folder: string): string => folder.replace('~', '/');
 
 /** The client of a CSI driver, whose calls are timed. Which volumes are of in-tree sources the calls do not tell. */
 export class DriverClient extends GrpcClient {

@@ -12,7 +12,7 @@ import { messageOf } from '../../base/errors.ts';
 import { removeUnmounted } from '../../sys/remove-unmounted.ts';
 import { labelOfVolume } from '../selinux.ts';
 import { type ClaimStatusWriter, growIfAsked } from './expansion.ts';
-import { timeOperation } from './operation-metrics.ts';
+import { pluginName, timeOperation } from './operation-metrics.ts';
 import { giveToGroup } from './ownership.ts';
 import { VOLUME_PLUGINS, wayOut } from './registry.ts';
 import { hasStarted, modeConflict, needsClaim, type ResolvedVolume, resolveVolume } from './resolution.ts';
@@ -117,9 +117,9 @@ export class PodVolumes {
       const device = await timeOperation(
         {
           name: mode === 'Block' ? 'map_volume' : 'volume_mount',
-          folder: plugin.folder,
+          plugin: pluginName(plugin.folder),
           driver: driverOf(resolved),
-          isMigrated: resolved.isMigrated ?? false,
+          isMigrated: resolved.isMigrated,
         },
         context.clock,
         () => this.#bring(plugin, resolved, target, full),
@@ -255,9 +255,9 @@ export class PodVolumes {
                   await timeOperation(
                     {
                       name: area === BLOCK_FOLDER ? 'unmap_volume' : 'volume_unmount',
-                      folder: kind,
+                      plugin: pluginName(kind),
                       driver: known && driverOf(known),
-                      isMigrated: known?.isMigrated ?? false,
+                      isMigrated: known?.isMigrated,
                     },
                     systemClock,
                     () => undo(target, this.#node),
