@@ -58,7 +58,10 @@ export function finish(context: ReplyContext, status: number, headers: ReplyHead
   if (context.admitted) nameFlow(headers, context.admitted);
   headers['cache-control'] ??= NO_CACHE;
   headers['audit-id'] = context.auditId;
-  context.exchange.reply(status, withWarnings(context, headers), body);
+  const all = withWarnings(context, headers);
+  const { exchange, trail } = context;
+  if (trail) trail.time('response-write', () => exchange.reply(status, all, body));
+  else exchange.reply(status, all, body);
 }
 
 /** The headers of every reply, for one that somebody else writes and may overrule. */

@@ -366,7 +366,7 @@ test('of slow requests it is told where the time went', async t => {
   };
   assert.deepEqual(await told('quick', {}), []);
   const found = Object.fromEntries(await told('slow', { slow: 'yes' }));
-  for (const layer of ['authentication', 'authorization', 'etcd', 'total', 'validating-webhook'])
+  for (const layer of ['authentication', 'authorization', 'etcd', 'response-write', 'total', 'validating-webhook'])
     assert.match(found[`apiserver.latency.k8s.io/${layer}`] ?? '', /^[\d.]+(s|ms|µs)$/, layer);
   // Both are asked at once.
   assert.match(found['apiserver.latency.k8s.io/validating-webhook']!, /^[6-9]\d\d(\.\d+)?ms$/);

@@ -20,6 +20,7 @@ export type Layer =
   | 'etcd'
   | 'impersonation'
   | 'mutating-webhook'
+  | 'response-write'
   | 'serialize-response-object'
   | 'transform-response-object'
   | 'validating-webhook';
