@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { readFileSync, truncateSync } from 'node:fs';
 import { Agent } from 'node:http';
 import { connect as connectH2, createServer as createH2Server } from 'node:http2';
 import { type AddressInfo, connect as connectTcp } from 'node:net';
@@ -264,6 +264,22 @@ describe('ingress: rules', { skip: !canRunIngress }, () => {
         metrics.render(),
       ),
     );
+  });
+
+  test('the access log goes on from its beginning when it has been emptied, and when its reader has died', async () => {
+    const text = () => readFileSync(bed.accessLog, 'utf8');
+    const logged = async (path: string) => {
+      await bed.get('plain.test', path);
+      await until('a line in the log', () => text().includes(`${path.slice(1)}"`));
+    };
+    await logged('/before');
+    truncateSync(bed.accessLog);
+    await logged('/after');
+    assert.match(text(), /^\{/, 'nothing stands before the first line');
+    const reader = JSON.parse(readFileSync(join(bed.folder, 'ingress', 'log-reader.json'), 'utf8')) as { pid: number };
+    process.kill(reader.pid, 'SIGKILL');
+    await logged('/without-reader');
+    assert.match(text(), /^(\{.*\}\n)+$/);
   });
 
   test('a ConfigMap of files is a backend', async () => {

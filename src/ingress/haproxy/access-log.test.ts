@@ -3,19 +3,20 @@ import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFil
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { boundAccessLog } from './access-log.ts';
+import { AccessLog } from './access-log.ts';
 
 test('a full access log moves aside, with what is written meanwhile', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'cox-log-'));
   try {
     const path = join(folder, 'ingress.log');
-    await boundAccessLog(path, 100);
+    const log = new AccessLog(folder, path);
+    await log.bound(100);
     writeFileSync(path, 'short\n');
-    await boundAccessLog(path, 100);
+    await log.bound(100);
     assert.equal(existsSync(`${path}.1`), false);
     const lines = Array.from({ length: 100_000 }, (_, at) => `line ${at}\n`);
     writeFileSync(path, lines.join(''));
-    const moved = boundAccessLog(path, 100);
+    const moved = log.bound(100);
     appendFileSync(path, 'late\n');
     await moved;
     appendFileSync(path, 'new\n');

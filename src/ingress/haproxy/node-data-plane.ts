@@ -14,7 +14,6 @@ import { NODES } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
 import type { ServiceRef } from '../route-table.ts';
 import type { ServiceEndpoints } from '../service-endpoints.ts';
-import { boundAccessLog } from './access-log.ts';
 import { DataPlane } from './data-plane.ts';
 import type { Desired } from './desired.ts';
 import { HAPROXY, HaproxyProcess, haproxyUser } from './haproxy-process.ts';
@@ -109,7 +108,7 @@ export class NodeDataPlane {
         await this.#step(signal);
         this.#backoff.reset('apply');
         if (clock.monotonic() >= sweepAtMs || sweepAtMs === Number.POSITIVE_INFINITY) {
-          await boundAccessLog(this.#options.accessLog, ACCESS_LOG_BYTES_MAX);
+          await this.#keepAccessLog();
           await this.#plane?.sweep();
           sweepAtMs = this.#plane ? clock.monotonic() + SWEEP_MS : Number.POSITIVE_INFINITY;
         }
@@ -222,5 +221,11 @@ export class NodeDataPlane {
       'application/merge-patch+json',
     );
     this.#announced = what;
+  }
+
+  async #keepAccessLog(): Promise<void> {
+    if (!this.#process?.isRunning) return;
+    this.#process.accessLog.keep();
+    await this.#process.accessLog.bound(ACCESS_LOG_BYTES_MAX);
   }
 }
