@@ -1,28 +1,39 @@
 import assert from 'node:assert/strict';
-import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { AccessLog } from './access-log.ts';
+import { boundAccessLog } from './access-log.ts';
 
-test('a full access log moves aside, with what is written meanwhile', async () => {
+test('a full access log moves aside, with what is written meanwhile, and goes on from its beginning', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'cox-log-'));
+  const path = join(folder, 'ingress.log');
+  // As HAProxy: not appending, and standing where its last line ended.
+  const writer = spawn('/usr/bin/perl', ['-pe', 'BEGIN { $| = 1; open(STDOUT, ">", $ARGV[0]); @ARGV = () }', path]);
   try {
-    const path = join(folder, 'ingress.log');
-    const log = new AccessLog(folder, path);
-    await log.bound(100);
-    writeFileSync(path, 'short\n');
-    await log.bound(100);
+    const says = async (line: string) => {
+      const before = existsSync(path) ? readFileSync(path).length : 0;
+      writer.stdin.write(`${line}\n`);
+      while (!existsSync(path) || readFileSync(path).length === before) await new Promise(done => setTimeout(done, 5));
+    };
+    const bound = () => boundAccessLog(path, { bytesMax: 100, pid: writer.pid! });
+    await bound();
+    await says('short');
+    await bound();
     assert.equal(existsSync(`${path}.1`), false);
-    const lines = Array.from({ length: 100_000 }, (_, at) => `line ${at}\n`);
-    writeFileSync(path, lines.join(''));
-    const moved = log.bound(100);
+    const long = 'x'.repeat(60_000);
+    await says(long);
+    const moved = bound();
     appendFileSync(path, 'late\n');
     await moved;
-    appendFileSync(path, 'new\n');
-    assert.equal(readFileSync(`${path}.1`, 'utf8'), `${lines.join('')}late\n`);
+    assert.equal(readFileSync(`${path}.1`, 'utf8'), `short\n${long}\nlate\n`);
+    await says('new');
     assert.equal(readFileSync(path, 'utf8'), 'new\n');
   } finally {
+    writer.kill();
+    await once(writer, 'exit');
     rmSync(folder, { recursive: true, force: true });
   }
 });

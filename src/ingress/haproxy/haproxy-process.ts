@@ -9,7 +9,6 @@ import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import { failure } from '../../base/errors.ts';
 import { identify, isAlive, type ProcessIdentity, sendSignal } from '../../sys/process.ts';
-import { AccessLog, LOG_PIPE } from './access-log.ts';
 import { CONFIGURATION, MASTER_SOCKET, RUNTIME_SOCKET } from './process-files.ts';
 import { REACH_GROUP } from './reach-guard.ts';
 import { ask } from './runtime-api.ts';
@@ -24,13 +23,13 @@ const POLL_MS = 5;
 const START = `
 mount --bind . /var/lib/haproxy && cd /var/lib/haproxy &&
 exec setpriv --reuid "$1" --regid "$2" --clear-groups --no-new-privs --inh-caps=-all \\
-  ${HAPROXY} -W -f ${CONFIGURATION} -S unix@${MASTER_SOCKET},mode,600 1<>${LOG_PIPE}
+  ${HAPROXY} -W -f ${CONFIGURATION} -S unix@${MASTER_SOCKET},mode,600
 `;
 
 export interface HaproxyProcessOptions {
   /** Is made, and handed to the user. */
   readonly folder: string;
-  /** Where a line a request goes. */
+  /** Where its standard output goes: a line a request. */
   readonly accessLog: string;
   readonly user: { readonly uid: number; readonly gid: number };
   readonly clock: Clock;
@@ -65,13 +64,11 @@ export class ConfigurationRefused extends Error {
 
 export class HaproxyProcess {
   readonly #options: HaproxyProcessOptions;
-  readonly accessLog: AccessLog;
   #identity: ProcessIdentity | undefined;
 
   constructor(options: HaproxyProcessOptions) {
     this.#options = options;
     const { folder, user } = options;
-    this.accessLog = new AccessLog(folder, options.accessLog);
     mkdirSync(join(folder, 'certificates'), { recursive: true, mode: 0o700 });
     for (const path of [folder, join(folder, 'certificates')]) chownSync(path, user.uid, user.gid);
     if (existsSync(this.path(RECORD))) {
@@ -86,6 +83,10 @@ export class HaproxyProcess {
   }
   get isRunning(): boolean {
     return this.#identity !== undefined && isAlive(this.#identity);
+  }
+  /** Of the master; undefined when it does not run. */
+  get pid(): number | undefined {
+    return this.isRunning ? this.#identity!.pid : undefined;
   }
   path(file: string): string {
     return join(this.#options.folder, file);
@@ -132,7 +133,7 @@ export class HaproxyProcess {
 
   #start(): void {
     for (const socket of [RUNTIME_SOCKET, MASTER_SOCKET]) rmSync(this.path(socket), { force: true });
-    this.accessLog.keep();
+    const access = openSync(this.#options.accessLog, 'a', 0o600);
     const messages = openSync(this.path('haproxy.log'), 'w', 0o600);
     const { uid, gid } = this.#options.user;
     const child: ChildProcess = spawn(
@@ -141,10 +142,11 @@ export class HaproxyProcess {
       {
         cwd: this.#options.folder,
         detached: true,
-        stdio: ['ignore', 'ignore', messages],
+        stdio: ['ignore', access, messages],
         env: { PATH: '/usr/sbin:/usr/bin', LANG: 'C.UTF-8' },
       },
     );
+    closeSync(access);
     closeSync(messages);
     child.on('error', () => {});
     child.unref();

@@ -14,6 +14,7 @@ import { NODES } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
 import type { ServiceRef } from '../route-table.ts';
 import type { ServiceEndpoints } from '../service-endpoints.ts';
+import { boundAccessLog } from './access-log.ts';
 import { DataPlane } from './data-plane.ts';
 import type { Desired } from './desired.ts';
 import { HAPROXY, HaproxyProcess, haproxyUser } from './haproxy-process.ts';
@@ -108,7 +109,7 @@ export class NodeDataPlane {
         await this.#step(signal);
         this.#backoff.reset('apply');
         if (clock.monotonic() >= sweepAtMs || sweepAtMs === Number.POSITIVE_INFINITY) {
-          await this.#keepAccessLog();
+          await this.#boundAccessLog();
           await this.#plane?.sweep();
           sweepAtMs = this.#plane ? clock.monotonic() + SWEEP_MS : Number.POSITIVE_INFINITY;
         }
@@ -223,9 +224,13 @@ export class NodeDataPlane {
     this.#announced = what;
   }
 
-  async #keepAccessLog(): Promise<void> {
-    if (!this.#process?.isRunning) return;
-    this.#process.accessLog.keep();
-    await this.#process.accessLog.bound(ACCESS_LOG_BYTES_MAX);
+  async #boundAccessLog(): Promise<void> {
+    const pid = this.#process?.pid;
+    if (pid === undefined) return;
+    try {
+      await boundAccessLog(this.#options.accessLog, { bytesMax: ACCESS_LOG_BYTES_MAX, pid });
+    } catch (error) {
+      this.#log.warn('the access log grows beyond its bounds', { error: messageOf(error) });
+    }
   }
 }
