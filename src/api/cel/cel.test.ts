@@ -120,7 +120,14 @@ const ITEM: Type = {
 const SPEC: Type = {
   is: 'object',
   field: name =>
-    ({ replicas: plain('int'), name: plain('string'), items: listOf(ITEM), free: DYN, when: plain('timestamp') })[name],
+    ({
+      replicas: plain('int'),
+      name: plain('string'),
+      items: listOf(ITEM),
+      free: DYN,
+      sized: { is: 'dyn' as const, max: 64 },
+      when: plain('timestamp'),
+    })[name],
 };
 const check = (source: string): string =>
   typeText(checkExpression(source, kubernetesLibrary(), name => (name === 'self' ? SPEC : undefined)));
@@ -157,6 +164,7 @@ test('what cannot work is found before it runs', () => {
   fails('self.name.startsWith(1)', /found no matching overload for 'startsWith' applied to 'string\.\(int\)'/);
   fails('self.name.frobnicate()', /undeclared reference to 'frobnicate'/);
   fails('self.replicas.all(x, true)', /expression of type 'int' cannot be range of a comprehension/);
+  fails('self.sized.all(x, true)', /expression of type 'any' cannot be range of a comprehension/);
   fails('self.name.first', /type 'string' does not support field selection/);
   fails('self.items.all(i, i.port)', /expected type 'bool' but found 'int'/);
 });

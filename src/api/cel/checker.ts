@@ -45,9 +45,11 @@ export function typeText(type: Type): string {
     case 'optional':
       return `optional_type(${typeText(type.of)})`;
     default:
-      return type.is;
+      return isAny(type) ? 'any' : type.is;
   }
 }
+
+const isAny = (type: Type): boolean => type.is === 'dyn' && type.max !== undefined;
 
 const TYPE_NAMES = new Set('int uint double bool string bytes list map null_type type optional_type'.split(' '));
 const NUMBERS = ['int', 'uint', 'double'];
@@ -245,7 +247,7 @@ export class TypeChecker {
   #fold(expression: Expression & { is: 'fold' }, env: Declarations): Type {
     const { fold, names } = expression;
     const range = this.type(expression.range, env);
-    if (range.is === 'plain' || range.is === 'optional')
+    if (range.is === 'plain' || range.is === 'optional' || isAny(range))
       this.#fail(
         `expression of type '${typeText(range)}' cannot be range of a comprehension (must be list, map, or dynamic)`,
         expression.range,
