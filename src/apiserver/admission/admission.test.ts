@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Pod } from '../../api/core/v1.gen.ts';
+import type { Pod, ResourceQuota as ResourceQuotaObject } from '../../api/core/v1.gen.ts';
 import type { KubeObject } from '../../api/meta.ts';
 import { resourceByName } from '../../api/resources.ts';
-import { systemClock } from '../../base/clock.ts';
+import { systemClock, VirtualClock } from '../../base/clock.ts';
 import type { ApiError } from '../../base/errors.ts';
 import { silentLogger } from '../../base/log.ts';
 import { seededRandom } from '../../base/random.ts';
@@ -18,6 +18,7 @@ import {
   PERSISTENT_VOLUMES,
   PODS,
   PRIORITY_CLASSES,
+  RESOURCE_CLAIMS,
   SERVICE_ACCOUNTS,
 } from '../../client/resources.ts';
 import { AuthorizerChain } from '../authz/authorizer.ts';
@@ -735,4 +736,53 @@ test("a claim's allocation is the scheduler's to write, its devices are their dr
     write(on('m'), allocated, { ...allocated, devices: [device('d.example')] }),
     /verb="arbitrary-node:update" permission for driver "d.example"/,
   );
+});
+
+test('the status of a quota of devices follows the extended resource that a class serves', async () => {
+  const reader = new FakeReader();
+  const clock = new VirtualClock();
+  const context = {
+    reader: () => reader,
+    transport: () => reader,
+    authorizer: new AuthorizerChain(() => reader),
+    clock,
+    random: seededRandom(3),
+    log: silentLogger,
+  };
+  const QUOTAS = { group: '', version: 'v1', resource: 'resourcequotas' };
+  const name = 'requests.example.com/gpu';
+  const serve = (spec: object) =>
+    reader.put(DEVICE_CLASSES, {
+      apiVersion: 'resource.k8s.io/v1',
+      kind: 'DeviceClass',
+      metadata: { name: 'gpu' },
+      spec,
+    } as never);
+  const used = async () => {
+    await clock.advance(200);
+    return (reader.get(QUOTAS, 'ns', 'q') as ResourceQuotaObject).status?.used;
+  };
+  reader.put(QUOTAS, {
+    apiVersion: 'v1',
+    kind: 'ResourceQuota',
+    metadata: { name: 'q', namespace: 'ns' },
+    spec: { hard: { [name]: '9' } },
+  } as never);
+  reader.put(RESOURCE_CLAIMS, {
+    apiVersion: 'resource.k8s.io/v1',
+    kind: 'ResourceClaim',
+    metadata: { name: 'c', namespace: 'ns' },
+    spec: {
+      devices: {
+        requests: [{ name: 'r', exactly: { deviceClassName: 'gpu', allocationMode: 'ExactCount', count: 2 } }],
+      },
+    },
+  } as never);
+  serve({});
+  new ResourceQuota(context).start();
+  assert.deepEqual(await used(), { [name]: '0' });
+  serve({ extendedResourceName: 'example.com/gpu' });
+  assert.deepEqual(await used(), { [name]: '2' });
+  reader.remove(DEVICE_CLASSES, '', 'gpu');
+  assert.deepEqual(await used(), { [name]: '0' });
 });

@@ -59,6 +59,12 @@ export class ResourceQuota implements AdmissionPlugin {
     followAll();
     // A quota may name a resource that is defined later.
     this.#reader.onChange(CUSTOM_RESOURCE_DEFINITIONS, followAll);
+    // Claims count for the extended resource that their class serves now.
+    this.#reader.onChange(DEVICE_CLASSES, (object, old) => {
+      if (servedBy(object) === servedBy(old)) return;
+      for (const quota of this.#reader.list(QUOTAS) as readonly Quota[])
+        if (Object.keys(quota.spec?.hard ?? {}).some(isExtendedQuota)) this.#mark(quota.metadata.namespace!);
+    });
   }
 
   /** The resources whose objects use up the named quantity; none while there is none. */
@@ -72,8 +78,7 @@ export class ResourceQuota implements AdmissionPlugin {
     if (of.group !== RESOURCE_CLAIMS.group || of.resource !== RESOURCE_CLAIMS.resource)
       return usageOf(of.group, of.resource, object, stored);
     return claimUsage(object as ResourceClaim, {
-      extendedResource: name =>
-        (this.#reader.get(DEVICE_CLASSES, '', name) as DeviceClass | undefined)?.spec.extendedResourceName,
+      extendedResource: name => servedBy(this.#reader.get(DEVICE_CLASSES, '', name)),
       pod: (namespace, name) => this.#reader.get(PODS, namespace, name) as Pod | undefined,
     });
   }
@@ -213,6 +218,10 @@ export class ResourceQuota implements AdmissionPlugin {
     this.#syncing = false;
     if (this.#dirty.size) this.#mark([...this.#dirty][0]!);
   }
+}
+
+function servedBy(deviceClass: KubeObject | undefined): string | undefined {
+  return (deviceClass as DeviceClass | undefined)?.spec.extendedResourceName;
 }
 
 function scoped(quota: Quota, resource: string, object: KubeObject): boolean {
