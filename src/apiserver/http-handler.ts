@@ -3,6 +3,7 @@
  * becomes a Status. It knows no resource: those are the dispatcher's, and everything else is a document of its own.
  */
 
+import { apiGroupOrder } from '../api/resources.ts';
 import type { Clock } from '../base/clock.ts';
 import { BUILD_COMMIT, KUBERNETES_VERSION } from '../base/cluster-defaults.ts';
 import { ApiError, failure, internalError, unauthorized } from '../base/errors.ts';
@@ -48,6 +49,9 @@ const VERSION = {
   compiler: 'node',
   platform: `linux/${process.arch === 'x64' ? 'amd64' : process.arch}`,
 };
+
+const ROUTED_DOCUMENTS = new Set(['/version', '/api', '/api/v1']);
+const OPENID_DOCUMENTS = new Set(['/.well-known/openid-configuration', '/openid/v1/jwks']);
 
 export interface HttpHandlerOptions {
   readonly authenticators: readonly Authenticator[];
@@ -304,7 +308,7 @@ export class HttpHandler {
     const healthy = this.#options.health.answer(path, query);
     if (healthy) return text(context, healthy.status, healthy.text);
     const clean = path.length > 1 && path.endsWith('/') ? path.slice(0, -1) : path;
-    if (exchange.method !== 'GET' && (clean === '/version' || /^\/api(s?|\/.*|s\/.*)$/.test(clean))) throw notAllowed();
+    if (exchange.method !== 'GET' && this.#isRouted(clean)) throw notAllowed();
     switch (clean) {
       case '/version':
         checkRoute(exchange.headers.accept, ['application/json']);
@@ -338,7 +342,6 @@ export class HttpHandler {
     }
     const page = this.#zPages.find(clean, exchange.headers.accept);
     if (page) return finish(context, 200, page.headers, await page.bytes);
-    if (exchange.method !== 'GET' && exchange.method !== 'HEAD') return text(context, 405, '405 method not allowed\n');
     if (clean.startsWith('/openapi/')) return this.#openapi(context, clean, query);
     if (clean.startsWith('/api')) {
       // Of groups as such, upstream's router knows nothing.
@@ -357,6 +360,16 @@ export class HttpHandler {
     }
     if (clean.startsWith('/api/')) throw unknownResource();
     text(context, 404, '404 page not found\n');
+  }
+
+  // Whether upstream's router of resources answers: the handlers of all other documents look at no method.
+  #isRouted(path: string): boolean {
+    if (ROUTED_DOCUMENTS.has(path)) return true;
+    if (OPENID_DOCUMENTS.has(path)) return this.#options.openid !== undefined;
+    const group = /^\/apis\/([^/]+)\/[^/]+$/.exec(path)?.[1];
+    return (
+      apiGroupOrder.some(known => known.group === group) && this.#options.discovery.find(path, false) !== undefined
+    );
   }
 
   async #openapi(context: ReplyContext, path: string, query: URLSearchParams | undefined): Promise<void> {
