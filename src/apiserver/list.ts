@@ -16,6 +16,7 @@ import {
 import { CompactedError } from '../store/store.ts';
 import type { Caches, ResourceCache } from './cache.ts';
 import { Entry } from './entry.ts';
+import { uintProblem } from './go-numbers.ts';
 import type { Selector } from './selectors.ts';
 import { syntaxError } from './undecodable.ts';
 
@@ -46,12 +47,8 @@ interface Token {
 
 export function parseResourceVersion(text: string): number {
   if (text === '') return 0;
-  const isNumber = /^\d+$/.test(text);
-  if (!isNumber || (text.length > 19 && BigInt(text) >= 2n ** 64n)) {
-    const why = isNumber ? 'value out of range' : 'invalid syntax';
-    const message = `Invalid value: ${JSON.stringify(text)}: strconv.ParseUint: parsing ${JSON.stringify(text)}: ${why}`;
-    throw badRequest(`resourceVersion: ${message}`);
-  }
+  const problem = uintProblem(text);
+  if (problem) throw badRequest(`resourceVersion: Invalid value: ${JSON.stringify(text)}: ${problem}`);
   return Number(text);
 }
 

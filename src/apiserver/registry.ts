@@ -31,6 +31,7 @@ import { type BodyKind, otherKind, otherNamespace } from './body-kind.ts';
 import type { Caches, ResourceCache } from './cache.ts';
 import { convertObject, storedForm, workingForm } from './conversion.ts';
 import { canonical, Entry, encode, thaw } from './entry.ts';
+import { uintProblem } from './go-numbers.ts';
 import type { AdmissionPlugin, AdmissionRequest, Allocator, RequestAttributes } from './request.ts';
 import { apiVersionOf, type ResourceTable, type Served } from './resource-table.ts';
 import { applyScale, mergeSubresource, scaleOf } from './subresources.ts';
@@ -261,6 +262,9 @@ export class Registry {
         `Precondition failed: UID in precondition: ${uid}, UID in object meta: ${currentUid}`,
       );
     if (!resourceVersion || resourceVersion === '0') return false;
+    // Upstream's error is none of the API's.
+    const problem = uintProblem(resourceVersion);
+    if (problem) throw unknownFailure(problem);
     if (resourceVersion !== String(current.revision)) throw conflict(served.info, attributes.name, MODIFIED);
     return true;
   }

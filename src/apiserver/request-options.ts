@@ -9,6 +9,7 @@ import { fieldManagerProblem, managerOf } from './apply/managers.ts';
 import type { Trail } from './audit/trail.ts';
 import type { Deletion } from './deletion.ts';
 import type { Selectors } from './dispatcher.ts';
+import { intProblem } from './go-numbers.ts';
 import type { ListQuery } from './list.ts';
 import type { Operation } from './registry.ts';
 import type { RequestAttributes } from './request.ts';
@@ -80,7 +81,7 @@ export function deletionOf(query: URLSearchParams): AskedDeletion {
   const orphan = query.get('orphanDependents');
   return {
     ...(grace === undefined ? {} : { gracePeriodSeconds: grace }),
-    ...(policy ? { propagationPolicy: policy as NonNullable<Deletion['propagationPolicy']> } : {}),
+    ...(policy !== null ? { propagationPolicy: policy as NonNullable<Deletion['propagationPolicy']> } : {}),
     ...(orphan === null ? {} : { orphanDependents: isTrue(orphan) }),
   };
 }
@@ -118,13 +119,14 @@ export function checkDeletion({ propagationPolicy, orphanDependents, dryRun = []
 }
 
 export function isTrue(value: string | null): boolean {
-  return value !== null && value !== 'false' && value !== '0';
+  return value !== null && value !== '0' && value.toLowerCase() !== 'false';
 }
 
 export function numberOf(query: URLSearchParams, name: string): number | undefined {
   const value = query.get(name);
-  if (value === null || value === '') return undefined;
-  if (!/^-?\d+$/.test(value)) throw badRequest(`strconv.ParseInt: parsing ${JSON.stringify(value)}: invalid syntax`);
+  if (value === null) return undefined;
+  const problem = intProblem(value);
+  if (problem) throw badRequest(problem);
   return Number(value);
 }
 

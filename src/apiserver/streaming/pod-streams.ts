@@ -19,6 +19,7 @@ import {
 import { PODS } from '../../client/resources.ts';
 import { forbiddenRequest } from '../authz/denial.ts';
 import type { Authorizer, ConnectContext, ConnectHandler, Reader } from '../request.ts';
+import { numberOf } from '../request-options.ts';
 import { dialText } from './dial.ts';
 import { type KubeletConnections, plainFailure } from './kubelet-connection.ts';
 import { type Frames, isWebSocket, openMessages } from './message-replies.ts';
@@ -199,12 +200,10 @@ function logParameters(name: string, query: URLSearchParams): URLSearchParams {
   const parameters = new URLSearchParams();
   const errors: FieldError[] = [];
   const number = (key: string, least: number, detail: string) => {
-    const text = query.get(key);
-    if (text === null || text === '') return;
-    const value = Number(text);
-    if (!Number.isInteger(value)) throw badRequest(`strconv.ParseInt: parsing ${JSON.stringify(text)}: invalid syntax`);
+    const value = numberOf(query, key);
+    if (value === undefined) return;
     if (value < least) errors.push(fieldErrors.invalid(key, value, detail));
-    parameters.set(key, text);
+    parameters.set(key, String(value));
   };
   for (const key of ['follow', 'previous', 'timestamps'])
     if (/^(1|t|true)$/i.test(query.get(key) ?? '')) parameters.set(key, 'true');
