@@ -19,6 +19,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { FlexVolumeSource, Node, PersistentVolume, PersistentVolumeClaim } from '../../src/api/core/v1.gen.ts';
 import type { KubeObject } from '../../src/api/meta.ts';
 import type { CSINode } from '../../src/api/storage/v1.gen.ts';
+import { systemClock } from '../../src/base/clock.ts';
 import {
   CSI_DRIVERS,
   CSI_NODES,
@@ -381,7 +382,8 @@ test('fsGroup follows no link out of the volume', async () => {
       await sleep(0);
     }
   })();
-  for (let i = 0; i < 2000; i++) await giveToGroup(volume, { fsGroup: 4321, isReadOnly: false });
+  const context = { clock: systemClock, event() {}, pod: { metadata: { name: 'p', uid: 'u' } } as never };
+  for (let i = 0; i < 2000; i++) await giveToGroup(volume, { fsGroup: 4321, isReadOnly: false, context });
   isOver = true;
   await swapping;
   assert.equal(lstatSync(join(outside, 'sub', 'secret')).gid, 0);

@@ -16,10 +16,15 @@ import {
   readdirSync,
 } from 'node:fs';
 import { setImmediate as turn } from 'node:timers/promises';
+import type { VolumeContext } from './volume.ts';
 
 const FOLDER = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 const O_PATH = 0o10000000;
 const ENTRIES_PER_TURN = 200;
+const REPORT_AFTER_MS = 30_000;
+const REPORT_EVERY_MS = 60_000;
+const ADVICE =
+  'https://kubernetes.io/docs/tasks/configure-pod-container/security-context/#configure-volume-permission-and-ownership-change-policy-for-pods';
 const GROUP_FILE = 0o660;
 const GROUP_FOLDER = 0o2770;
 
@@ -27,6 +32,8 @@ export interface OwnershipOptions {
   readonly fsGroup: number;
   readonly changePolicy?: string | undefined;
   readonly isReadOnly: boolean;
+  /** The user waits for the pod meanwhile. */
+  readonly context: Pick<VolumeContext, 'clock' | 'event' | 'pod'>;
 }
 
 /** A volume that is mounted read-only stays as it is. */
@@ -34,7 +41,31 @@ export async function giveToGroup(path: string, options: OwnershipOptions): Prom
   if (options.isReadOnly) return;
   if (options.changePolicy === 'OnRootMismatch' && matches(path, options.fsGroup)) return;
   const state = { entries: 0 };
-  await visit(path, options.fsGroup, state);
+  const stop = reportProgress(path, state, options.context);
+  try {
+    await visit(path, options.fsGroup, state);
+  } finally {
+    stop();
+  }
+}
+
+/** Events of a walk that takes long, until the function returned is called. */
+function reportProgress(
+  path: string,
+  state: { readonly entries: number },
+  { clock, event, pod }: OwnershipOptions['context'],
+): () => void {
+  const uid = pod.metadata.uid ?? '';
+  // Folders of the machine are nobody's business.
+  const about = `Setting volume ownership for ${path.slice(Math.max(0, path.indexOf(uid)))}`;
+  const report = (message: string) => {
+    event('Warning', 'VolumePermissionChangeInProgress', message);
+    timer = clock.after(REPORT_EVERY_MS, () => report(`${about}, processed ${state.entries} files.`));
+  };
+  let timer = clock.after(REPORT_AFTER_MS, () =>
+    report(`${about} is taking longer than expected, consider using OnRootMismatch - ${ADVICE}`),
+  );
+  return () => timer.cancel();
 }
 
 function matches(path: string, gid: number): boolean {

@@ -157,6 +157,7 @@ export class PodVolumes {
         fsGroup,
         changePolicy: fsGroupChangePolicy,
         isReadOnly: use.isReadOnly,
+        context,
       });
     return undefined;
   }
