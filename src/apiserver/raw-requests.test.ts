@@ -230,6 +230,18 @@ table('bodies', [
   },
 ]);
 
+test('a kind that wants the resource version of what an update replaces takes none that is zero', async () => {
+  const leases = '/apis/coordination.k8s.io/v1/namespaces/raw/leases';
+  await asked({ ask: `POST ${leases}`, body: { metadata: { name: 'l' } }, code: 201 });
+  for (const resourceVersion of ['', '0'])
+    await asked({
+      ask: `PUT ${leases}/l`,
+      body: { metadata: { name: 'l', resourceVersion } },
+      code: 422,
+      says: /metadata.resourceVersion: Invalid value: 0: must be specified for an update$/,
+    });
+});
+
 table('patches', [
   ...[MERGE, STRATEGIC].flatMap(type => [
     { ask: `PATCH ${maps}/a`, type, body: '{', code: 400, says: /^unexpected end of JSON input$/ },

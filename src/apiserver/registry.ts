@@ -8,7 +8,7 @@
 import { typeError } from '../api/go-json-error.ts';
 import { forgiveOldForms, forgiveStored } from '../api/machinery/address-forms.ts';
 import { validateObjectMeta, validateObjectMetaUpdate } from '../api/machinery/metadata.ts';
-import type { KubeObject } from '../api/meta.ts';
+import type { KubeObject, ObjectMeta } from '../api/meta.ts';
 import { typeOfKind } from '../api/schema-registry.ts';
 import { checkFields, type FieldValidation, normalize } from '../api/structural.ts';
 import { type Clock, formatTime } from '../base/clock.ts';
@@ -128,8 +128,7 @@ export class Registry {
   async create(operation: Operation, body: KubeObject): Promise<Outcome> {
     const { attributes } = operation;
     const object = this.decode(operation, body);
-    const { resourceVersion } = object.metadata;
-    if (resourceVersion && resourceVersion !== '0' && !operation.dryRun)
+    if (namesRevision(object.metadata) && !operation.dryRun)
       throw unknownFailure('resourceVersion should not be set on objects to be created');
     if (attributes.name && object.metadata.name && attributes.name !== object.metadata.name)
       throw badRequest(nameMismatch(object.metadata.name, attributes.name));
@@ -210,7 +209,7 @@ export class Registry {
       return { outcome: await this.create(operation, body), created: true };
     if (
       exists &&
-      !object.metadata.resourceVersion &&
+      !namesRevision(object.metadata) &&
       served.kind?.unconditionalUpdate === false &&
       !attributes.subresource
     )
@@ -261,7 +260,7 @@ export class Registry {
         attributes.name,
         `Precondition failed: UID in precondition: ${uid}, UID in object meta: ${currentUid}`,
       );
-    if (!resourceVersion || resourceVersion === '0') return false;
+    if (!resourceVersion || !namesRevision(next.metadata)) return false;
     // Upstream's error is none of the API's.
     const problem = uintProblem(resourceVersion);
     if (problem) throw unknownFailure(problem);
@@ -644,3 +643,8 @@ function carryMetadata(object: KubeObject, old: KubeObject): void {
 /** A change of the store, whose time is part of the request's. */
 const timedStore = <T>({ trail }: Operation, change: () => Promise<T>): Promise<T> =>
   trail ? trail.time('etcd', change) : change();
+
+/** Zero is none. */
+function namesRevision({ resourceVersion }: ObjectMeta): boolean {
+  return Boolean(resourceVersion) && resourceVersion !== '0';
+}
