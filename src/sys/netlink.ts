@@ -56,6 +56,8 @@ export const ROUTE_TABLE_MAIN = RT_TABLE_MAIN;
 export const ADDRESS_PROTOCOL_LOAD_BALANCER = 112;
 /** `proto` of the routes that the pod network owns, so that it removes only its own. Unassigned in iproute2's rt_protos. */
 export const ROUTE_PROTOCOL_COXSWAIN = 112;
+/** `proto` of the routes to addresses of pods that are gone. */
+export const ROUTE_PROTOCOL_GONE_PODS = 113;
 
 export interface LinkSettings {
   readonly up?: boolean;
@@ -256,10 +258,10 @@ export interface RouteSettings {
   readonly table?: number;
   readonly protocol?: number;
   readonly metric?: number;
-  readonly type?: 'unicast' | 'local' | 'blackhole';
+  readonly type?: 'unicast' | 'local' | 'blackhole' | 'unreachable';
 }
 
-const ROUTE_TYPES = { unicast: 1, local: 2, blackhole: 6 } as const;
+const ROUTE_TYPES = { unicast: 1, local: 2, blackhole: 6, unreachable: 7 } as const;
 
 function routeBody(options: RouteSettings): Buffer {
   const { address, length } = parsePrefix(options.to === 'default' ? '0.0.0.0/0' : options.to);
@@ -273,7 +275,7 @@ function routeBody(options: RouteSettings): Buffer {
   header.writeUInt8(
     options.type === 'local'
       ? RT_SCOPE_HOST
-      : options.via || type === ROUTE_TYPES.blackhole
+      : options.via || type >= ROUTE_TYPES.blackhole
         ? RT_SCOPE_UNIVERSE
         : RT_SCOPE_LINK,
     6,

@@ -8,7 +8,7 @@ import { silentLogger } from '../../src/base/log.ts';
 import { InformerFactory } from '../../src/client/informer.ts';
 import { NODES } from '../../src/client/resources.ts';
 import { VTEP_MAC_ANNOTATION } from '../../src/network/node-network.ts';
-import { POD_BRIDGE } from '../../src/network/pod-links.ts';
+import { POD_BRIDGE, PodLinks } from '../../src/network/pod-links.ts';
 import { switchAddress } from '../../src/network/segment.ts';
 import { withRoutes } from '../../src/sys/netlink.ts';
 import { netnsPath } from '../../src/sys/netns.ts';
@@ -236,7 +236,7 @@ describe('pod network, life', { skip: !root }, () => {
       return routes.links().filter(link => link.master === bridge).length;
     });
     assert.equal(links, 1);
-    assert.equal(await ask(node.namespace, lost.ip, 80, 200), 'timeout');
+    for (const ip of lost.ips) assert.equal(await ask(node.namespace, ip, 80, 200), 'EHOSTUNREACH');
   });
 
   test('addresses that are translated to a neighbour or to the pod itself, whether bridged frames are filtered or not', async () => {
@@ -296,5 +296,27 @@ describe('pod network, life', { skip: !root }, () => {
     bed.api.remove(NODES, 'other');
     await until(() => peers().length === 0);
     assert.deepEqual(macs(), []);
+  });
+
+  test('who connects to a pod that is gone is told at once, until another has its address', async () => {
+    const node = await bed.addNode();
+    const other = await bed.addNode();
+    const [asking, elsewhere, lost] = [await bed.addPod(node), await bed.addPod(other), await bed.addPod(node)];
+    bed.serve(lost.namespace, 80, 'here');
+    const askers = [node, other, asking, elsewhere];
+    for (const { namespace } of askers)
+      for (const ip of lost.ips) await untilAnswer(() => ask(namespace, ip, 80), /^here /);
+    await node.network.detach(lost.uid);
+    for (const { namespace } of askers) assert.equal(await ask(namespace, lost.ip, 80, 500), 'EHOSTUNREACH', namespace);
+    // Who is told so by another node goes on trying, in some kernels, when it is IPv6.
+    for (const ip of lost.ips) assert.equal(await ask(node.namespace, ip, 80, 500), 'EHOSTUNREACH', ip);
+    // It would take the pool a turn through the whole range.
+    const podCidrs = (bed.api.read(NODES, node.name) as Node).spec!.podCIDRs!;
+    withRoutes(node.namespace, routes => {
+      const links = new PodLinks({ namespace: node.namespace, routes });
+      links.configure({ podCidrs, mtu: 1450 });
+      links.attach({ uid: 'next', ips: lost.ips, netnsPath: netnsPath(lost.namespace) });
+    });
+    for (const { namespace } of askers) await untilAnswer(() => ask(namespace, lost.ip, 80), /^here /);
   });
 });
