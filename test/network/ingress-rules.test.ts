@@ -123,6 +123,20 @@ describe('ingress: rules', { skip: !canRunIngress }, () => {
     assert.equal(bed.reloads, before);
   });
 
+  test('what a dying endpoint took along is asked of another, unless it may have been done', async () => {
+    const rude = await bed.backend('rude');
+    rude.server.removeAllListeners('request');
+    rude.server.on('request', (_, response) => response.socket!.destroy());
+    bed.putService('dying', [rude.port]);
+    bed.putIngress('dying', { '/': 'dying' });
+    await bed.answers('dying.test', '/', 502);
+    bed.putService('dying', [rude.port, web.a]);
+    await bed.answers('dying.test', '/', 200);
+    for (let i = 0; i < 8; i++) assert.equal((await bed.get('dying.test')).status, 200);
+    const posted = async () => (await bed.get('dying.test', '/', { method: 'POST', body: 'x' })).status;
+    assert.deepEqual([...new Set([await posted(), await posted(), await posted(), await posted()])].sort(), [200, 502]);
+  });
+
   test('slow clients get their answer, and are in nobody’s way', async () => {
     const clients = Array.from({ length: 300 }, () => connectTcp(bed.httpPort, '127.0.0.1').on('error', () => {}));
     try {

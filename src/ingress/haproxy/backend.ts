@@ -11,6 +11,7 @@ import { stableName } from '../stable-name.ts';
 import { addressRules, basicAuthRules, certificateRules, externalAuthRules } from './access.ts';
 import type { BackendFiles } from './backend-certificates.ts';
 import { type Line, literal } from './configuration.ts';
+import { SENT_ONCE } from './desired.ts';
 import { RESOLVERS, words } from './process-sections.ts';
 import { aclLines, format, refusal, when } from './rule-words.ts';
 
@@ -31,7 +32,7 @@ export function backendLines(route: Route, resources: Resources, authorities?: s
   if (route.isStream)
     return [words('mode tcp'), settings.isClosed ? words('tcp-request content reject') : words('option srvtcpka')];
   if (settings.isClosed || !(route.service || route.content || settings.redirect)) return [refusal(503)];
-  const lines: Line[] = [];
+  const lines: Line[] = settings.retry?.on.includes('any') ? [] : [SENT_ONCE];
   if (!settings.isLogged) lines.push(words('http-request set-log-level silent'));
   lines.push(...addressRules(settings));
   if (settings.clientAuth) lines.push(...certificateRules(settings.clientAuth, authorities));
@@ -305,9 +306,5 @@ function retryLines({ retry }: Settings): Line[] {
   return [
     ['retries', String(Math.max(0, retry.tries - 1))],
     ['retry-on', ...(on.length > 0 && retry.tries !== 1 ? on : ['none'])],
-    // What is not idempotent is sent once only, unless asked for.
-    ...(retry.on.includes('any') || on.every(reason => reason === 'conn-failure')
-      ? []
-      : [[...words('http-request disable-l7-retry'), ...when('method POST LOCK PATCH')]]),
   ];
 }

@@ -15,10 +15,12 @@ export interface BackendShape {
   readonly cookieKey: string | undefined;
 }
 
-export const PLAIN_SHAPE: BackendShape = { key: '', lines: [], serverWords: [], cookieKey: undefined };
+/** What is not idempotent is not sent again, be it for no answer: a server may have done it. */
+export const SENT_ONCE: Line = ['http-request', 'disable-l7-retry', 'if', '{', 'method', 'POST', 'LOCK', 'PATCH', '}'];
+export const PLAIN_SHAPE: BackendShape = { key: '', lines: [SENT_ONCE], serverWords: [], cookieKey: undefined };
 
 export function shape(lines: readonly Line[], serverWords: Line, cookieKey?: string): BackendShape {
-  if (lines.length === 0 && serverWords.length === 0) return PLAIN_SHAPE;
+  if (lines.every(line => line === SENT_ONCE) && serverWords.length === 0) return PLAIN_SHAPE;
   return { key: JSON.stringify([lines, serverWords]), lines, serverWords, cookieKey };
 }
 

@@ -70,6 +70,8 @@ export function listeningSections(options: ListeningOptions): Section[] {
       nameservers,
       resolves,
       clientSeconds,
+      // As ingress-nginx without annotations: what a server took along when it ended is asked of another.
+      retryOn: ['conn-failure', 'empty-response'],
       ...(usesLua ? { lua: FILES.lua } : {}),
       ...(version === undefined ? {} : { content: { file: FILES.content, version } }),
     }),

@@ -34,6 +34,8 @@ export interface ProcessOptions {
   readonly nameservers: readonly string[];
   readonly resolves: boolean;
   readonly clientSeconds: number;
+  /** For what a request is sent again, to another server; default only when there was no connection. */
+  readonly retryOn?: readonly string[];
 }
 
 export function processSections(options: ProcessOptions): Section[] {
@@ -93,7 +95,7 @@ function resolvers({ nameservers, lua, resolves }: ProcessOptions): Section[] {
   ];
 }
 
-function defaultsSection({ clientSeconds }: ProcessOptions): Section {
+function defaultsSection({ clientSeconds, retryOn }: ProcessOptions): Section {
   return {
     type: 'defaults',
     lines: [
@@ -101,6 +103,7 @@ function defaultsSection({ clientSeconds }: ProcessOptions): Section {
       words('option dontlognull'),
       words('option redispatch 1'),
       words('retries 3'),
+      ...(retryOn ? [['retry-on', ...retryOn]] : []),
       words('timeout connect 5s'),
       words('timeout server 60s'),
       ['timeout', 'client', `${clientSeconds}s`],
