@@ -19,6 +19,7 @@ import { closeNetns, openNetns, openOwnNetns } from '../sys/netns.ts';
 import { Nfnetlink } from '../sys/nfnetlink.ts';
 import { Nftables } from '../sys/nftables.ts';
 import { AddressPool } from './address-pool.ts';
+import { GonePods } from './gone-pods.ts';
 import { type HostPort, HostPorts } from './host-ports.ts';
 import { Masquerade } from './masquerade.ts';
 import { Overlay, type OverlayMode, type Peer } from './overlay.ts';
@@ -66,6 +67,7 @@ export class NodeNetwork {
   readonly #links: PodLinks;
   readonly #overlay: Overlay;
   readonly #raw: Nfnetlink;
+  readonly #gone: GonePods;
   readonly #masquerade: Masquerade;
   readonly #hostPorts: HostPorts;
   readonly #policies: NetworkPolicies;
@@ -96,6 +98,7 @@ export class NodeNetwork {
       relay: new RelayDoor({ ...options.relay, log: this.#log, clock: this.#clock }),
       log: this.#log,
     });
+    this.#gone = new GonePods({ routes: this.#routes, raw: this.#raw, nftables });
     this.#masquerade = new Masquerade({
       nftables,
       fingerprint: table => this.#raw.fingerprint(table),
@@ -159,13 +162,16 @@ export class NodeNetwork {
     const ips = this.#podCidrs.map(range => this.#poolOf(range).assign(pod.uid, range));
     // Before there is a link: no packet may pass that policies forbid.
     await this.#policies.admit(pod);
+    this.#gone.remove(ips);
     this.#links.attach({ uid: pod.uid, ips, netnsPath: pod.netnsPath });
     attachSeconds().observe((this.#clock.monotonic() - startMs) / 1000);
     return { ips };
   }
 
   async detach(podUid: string): Promise<void> {
-    await this.#links.detach({ uid: podUid, ips: this.#addressesOf(podUid) });
+    const ips = this.#addressesOf(podUid);
+    this.#gone.add(ips);
+    await this.#links.detach({ uid: podUid, ips });
     // Last: an address must not be given again while a link may still have it.
     for (const pool of Object.values(this.#pools)) pool.release(podUid);
     this.#policies.release(podUid);
@@ -214,8 +220,10 @@ export class NodeNetwork {
         };
       });
       try {
-        if (!this.#pending && this.#masquerade.repair())
+        if (!this.#pending && this.#masquerade.repair()) {
           this.#log.warn('masquerade rules were changed by somebody else, made anew');
+          this.#gone.configure(this.#podCidrs);
+        }
         if (this.#links.repair()) this.#log.info("the machine's filtering of bridged frames has changed, followed it");
       } catch (error) {
         this.#log.warn('pod network not checked', { error: messageOf(error) });
@@ -236,6 +244,7 @@ export class NodeNetwork {
     if (isNew) {
       const { mac, mtu } = this.#overlay.configure(podCidrs);
       this.#links.configure({ podCidrs, mtu });
+      this.#gone.configure(podCidrs);
       this.#mac = mac;
     }
     const nodes = [...this.#nodes.values()];

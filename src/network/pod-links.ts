@@ -9,7 +9,7 @@
  */
 
 import { createHash } from 'node:crypto';
-import { addressAfter, formatAddress, networkOf, parsePrefix, prefixContains } from '../sys/address.ts';
+import { addressAfter, formatAddress, networkOf, parsePrefix } from '../sys/address.ts';
 import {
   addAddress,
   addLink,
@@ -19,9 +19,6 @@ import {
   deleteAddress,
   deleteLink,
   deleteNeighbour,
-  deleteRoute,
-  ROUTE_PROTOCOL_GONE_PODS,
-  type RouteSettings,
   RouteSocket,
   setHairpin,
   setIsolated,
@@ -44,13 +41,6 @@ const QUIET_IPV6 = {
   'ipv6/conf/default/accept_redirects': '0',
   'ipv6/conf/default/accept_dad': '0',
 };
-
-/**
- * Of an address whose pod is gone, until another has it: who still connects there is told at once. Otherwise the node would ask for a
- * neighbour for three seconds, and a proxy whose request was the last to go there would keep its client waiting as long.
- */
-const gone = (ip: string) =>
-  ({ to: hostPrefix(ip), type: 'unreachable', protocol: ROUTE_PROTOCOL_GONE_PODS }) as const satisfies RouteSettings;
 
 /** The node's first pod address: the pods' gateway. */
 export function gatewayOf(podCidr: string): string {
@@ -97,18 +87,12 @@ export class PodLinks {
     routes.request([setLink({ name: POD_BRIDGE, up: true, mac, mtu: options.mtu })]);
     this.#bridge = routes.linkIndex(POD_BRIDGE);
     const prefixes = options.podCidrs.map((range, at) => `${this.#gateways[at]}/${lengthOf(range)}`);
-    // Of an earlier range, which may be another node's now.
-    const ranges = options.podCidrs.map(parsePrefix);
-    const foreign = routes
-      .routes({ protocol: ROUTE_PROTOCOL_GONE_PODS })
-      .filter(({ to }) => !ranges.some(range => prefixContains(range, parsePrefix(to).address)));
     const others = routes
       .addresses()
       .filter(address => address.index === this.#bridge && !prefixes.includes(address.prefix));
     routes.request([
       ...prefixes.map(prefix => addAddress({ index: this.#bridge, prefix })),
       ...others.map(address => deleteAddress(address)),
-      ...foreign.map(({ to, protocol }) => deleteRoute({ to, protocol, type: 'unreachable' })),
     ]);
     ensureSysctls(this.#namespace, {
       'ipv4/ip_forward': '1',
@@ -130,10 +114,7 @@ export class PodLinks {
     try {
       withRoutes(namespace, inside => {
         let eth0 = inside.link(POD_LINK);
-        const host = pod.ips.flatMap(address => [
-          deleteRoute(gone(address)),
-          addNeighbour({ index: this.#bridge, address, mac }),
-        ]);
+        const host = pod.ips.map(address => addNeighbour({ index: this.#bridge, address, mac }));
         if (!eth0 || eth0.mac !== mac || this.#routes.link(name)?.master !== this.#bridge) {
           ensureSysctls(namespace, QUIET_IPV6);
           const peer = { name: POD_LINK, namespace, mtu: this.#mtu, mac };
@@ -187,10 +168,7 @@ export class PodLinks {
   async detach(pod: { readonly uid: string; readonly ips: readonly string[] }): Promise<void> {
     const name = hostLinkName(pod.uid);
     const bridge = this.#bridge || this.#routes.link(POD_BRIDGE)?.index;
-    if (bridge)
-      this.#routes.request(
-        pod.ips.flatMap(address => [addRoute(gone(address)), deleteNeighbour({ index: bridge, address })]),
-      );
+    if (bridge) this.#routes.request(pod.ips.map(address => deleteNeighbour({ index: bridge, address })));
     const link = this.#routes.link(name);
     if (!link) return;
     // By index: should the pod be attached anew meanwhile, its new link has the same name.

@@ -24,6 +24,7 @@ import {
 import type { NetnsRef } from './netns.ts';
 import { type Expression, encodeRule } from './nft-expressions.ts';
 
+export const NFPROTO_INET = 1;
 export const NFPROTO_IPV4 = 2;
 export const NFPROTO_IPV6 = 10;
 
