@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { Agent, get } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after } from 'node:test';
@@ -111,6 +112,40 @@ it('cox trace tells which Ingress takes a request, and follows it to its pods', 
   const missing = await cluster.tryCox(['trace', 'https://api.example.com/v2']);
   assert.match(missing.stdout, /no rule of an Ingress for api\.example\.com has the path \/v2: 404/);
   assert.equal(missing.code, 1);
+});
+
+it('a rolling update fails nobody who reads', cluster, async () => {
+  const failures: string[] = [];
+  let requests = 0;
+  let isOver = false;
+  const read = async (agent: Agent): Promise<void> => {
+    const reply = await new Promise<string>(resolve => {
+      const options = { agent, port: ports.http, host: '127.0.0.1', headers: { Host: 'shop.example.com' } };
+      get(options, response => {
+        response.resume();
+        response.on('end', () => resolve(String(response.statusCode)));
+        response.on('error', error => resolve(error.message));
+      }).on('error', error => resolve(error.message));
+    });
+    requests++;
+    if (reply !== '200') failures.push(reply);
+    await new Promise(resolve => setTimeout(resolve, 2));
+  };
+  await answers('shop.example.com', '/', /version: 1/);
+  const readers = Array.from({ length: 4 }, async () => {
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    while (!isOver) await read(agent);
+    agent.destroy();
+  });
+  await k('set', 'image', 'deployment/shop', 'main=coxswain/echo:2');
+  await k('rollout', 'status', 'deployment/shop', '--timeout=60s');
+  await k('rollout', 'undo', 'deployment/shop');
+  await k('rollout', 'status', 'deployment/shop', '--timeout=60s');
+  isOver = true;
+  await Promise.all(readers);
+  assert.deepEqual(failures, [], `of ${requests} requests`);
+  assert.ok(requests > 100, `${requests} requests`);
+  await answers('shop.example.com', '/', /version: 1/);
 });
 
 it('a Service of the cluster says who may come in, the node itself is not asked', cluster, async () => {
