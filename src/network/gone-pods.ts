@@ -15,7 +15,7 @@ import {
   type RouteSocket,
 } from '../sys/netlink.ts';
 import { type Element, NFPROTO_INET, type Nfnetlink } from '../sys/nfnetlink.ts';
-import type { NftablesDoor } from '../sys/nftables.ts';
+import { type NftablesDoor, NftablesError } from '../sys/nftables.ts';
 import { hostPrefix } from './pod-links.ts';
 
 const TABLE = 'coxswain-gone-pods';
@@ -52,11 +52,17 @@ export class GonePods {
 
   /** Makes the table as the routes are; those to addresses outside the node's ranges, which may be another node's now, go. */
   configure(podCidrs: readonly string[]): void {
-    this.#nftables.run(TEXT);
     const ranges = podCidrs.map(parsePrefix);
     const known = this.#routes.routes({ protocol: ROUTE_PROTOCOL_GONE_PODS }).map(({ to }) => to.split('/')[0]!);
     const own = known.filter(ip => ranges.some(range => prefixContains(range, parseAddress(ip))));
     this.#routes.request(known.filter(ip => !own.includes(ip)).map(ip => deleteRoute(routeTo(ip))));
+    try {
+      this.#nftables.run(TEXT);
+    } catch (error) {
+      // A kernel that cannot refuse before it has a route: others are told by ICMP.
+      if (error instanceof NftablesError) return;
+      throw error;
+    }
     const present = ['ipv4', 'ipv6'].flatMap(set => this.#raw.elements(REF, set));
     const text = ({ key }: Element) => Buffer.from(key).toString('hex');
     const wanted = new Map(own.map(elementOf).map(element => [text(element), element]));
@@ -73,7 +79,7 @@ export class GonePods {
     try {
       this.#raw.change(REF, { remove: [], add: ips.map(elementOf) });
     } catch (error) {
-      // Somebody else has taken the table away; `configure` brings it back.
+      // It cannot be there, or somebody else has taken it away.
       if (!isMissing(error)) throw error;
     }
   }

@@ -39,11 +39,35 @@ export const fcntl = declare<[fd: number, command: number, argument: number]>(
 );
 export const close = declare<[fd: number]>('int close(int fd)');
 
+const syscall = declare<[number: number, first: number, second: number, third: number]>(
+  'long syscall(long number, long first, long second, long third)',
+);
+
 const [F_SETFD, FD_CLOEXEC] = [2, 1];
+const F_SETFL = 4;
+/** The same on all architectures. */
+const SYS = { pidfdOpen: 434, pidfdGetfd: 438 } as const;
+export const O_APPEND = 0o2000;
+export const O_NONBLOCK = 0o4000;
 
 /** An inherited descriptor is this process's own from now on: programs that it starts do not get it. */
 export function closeOnExec(fd: number): void {
   fcntl(fd, F_SETFD, FD_CLOEXEC);
+}
+
+/** Sets the modes of an open file of another process, which are those of everybody who shares it. Throws ESRCH, EBADF and the like. */
+export function setModeOf({ pid, fd }: { readonly pid: number; readonly fd: number }, mode: number): void {
+  const process = syscall(SYS.pidfdOpen, pid, 0, 0);
+  try {
+    const file = syscall(SYS.pidfdGetfd, process, fd, 0);
+    try {
+      fcntl(file, F_SETFL, mode);
+    } finally {
+      close(file);
+    }
+  } finally {
+    close(process);
+  }
 }
 
 /** Sets an option whose value is a C int. */

@@ -1,21 +1,8 @@
 /** The access log, a file that HAProxy was given as its standard output and goes on writing to: it is copied and emptied, not renamed. */
 
-import { execFile } from 'node:child_process';
 import { appendFileSync, closeSync, existsSync, fstatSync, openSync, readSync, statSync, truncateSync } from 'node:fs';
 import { copyFile } from 'node:fs/promises';
-import { promisify } from 'node:util';
-
-/**
- * HAProxy sets its standard output not to block, by which the file loses its mode of appending: emptied, it would be written to where the
- * last line ended, with nothing but zeros before. The mode is one of the open file, which only who has it can set: so it is borrowed
- * (pidfd_open, pidfd_getfd), for which Debian's perl is always there.
- */
-const APPEND = `
-my $process = syscall(434, $ARGV[0] + 0, 0);
-my $file = syscall(438, $process, 1, 0);
-open(my $log, ">&=", $file) or die "$!";
-fcntl($log, 4, 02000 | 04000) or die "$!";
-`;
+import { O_APPEND, O_NONBLOCK, setModeOf } from '../../sys/file-descriptor.ts';
 
 /** Moves what the log of process `pid` holds, if it is at least so many bytes, to `PATH.1`, in place of what was there. */
 export async function boundAccessLog(
@@ -23,7 +10,9 @@ export async function boundAccessLog(
   { bytesMax, pid }: { bytesMax: number; pid: number },
 ): Promise<void> {
   if (!existsSync(path) || statSync(path).size < bytesMax) return;
-  await promisify(execFile)('/usr/bin/perl', ['-e', APPEND, String(pid)]);
+  // HAProxy sets its standard output not to block, by which the file loses its mode of appending: emptied, it would be written to where
+  // the last line ended, with nothing but zeros before.
+  setModeOf({ pid, fd: 1 }, O_APPEND | O_NONBLOCK);
   const old = `${path}.1`;
   await copyFile(path, old);
   // What was written meanwhile; between this and the emptying there is no time to speak of.
