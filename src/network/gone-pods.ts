@@ -32,6 +32,9 @@ add rule inet ${TABLE} prerouting ip daddr @ipv4 meta l4proto tcp reject with tc
 add rule inet ${TABLE} prerouting ip6 daddr @ipv6 meta l4proto tcp reject with tcp reset
 `;
 
+/** The oldest are forgotten beyond this: nobody asks for them any more, and ranges of IPv6 are never through. */
+const KEPT_MAX = 1000;
+
 const routeTo = (ip: string): RouteSettings => ({ to: hostPrefix(ip), ...GONE });
 const elementOf = (ip: string): Element => ({
   set: ip.includes(':') ? 'ipv6' : 'ipv4',
@@ -43,6 +46,8 @@ export class GonePods {
   readonly #routes: RouteSocket;
   readonly #raw: Nfnetlink;
   readonly #nftables: NftablesDoor;
+  /** Oldest first. */
+  #known = new Set<string>();
 
   constructor(options: { readonly routes: RouteSocket; readonly raw: Nfnetlink; readonly nftables: NftablesDoor }) {
     this.#routes = options.routes;
@@ -56,6 +61,7 @@ export class GonePods {
     const known = this.#routes.routes({ protocol: ROUTE_PROTOCOL_GONE_PODS }).map(({ to }) => to.split('/')[0]!);
     const own = known.filter(ip => ranges.some(range => prefixContains(range, parseAddress(ip))));
     this.#routes.request(known.filter(ip => !own.includes(ip)).map(ip => deleteRoute(routeTo(ip))));
+    this.#known = new Set(own);
     try {
       this.#nftables.run(TEXT);
     } catch (error) {
@@ -82,16 +88,20 @@ export class GonePods {
       // It cannot be there, or somebody else has taken it away.
       if (!isMissing(error)) throw error;
     }
+    for (const ip of ips) this.#known.add(ip);
+    while (this.#known.size > KEPT_MAX) this.remove([this.#known.values().next().value!]);
   }
   /** Before a pod gets them. */
   remove(ips: readonly string[]): void {
     this.#routes.request(ips.map(ip => deleteRoute(routeTo(ip))));
-    for (const ip of ips)
+    for (const ip of ips) {
+      this.#known.delete(ip);
       try {
         this.#raw.change(REF, { remove: [elementOf(ip)], add: [] });
       } catch (error) {
         if (!isMissing(error)) throw error;
       }
+    }
   }
 }
 

@@ -325,6 +325,16 @@ describe('pod network, life', { skip: !root }, () => {
       gone.configure(podCidrs);
       gone.remove(lost.ips);
       gone.remove(lost.ips);
+      // More than are kept: the oldest go, from both.
+      const many = Array.from({ length: 1010 }, (_, at) => `${lost.ips[1]!.replace(/::.*/, '::')}1:${at.toString(16)}`);
+      for (const ip of many) gone.add([ip]);
+      const count = () => [
+        routes.routes({ protocol: 113 }).length,
+        raw.elements({ family: 1, table: 'coxswain-gone-pods' }, 'ipv6').length,
+      ];
+      assert.deepEqual(count(), [1000, 1000]);
+      gone.remove(many);
+      assert.deepEqual(count(), [0, 0]);
       const links = new PodLinks({ namespace: node.namespace, routes });
       links.configure({ podCidrs, mtu: 1450 });
       links.attach({ uid: 'next', ips: lost.ips, netnsPath: netnsPath(lost.namespace) });
