@@ -42,6 +42,8 @@ export interface Exchange {
   readonly headers: IncomingHttpHeaders;
   /** Whom the connection is from, where that is known. */
   readonly remoteAddress: string | undefined;
+  /** `HTTP/1.1` or `HTTP/2.0`. */
+  readonly protocol: string;
   /** Aborted when the client goes away. */
   readonly signal: AbortSignal;
   readonly started: boolean;
@@ -161,6 +163,9 @@ export class Http1Exchange implements Exchange {
   }
   get remoteAddress(): string | undefined {
     return this.#request.socket.remoteAddress;
+  }
+  get protocol(): string {
+    return `HTTP/${this.#request.httpVersion}`;
   }
   body(): Promise<Buffer> {
     return readBody(this.#request, this.headers['content-length']);

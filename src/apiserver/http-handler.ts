@@ -11,6 +11,7 @@ import { healthMetrics } from '../base/health-metrics.ts';
 import type { Logger } from '../base/log.ts';
 import { metrics } from '../base/metrics.ts';
 import type { Random } from '../base/random.ts';
+import type { Tracer } from '../base/tracing/span.ts';
 import type { Aggregator } from './aggregation/aggregator.ts';
 import type { Auditor } from './audit/auditor.ts';
 import type { Trail } from './audit/trail.ts';
@@ -30,6 +31,7 @@ import type { Authenticator, Credentials, RequestAttributes, UserInfo } from './
 import { allowedMsOf, type Deadline, RequestDeadlines } from './request-deadlines.ts';
 import { authentications, countRequest, countTermination, countUser } from './request-metrics.ts';
 import { type PathAttributes, parsePath, withUser } from './request-path.ts';
+import { RequestTrace } from './request-trace.ts';
 import type { ResourceHandler } from './resource-handler.ts';
 import { notAllowed, unknownResource } from './routes.ts';
 import { ZPages } from './z-pages.ts';
@@ -58,6 +60,8 @@ export interface HttpHandlerOptions {
   readonly authorize: (attributes: RequestAttributes, trail?: Trail) => void | Promise<void>;
   /** Without one nothing is recorded. */
   readonly auditor?: Auditor | undefined;
+  /** Without one nothing is traced. */
+  readonly tracer?: Tracer | undefined;
   /** Without one every request runs at once. */
   readonly fairness?: Fairness | undefined;
   /** How many objects a resource has. */
@@ -86,7 +90,7 @@ export type Asking = Pick<Exchange, 'url' | 'headers' | 'remoteAddress'>;
 export interface Arrival {
   readonly certificate: Credentials['certificate'];
   readonly routed: Routed;
-  readonly context: Pick<ReplyContext, 'trail' | 'auditId' | 'receivedMs'>;
+  readonly context: Pick<ReplyContext, 'trail' | 'trace' | 'auditId' | 'receivedMs'>;
 }
 
 /** A request split into what routing needs. */
@@ -113,15 +117,27 @@ export class HttpHandler {
   }
 
   /** Answers the exchange; never rejects. */
-  async handle(exchange: Exchange, certificate: Credentials['certificate']): Promise<void> {
+  handle(exchange: Exchange, certificate: Credentials['certificate']): Promise<void> {
+    const auditId = this.auditIdOf(exchange.headers);
+    const { tracer } = this.#options;
+    if (!tracer) return this.#handle(exchange, certificate, { auditId, trace: undefined });
+    const trace = new RequestTrace(tracer, exchange, auditId);
+    return trace.run(() => this.#handle(exchange, certificate, { auditId, trace }));
+  }
+  async #handle(
+    exchange: Exchange,
+    certificate: Credentials['certificate'],
+    { auditId, trace }: Pick<ReplyContext, 'auditId' | 'trace'>,
+  ): Promise<void> {
     const startMs = this.#options.clock.monotonic();
     const routed = route(exchange.method, exchange.url);
     const context: ReplyContext = {
       exchange,
       code: 0,
       warnings: undefined,
-      auditId: this.auditIdOf(exchange.headers),
+      auditId,
       trail: undefined,
+      trace,
       receivedMs: startMs,
       admitted: undefined,
       expired: false,
@@ -144,6 +160,7 @@ export class HttpHandler {
       const user = known instanceof Promise ? await known : known;
       const { attributes } = routed;
       const request = withUser(attributes, user);
+      trace?.enter('priorityandfairness');
       const admitting = isLong && attributes.verb !== 'watch' ? undefined : this.#admit(exchange, request, routed);
       if (admitting instanceof Promise) {
         const fromMs = this.#options.clock.monotonic();
@@ -153,6 +170,7 @@ export class HttpHandler {
       } else if (admitting) context.admitted = admitting;
       const allowedMs = isLong ? 0 : allowedMsOf(routed.query);
       const { trail } = context;
+      trace?.enter('authorization');
       const waiting = trail
         ? trail.time('authorization', () => this.#options.authorize(request, trail))
         : this.#options.authorize(request);
@@ -179,6 +197,7 @@ export class HttpHandler {
       if (deadline) this.#deadlines.remove(deadline);
       context.admitted?.end();
       context.trail?.complete(context.code);
+      trace?.end(context.code, context.bytes);
       const durationMs = this.#options.clock.monotonic() - startMs;
       counted({ code: context.code, durationMs, waitedMs, bytes: context.bytes });
     }
@@ -263,8 +282,11 @@ export class HttpHandler {
     throw unauthorized();
   }
   #acting(user: UserInfo, exchange: Asking, request: Arrival): UserInfo | Promise<UserInfo> {
+    const { trace } = request.context;
+    trace?.authenticated(user, request.routed.attributes);
     this.#record(user, exchange, request);
     countUser(user.name);
+    trace?.enter('impersonation');
     const wanted = wantedUser(exchange.headers);
     if (!wanted) return user;
     const asked = withUser(request.routed.attributes, user);

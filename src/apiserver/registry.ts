@@ -19,10 +19,13 @@ import {
   type FieldError,
   invalid,
   isReason,
+  messageOf,
   notFound,
   unknownFailure,
 } from '../base/errors.ts';
 import { type Random, randomSuffix } from '../base/random.ts';
+import { activeSpan, traced } from '../base/tracing/active.ts';
+import type { Span } from '../base/tracing/span.ts';
 import { ConflictError } from '../store/store.ts';
 import { AdmissionStep } from './admission/admission-step.ts';
 import { FieldTracker } from './apply/field-tracker.ts';
@@ -184,7 +187,7 @@ export class Registry {
         return withoutRevision(next);
       }
       try {
-        const entry = await timedStore(operation, () =>
+        const entry = await timedStore(operation, { name: 'Create etcd3', key }, () =>
           this.caches.put(cache, key, { value: encode(next), object: next, expect: 'absent' }),
         );
         kept = true;
@@ -308,12 +311,14 @@ export class Registry {
         return next;
       }
       if (old.metadata.deletionTimestamp && isFinished(served, next)) {
-        const revision = await timedStore(operation, () => this.caches.delete(cache, key, current.revision));
+        const revision = await timedStore(operation, { name: UPDATE, key }, () =>
+          this.caches.delete(cache, key, current.revision),
+        );
         this.released(served, old);
         kept = true;
         return new Entry({ key, revision, value });
       }
-      const entry = await timedStore(operation, () =>
+      const entry = await timedStore(operation, { name: UPDATE, key }, () =>
         this.caches.put(cache, key, { value, object: next, expect: current.revision }),
       );
       kept = true;
@@ -641,8 +646,42 @@ function carryMetadata(object: KubeObject, old: KubeObject): void {
 }
 
 /** A change of the store, whose time is part of the request's. */
-const timedStore = <T>({ trail }: Operation, change: () => Promise<T>): Promise<T> =>
-  trail ? trail.time('etcd', change) : change();
+function timedStore<T>(
+  { trail, served }: Operation,
+  of: { readonly name: string; readonly key: string },
+  change: () => Promise<T>,
+): Promise<T> {
+  const span = activeSpan();
+  const changing = span ? () => tracedStore(span, served, of, change) : change;
+  return trail ? trail.time('etcd', changing) : changing();
+}
+
+/** Upstream's, whatever the store is. */
+const UPDATE = 'GuaranteedUpdate etcd3';
+
+function tracedStore<T>(
+  parent: Span,
+  { prefix, stored, custom }: Served,
+  { name, key }: { readonly name: string; readonly key: string },
+  change: () => Promise<T>,
+): Promise<T> {
+  const attributes = () => ({
+    'audit-id': parent.attributes['audit-id'] ?? '',
+    key: `${prefix.replace(/^\/registry/, '')}${key}`,
+    type: custom ? '*unstructured.Unstructured' : `*${stored.group.split('.')[0] || 'core'}.${stored.kind}`,
+    resource: stored.group ? `${stored.resource}.${stored.group}` : stored.resource,
+  });
+  return traced(name, attributes, async () => {
+    try {
+      const result = await change();
+      activeSpan()?.event(name === UPDATE ? 'Txn call completed' : 'Txn call succeeded');
+      return result;
+    } catch (error) {
+      activeSpan()?.event('Txn call failed', { err: messageOf(error) });
+      throw error;
+    }
+  });
+}
 
 /** Zero is none. */
 function namesRevision({ resourceVersion }: ObjectMeta): boolean {

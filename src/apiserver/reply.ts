@@ -2,11 +2,13 @@
 
 import { gzip } from 'node:zlib';
 import type { Status } from '../base/errors.ts';
+import { activeSpan } from '../base/tracing/active.ts';
 import type { Trail } from './audit/trail.ts';
 import { type Body, type Exchange, type RawExchange, type ReplyHeaders, sizeOf } from './exchange.ts';
 import type { Admitted } from './fairness/fairness.ts';
 import { indentJson } from './indented-json.ts';
 import { encodeBody, type Layout, layoutOfFailure, mediaTypeOf } from './negotiation.ts';
+import type { RequestTrace } from './request-trace.ts';
 import { warningHeaders } from './warnings.ts';
 
 /** Upstream compresses from this size. */
@@ -31,6 +33,8 @@ export interface ReplyContext {
   readonly auditId: string;
   /** Where the request is recorded, if it is. */
   trail: Trail | undefined;
+  /** The spans of the request, where it is traced. */
+  readonly trace?: RequestTrace | undefined;
   /** The seats that the request runs on, if it needs some. */
   admitted: Admitted | undefined;
   /** Of the body that was sent, whole. */
@@ -60,8 +64,11 @@ export function finish(context: ReplyContext, status: number, headers: ReplyHead
   headers['audit-id'] = context.auditId;
   const all = withWarnings(context, headers);
   const { exchange, trail } = context;
+  const span = context.trace && activeSpan();
+  span?.event('About to start writing response', { size: context.bytes });
   if (trail) trail.time('response-write', () => exchange.reply(status, all, body));
   else exchange.reply(status, all, body);
+  span?.event('Write call succeeded', { size: context.bytes });
 }
 
 /** The headers of every reply, for one that somebody else writes and may overrule. */

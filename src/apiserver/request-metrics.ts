@@ -206,7 +206,7 @@ export function countWatchList(attributes: PathAttributes, ms: number): void {
 const CONNECTED = new Set(['attach', 'exec', 'portforward', 'proxy']);
 
 /** As upstream shows verbs: the method in capitals, but for what a method does not tell. */
-function verbOf(method: string, { verb, subresource }: PathAttributes, contentType: string | undefined): string {
+export function verbOf(method: string, { verb, subresource }: PathAttributes, contentType: string | undefined): string {
   if (verb === 'list' || verb === 'watch' || verb === 'deletecollection') return verb.toUpperCase();
   if (CONNECTED.has(subresource) || verb === 'proxy') return 'CONNECT';
   if (verb === 'patch' && contentType?.startsWith('application/apply-patch')) return 'APPLY';
@@ -214,7 +214,7 @@ function verbOf(method: string, { verb, subresource }: PathAttributes, contentTy
 }
 const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
 
-function scopeOf({ isResource, verb, name, namespace }: PathAttributes): string {
+export function scopeOf({ isResource, verb, name, namespace }: PathAttributes): string {
   if (!isResource) return '';
   if (name !== '' || verb === 'create') return 'resource';
   return namespace === '' ? 'cluster' : 'namespace';

@@ -5,7 +5,9 @@
 
 import type { KubeObject, ListMeta } from '../api/meta.ts';
 import type { Clock } from '../base/clock.ts';
-import { failure, fieldErrors, invalid, type Status } from '../base/errors.ts';
+import { failure, fieldErrors, invalid, messageOf, type Status } from '../base/errors.ts';
+import { activeSpan, traced } from '../base/tracing/active.ts';
+import type { Attributes, Span } from '../base/tracing/span.ts';
 import type { PatchType } from '../client/transport.ts';
 import type { Layer, Trail } from './audit/trail.ts';
 import { joinBytes } from './cache.ts';
@@ -22,6 +24,7 @@ import {
   CUSTOM_OBJECT_TYPES,
   decodeBody,
   encodeBody,
+  mediaTypeOf,
   negotiate,
   negotiateWatch,
   OBJECT_TYPES,
@@ -31,7 +34,7 @@ import {
 import type { Operation, Outcome } from './registry.ts';
 import { finishObject, markRaw, type ReplyContext, text, warn } from './reply.ts';
 import type { ConnectContext, ConnectHandler, RequestAttributes } from './request.ts';
-import { deprecatedUse } from './request-metrics.ts';
+import { deprecatedUse, scopeOf, verbOf } from './request-metrics.ts';
 import {
   checkDeletion,
   decodeDeletion,
@@ -44,6 +47,7 @@ import {
   operationOf,
   selectors,
 } from './request-options.ts';
+import { handlerAttributes, pathOf, truncatedAuditId } from './request-trace.ts';
 import { apiVersionOf, type ResourceTable, type Served } from './resource-table.ts';
 import { missingRoute, notAllowed, unknownResource } from './routes.ts';
 import { partialOf, SCALE_COLUMNS, tableOf } from './table.ts';
@@ -114,7 +118,14 @@ export class ResourceHandler {
     const isList = attributes.verb === 'list';
     if (attributes.verb !== 'watch')
       negotiate(context.exchange.headers.accept, servingOf(request.operation), { isList });
-    switch (attributes.verb) {
+    const name = SPAN_NAMES[attributes.verb];
+    return name && activeSpan()
+      ? traced(name, () => spanAttributes(request), () => this.#answer(request))
+      : this.#answer(request);
+  }
+
+  #answer(request: Request): void | Promise<void> {
+    switch (request.operation.attributes.verb) {
       case 'get':
         return this.#get(request);
       case 'list':
@@ -198,6 +209,7 @@ export class ResourceHandler {
     await this.#getNow(request);
   }
   #getNow(request: Request): void | Promise<void> {
+    activeSpan()?.event('About to Get from storage');
     const found = this.#options.dispatcher.get(request.operation);
     if (found instanceof Promise) return found.then(outcome => this.#send(request, 200, outcome));
     return this.#send(request, 200, found);
@@ -205,8 +217,12 @@ export class ResourceHandler {
 
   async #list(request: Request): Promise<void> {
     const { operation, query } = request;
+    const span = activeSpan();
+    span?.event('About to List from storage');
     const result = await this.#options.dispatcher.list(operation, listQuery(query));
+    span?.event('Listing from storage done');
     await this.#sendList(request, result);
+    span?.event('Writing http response done', { count: result.entries.length });
   }
 
   async #watch({ context, operation, query, routed }: Request): Promise<void> {
@@ -239,16 +255,17 @@ export class ResourceHandler {
     const { operation, query } = request;
     const decoding = this.#body(request);
     const body = decoding instanceof Promise ? await decoding : decoding;
-    const outcome = await this.#options.dispatcher.create(withText(operation, body), body.value as KubeObject, query);
+    const { dispatcher } = this.#options;
+    const outcome = await stored(() => dispatcher.create(withText(operation, body), body.value as KubeObject, query));
     const sending = this.#send(request, 201, outcome);
     if (sending) await sending;
   }
 
   async #update(request: Request): Promise<void> {
     const body = await this.#body(request);
-    const { outcome, created } = await this.#options.dispatcher.update(
-      withText(request.operation, body),
-      body.value as KubeObject,
+    const { dispatcher } = this.#options;
+    const { outcome, created } = await stored(() =>
+      dispatcher.update(withText(request.operation, body), body.value as KubeObject),
     );
     await this.#send(request, created ? 201 : 200, outcome);
   }
@@ -256,6 +273,8 @@ export class ResourceHandler {
   async #patch(request: Request): Promise<void> {
     const { exchange, trail } = request.context;
     const bytes = await exchange.body();
+    const span = activeSpan();
+    span?.event('limitedReadBody succeeded', { len: bytes.length });
     const { operation, query } = request;
     const type = (exchange.headers['content-type'] ?? 'none').split(';', 1)[0]!.trim() as PatchType;
     // Upstream's router says it, except for custom resources.
@@ -263,12 +282,16 @@ export class ResourceHandler {
       throw failure(415, 'UnsupportedMediaType', '415: Unsupported Media Type', {});
     const body = await decodeBody(bytes, type, PATCH_TYPES);
     trail?.requested(body.value);
+    span?.event('Recorded the audit event');
+    span?.event('About to apply patch');
     if (type !== 'application/apply-patch+yaml') {
       if (query.has('force'))
         throw invalid({ group: 'meta.k8s.io', kind: 'PatchOptions' }, '', [
           fieldErrors.forbidden('force', 'may not be specified for non-apply patch'),
         ]);
-      return this.#send(request, 200, await this.#options.dispatcher.patch(operation, body.value, type));
+      const patched = await this.#options.dispatcher.patch(operation, body.value, type);
+      span?.event('Object stored in database');
+      return this.#send(request, 200, patched);
     }
     const manager = query.get('fieldManager') ?? '';
     const { outcome, created } = await this.#options.dispatcher.apply(
@@ -277,15 +300,19 @@ export class ResourceHandler {
       body.value,
       { force: isTrue(query.get('force')) },
     );
+    span?.event('Object stored in database');
     await this.#send(request, created ? 201 : 200, outcome);
   }
 
   async #delete(request: Request): Promise<void> {
     const [operation, options] = await this.#deletion(request);
+    const span = activeSpan();
+    span?.event('About to delete object from database');
     const outcome = await this.#options.dispatcher.delete(operation, options);
+    span?.event('Object deleted from database');
     if (isStatus(outcome)) {
       const { code: _, ...status } = outcome as Status;
-      return this.#sendValue(request, 200, status);
+      return writing(() => this.#sendValue(request, 200, status));
     }
     await this.#send(request, 200, outcome);
   }
@@ -293,15 +320,17 @@ export class ResourceHandler {
   async #deleteCollection(request: Request): Promise<void> {
     const [operation, options] = await this.#deletion(request);
     const result = await this.#options.dispatcher.deleteCollection(operation, options, listQuery(request.query));
-    await this.#sendList(request, result);
+    await writing(() => this.#sendList(request, result));
   }
 
   #body(request: Request): Body | Promise<Body> {
     const { trail } = request.context;
+    const span = activeSpan();
     const found = this.#decoded(request);
-    if (!trail) return found;
+    if (!trail && !span) return found;
     const noted = (body: Body) => {
-      trail.requested(body.value);
+      span?.event('Conversion done');
+      trail?.requested(body.value);
       return body;
     };
     return found instanceof Promise ? found.then(noted) : noted(found);
@@ -311,17 +340,26 @@ export class ResourceHandler {
     const accepted = servingOf(operation) === 'custom' ? CUSTOM_OBJECT_TYPES : OBJECT_TYPES;
     const bytes = exchange.body();
     const { kind } = operation.served.info;
-    if (bytes instanceof Promise) return bytes.then(all => decodeBody(all, type, accepted, kind));
-    return decodeBody(bytes, type, accepted, kind);
+    const span = activeSpan();
+    const decoded = (all: Buffer) => {
+      span?.event('limitedReadBody succeeded', { len: all.length });
+      span?.event('About to convert to expected version');
+      return decodeBody(all, type, accepted, kind);
+    };
+    return bytes instanceof Promise ? bytes.then(decoded) : decoded(bytes);
   }
 
   // Options come in the body; in its absence in the query. A dry run that either asks for is one.
   async #deletion({ context: { exchange, trail }, operation, query }: Request): Promise<[Operation, Deletion]> {
     const bytes = await exchange.body();
+    const span = activeSpan();
+    span?.event('limitedReadBody succeeded', { len: bytes.length });
     let options = deletionOf(query);
     if (bytes.length > 0) {
       const { value } = await decodeBody(bytes, exchange.headers['content-type'], OBJECT_TYPES, 'DeleteOptions');
+      span?.event('Decoded delete options');
       trail?.requested(value);
+      span?.event('Recorded the audit event');
       options = decodeDeletion(value);
     }
     const { dryRun, ...deletion } = options;
@@ -330,12 +368,17 @@ export class ResourceHandler {
   }
 
   #send(request: Request, status: number, outcome: Outcome): void | Promise<void> {
+    return activeSpan()
+      ? writing(() => this.#sendOutcome(request, status, outcome))
+      : this.#sendOutcome(request, status, outcome);
+  }
+  #sendOutcome(request: Request, status: number, outcome: Outcome): void | Promise<void> {
     const { context, operation, query } = request;
     const { served } = operation;
     context.trail?.answered(() => outcomeObject(served, outcome));
     const wanted = negotiate(context.exchange.headers.accept, servingOf(operation));
     if (!wanted.as && wanted.format === 'json' && outcome instanceof Entry && isShownAsStored(served, outcome))
-      return finishObject(context, status, wanted, outcome.parts);
+      return serialized(request, wanted, () => finishObject(context, status, wanted, outcome.parts));
     const object = outcomeObject(served, outcome);
     const isScale = object.kind === 'Scale' && operation.attributes.subresource === 'scale';
     const isOwn = object.kind === served.info.kind || isScale;
@@ -376,7 +419,7 @@ export class ResourceHandler {
             JSON.stringify({ ...head, items: result.entries.map(entry => shownObject(served, entry.object)) }),
           ),
         );
-        return finishObject(context, 200, wanted, [bytes]);
+        return serialized(request, wanted, () => finishObject(context, 200, wanted, [bytes]));
       }
       const items = timed(context, 'serialize-response-object', () =>
         result.whole === undefined
@@ -384,7 +427,7 @@ export class ResourceHandler {
           : this.#options.dispatcher.registry.cacheOf(served).join(result.whole, result.entries),
       );
       const start = Buffer.from(`${JSON.stringify(head).slice(0, -1)},"items":[`);
-      return finishObject(context, 200, wanted, [start, items, LIST_END]);
+      return serialized(request, wanted, () => finishObject(context, 200, wanted, [start, items, LIST_END]));
     }
     const objects = result.entries.map(entry => entry.object);
     const shown = (object: KubeObject) => shownObject(served, object);
@@ -402,11 +445,78 @@ export class ResourceHandler {
     await this.#sendValue(request, 200, value);
   }
 
-  async #sendValue({ context, operation }: Request, status: number, value: unknown): Promise<void> {
+  async #sendValue(request: Request, status: number, value: unknown): Promise<void> {
+    const { context, operation } = request;
     const wanted = negotiate(context.exchange.headers.accept, servingOf(operation));
-    const bytes = await timed(context, 'serialize-response-object', () => encodeBody(value, wanted.format));
-    await finishObject(context, status, wanted, [bytes]);
+    await serialized(request, wanted, async () => {
+      const bytes = await timed(context, 'serialize-response-object', () => encodeBody(value, wanted.format));
+      await finishObject(context, status, wanted, [bytes]);
+    });
   }
+}
+
+/** Upstream's names of what handlers do. A watch is but the span of its request, as there. */
+const SPAN_NAMES: Readonly<Record<string, string>> = {
+  get: 'Get',
+  list: 'List',
+  create: 'Create',
+  update: 'Update',
+  patch: 'Patch',
+  delete: 'Delete',
+  deletecollection: 'Delete',
+};
+
+function spanAttributes({ context: { exchange, auditId }, routed: { attributes } }: Request): Attributes {
+  return handlerAttributes(exchange, {
+    auditId,
+    resource: attributes.resource,
+    scope: scopeOf(attributes),
+    verb: verbOf(exchange.method, attributes, exchange.headers['content-type']),
+  });
+}
+
+/** A write of the object, told at the span that it is part of. */
+function stored<T>(write: () => Promise<T>): Promise<T> {
+  const span = activeSpan();
+  return span ? toldOf(span, write) : write();
+}
+async function toldOf<T>(span: Span, write: () => Promise<T>): Promise<T> {
+  span.event('About to store object in database');
+  try {
+    const outcome = await write();
+    span.event('Write to database call succeeded');
+    return outcome;
+  } catch (error) {
+    span.event('Write to database call failed', { err: messageOf(error) });
+    throw error;
+  }
+}
+
+/** The answer on its way, told likewise. */
+function writing(send: () => void | Promise<void>): void | Promise<void> {
+  const span = activeSpan();
+  span?.event('About to write a response');
+  const done = () => span?.event('Writing http response done');
+  const sending = send();
+  return sending instanceof Promise ? sending.then(done) : done();
+}
+
+/** Encoding and sending, as a span. */
+function serialized(
+  { context }: Request,
+  wanted: Representation,
+  work: () => void | Promise<void>,
+): void | Promise<void> {
+  if (!activeSpan()) return work();
+  const { exchange, auditId } = context;
+  const attributes = () => ({
+    'audit-id': truncatedAuditId(auditId),
+    method: exchange.method,
+    url: pathOf(exchange.url),
+    protocol: exchange.protocol,
+    mediaType: mediaTypeOf(wanted),
+  });
+  return traced('SerializeObject', attributes, work);
 }
 
 /** Work on the reply, whose time is told of slow requests. */

@@ -11,6 +11,7 @@ import { KUBERNETES_VERSION } from '../base/cluster-defaults.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
 import { metrics } from '../base/metrics.ts';
 import { type Random, systemRandom } from '../base/random.ts';
+import type { Tracer } from '../base/tracing/span.ts';
 import type { ResourceId, Transport } from '../client/transport.ts';
 import type { Store } from '../store/store.ts';
 import type { Aggregator } from './aggregation/aggregator.ts';
@@ -78,6 +79,8 @@ export interface ApiServerOptions {
   readonly aggregator?: Aggregator;
   /** Records requests; closed with the server. Without one nothing is recorded. */
   readonly auditor?: Auditor | undefined;
+  /** Makes spans of requests; closed by the caller. Without one nothing is traced. */
+  readonly tracer?: Tracer | undefined;
   /** Without one every request runs at once. */
   readonly fairness?: Fairness;
   readonly log?: Logger;
@@ -135,6 +138,7 @@ export class ApiServer {
       authenticators: options.authenticators ?? [{ authenticate: () => LOOPBACK_USER }],
       authorize: (attributes, trail) => this.authorize(attributes, trail),
       auditor: options.auditor,
+      tracer: options.tracer,
       fairness: options.fairness,
       stored: of => {
         const served = this.table.find(of.group, of.version, of.resource);
@@ -262,6 +266,7 @@ export class ApiServer {
             route,
             nowMs: () => this.#clock.monotonic(),
             auditIdOf: headers => this.#handler.auditIdOf(headers),
+            tracer: this.#options.tracer,
           },
         ),
     });

@@ -7,12 +7,14 @@ import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import { STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { ApiError, failure, internalError, messageOf, type Status } from '../base/errors.ts';
+import type { Tracer } from '../base/tracing/span.ts';
 import type { Aggregator } from './aggregation/aggregator.ts';
 import type { Trail } from './audit/trail.ts';
 import { headersOf } from './header-values.ts';
 import type { Arrival, Asking, Routed } from './http-handler.ts';
 import type { Credentials, RequestAttributes, UserInfo } from './request.ts';
 import { withUser } from './request-path.ts';
+import { RequestTrace } from './request-trace.ts';
 import type { ResourceHandler } from './resource-handler.ts';
 import { isWebSocket, watchExchange } from './streaming/message-replies.ts';
 
@@ -26,28 +28,48 @@ export interface UpgradeSteps {
   /** By the monotonic clock. */
   readonly nowMs: () => number;
   readonly auditIdOf: (headers: IncomingHttpHeaders) => string;
+  /** Without one nothing is traced. */
+  readonly tracer: Tracer | undefined;
+}
+
+/** An upgrade as it arrived. */
+interface Upgrade {
+  readonly request: IncomingMessage;
+  readonly socket: Duplex;
+  readonly head: Buffer;
+  readonly certificate: Credentials['certificate'];
 }
 
 const INTERACTIVE = new Set(['exec', 'attach', 'portforward']);
 
 /** Never rejects. */
-export async function handleUpgrade(
-  upgrade: {
-    readonly request: IncomingMessage;
-    readonly socket: Duplex;
-    readonly head: Buffer;
-    readonly certificate: Credentials['certificate'];
-  },
+export function handleUpgrade(upgrade: Upgrade, steps: UpgradeSteps): Promise<void> {
+  const { request } = upgrade;
+  const headers = headersOf(request);
+  const auditId = steps.auditIdOf(headers);
+  const { tracer } = steps;
+  if (!tracer) return handle(upgrade, steps, { headers, auditId, trace: undefined });
+  const { method = 'GET', url = '/', httpVersion, socket } = request;
+  const { remoteAddress } = socket;
+  const asked = { method, url, headers, remoteAddress, protocol: `HTTP/${httpVersion}` };
+  const trace = new RequestTrace(tracer, asked, auditId);
+  return trace.run(() => handle(upgrade, steps, { headers, auditId, trace }));
+}
+
+async function handle(
+  upgrade: Upgrade,
   steps: UpgradeSteps,
+  known: { readonly headers: IncomingHttpHeaders; readonly auditId: string; readonly trace: RequestTrace | undefined },
 ): Promise<void> {
   const { request, socket, head, certificate } = upgrade;
   socket.on('error', () => {});
-  const headers = headersOf(request);
-  const context: { trail: Trail | undefined; readonly auditId: string; readonly receivedMs: number } = {
-    trail: undefined,
-    receivedMs: steps.nowMs(),
-    auditId: steps.auditIdOf(headers),
-  };
+  const { headers, auditId, trace } = known;
+  const context: {
+    trail: Trail | undefined;
+    readonly trace: RequestTrace | undefined;
+    readonly auditId: string;
+    readonly receivedMs: number;
+  } = { trail: undefined, trace, receivedMs: steps.nowMs(), auditId };
   let code = 101;
   try {
     const { method = 'GET', url = '/' } = request;
@@ -55,6 +77,7 @@ export async function handleUpgrade(
     const query = routed.query ?? new URLSearchParams();
     const asking = { url, headers, remoteAddress: request.socket.remoteAddress };
     const attributes = withUser(routed.attributes, await steps.authenticate(asking, { certificate, routed, context }));
+    trace?.enter('authorization');
     await steps.authorize(attributes, context.trail);
     const extension = steps.aggregator?.find(routed.path);
     if (extension) {
@@ -88,12 +111,13 @@ export async function handleUpgrade(
     context.trail?.started(code);
     await handler.handle({ attributes, ...admitted, req: request, socket, head });
   } catch (error) {
-    const known = error instanceof ApiError ? error : internalError(messageOf(error));
-    code = known.code;
-    context.trail?.refused(known.status);
-    refuse(socket, known.status, context.auditId);
+    const failed = error instanceof ApiError ? error : internalError(messageOf(error));
+    code = failed.code;
+    context.trail?.refused(failed.status);
+    refuse(socket, failed.status, context.auditId);
   } finally {
     context.trail?.complete(code);
+    trace?.end(code, 0);
   }
 }
 

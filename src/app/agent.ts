@@ -10,6 +10,7 @@ import { messageOf } from '../base/errors.ts';
 import { createLogger } from '../base/log.ts';
 import { followProcess } from '../base/process-metrics.ts';
 import { systemRandom } from '../base/random.ts';
+import type { Tracer } from '../base/tracing/span.ts';
 import { ApiEventRecorder } from '../client/event-recorder.ts';
 import { HttpsTransport } from '../client/https-transport.ts';
 import { InformerFactory } from '../client/informer.ts';
@@ -40,6 +41,7 @@ import type { AgentCredentials } from './pki.ts';
 import { untilAccepting } from './port-probe.ts';
 import { ProcessPuller } from './process-puller.ts';
 import { relayStart } from './relay-start.ts';
+import { kubeletTracing } from './tracing/components.ts';
 
 /** Without a server for that long the agent goes on: its informers retry for ever. */
 const SERVER_WAIT_MS_MAX = 3000;
@@ -98,9 +100,17 @@ export async function runAgent(config: AgentConfig): Promise<void> {
   makePassable(config.runDir);
 
   const { credentials, server } = config;
-  const connect = (pair: { certificate: string; key: string }, userAgent: string) =>
-    new HttpsTransport({ server, ca: credentials.ca, cert: pair.certificate, key: pair.key, userAgent });
-  const nodeTransport = connect(credentials.kubelet, 'kubelet/v1.36.0');
+  const connect = (pair: { certificate: string; key: string }, userAgent: string, tracer?: Tracer) =>
+    new HttpsTransport({
+      server,
+      ca: credentials.ca,
+      cert: pair.certificate,
+      key: pair.key,
+      userAgent,
+      ...(tracer ? { tracer } : {}),
+    });
+  const tracing = await kubeletTracing(config.kubelet, config.node, { clock, random, log });
+  const nodeTransport = connect(credentials.kubelet, 'kubelet/v1.36.0', tracing?.tracer);
   const networkTransport = connect(credentials.network, 'cox-network');
   const ingressTransport = connect(credentials.ingress, 'cox-ingress');
   const storageTransport = connect(credentials.storage, 'cox-local');
@@ -234,6 +244,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
       services: { kubelet: logOf('kubelet') },
     },
     ...(config.runtime === 'containerd' ? { runtime: containerdNode } : {}),
+    tracer: tracing?.tracer,
     zPages: kubeletPages(
       {
         'cluster-dns': [config.clusterDns],
@@ -289,6 +300,7 @@ export async function runAgent(config: AgentConfig): Promise<void> {
   keepCompiledCode(clock);
   await Promise.all(parts);
   guard.close();
+  await tracing?.close();
   nodeTransport.close();
   storageTransport.close();
   networkTransport.close();

@@ -2,6 +2,7 @@
 
 import { rootCertificates } from 'node:tls';
 import { failure, messageOf } from '../base/errors.ts';
+import type { Tracer } from '../base/tracing/span.ts';
 import { HttpsTransport } from '../client/https-transport.ts';
 import { readKubeconfig, type ServerAccess } from '../client/kubeconfig.ts';
 
@@ -15,7 +16,7 @@ export interface KubeconfigConnection {
 /** Rejects with BadRequest that says what is wrong with the file. */
 export async function connectByKubeconfig(
   path: string,
-  options: { readonly context?: string; readonly userAgent: string; readonly timeoutMs?: number },
+  options: { readonly context?: string; readonly userAgent: string; readonly timeoutMs?: number; readonly tracer?: Tracer },
 ): Promise<KubeconfigConnection> {
   let access: ServerAccess;
   try {
@@ -34,6 +35,7 @@ export async function connectByKubeconfig(
     ...(insecure ? { insecure: true } : {}),
     ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
     userAgent: options.userAgent,
+    ...(options.tracer ? { tracer: options.tracer } : {}),
   });
   return { transport, server, ca };
 }

@@ -13,7 +13,7 @@ import type { Runtime } from '../kubelet/runtime.ts';
 
 /** The node has a mount namespace of its own. */
 export async function containerdNode(parts: RuntimeParts): Promise<Runtime> {
-  const { rootDir, runDir, images, network, log, clock, signal } = parts;
+  const { rootDir, runDir, images, network, tracer, log, clock, signal } = parts;
   const handlers = ociHandlers();
   const containerd = new Containerd({
     rootDir: join(rootDir, 'containerd'),
@@ -34,6 +34,7 @@ export async function containerdNode(parts: RuntimeParts): Promise<Runtime> {
       images,
       door: { requests: containerd.cni.requests, network },
       handlers: ['', ...handlers.map(({ name }) => name)],
+      tracer,
       log,
       clock,
     },

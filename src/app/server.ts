@@ -42,6 +42,7 @@ import { ensureIngressPrerequisites } from './prerequisites.ts';
 import { keepRelay } from './registry-relay.ts';
 import { relayStart } from './relay-start.ts';
 import { ensureStorageDefinitions } from './storage-definitions.ts';
+import { apiServerTracing } from './tracing/components.ts';
 
 export interface ServerConfig {
   readonly cluster: string;
@@ -105,7 +106,13 @@ export async function runServer(config: ServerConfig): Promise<void> {
     random,
     log,
   });
-  const server = await ApiServer.open({ store, ...security, log, clock, random });
+  const tracing = await apiServerTracing(settings.tracing, {
+    dial: place => dialMachine(config.machineNetnsFd, place.host, place.port),
+    clock,
+    random,
+    log,
+  });
+  const server = await ApiServer.open({ store, ...security, tracer: tracing?.tracer, log, clock, random });
   late.server = server;
   if (isEncrypted(store)) server.addCheck({ name: 'kms-providers', check: () => store.problem() });
   const transport = server.transport(LOOPBACK_USER);
@@ -214,6 +221,7 @@ export async function runServer(config: ServerConfig): Promise<void> {
   await new Promise<void>(resolve => stop.signal.addEventListener('abort', () => resolve(), { once: true }));
   await Promise.all([gateway, ingress, gateways, routes, relay, identity]);
   await server.close();
+  await tracing?.close();
   await store.close();
 }
 

@@ -14,6 +14,7 @@ import { failure, messageOf } from '../base/errors.ts';
 import { createLogger, type Logger } from '../base/log.ts';
 import { followProcess } from '../base/process-metrics.ts';
 import { systemRandom } from '../base/random.ts';
+import type { Tracer } from '../base/tracing/span.ts';
 import type { HttpsTransport } from '../client/https-transport.ts';
 import type { InformerFactory } from '../client/informer.ts';
 import { readKubeconfig } from '../client/kubeconfig.ts';
@@ -33,6 +34,7 @@ import { ensurePrerequisites, requireRoot } from './prerequisites.ts';
 import { ProcessPuller } from './process-puller.ts';
 import { relayStart } from './relay-start.ts';
 import { type StandaloneOptions, untilEnded } from './standalone.ts';
+import { kubeletTracing } from './tracing/components.ts';
 
 export interface StandaloneKubeletOptions extends StandaloneOptions {
   /** The Node's name; default this machine's host name. */
@@ -83,8 +85,14 @@ export async function runKubelet(options: StandaloneKubeletOptions): Promise<voi
   const certificates = { folder, nodeName, clock: systemClock, random: systemRandom };
   if (bootstrapKubeconfig !== undefined)
     await bootstrapKubelet({ ...certificates, bootstrapKubeconfig, kubeconfig, log: createLogger('kubelet') });
-  const shared = { ...options, part: 'kubelet', userAgent: 'kubelet/v1.36.0 cox' };
-  await untilEnded(shared, async ({ transport, informers, ca, log, signal }) => {
+  const tracing = await kubeletTracing(configuration, nodeName, { ...certificates, log: createLogger('kubelet') });
+  const shared = {
+    ...options,
+    part: 'kubelet',
+    userAgent: 'kubelet/v1.36.0 cox',
+    ...(tracing ? { tracer: tracing.tracer } : {}),
+  };
+  const running = untilEnded(shared, async ({ transport, informers, ca, log, signal }) => {
     if (options.rotatesClientCertificate || configuration.rotateCertificates)
       await rotateClient({ ...certificates, purpose: 'client', names: [], transport, log }, options, signal);
     const tls = {
@@ -97,7 +105,10 @@ export async function runKubelet(options: StandaloneKubeletOptions): Promise<voi
         'BadRequest',
         'the kubeconfig names no authority; who may call the kubelet? --client-ca-file FILE',
       );
-    const network = podNetwork({ ...options, nodeName, nodeIps, rootDir }, { transport, informers, log });
+    const network = podNetwork(
+      { ...options, nodeName, nodeIps, rootDir },
+      { transport, informers, tracer: tracing?.tracer, log },
+    );
     const kubelet = new Kubelet({
       nodeName,
       nodeIps,
@@ -144,6 +155,7 @@ export async function runKubelet(options: StandaloneKubeletOptions): Promise<voi
       nodeLogs: { entries: {}, folder: '/var/log' },
       puller: new ProcessPuller({ imageDir: join(rootDir, 'images'), network: {} }),
       ...(options.runtimeSocket === undefined ? {} : { runtime: criRuntime(options.runtimeSocket) }),
+      tracer: tracing?.tracer,
       log,
       clock: systemClock,
     });
@@ -151,20 +163,26 @@ export async function runKubelet(options: StandaloneKubeletOptions): Promise<voi
     informers.start(signal);
     await Promise.all(parts);
   });
+  await running.finally(() => tracing?.close());
 }
 
 function criRuntime(socket: string): (parts: RuntimeParts) => Promise<CriRuntime> {
-  return ({ rootDir, images, log, clock, signal }) =>
-    CriRuntime.open({ socket, folder: join(rootDir, 'cri'), images, log, clock }, signal);
+  return ({ rootDir, images, tracer, log, clock, signal }) =>
+    CriRuntime.open({ socket, folder: join(rootDir, 'cri'), images, tracer, log, clock }, signal);
 }
 
 function podNetwork(
   options: StandaloneKubeletOptions & { readonly nodeName: string; readonly nodeIps: readonly string[] },
-  connection: { readonly transport: Transport; readonly informers: InformerFactory; readonly log: Logger },
+  connection: {
+    readonly transport: Transport;
+    readonly informers: InformerFactory;
+    readonly tracer: Tracer | undefined;
+    readonly log: Logger;
+  },
 ): { readonly of: PodNetwork; run(signal: AbortSignal): Promise<void> } {
   const { nodeName, nodeIps, rootDir, runDir, runtimeSocket, clusterCidrs = [] } = options;
   if (runtimeSocket !== undefined) {
-    const network = new RuntimeNetwork(runtimeSocket);
+    const network = new RuntimeNetwork(runtimeSocket, connection.tracer);
     return { of: network, run: signal => network.run(signal, systemClock) };
   }
   const network = new NodeNetwork({

@@ -8,6 +8,7 @@ import type { Node } from '../api/core/v1.gen.ts';
 import { systemClock } from '../base/clock.ts';
 import { failure, isReason, messageOf } from '../base/errors.ts';
 import { createLogger, type Logger } from '../base/log.ts';
+import type { Tracer } from '../base/tracing/span.ts';
 import { transportOfSlices } from '../client/endpoint-slices.ts';
 import { ApiEventRecorder } from '../client/event-recorder.ts';
 import type { HttpsTransport } from '../client/https-transport.ts';
@@ -33,7 +34,7 @@ export interface StandaloneOptions {
 
 /** Runs the work until SIGTERM or SIGINT; whatever way it ends, nothing it started goes on. */
 export async function untilEnded(
-  options: StandaloneOptions & { readonly userAgent: string; readonly part: string; readonly readsSlices?: true },
+  options: StandaloneOptions & { readonly userAgent: string; readonly part: string; readonly readsSlices?: true; readonly tracer?: Tracer },
   work: (context: {
     readonly transport: HttpsTransport;
     readonly informers: InformerFactory;

@@ -16,16 +16,16 @@ interface Gates {
 
 export const FEATURE_GATES: Readonly<Record<FeatureStage, Gates>> = {
   '': {
-    on: names(`AnonymousAuthConfigurableEndpoints AuthorizeNodeWithSelectors AuthorizeWithSelectors CRDValidationRatcheting
+    on: names(`APIServerTracing AnonymousAuthConfigurableEndpoints AuthorizeNodeWithSelectors AuthorizeWithSelectors CRDValidationRatcheting
       ConsistentListFromCache CronJobsScheduledAnnotation CustomResourceFieldSelectors DynamicResourceAllocation
       ElasticIndexedJob ImageVolume InPlacePodVerticalScaling JobBackoffLimitPerIndex JobManagedBy JobPodReplacementPolicy
-      JobSuccessPolicy KubeletPSI MatchLabelKeysInPodAffinity MultiCIDRServiceAllocator MutatingAdmissionPolicy NFTablesProxyMode
+      JobSuccessPolicy KubeletPSI KubeletTracing MatchLabelKeysInPodAffinity MultiCIDRServiceAllocator MutatingAdmissionPolicy NFTablesProxyMode
       NodeInclusionPolicyInPodTopologySpread NodeLogQuery OrderedNamespaceDeletion PodIndexLabel PodLifecycleSleepAction
       PodLifecycleSleepActionAllowZero PodObservedGenerationTracking PodSchedulingReadiness RecursiveReadOnlyMounts
       RetryGenerateName ServiceAccountTokenJTI ServiceAccountTokenNodeBinding ServiceAccountTokenPodNodeInfo
       ServiceTrafficDistribution SidecarContainers StatefulSetAutoDeletePVC StatefulSetStartOrdinal
       StructuredAuthenticationConfiguration`),
-    off: names('APIServerTracing KubeletTracing'),
+    off: [],
   },
   BETA: {
     on: names(`ComponentFlagz ComponentStatusz ConstrainedImpersonation ContainerRestartRules

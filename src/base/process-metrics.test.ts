@@ -17,7 +17,7 @@ test('features are told by name and stage, each once', () => {
   assert.match(page, /^# TYPE kubernetes_feature_enabled gauge$/m);
   for (const line of [
     'kubernetes_feature_enabled{name="SidecarContainers",stage=""} 1',
-    'kubernetes_feature_enabled{name="APIServerTracing",stage=""} 0',
+    'kubernetes_feature_enabled{name="APIServerTracing",stage=""} 1',
     'kubernetes_feature_enabled{name="WatchList",stage="BETA"} 1',
     'kubernetes_feature_enabled{name="HPAScaleToZero",stage="ALPHA"} 0',
   ])

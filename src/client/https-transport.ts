@@ -9,6 +9,9 @@ import { systemClock } from '../base/clock.ts';
 import { ApiError, messageOf, type Status, type StatusReason, serviceUnavailable } from '../base/errors.ts';
 import { http2 } from '../base/lazy-http2.ts';
 import { metrics } from '../base/metrics.ts';
+import { answeredBy, clientSpan, endUnanswered } from '../base/tracing/http-client.ts';
+import { traceHeaders } from '../base/tracing/propagation.ts';
+import type { Span, Tracer } from '../base/tracing/span.ts';
 import {
   type DeleteOptions,
   type ListOptions,
@@ -35,6 +38,8 @@ export interface HttpsTransportOptions {
   readonly userAgent?: string;
   /** Longest wait for the head of a reply; watches are exempt after their head. */
   readonly timeoutMs?: number;
+  /** Each request is a span of it, which the server is told of. */
+  readonly tracer?: Tracer;
 }
 
 const DEFAULT_TIMEOUT_MS = 30_000;
@@ -176,7 +181,8 @@ export class HttpsTransport implements Transport {
 
   #open(method: string, rawPath: string, contentType?: string, body?: unknown): ClientHttp2Stream {
     const session = this.#connection();
-    const { token, userAgent = 'coxswain' } = this.#options;
+    const { token, userAgent = 'coxswain', tracer } = this.#options;
+    const span = tracer && this.#span(tracer, method, rawPath);
     const stream = session.request(
       {
         ':method': method,
@@ -185,13 +191,21 @@ export class HttpsTransport implements Transport {
         'user-agent': userAgent,
         ...(contentType ? { 'content-type': contentType } : {}),
         ...(token ? { authorization: `Bearer ${token()}` } : {}),
+        ...(span ? traceHeaders(span.context) : {}),
       },
       { endStream: body === undefined },
     );
     // Errors surface through the 'response' wait or the body iteration; without a listener they would be uncaught.
     stream.on('error', () => {});
+    if (span) follow(span, stream);
     if (body !== undefined) stream.end(typeof body === 'string' ? body : JSON.stringify(body));
     return stream;
+  }
+
+  #span(tracer: Tracer, method: string, rawPath: string): Span | undefined {
+    const { hostname: host, port } = new URL(this.#options.server);
+    const request = { method, host, port: Number(port || 443), url: `${this.#options.server}${rawPath}` };
+    return clientSpan(() => request, tracer);
   }
 
   #connection(): ClientHttp2Session {
@@ -222,6 +236,13 @@ export class HttpsTransport implements Transport {
     this.#session = session;
     return session;
   }
+}
+
+/** The span lasts until the answer has been read. */
+function follow(span: Span, stream: ClientHttp2Stream): void {
+  stream.once('response', headers => answeredBy(span, Number(headers[':status'])));
+  stream.once('error', error => endUnanswered(span, error));
+  stream.once('close', () => span.end());
 }
 
 function ping(session: ClientHttp2Session): void {

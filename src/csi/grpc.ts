@@ -1,6 +1,6 @@
 /**
- * gRPC over HTTP/2 on unix sockets: the client of one socket and a server; unary calls, and calls answered with a stream. By
- * `node:http2`. Invariant: every unary call ends, by its reply, a GrpcError, or its deadline;
+ * gRPC over HTTP/2, on unix sockets or whatever the client's `dial` opens: the client of one place and a server; unary calls, and calls
+ * answered with a stream. By `node:http2`. Invariant: every unary call ends, by its reply, a GrpcError, or its deadline;
  * a stream ends with its signal.
  * CSI's calls are the default; another service brings a table of its own.
  */
@@ -8,7 +8,11 @@
 import { rmSync } from 'node:fs';
 import type { ClientHttp2Session, Http2Server, ServerHttp2Stream } from 'node:http2';
 import { createConnection } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { http2 } from '../base/lazy-http2.ts';
+import { activeSpan } from '../base/tracing/active.ts';
+import { traceHeaders } from '../base/tracing/propagation.ts';
+import { SCOPES, type Tracer } from '../base/tracing/span.ts';
 import { CALLS, type Call, type Reply, type Request } from './calls.ts';
 import { decode, encode } from './protobuf.ts';
 
@@ -26,6 +30,7 @@ export const GRPC = {
   UNIMPLEMENTED: 12,
   INTERNAL: 13,
   UNAVAILABLE: 14,
+  DATA_LOSS: 15,
 } as const;
 
 /** `DeadlineExceeded`, as Go prints codes. */
@@ -40,10 +45,13 @@ export function codeName(code: number): string {
 export class GrpcError extends Error {
   override name = 'GrpcError';
   readonly code: number;
-  constructor(code: number, description: string) {
+  /** A google.rpc.Status with more about it, as it came. */
+  readonly details: Buffer | undefined;
+  constructor(code: number, description: string, details?: Buffer) {
     super(`rpc error: code = ${codeName(code)} desc = ${description}`);
     this.code = code;
     this.description = description;
+    this.details = details;
   }
   readonly description: string;
 }
@@ -96,17 +104,30 @@ function readDescription(text: string): string {
 export interface CallOptions {
   readonly signal?: AbortSignal;
   readonly deadlineMs?: number;
+  /** Metadata of the call. */
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+/** A place that is no unix socket: its name in messages, and how a connection to it is opened. */
+export interface DialledPlace {
+  readonly name: string;
+  readonly dial: () => Duplex;
 }
 
 export type CallTable = Readonly<Record<string, Call<object, object>>>;
 
 export class GrpcClient<T extends CallTable = typeof CALLS> {
   readonly #socket: string;
+  readonly #dial: () => Duplex;
   readonly #calls: CallTable;
+  readonly #tracer: Tracer | undefined;
   #session: ClientHttp2Session | undefined;
 
-  constructor(socket: string, calls?: T) {
-    this.#socket = socket;
+  /** With a tracer each call is a span, and the other side is told of it. */
+  constructor(place: string | DialledPlace, calls?: T, tracer?: Tracer) {
+    this.#tracer = tracer;
+    this.#socket = typeof place === 'string' ? place : place.name;
+    this.#dial = typeof place === 'string' ? () => createConnection(place) : place.dial;
     this.#calls = calls ?? CALLS;
   }
   get socket(): string {
@@ -123,8 +144,45 @@ export class GrpcClient<T extends CallTable = typeof CALLS> {
     request: Partial<Request<T[N]>>,
     options: CallOptions = {},
   ): Promise<Reply<T[N]>> {
+    return this.#tracer ? this.#traced(this.#tracer, name, request, options) : this.#call(name, request, options);
+  }
+  async #traced<N extends keyof T & string>(
+    tracer: Tracer,
+    name: N,
+    request: Partial<Request<T[N]>>,
+    options: CallOptions,
+  ): Promise<Reply<T[N]>> {
+    const path = this.path(name).slice(1);
+    const [service = '', method = ''] = path.split('/');
+    const span = tracer.start(path, activeSpan()?.context, {
+      kind: 'client',
+      scope: SCOPES.grpc,
+      attributes: () => ({ 'rpc.system': 'grpc', 'rpc.service': service, 'rpc.method': method }),
+    });
+    try {
+      const reply = await this.#call(name, request, {
+        ...options,
+        headers: { ...options.headers, ...traceHeaders(span.context) },
+      });
+      span.set({ 'rpc.grpc.status_code': 0 });
+      return reply;
+    } catch (error) {
+      if (error instanceof GrpcError) {
+        span.set({ 'rpc.grpc.status_code': error.code });
+        span.fail(error.description);
+      } else span.fail((error as Error).message);
+      throw error;
+    } finally {
+      span.end();
+    }
+  }
+  #call<N extends keyof T & string>(
+    name: N,
+    request: Partial<Request<T[N]>>,
+    options: CallOptions,
+  ): Promise<Reply<T[N]>> {
     const { path, request: asked, reply } = this.#calls[name]!;
-    const { signal, deadlineMs = DEADLINE_MS } = options;
+    const { signal, deadlineMs = DEADLINE_MS, headers } = options;
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(new GrpcError(GRPC.CANCELLED, 'context canceled'));
       const stream = this.#open().request({
@@ -133,13 +191,17 @@ export class GrpcClient<T extends CallTable = typeof CALLS> {
         'content-type': 'application/grpc',
         'grpc-timeout': `${deadlineMs}m`,
         te: 'trailers',
+        ...headers,
       });
       const parts: Buffer[] = [];
       let status: string | undefined;
       let description = '';
-      const note = (headers: Readonly<Record<string, unknown>>) => {
-        if (headers['grpc-status'] !== undefined) status = String(headers['grpc-status']);
-        if (headers['grpc-message'] !== undefined) description = readDescription(String(headers['grpc-message']));
+      let details: Buffer | undefined;
+      const note = (told: Readonly<Record<string, unknown>>) => {
+        if (told['grpc-status'] !== undefined) status = String(told['grpc-status']);
+        if (told['grpc-message'] !== undefined) description = readDescription(String(told['grpc-message']));
+        const more = told['grpc-status-details-bin'];
+        if (more !== undefined) details = Buffer.from(String(more), 'base64');
       };
       const end = (error?: GrpcError) => {
         clearTimeout(timer);
@@ -160,7 +222,7 @@ export class GrpcClient<T extends CallTable = typeof CALLS> {
       stream.on('error', error => end(new GrpcError(GRPC.UNAVAILABLE, `${this.#socket}: ${error.message}`)));
       stream.on('close', () => {
         if (status === undefined) return end(new GrpcError(GRPC.UNAVAILABLE, `${this.#socket}: connection closed`));
-        if (status !== '0') return end(new GrpcError(Number(status), description));
+        if (status !== '0') return end(new GrpcError(Number(status), description, details));
         end();
         try {
           resolve(decode(reply, unframe(parts)) as Reply<T[N]>);
@@ -224,7 +286,7 @@ export class GrpcClient<T extends CallTable = typeof CALLS> {
 
   #open(): ClientHttp2Session {
     if (this.#session && !this.#session.closed && !this.#session.destroyed) return this.#session;
-    const session = http2().connect('http://localhost', { createConnection: () => createConnection(this.#socket) });
+    const session = http2().connect('http://localhost', { createConnection: this.#dial });
     this.#session = session;
     // Streams tell of it.
     session.on('error', () => {});
@@ -249,14 +311,19 @@ export type Handlers<T extends CallTable = typeof CALLS> = {
 };
 
 export interface GrpcServer {
+  /** Of a server on an address. */
+  readonly port: number | undefined;
   close(): Promise<void>;
 }
 
+/** A unix socket, or an address; port 0 is any free one. */
+type Listening = string | { readonly host: string; readonly port: number };
+
 /** Listens on the socket, taking the place of one that a dead process left. Calls without a handler are Unimplemented. */
-export function serveGrpc(socket: string, handlers: Handlers): Promise<GrpcServer>;
-export function serveGrpc<T extends CallTable>(socket: string, handlers: Handlers<T>, calls: T): Promise<GrpcServer>;
+export function serveGrpc(socket: Listening, handlers: Handlers): Promise<GrpcServer>;
+export function serveGrpc<T extends CallTable>(socket: Listening, handlers: Handlers<T>, calls: T): Promise<GrpcServer>;
 export async function serveGrpc(
-  socket: string,
+  socket: Listening,
   handlers: Readonly<Record<string, unknown>>,
   calls: CallTable = CALLS,
 ): Promise<GrpcServer> {
@@ -284,12 +351,14 @@ export async function serveGrpc(
     });
     stream.on('end', () => void answer(stream, byPath.get(String(headers[':path'])), parts));
   });
-  rmSync(socket, { force: true });
+  if (typeof socket === 'string') rmSync(socket, { force: true });
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(socket, () => resolve());
   });
+  const address = server.address();
   return {
+    port: typeof address === 'object' ? address?.port : undefined,
     async close() {
       const closed = new Promise<void>(resolve => server.close(() => resolve()));
       for (const session of sessions) session.destroy();
@@ -316,7 +385,12 @@ async function answer(
   } catch (error) {
     const code = error instanceof GrpcError ? error.code : GRPC.INTERNAL;
     const description = error instanceof GrpcError ? error.description : (error as Error).message;
-    trailers = { 'grpc-status': String(code), 'grpc-message': writeDescription(description) };
+    const details = error instanceof GrpcError ? error.details : undefined;
+    trailers = {
+      'grpc-status': String(code),
+      'grpc-message': writeDescription(description),
+      ...(details ? { 'grpc-status-details-bin': details.toString('base64') } : {}),
+    };
   }
   if (stream.destroyed || stream.closed) return;
   if (!message) {

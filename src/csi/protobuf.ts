@@ -6,8 +6,8 @@
 
 export interface Field<T> {
   readonly number: number;
-  /** 0 varint, 2 length-delimited. */
-  readonly wire: 0 | 2;
+  /** 0 varint, 1 eight bytes, 2 length-delimited, 5 four bytes. */
+  readonly wire: 0 | 1 | 2 | 5;
   readonly isRepeated?: boolean;
   readonly empty: () => T;
   /** Appends the value's content, without its tag; undefined when it is the default. */
@@ -42,6 +42,9 @@ class Writer {
   }
   tag(number: number, wire: number): void {
     this.varint((number << 3) | wire);
+  }
+  raw(content: Buffer): void {
+    this.parts.push(content);
   }
   get content(): Buffer {
     return Buffer.concat(this.parts);
@@ -79,6 +82,11 @@ class Reader {
     this.#at += length;
     return found;
   }
+  raw(length: number): Buffer {
+    if (this.#at + length > this.#bytes.length) throw new Error('protobuf: message is cut off');
+    this.#at += length;
+    return this.#bytes.subarray(this.#at - length, this.#at);
+  }
   skip(wire: number): void {
     if (wire === 0) this.varint();
     else if (wire === 1) this.#at += 8;
@@ -110,6 +118,52 @@ export const moment = (number: number): Field<number> => ({
   ...integer(number),
   write: (value, out) => out.varint(BigInt(value) * 1_000_000n),
   read: input => Number(BigInt.asIntN(64, input.varint()) / 1_000_000n),
+});
+/** fixed64, as moments in nanoseconds are written. */
+export const fixed64 = (number: number): Field<bigint> => ({
+  number,
+  wire: 1,
+  empty: () => 0n,
+  isEmpty: value => value === 0n,
+  write: (value, out) => {
+    const content = Buffer.allocUnsafe(8);
+    content.writeBigUInt64LE(value);
+    out.raw(content);
+  },
+  read: input => input.raw(8).readBigUInt64LE(),
+});
+export const fixed32 = (number: number): Field<number> => ({
+  number,
+  wire: 5,
+  empty: () => 0,
+  isEmpty: value => value === 0,
+  write: (value, out) => {
+    const content = Buffer.allocUnsafe(4);
+    content.writeUInt32LE(value);
+    out.raw(content);
+  },
+  read: input => input.raw(4).readUInt32LE(),
+});
+export const double = (number: number): Field<number> => ({
+  number,
+  wire: 1,
+  empty: () => 0,
+  isEmpty: value => value === 0,
+  write: (value, out) => {
+    const content = Buffer.allocUnsafe(8);
+    content.writeDoubleLE(value);
+    out.raw(content);
+  },
+  read: input => input.raw(8).readDoubleLE(),
+});
+/** One of several (`oneof`): written even where it is its type's default. */
+export const chosen = <T>(field: Field<T>): Field<T | undefined> => ({
+  number: field.number,
+  wire: field.wire,
+  empty: () => undefined,
+  isEmpty: value => value === undefined,
+  write: (value, out) => field.write(value as T, out),
+  read: input => field.read(input, field.empty()),
 });
 export const bytes = (number: number): Field<Buffer> => ({
   number,

@@ -7,6 +7,7 @@
 import { parse } from 'yaml';
 import { parseNano, quantityValue } from '../api/machinery/quantity.ts';
 import { failure } from '../base/errors.ts';
+import { type TracingSettings, tracingEndpoint, tracingProblems } from '../base/tracing/configuration.ts';
 import {
   CONFIGURATION_DEFAULT,
   EVICTION_SIGNALS,
@@ -236,6 +237,23 @@ const READERS: Readonly<Record<string, Reader>> = {
     oneOf(value, path, ['container', 'pod']);
     return {};
   },
+  tracing: (value, path) => {
+    const { endpoint, samplingRatePerMillion } = fieldsOf(value, path, ['endpoint', 'samplingRatePerMillion']);
+    const tracing: TracingSettings = {
+      ...(endpoint === undefined || endpoint === null ? {} : { endpoint: text(endpoint, `${path}.endpoint`) }),
+      ...(samplingRatePerMillion === undefined || samplingRatePerMillion === null
+        ? {}
+        : {
+            samplingRatePerMillion: wholeNumber(samplingRatePerMillion, `${path}.samplingRatePerMillion`, {
+              min: Number.MIN_SAFE_INTEGER,
+            }),
+          }),
+    };
+    for (const { field, value: given, detail } of tracingProblems(tracing))
+      refuse(`${path}.${field}`, `Invalid value: ${JSON.stringify(given)}: ${detail}`);
+    tracingEndpoint(tracing);
+    return { tracing };
+  },
   registerWithTaints: (value, path) => ({
     registerWithTaints: list(value, path).map((one, i) => {
       const { key, value: of, effect } = mapping(one, `${path}[${i}]`);
@@ -291,7 +309,7 @@ const UNDONE: ReadonlySet<string> = new Set([
   ...['syncFrequency', 'fileCheckFrequency', 'httpCheckFrequency', 'staticPodURL', 'staticPodURLHeader'],
   ...['nodeStatusUpdateFrequency', 'runtimeRequestTimeout', 'streamingConnectionIdleTimeout', 'hairpinMode'],
   ...['podsPerCore', 'maxOpenFiles', 'contentType', 'kubeAPIQPS', 'kubeAPIBurst', 'registryPullQPS', 'registryBurst'],
-  ...['eventRecordQPS', 'eventBurst', 'oomScoreAdj', 'failSwapOn', 'logging', 'tracing', 'volumeStatsAggPeriod'],
+  ...['eventRecordQPS', 'eventBurst', 'oomScoreAdj', 'failSwapOn', 'logging', 'volumeStatsAggPeriod'],
   ...['kubeletCgroups', 'systemCgroups', 'cgroupRoot', 'systemReservedCgroup', 'kubeReservedCgroup', 'qosReserved'],
   ...['cpuManagerReconcilePeriod', 'topologyManagerPolicyOptions'],
   ...['iptablesMasqueradeBit', 'iptablesDropBit', 'containerLogMaxWorkers', 'containerLogMonitorInterval'],

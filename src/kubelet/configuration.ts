@@ -5,6 +5,7 @@
  */
 
 import type { Taint } from '../api/core/v1.gen.ts';
+import type { TracingSettings } from '../base/tracing/configuration.ts';
 
 export const EVICTION_SIGNALS = [
   'memory.available',
@@ -82,6 +83,8 @@ export interface KubeletConfiguration {
   /** Of a kubelet by itself: the cluster's signer is asked for its client certificate, for its serving one. */
   readonly rotateCertificates: boolean;
   readonly serverTLSBootstrap: boolean;
+  /** Where the kubelet's spans go; absent: nothing is traced. */
+  readonly tracing?: TracingSettings;
   /** Set when the node is made. */
   readonly registerWithTaints: readonly Taint[];
 }

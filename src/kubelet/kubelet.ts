@@ -14,6 +14,7 @@ import { messageOf } from '../base/errors.ts';
 import { createLogger, type Logger } from '../base/log.ts';
 import { metrics } from '../base/metrics.ts';
 import { type Random, systemRandom } from '../base/random.ts';
+import type { Tracer } from '../base/tracing/span.ts';
 import type { ZPageSource } from '../base/z-page.ts';
 import { ApiEventRecorder } from '../client/event-recorder.ts';
 import type { InformerFactory } from '../client/informer.ts';
@@ -104,6 +105,8 @@ export interface KubeletOptions {
   readonly credentialProviders?: CredentialProviderPaths;
   /** Fetches images; default: this process itself. */
   readonly puller?: ImagePuller;
+  /** Makes spans of what it does; `transport` is to have the same. Without one nothing is traced. */
+  readonly tracer?: Tracer | undefined;
   /** Instead of conmon and crun alone. */
   readonly runtime?: (parts: RuntimeParts) => Promise<Runtime>;
 }
@@ -115,6 +118,7 @@ export interface RuntimeParts {
   readonly images: ImageStore;
   readonly cgroups: CgroupTree;
   readonly network: PodNetwork;
+  readonly tracer: Tracer | undefined;
   readonly log: Logger;
   readonly clock: Clock;
   readonly signal: AbortSignal;
@@ -194,6 +198,7 @@ export class Kubelet {
         images,
         cgroups,
         network,
+        tracer: this.#options.tracer,
         log,
         clock,
         signal,
@@ -245,6 +250,7 @@ export class Kubelet {
       cgroups,
       references,
       transport,
+      tracer: this.#options.tracer,
       events: new PatientEvents({ recorder, gate: starts, clock }),
       starts,
       clock,
@@ -379,6 +385,7 @@ export class Kubelet {
             },
           }
         : {}),
+      tracer: this.#options.tracer,
       log,
       clock,
       backend: new PodBackend({

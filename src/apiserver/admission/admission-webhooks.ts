@@ -14,6 +14,7 @@ import type {
 import type { KubeObject } from '../../api/meta.ts';
 import type { ResourceInfo } from '../../api/schema.ts';
 import { ApiError, badRequest, failure, internalError, messageOf, type StatusReason } from '../../base/errors.ts';
+import { activeSpan, traced } from '../../base/tracing/active.ts';
 import { countFailOpen, countWebhook, type WebhookOutcome } from '../metrics/admission-metrics.ts';
 import { jsonPatch } from '../patch.ts';
 import type { AdmissionPlugin, AdmissionRequest } from '../request.ts';
@@ -103,7 +104,7 @@ class Webhooks {
 
   /** The verdict; undefined when the webhook failed and may be ignored, which is noted under `failedOpen`. Throws its refusal. */
   async call(
-    { webhook, info }: Chosen,
+    { webhook, info, configuration }: Chosen,
     request: AdmissionRequest,
     failedOpen: string,
   ): Promise<AdmissionResponse | undefined> {
@@ -125,7 +126,7 @@ class Webhooks {
     };
     let response: AdmissionResponse;
     try {
-      response = await this.#review(webhook, info, request);
+      response = await this.#review({ webhook, info, configuration }, request);
     } catch (error) {
       count(codeOf(error), webhook.failurePolicy === 'Ignore' ? undefined : 'calling_webhook_error');
       this.failed(webhook, request, failedOpen, error);
@@ -153,7 +154,10 @@ class Webhooks {
     countFailOpen(webhook.name, this.#type);
   }
 
-  async #review(webhook: Webhook, info: ResourceInfo, request: AdmissionRequest): Promise<AdmissionResponse> {
+  async #review(
+    { webhook, info, configuration }: Omit<Chosen, 'index'>,
+    request: AdmissionRequest,
+  ): Promise<AdmissionResponse> {
     const version = webhook.admissionReviewVersions.find(one => one === 'v1' || one === 'v1beta1');
     if (!version) throw new Error('webhook does not accept known AdmissionReview versions (v1, v1beta1)');
     const uid = this.#context.random.uuid();
@@ -166,7 +170,23 @@ class Webhooks {
     const timeoutMs = (webhook.timeoutSeconds ?? TIMEOUT_SECONDS) * 1000;
     let reply: { kind?: string; apiVersion?: string; response?: AdmissionResponse };
     try {
-      reply = (await this.#client.call(webhook.clientConfig, review, timeoutMs)) as typeof reply;
+      const asking = () => this.#client.call(webhook.clientConfig, review, timeoutMs);
+      reply = (await traced(
+        this.#type === 'admit' ? 'Call mutating webhook' : 'Call validating webhook',
+        () => ({
+          configuration,
+          webhook: webhook.name,
+          resource: `${info.group}/${info.version}, Resource=${info.resource}`,
+          subresource: request.attributes.subresource,
+          operation: request.operation,
+          UID: uid,
+        }),
+        async () => {
+          const answer = await asking();
+          activeSpan()?.event('Request completed');
+          return answer;
+        },
+      )) as typeof reply;
     } catch (error) {
       throw new Error(`failed to call webhook: ${messageOf(error)}`, { cause: error });
     }

@@ -17,6 +17,9 @@ import { type Clock, formatTime } from '../../base/clock.ts';
 import { isReason, messageOf, serviceUnavailable } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
+import { activeSpan } from '../../base/tracing/active.ts';
+import { answeredBy, clientSpan, endUnanswered } from '../../base/tracing/http-client.ts';
+import { traceHeaders } from '../../base/tracing/propagation.ts';
 import { CUSTOM_RESOURCE_DEFINITIONS, ENDPOINT_SLICES, SERVICES } from '../../client/resources.ts';
 import type { ResourceId, Transport } from '../../client/transport.ts';
 import type { Pki } from '../certificates/pki.ts';
@@ -431,7 +434,9 @@ export class Aggregator {
     for (const name of Object.keys(headers)) if (name.startsWith('x-remote-')) delete headers[name];
     const at = `${host}:${port}`;
     const { method = 'GET', url: path = '/' } = req;
-    const asked = requestHead({ method, path, host: at, headers: { ...headers, ...userHeaders(user) } });
+    const span = activeSpan();
+    const trace = span ? traceHeaders(span.context) : {};
+    const asked = requestHead({ method, path, host: at, headers: { ...headers, ...userHeaders(user), ...trace } });
     await tunnel({ socket, head }, backend, asked);
   }
 
@@ -444,24 +449,31 @@ export class Aggregator {
     const headers = forwardedHeaders(req.headers, { upgrade: false });
     // Nobody but us says who the user is.
     for (const name of Object.keys(headers)) if (name.startsWith('x-remote-')) delete headers[name];
+    const at = `${endpoint.host}:${endpoint.port}`;
+    const span = clientSpan(() => ({ ...endpoint, method: exchange.method, url: `https://${at}${exchange.url}` }));
     const reply = await new Promise<import('node:http').IncomingMessage | undefined>((resolve, reject) => {
       const request = https.request(
         {
           ...this.#requestOptions(service, endpoint),
           method: exchange.method,
           path: exchange.url,
-          headers: { ...headers, host: `${endpoint.host}:${endpoint.port}`, ...userHeaders(user) },
+          headers: { ...headers, host: at, ...userHeaders(user), ...(span ? traceHeaders(span.context) : {}) },
         },
         resolve,
       );
-      request.once('error', error => reject(serviceUnavailable(`error trying to reach service: ${messageOf(error)}`)));
+      request.once('error', error => {
+        if (span) endUnanswered(span, error);
+        reject(serviceUnavailable(`error trying to reach service: ${messageOf(error)}`));
+      });
       res.once('close', () => {
         request.destroy();
         resolve(undefined);
       });
       sendBody(req, request);
     });
-    if (!reply) return;
+    if (!reply) return span?.end();
+    if (span) answeredBy(span, reply.statusCode ?? 0);
+    reply.once('close', () => span?.end());
     context.code = reply.statusCode ?? 502;
     res.statusCode = context.code;
     for (const [name, value] of Object.entries(forwardedHeaders(reply.headers, { upgrade: false })))

@@ -56,6 +56,7 @@ const OPTIONS = {
   'audit-webhook-batch-max-wait': 'duration',
   'encryption-provider-config': 'file',
   'encryption-provider-config-automatic-reload': 'boolean',
+  'tracing-config-file': 'file',
   'disable-admission-plugins': 'list',
   'runtime-config': 'list',
   'api-audiences': 'list',

@@ -6,6 +6,7 @@
 import { optionalResources } from '../../api/resources.ts';
 import type { ResourceInfo } from '../../api/schema.ts';
 import { messageOf } from '../../base/errors.ts';
+import type { TracingSettings } from '../../base/tracing/configuration.ts';
 import { readKubeconfig, type ServerAccess } from '../../client/kubeconfig.ts';
 import type { AuditPolicy } from '../audit/policy.ts';
 import type { AuthenticationConfiguration, JwtConfiguration } from '../authn/authentication-configuration.ts';
@@ -55,6 +56,7 @@ export interface ServerSettings {
     readonly file: FollowedText;
     readonly reloads: boolean;
   };
+  readonly tracing?: TracingSettings;
   readonly disabledAdmission: readonly string[];
   /** Beta resources that are served although a server without options does not. */
   readonly optional: readonly ResourceInfo[];
@@ -86,6 +88,9 @@ export async function loadServerSettings(args: readonly string[], ownIssuer: str
   );
   const audit = await auditOf(given);
   const encryption = await encryptionOf(given);
+  const tracing = await given.parsed('tracing-config-file', async text =>
+    (await import('./tracing-configuration.ts')).parseTracingConfiguration(text),
+  );
   return {
     authentication,
     serviceAccounts,
@@ -113,6 +118,7 @@ export async function loadServerSettings(args: readonly string[], ownIssuer: str
     ...(authorizationFile ? { authorizationFile } : {}),
     ...(audit ? { audit } : {}),
     ...(encryption ? { encryption } : {}),
+    ...(tracing ? { tracing } : {}),
     disabledAdmission: given.list('disable-admission-plugins') ?? [],
     optional: optionalOf(given),
     flags: given.flags,

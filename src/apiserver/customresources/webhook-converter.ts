@@ -7,6 +7,7 @@ import type { CustomResourceDefinition } from '../../api/apiextensions/v1.gen.ts
 import type { KubeObject } from '../../api/meta.ts';
 import { internalError, messageOf } from '../../base/errors.ts';
 import type { Random } from '../../base/random.ts';
+import { traced } from '../../base/tracing/active.ts';
 import { deepFreeze } from '../entry.ts';
 import type { WebhookClient } from '../webhooks/client.ts';
 
@@ -67,7 +68,16 @@ export class WebhookConverter {
       response?: { uid?: string; result?: { status?: string; message?: string }; convertedObjects?: KubeObject[] };
     };
     try {
-      reply = (await this.#client.call(webhook!.clientConfig!, review, TIMEOUT_MS)) as typeof reply;
+      reply = (await traced(
+        'Call conversion webhook',
+        () => ({
+          'custom-resource-definition': this.#definition.metadata.name,
+          'desired-api-version': apiVersion,
+          'object-count': objects.length,
+          UID: uid,
+        }),
+        () => this.#client.call(webhook!.clientConfig!, review, TIMEOUT_MS),
+      )) as typeof reply;
     } catch (error) {
       throw fail(messageOf(error));
     }

@@ -22,6 +22,7 @@ export class Http2Exchange implements Exchange {
   readonly url: string;
   readonly headers: IncomingHttpHeaders;
   readonly remoteAddress: string | undefined;
+  readonly protocol = 'HTTP/2.0';
   readonly #stream: ServerStream;
   #abort: AbortController | undefined;
 

@@ -62,6 +62,7 @@ export async function watchExchange(upgrade: Unanswered): Promise<Exchange> {
     url: request.url ?? '/',
     headers: request.headers,
     remoteAddress: request.socket.remoteAddress,
+    protocol: `HTTP/${request.httpVersion}`,
     signal: gone.signal,
     get started() {
       return messages !== undefined;

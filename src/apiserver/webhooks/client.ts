@@ -7,6 +7,8 @@ import * as https from 'node:https';
 import { isIP } from 'node:net';
 import type { WebhookClientConfig } from '../../api/admissionregistration/v1.gen.ts';
 import type { Random } from '../../base/random.ts';
+import { answeredBy, clientSpan, endUnanswered } from '../../base/tracing/http-client.ts';
+import { traceHeaders } from '../../base/tracing/propagation.ts';
 import type { Reader } from '../request.ts';
 import { dialText } from '../streaming/dial.ts';
 import { pickEndpoint } from '../streaming/proxies.ts';
@@ -49,6 +51,7 @@ export class WebhookClient {
     const ca = config.caBundle ? Buffer.from(config.caBundle, 'base64') : undefined;
     const body = Buffer.from(JSON.stringify(review));
     const fail = (why: string) => new Error(`Post ${JSON.stringify(place.url)}: ${why}`);
+    const span = clientSpan(() => ({ method: 'POST', host: place.serverName, port: place.port, url: place.url }));
     const { status, text } = await new Promise<{ status: number; text: string }>((resolve, reject) => {
       const request = https.request({
         host: place.host,
@@ -65,19 +68,23 @@ export class WebhookClient {
           accept: 'application/json, */*',
           'content-length': body.length,
           'user-agent': 'kube-apiserver-admission',
+          ...(span ? traceHeaders(span.context) : {}),
         },
         signal: AbortSignal.timeout(timeoutMs),
       });
-      request.on('error', (error: NodeJS.ErrnoException) =>
+      request.on('error', (error: NodeJS.ErrnoException) => {
+        if (span) endUnanswered(span, error);
         reject(
           fail(
             error.name === 'AbortError' || error.name === 'TimeoutError'
               ? 'context deadline exceeded'
               : textOf(place, error),
           ),
-        ),
-      );
+        );
+      });
       request.on('response', reply => {
+        if (span) answeredBy(span, reply.statusCode ?? 0);
+        reply.on('close', () => span?.end());
         const parts: Buffer[] = [];
         let size = 0;
         reply.on('data', (part: Buffer) => {

@@ -4,6 +4,7 @@ import type { Pod, Service } from '../../api/core/v1.gen.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Logger } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
+import type { Tracer } from '../../base/tracing/span.ts';
 import type { EventRecorder } from '../../client/event-recorder.ts';
 import type { Transport } from '../../client/transport.ts';
 import type { CgroupTree } from '../../sys/cgroup.ts';
@@ -40,6 +41,8 @@ export interface PodContext {
   readonly references: References;
   readonly tokens: TokenSource;
   readonly transport: Transport;
+  /** Without one nothing is traced. */
+  readonly tracer?: Tracer | undefined;
   readonly events: EventRecorder;
   readonly statuses: StatusWriter;
   readonly starts: StartGate;

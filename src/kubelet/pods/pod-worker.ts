@@ -10,6 +10,8 @@ import type { Pod } from '../../api/core/v1.gen.ts';
 import { allClaimsOf } from '../../api/machinery/resource-claims.ts';
 import type { Timer } from '../../base/clock.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
+import { settling, within } from '../../base/tracing/active.ts';
+import { SCOPES } from '../../base/tracing/span.ts';
 import { PODS } from '../../client/resources.ts';
 import { removeUnmounted } from '../../sys/remove-unmounted.ts';
 import {
@@ -152,7 +154,7 @@ export class PodWorker {
       if (!this.#hasBegun) podWorkerStartDurations.observe((stepMs - this.#seenMs) / 1000);
       this.#hasBegun = true;
       try {
-        await this.#step();
+        await (kind === 'kill' ? this.#step() : this.#traced('syncPod', () => this.#step(), kind));
         podWorkerDurations.observe((this.#context.clock.monotonic() - stepMs) / 1000, kind);
       } catch (error) {
         this.#context.log.warn('pod step failed, retrying', { pod: this.#subject.name, error: error as Error });
@@ -160,6 +162,25 @@ export class PodWorker {
       }
     }
     this.#isRunning = false;
+  }
+  /** Upstream's spans of a pod's worker, each a trace of its own. */
+  #traced<T>(name: string, work: () => Promise<T>, updateType?: string): Promise<T> {
+    const { tracer } = this.#context;
+    if (!tracer) return work();
+    const { name: pod, namespace = '' } = this.#subject.pod.metadata;
+    const attributes = () => ({
+      'k8s.pod.uid': this.#uid,
+      'k8s.pod': `${namespace}/${pod}`,
+      'k8s.pod.name': pod,
+      ...(updateType === undefined ? {} : { 'k8s.pod.update_type': updateType }),
+      'k8s.namespace.name': namespace,
+    });
+    const span = tracer.start(name, undefined, { scope: SCOPES.kubelet, attributes });
+    return settling(
+      span,
+      () => within({ span }, work),
+      error => span.failWith(error),
+    );
   }
   #wakeAfter(delayMs: number): void {
     if (this.#isAbandoned) return;
@@ -478,8 +499,13 @@ export class PodWorker {
   }
 
   async #terminate(state: RuntimeState): Promise<void> {
-    const { runtime, statuses, transport, paths } = this.#context;
-    const { deletionGracePeriodSeconds, namespace, name } = this.#subject.pod.metadata;
+    const after = await this.#traced('syncTerminatingPod', () => this.#end(state));
+    await this.#traced('syncTerminatedPod', () => this.#forget(after));
+  }
+  /** Nothing of the pod runs any more, and everybody knows. */
+  async #end(state: RuntimeState): Promise<RuntimeState> {
+    const { runtime, statuses } = this.#context;
+    const { deletionGracePeriodSeconds } = this.#subject.pod.metadata;
     const grace = deletionGracePeriodSeconds ?? graceSecondsOf(this.#subject.pod);
     // Even a forced end leaves a second, so that a process can see its signal.
     const graceSeconds = this.#subject.isRemoved
@@ -496,6 +522,12 @@ export class PodWorker {
       this.#publish(after, true);
       await statuses.flushed(this.#uid);
     }
+    return after;
+  }
+  /** Nothing of it is left. */
+  async #forget(after: RuntimeState): Promise<void> {
+    const { runtime, statuses, transport, paths } = this.#context;
+    const { namespace, name } = this.#subject.pod.metadata;
     await this.#releaseVolumes();
     if (!this.#subject.isRemoved) {
       try {

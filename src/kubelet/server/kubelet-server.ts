@@ -12,6 +12,8 @@ import { ApiError, messageOf } from '../../base/errors.ts';
 import { countCheck, healthMetrics } from '../../base/health-metrics.ts';
 import type { Logger } from '../../base/log.ts';
 import { metrics } from '../../base/metrics.ts';
+import { settling, within } from '../../base/tracing/active.ts';
+import type { Tracer } from '../../base/tracing/span.ts';
 import type { ZPageSource } from '../../base/z-page.ts';
 import { probeMetrics } from '../metrics.ts';
 import type { Access, Refusal } from './access.ts';
@@ -20,6 +22,7 @@ import { serveLog } from './log-request.ts';
 import { NodeLogs, type NodeLogsOptions } from './node-logs.ts';
 import { servePortForward } from './port-forward.ts';
 import { serveAttach, serveExec } from './remote-command.ts';
+import { endAnswered, requestSpan } from './request-span.ts';
 import { refuse, type Upgrade } from './upgrade.ts';
 
 export type { ContainerTarget, KubeletBackend } from './backend.ts';
@@ -40,6 +43,8 @@ export interface KubeletServerOptions {
   readonly nodeLogs?: NodeLogsOptions;
   /** `/statusz` and `/flagz`; not found without. */
   readonly zPages?: ZPageSource | undefined;
+  /** Makes spans of requests; without one nothing is traced. */
+  readonly tracer?: Tracer | undefined;
   readonly log: Logger;
   readonly clock: Clock;
 }
@@ -155,6 +160,13 @@ export class KubeletServer {
 
   async #request(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const url = new URL(request.url ?? '/', 'https://kubelet');
+    const { tracer } = this.#options;
+    if (!tracer) return this.#answer(request, response, url);
+    const span = requestSpan(tracer, request, url);
+    response.once('close', () => endAnswered(span, response.statusCode));
+    await within({ span }, () => this.#answer(request, response, url));
+  }
+  async #answer(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
     const done = this.#count(request, url);
     response.once('close', done);
     try {
@@ -222,6 +234,12 @@ export class KubeletServer {
 
   async #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     const url = new URL(request.url ?? '/', 'https://kubelet');
+    const { tracer } = this.#options;
+    if (!tracer) return this.#converse(request, socket, head, url);
+    const span = requestSpan(tracer, request, url);
+    await settling(span, () => within({ span }, () => this.#converse(request, socket, head, url)));
+  }
+  async #converse(request: IncomingMessage, socket: Duplex, head: Buffer, url: URL): Promise<void> {
     const upgrade: Upgrade = { request, socket, head, url };
     socket.on('error', () => {});
     socket.once('close', this.#count(request, url));

@@ -12,6 +12,7 @@ import { type Clock, systemClock } from '../../../base/clock.ts';
 import { failure, messageOf } from '../../../base/errors.ts';
 import type { Logger } from '../../../base/log.ts';
 import { BoundedQueue } from '../../../base/queue.ts';
+import type { Tracer } from '../../../base/tracing/span.ts';
 import { GrpcClient } from '../../../csi/grpc.ts';
 import type { ImageStore } from '../../images/image-store.ts';
 import type {
@@ -42,6 +43,8 @@ export interface CriRuntimeOptions {
   readonly door?: { readonly requests: string; readonly network: PodNetwork };
   /** Names of the runtime's handlers, its default one `''`; absent: it is asked for whatever a RuntimeClass names. */
   readonly handlers?: readonly string[];
+  /** Each call is a span of it, where there is one. */
+  readonly tracer?: Tracer | undefined;
   readonly log: Logger;
   readonly clock?: Clock;
 }
@@ -74,7 +77,7 @@ export class CriRuntime implements Runtime {
   /** Waits until the runtime answers; serves it images and the network until the signal aborts. */
   static async open(options: CriRuntimeOptions, signal: AbortSignal): Promise<CriRuntime> {
     const { socket, folder, images, door, log, clock = systemClock } = options;
-    const client = new GrpcClient(socket, CRI_CALLS);
+    const client = new GrpcClient(socket, CRI_CALLS, options.tracer);
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     if (door) openDoor({ ...door, log }, signal);
     const supply = new ImageSupply({ client, images, folder: join(folder, 'images'), log });

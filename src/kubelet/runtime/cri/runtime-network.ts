@@ -6,6 +6,7 @@
 
 import type { Clock } from '../../../base/clock.ts';
 import { failure, messageOf } from '../../../base/errors.ts';
+import type { Tracer } from '../../../base/tracing/span.ts';
 import { GrpcClient } from '../../../csi/grpc.ts';
 import type { PodNetwork } from '../../runtime.ts';
 import { CRI_CALLS } from './messages.ts';
@@ -16,8 +17,8 @@ export class RuntimeNetwork implements PodNetwork {
   readonly #client: GrpcClient<typeof CRI_CALLS>;
   #problem: string | undefined = 'the container runtime has not been asked yet';
 
-  constructor(socket: string) {
-    this.#client = new GrpcClient(socket, CRI_CALLS);
+  constructor(socket: string, tracer?: Tracer) {
+    this.#client = new GrpcClient(socket, CRI_CALLS, tracer);
   }
 
   /** Looks until the signal aborts. */
