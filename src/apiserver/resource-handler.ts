@@ -120,7 +120,11 @@ export class ResourceHandler {
       negotiate(context.exchange.headers.accept, servingOf(request.operation), { isList });
     const name = SPAN_NAMES[attributes.verb];
     return name && activeSpan()
-      ? traced(name, () => spanAttributes(request), () => this.#answer(request))
+      ? traced(
+          name,
+          () => spanAttributes(request),
+          () => this.#answer(request),
+        )
       : this.#answer(request);
   }
 

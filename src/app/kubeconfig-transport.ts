@@ -16,7 +16,12 @@ export interface KubeconfigConnection {
 /** Rejects with BadRequest that says what is wrong with the file. */
 export async function connectByKubeconfig(
   path: string,
-  options: { readonly context?: string; readonly userAgent: string; readonly timeoutMs?: number; readonly tracer?: Tracer },
+  options: {
+    readonly context?: string;
+    readonly userAgent: string;
+    readonly timeoutMs?: number;
+    readonly tracer?: Tracer;
+  },
 ): Promise<KubeconfigConnection> {
   let access: ServerAccess;
   try {

@@ -34,7 +34,12 @@ export interface StandaloneOptions {
 
 /** Runs the work until SIGTERM or SIGINT; whatever way it ends, nothing it started goes on. */
 export async function untilEnded(
-  options: StandaloneOptions & { readonly userAgent: string; readonly part: string; readonly readsSlices?: true; readonly tracer?: Tracer },
+  options: StandaloneOptions & {
+    readonly userAgent: string;
+    readonly part: string;
+    readonly readsSlices?: true;
+    readonly tracer?: Tracer;
+  },
   work: (context: {
     readonly transport: HttpsTransport;
     readonly informers: InformerFactory;

@@ -14,7 +14,7 @@ import { freshCluster } from './cluster.ts';
 /** Files that may not run beside others, in order. */
 const ALONE = ['rollout-load', 'traffic-faults', 'cloud-disks', 'storage-faults', 'faults'];
 /** Files that bring up clusters of their own, after the rest. */
-const OWN = ['runtimes', 'lifecycle'];
+const OWN = ['runtimes', 'tracing', 'lifecycle'];
 const PARALLEL_FILES = 2;
 
 const { values, positionals } = parseArgs({

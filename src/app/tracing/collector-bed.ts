@@ -112,7 +112,9 @@ interface KeyValue {
         readonly boolValue?: boolean | undefined;
         readonly intValue?: number | undefined;
         readonly doubleValue?: number | undefined;
-        readonly arrayValue?: { readonly values?: readonly { readonly stringValue?: string | undefined }[] } | undefined;
+        readonly arrayValue?:
+          | { readonly values?: readonly { readonly stringValue?: string | undefined }[] }
+          | undefined;
       }
     | undefined;
 }

@@ -20,7 +20,11 @@ after(() => rmSync(folder, { recursive: true, force: true }));
 
 const random = seededRandom(1);
 const dropped = (reason: string) =>
-  Number(new RegExp(`^coxswain_tracing_dropped_spans_total\\{reason="${reason}"\\} (\\d+)$`, 'm').exec(metrics.render())?.[1] ?? 0);
+  Number(
+    new RegExp(`^coxswain_tracing_dropped_spans_total\\{reason="${reason}"\\} (\\d+)$`, 'm').exec(
+      metrics.render(),
+    )?.[1] ?? 0,
+  );
 const taken = () => Number(/^coxswain_tracing_exported_spans_total (\d+)$/m.exec(metrics.render())?.[1] ?? 0);
 
 const tracerOf = (sink: SpanSink, clock = systemClock) =>

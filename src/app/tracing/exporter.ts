@@ -39,7 +39,10 @@ const RETRYABLE: readonly number[] = [
   GRPC.DATA_LOSS,
 ];
 
-const exported = metrics.counter('coxswain_tracing_exported_spans_total', 'Number of spans that a collector has taken.');
+const exported = metrics.counter(
+  'coxswain_tracing_exported_spans_total',
+  'Number of spans that a collector has taken.',
+);
 const dropped = metrics.counter(
   'coxswain_tracing_dropped_spans_total',
   'Number of spans that no collector got, by reason: the queue was full, the collector could not be reached, or it refused them.',
@@ -132,7 +135,10 @@ export class SpanExporter implements SpanSink {
     for (let waitMs = RETRY_MS; ; waitMs *= RETRY_FACTOR) {
       try {
         const deadlineMs = Math.max(1, Math.round(untilMs - clock.monotonic()));
-        const { partialSuccess } = await this.#client.call('export', requestOf(batch, resource), { deadlineMs, signal });
+        const { partialSuccess } = await this.#client.call('export', requestOf(batch, resource), {
+          deadlineMs,
+          signal,
+        });
         const rejected = Math.min(partialSuccess?.rejectedSpans ?? 0, batch.length);
         exported.add(batch.length - rejected);
         if (rejected > 0) dropped.add(rejected, 'refused');

@@ -10,9 +10,7 @@ export interface TracingSettings {
 }
 
 /** Where a collector listens. */
-export type TracingEndpoint =
-  | { readonly host: string; readonly port: number }
-  | { readonly path: string };
+export type TracingEndpoint = { readonly host: string; readonly port: number } | { readonly path: string };
 
 const DEFAULT_ENDPOINT = 'localhost:4317';
 const RATE_MAX = 1_000_000;

@@ -116,7 +116,7 @@ test('traceparent as the W3C has it', () => {
     `00-${trace.toUpperCase()}-${span}-01`,
     `00-${trace}-${span}-01, 00-${trace}-${span}-01`,
   ])
-    assert.equal(remoteParent({ traceparent }), undefined, traceparent);
+    assert.equal(remoteParent({ traceparent }), undefined, String(traceparent));
   assert.equal(remoteParent({ ...given, baggage: 'x'.repeat(8193) })?.baggage, undefined);
 });
 
