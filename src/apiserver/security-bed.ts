@@ -3,6 +3,7 @@
 import { systemClock } from '../base/clock.ts';
 import { silentLogger } from '../base/log.ts';
 import { systemRandom } from '../base/random.ts';
+import type { Tracer } from '../base/tracing/span.ts';
 import type { Transport } from '../client/transport.ts';
 import { openMemoryStore } from '../store/memory.ts';
 import type { Store } from '../store/store.ts';
@@ -19,8 +20,10 @@ export interface SecuredServer {
 
 export async function openSecured({
   store = openMemoryStore(),
+  tracer,
   ...options
-}: Pick<SecurityOptions, 'pki'> & Partial<SecurityOptions> & { readonly store?: Store }): Promise<SecuredServer> {
+}: Pick<SecurityOptions, 'pki'> &
+  Partial<SecurityOptions> & { readonly store?: Store; readonly tracer?: Tracer }): Promise<SecuredServer> {
   const late: { server?: ApiServer } = {};
   const security = createSecurity({
     reader: () => late.server!.reader,
@@ -33,7 +36,7 @@ export async function openSecured({
     log: silentLogger,
     ...options,
   });
-  const server = await ApiServer.open({ store, ...security });
+  const server = await ApiServer.open({ store, ...security, tracer });
   late.server = server;
   await security.bootstrap();
   return { server, security, root: server.transport(LOOPBACK_USER) };

@@ -3,10 +3,14 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { call } from './calls.ts';
+import { systemClock } from '../base/clock.ts';
+import { systemRandom } from '../base/random.ts';
+import { within } from '../base/tracing/active.ts';
+import { type Span, Tracer } from '../base/tracing/span.ts';
+import { CALLS, call } from './calls.ts';
 import { GRPC, GrpcClient, GrpcError, isUncertain, serveGrpc } from './grpc.ts';
 import { CREATE_VOLUME, EMPTY, NODE_USAGE } from './messages.ts';
-import { decode, encode, repeated, schema, text } from './protobuf.ts';
+import { chosen, decode, double, encode, fixed32, fixed64, integer, repeated, schema, text } from './protobuf.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'cox-grpc-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -115,4 +119,46 @@ test('a stream of replies, until the server ends it, the reader leaves, or the s
   );
   client.close();
   await server.close();
+});
+
+test('numbers of eight and four bytes, and one of several with its default', () => {
+  const SAMPLE = schema({ a: fixed64(1), b: double(2), c: chosen(text(3)), d: fixed32(4), e: chosen(integer(5)) });
+  const value = { a: 2n ** 63n + 1n, b: -0.5, c: '', d: 7, e: 0 };
+  const bytes = encode(SAMPLE, value);
+  assert.equal(bytes.toString('hex'), '090100000000000080' + '11000000000000e0bf' + '1a00' + '2507000000' + '2800');
+  assert.deepEqual(decode(SAMPLE, bytes), value);
+  assert.deepEqual(decode(SAMPLE, Buffer.alloc(0)), { a: 0n, b: 0, c: undefined, d: 0, e: undefined });
+  assert.throws(() => decode(SAMPLE, bytes.subarray(0, 5)), /cut off/);
+});
+
+test('a call is a span of the tracer, and of the work that makes it', async () => {
+  const socket = join(folder, 'traced.sock');
+  const server = await serveGrpc(socket, {
+    getPluginInfo: () => ({ name: 'a' }),
+    probe: () => {
+      throw new GrpcError(GRPC.NOT_FOUND, 'no such thing');
+    },
+  });
+  const spans: Span[] = [];
+  const sink = { take: (span: Span) => void spans.push(span) };
+  const tracer = new Tracer({ samplingRatePerMillion: 1e6, sink, clock: systemClock, random: systemRandom });
+  const client = new GrpcClient(socket, CALLS, tracer);
+  const root = tracer.start('root', undefined);
+  await within({ span: root }, () => client.call('getPluginInfo', {}));
+  await assert.rejects(client.call('probe', {}), /no such thing/);
+  client.close();
+  await server.close();
+  const [info, probe] = spans as [Span, Span];
+  assert.deepEqual(
+    [info.name, info.kind, info.parentId],
+    ['csi.v1.Identity/GetPluginInfo', 'client', root.context.spanId],
+  );
+  assert.deepEqual(info.attributes, {
+    'rpc.system': 'grpc',
+    'rpc.service': 'csi.v1.Identity',
+    'rpc.method': 'GetPluginInfo',
+    'rpc.grpc.status_code': 0,
+  });
+  assert.deepEqual([probe.parentId, probe.attributes['rpc.grpc.status_code']], [undefined, 5]);
+  assert.equal(probe.failure, 'no such thing');
 });

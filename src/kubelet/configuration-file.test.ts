@@ -27,6 +27,7 @@ topologyManagerPolicy: single-numa-node
 memoryManagerPolicy: Static
 reservedMemory: [{ numaNode: 0, limits: { memory: 300Mi } }]
 userNamespaces: { idsPerPod: 131072 }
+tracing: { endpoint: 'unix:///run/otel.sock', samplingRatePerMillion: 100 }
 registerWithTaints: [{ key: a, value: b, effect: NoSchedule }]`),
     {
       maxPods: 250,
@@ -47,6 +48,7 @@ registerWithTaints: [{ key: a, value: b, effect: NoSchedule }]`),
       memoryManagerPolicy: 'Static',
       reservedMemory: [{ numaNode: 0, limits: { memory: '300Mi' } }],
       idsPerPod: 131072,
+      tracing: { endpoint: 'unix:///run/otel.sock', samplingRatePerMillion: 100 },
       registerWithTaints: [{ key: 'a', value: 'b', effect: 'NoSchedule' }],
     },
   );
@@ -56,6 +58,16 @@ test('mistakes and what is not followed are refused, with their place', () => {
   for (const [fields, what] of [
     ['maxPod: 3', /k\.yaml: maxPod: unknown field "maxPod"/],
     ['reservedMemory: [{ numaNode: 0, limits: { memory: 0 } }]', /limits\[memory\]: Invalid value: 0/],
+    ['tracing: { rate: 3 }', /k\.yaml: tracing\.rate: unknown field/],
+    ['tracing: { samplingRatePerMillion: 0.5 }', /tracing\.samplingRatePerMillion: Invalid value: 0\.5/],
+    [
+      'tracing: { samplingRatePerMillion: -1 }',
+      /tracing\.samplingRatePerMillion: Invalid value: -1: sampling rate must be positive/,
+    ],
+    [
+      'tracing: { endpoint: "https://collector" }',
+      /tracing\.endpoint: Invalid value: "https:\/\/collector": unsupported scheme: https\./,
+    ],
     ['maxPods: many', /k\.yaml: maxPods: Invalid value: "many": must be a whole number/],
     ['evictionHard: { memory.free: 1Mi }', /unknown eviction signal "memory.free"/],
     ['evictionHard: { memory.available: -1Mi }', /evictionHard\[memory.available\]: Invalid value/],

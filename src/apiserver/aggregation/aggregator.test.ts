@@ -7,6 +7,9 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { TLSSocket } from 'node:tls';
 import type { KubeObject } from '../../api/meta.ts';
+import { systemClock } from '../../base/clock.ts';
+import { systemRandom } from '../../base/random.ts';
+import { type Span, Tracer } from '../../base/tracing/span.ts';
 import { ENDPOINT_SLICES, SERVICES } from '../../client/resources.ts';
 import { ensurePki, type Pki } from '../certificates/pki.ts';
 import { LOOPBACK_USER, type StoredObjects } from '../request.ts';
@@ -55,7 +58,14 @@ let server: ApiServer;
 let security: Security;
 let port: number;
 let frontCa = '';
-const seen: { url: string; user: unknown; groups: unknown; subject: string }[] = [];
+const seen: { url: string; user: unknown; groups: unknown; subject: string; traceparent: unknown }[] = [];
+const spans: Span[] = [];
+const tracer = new Tracer({
+  samplingRatePerMillion: 0,
+  sink: { take: span => void spans.push(span) },
+  clock: systemClock,
+  random: systemRandom,
+});
 
 async function eventually<T>(look: () => Promise<T | undefined> | T | undefined): Promise<T> {
   for (let wait = 0; wait < 250; wait++) {
@@ -90,7 +100,7 @@ function get(path: string, headers: Record<string, string> = {}): Promise<{ stat
 before(async () => {
   directory = await mkdtemp(join(tmpdir(), 'cox-aggregation-'));
   pki = await ensurePki(directory, { sans: ['127.0.0.1'] });
-  const { root: api, ...opened } = await openSecured({ pki });
+  const { root: api, ...opened } = await openSecured({ pki, tracer });
   security = opened.security;
   server = opened.server;
   await security.settle();
@@ -111,8 +121,8 @@ before(async () => {
     { key, cert: certificate, ca: frontCa, requestCert: true, rejectUnauthorized: true },
     (request, reply) => {
       const { subject } = (request.socket as TLSSocket).getPeerCertificate();
-      const { 'x-remote-user': user, 'x-remote-group': groups } = request.headers;
-      seen.push({ url: request.url!, user, groups, subject: String(subject.CN) });
+      const { 'x-remote-user': user, 'x-remote-group': groups, traceparent } = request.headers;
+      seen.push({ url: request.url!, user, groups, subject: String(subject.CN), traceparent });
       reply.setHeader('content-type', 'application/json');
       if (request.url === '/apis') return void reply.writeHead(404).end('{}');
       if (request.url === `/apis/${GROUP}/v1`)
@@ -138,7 +148,8 @@ before(async () => {
     },
   );
   extension.on('upgrade', (request, socket) => {
-    const { 'x-remote-user': user } = request.headers;
+    const { 'x-remote-user': user, traceparent } = request.headers;
+    seen.push({ url: request.url!, user, groups: undefined, subject: '', traceparent });
     socket.write(
       `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${request.headers.upgrade}\r\n\r\n${user}:`,
     );
@@ -224,6 +235,7 @@ test('an extension server is found, forwarded to in the name of the user, and mi
     security.aggregator.deletable().served.map(info => `${info.group}/${info.resource}`),
     [`${GROUP}/samples`],
   );
+  await tracesGoOn();
   await openapiIsMerged();
   await upgradesGoThrough();
   await api.delete({ of: SERVICES, namespace: 'default', name: 'extension' });
@@ -232,6 +244,30 @@ test('an extension server is found, forwarded to in the name of the user, and mi
   await api.delete({ of: API_SERVICES, name: `v1.${GROUP}` });
   await eventually(async () => ((await get(`/apis/${GROUP}/v1/samples`)).status === 404 ? true : undefined));
 });
+
+/** The extension server hears of the span of the request to it, whose parents are ours, and the first the client's. */
+async function tracesGoOn(): Promise<void> {
+  const [traceId, spanId] = ['5'.repeat(32), '6'.repeat(16)];
+  spans.length = 0;
+  await get(`/apis/${GROUP}/v1/samples`, { traceparent: `00-${traceId}-${spanId}-01` });
+  const names: string[] = [];
+  let id: string | undefined = String(seen.at(-1)!.traceparent).split('-')[2];
+  const asking = await eventually(() => spans.find(({ context, isEnded }) => isEnded && context.spanId === id));
+  assert.equal(asking.kind, 'client');
+  assert.equal(asking.attributes['http.response.status_code'], 200);
+  assert.match(String(asking.attributes['url.full']), /\/apis\/metrics\.example\.dev\/v1\/samples$/);
+  for (let span: Span | undefined = asking; span; span = spans.find(({ context }) => context.spanId === id)) {
+    assert.equal(span.context.traceId, traceId);
+    names.push(span.name);
+    id = span.parentId;
+  }
+  assert.equal(id, spanId);
+  assert.deepEqual(names.reverse(), [
+    'GET /apis/metrics.example.dev/v1/samples',
+    ...['audit', 'impersonation', 'priorityandfairness', 'authorization'],
+    'HTTP GET',
+  ]);
+}
 
 async function openapiIsMerged(): Promise<void> {
   const v2: Any = (await get('/openapi/v2')).body;
@@ -257,7 +293,8 @@ async function openapiIsMerged(): Promise<void> {
 /** An upgrade reaches the extension server in the name of its user, and bytes go both ways. */
 async function upgradesGoThrough(): Promise<void> {
   const { key, certificate } = pki.issueClient({ commonName: 'jane', organizations: ['system:masters'] });
-  const headers = { connection: 'Upgrade', upgrade: 'SPDY/3.1', 'x-remote-user': 'root' };
+  const traceparent = `00-${'7'.repeat(32)}-${'8'.repeat(16)}-01`;
+  const headers = { connection: 'Upgrade', upgrade: 'SPDY/3.1', 'x-remote-user': 'root', traceparent };
   const path = `/apis/${GROUP}/v1/namespaces/default/samples/a/exec`;
   const request = https.request({ host: '127.0.0.1', port, path, key, cert: certificate, ca: pki.ca, headers });
   const [reply, socket, head] = await new Promise<[Any, Any, Buffer]>((resolve, reject) => {
@@ -272,6 +309,9 @@ async function upgradesGoThrough(): Promise<void> {
     socket.on('data', (part: Buffer) => (heard += part));
     socket.write('hello');
     await eventually(() => (heard === 'jane:hello' ? true : undefined));
+    const { traceparent: told } = seen.at(-1)!;
+    assert.match(String(told), /^00-7{32}-[0-9a-f]{16}-01$/);
+    assert.notEqual(told, traceparent);
   } finally {
     socket.destroy();
   }

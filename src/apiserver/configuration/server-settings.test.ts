@@ -38,6 +38,8 @@ test('mistakes are told with the option, and with the field of a file', async ()
     `authentication-config=${file(`{apiVersion: apiserver.config.k8s.io/v1, kind: AuthenticationConfiguration, jwt: [${jwt}]}`)}`;
   const authorization = (webhook: string) =>
     `authorization-config=${file(`{apiVersion: apiserver.config.k8s.io/v1, kind: AuthorizationConfiguration, authorizers: [{type: Webhook, name: w, webhook: {${webhook}}}]}`)}`;
+  const tracing = (fields: string, version = 'v1') =>
+    `tracing-config-file=${file(`{apiVersion: apiserver.config.k8s.io/${version}, kind: TracingConfiguration, ${fields}}`)}`;
   const issuer = "issuer: {url: 'https://i', audiences: [a]}";
   const cases: [() => string[], RegExp][] = [
     [() => ['colour=blue'], /--kube-apiserver-arg colour: unknown option; known: anonymous-auth/],
@@ -51,6 +53,16 @@ test('mistakes are told with the option, and with the field of a file', async ()
       () => ['oidc-issuer-url=http://x', 'oidc-client-id=x'],
       /jwt\[0\]\.issuer\.url: Invalid value: "http:\/\/x": URL scheme must be https/,
     ],
+    [
+      () => [tracing('samplingRatePerMillion: -1, endpoint: "ftp://x"')],
+      /tracing-config-file: .*samplingRatePerMillion: Invalid value: -1: sampling rate must be positive; endpoint: Invalid value: "ftp:\/\/x": unsupported scheme: ftp\./,
+    ],
+    [() => [tracing('sampleRate: 1')], /sampleRate: unknown field; known here: endpoint, samplingRatePerMillion/],
+    [
+      () => [tracing('samplingRatePerMillion: "1"')],
+      /samplingRatePerMillion: Invalid value: "1": must be a whole number/,
+    ],
+    [() => [tracing('', 'v2')], /wanted: kind TracingConfiguration, apiVersion apiserver.config.k8s.io\/v1 or /],
     [() => ['authorization-mode=RBAC,Magic'], /Unsupported value: "Magic"/],
     [() => ['authorization-mode=Webhook'], /belong together/],
     [() => ['encryption-provider-config-automatic-reload'], /it needs encryption-provider-config/],
@@ -152,4 +164,13 @@ test('durations as Go writes them', () => {
     undefined,
     undefined,
   ]);
+});
+
+test('a file of tracing, in each of its versions', async () => {
+  for (const version of ['v1alpha1', 'v1beta1', 'v1']) {
+    const text = `apiVersion: apiserver.config.k8s.io/${version}\nkind: TracingConfiguration\nsamplingRatePerMillion: 100\n`;
+    const settings = await load(`tracing-config-file=${folder.file('tracing.yaml', text)}`);
+    assert.deepEqual(settings.tracing, { samplingRatePerMillion: 100 });
+  }
+  assert.equal((await load()).tracing, undefined);
 });

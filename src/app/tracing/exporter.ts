@@ -194,7 +194,7 @@ const SAMPLED = 1;
 const id = (hex: string): Buffer => Buffer.from(hex, 'hex');
 const nanos = (ms: number): bigint => BigInt(Math.round(ms * 1000)) * 1000n;
 
-function valueOf(value: AttributeValue) {
+function valueMessage(value: AttributeValue) {
   switch (typeof value) {
     case 'string':
       return { stringValue: value };
@@ -207,7 +207,7 @@ function valueOf(value: AttributeValue) {
   }
 }
 const attributesOf = (attributes: Attributes) =>
-  Object.entries(attributes).map(([key, value]) => ({ key, value: valueOf(value) }));
+  Object.entries(attributes).map(([key, value]) => ({ key, value: valueMessage(value) }));
 
 const linkOf = ({ traceId, spanId, state, isSampled }: SpanContext) => ({
   traceId: id(traceId),
