@@ -36,7 +36,7 @@ import { convertObject, storedForm, workingForm } from './conversion.ts';
 import { canonical, Entry, encode, thaw } from './entry.ts';
 import { uintProblem } from './go-numbers.ts';
 import type { AdmissionPlugin, AdmissionRequest, Allocator, RequestAttributes } from './request.ts';
-import { apiVersionOf, type ResourceTable, type Served } from './resource-table.ts';
+import { apiVersionOf, groupResource, type ResourceTable, type Served, storeKey } from './resource-table.ts';
 import { applyScale, mergeSubresource, scaleOf } from './subresources.ts';
 import { unrecognized } from './undecodable.ts';
 
@@ -661,15 +661,16 @@ const UPDATE = 'GuaranteedUpdate etcd3';
 
 function tracedStore<T>(
   parent: Span,
-  { prefix, stored, custom }: Served,
+  served: Served,
   { name, key }: { readonly name: string; readonly key: string },
   change: () => Promise<T>,
 ): Promise<T> {
+  const { stored } = served;
   const attributes = () => ({
     'audit-id': parent.attributes['audit-id'] ?? '',
-    key: `${prefix.replace(/^\/registry/, '')}${key}`,
-    type: custom ? '*unstructured.Unstructured' : `*${stored.group.split('.')[0] || 'core'}.${stored.kind}`,
-    resource: stored.group ? `${stored.resource}.${stored.group}` : stored.resource,
+    key: storeKey(served, key),
+    type: served.custom ? '*unstructured.Unstructured' : `*${stored.group.split('.')[0] || 'core'}.${stored.kind}`,
+    resource: groupResource(stored),
   });
   return traced(name, attributes, async () => {
     try {

@@ -245,6 +245,12 @@ test('what handlers do: each within the one before, with upstream’s events', a
     ['/core/configmaps/default/kept', '*core.ConfigMap', 'configmaps'],
   );
   assert.equal(store.attributes['audit-id'], named(created, 'Create').attributes['audit-id']);
+  const found = await ask('system:masters', 'GET', `${PATH}/kept?resourceVersion=0`);
+  const { 'audit-id': id, ...asked } = named(found.spans, 'cacher.Get').attributes;
+  assert.ok(id);
+  assert.deepEqual(asked, { key: '/core/configmaps/default/kept', 'resource-version': '0' });
+  const listed = named((await ask('system:masters', 'GET', '/apis/apps/v1/deployments')).spans, 'cacher.GetList');
+  assert.deepEqual([listed.attributes['type'], eventsOf(listed)], ['deployments.apps', ['Listed items from cache']]);
   const again = await ask('system:masters', 'POST', PATH, { body: map('kept') });
   assert.equal(again.status, 409);
   assert.deepEqual(eventsOf(named(again.spans, 'Create')).slice(-1), ['Write to database call failed']);

@@ -48,7 +48,7 @@ import {
   selectors,
 } from './request-options.ts';
 import { handlerAttributes, pathOf, truncatedAuditId } from './request-trace.ts';
-import { apiVersionOf, type ResourceTable, type Served } from './resource-table.ts';
+import { apiVersionOf, groupResource, type ResourceTable, type Served, storeKey } from './resource-table.ts';
 import { missingRoute, notAllowed, unknownResource } from './routes.ts';
 import { partialOf, SCALE_COLUMNS, tableOf } from './table.ts';
 import { serveWatch } from './watch-stream.ts';
@@ -213,17 +213,29 @@ export class ResourceHandler {
     await this.#getNow(request);
   }
   #getNow(request: Request): void | Promise<void> {
-    activeSpan()?.event('About to Get from storage');
-    const found = this.#options.dispatcher.get(request.operation);
+    const found = activeSpan() ? this.#tracedGet(request) : this.#options.dispatcher.get(request.operation);
     if (found instanceof Promise) return found.then(outcome => this.#send(request, 200, outcome));
     return this.#send(request, 200, found);
+  }
+
+  #tracedGet(request: Request): Outcome | Promise<Outcome> {
+    activeSpan()?.event('About to Get from storage');
+    const { dispatcher } = this.#options;
+    const { served } = request.operation;
+    const attributes = () => ({
+      'audit-id': truncatedAuditId(request.context.auditId),
+      key: storeKey(served, dispatcher.registry.keyOf(request.operation)),
+      'resource-version': request.query.get('resourceVersion') ?? '',
+    });
+    return traced('cacher.Get', attributes, () => dispatcher.get(request.operation));
   }
 
   async #list(request: Request): Promise<void> {
     const { operation, query } = request;
     const span = activeSpan();
     span?.event('About to List from storage');
-    const result = await this.#options.dispatcher.list(operation, listQuery(query));
+    const listing = () => this.#options.dispatcher.list(operation, listQuery(query));
+    const result = await (span ? tracedList(request, listing) : listing());
     span?.event('Listing from storage done');
     await this.#sendList(request, result);
     span?.event('Writing http response done', { count: result.entries.length });
@@ -476,6 +488,18 @@ function spanAttributes({ context: { exchange, auditId }, routed: { attributes }
     resource: attributes.resource,
     scope: scopeOf(attributes),
     verb: verbOf(exchange.method, attributes, exchange.headers['content-type']),
+  });
+}
+
+function tracedList({ context, operation }: Request, list: () => Promise<ListResult>): Promise<ListResult> {
+  const attributes = () => ({
+    'audit-id': truncatedAuditId(context.auditId),
+    type: groupResource(operation.served.stored),
+  });
+  return traced('cacher.GetList', attributes, async () => {
+    const result = await list();
+    activeSpan()?.event('Listed items from cache', { count: result.entries.length });
+    return result;
   });
 }
 

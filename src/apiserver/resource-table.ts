@@ -135,6 +135,15 @@ export class ResourceTable {
   }
 }
 
+/** `deployments.apps`, as upstream tells a resource of any version. */
+export function groupResource({ group, resource }: ResourceInfo): string {
+  return group ? `${resource}.${group}` : resource;
+}
+/** Where an object is kept, as upstream tells it: without what is before all keys. */
+export function storeKey({ prefix }: Served, key: string): string {
+  return prefix.replace(/^\/registry/, '') + key;
+}
+
 export function apiVersionOf(info: { readonly group: string; readonly version: string }): string {
   return info.group === '' ? info.version : `${info.group}/${info.version}`;
 }

@@ -12,7 +12,7 @@ import { GRPC, GrpcError } from '../../csi/grpc.ts';
 import { encode } from '../../csi/protobuf.ts';
 import { Collector } from './collector-bed.ts';
 import { SpanExporter } from './exporter.ts';
-import { RETRY_INFO, RETRY_INFO_TYPE, RPC_STATUS } from './messages.ts';
+import { RETRY_INFO, RETRY_INFO_TYPE, RPC_STATUS, SPAN_KINDS, STATUS_ERROR, TRACE_CALLS } from './messages.ts';
 import { openTracing } from './open.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'cox-traces-'));
@@ -150,4 +150,33 @@ test('a collector that stays away costs the batch, one that rejects spans those'
   await attempts(new VirtualClock(), collector, join(folder, 'c.sock'));
   assert.equal(dropped('refused') - refused, 1);
   await collector.close();
+});
+
+test('a span on the wire, as opentelemetry-proto has it', () => {
+  const span = {
+    traceId: Buffer.alloc(16, 0xaa),
+    spanId: Buffer.alloc(8, 0xbb),
+    name: 'a',
+    kind: SPAN_KINDS.server,
+    startTimeUnixNano: 1n,
+    endTimeUnixNano: 2n,
+    attributes: [{ key: 'k', value: { intValue: 0 } }],
+    status: { code: STATUS_ERROR, message: 'm' },
+    flags: 0x101,
+  };
+  const inner =
+    `0a10${'aa'.repeat(16)}` +
+    `1208${'bb'.repeat(8)}` +
+    `2a0161${'3002'}390100000000000000${'410200000000000000'}` +
+    '4a07' + '0a016b' + '12021800' +
+    '7a05' + '12016d' + '1802' +
+    '850101010000';
+  const length = (hex: string) => (hex.length / 2).toString(16).padStart(2, '0');
+  const scope = `12${length(inner)}${inner}`;
+  const resource = `12${length(scope)}${scope}`;
+  const { request } = TRACE_CALLS.export;
+  assert.equal(
+    encode(request, { resourceSpans: [{ scopeSpans: [{ spans: [span] }] }] }).toString('hex'),
+    `0a${length(resource)}${resource}`,
+  );
 });
