@@ -93,6 +93,16 @@ async function traces(cluster: Cluster): Promise<void> {
     await cluster.kubectl('exec', 'traced', '--', 'true');
     const session = await ofKubelet.find(({ name }) => name.startsWith('/exec/'));
     assert.equal(session.name, '/exec/{podNamespace}/{podID}/{containerName}');
+    const upgraded = await ofServer.find(({ name }) => name.endsWith('/pods/{:name}/exec'));
+    assert.equal(upgraded.attributes['http.response.status_code'], 101);
+    assert.equal(upgraded.attributes['network.protocol.version'], '1.1');
+    if (process.env['COX_E2E_RUNTIME'] === 'containerd') {
+      const call = await ofKubelet.find(
+        ({ name, traceId }) => name === 'runtime.v1.RuntimeService/RunPodSandbox' && traceId === sync.traceId,
+      );
+      assert.equal(call.parentId, sync.spanId);
+      assert.equal(call.attributes['rpc.grpc.status_code'], 0);
+    }
     await cluster.kubectl('delete', 'pod', 'traced');
     await ofKubelet.find(({ name }) => name === 'syncTerminatingPod');
     await ofKubelet.find(({ name }) => name === 'syncTerminatedPod');
