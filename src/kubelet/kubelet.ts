@@ -333,6 +333,7 @@ export class Kubelet {
         return { capacityBytes: blocks * bsize, availableBytes: bavail * bsize };
       },
       warn: (reason, message) => node.event('Warning', reason, message),
+      tracer: this.#options.tracer,
       clock,
       log,
     });
@@ -406,7 +407,14 @@ export class Kubelet {
         drivers.run(signal),
         collection.run(signal),
         collectDead(
-          { policy: context.deadContainers, runtime, clock, log, isOver: uid => workers.isOver(uid) },
+          {
+            policy: context.deadContainers,
+            runtime,
+            tracer: this.#options.tracer,
+            clock,
+            log,
+            isOver: uid => workers.isOver(uid),
+          },
           signal,
         ),
         evictor.run(signal),

@@ -168,8 +168,12 @@ test('a span on the wire, as opentelemetry-proto has it', () => {
     `0a10${'aa'.repeat(16)}` +
     `1208${'bb'.repeat(8)}` +
     `2a0161${'3002'}390100000000000000${'410200000000000000'}` +
-    '4a07' + '0a016b' + '12021800' +
-    '7a05' + '12016d' + '1802' +
+    '4a07' +
+    '0a016b' +
+    '12021800' +
+    '7a05' +
+    '12016d' +
+    '1802' +
     '850101010000';
   const length = (hex: string) => (hex.length / 2).toString(16).padStart(2, '0');
   const scope = `12${length(inner)}${inner}`;

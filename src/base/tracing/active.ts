@@ -4,7 +4,7 @@
  */
 
 import type { AsyncLocalStorage } from 'node:async_hooks';
-import type { Attributes, Span, SpanOptions } from './span.ts';
+import type { Span, SpanOptions, Tracer } from './span.ts';
 
 /** What `enter` may set further while the work goes on. */
 export interface Scope {
@@ -34,6 +34,17 @@ export function traced<T>(name: string, attributes: SpanOptions['attributes'], w
   return settling(span, () => within({ span }, work));
 }
 
+/** Runs the work as the beginning of a trace, where there is a tracer. */
+export function tracedAnew<T>(tracer: Tracer | undefined, name: string, options: SpanOptions, work: () => T): T {
+  if (!tracer) return work();
+  const span = tracer.start(name, undefined, options);
+  return settling(
+    span,
+    () => within({ span }, work),
+    error => span.failWith(error),
+  );
+}
+
 /** Ends the span once the work is done. */
 export function settling<T>(span: Span, work: () => T, failed?: (error: unknown) => void): T {
   let result: T;
@@ -56,8 +67,4 @@ export function settling<T>(span: Span, work: () => T, failed?: (error: unknown)
     },
   );
   return result;
-}
-
-export function traceEvent(name: string, attributes?: Attributes): void {
-  activeSpan()?.event(name, attributes);
 }

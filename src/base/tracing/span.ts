@@ -31,6 +31,8 @@ export const SCOPES = {
   http: 'go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp',
   grpc: 'go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc',
   kubelet: 'k8s.io/kubernetes/pkg/kubelet',
+  images: 'k8s.io/kubernetes/pkg/kubelet/images',
+  containers: 'k8s.io/kubernetes/pkg/kubelet/kuberuntime',
 } as const;
 
 export interface SpanOptions {

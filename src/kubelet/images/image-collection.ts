@@ -7,6 +7,8 @@
 import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import { tracedAnew } from '../../base/tracing/active.ts';
+import { SCOPES, type Tracer } from '../../base/tracing/span.ts';
 import { collected } from './image-metrics.ts';
 import { type CollectionPolicy, readImageSettings } from './image-settings.ts';
 import type { ImageStore, ListedImage } from './image-store.ts';
@@ -29,6 +31,7 @@ export interface ImageCollectionOptions {
   disk(): { readonly capacityBytes: number; readonly availableBytes: number };
   /** Tells a warning of the node. */
   warn(reason: string, message: string): void;
+  readonly tracer?: Tracer | undefined;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -59,7 +62,8 @@ export class ImageCollection {
         this.#look();
         if (clock.monotonic() - collectedMs >= PERIOD_MS) {
           collectedMs = clock.monotonic();
-          await this.collect();
+          const { tracer } = this.#options;
+          await tracedAnew(tracer, 'Images/GarbageCollect', { scope: SCOPES.images }, () => this.collect());
           this.#hasFailed = false;
         }
       } catch (error) {

@@ -7,6 +7,8 @@
 import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import { tracedAnew } from '../../base/tracing/active.ts';
+import { SCOPES, type Tracer } from '../../base/tracing/span.ts';
 import type { ContainerState, Runtime } from '../runtime.ts';
 
 export interface DeadContainerPolicy {
@@ -74,6 +76,7 @@ export function surplus(
 export interface CollectionOptions {
   readonly policy: DeadContainerPolicy;
   readonly runtime: Runtime;
+  readonly tracer?: Tracer | undefined;
   readonly clock: Clock;
   readonly log: Logger;
   readonly isOver: Judgement['isOver'];
@@ -84,11 +87,13 @@ const PERIOD_MS = 60_000;
 
 /** Looks until the signal aborts. */
 export async function collectDead(options: CollectionOptions, signal: AbortSignal): Promise<void> {
-  const { policy, runtime, clock, log, isOver } = options;
+  const { policy, runtime, tracer, clock, log, isOver } = options;
   while (!signal.aborted) {
     try {
-      const { containers } = await runtime.snapshot();
-      for (const one of surplus(containers, { policy, nowMs: clock.now(), isOver })) await runtime.remove(one.id);
+      await tracedAnew(tracer, 'Containers/GarbageCollect', { scope: SCOPES.containers }, async () => {
+        const { containers } = await runtime.snapshot();
+        for (const one of surplus(containers, { policy, nowMs: clock.now(), isOver })) await runtime.remove(one.id);
+      });
     } catch (error) {
       log.warn('dead containers not collected', { error: messageOf(error) });
     }

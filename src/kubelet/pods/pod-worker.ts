@@ -10,7 +10,7 @@ import type { Pod } from '../../api/core/v1.gen.ts';
 import { allClaimsOf } from '../../api/machinery/resource-claims.ts';
 import type { Timer } from '../../base/clock.ts';
 import { isReason, messageOf } from '../../base/errors.ts';
-import { settling, within } from '../../base/tracing/active.ts';
+import { tracedAnew } from '../../base/tracing/active.ts';
 import { SCOPES } from '../../base/tracing/span.ts';
 import { PODS } from '../../client/resources.ts';
 import { removeUnmounted } from '../../sys/remove-unmounted.ts';
@@ -165,8 +165,6 @@ export class PodWorker {
   }
   /** Upstream's spans of a pod's worker, each a trace of its own. */
   #traced<T>(name: string, work: () => Promise<T>, updateType?: string): Promise<T> {
-    const { tracer } = this.#context;
-    if (!tracer) return work();
     const { name: pod, namespace = '' } = this.#subject.pod.metadata;
     const attributes = () => ({
       'k8s.pod.uid': this.#uid,
@@ -175,12 +173,7 @@ export class PodWorker {
       ...(updateType === undefined ? {} : { 'k8s.pod.update_type': updateType }),
       'k8s.namespace.name': namespace,
     });
-    const span = tracer.start(name, undefined, { scope: SCOPES.kubelet, attributes });
-    return settling(
-      span,
-      () => within({ span }, work),
-      error => span.failWith(error),
-    );
+    return tracedAnew(this.#context.tracer, name, { scope: SCOPES.kubelet, attributes }, work);
   }
   #wakeAfter(delayMs: number): void {
     if (this.#isAbandoned) return;

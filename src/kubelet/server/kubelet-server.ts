@@ -160,19 +160,16 @@ export class KubeletServer {
 
   async #request(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const url = new URL(request.url ?? '/', 'https://kubelet');
-    const { tracer } = this.#options;
-    if (!tracer) return this.#answer(request, response, url);
-    const span = requestSpan(tracer, request, url);
-    response.once('close', () => endAnswered(span, response.statusCode));
-    await within({ span }, () => this.#answer(request, response, url));
-  }
-  async #answer(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
     const done = this.#count(request, url);
     response.once('close', done);
     try {
       const refusal = await this.#refusal(request, url);
       if (refusal) return answer(response, refusal.code, refusal.text);
-      await this.#route(request, response, url);
+      const { tracer } = this.#options;
+      if (!tracer) return await this.#route(request, response, url);
+      const span = requestSpan(tracer, request, url);
+      response.once('close', () => endAnswered(span, response.statusCode));
+      await within({ span }, () => this.#route(request, response, url));
     } catch (error) {
       if (!(error instanceof ApiError))
         this.#options.log.error('request failed', { path: url.pathname, error: messageOf(error) });
@@ -234,29 +231,30 @@ export class KubeletServer {
 
   async #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     const url = new URL(request.url ?? '/', 'https://kubelet');
-    const { tracer } = this.#options;
-    if (!tracer) return this.#converse(request, socket, head, url);
-    const span = requestSpan(tracer, request, url);
-    await settling(span, () => within({ span }, () => this.#converse(request, socket, head, url)));
-  }
-  async #converse(request: IncomingMessage, socket: Duplex, head: Buffer, url: URL): Promise<void> {
     const upgrade: Upgrade = { request, socket, head, url };
     socket.on('error', () => {});
     socket.once('close', this.#count(request, url));
     try {
       const refusal = await this.#refusal(request, url);
       if (refusal) return refuse(upgrade, refusal.code, refusal.text);
-      const [kind, namespace, pod, ...rest] = segments(url);
-      if (!namespace || !pod || !STREAMING.test(url.pathname) || rest.length > 2)
-        return refuse(upgrade, 404, '404 page not found\n');
-      const path = { namespace, pod, container: rest.at(-1) };
-      if (kind === 'exec') await serveExec(upgrade, path, this.#options);
-      else if (kind === 'attach') await serveAttach(upgrade, path, this.#options);
-      else await servePortForward(upgrade, path, this.#options);
+      const { tracer } = this.#options;
+      if (!tracer) return await this.#converse(upgrade);
+      const span = requestSpan(tracer, request, url);
+      await settling(span, () => within({ span }, () => this.#converse(upgrade)));
     } catch (error) {
       this.#options.log.error('session failed', { path: url.pathname, error: messageOf(error) });
       socket.destroy();
     }
+  }
+  async #converse(upgrade: Upgrade): Promise<void> {
+    const { url } = upgrade;
+    const [kind, namespace, pod, ...rest] = segments(url);
+    if (!namespace || !pod || !STREAMING.test(url.pathname) || rest.length > 2)
+      return refuse(upgrade, 404, '404 page not found\n');
+    const path = { namespace, pod, container: rest.at(-1) };
+    if (kind === 'exec') await serveExec(upgrade, path, this.#options);
+    else if (kind === 'attach') await serveAttach(upgrade, path, this.#options);
+    else await servePortForward(upgrade, path, this.#options);
   }
 
   async #refusal(request: IncomingMessage, url: URL): Promise<Refusal | undefined> {

@@ -1,6 +1,6 @@
 /**
- * The span of a request to the kubelet's port, named by upstream's route. Whoever asks may not say what is traced: a new trace begins with
- * each request, which names theirs.
+ * The span of a request to the kubelet's port that was let in, named by upstream's route. Whoever asks may not say what is traced: a new trace
+ * begins with each request, which names theirs.
  */
 
 import type { IncomingMessage } from 'node:http';
@@ -9,18 +9,29 @@ import type { Span, Tracer } from '../../base/tracing/span.ts';
 
 const SCOPE = 'go.opentelemetry.io/contrib/instrumentation/github.com/emicklei/go-restful/otelrestful';
 
-/** What follows the first segment of a path. */
-const ROUTES: Readonly<Record<string, string>> = {
-  attach: '/{podNamespace}/{podID}/{containerName}',
-  containerLogs: '/{podNamespace}/{podID}/{containerName}',
-  exec: '/{podNamespace}/{podID}/{containerName}',
-  logs: '/{logpath:*}',
-  portForward: '/{podNamespace}/{podID}',
+const POD = '/{podNamespace}/{podID}';
+/** What follows the first segment of a path; a uid may stand before the last part of those of sessions. */
+const ROUTES: Readonly<Record<string, readonly string[]>> = {
+  attach: [POD, '/{containerName}'],
+  containerLogs: [POD, '/{containerName}'],
+  exec: [POD, '/{containerName}'],
+  logs: ['/{logpath:*}'],
+  portForward: [POD],
 };
+const SESSION = /^\/(attach|exec|portForward)\//;
+
+/** The same for all that is asked in one way. */
+function routeOf({ pathname }: URL): string {
+  const [first = '', ...rest] = pathname.split('/').slice(1);
+  const parts = Object.hasOwn(ROUTES, first) ? ROUTES[first]! : undefined;
+  if (!parts) return pathname;
+  const names = parts.join('').split('/').length - 1;
+  const uid = SESSION.test(pathname) && rest.filter(Boolean).length > names ? '/{uid}' : '';
+  return `/${first}${parts[0]}${uid}${parts[1] ?? ''}`;
+}
 
 export function requestSpan(tracer: Tracer, request: IncomingMessage, url: URL): Span {
-  const [, first = ''] = url.pathname.split('/');
-  const route = Object.hasOwn(ROUTES, first) ? `/${first}${ROUTES[first]}` : url.pathname;
+  const route = routeOf(url);
   const { method = 'GET', headers, socket } = request;
   const peer = socket.remoteAddress;
   return tracer.start(route, undefined, {
@@ -31,7 +42,7 @@ export function requestSpan(tracer: Tracer, request: IncomingMessage, url: URL):
       'http.request.method': method,
       'http.route': route,
       'network.protocol.version': request.httpVersion,
-      'server.address': (headers.host ?? '').replace(/:\d+$/, ''),
+      'server.address': 'kubelet',
       'url.path': url.pathname,
       'url.scheme': 'https',
       ...(peer ? { 'client.address': peer, 'network.peer.address': peer } : {}),
