@@ -9,7 +9,7 @@ import { after, before, test } from 'node:test';
 import type { KubeObject } from '../api/meta.ts';
 import { systemClock } from '../base/clock.ts';
 import { systemRandom } from '../base/random.ts';
-import { type Span, Tracer } from '../base/tracing/span.ts';
+import { SCOPES, type Span, Tracer } from '../base/tracing/span.ts';
 import { ensurePki, type Pki } from './certificates/pki.ts';
 import { LOOPBACK_USER } from './request.ts';
 import { openSecured } from './security-bed.ts';
@@ -75,7 +75,10 @@ async function ask(
   session.close();
   // The spans end in the turn in which the reply leaves.
   await new Promise(setImmediate);
-  return { status, text, spans: [...spans].reverse() };
+  // What the server asks of itself meanwhile is of other traces.
+  const others = spans.filter(({ kind, scope }) => kind === 'server' && scope === SCOPES.component);
+  const own = spans.filter(({ context }) => !others.some(other => other.context.traceId === context.traceId));
+  return { status, text, spans: own.reverse() };
 }
 
 const [traceId, spanId] = ['c'.repeat(32), 'd'.repeat(16)];
@@ -318,12 +321,23 @@ test('webhooks of admission are told of the trace', async () => {
       operation: 'CREATE',
     });
     assert.deepEqual(eventsOf(call), ['Request completed']);
-    // What comes without a request has no trace to go on with.
-    heard.length = 0;
-    const transport = server.transport(LOOPBACK_USER);
+    // What controllers ask in this process begins a trace too.
+    heard.length = spans.length = 0;
+    const transport = server.transport(LOOPBACK_USER, 'kube-controller-manager');
     const of = { group: '', version: 'v1', resource: 'configmaps' };
     await transport.create({ of, namespace: 'default' }, map('in-process') as unknown as KubeObject);
-    assert.deepEqual(heard, [undefined, undefined]);
+    const own = named(spans, 'POST /api/v1/namespaces/{:namespace}/configmaps');
+    assert.deepEqual(own.attributes, {
+      'http.request.method': 'POST',
+      'url.path': PATH,
+      'user_agent.original': 'kube-controller-manager',
+      'http.response.status_code': 201,
+    });
+    assert.equal(own.parentId, undefined);
+    assert.match(heard[0]!, new RegExp(`^00-${own.context.traceId}-[0-9a-f]{16}-01$`));
+    assert.deepEqual(above(spans, named(spans, 'Create etcd3')), [own.name]);
+    await assert.rejects(transport.get({ of, namespace: 'default', name: 'missing' }), /not found/);
+    assert.equal(named([...spans].reverse(), NAMED).attributes['http.response.status_code'], 404);
     hooks.closeAllConnections();
     await new Promise(resolve => hooks.close(resolve));
     const { status, spans: failed } = await ask('system:masters', 'POST', PATH, { body: map('nobody') });

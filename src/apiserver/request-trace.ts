@@ -133,7 +133,13 @@ export function handlerAttributes(
 export const truncatedAuditId = (id: string): string => id.slice(0, AUDIT_ID_LENGTH_MAX);
 
 /** `GET /api/v1/namespaces/{:namespace}/pods/{:name}`: the same for all objects of a kind. */
-function spanName(method: string, attributes: PathAttributes): string {
+export function spanName(
+  method: string,
+  attributes: Pick<
+    PathAttributes,
+    'isResource' | 'group' | 'version' | 'namespace' | 'resource' | 'name' | 'subresource'
+  >,
+): string {
   const { isResource, group, version, namespace, resource, name, subresource } = attributes;
   if (!isResource) return method;
   let path = group ? `/apis/${group}/${version}` : `/api/${version}`;

@@ -57,6 +57,7 @@ import {
 } from './request-metrics.ts';
 import { ResourceHandler } from './resource-handler.ts';
 import { ResourceTable, type Served } from './resource-table.ts';
+import { TracedTransport } from './traced-transport.ts';
 import { handleUpgrade } from './upgrade.ts';
 import { WebhookClient } from './webhooks/client.ts';
 
@@ -221,8 +222,9 @@ export class ApiServer {
       component,
       authorize: (attributes: RequestAttributes, trail?: Trail) => this.authorize(attributes, trail),
     };
-    const { auditor } = this.#options;
-    return auditor ? new AuditedTransport(options, auditor, this.#random) : new InProcessTransport(options);
+    const { auditor, tracer } = this.#options;
+    const transport = auditor ? new AuditedTransport(options, auditor, this.#random) : new InProcessTransport(options);
+    return tracer ? new TracedTransport(transport, tracer, component) : transport;
   }
 
   /** Throws Forbidden in upstream's words. */

@@ -76,6 +76,10 @@ async function traces(cluster: Cluster): Promise<void> {
       ...['Create', 'Create etcd3'],
     ]);
 
+    // What the scheduler asks in the same process is traced too.
+    const bound = await ofServer.find(({ name }) => name.endsWith('/pods/{:name}/binding'));
+    assert.equal(bound.attributes['user_agent.original'], 'kube-scheduler');
+
     const sync = await ofKubelet.find(
       ({ name, attributes }) => name === 'syncPod' && attributes['k8s.pod'] === 'default/traced',
     );

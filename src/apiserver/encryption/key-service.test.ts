@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { systemClock, VirtualClock } from '../../base/clock.ts';
 import { silentLogger } from '../../base/log.ts';
+import { systemRandom } from '../../base/random.ts';
+import { type Span, Tracer } from '../../base/tracing/span.ts';
 import { SECRETS } from '../../client/resources.ts';
 import { type GrpcServer, serveGrpc } from '../../csi/grpc.ts';
 import { openMemoryStore } from '../../store/memory.ts';
@@ -69,11 +71,15 @@ async function open(inner: Store, socket: string) {
   const options = { clock: systemClock, log: silentLogger, signal: stop.signal };
   const file = { path: '', text: '' };
   const store = await openEncrypted(inner, { rules, file, reloads: false }, options);
-  const server = await ApiServer.open({ store });
+  const spans: Span[] = [];
+  const sink = { take: (span: Span) => void spans.push(span) };
+  const tracer = new Tracer({ samplingRatePerMillion: 1e6, sink, clock: systemClock, random: systemRandom });
+  const server = await ApiServer.open({ store, tracer });
   const api = server.transport(LOOPBACK_USER);
   return {
     service: rules[0]!.envelopes[0] as KeyService,
     store,
+    spans,
     make: (name: string) =>
       api.create({ of: SECRETS, namespace: 'n' }, {
         apiVersion: 'v1',
@@ -105,6 +111,10 @@ test('a plugin keeps the keys: one call for many values, read after a restart, s
   const first = await open(inner, socket);
   await first.make('a');
   await first.make('b');
+  const sealing = first.spans.find(({ name }) => name === 'TransformToStorage with envelopeTransformer')!;
+  assert.deepEqual(sealing.attributes, { 'transformer.provider.name': 'vault' });
+  assert.equal(sealing.events.length, 4);
+  assert.equal(first.spans.find(({ context }) => context.spanId === sealing.parentId)?.name, 'Create etcd3');
   assert.equal(await first.read('a'), 'of a');
   assert.deepEqual(plugin.calls, ['encrypt']);
   const raw = async (key: string) => Buffer.from((await inner.get(key))!.value);

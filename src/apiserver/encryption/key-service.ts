@@ -8,6 +8,7 @@ import { createCipheriv, createDecipheriv, createHmac, randomBytes } from 'node:
 import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import { activeSpan, traced } from '../../base/tracing/active.ts';
 import { call } from '../../csi/calls.ts';
 import { GrpcClient } from '../../csi/grpc.ts';
 import { bytes, decode, encode, integer, message, repeated, schema, text } from '../../csi/protobuf.ts';
@@ -173,12 +174,8 @@ export class KeyService implements Envelope {
     const current = this.#current;
     if (!current || !this.#clock || this.#clock.now() - this.#healthyMs > SEED_VALID_MS)
       throw new Error(`key management service ${this.#options.name} has not answered for too long: ${this.#problem}`);
-    const info = randomBytes(INFO_BYTES);
-    const nonce = randomBytes(NONCE_BYTES);
-    const cipher = createCipheriv('aes-256-gcm', derived(current.seed, info), nonce).setAAD(Buffer.from(context));
-    const data = Buffer.concat([info, nonce, cipher.update(plain), cipher.final(), cipher.getAuthTag()]);
-    const { keyId, sealedSeed, annotations } = current;
-    return encode(SEALED, { data, keyId, seed: sealedSeed, annotations, seedType: SEED });
+    const attributes = { 'transformer.provider.name': this.#options.name };
+    return traced('TransformToStorage with envelopeTransformer', attributes, () => sealBy(current, plain, context));
   }
 
   /** Asks the plugin for the seed of a value that is not known yet; undefined when it is. */
@@ -206,6 +203,20 @@ export class KeyService implements Envelope {
     decipher.setAAD(Buffer.from(context)).setAuthTag(body.subarray(end));
     return Buffer.concat([decipher.update(body.subarray(NONCE_BYTES, end)), decipher.final()]);
   }
+}
+
+function sealBy({ seed, keyId, sealedSeed, annotations }: Current, plain: Uint8Array, context: string): Buffer {
+  const span = activeSpan();
+  span?.event('About to encrypt data using DEK');
+  const info = randomBytes(INFO_BYTES);
+  const nonce = randomBytes(NONCE_BYTES);
+  const cipher = createCipheriv('aes-256-gcm', derived(seed, info), nonce).setAAD(Buffer.from(context));
+  const data = Buffer.concat([info, nonce, cipher.update(plain), cipher.final(), cipher.getAuthTag()]);
+  span?.event('Data encryption succeeded');
+  span?.event('About to encode encrypted object');
+  const sealed = encode(SEALED, { data, keyId, seed: sealedSeed, annotations, seedType: SEED });
+  span?.event('Encoded encrypted object');
+  return sealed;
 }
 
 /** HKDF-Expand of SHA-256 (RFC 5869): the first block is all of it. */
