@@ -9,7 +9,9 @@ import { after, before, test } from 'node:test';
 import type { KubeObject } from '../api/meta.ts';
 import { systemClock } from '../base/clock.ts';
 import { systemRandom } from '../base/random.ts';
+import { within } from '../base/tracing/active.ts';
 import { SCOPES, type Span, Tracer } from '../base/tracing/span.ts';
+import { HttpsTransport } from '../client/https-transport.ts';
 import { ensurePki, type Pki } from './certificates/pki.ts';
 import { LOOPBACK_USER } from './request.ts';
 import { openSecured } from './security-bed.ts';
@@ -348,4 +350,52 @@ test('webhooks of admission are told of the trace', async () => {
     hooks.closeAllConnections();
     hooks.close();
   }
+});
+
+test('a client that traces is heard of by the server', async () => {
+  const ended: Span[] = [];
+  const clients = new Tracer({
+    samplingRatePerMillion: 1_000_000,
+    sink: { take: span => void ended.push(span) },
+    clock: systemClock,
+    random: systemRandom,
+  });
+  const { key, certificate: cert } = pki.issueClient({ commonName: 'node', organizations: ['system:masters'] });
+  const url = `https://127.0.0.1:${port}`;
+  const client = new HttpsTransport({ server: url, ca: pki.ca, key, cert, tracer: clients });
+  const untilEnded = async (count: number) => {
+    while (ended.length < count) await new Promise(setImmediate);
+  };
+  const of = { group: '', version: 'v1', resource: 'configmaps' };
+  spans.length = 0;
+  const root = clients.start('root', undefined);
+  await assert.rejects(within({ span: root }, () => client.get({ of, namespace: 'default', name: 'none' })));
+  await untilEnded(1);
+  const [asking] = ended as [Span];
+  assert.deepEqual([asking.name, asking.kind, asking.parentId], ['HTTP GET', 'client', root.context.spanId]);
+  assert.deepEqual(asking.attributes, {
+    'http.request.method': 'GET',
+    'url.full': `${url}${PATH}/none`,
+    'server.address': '127.0.0.1',
+    'server.port': port,
+    'http.response.status_code': 404,
+    'error.type': '404',
+  });
+  assert.equal(asking.failure, '');
+  assert.equal(named(spans, NAMED).parentId, asking.context.spanId);
+  // A watch is a span until it ends.
+  const stop = new AbortController();
+  for await (const _ of client.watch({ of, namespace: 'default' }, {}, stop.signal)) {
+    assert.equal(ended.length, 1);
+    stop.abort();
+  }
+  await untilEnded(2);
+  assert.deepEqual([ended[1]!.name, ended[1]!.parentId], ['HTTP GET', undefined]);
+  client.close();
+  const nobody = new HttpsTransport({ server: 'https://127.0.0.1:1', ca: pki.ca, tracer: clients });
+  await assert.rejects(nobody.get({ of, namespace: 'default', name: 'none' }));
+  await untilEnded(3);
+  assert.equal(ended[2]!.attributes['error.type'] !== undefined, true);
+  assert.match(ended[2]!.failure!, /ECONNREFUSED/);
+  nobody.close();
 });

@@ -131,7 +131,8 @@ export class Span {
   }
   end(): void {
     if (this.#endMs !== undefined) return;
-    this.#endMs = this.context.isSampled ? this.tracer.timeMs() : 0;
+    // The wall clock may have been set back.
+    this.#endMs = this.context.isSampled ? Math.max(this.startMs, this.tracer.timeMs()) : 0;
     if (this.context.isSampled) this.tracer.ended(this);
   }
 }

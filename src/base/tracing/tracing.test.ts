@@ -54,6 +54,10 @@ test('times have the monotonic clock’s fractions and follow the wall clock', a
   assert.equal(tracer.timeMs(), 1_000_001.5);
   [wall, monotonic] = [2_000_000, 2];
   assert.equal(tracer.timeMs(), 2_000_000);
+  const span = tracer.start('a', { traceId: '1'.repeat(32), spanId: '2'.repeat(16), isSampled: true });
+  [wall, monotonic] = [1_500_000, 3];
+  span.end();
+  assert.deepEqual([span.startMs, span.endMs], [2_000_000, 2_000_000]);
 });
 
 test('limits of a span', () => {
