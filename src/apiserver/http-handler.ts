@@ -118,16 +118,15 @@ export class HttpHandler {
 
   /** Answers the exchange; never rejects. */
   handle(exchange: Exchange, certificate: Credentials['certificate']): Promise<void> {
-    const auditId = this.auditIdOf(exchange.headers);
     const { tracer } = this.#options;
-    if (!tracer) return this.#handle(exchange, certificate, { auditId, trace: undefined });
-    const trace = new RequestTrace(tracer, exchange, auditId);
-    return trace.run(() => this.#handle(exchange, certificate, { auditId, trace }));
+    if (!tracer) return this.#handle(exchange, certificate, undefined);
+    const trace = new RequestTrace(tracer, exchange, this.auditIdOf(exchange.headers));
+    return trace.run(() => this.#handle(exchange, certificate, trace));
   }
   async #handle(
     exchange: Exchange,
     certificate: Credentials['certificate'],
-    { auditId, trace }: Pick<ReplyContext, 'auditId' | 'trace'>,
+    trace: RequestTrace | undefined,
   ): Promise<void> {
     const startMs = this.#options.clock.monotonic();
     const routed = route(exchange.method, exchange.url);
@@ -135,7 +134,7 @@ export class HttpHandler {
       exchange,
       code: 0,
       warnings: undefined,
-      auditId,
+      auditId: trace?.auditId ?? this.auditIdOf(exchange.headers),
       trail: undefined,
       trace,
       receivedMs: startMs,

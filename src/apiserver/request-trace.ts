@@ -29,7 +29,7 @@ const HTTPS_PORT = 443;
 export class RequestTrace {
   readonly #tracer: Tracer;
   readonly #request: Traceable;
-  readonly #auditId: string;
+  readonly auditId: string;
   readonly #scope: Scope;
   readonly #open: Span[];
   #server: Span | undefined;
@@ -37,7 +37,7 @@ export class RequestTrace {
   constructor(tracer: Tracer, request: Traceable, auditId: string) {
     this.#tracer = tracer;
     this.#request = request;
-    this.#auditId = truncatedAuditId(auditId);
+    this.auditId = auditId;
     const span = tracer.start('authentication', undefined, { scope: SCOPES.filters });
     this.#scope = { span };
     this.#open = [span];
@@ -106,7 +106,7 @@ export class RequestTrace {
       'url.path': pathOf(url),
       'network.protocol.version': protocol.slice(protocol.indexOf('/') + 1),
       'http.target': url,
-      'audit-id': this.#auditId,
+      'audit-id': truncatedAuditId(this.auditId),
     };
   }
 }
