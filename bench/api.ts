@@ -283,8 +283,9 @@ async function measure(measurement: Measurement): Promise<void> {
       console.log(`${what}; budget ${budget}/s`);
       for (const { name, rounds } of runs) {
         const of = (field: keyof LoadResult) => median(rounds.map(result => result[field]));
+        const least = Math.min(...rounds.map(({ mainUs }) => mainUs));
         console.log(
-          `  ${name.padEnd(28)} ${of('rate').toFixed(0).padStart(6)}/s, mean ${of('meanMs').toFixed(1)} ms, ${of('cpuUs').toFixed(0)} µs of processor (generator ${of('generatorUs').toFixed(0)})`,
+          `  ${name.padEnd(28)} ${of('rate').toFixed(0).padStart(6)}/s, mean ${of('meanMs').toFixed(1)} ms, ${of('cpuUs').toFixed(0)} µs of processor (main thread ${of('mainUs').toFixed(0)}, at least ${least.toFixed(0)}; generator ${of('generatorUs').toFixed(0)})`,
         );
       }
     });

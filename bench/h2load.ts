@@ -35,6 +35,8 @@ export interface LoadResult {
   readonly meanMs: number;
   /** Processor time of the server, and of the generator, for one. */
   readonly cpuUs: number;
+  /** Of it the server's main thread: what bounds its rate. */
+  readonly mainUs: number;
   readonly generatorUs: number;
 }
 
@@ -45,6 +47,7 @@ export async function load(
 ): Promise<LoadResult> {
   const { directory, count, requests } = options;
   const server = cpuMsOf(pid);
+  const main = mainThreadUs(pid);
   const generator = childrenCpuMs();
   const runs = await Promise.all(
     requests.map(async ({ path, body, clients }, index) => {
@@ -67,10 +70,12 @@ export async function load(
     }),
   );
   const cpuUs = ((cpuMsOf(pid) - server) * 1000) / count;
+  const mainUs = (mainThreadUs(pid) - main) / count;
   return {
     rate: count / Math.max(...runs.map(run => run.seconds)),
     meanMs: Math.max(...runs.map(run => run.meanMs)),
     cpuUs,
+    mainUs,
     generatorUs: ((childrenCpuMs() - generator) * 1000) / count,
   };
 }
@@ -81,6 +86,9 @@ function cpuMsOf(pid: number): number {
   const fields = statOf(pid);
   return (Number(fields[11]) + Number(fields[12])) * TICK_MS;
 }
+const mainThreadUs = (pid: number): number =>
+  Number(readFileSync(`/proc/${pid}/task/${pid}/schedstat`, 'utf8').split(' ')[0]) / 1000;
+
 // Of those that ended.
 function childrenCpuMs(): number {
   const fields = statOf('self');
