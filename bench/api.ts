@@ -186,7 +186,7 @@ type Mode = 'serve' | 'floor' | 'bare';
 
 async function withServer<T>(mode: Mode, use: (server: LoadTarget) => Promise<T>, checkout?: string): Promise<T> {
   const flags =
-    mode === (process.env['BENCH_FLAGS_OF'] ?? 'serve') && process.env['BENCH_NODE_FLAGS']
+    !checkout && mode === (process.env['BENCH_FLAGS_OF'] ?? 'serve') && process.env['BENCH_NODE_FLAGS']
       ? process.env['BENCH_NODE_FLAGS'].split(' ')
       : [];
   const program = checkout ? join(checkout, 'bench/api.ts') : import.meta.filename;
