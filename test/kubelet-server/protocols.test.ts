@@ -1,6 +1,7 @@
 /** The kubelet's server as other clients see it: who may call, plain answers, and the WebSocket protocols. */
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { request } from 'node:https';
 import { createServer, type Server } from 'node:net';
@@ -209,4 +210,19 @@ test('port forwarding by plain channels', async () => {
   assert.equal(session.channel(1), named);
   session.socket.close();
   await session.closed;
+});
+
+test('port forwarding by plain channels ends with the last of its connections', async () => {
+  const brief = createServer(socket => socket.end('that is all')).listen(0, '127.0.0.1');
+  const closed = createServer().listen(0, '127.0.0.1');
+  await Promise.all([once(brief, 'listening'), once(closed, 'listening')]);
+  const { port } = brief.address() as { port: number };
+  const { port: nobodys } = closed.address() as { port: number };
+  closed.close();
+  const session = dial(`/portForward/default/p?port=${port},${nobodys}`, ['v4.channel.k8s.io']);
+  await opened(session.socket);
+  await session.closed;
+  brief.close();
+  assert.equal(session.channel(0).slice(2), 'that is all');
+  assert.match(session.channel(3).slice(2), /^error forwarding port \d+ to pod p_default, uid : .*ECONNREFUSED/);
 });

@@ -73,6 +73,13 @@ export class ChannelSocket {
     return Duplex.from(both as unknown as NodeJS.ReadWriteStream);
   }
 
+  /** As if the client had ended the channel, which in most protocols it cannot say. */
+  endReading(channel: number): void {
+    const reader = this.#readers.get(channel);
+    if (reader && !reader.destroyed && !reader.readableEnded) reader.push(null);
+    this.#readers.delete(channel);
+  }
+
   /** An empty message, by which clients notice that the session stands. */
   greet(channel: number): void {
     this.#send(channel, Buffer.alloc(0), () => {});
@@ -94,9 +101,7 @@ export class ChannelSocket {
     const { base64, halfClose } = this.#options;
     const channel = base64 ? bytes[0]! - 48 : bytes[0]!;
     if (halfClose && isBinary && channel === CLOSE_CHANNEL) {
-      const reader = this.#readers.get(bytes[1] ?? -1);
-      if (reader && !reader.destroyed && !reader.readableEnded) reader.push(null);
-      this.#readers.delete(bytes[1] ?? -1);
+      this.endReading(bytes[1] ?? -1);
       return;
     }
     const reader = this.#readers.get(channel);

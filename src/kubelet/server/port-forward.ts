@@ -17,6 +17,8 @@ import { acceptSpdy, acceptWebSocket, refuse, type Upgrade, wantsWebSocket } fro
 
 const SPDY_PROTOCOL = 'portforward.k8s.io';
 const TUNNEL_PROTOCOL = `SPDY/3.1+${SPDY_PROTOCOL}`;
+/** In channels no client says that it has sent all: once the pod has ended a connection, the rest has that long, as with containerd. */
+const CHANNEL_END_MS = 500;
 const CHANNEL_PROTOCOLS = ['v4.channel.k8s.io', 'v4.base64.channel.k8s.io'];
 
 export interface ForwardContext {
@@ -119,25 +121,30 @@ async function overSpdy(carrier: Duplex, forwarder: Forwarder): Promise<void> {
   await connection.closed;
 }
 
-function overChannels(upgrade: Upgrade, ports: readonly number[], forwarder: Forwarder): Promise<void> {
+async function overChannels(upgrade: Upgrade, ports: readonly number[], forwarder: Forwarder): Promise<void> {
   const accepted = acceptWebSocket(upgrade, CHANNEL_PROTOCOLS);
-  if (!accepted) return Promise.resolve();
+  if (!accepted) return;
+  const { clock } = forwarder.context;
   const channels = new ChannelSocket(accepted.socket, {
     base64: accepted.protocol.includes('base64'),
     halfClose: false,
-    clock: forwarder.context.clock,
+    clock,
     idleMs: STREAM_IDLE_MS,
   });
-  for (const [index, port] of ports.entries()) {
+  const forwarding = ports.map((port, index) => {
     const data = channels.duplex(2 * index);
     const error = channels.writable(2 * index + 1);
     const name = Buffer.alloc(2);
     name.writeUInt16LE(port);
     data.write(name);
     error.write(name);
-    void forward(forwarder, port, data, error);
-  }
-  return channels.closed;
+    data.once('finish', () => clock.after(CHANNEL_END_MS, () => channels.endReading(2 * index), { background: true }));
+    return forward(forwarder, port, data, error);
+  });
+  // The socket ends with the last of its connections.
+  await Promise.all(forwarding);
+  channels.close();
+  await channels.closed;
 }
 
 /** One connection, from its opening to the end of both its directions. Never rejects. */
