@@ -144,6 +144,8 @@ export interface FieldError {
 
 function show(value: unknown): string {
   if (value === null || value === undefined) return 'null';
+  // As Go prints bytes.
+  if (value instanceof Uint8Array) return `[]byte{${[...value].map(byte => `0x${byte.toString(16)}`).join(', ')}}`;
   return typeof value === 'object' || typeof value === 'string' ? JSON.stringify(value) : String(value);
 }
 

@@ -69,3 +69,56 @@ test('the name of a definition is asked after when it is made', () => {
   assert.match(shown(renamed)[0]!, /^metadata.name: .*must be spec.names.plural/);
   assert.ok(!shown(renamed, old).some(error => error.startsWith('metadata.name')));
 });
+
+test('a conversion webhook is told of by the names of its fields inside of upstream', () => {
+  const converted = (conversion: object, established?: 'True') => {
+    const object = definition(schemaOf(good));
+    object.spec.conversion = conversion as CustomResourceDefinition['spec']['conversion'];
+    if (established)
+      object.status = { conditions: [{ type: 'Established', status: established }] } as unknown as NonNullable<
+        CustomResourceDefinition['status']
+      >;
+    return object;
+  };
+  const at = 'spec.conversion';
+  const client = { url: 'https://example.com' };
+  const unwanted = 'should not be set when strategy is not set to Webhook';
+  assert.deepEqual(
+    shown(converted({ strategy: 'None', webhook: { clientConfig: client, conversionReviewVersions: ['v1'] } })),
+    [`${at}.webhookClientConfig: Forbidden: ${unwanted}`, `${at}.conversionReviewVersions: Forbidden: ${unwanted}`],
+  );
+  assert.deepEqual(shown(converted({ strategy: 'Webhook' })), [
+    `${at}.webhookClientConfig: Required value: required when strategy is set to Webhook`,
+    `${at}.conversionReviewVersions: Required value`,
+  ]);
+  const webhook = { clientConfig: client, conversionReviewVersions: ['v2', 'v2', 'V3'] };
+  assert.deepEqual(shown(converted({ strategy: 'Webhook', webhook })).slice(0, 1), [
+    `${at}.conversionReviewVersions[1]: Invalid value: "v2": duplicate version`,
+  ]);
+  assert.match(
+    shown(converted({ strategy: 'Webhook', webhook })).join('\n'),
+    /conversionReviewVersions\[2\]: Invalid value: "V3": a DNS-1035 label[\s\S]*must include at least one of v1, v1beta1/,
+  );
+
+  const withBundle = (bundle: string, established?: 'True') => {
+    const caBundle = Buffer.from(bundle).toString('base64');
+    const clientConfig = { ...client, caBundle };
+    return converted({ strategy: 'Webhook', webhook: { clientConfig, conversionReviewVersions: ['v1'] } }, established);
+  };
+  const problem = 'unable to load root certificates:';
+  const broken = '-----BEGIN CERTIFICATE-----\nMIID\n-----END CERTIFICATE-----\n';
+  assert.deepEqual(shown(withBundle('\n')), [], 'a new definition waits for a better one');
+  assert.deepEqual(shown(withBundle('\n'), withBundle('')), [], 'it is not served yet');
+  assert.deepEqual(shown(withBundle('\n'), withBundle('\n', 'True')), [], 'it was so before');
+  assert.deepEqual(shown(withBundle('\n'), withBundle('', 'True')), [
+    `${at}.webhookClientConfig.caBundle: Invalid value: []byte{0xa}: ${problem} unable to parse bytes as PEM block`,
+  ]);
+  assert.match(
+    shown(withBundle(broken), withBundle('', 'True')).join(),
+    /root certificates: failed to parse certificate: x509: malformed certificate$/,
+  );
+  assert.match(
+    shown(withBundle(broken.replaceAll('CERTIFICATE', 'RSA PRIVATE KEY')), withBundle('', 'True')).join(),
+    /root certificates: no valid certificate authority data seen$/,
+  );
+});

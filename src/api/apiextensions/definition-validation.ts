@@ -17,7 +17,7 @@ import {
   requireOneOf,
   requireText,
 } from '../machinery/validation.ts';
-import { checkWebhookClient } from '../machinery/webhook-client.ts';
+import { caBundleProblem, checkWebhookClient } from '../machinery/webhook-client.ts';
 import { ownSchema } from '../own-definitions.ts';
 import { compilePath, fieldsOfPath } from './simple-path.ts';
 import { structuralProblems } from './structural-check.ts';
@@ -51,7 +51,7 @@ export function validateDefinition(object: CustomResourceDefinition, old?: Custo
   requireOneOf(errors, 'spec.scope', spec.scope, ['Cluster', 'Namespaced']);
   checkNames(spec, errors);
   checkVersions(object, old, errors);
-  checkConversion(spec, errors);
+  checkConversion(spec, old, errors);
   if (spec.preserveUnknownFields && !old?.spec?.preserveUnknownFields)
     addInvalid(
       errors,
@@ -201,23 +201,42 @@ function checkSelectable(
   });
 }
 
-function checkConversion({ conversion }: CustomResourceDefinitionSpec, errors: Errors): void {
+// Fields are told by the names that they have inside of upstream's server.
+function checkConversion(
+  { conversion }: CustomResourceDefinitionSpec,
+  old: CustomResourceDefinition | undefined,
+  errors: Errors,
+): void {
   if (!conversion) return;
-  requireOneOf(errors, 'spec.conversion.strategy', conversion.strategy, ['None', 'Webhook']);
-  const { webhook } = conversion;
+  const at = 'spec.conversion';
+  requireOneOf(errors, `${at}.strategy`, conversion.strategy, ['None', 'Webhook']);
+  const { clientConfig: client, conversionReviewVersions: reviews = [] } = conversion.webhook ?? {};
   if (conversion.strategy !== 'Webhook') {
-    if (webhook)
-      addForbidden(errors, 'spec.conversion.webhook', 'should not be set when strategy is not set to Webhook');
+    const unwanted = 'should not be set when strategy is not set to Webhook';
+    if (client) addForbidden(errors, `${at}.webhookClientConfig`, unwanted);
+    if (reviews.length > 0) addForbidden(errors, `${at}.conversionReviewVersions`, unwanted);
     return;
   }
-  const at = 'spec.conversion.webhook';
-  const client = webhook?.clientConfig;
-  if (!client) addRequired(errors, `${at}.clientConfig`, 'required when strategy is set to Webhook');
-  else checkWebhookClient(errors, `${at}.clientConfig`, client);
-  const reviews = webhook?.conversionReviewVersions ?? [];
-  if (reviews.length === 0) addRequired(errors, `${at}.conversionReviewVersions`);
-  else if (!reviews.some(version => version === 'v1' || version === 'v1beta1'))
+  if (!client) addRequired(errors, `${at}.webhookClientConfig`, 'required when strategy is set to Webhook');
+  else {
+    checkWebhookClient(errors, `${at}.webhookClientConfig`, client);
+    const problem = mayHaveInvalidBundle(old) ? undefined : caBundleProblem(client.caBundle);
+    if (problem)
+      addInvalid(errors, `${at}.webhookClientConfig.caBundle`, Buffer.from(client.caBundle!, 'base64'), problem);
+  }
+  if (reviews.length === 0) return addRequired(errors, `${at}.conversionReviewVersions`);
+  eachAt(reviews, `${at}.conversionReviewVersions`, (version, where, index) => {
+    if (reviews.indexOf(version) < index) addInvalid(errors, where, version, 'duplicate version');
+    else addProblems(errors, where, version, dns1035LabelProblems(version));
+  });
+  if (!reviews.some(version => version === 'v1' || version === 'v1beta1'))
     addInvalid(errors, `${at}.conversionReviewVersions`, reviews, 'must include at least one of v1, v1beta1');
+}
+
+/** Until it is served; what is served by a valid one must not lose it. */
+function mayHaveInvalidBundle(old: CustomResourceDefinition | undefined): boolean {
+  if (!old?.status?.conditions?.some(({ type, status }) => type === 'Established' && status === 'True')) return true;
+  return caBundleProblem(old.spec.conversion?.webhook?.clientConfig?.caBundle) !== undefined;
 }
 
 /** Whether a group belongs to the Kubernetes community, whose definitions name the pull request that approved them. */

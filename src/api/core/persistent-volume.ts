@@ -119,6 +119,8 @@ const CHECKS: Readonly<Record<string, SourceCheck>> = {
   },
 };
 
+const MOUNT_OPTIONS_ANNOTATION = 'volume.beta.kubernetes.io/mount-options';
+
 function sourceOf(spec: PersistentVolumeSpec | undefined): Record<string, unknown> {
   return Object.fromEntries(Object.entries(spec ?? {}).filter(([field]) => !NOT_SOURCES.has(field)));
 }
@@ -129,6 +131,10 @@ export const persistentVolume = defineKind<PersistentVolume>({
   kind: 'PersistentVolume',
   warnings: ({ metadata, spec = {} }) => {
     const found = classAnnotationWarnings(metadata);
+    if (metadata.annotations?.[MOUNT_OPTIONS_ANNOTATION] !== undefined)
+      found.push(
+        `metadata.annotations[${MOUNT_OPTIONS_ANNOTATION}]: deprecated since v1.31; use "mountOptions" attribute instead`,
+      );
     if (spec.persistentVolumeReclaimPolicy === 'Recycle')
       found.push(
         'spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.',

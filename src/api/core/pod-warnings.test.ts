@@ -182,10 +182,13 @@ test('volumes, classes, nodes, accounts, ingresses and secrets', () => {
   const classed =
     'metadata.annotations[volume.beta.kubernetes.io/storage-class]: deprecated since v1.8; use "storageClassName" attribute instead';
   assert.deepEqual(warn(persistentVolumeClaim, annotated), [classed]);
+  const options = { 'volume.beta.kubernetes.io/mount-options': 'ro' };
+  const both = { ...annotated.metadata, annotations: { ...annotated.metadata.annotations, ...options } };
   assert.deepEqual(
-    warn(persistentVolume, { ...annotated, spec: { persistentVolumeReclaimPolicy: 'Recycle', rbd: {} } }),
+    warn(persistentVolume, { metadata: both, spec: { persistentVolumeReclaimPolicy: 'Recycle', rbd: {} } }),
     [
       classed,
+      'metadata.annotations[volume.beta.kubernetes.io/mount-options]: deprecated since v1.31; use "mountOptions" attribute instead',
       'spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.',
       'spec.rbd: deprecated in v1.28, non-functional in v1.31+',
     ],

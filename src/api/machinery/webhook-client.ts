@@ -1,5 +1,6 @@
 /** How a webhook is reached, in admission and in conversion alike: by an https URL, or by a Service with a path. */
 
+import { X509Certificate } from 'node:crypto';
 import { dnsSubdomainProblems, portNumberProblems } from './names.ts';
 import { addInvalid, addRequired, type Errors, requireText } from './validation.ts';
 
@@ -21,6 +22,31 @@ export function checkWebhookClient(errors: Errors, path: string, client: Webhook
     addRequired(errors, path, 'exactly one of url or service is required');
   else if (url !== undefined) checkUrl(errors, `${path}.url`, url);
   else checkService(errors, `${path}.service`, service!);
+}
+
+const PEM_BLOCK = /-----BEGIN ([^\n]*?)-----\r?\n([\s\S]*?)-----END \1-----/g;
+
+/** What is wrong with the authorities that a webhook's certificate is checked by, in base64; none are the system's. */
+export function caBundleProblem(bundle: string | undefined): string | undefined {
+  const text = Buffer.from(bundle ?? '', 'base64').toString('latin1');
+  if (text === '') return undefined;
+  const problem = 'unable to load root certificates:';
+  const blocks = [...text.matchAll(PEM_BLOCK)];
+  if (blocks.length === 0) return `${problem} unable to parse bytes as PEM block`;
+  // Go passes over blocks with headers.
+  const certificates = blocks.filter(([, type, body]) => type === 'CERTIFICATE' && !body!.includes(':'));
+  if (certificates.some(([block]) => isCertificate(block))) return undefined;
+  if (certificates.length > 0) return `${problem} failed to parse certificate: x509: malformed certificate`;
+  return `${problem} no valid certificate authority data seen`;
+}
+
+function isCertificate(block: string): boolean {
+  try {
+    new X509Certificate(block);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** As Go tells the parts apart: what has no scheme has no host either. */

@@ -259,6 +259,40 @@ test('names that are taken are refused until they are free', async () => {
   await server.close();
 });
 
+test('a definition whose converter has no valid authority is not served until it has one', async () => {
+  const { api, server } = await open();
+  const withBundle = (caBundle: string) =>
+    definition(object => {
+      const clientConfig = { url: 'https://127.0.0.1:1/convert', caBundle: btoa(caBundle) };
+      object.spec.conversion = { strategy: 'Webhook', webhook: { clientConfig, conversionReviewVersions: ['v1'] } };
+    });
+  const refused = await define(api, withBundle('none'));
+  const established = ({ status }: Any) => status.conditions.find((c: Any) => c.type === 'Established');
+  const { status, reason, message } = established(refused);
+  assert.deepEqual(
+    [status, reason, message],
+    ['False', 'InvalidCABundle', 'The conversion webhook CABundle is invalid'],
+  );
+  await assert.rejects(api.list({ of: WIDGETS }), /could not find the requested resource/);
+  const target = { of: CUSTOM_RESOURCE_DEFINITIONS, name: 'widgets.example.dev' };
+  await api.patch(
+    target,
+    { spec: { conversion: { webhook: { clientConfig: { caBundle: null } } } } },
+    'application/merge-patch+json',
+  );
+  while (established(await api.get(target)).status !== 'True') await new Promise(done => setTimeout(done, 5));
+  await api.list({ of: WIDGETS });
+  await assert.rejects(
+    api.patch(
+      target,
+      { spec: { conversion: { webhook: { clientConfig: { caBundle: 'Cg==' } } } } },
+      'application/merge-patch+json',
+    ),
+    /spec.conversion.webhookClientConfig.caBundle: Invalid value: \[\]byte\{0xa\}: unable to load root certificates/,
+  );
+  await server.close();
+});
+
 test('deleting a definition deletes its objects first, and waits for their finalizers', async () => {
   const { api, server } = await open();
   await define(api);

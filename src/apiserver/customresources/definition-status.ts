@@ -9,6 +9,7 @@ import type {
   CustomResourceDefinitionCondition,
   CustomResourceDefinitionNames,
 } from '../../api/apiextensions/v1.gen.ts';
+import { caBundleProblem } from '../../api/machinery/webhook-client.ts';
 
 type Condition = Omit<CustomResourceDefinitionCondition, 'lastTransitionTime'>;
 type Status = NonNullable<CustomResourceDefinition['status']>;
@@ -42,12 +43,19 @@ export function desiredStatus(
     wanted.push(
       refused
         ? { type: 'Established', status: 'False', reason: 'NotAccepted', message: 'not all names are accepted' }
-        : {
-            type: 'Established',
-            status: 'True',
-            reason: 'InitialNamesAccepted',
-            message: 'the initial names have been accepted',
-          },
+        : caBundleProblem(definition.spec.conversion?.webhook?.clientConfig?.caBundle)
+          ? {
+              type: 'Established',
+              status: 'False',
+              reason: 'InvalidCABundle',
+              message: 'The conversion webhook CABundle is invalid',
+            }
+          : {
+              type: 'Established',
+              status: 'True',
+              reason: 'InitialNamesAccepted',
+              message: 'the initial names have been accepted',
+            },
     );
   const approval = approvalCondition(definition);
   if (approval) wanted.push(approval);
