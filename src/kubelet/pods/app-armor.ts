@@ -6,8 +6,10 @@
 
 import { existsSync, readFileSync } from 'node:fs';
 import { wantedAppArmor } from '../../api/core/app-armor.ts';
-import type { Container, Pod } from '../../api/core/v1.gen.ts';
+import type { AppArmorProfile, Container, Pod } from '../../api/core/v1.gen.ts';
+import { containersOf } from '../../api/machinery/pod.ts';
 import { runCommand } from '../../sys/command.ts';
+import type { Refusal } from './refusals.ts';
 
 const ENABLED = '/sys/module/apparmor/parameters/enabled';
 const LOADED = '/sys/kernel/security/apparmor/profiles';
@@ -53,6 +55,16 @@ export function appArmorMissing(): string | undefined {
   if (!PARSER.some(existsSync))
     return 'AppArmor is not enabled on the host: no program loads profiles; apt-get install apparmor';
   return undefined;
+}
+
+/** Why a pod cannot be admitted that asks for a profile where there are none, for privileged containers too: as upstream since 1.31. */
+export function appArmorRefusal(pod: Pod): Refusal | undefined {
+  const asks = (profile: AppArmorProfile | undefined) => profile !== undefined && profile.type !== 'Unconfined';
+  const isAsked =
+    asks(pod.spec.securityContext?.appArmorProfile) ||
+    containersOf(pod.spec).some(({ container }) => asks(wantedAppArmor(pod, container)));
+  const missing = isAsked ? appArmorMissing() : undefined;
+  return missing === undefined ? undefined : { reason: 'AppArmor', message: `Cannot enforce AppArmor: ${missing}` };
 }
 
 /** The profile's name in the kernel; undefined for unconfined. Rejects with what becomes a CreateContainerConfigError. */

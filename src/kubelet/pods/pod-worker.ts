@@ -23,6 +23,7 @@ import {
 } from '../metrics.ts';
 import type { RuntimeState, SandboxState } from '../runtime.ts';
 import { optionsOf } from '../selinux.ts';
+import { appArmorRefusal } from './app-armor.ts';
 import { ContainerStarts, MOUNTED } from './container-starts.ts';
 import { ContainerStops, graceSecondsOf } from './container-stops.ts';
 import type { PodContext } from './context.ts';
@@ -327,6 +328,7 @@ export class PodWorker {
           ? undefined
           : (this.#context.pressureRefusal(this.#subject.pod) ??
             admissionRefusal(this.#subject.pod, this.#context.otherPods(this.#uid), this.#context.node) ??
+            appArmorRefusal(this.#subject.pod) ??
             (await this.#context.devices.admit(this.#subject.pod)) ??
             (await this.#admitCpus()));
       this.#isAdmitted = refusal === undefined;

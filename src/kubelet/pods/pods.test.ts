@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Pod, PodStatus, Service } from '../../api/core/v1.gen.ts';
 import type { ContainerState } from '../runtime.ts';
-import { appArmorMissing, appArmorProfile } from './app-armor.ts';
+import { appArmorMissing, appArmorProfile, appArmorRefusal } from './app-armor.ts';
 import { expand, serviceVariables } from './environment.ts';
 import { hostsFile, resolverFile } from './files.ts';
 import { admissionRefusal } from './refusals.ts';
@@ -358,8 +358,17 @@ test('huge pages: limits of pod and container, and a node that has too few', () 
   assert.equal(admissionRefusal(alone, [], node)?.reason, 'OutOfhugepages-1Gi');
 });
 
-test('without AppArmor in the kernel only who asks for it waits', { skip: !appArmorMissing() }, async () => {
+test('without AppArmor in the kernel only who asks for it is refused', { skip: !appArmorMissing() }, async () => {
   const asks = pod({ securityContext: { appArmorProfile: { type: 'RuntimeDefault' } } });
+  assert.match(
+    JSON.stringify(appArmorRefusal(asks)),
+    /^{"reason":"AppArmor","message":"Cannot enforce AppArmor: AppArmor is not/,
+  );
+  const inner = (type: string) =>
+    pod({ containers: [{ name: 'c', securityContext: { appArmorProfile: { type }, privileged: true } }] });
+  assert.equal(appArmorRefusal(inner('Localhost'))?.reason, 'AppArmor');
+  assert.equal(appArmorRefusal(inner('Unconfined')), undefined);
+  assert.equal(appArmorRefusal(pod()), undefined);
   await assert.rejects(
     appArmorProfile(asks, { name: 'c' }),
     /^Error: Cannot enforce AppArmor: AppArmor is not enabled/,
