@@ -69,7 +69,8 @@ const NODE_FLAGS = [
   ...['--no-memory-protection-keys', '--single-threaded', '--regexp-interpret-all'],
   ...['--no-sparkplug', '--no-maglev', '--no-turbofan'],
 ];
-const TRIES = 3;
+/** Three in a row have given up. */
+const TRIES = 6;
 
 interface MachineOptions {
   readonly timeoutMs?: number;

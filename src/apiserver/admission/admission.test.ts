@@ -22,6 +22,7 @@ import {
   SERVICE_ACCOUNTS,
 } from '../../client/resources.ts';
 import { AuthorizerChain } from '../authz/authorizer.ts';
+import { makeRequest } from '../certificates/signing-request.ts';
 import { FakeReader } from '../fake-reader.ts';
 import { type AdmissionPlugin, type AdmissionRequest, LOOPBACK_USER, type UserInfo } from '../request.ts';
 import { ensureBootstrapObjects } from './bootstrap-objects.ts';
@@ -397,6 +398,56 @@ test('a kubelet writes only what is its own', async () => {
     }),
     /node requested token bound to a pod scheduled on a different node/,
   );
+});
+
+test('a node asks for certificates of its own only, and tells of claims how large they are', async () => {
+  const { admit } = setup();
+  const user = { name: 'system:node:n1', groups: ['system:nodes'] };
+  const ask = (commonName: string, signer: string, request?: string) =>
+    admit({
+      user,
+      group: 'certificates.k8s.io',
+      resource: 'certificatesigningrequests',
+      object: {
+        metadata: { name: 'r' },
+        spec: {
+          signerName: signer,
+          request: request ?? makeRequest({ commonName, organizations: ['system:nodes'] }).request,
+        },
+      },
+    });
+  for (const signer of ['kubernetes.io/kubelet-serving', 'kubernetes.io/kube-apiserver-client-kubelet']) {
+    await ask('system:node:n1', signer);
+    await assert.rejects(ask('system:node:n2', signer), /can only create a node CSR with CN=system:node:n1$/);
+    await assert.rejects(
+      ask('', signer, btoa('none')),
+      /unable to parse csr: PEM block type must be CERTIFICATE REQUEST$/,
+    );
+  }
+  await ask('somebody', 'example.com/own');
+
+  const claim = (parts: object, metadata: object = {}) => ({
+    metadata: { name: 'c', namespace: 'ns', ...metadata },
+    spec: { accessModes: ['ReadWriteOnce'] },
+    status: { phase: 'Bound', capacity: { storage: '1Gi' }, ...parts },
+  });
+  const tell = (object: object, subresource = 'status') =>
+    admit({
+      user,
+      resource: 'persistentvolumeclaims',
+      subresource,
+      operation: 'UPDATE',
+      name: 'c',
+      object,
+      old: claim({}),
+    });
+  await tell(claim({ capacity: { storage: '2Gi' }, conditions: [{ type: 'Resizing', status: 'True' }] }));
+  await assert.rejects(
+    tell(claim({ phase: 'Lost' })),
+    /node "n1" is not allowed to update fields other than status.quantity and status.conditions: /,
+  );
+  await assert.rejects(tell(claim({}, { labels: { mine: 'now' } })), /is not allowed to update fields other than/);
+  await assert.rejects(tell(claim({}), ''), /may only update PVC status$/);
 });
 
 test('a node gets at no resource claim by a mirror pod or by the status of a pod (CVE-2025-4563)', async () => {

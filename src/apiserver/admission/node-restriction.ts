@@ -3,10 +3,14 @@
  * tokens and certificates of those pods; nothing else. TaintNodesByCondition: a new node starts tainted not-ready.
  */
 
+import { isDeepStrictEqual } from 'node:util';
 import type { TokenRequest } from '../../api/authentication/v1.gen.ts';
+import { parseCertificateRequest } from '../../api/certificates/certificate-request.ts';
+import type { CertificateSigningRequest } from '../../api/certificates/v1.gen.ts';
 import type { PodCertificateRequest } from '../../api/certificates/v1beta1.gen.ts';
-import type { Node, Pod } from '../../api/core/v1.gen.ts';
-import { notFound } from '../../base/errors.ts';
+import { describeDifference } from '../../api/core/pod-update-validation.ts';
+import type { Node, PersistentVolumeClaim, Pod } from '../../api/core/v1.gen.ts';
+import { messageOf, notFound } from '../../base/errors.ts';
 import { NODES, PODS, SERVICE_ACCOUNTS } from '../../client/resources.ts';
 import { nodeNameOf } from '../authz/node-authorizer.ts';
 import { isMirrorPod, podReferences } from '../authz/pod-references.ts';
@@ -29,6 +33,8 @@ const KUBELET_LABELS: readonly string[] = [
   'beta.kubernetes.io/arch',
   'beta.kubernetes.io/instance-type',
 ];
+const KUBELET_SERVING = 'kubernetes.io/kubelet-serving';
+const KUBELET_CLIENT = 'kubernetes.io/kube-apiserver-client-kubelet';
 const NOT_READY = 'node.kubernetes.io/not-ready';
 
 export function taintNodesByCondition(): AdmissionPlugin {
@@ -72,6 +78,12 @@ export function nodeRestriction({ reader, authorizer }: AdmissionContext): Admis
           return checkNode(request, node);
         case '/serviceaccounts/token':
           return checkToken(request, node);
+        case '/persistentvolumeclaims':
+          throw refusal(request, 'may only update PVC status');
+        case '/persistentvolumeclaims/status':
+          return checkClaimStatus(request, node);
+        case 'certificates.k8s.io/certificatesigningrequests':
+          return checkCertificateRequest(request, node);
         case 'certificates.k8s.io/podcertificaterequests':
           return checkPodCertificate(request, node);
         case 'coordination.k8s.io/leases':
@@ -180,6 +192,38 @@ export function nodeRestriction({ reader, authorizer }: AdmissionContext): Admis
       key => labels[key] !== before[key] && isForbiddenLabel(key),
     );
     if (changed.length) throw refusal(request, `is not allowed to modify labels: ${changed.sort().join(', ')}`);
+  }
+
+  // How much room a volume has is what a kubelet finds out when it has grown a file system.
+  function checkClaimStatus(request: AdmissionRequest, node: string): void {
+    if (request.operation !== 'UPDATE')
+      throw refusal(request, `unexpected operation ${JSON.stringify(request.operation)}`);
+    const rest = ({ metadata, status, ...others }: PersistentVolumeClaim) => {
+      const { resourceVersion: _, managedFields: __, ...kept } = metadata;
+      const { capacity, conditions, allocatedResources, allocatedResourceStatuses, ...told } = status ?? {};
+      return { ...others, metadata: kept, status: told };
+    };
+    const [before, after] = [rest(request.oldObject as PersistentVolumeClaim), rest(request.object as never)];
+    if (!isDeepStrictEqual(before, after))
+      throw refusal(
+        request,
+        `node ${JSON.stringify(node)} is not allowed to update fields other than status.quantity and status.conditions: ${describeDifference(before, after)}`,
+      );
+  }
+
+  // By its signer a certificate of another node would be as good as its own.
+  function checkCertificateRequest(request: AdmissionRequest, node: string): void {
+    if (request.operation !== 'CREATE') return;
+    const { signerName, request: pem } = (request.object as CertificateSigningRequest).spec;
+    if (signerName !== KUBELET_SERVING && signerName !== KUBELET_CLIENT) return;
+    let commonName: string;
+    try {
+      ({ commonName } = parseCertificateRequest(pem));
+    } catch (error) {
+      throw refusal(request, `unable to parse csr: ${messageOf(error)}`);
+    }
+    if (commonName !== `system:node:${node}`)
+      throw refusal(request, `can only create a node CSR with CN=system:node:${node}`);
   }
 
   async function checkToken(request: AdmissionRequest, node: string): Promise<void> {
