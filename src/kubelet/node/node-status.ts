@@ -16,7 +16,6 @@ import { LEASES, NODES } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
 import type { Pressure } from '../eviction/signals.ts';
 import type { ImageStore } from '../images/image-store.ts';
-import { appArmorMissing } from '../pods/app-armor.ts';
 import type { PodNetwork, Runtime } from '../runtime.ts';
 import { ARCHITECTURE, type MachineCapacity, readSystemInfo } from './machine.ts';
 
@@ -230,12 +229,7 @@ export class NodeStatusWriter {
             : condition(type, 'False', enough.reason, enough.message),
         ),
         notReady === undefined
-          ? condition(
-              'Ready',
-              'True',
-              'KubeletReady',
-              `kubelet is posting ready status${appArmorMissing() ? '' : '. AppArmor enabled'}`,
-            )
+          ? condition('Ready', 'True', 'KubeletReady', 'kubelet is posting ready status')
           : condition(
               'Ready',
               'False',
