@@ -324,7 +324,8 @@ const UNDONE: ReadonlySet<string> = new Set([
   ],
   ...['healthzPort', 'healthzBindAddress', 'experimentalMemoryPSI', 'evictionSignals', 'mergeDefaultEvictionSettings'],
   ...['singleProcessOOMKill', 'imagePullCredentialsVerificationPolicy', 'preloadedImagesVerificationAllowlist'],
-  ...['allowSwap', 'runOnce', 'nodeShutdown'],
+  ...['allowSwap', 'runOnce', 'nodeShutdown', 'podLogsDir', 'nodeStatusMaxImages', 'failCgroupV1'],
+  ...['enableContentionProfiling', 'kernelMemcgNotification'],
 ]);
 
 /** What the text says. Throws Invalid with the place of the first mistake. */
