@@ -5,6 +5,7 @@ import { formatMicroTime, formatTime, VirtualClock } from './clock.ts';
 import { conflict, fieldErrors, invalid, notFound } from './errors.ts';
 import { createLogger } from './log.ts';
 import { MetricsRegistry } from './metrics.ts';
+import { Pace } from './pace.ts';
 import { BoundedQueue } from './queue.ts';
 import { randomSuffix, seededRandom } from './random.ts';
 
@@ -86,4 +87,26 @@ test('times, names, logs and metrics have their fixed forms', () => {
     registry.render(),
     '# HELP c_total help\n# TYPE c_total counter\nc_total{verb="get"} 2\n# HELP h help\n# TYPE h histogram\nh_bucket{le="1"} 0\nh_bucket{le="5"} 1\nh_bucket{le="+Inf"} 1\nh_sum 3\nh_count 1\n',
   );
+});
+
+test('a pace: some at once, then one in a while; what it did not use it may do later', async () => {
+  const clock = new VirtualClock();
+  const pace = new Pace({ atOnce: 3, everyMs: 1000, clock });
+  const atOnce = () => {
+    let count = 0;
+    for (; pace.mayNow; count++) pace.took();
+    return count;
+  };
+  assert.equal(atOnce(), 3);
+  await clock.advance(999);
+  assert.equal(atOnce(), 0);
+  await clock.advance(1);
+  assert.equal(pace.nextMs, clock.monotonic());
+  assert.equal(atOnce(), 1);
+  await clock.advance(2000);
+  assert.equal(atOnce(), 2);
+  await clock.advance(60_000);
+  assert.equal(atOnce(), 3);
+  pace.took();
+  assert.equal(pace.nextMs, clock.monotonic() + 2000);
 });

@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { Agent } from 'node:http';
 import { connect as connectH2, createServer as createH2Server } from 'node:http2';
-import { type AddressInfo, connect as connectTcp } from 'node:net';
+import { type AddressInfo, connect as connectTcp, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { KubeObject } from '../../src/api/meta.ts';
@@ -160,7 +160,7 @@ describe('ingress: rules', { skip: !canRunIngress }, () => {
     }
   });
 
-  test('WebSockets live through endpoint changes and a reload', async () => {
+  test('WebSockets and idle connections live through endpoint changes and many reloads', async () => {
     const socketServer = await bed.backend('ws');
     socketServer.server.on('upgrade', (_request, socket) => {
       socket.write(
@@ -173,20 +173,30 @@ describe('ingress: rules', { skip: !canRunIngress }, () => {
     bed.putIngress('ws', { '/': 'ws' });
     await bed.answers('ws.test', '/', 200);
     const socket = connectTcp(bed.httpPort, '127.0.0.1');
-    socket.write(
-      'GET /chat HTTP/1.1\r\nHost: ws.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n',
-    );
-    assert.match(String((await once(socket, 'data'))[0]), /^HTTP\/1.1 101/);
-    const echo = async (text: string) => {
-      socket.write(text);
-      assert.equal(String((await once(socket, 'data'))[0]), text);
+    const handshake =
+      'GET /chat HTTP/1.1\r\nHost: ws.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n';
+    const reply = async (from: Socket, text: string) => {
+      from.write(text);
+      const closed = once(from, 'close').then(() => assert.fail('closed'));
+      return String(((await Promise.race([once(from, 'data'), closed])) as Buffer[])[0]);
     };
+    assert.match(await reply(socket, handshake), /^HTTP\/1.1 101/);
+    const echo = async (text: string) => assert.equal(await reply(socket, text), text);
     await echo('one');
+    const idle = connectTcp(bed.httpPort, '127.0.0.1');
+    const askIdle = async () =>
+      assert.match(await reply(idle, 'GET / HTTP/1.1\r\nHost: plain.test\r\n\r\n'), /^HTTP\/1.1 200/);
+    await askIdle();
     const before = bed.reloads;
-    bed.putIngress('reload', { '/': 'web' }, { annotations: { 'app-root': '/in' } });
-    await bed.answers('reload.test', '/', 302);
-    assert.equal(bed.reloads, before + 1);
+    const reloads = 12;
+    for (let at = 1; at <= reloads; at++) {
+      bed.putIngress('reload', { '/': 'web' }, { annotations: { 'app-root': `/in-${at}` } });
+      await until('the new path', async () => (await bed.get('reload.test', '/')).headers['location'] === `/in-${at}`);
+    }
+    assert.equal(bed.reloads, before + reloads);
     await echo('two');
+    await askIdle();
+    idle.destroy();
     bed.putService('ws', []);
     await bed.answers('ws.test', '/', 503);
     await echo('three');

@@ -277,7 +277,7 @@ export class GatewayController {
 
   async #putSlices(result: GatewayResult, targets: ReadonlyMap<number, number>): Promise<void> {
     const client = this.#client.of<EndpointSlice>(ENDPOINT_SLICES);
-    const wanted = slicesOf(result, targets, this.#nodes.values(), this.#endpoints);
+    const wanted = slicesOf(result, targets, [...this.#nodes.values()], this.#endpoints);
     const service = serviceName(result.gateway);
     const { namespace } = result.gateway.metadata;
     const names = new Set(wanted.map(({ metadata }) => metadata.name));
@@ -321,7 +321,7 @@ export class GatewayController {
       );
     if (addresses.length === 0)
       return not('AddressNotAssigned', `Service ${serviceName(gateway)} has no address yet; its events say why`);
-    if (targets.size > 0 && !servingNodes(this.#nodes.values(), targets).some(isReady))
+    if (targets.size > 0 && !servingNodes(this.#nodes.values(), [...targets.values()]).some(isReady))
       return not('Pending', 'no node serves it yet');
     return { addresses, programmed: said('Programmed', true, 'Programmed', 'the Gateway is served') };
   }

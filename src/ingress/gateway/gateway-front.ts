@@ -96,11 +96,11 @@ export function serviceOf(
 }
 
 /** Nodes that listen on all of these ports. */
-export function servingNodes(nodes: Iterable<Node>, targets: ReadonlyMap<number, number>): Node[] {
+export function servingNodes(nodes: Iterable<Node>, ports: readonly number[]): Node[] {
   return [...nodes]
     .filter(node => {
       const listening = new Set(node.metadata.annotations?.[DATA_PLANE_ANNOTATION]?.split(','));
-      return [...targets.values()].every(port => listening.has(String(port)));
+      return ports.every(port => listening.has(String(port)));
     })
     .sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1));
 }
@@ -112,7 +112,7 @@ export function isReady(node: Node): boolean {
 export function slicesOf(
   result: GatewayResult,
   targets: ReadonlyMap<number, number>,
-  nodes: Iterable<Node>,
+  nodes: readonly Node[],
   endpoints: ServiceEndpoints,
 ): EndpointSlice[] {
   const { gateway, udpPorts } = result;
@@ -134,12 +134,13 @@ export function slicesOf(
     ...rest,
   });
   const slices: EndpointSlice[] = [];
-  const listening = servingNodes(nodes, targets);
-  if (targets.size > 0)
+  // A slice for each port: the nodes do not listen yet for one that is new, and go on with the others.
+  for (const [port, target] of targets) {
+    const listening = servingNodes(nodes, [target]);
     for (const family of FAMILIES) {
       const serving = listening.flatMap(node => {
         const address = node.status?.addresses?.find(
-          each => each.type === 'InternalIP' && each.address.includes(':') === (family === 'IPv6'),
+          each => each.type === 'InternalIP' && familyOf(each.address) === family,
         )?.address;
         const ready = isReady(node);
         return address === undefined
@@ -153,9 +154,10 @@ export function slicesOf(
             ];
       });
       if (serving.length === 0 && family === 'IPv6') continue;
-      const ports = [...targets].map(([port, target]) => ({ name: `tcp-${port}`, port: target, protocol: 'TCP' }));
-      slices.push(slice('nodes', family, { endpoints: serving, ports }));
+      const ports = [{ name: `tcp-${port}`, port: target, protocol: 'TCP' }];
+      slices.push(slice(`tcp-${port}`, family, { endpoints: serving, ports }));
     }
+  }
   for (const [port, services] of udpPorts) {
     const byPort = new Map<string, Set<string>>();
     for (const ref of services)

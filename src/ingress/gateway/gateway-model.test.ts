@@ -344,12 +344,37 @@ test('nodes serve a Gateway at their addresses of each family', () => {
       addresses: ['10.0.0.1', 'fd00::1'].map(address => ({ type: 'InternalIP', address })),
     },
   } as unknown as Node;
-  const slices = slicesOf(result!, new Map([[80, 11_000]]), [node].values(), undefined as never);
+  const slices = slicesOf(result!, new Map([[80, 11_000]]), [node], undefined as never);
   assert.deepEqual(
     slices.map(({ addressType, endpoints }) => [addressType, endpoints![0]!.addresses[0]]),
     [
       ['IPv4', '10.0.0.1'],
       ['IPv6', 'fd00::1'],
+    ],
+  );
+});
+
+test('a port that no node listens on yet keeps no other from being served', () => {
+  const [result] = build({
+    gateways: [gateway(listener({ port: 80, name: 'old' }), listener({ port: 81, name: 'new' }))],
+  }).gateways;
+  const node = {
+    metadata: { name: 'n', annotations: { [DATA_PLANE_ANNOTATION]: '11000' } },
+    status: {
+      conditions: [{ type: 'Ready', status: 'True' }],
+      addresses: [{ type: 'InternalIP', address: '10.0.0.1' }],
+    },
+  } as unknown as Node;
+  const targets = new Map([
+    [80, 11_000],
+    [81, 11_001],
+  ]);
+  const slices = slicesOf(result!, targets, [node], undefined as never);
+  assert.deepEqual(
+    slices.map(({ endpoints, ports }) => [ports![0]!.port, endpoints!.length]),
+    [
+      [11_000, 1],
+      [11_001, 0],
     ],
   );
 });

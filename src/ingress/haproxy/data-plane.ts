@@ -88,13 +88,14 @@ export class DataPlane {
     return this.#live?.backends.get(backend)?.route;
   }
 
-  /** Brings the process to what is desired, starting it if need be. */
-  async apply(desired: Desired): Promise<void> {
+  /** Brings the process to what is desired, starting it if need be. False, and all is as it was, when that takes a reload that may not be yet. */
+  async apply(desired: Desired, { mayReload }: { readonly mayReload: boolean }): Promise<boolean> {
     const { process } = this.#options;
     if (this.#live && process.isRunning) {
       const live = this.#live;
       try {
-        if (await this.#adapt(live, desired)) return;
+        if (await this.#adapt(live, desired)) return true;
+        if (!mayReload) return false;
       } catch (error) {
         this.#log.warn('HAProxy is reloaded after a failed change', { error: messageOf(error) });
       }
@@ -103,7 +104,7 @@ export class DataPlane {
     for (;;) {
       try {
         this.#live = await this.#reload(desired);
-        return;
+        return true;
       } catch (error) {
         if (!(error instanceof ConfigurationRefused) || !this.#shut(error)) throw error;
       }

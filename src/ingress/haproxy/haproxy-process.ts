@@ -18,6 +18,8 @@ const NOBODY = 65_534;
 const RECORD = 'process.json';
 const READY_MS_MAX = 15_000;
 const POLL_MS = 5;
+/** Replaced workers that may serve what they had accepted, 10 MB each and more with many routes; the oldest is ended for one more. */
+const DRAINING_MAX = 32;
 // What lies above the folder is closed to HAProxy's user, and HAProxy wants to come back to where it started: so it sees the folder, in
 // a mount namespace of its own, at a place that is open.
 const START = `
@@ -112,7 +114,7 @@ export class HaproxyProcess {
     const deadline = clock.monotonic() + READY_MS_MAX;
     for (;;) {
       const pid = await this.#workerPid();
-      if (pid !== undefined && pid !== before && (await isSettled(this.path(MASTER_SOCKET)))) return;
+      if (pid !== undefined && pid !== before && (await isSettled(this.path(MASTER_SOCKET)))) return this.#endOldest();
       if (!this.isRunning) throw failure(500, 'InternalError', `HAProxy ended; its messages: ${this.#messages()}`);
       if (clock.monotonic() > deadline)
         throw failure(
@@ -176,6 +178,14 @@ export class HaproxyProcess {
     }
   }
 
+  async #endOldest(): Promise<void> {
+    const old = await oldWorkers(this.path(MASTER_SOCKET)).catch(() => []);
+    for (const pid of old.slice(DRAINING_MAX)) {
+      const worker = identify(pid);
+      if (worker) sendSignal(worker, 'SIGTERM');
+    }
+  }
+
   #messages(): string {
     try {
       return readFileSync(this.path('haproxy.log'), 'utf8').slice(-1500);
@@ -185,16 +195,24 @@ export class HaproxyProcess {
   }
 }
 
+/** PIDs of workers that a reload replaced and whose connections are not over; the youngest first. */
+export async function oldWorkers(masterSocket: string): Promise<number[]> {
+  const [, old = ''] = (await ask(masterSocket, 'show proc')).split('# old workers');
+  return [...old.split('# ')[0]!.matchAll(/^(\d+)\s+worker\s+(\d+)/gm)]
+    .sort(([, , a], [, , b]) => Number(a) - Number(b))
+    .map(([, pid]) => Number(pid));
+}
+
 /**
  * Whether new connections go to the newest worker alone: for a moment after a reload those before it accept some too, by the old
  * configuration.
  */
 export async function isSettled(masterSocket: string): Promise<boolean> {
   try {
-    const [, old = ''] = (await ask(masterSocket, 'show proc')).split('# old workers');
-    for (const [, pid] of old.split('# ')[0]!.matchAll(/^(\d+)\s+worker/gm)) {
+    for (const pid of await oldWorkers(masterSocket)) {
       const info = await ask(masterSocket, `@!${pid} show info`).catch(() => '');
       if (/^Stopping: 0/m.test(info)) return false;
+      if (/^Stopping: 1/m.test(info)) return true;
     }
     return true;
   } catch {

@@ -10,6 +10,7 @@ import { Backoff } from '../../base/backoff.ts';
 import type { Clock } from '../../base/clock.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import { Pace } from '../../base/pace.ts';
 import { NODES } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
 import type { ServiceRef } from '../route-table.ts';
@@ -59,6 +60,9 @@ export interface NodeDataPlaneOptions {
 
 /** Changes of the routes within this time go together; endpoints do not wait. */
 const GATHER_MS = 20;
+/** Changes that take a reload: as many at once, then one in a while, with all that has gathered. Each leaves a worker that has to drain. */
+const RELOADS_AT_ONCE = 10;
+const RELOAD_EVERY_MS = 1000;
 const SWEEP_MS = 1000;
 const RETRY_MS_MIN = 200;
 const RETRY_MS_MAX = 30_000;
@@ -69,7 +73,8 @@ export class NodeDataPlane {
   readonly #folder: string;
   readonly #log: Logger;
   readonly #backoff: Backoff;
-  readonly #changedServices = new Set<string>();
+  readonly #pace: Pace;
+  #changedServices = new Set<string>();
   #process: HaproxyProcess | undefined;
   #plane: DataPlane | undefined;
   #plan: Plan | undefined;
@@ -77,6 +82,8 @@ export class NodeDataPlane {
   #servers = new Map<string, readonly string[]>();
   #routesChanged = false;
   #endpointsChanged = false;
+  /** Routes wait for that time: they take a reload. */
+  #routesAtMs = Number.POSITIVE_INFINITY;
   #announced: string | null | undefined;
   #wake: () => void = () => {};
 
@@ -85,6 +92,7 @@ export class NodeDataPlane {
     this.#folder = join(options.runDir, options.name);
     this.#log = options.log.with({ part: options.name });
     this.#backoff = new Backoff({ initialMs: RETRY_MS_MIN, maxMs: RETRY_MS_MAX, clock: options.clock });
+    this.#pace = new Pace({ atOnce: RELOADS_AT_ONCE, everyMs: RELOAD_EVERY_MS, clock: options.clock });
   }
 
   /** Until the signal aborts. HAProxy goes on afterwards. */
@@ -103,7 +111,8 @@ export class NodeDataPlane {
     signal.addEventListener('abort', () => this.#wake(), { once: true });
     let sweepAtMs = Number.POSITIVE_INFINITY;
     while (!signal.aborted) {
-      if (!this.#routesChanged && !this.#endpointsChanged) await this.#sleep(sweepAtMs - clock.monotonic(), signal);
+      if (!this.#routesChanged && !this.#endpointsChanged)
+        await this.#sleep(Math.min(sweepAtMs, this.#routesAtMs) - clock.monotonic(), signal);
       if (signal.aborted) return;
       try {
         await this.#step(signal);
@@ -133,35 +142,55 @@ export class NodeDataPlane {
   }
 
   async #step(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
     const isDown = this.#plane !== undefined && !this.#process?.isRunning;
-    if (this.#routesChanged || isDown) {
-      if (this.#plan && !isDown) await this.#options.clock.sleep(GATHER_MS, signal);
+    if (this.#routesChanged || isDown || clock.monotonic() >= this.#routesAtMs) {
+      if (this.#plan && !isDown) await clock.sleep(GATHER_MS, signal);
       await this.#applyRoutes();
     } else if (this.#endpointsChanged) await this.#applyEndpoints();
   }
 
   async #applyRoutes(): Promise<void> {
+    const changed = this.#changedServices;
+    this.#changedServices = new Set();
     this.#routesChanged = false;
     this.#endpointsChanged = false;
-    this.#changedServices.clear();
+    this.#routesAtMs = Number.POSITIVE_INFINITY;
     const plan = this.#options.source.plan();
     if (!plan) return;
     if (plan === 'nothing') return this.#stop();
     if (!this.#options.endpoints.hasSynced) return;
     if (!HaproxyProcess.isInstalled())
       throw new Error(`${HAPROXY} is missing; it comes with the Debian package haproxy: apt-get install haproxy`);
-    this.#plan = plan;
-    this.#routesByService = new Map();
-    this.#servers = new Map();
+    const routesByService = new Map<string, string[]>();
+    const servers = new Map<string, readonly string[]>();
     for (const [route, service] of plan.services) {
-      this.#servers.set(route, this.#serversOf(service));
+      servers.set(route, this.#serversOf(service));
       const key = `${service.namespace}/${service.name}`;
-      const routes = this.#routesByService.get(key);
+      const routes = routesByService.get(key);
       if (routes) routes.push(route);
-      else this.#routesByService.set(key, [route]);
+      else routesByService.set(key, [route]);
     }
-    await this.#start().apply(plan.desired(this.#servers));
+    if (!(await this.#applyInTurn(plan.desired(servers)))) {
+      for (const service of changed) this.#changedServices.add(service);
+      return this.#applyEndpoints();
+    }
+    this.#plan = plan;
+    this.#routesByService = routesByService;
+    this.#servers = servers;
     await this.#announce(plan.announcement);
+  }
+
+  /** False when it takes a reload whose turn has not come. */
+  async #applyInTurn(desired: Desired): Promise<boolean> {
+    const plane = this.#start();
+    const { reloads } = plane;
+    if (!(await plane.apply(desired, { mayReload: this.#pace.mayNow }))) {
+      this.#routesAtMs = this.#pace.nextMs;
+      return false;
+    }
+    if (plane.reloads > reloads) this.#pace.took();
+    return true;
   }
 
   async #applyEndpoints(): Promise<void> {

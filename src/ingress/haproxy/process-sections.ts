@@ -10,8 +10,8 @@ import { RUNTIME_SOCKET } from './process-files.ts';
 const THREADS = 2;
 /** An old process serves what it had accepted for that long after a reload. */
 const DRAIN_SECONDS = 600;
-/** Old processes that may linger at once. */
-const DRAINING_MAX = 8;
+/** Old processes live by their number, not by how many reloads they have seen: `HaproxyProcess` ends those that are too many. */
+const RELOADS_MAX = 2_000_000_000;
 /** Slow clients: a request's head must come within this time. */
 const HEAD_SECONDS = 30;
 const LOG_LINE_BYTES_MAX = 8192;
@@ -50,7 +50,7 @@ function globalSection({ lua, luaFilters, content, nameservers }: ProcessOptions
       ['nbthread', String(THREADS)],
       ['maxconn', String(connectionsMax())],
       ['hard-stop-after', `${DRAIN_SECONDS}s`],
-      ['mworker-max-reloads', String(DRAINING_MAX)],
+      ['mworker-max-reloads', String(RELOADS_MAX)],
       ['stats', 'socket', `unix@${RUNTIME_SOCKET}`, ...words('mode 600 level admin expose-fd listeners')],
       ['stats', 'timeout', '60s'],
       ['log', 'stdout', 'len', String(LOG_LINE_BYTES_MAX), ...words('format raw local0 info')],
@@ -101,6 +101,8 @@ function defaultsSection({ clientSeconds, retryOn }: ProcessOptions): Section {
     lines: [
       words('mode http'),
       words('option dontlognull'),
+      // A reload would reset what a client sends just then.
+      words('option idle-close-on-response'),
       words('option redispatch 1'),
       words('retries 3'),
       ...(retryOn ? [['retry-on', ...retryOn]] : []),
