@@ -104,6 +104,7 @@ class Renderer implements Rendered {
         words(
           `http-request set-var(txn.to) var(txn.domain),concat(,txn.path,/),map_beg(${id}-prefix.map)${exact.size > 0 ? ' if !{ var(txn.to) -m found }' : ''}`,
         ),
+        ...rules.skip,
         ...rules.lines,
         words('use_backend %[var(txn.to)] if { var(txn.to) -m found }'),
         ['default_backend', NOT_FOUND],
@@ -252,6 +253,10 @@ function secure(id: string, certificates: readonly CertificateOfHost[], protocol
   ];
 }
 
+/** How names of lists and of shares begin; backends are called otherwise. */
+const LIST = 'l';
+const SHARE = 's';
+
 /** Names for lists of candidates and for shares, and the rules by which they become backends. */
 class Rules {
   readonly #rule: string;
@@ -269,12 +274,18 @@ class Rules {
     return [...this.#acls, ...this.#groups, ...this.#shares];
   }
 
+  /** A request that has its backend already passes by the rules for all the others. */
+  get skip(): Line[] {
+    if (this.#groups.length + this.#shares.length === 0) return [];
+    return [[...words(this.#rule), 'allow', 'if', '!{', 'var(txn.to)', '-m', 'beg', LIST, SHARE, '}']];
+  }
+
   listOf(candidates: readonly Candidate[]): string {
     const first = candidates[0];
     if (!first) return NOT_FOUND;
     if (first.tests.length === 0) return this.targetOf(first.choices) ?? NOT_FOUND;
     return this.#named(
-      'l',
+      LIST,
       candidates.map(({ tests, choices }) => [tests, this.targetOf(choices)]),
       name => {
         for (const { tests, choices } of candidates)
@@ -290,7 +301,7 @@ class Rules {
   targetOf(choices: readonly Choice[]): string | undefined {
     if (choices.length <= 1) return choices[0] && this.#backendOf(choices[0].backend.id);
     const shares = choices.map(({ backend, weight }) => ({ to: this.#backendOf(backend.id), weight }));
-    return this.#named('s', shares, name => {
+    return this.#named(SHARE, shares, name => {
       const total = shares.reduce((sum, { weight }) => sum + weight, 0);
       this.#shares.push([...words(this.#rule), 'set-var(txn.share)', `rand(${total})`, 'if', name]);
       let below = 0;
