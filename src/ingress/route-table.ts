@@ -70,6 +70,8 @@ export interface RouteTable {
   readonly passthrough: ReadonlyMap<string, string>;
   /** For what nothing matches. */
   readonly defaultRoute?: string;
+  /** Host → the namespace that had it first. */
+  readonly hosts: ReadonlyMap<string, string>;
   /** Host → the Secret whose certificate it shows. */
   readonly certificates: ReadonlyMap<string, SecretRef & { readonly ingress: string }>;
   readonly findings: readonly Finding[];
@@ -286,6 +288,7 @@ class Builder {
       patterns: this.#patterns,
       passthrough: this.#passthrough,
       ...(this.#default === undefined ? {} : { defaultRoute: this.#default }),
+      hosts: new Map([...this.#hosts].map(([host, { metadata }]) => [host, metadata.namespace ?? ''])),
       certificates: this.#certificates,
       findings: this.#findings,
     };

@@ -221,8 +221,8 @@ export class IngressBed {
       },
     } as Ingress);
   }
-  removeIngress(name: string): void {
-    this.api.remove(INGRESSES, `default/${name}`);
+  removeIngress(name: string, namespace = 'default'): void {
+    this.api.remove(INGRESSES, `${namespace}/${name}`);
   }
   putSecret(name: string, data: Record<string, string>, type = 'Opaque'): void {
     this.api.put(SECRETS, {

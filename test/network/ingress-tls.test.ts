@@ -17,6 +17,18 @@ describe('ingress: TLS', { skip: !canRunIngress }, () => {
   before(() => bed.startWeb());
   after(() => bed.close());
 
+  const open = async (servername: string) => {
+    const socket = connectTls({ host: '127.0.0.1', port: bed.httpsPort, servername, rejectUnauthorized: false });
+    await once(socket, 'secureConnect');
+    return socket;
+  };
+  const subject = async (name: string) => {
+    const socket = await open(name);
+    const found = socket.getPeerCertificate().subject.CN;
+    socket.destroy();
+    return found;
+  };
+
   test('TLS by SNI, rotation without a dropped connection, the default certificate for the rest', async () => {
     const before = bed.reloads;
     await bed.putCertificate('cert', ['tls.test', '*.many.test']);
@@ -27,17 +39,6 @@ describe('ingress: TLS', { skip: !canRunIngress }, () => {
       { host: '*.many.test', tls: [{ hosts: ['*.many.test'], secretName: 'cert' }] },
     );
     bed.putIngress('bad', { '/': 'web' }, { tls: [{ hosts: ['bad.test'], secretName: 'nosuch' }] });
-    const open = async (servername: string) => {
-      const socket = connectTls({ host: '127.0.0.1', port: bed.httpsPort, servername, rejectUnauthorized: false });
-      await once(socket, 'secureConnect');
-      return socket;
-    };
-    const subject = async (name: string) => {
-      const socket = await open(name);
-      const found = socket.getPeerCertificate().subject.CN;
-      socket.destroy();
-      return found;
-    };
     await until('certificate shown', async () => (await subject('tls.test')) === 'cert-1');
     await until('that of the wildcard', async () => (await subject('x.many.test')) === 'cert-1');
     assert.equal(await subject('bad.test'), 'default');
@@ -64,6 +65,25 @@ describe('ingress: TLS', { skip: !canRunIngress }, () => {
     bed.removeIngress('tls');
     await until('certificate gone', async () => (await subject('tls.test')) === 'default');
     assert.equal(bed.reloads, before);
+  });
+
+  test('a wildcard’s certificate is not shown for a host of another namespace', async () => {
+    await bed.putCertificate('wild', ['*.wild.test']);
+    const host = (name: string) => ({ host: `${name}.wild.test` });
+    bed.putIngress('wild', { '/': 'web' }, { ...host('*'), tls: [{ hosts: ['*.wild.test'], secretName: 'wild' }] });
+    bed.putIngress('own', { '/': 'web' }, host('own'));
+    bed.putIngress('foreign', { '/': 'web' }, { ...host('foreign'), namespace: 'other' });
+    bed.putIngress(
+      'lost',
+      { '/': 'web' },
+      { ...host('lost'), namespace: 'other', tls: [{ hosts: ['lost.wild.test'], secretName: 'nosuch' }] },
+    );
+    await until('the wildcard’s', async () => (await subject('any.wild.test')) === 'wild-1');
+    await until('the default one', async () => (await subject('foreign.wild.test')) === 'default');
+    assert.equal(await subject('lost.wild.test'), 'default');
+    assert.equal(await subject('own.wild.test'), 'wild-1');
+    bed.removeIngress('foreign', 'other');
+    await until('the wildcard’s', async () => (await subject('foreign.wild.test')) === 'wild-1');
   });
 
   test('certificates of clients: who shows none, or a stranger’s, is not let in by any name', async () => {

@@ -72,7 +72,7 @@ export function ingressDesired(
   const shown = backendCertificates(wishes.table, wishes.resources);
   const shut = new Set([...authorities.shut, ...shown.shut]);
   const certificates = new Map<string, CertificateEntry>();
-  for (const host of new Set([...wishes.certificates.keys(), ...authorities.byHost.keys()])) {
+  for (const host of new Set([...wishes.certificates.keys(), ...authorities.byHost.keys(), ...foreignHosts(wishes)])) {
     const of = authorities.byHost.get(host);
     certificates.set(`certificates/${host.replace('*', '_')}.pem`, {
       list: of !== undefined && asking ? asking : FILES.certificateList,
@@ -123,6 +123,15 @@ export function ingressDesired(
     maps: backendOf => desiredMaps(wishes, backendOf).set(FILES.authorities, authoritiesMap(certificates, authorities)),
     orderedMaps: ORDERED,
   };
+}
+
+/** Hosts that a wildcard's certificate would be shown for, which another namespace has. */
+function* foreignHosts({ table, certificates }: IngressWishes): Iterable<string> {
+  for (const [host, namespace] of table.hosts) {
+    const wildcard = host.replace(/^[^.]+/, '*');
+    if (host !== wildcard && certificates.has(wildcard) && table.certificates.get(wildcard)?.namespace !== namespace)
+      yield host;
+  }
 }
 
 /** The file of names that ask for certificates: another one when it holds something else, since only a reload takes it. */

@@ -35,6 +35,8 @@ export interface HaproxyProcessOptions {
   readonly accessLog: string;
   readonly user: { readonly uid: number; readonly gid: number };
   readonly clock: Clock;
+  /** It ended; of one that an earlier agent started nobody hears. */
+  readonly onExit?: () => void;
 }
 
 /** The user that HAProxy's package makes, or nobody; the group by which the kernel knows what it may reach. */
@@ -151,6 +153,7 @@ export class HaproxyProcess {
     closeSync(access);
     closeSync(messages);
     child.on('error', () => {});
+    child.on('exit', () => this.#options.onExit?.());
     child.unref();
     this.#identity = child.pid === undefined ? undefined : identify(child.pid);
     if (this.#identity) writeFileSync(this.path(RECORD), JSON.stringify(this.#identity), { mode: 0o600 });

@@ -219,7 +219,13 @@ export class NodeDataPlane {
     if (this.#plane) return this.#plane;
     const { name, accessLog, clock, guard } = this.#options;
     guard?.keep();
-    this.#process = new HaproxyProcess({ folder: this.#folder, accessLog, user: haproxyUser(), clock });
+    this.#process = new HaproxyProcess({
+      folder: this.#folder,
+      accessLog,
+      user: haproxyUser(),
+      clock,
+      onExit: () => this.#wake(),
+    });
     this.#plane = new DataPlane({ process: this.#process, clock, log: this.#log });
     publishMetrics(
       name,
