@@ -40,7 +40,7 @@ export function announcements(world: World): Map<string, Announcement> {
   const self = world.nodes.find(({ metadata }) => metadata.name === world.node);
   const found = new Map<string, Announcement>();
   if (!self) return found;
-  const pools = world.pools.flatMap(readPool);
+  const pools = world.pools.map(readPool);
   const l2 = world.l2Advertisements.map(advertisement => choiceOf(advertisement));
   const bgp = world.bgpAdvertisements.map(advertisement => choiceOf(advertisement));
   for (const [address, services] of servicesByAddress(world.services)) {
@@ -114,13 +114,18 @@ interface ReadPool {
   readonly ranges: readonly AddressRange[];
 }
 
-function readPool(object: IPAddressPool): ReadPool[] {
-  try {
-    return [{ object, ranges: object.spec.addresses.map(parseAddressRange) }];
-  } catch {
-    // The allocator says so on the pool, and gives out nothing of it.
-    return [];
-  }
+/** A range that cannot be read is left out, and the allocator says so: what Services have of the others stays announced. */
+function readPool(object: IPAddressPool): ReadPool {
+  return {
+    object,
+    ranges: object.spec.addresses.flatMap(text => {
+      try {
+        return parseAddressRange(text);
+      } catch {
+        return [];
+      }
+    }),
+  };
 }
 
 function choiceOf<T extends { readonly spec?: PoolChoice }>(advertisement: T) {

@@ -31,7 +31,7 @@ function give(wanted: Service, pools: IPAddressPool[], others: Service[] = []): 
   const result = allocate({
     service: wanted,
     namespace: { apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'default', labels: { team: 'a' } }, spec: {} },
-    pools: readPools(pools).pools,
+    pools: readPools(pools),
     claimsOn: claims,
   });
   return 'addresses' in result ? [...result.addresses] : result.message;
@@ -100,8 +100,8 @@ test('a pool by name, by namespace, by labels, by class', () => {
   const classed = service('x', { spec: { loadBalancerClass: 'example.com/vip' } });
   assert.match(String(give(service('x'), [classy])), /no address pool serves it/);
   assert.deepEqual(give(classed, [classy]), ['192.0.2.0']);
-  assert.equal(isOurs(classed, readPools([classy]).pools), true);
-  assert.equal(isOurs(classed, readPools(two).pools), false);
+  assert.equal(isOurs(classed, readPools([classy])), true);
+  assert.equal(isOurs(classed, readPools(two)), false);
 });
 
 test('what a Service has it keeps while it is right', () => {
@@ -147,22 +147,30 @@ test('families: one address each, a preferred second one where there is one', ()
   );
 });
 
-test('bad pools are refused whole, with the reason', () => {
-  const { pools, problems } = readPools([
+test('bad pools give nothing out, with the reason', () => {
+  const pools = readPools([
     { ...pool('old', ['192.0.2.0/24']), metadata: { name: 'old', creationTimestamp: '2026-01-01T00:00:00Z' } },
     { ...pool('new', ['192.0.2.128/25']), metadata: { name: 'new', creationTimestamp: '2026-01-02T00:00:00Z' } },
     pool('mixed', ['192.0.2.1-2001:db8::1']),
     pool('backwards', ['192.0.2.9-192.0.2.1']),
     pool('words', ['all of them']),
   ]);
-  assert.deepEqual(
-    pools.map(({ name }) => name),
-    ['old'],
+  const problem = (name: string) => pools.find(pool => pool.name === name)!.problem;
+  assert.equal(problem('old'), undefined);
+  assert.match(problem('new')!, /overlaps with those of the pool "old"/);
+  assert.match(problem('mixed')!, /different families/);
+  assert.match(problem('backwards')!, /spec.addresses\[0\]: its end is before its start/);
+  assert.match(problem('words')!, /spec.addresses\[0\]: not an address prefix/);
+  assert.equal(capacityOf(pools.find(({ name }) => name === 'old')!, 4), 256);
+  assert.equal(capacityOf(readPools([pool('v6', ['2001:db8::/64'])])[0]!, 6), Number.MAX_SAFE_INTEGER);
+});
+
+test('Services keep what they have of a pool that has become bad', () => {
+  const pools = [pool('typo', ['192.0.2.0/24', '198.51.100.9-198.51.100.1']), pool('other', ['203.0.113.0/24'])];
+  assert.deepEqual(give(service('a', { has: ['192.0.2.7'] }), pools), ['192.0.2.7']);
+  assert.deepEqual(give(service('b'), pools), ['203.0.113.0']);
+  assert.match(
+    String(give(service('c', { annotations: { 'metallb.io/address-pool': 'typo' } }), pools)),
+    /the requested pool "typo" gives nothing out: spec.addresses\[1\]: its end is before its start/,
   );
-  assert.match(problems.get('new')!, /overlaps with those of the pool "old"/);
-  assert.match(problems.get('mixed')!, /different families/);
-  assert.match(problems.get('backwards')!, /spec.addresses\[0\]: its end is before its start/);
-  assert.match(problems.get('words')!, /spec.addresses\[0\]: not an address prefix/);
-  assert.equal(capacityOf(pools[0]!, 4), 256);
-  assert.equal(capacityOf(readPools([pool('v6', ['2001:db8::/64'])]).pools[0]!, 6), Number.MAX_SAFE_INTEGER);
 });

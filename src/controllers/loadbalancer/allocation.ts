@@ -95,8 +95,11 @@ export function allocate(request: AllocationRequest): Allocation {
   )
     return { addresses: current };
 
-  if (asked.length > 0) return allocateAsked({ name, asked, candidates, claim, request });
-  return allocateFree({ name, candidates, claim, request, pinned: poolName !== undefined });
+  const giving = candidates.filter(({ problem }) => !problem);
+  const bad = poolName === undefined ? undefined : candidates[0]?.problem;
+  if (bad !== undefined) return failed(name, `the requested pool "${poolName}" gives nothing out: ${bad}`);
+  if (asked.length > 0) return allocateAsked({ name, asked, candidates: giving, claim, request });
+  return allocateFree({ name, candidates: giving, claim, request, pinned: poolName !== undefined });
 }
 
 interface Search {

@@ -40,7 +40,7 @@ class LoadBalancerAddresses implements Controller {
   /** Once its kind is served. */
   readonly #pools = Promise.withResolvers<Informer<IPAddressPool>>();
   #elsewhere: ReadonlySet<string> = new Set();
-  #read: { readonly pools: readonly Pool[]; readonly problems: ReadonlyMap<string, string> } | undefined;
+  #read: readonly Pool[] | undefined;
 
   constructor(ctx: ReconcileContext) {
     this.#ctx = ctx;
@@ -92,8 +92,8 @@ class LoadBalancerAddresses implements Controller {
 
   async reconcile({ namespace, name }: ObjectKey): Promise<void> {
     const objects = await this.#pools.promise;
-    const { pools } = (this.#read ??= readPools(objects.values()));
-    if (!namespace) return this.#reportPools(objects, this.#read);
+    const pools = (this.#read ??= readPools(objects.values()));
+    if (!namespace) return this.#reportPools(objects, pools);
     const key = `${namespace}/${name}`;
     const service = this.#services.get(key);
     if (!service || service.metadata.deletionTimestamp || !isOurs(service, pools, this.#elsewhere)) return;
@@ -153,20 +153,17 @@ class LoadBalancerAddresses implements Controller {
   }
 
   /** Says on each pool how much of it is used, and on a bad one what is wrong with it. */
-  async #reportPools(
-    objects: Informer<IPAddressPool>,
-    { pools, problems }: ReturnType<typeof readPools>,
-  ): Promise<void> {
-    for (const [name, problem] of problems) {
-      const object = objects.get(name);
-      if (object) this.#ctx.events.event(object, 'Warning', 'InvalidPool', problem);
-    }
+  async #reportPools(objects: Informer<IPAddressPool>, pools: readonly Pool[]): Promise<void> {
     const used = new Set<string>();
     for (const service of this.#services.values())
       if (service.spec.type === 'LoadBalancer') for (const address of addressesIn(service)) used.add(address);
     for (const pool of pools) {
       const object = objects.get(pool.name);
       if (!object) continue;
+      if (pool.problem) {
+        this.#ctx.events.event(object, 'Warning', 'InvalidPool', pool.problem);
+        continue;
+      }
       const own = [...used].filter(address => poolHolds(pool, address));
       const assignedIPv6 = own.filter(address => address.includes(':')).length;
       const assignedIPv4 = own.length - assignedIPv6;

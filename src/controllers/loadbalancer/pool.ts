@@ -1,4 +1,7 @@
-/** An IPAddressPool as the allocator reads it: ranges parsed, selectors compiled. Pure. A pool with a bad range is refused whole. */
+/**
+ * An IPAddressPool as the allocator reads it: ranges parsed, selectors compiled. Pure. A pool with a bad range gives out nothing at all, but
+ * Services keep what they have of it: a slip of the pen must not take their addresses.
+ */
 
 import type { Namespace, Service } from '../../api/core/v1.gen.ts';
 import type { IPAddressPool } from '../../api/loadbalancer/v1beta1.ts';
@@ -15,6 +18,8 @@ import {
 
 export interface Pool {
   readonly name: string;
+  /** Why it gives nothing out. */
+  readonly problem?: string;
   readonly priority: number;
   readonly ranges: readonly AddressRange[];
   readonly autoAssign: boolean;
@@ -26,38 +31,33 @@ export interface Pool {
 
 const LAST_PRIORITY = 2 ** 31;
 
-/** Pools that can be used, in the order in which they are tried; and for each other pool, why it cannot. */
-export function readPools(objects: Iterable<IPAddressPool>): {
-  pools: readonly Pool[];
-  problems: ReadonlyMap<string, string>;
-} {
+/** In the order in which they are tried. */
+export function readPools(objects: Iterable<IPAddressPool>): Pool[] {
   const pools: Pool[] = [];
-  const problems = new Map<string, string>();
   // Of two that overlap the older one wins.
   const byAge = [...objects].sort((a, b) => compare(ageOf(a), ageOf(b)) || compare(a.metadata.name, b.metadata.name));
   for (const object of byAge) {
-    try {
-      const pool = readPool(object);
-      const rival = pools.find(other => other.ranges.some(one => pool.ranges.some(two => rangesOverlap(one, two))));
-      if (rival) throw new Error(`spec.addresses: overlaps with those of the pool "${rival.name}"`);
-      pools.push(pool);
-    } catch (error) {
-      problems.set(object.metadata.name, messageOf(error));
-    }
+    const pool = readPool(object);
+    const rival = pools
+      .filter(({ problem }) => !problem)
+      .find(other => other.ranges.some(one => pool.ranges.some(two => rangesOverlap(one, two))));
+    const overlap = rival && `spec.addresses: overlaps with those of the pool "${rival.name}"`;
+    const problem = pool.problem ?? overlap;
+    pools.push(problem ? { ...pool, problem } : pool);
   }
-  pools.sort((a, b) => a.priority - b.priority || compare(a.name, b.name));
-  return { pools, problems };
+  return pools.sort((a, b) => a.priority - b.priority || compare(a.name, b.name));
 }
 
 function readPool({ metadata, spec }: IPAddressPool): Pool {
-  const ranges = (spec.addresses ?? []).map((text, at) => {
+  const ranges: AddressRange[] = [];
+  let problem: string | undefined;
+  for (const [at, text] of (spec.addresses ?? []).entries())
     try {
-      return parseAddressRange(text);
+      ranges.push(parseAddressRange(text));
     } catch (error) {
-      throw new Error(`spec.addresses[${at}]: ${messageOf(error)}`);
+      problem ??= `spec.addresses[${at}]: ${messageOf(error)}`;
     }
-  });
-  if (ranges.length === 0) throw new Error('spec.addresses: at least one prefix or range is needed');
+  if (!spec.addresses?.length) problem = 'spec.addresses: at least one prefix or range is needed';
   const {
     priority = 0,
     namespaces = [],
@@ -68,6 +68,7 @@ function readPool({ metadata, spec }: IPAddressPool): Pool {
   const serviceMatches = serviceSelectors.map(labelSelectorMatch);
   return {
     name: metadata.name,
+    ...(problem ? { problem } : {}),
     priority: priority > 0 ? priority : LAST_PRIORITY,
     ranges,
     autoAssign: spec.autoAssign ?? true,
