@@ -95,3 +95,11 @@ test('only what is of a pool that is advertised, and not what a proxy answers', 
   assert.deepEqual(announcers({ services: [service('203.0.113.1')] }, '203.0.113.1'), []);
   assert.deepEqual(announcers({ services: [service('192.0.2.1', {}, 'Proxy')] }), []);
 });
+
+test('what another implementation gave to Services of its class is not announced', () => {
+  const foreign = [service('192.0.2.1', { loadBalancerClass: 'example.com/other' })];
+  assert.deepEqual(announcers({ services: foreign }), []);
+  const pools = [{ ...pool, spec: { ...pool.spec, loadBalancerClass: 'example.com/other' } }];
+  assert.equal(announcers({ services: foreign, pools }).length, 1);
+  assert.deepEqual(announcers({ pools }), []);
+});

@@ -7,7 +7,13 @@
 import { createHash } from 'node:crypto';
 import type { Node, Service } from '../api/core/v1.gen.ts';
 import type { EndpointSlice } from '../api/discovery/v1.gen.ts';
-import type { BGPAdvertisement, IPAddressPool, L2Advertisement, PoolChoice } from '../api/loadbalancer/v1beta1.ts';
+import {
+  type BGPAdvertisement,
+  type IPAddressPool,
+  type L2Advertisement,
+  type PoolChoice,
+  servesClass,
+} from '../api/loadbalancer/v1beta1.ts';
 import { labelSelectorMatch } from '../api/machinery/labels.ts';
 import { type AddressRange, parseAddressRange, rangeHolds } from '../sys/address-range.ts';
 
@@ -43,9 +49,11 @@ export function announcements(world: World): Map<string, Announcement> {
   const pools = world.pools.map(readPool);
   const l2 = world.l2Advertisements.map(advertisement => choiceOf(advertisement));
   const bgp = world.bgpAdvertisements.map(advertisement => choiceOf(advertisement));
-  for (const [address, services] of servicesByAddress(world.services)) {
+  for (const [address, holders] of servicesByAddress(world.services)) {
     const pool = pools.find(({ ranges }) => ranges.some(range => rangeHolds(range, address)));
     if (!pool) continue;
+    const services = holders.filter(({ spec }) => servesClass(pool.object.spec, spec.loadBalancerClass));
+    if (services.length === 0) continue;
     const serving = servingNodes(services, world);
     const mayAnnounce = (node: Node) => isEligible(node) && serving(node.metadata.name);
 

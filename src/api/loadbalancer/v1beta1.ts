@@ -13,6 +13,15 @@ export const API_VERSION = `${GROUP}/${VERSION}`;
 /** `spec.loadBalancerClass` of Services that are always ours; Services without a class are too. */
 export const LOAD_BALANCER_CLASS = 'coxswain.dev/loadbalancer';
 
+/** Whether a pool is for Services of this class: its own, or without one those of no class and of ours. */
+export function servesClass(
+  pool: Pick<IPAddressPool['spec'], 'loadBalancerClass'>,
+  serviceClass: string | undefined,
+): boolean {
+  const general = serviceClass === undefined || serviceClass === LOAD_BALANCER_CLASS;
+  return pool.loadBalancerClass === undefined ? general : pool.loadBalancerClass === serviceClass;
+}
+
 export interface IPAddressPool extends KubeObject {
   readonly spec: {
     /** Prefixes (`192.0.2.0/24`) and ranges (`192.0.2.10-192.0.2.20`). */

@@ -5,7 +5,7 @@
  */
 
 import type { Namespace, Service } from '../../api/core/v1.gen.ts';
-import { GROUP, LOAD_BALANCER_CLASS } from '../../api/loadbalancer/v1beta1.ts';
+import { GROUP, LOAD_BALANCER_CLASS, servesClass } from '../../api/loadbalancer/v1beta1.ts';
 import { tryParseAddress } from '../../sys/address.ts';
 import { addressesOf, type Pool, poolHolds } from './pool.ts';
 
@@ -80,7 +80,9 @@ export function allocate(request: AllocationRequest): Allocation {
   if (invalid !== undefined)
     return { reason: 'InvalidRequest', message: `"${invalid}" is not an IP address: cannot be given to "${name}"` };
   const poolName = annotation(service, POOL_ANNOTATIONS);
-  const own = request.pools.filter(pool => servesClass(pool, service) && pool.serves(service, request.namespace));
+  const own = request.pools.filter(
+    pool => servesClass(pool, service.spec.loadBalancerClass) && pool.serves(service, request.namespace),
+  );
   if (poolName !== undefined && !own.some(pool => pool.name === poolName))
     return failed(name, unusablePool(poolName, request));
   const candidates = poolName === undefined ? own : own.filter(pool => pool.name === poolName);
@@ -186,11 +188,6 @@ function requestedAddresses(service: Service): string[] {
     .split(',')
     .map(address => address.trim())
     .filter(address => address !== '');
-}
-
-function servesClass(pool: Pool, { spec }: Service): boolean {
-  const general = spec.loadBalancerClass === undefined || spec.loadBalancerClass === LOAD_BALANCER_CLASS;
-  return pool.loadBalancerClass === undefined ? general : pool.loadBalancerClass === spec.loadBalancerClass;
 }
 
 function unusablePool(name: string, { pools }: AllocationRequest): string {
