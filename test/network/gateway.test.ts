@@ -236,6 +236,17 @@ describe('gateway', { skip: !can }, () => {
     for (let at = 0; at < 200; at++) counts[await backendOf('weights.test')]!++;
     // A share of 150 ± 6; six times that is once in a billion.
     assert.ok(counts['a']! > 110 && counts['a']! < 190, JSON.stringify(counts));
+    const pid = bed.workerPid;
+    const only = async (name: string, weights: readonly [number, number]) => {
+      route('weights', [{ backendRefs: [to('a', { weight: weights[0] }), to('b', { weight: weights[1] })] }]);
+      await until(`only ${name}`, async () => {
+        const said = await Promise.all(Array.from({ length: 16 }, () => backendOf('weights.test')));
+        return said.every(one => one === name);
+      });
+    };
+    await only('b', [0, 1]);
+    await only('a', [1_000_000, 0]);
+    assert.equal(bed.workerPid, pid, 'weights change without a reload');
     await bed.answers('broken.test', '/', 500);
     await bed.answers('empty.test', '/', 503);
     await bed.answers('foreign.test', '/', 500);

@@ -68,7 +68,7 @@ class Renderer implements Rendered {
   }
 
   http(id: string, at: readonly string[], { domains, certificates, clients, port }: HttpFrontend): void {
-    const rules = new Rules('http-request', this.#options.backendOf);
+    const rules = new Rules(id, 'http-request', this.#options.backendOf);
     const exact = new Map<string, string>();
     const prefixes = new Map<string, string>();
     for (const domain of domains) {
@@ -76,6 +76,7 @@ class Renderer implements Rendered {
       for (const [path, list] of domain.prefixes) prefixes.set(`${domain.host}${path}/`, rules.listOf(list));
     }
     const hosts = new Map(domains.map(({ host }) => [host, host]));
+    this.#putShares(rules);
     this.maps.set(`${id}-prefix.map`, prefixes);
     if (exact.size > 0) this.maps.set(`${id}-exact.map`, exact);
     this.sections.push({
@@ -104,7 +105,6 @@ class Renderer implements Rendered {
         words(
           `http-request set-var(txn.to) var(txn.domain),concat(,txn.path,/),map_beg(${id}-prefix.map)${exact.size > 0 ? ' if !{ var(txn.to) -m found }' : ''}`,
         ),
-        ...rules.skip,
         ...rules.lines,
         words('use_backend %[var(txn.to)] if { var(txn.to) -m found }'),
         ['default_backend', NOT_FOUND],
@@ -131,13 +131,14 @@ class Renderer implements Rendered {
     // Where nothing but termination is asked for there is no need to look before decrypting.
     if (terminated && !https && [...hosts.values()].every(({ to }) => to === 'terminated'))
       return this.#terminated(`${id}-terminated`, at, terminated);
-    const rules = new Rules('tcp-request content', this.#options.backendOf);
+    const rules = new Rules(id, 'tcp-request content', this.#options.backendOf);
     const inner = { https: `${id}-to-https`, terminated: `${id}-to-terminated` };
     const ways = new Map<string, string>();
     for (const [host, way] of hosts) {
       const to = way.to === 'backends' ? rules.targetOf(way.choices) : inner[way.to];
       if (to !== undefined) ways.set(host, to);
     }
+    this.#putShares(rules);
     this.#stream(id, at, [
       ['tcp-request', 'inspect-delay', `${HELLO_SECONDS}s`],
       words('tcp-request content reject unless { req.ssl_hello_type 1 }'),
@@ -160,8 +161,9 @@ class Renderer implements Rendered {
   }
 
   tcp(id: string, at: readonly string[], choices: readonly Choice[]): void {
-    const rules = new Rules('tcp-request content', this.#options.backendOf);
+    const rules = new Rules(id, 'tcp-request content', this.#options.backendOf);
     const to = rules.targetOf(choices);
+    this.#putShares(rules);
     this.#stream(id, at, [
       ...(to === undefined ? [] : [words(`tcp-request content set-var(txn.to) str(${to})`)]),
       ...rules.lines,
@@ -173,12 +175,13 @@ class Renderer implements Rendered {
     at: readonly string[],
     { certificates, hosts }: NonNullable<TlsFrontend['terminated']>,
   ): void {
-    const rules = new Rules('tcp-request content', this.#options.backendOf);
+    const rules = new Rules(id, 'tcp-request content', this.#options.backendOf);
     const ways = new Map<string, string>();
     for (const [host, choices] of hosts) {
       const to = rules.targetOf(choices);
       if (to !== undefined) ways.set(host, to);
     }
+    this.#putShares(rules);
     this.#stream(
       id,
       [...at, ...secure(id, certificates)],
@@ -188,6 +191,11 @@ class Renderer implements Rendered {
         ...rules.lines,
       ],
     );
+  }
+
+  /** Before the maps that name them, which are filled in this order. */
+  #putShares({ maps }: Rules): void {
+    for (const [file, map] of maps) this.maps.set(file, map);
   }
 
   #stream(id: string, at: readonly string[], rules: readonly Line[]): void {
@@ -255,29 +263,64 @@ function secure(id: string, certificates: readonly CertificateOfHost[], protocol
 
 /** How names of lists and of shares begin; backends are called otherwise. */
 const LIST = 'l';
-const SHARE = 's';
+const SHARE = 's.';
 
-/** Names for lists of candidates and for shares, and the rules by which they become backends. */
+interface Share {
+  readonly targets: readonly string[];
+  readonly weights: readonly number[];
+}
+
+/**
+ * Names for lists of candidates and for shares, and the rules by which they become backends. Lists are rules, one after the other; shares stand
+ * in maps, so that weights change without a reload.
+ */
 class Rules {
+  readonly #id: string;
   readonly #rule: string;
   readonly #backendOf: BackendOf;
   readonly #acls: Line[] = [];
   readonly #groups: Line[] = [];
-  readonly #shares: Line[] = [];
+  readonly #shares = new Map<string, Share>();
   readonly #names = new Map<string, string>();
 
-  constructor(rule: 'http-request' | 'tcp-request content', backendOf: BackendOf) {
+  constructor(id: string, rule: 'http-request' | 'tcp-request content', backendOf: BackendOf) {
+    this.#id = id;
     this.#rule = rule;
     this.#backendOf = backendOf;
   }
   get lines(): Line[] {
-    return [...this.#acls, ...this.#groups, ...this.#shares];
+    const hasShares = this.#shares.size > 0;
+    return [
+      ...this.#acls,
+      ...(this.#groups.length === 0 ? [] : [...this.#stopUnless(LIST, ...(hasShares ? [SHARE] : [])), ...this.#groups]),
+      ...(hasShares ? [...this.#stopUnless(SHARE), ...this.#shareLines()] : []),
+    ];
   }
 
-  /** A request that has its backend already passes by the rules for all the others. */
-  get skip(): Line[] {
-    if (this.#groups.length + this.#shares.length === 0) return [];
-    return [[...words(this.#rule), 'allow', 'if', '!{', 'var(txn.to)', '-m', 'beg', LIST, SHARE, '}']];
+  /** A share's name leads to the sum of its weights; with a number, to what lies below its choice's end, and to that choice's backend. */
+  get maps(): Map<string, Map<string, string>> {
+    if (this.#shares.size === 0) return new Map();
+    const bounds = new Map<string, string>();
+    const targets = new Map<string, string>();
+    for (const [name, share] of this.#shares) {
+      let sum = 0;
+      for (const [at, target] of share.targets.entries()) {
+        sum += share.weights[at]!;
+        targets.set(`${name}/${at}`, target);
+        bounds.set(`${name}/${at}`, String(sum));
+      }
+      bounds.set(name, String(sum));
+    }
+    return new Map([
+      [this.#targetsMap, targets],
+      [this.#boundsMap, bounds],
+    ]);
+  }
+  get #boundsMap(): string {
+    return `${this.#id}-bounds.map`;
+  }
+  get #targetsMap(): string {
+    return `${this.#id}-targets.map`;
   }
 
   listOf(candidates: readonly Candidate[]): string {
@@ -285,7 +328,6 @@ class Rules {
     if (!first) return NOT_FOUND;
     if (first.tests.length === 0) return this.targetOf(first.choices) ?? NOT_FOUND;
     return this.#named(
-      LIST,
       candidates.map(({ tests, choices }) => [tests, this.targetOf(choices)]),
       name => {
         for (const { tests, choices } of candidates)
@@ -299,30 +341,54 @@ class Rules {
 
   /** Undefined for no backend at all. */
   targetOf(choices: readonly Choice[]): string | undefined {
-    if (choices.length <= 1) return choices[0] && this.#backendOf(choices[0].backend.id);
-    const shares = choices.map(({ backend, weight }) => ({ to: this.#backendOf(backend.id), weight }));
-    return this.#named(SHARE, shares, name => {
-      const total = shares.reduce((sum, { weight }) => sum + weight, 0);
-      this.#shares.push([...words(this.#rule), 'set-var(txn.share)', `rand(${total})`, 'if', name]);
-      let below = 0;
-      for (const [at, { to, weight }] of shares.entries()) {
-        below += weight;
-        const isLast = at === shares.length - 1;
-        const mine = isLast ? [] : [this.#acl(['var(txn.share)', '-m', 'int', 'lt', String(below)])];
-        this.#shares.push(this.#set(to, [name, ...mine]));
-      }
-    });
+    const targets = choices.map(({ backend }) => this.#backendOf(backend.id));
+    if (choices.length <= 1) return targets[0];
+    const weights = choices.map(({ weight }) => weight);
+    // A name of no other backends ever: what asks for it while maps change is not led to somebody else's.
+    const base = SHARE + targets.join('.');
+    for (let at = 0; ; at++) {
+      const name = at === 0 ? base : `${base}-${at}`;
+      const known = this.#shares.get(name);
+      if (known && String(known.weights) !== String(weights)) continue;
+      this.#shares.set(name, { targets, weights });
+      return name;
+    }
+  }
+
+  /** A request that has its backend already passes by the rules for all others. Connections have few rules. */
+  #stopUnless(...prefixes: string[]): Line[] {
+    if (this.#rule !== 'http-request') return [];
+    return [[this.#rule, 'allow', 'if', '!{', 'var(txn.to)', '-m', 'beg', ...prefixes, '}']];
+  }
+
+  #shareLines(): Line[] {
+    const set = (line: string) => words(`${this.#rule} set-var(${line}`);
+    const isOpen = `{ var(txn.to) -m beg ${SHARE} }`;
+    const target = (at: number, condition: string) =>
+      set(`txn.to) var(txn.share),concat(/${at}),map_str(${this.#targetsMap}) if ${isOpen}${condition}`);
+    const most = Math.max(...[...this.#shares.values()].map(({ targets }) => targets.length));
+    return [
+      set(`txn.share) var(txn.to) if ${isOpen}`),
+      set(`txn.total) var(txn.share),map_str_int(${this.#boundsMap})`),
+      set('txn.chosen) rand,mod(txn.total)'),
+      ...Array.from({ length: most }, (_, at) => [
+        set(`txn.bound) var(txn.share),concat(/${at}),map_str_int(${this.#boundsMap}) if ${isOpen}`),
+        target(at, ' { var(txn.chosen),sub(txn.bound) lt 0 }'),
+      ]).flat(),
+      // While the weights change the sum may not be theirs.
+      target(0, ''),
+    ];
   }
 
   #set(to: string, conditions: readonly string[]): Line {
     return [...words(this.#rule), 'set-var(txn.to)', `str(${to})`, 'if', ...conditions];
   }
 
-  #named(letter: string, content: unknown, define: (name: string) => void): string {
-    const key = letter + JSON.stringify(content);
+  #named(content: unknown, define: (name: string) => void): string {
+    const key = LIST + JSON.stringify(content);
     const known = this.#names.get(key);
     if (known) return known;
-    const name = `${letter}${this.#names.size}`;
+    const name = `${LIST}${this.#names.size}`;
     this.#names.set(key, name);
     this.#acls.push(['acl', name, 'var(txn.to)', '-m', 'str', name]);
     define(name);

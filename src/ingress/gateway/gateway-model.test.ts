@@ -189,6 +189,7 @@ test('weights are shares; a rule without a backend answers 500, with all weights
     choices.map(({ backend, weight }) => [backend.service?.name, weight]),
     [
       ['a', 9],
+      ['b', 0],
       ['c', 1],
     ],
   );

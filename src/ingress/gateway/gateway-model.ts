@@ -151,7 +151,8 @@ function readRoute(
   return { kind, route, parents: results };
 }
 
-const hasWeights = (choices: readonly Choice[]): boolean => new Set(choices.map(({ weight }) => weight)).size > 1;
+const hasWeights = (choices: readonly Choice[]): boolean =>
+  new Set(choices.map(({ weight }) => weight).filter(weight => weight > 0)).size > 1;
 
 const names = (of: readonly JudgedListener[]) => of.map(({ listener }) => listener.name).join(', ');
 
@@ -198,7 +199,8 @@ function servicesOf(listener: JudgedListener, attached: readonly AttachedRoute[]
   const first = attached
     .filter(({ attachment }) => attachment.listener === listener)
     .sort((a, b) => compareAge(a.route, b.route))[0];
-  return (first?.read.rules[0]?.choices ?? []).flatMap(({ backend }) => backend.service ?? []);
+  const choices = first?.read.rules[0]?.choices ?? [];
+  return choices.flatMap(({ backend, weight }) => (weight > 0 && backend.service) || []);
 }
 
 function frontendsOf(

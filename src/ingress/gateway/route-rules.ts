@@ -85,6 +85,7 @@ type Bounds = Pick<Backend, 'serverMs' | 'deadlineMs' | 'retry'>;
 
 export interface Choice {
   readonly backend: Backend;
+  /** One of them at least is more than 0. */
   readonly weight: number;
 }
 
@@ -182,8 +183,8 @@ export class RouteReader {
     const prefix = (rule.matches as readonly HTTPRouteMatch[] | undefined)?.[0]?.path?.value ?? '/';
     const steps = this.#steps(rule.filters ?? [], prefix, place);
     const more = this.#limits(rule);
-    const refs = (rule.backendRefs ?? []).filter(({ weight = 1 }) => weight > 0);
-    if (steps.some(step => step.do === 'redirect') || refs.length === 0) {
+    const refs = rule.backendRefs ?? [];
+    if (steps.some(step => step.do === 'redirect') || refs.every(({ weight }) => weight === 0)) {
       const redirects = steps.some(step => step.do === 'redirect');
       const backend = this.#backend({ steps, upstream: HTTP_UPSTREAM, ...(redirects ? {} : { answer: this.#status }) });
       return [{ backend, weight: 1 }];

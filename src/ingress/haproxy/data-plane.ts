@@ -290,7 +290,9 @@ export class DataPlane {
     await this.#api.run(commands);
   }
 
+  /** Nothing goes before what leads to it elsewhere is in place: in the order of the maps all that is new comes, then what is old goes. */
   async #putMaps(live: Live, wanted: Maps, ordered: ReadonlySet<string>): Promise<void> {
+    const removals: (() => Promise<void>)[] = [];
     for (const [map, after] of wanted) {
       const before = live.maps.get(map)!;
       const put = [...after].filter(([key, value]) => before.get(key) !== value);
@@ -301,13 +303,16 @@ export class DataPlane {
         put.length + gone.length <= MAP_CHANGES_MAX &&
         put.every(([key, value]) => PLAIN_WORD.test(key) && PLAIN_WORD.test(value)) &&
         gone.every(key => PLAIN_WORD.test(key));
-      if (!isPlain) await this.#api.replaceMap(map, after);
-      else
-        await this.#api.run([
-          ...put.map(([key, value]) => `${before.has(key) ? 'set' : 'add'} map ${map} ${key} ${value}`),
-          ...gone.map(key => `del map ${map} ${key}`),
-        ]);
+      if (isPlain) {
+        await this.#api.run(put.map(([key, value]) => `${before.has(key) ? 'set' : 'add'} map ${map} ${key} ${value}`));
+        if (gone.length > 0) removals.push(() => this.#api.run(gone.map(key => `del map ${map} ${key}`)));
+      } else if (ordered.has(map) || gone.length === 0) await this.#api.replaceMap(map, after);
+      else {
+        if (put.length > 0) await this.#api.replaceMap(map, new Map([...before, ...after]));
+        removals.push(() => this.#api.replaceMap(map, after));
+      }
     }
+    for (const remove of removals) await remove();
     live.maps = wanted;
   }
 
