@@ -422,6 +422,19 @@ describe('ingress: annotations', { skip: !canRunIngress }, () => {
     let canaries = 0;
     for (let i = 0; i < 300; i++) if ((await bed.seen('canary.test')).backend === 'b') canaries++;
     assert.ok(canaries > 45 && canaries < 145, `${canaries} of 300`);
+    const before = bed.reloads;
+    for (const [weight, wanted] of [
+      ['100', 'b'],
+      ['0', 'a'],
+    ] as const) {
+      const annotations = { canary: 'true', 'canary-by-header': 'X-Canary', 'canary-weight': weight };
+      bed.putIngress('canary', { '/': 'other' }, { host: 'canary.test', annotations });
+      await until(`all go to ${wanted}`, async () => {
+        const all = await Promise.all(Array.from({ length: 16 }, () => bed.seen('canary.test')));
+        return all.every(({ backend }) => backend === wanted);
+      });
+    }
+    assert.equal(bed.reloads, before, 'the weight changes without a reload');
   });
 
   test('rates are limited for each client', async () => {

@@ -208,7 +208,9 @@ export function desiredMaps(
   const redirect = new Map<string, string>();
   const fallback = new Map<string, string>();
   const routes = new Map<string, string>();
+  const canaries = new Map<string, string>();
   for (const route of table.routes.values()) {
+    for (const { rule, route: to } of route.canaries) canaries.set(backendOf(to), String(rule.weight));
     const backend = backendOf(route.id);
     routes.set(backend, routeLabel(route));
     if (route.redirectsToTls) redirect.set(backend, '1');
@@ -226,6 +228,7 @@ export function desiredMaps(
     [FILES.passwords, passwords],
     [FILES.authorities, new Map()],
     [FILES.routes, routes],
+    [FILES.canaries, canaries],
   ]);
 }
 

@@ -24,6 +24,7 @@ export const FILES = {
   passwords: 'passwords.map',
   authorities: 'authorities.map',
   routes: 'routes.map',
+  canaries: 'canaries.map',
   passthrough: 'passthrough.map',
 } as const;
 
@@ -220,7 +221,7 @@ function canaryRules({ canaries }: ListeningOptions): Line[] {
         ...condition,
         '}',
       ]);
-    const { header, cookie, weight, total } = rule;
+    const { header, cookie, total } = rule;
     if (header) {
       const value = `req.hdr(${header.name})`;
       if (header.value !== undefined) choose(to, value, '-m', 'str', '--', header.value);
@@ -234,7 +235,12 @@ function canaryRules({ canaries }: ListeningOptions): Line[] {
       choose(to, `req.cook(${cookie})`, '-m', 'str', 'always');
       choose(of, `req.cook(${cookie})`, '-m', 'str', 'never');
     }
-    if (weight > 0) choose(to, `rand(${total})`, 'lt', String(weight));
+    chosen.push(
+      words(
+        `http-request set-var(txn.weight) str(${to}),map_str_int(${FILES.canaries}) if { var(txn.to) -m str ${of} }`,
+      ),
+    );
+    choose(to, `rand(${total}),sub(txn.weight)`, 'lt', '0');
   }
   chosen.push(...lines('http-request set-var(txn.to) var(txn.canary) if { var(txn.canary) -m found }'));
   return chosen;
