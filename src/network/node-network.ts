@@ -14,6 +14,7 @@ import { Client } from '../client/client.ts';
 import type { Informer, InformerFactory } from '../client/informer.ts';
 import { NODES } from '../client/resources.ts';
 import type { Transport } from '../client/transport.ts';
+import { addressAfter, formatAddress, networkOf, parsePrefix } from '../sys/address.ts';
 import { RouteSocket } from '../sys/netlink.ts';
 import { closeNetns, openNetns, openOwnNetns } from '../sys/netns.ts';
 import { Nfnetlink } from '../sys/nfnetlink.ts';
@@ -26,6 +27,7 @@ import { Overlay, type OverlayMode, type Peer } from './overlay.ts';
 import { POD_BRIDGE, PodLinks } from './pod-links.ts';
 import type { DomainNames } from './policy/domain-names.ts';
 import { NetworkPolicies } from './policy/network-policies.ts';
+import type { NodeAlias } from './policy/policy-model.ts';
 import { type BlockPeer, blockPeer } from './policy/statement.ts';
 import { RelayDoor, type RelayStart } from './relay-door.ts';
 
@@ -260,6 +262,7 @@ export class NodeNetwork {
       // The cluster's DNS is there; upstream's is a pod that policies can name.
       served: this.#addresses(index => index === LOOPBACK_INDEX).filter(ip => ip !== '::1' && !ip.startsWith('127.')),
       anyPod: anyPod(this.#options.clusterCidrs, nodes.flatMap(podCidrsOf)),
+      aliases: nodes.flatMap(node => (node.metadata.name === this.#options.nodeName ? [] : aliasesOf(node))),
     });
     if (isNew) {
       this.#podCidrs = podCidrs;
@@ -284,6 +287,15 @@ const attachSeconds = () =>
 function anyPod(clusterCidrs: readonly string[], nodesCidrs: readonly string[]): BlockPeer[] {
   const except = nodesCidrs.map(cidr => `${cidr.split('/')[0]}/${cidr.includes(':') ? 127 : 31}`).sort();
   return (clusterCidrs.length > 0 ? clusterCidrs : nodesCidrs).map(cidr => blockPeer(cidr, except));
+}
+
+/** What a node itself sends to pods of others comes from those. */
+function aliasesOf(node: Node): NodeAlias[] {
+  return podCidrsOf(node).flatMap(range => {
+    const ip = addressesOf(node).find(address => address.includes(':') === range.includes(':'));
+    const first = networkOf(parsePrefix(range));
+    return ip === undefined ? [] : [first, addressAfter(first, 1)].map(alias => ({ alias: formatAddress(alias), ip }));
+  });
 }
 
 function podCidrsOf(node: Node | undefined): readonly string[] {

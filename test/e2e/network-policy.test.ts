@@ -79,6 +79,26 @@ it('the node reaches its pods: they stay ready', cluster, async () => {
   assert.equal(server.status.conditions.find((one: Json) => one.type === 'Ready').status, 'True');
 });
 
+it('another node is judged by its own address, whatever way its packets take', cluster, async () => {
+  const server = urlOf(pods['server'].status.podIP);
+  const isOpen = () =>
+    cluster.onNode('node-2', 'curl', '-s', '-m', '1', '-o', '/dev/null', server).then(
+      () => true,
+      () => false,
+    );
+  assert.equal(await isOpen(), false);
+  const node2 = (await cluster.json('get', 'node', 'node-2')).status.addresses[0].address;
+  const nodes = policy('nodes', {
+    podSelector: { matchLabels: { app: 'server' } },
+    ingress: [{ from: [{ ipBlock: { cidr: `${node2}/32` } }] }],
+  });
+  await cluster.apply(ns, [nodes]);
+  await eventually('node-2 is let in', isOpen);
+  assert.equal(await reaches('stranger', server), false);
+  await cluster.kubectl('-n', ns, 'delete', 'networkpolicy', 'nodes');
+  await eventually('node-2 is shut out', async () => !(await isOpen()));
+});
+
 it('labels decide anew', cluster, async () => {
   const server = urlOf(pods['server'].status.podIP);
   await cluster.kubectl('-n', ns, 'label', 'pod', 'stranger', 'role=friend', '--overwrite');

@@ -1,12 +1,18 @@
 /** Overlapping CIDR blocks cut into disjoint ranges of addresses, each with the blocks that hold it, and what these mean. Pure. */
 
-import { formatAddress, networkOf, parsePrefix } from '../../sys/address.ts';
+import { formatAddress, networkOf, parseAddress, parsePrefix, prefixContains } from '../../sys/address.ts';
 import { keyOf } from './policy-table.ts';
 import type { PortSet } from './port-set.ts';
 import type { BlockPeer } from './statement.ts';
 
 /** Ports by `first last` (addresses); ranges do not overlap. */
 export type Ranges = ReadonlyMap<string, PortSet>;
+
+export function holds({ cidr, except }: BlockPeer, address: string): boolean {
+  const bytes = parseAddress(address);
+  const isIn = (range: string) => prefixContains(parsePrefix(range), bytes);
+  return isIn(cidr) && !except.some(isIn);
+}
 
 /** What is decided for each range, where it is not `fallback`; neighbours of which the same is said are one range. */
 export function portsByRange<B extends { readonly block: BlockPeer }>(

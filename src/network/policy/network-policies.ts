@@ -18,14 +18,14 @@ import { Client } from '../../client/client.ts';
 import { Informer, type InformerFactory } from '../../client/informer.ts';
 import { NAMESPACES, NETWORK_POLICIES, PODS } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
-import { parseAddress, parsePrefix, prefixContains } from '../../sys/address.ts';
 import type { NetnsRef } from '../../sys/netns.ts';
+import { holds } from './address-blocks.ts';
 import { ClusterPolicies } from './cluster-policies.ts';
 import { connectedAddresses } from './connected-addresses.ts';
 import { DomainNames } from './domain-names.ts';
 import { KernelTable, type NodeRanges } from './kernel-table.ts';
 import { factsOf, sameFacts, slimPod, takesPart } from './pod-facts.ts';
-import { PolicyModel } from './policy-model.ts';
+import { type NodeAlias, PolicyModel } from './policy-model.ts';
 import { type BlockPeer, idOf, readNetworkPolicy } from './statement.ts';
 
 /** Between two transactions: a burst of changes becomes few. */
@@ -126,11 +126,16 @@ export class NetworkPolicies {
   }
 
   /** Nothing is programmed before `podCidrs` are known. `anyPod`: addresses that pods have, on whatever node. */
-  setRanges({ anyPod, ...own }: NodeRanges & { readonly anyPod: readonly BlockPeer[] }): void {
+  setRanges({
+    anyPod,
+    aliases,
+    ...own
+  }: NodeRanges & { readonly anyPod: readonly BlockPeer[]; readonly aliases: readonly NodeAlias[] }): void {
     if (JSON.stringify(own) !== JSON.stringify(this.#ranges)) this.#stale = true;
     this.#ranges = own;
     this.#anyPod = anyPod;
     this.#model.setPodBlocks(anyPod);
+    this.#model.setNodeAliases(aliases);
     this.#trigger();
   }
 
@@ -379,12 +384,6 @@ export class NetworkPolicies {
       waiting.abort();
     }
   }
-}
-
-function holds({ cidr, except }: BlockPeer, address: string): boolean {
-  const bytes = parseAddress(address);
-  const isIn = (range: string) => prefixContains(parsePrefix(range), bytes);
-  return isIn(cidr) && !except.some(isIn);
 }
 
 const admitSeconds = () =>

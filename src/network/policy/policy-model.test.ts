@@ -210,6 +210,41 @@ test('an egress rule of a block and the name of a port takes the number from the
   compare(model, world);
 });
 
+test('what another node sends from its ends of the overlay is judged as from its own address', () => {
+  const aliases = [
+    { alias: '10.244.1.0', ip: '192.0.2.7' },
+    { alias: '10.244.0.250', ip: '192.0.2.130' },
+    { alias: 'fd00::ffff', ip: '2001:db8::1' },
+  ];
+  fc.assert(
+    fc.property(
+      namespaceLabels,
+      podShapes(COUNT),
+      policies(BLOCKS, { minLength: 1, maxLength: 4 }),
+      (namespaces, shapes, all) => {
+        const world = { namespaces, pods: withAddresses(shapes), policies: all };
+        const model = new PolicyModel();
+        fill(model, world);
+        model.settle();
+        model.setNodeAliases(aliases);
+        model.settle();
+        for (const pod of world.pods.slice(0, LOCAL))
+          for (const to of pod.ips.map(ip => ({ ip, pod })))
+            for (const { alias, ip } of aliases)
+              for (const port of alias.includes(':') === to.ip.includes(':') ? PORTS : [])
+                assert.equal(
+                  passes(model.table, { from: { ip: alias }, to, protocol: 'TCP', port }),
+                  sideAllows(world, 'Ingress', { from: { ip }, to, protocol: 'TCP', port }),
+                  `${alias} to ${to.ip} ${port}`,
+                );
+        model.setNodeAliases([]);
+        compare(model, world);
+      },
+    ),
+    RUNS,
+  );
+});
+
 test('an address of a pod that nobody knows yet gets no further than whoever turns out to have it', () => {
   const podBlocks = ['10.244.0.0/25', 'fd00::/120'].map(cidr => blockPeer(cidr, ['10.244.0.0/31', 'fd00::/127']));
   const unknown = (i: number) => i >= COUNT - 2;

@@ -6,13 +6,21 @@
  * all policies at once: however many there are, a packet costs the same few lookups.
  */
 
-import { portsByRange, type Ranges } from './address-blocks.ts';
+import { holds, portsByRange, type Ranges } from './address-blocks.ts';
 import { decide, type NamedPorts, NO_NAMES, nameKeys, type Ranked } from './decision.ts';
 import { type Group, type PeerClass, PeerClasses, type Pod } from './peer-classes.ts';
 import { keyOf, type MapName, PolicyTable, PortLists } from './policy-table.ts';
 import { ALL_PORTS, type PortSet, rectanglesOf } from './port-set.ts';
 import { newProfile, type Profile } from './profile.ts';
-import { type BlockPeer, DIRECTIONS, type Direction, EVERY_POD, type Policy, type Statement } from './statement.ts';
+import {
+  type BlockPeer,
+  blockPeer,
+  DIRECTIONS,
+  type Direction,
+  EVERY_POD,
+  type Policy,
+  type Statement,
+} from './statement.ts';
 
 type NamespaceLabels = Readonly<Record<string, string>> | undefined;
 
@@ -20,6 +28,12 @@ interface LocalPod {
   readonly pod: Pod;
   readonly policies: Map<string, Policy>;
   readonly profiles: Record<Direction, Profile | undefined>;
+}
+
+/** An address by which another node's own traffic comes to pods here, and the node's address of the same family. */
+export interface NodeAlias {
+  readonly alias: string;
+  readonly ip: string;
 }
 
 const NO_RANGES: Ranges = new Map();
@@ -38,6 +52,7 @@ export class PolicyModel {
   readonly #dirtyLocal = new Set<string>();
   readonly #dirtyProfiles = new Set<Profile>();
   #podBlocks: readonly BlockPeer[] = [];
+  #nodeAliases: readonly NodeAlias[] = [];
 
   constructor() {
     this.#classes = new PeerClasses({
@@ -66,6 +81,14 @@ export class PolicyModel {
     if (blocks.map(({ key }) => key).join() === this.#podBlocks.map(({ key }) => key).join()) return;
     this.#podBlocks = blocks;
     for (const profile of this.#profiles.values()) this.#dirtyProfiles.add(profile);
+  }
+
+  /** Blocks of senders take an alias in if they take the node's address in. Idempotent. */
+  setNodeAliases(aliases: readonly NodeAlias[]): void {
+    if (JSON.stringify(aliases) === JSON.stringify(this.#nodeAliases)) return;
+    this.#nodeAliases = aliases;
+    for (const profile of this.#profiles.values())
+      if (profile.direction === 'ingress') this.#dirtyProfiles.add(profile);
   }
 
   /** `labels` undefined: the namespace is gone. */
@@ -298,7 +321,13 @@ export class PolicyModel {
 
   #decideBlocks(profile: Profile): void {
     const blocks = [
-      ...profile.blocks.map(({ block, at }) => ({ block, statements: [at], perhaps: [] })),
+      ...profile.blocks.flatMap(({ block, at }) =>
+        (profile.direction === 'ingress' ? this.#withAliases(block) : [block]).map(block => ({
+          block,
+          statements: [at],
+          perhaps: [],
+        })),
+      ),
       ...(profile.perhaps.length > 0 ? this.#podBlocks : []).map(block => ({
         block,
         statements: [],
@@ -315,6 +344,20 @@ export class PolicyModel {
     const map = `${profile.direction}-block` as const;
     for (const ip of profile.members) this.#setRanges(map, ip, { before: profile.byBlock, after: byBlock });
     profile.byBlock = byBlock;
+  }
+
+  #withAliases(block: BlockPeer): BlockPeer[] {
+    const alone = (ip: string) => `${ip}/${ip.includes(':') ? 128 : 32}`;
+    const astray = this.#nodeAliases.filter(({ alias, ip }) => holds(block, alias) !== holds(block, ip));
+    const [foreign, own] = [
+      astray.filter(({ alias }) => holds(block, alias)),
+      astray.filter(({ ip }) => holds(block, ip)),
+    ];
+    const except = foreign.map(({ alias }) => alone(alias));
+    return [
+      except.length > 0 ? blockPeer(block.cidr, [...block.except, ...except]) : block,
+      ...own.map(({ alias }) => blockPeer(alone(alias))),
+    ];
   }
 
   #decideNode(profile: Profile): void {
