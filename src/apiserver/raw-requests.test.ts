@@ -242,6 +242,17 @@ test('a kind that wants the resource version of what an update replaces takes no
     });
 });
 
+test('what is replaced by its UID is not made anew', async () => {
+  const leases = '/apis/coordination.k8s.io/v1/namespaces/raw/leases';
+  await asked({
+    ask: `PUT ${leases}/absent`,
+    body: { metadata: { name: 'absent', uid: 'abc' } },
+    code: 409,
+    says: /Precondition failed: UID in precondition: abc, UID in object meta: $/,
+  });
+  await asked({ ask: `PUT ${leases}/absent`, body: { metadata: { name: 'absent' } }, code: 201 });
+});
+
 table('patches', [
   ...[MERGE, STRATEGIC].flatMap(type => [
     { ask: `PATCH ${maps}/a`, type, body: '{', code: 400, says: /^unexpected end of JSON input$/ },

@@ -208,8 +208,10 @@ export class Registry {
     checkPlace(attributes, body);
     const object = this.decode(operation, body);
     const exists = this.cacheOf(served).entries.has(this.keyOf(operation));
-    if (!exists && served.kind?.createOnUpdate && !attributes.subresource && !object.metadata.resourceVersion)
+    if (!exists && served.kind?.createOnUpdate && !attributes.subresource && !object.metadata.resourceVersion) {
+      if (object.metadata.uid) throw conflict(served.info, attributes.name, uidMismatch(object.metadata.uid, ''));
       return { outcome: await this.create(operation, body), created: true };
+    }
     if (
       exists &&
       !namesRevision(object.metadata) &&
@@ -258,11 +260,7 @@ export class Registry {
     const currentUid = current.object.metadata.uid;
     // In a patch it is a field like others, which validation refuses to change.
     if (uid && uid !== currentUid && attributes.verb !== 'patch')
-      throw conflict(
-        served.info,
-        attributes.name,
-        `Precondition failed: UID in precondition: ${uid}, UID in object meta: ${currentUid}`,
-      );
+      throw conflict(served.info, attributes.name, uidMismatch(uid, currentUid));
     if (!resourceVersion || !namesRevision(next.metadata)) return false;
     // Upstream's error is none of the API's.
     const problem = uintProblem(resourceVersion);
@@ -542,6 +540,9 @@ export class Registry {
     if (errors.length > 0) throw invalid(served.stored, object.metadata.name ?? '', errors);
   }
 }
+
+const uidMismatch = (wanted: string, found: string | undefined): string =>
+  `Precondition failed: UID in precondition: ${wanted}, UID in object meta: ${found}`;
 
 function replaceContents(object: KubeObject, next: KubeObject): void {
   const fields = object as unknown as Record<string, unknown>;
