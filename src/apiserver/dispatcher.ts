@@ -21,8 +21,9 @@ import { ComponentStatuses } from './component-statuses.ts';
 import { convertObject } from './conversion.ts';
 import { type Deletion, deleteObject } from './deletion.ts';
 import { deepFreeze, Entry } from './entry.ts';
+import { jsonPatch } from './json-patch.ts';
 import { type ListQuery, type ListResult, listEntries, waitFresh } from './list.ts';
-import { jsonPatch, mergePatch, strategicMergePatch } from './patch.ts';
+import { mergePatch, strategicMergePatch } from './patch.ts';
 import { checkPlace, type Operation, type Outcome, type Registry } from './registry.ts';
 import type { CreateHandler, RequestAttributes } from './request.ts';
 import { type CustomShape, type Served, subresourceOf } from './resource-table.ts';
@@ -157,6 +158,8 @@ export class Dispatcher {
       );
     const { info } = served;
     const isStrategic = type === 'application/strategic-merge-patch+json';
+    const strange = type === 'application/json-patch+json' ? unknownMembers(patch) : [];
+    if (operation.fieldValidation === 'Warn') for (const warning of strange) operation.warn(warning);
     if (served.custom && isStrategic)
       throw unsupportedPatch([
         'application/json-patch+json',
@@ -167,6 +170,8 @@ export class Dispatcher {
       const from = shownObject(served, current);
       const patched = applyPatch(from, patch, type, info.type);
       checkPlace(attributes, patched);
+      if (strange.length > 0 && operation.fieldValidation === 'Strict')
+        throw unreadablePatch(patched, badRequest(`strict decoding error: ${strange.join(', ')}`));
       try {
         return this.registry.decode(operation, unconditional(patched, from));
       } catch (error) {
@@ -301,6 +306,16 @@ function unconditional(patched: KubeObject, from: KubeObject): KubeObject {
 function unreadablePatch(value: unknown, error: ApiError): ApiError {
   const why = error.message.replace(/^.*? cannot be handled as a [^:]*: /, '');
   return invalid({ group: '', kind: '' }, '', [fieldErrors.invalid('patch', JSON.stringify(value), why)]);
+}
+
+/** What no operation of a JSON patch has, in upstream's words. */
+function unknownMembers(patch: unknown): string[] {
+  if (!Array.isArray(patch)) return [];
+  return patch.flatMap((operation, at) =>
+    Object.keys(operation ?? {})
+      .filter(name => !['op', 'path', 'from', 'value'].includes(name))
+      .map(name => `json patch unknown field "[${at}].${name}"`),
+  );
 }
 
 function goTypeOf(value: unknown): string {

@@ -1,46 +1,18 @@
 /**
- * The patch formats: JSON patch (RFC 6902), JSON merge patch (RFC 7386) and strategic merge patch, whose list semantics
- * come from the schema (`patchStrategy`, `patchMergeKey`). Pure: the object given is never changed. Apply patches are
+ * JSON merge patch (RFC 7386) and strategic merge patch, whose list semantics come from the schema (`patchStrategy`, `patchMergeKey`). Pure: the object given is never changed. Apply patches are
  * refused by the caller; they need field ownership.
  */
 
-import { applyPatch, type Operation } from 'rfc6902';
 import type { BuiltinField } from '../api/schema-registry.ts';
 import { elementType, fieldOf, hasType } from '../api/schema-registry.ts';
-import { badRequest, failure } from '../base/errors.ts';
+import { badRequest } from '../base/errors.ts';
 import { thaw } from './entry.ts';
 
 type Json = unknown;
 type JsonObject = Record<string, unknown>;
 
-const JSON_PATCH_OPERATIONS_MAX = 10_000;
-
 function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-export function jsonPatch<T>(object: T, patch: unknown): T {
-  if (!Array.isArray(patch)) throw badRequest('json: cannot unmarshal object into Go value of type jsonpatch.Patch');
-  if (patch.length > JSON_PATCH_OPERATIONS_MAX)
-    throw failure(
-      413,
-      'RequestEntityTooLarge',
-      `The allowed maximum operations in a JSON patch is ${JSON_PATCH_OPERATIONS_MAX}, got ${patch.length}`,
-    );
-  const next = thaw(object);
-  if (!applies(next, patch as Operation[]))
-    throw failure(422, 'Invalid', 'the server rejected our request due to an error in our request', {});
-  return next;
-}
-
-/** The library returns what does not fit, and trips over some: a place inside a string, values that cannot be shown. */
-function applies(target: unknown, patch: Operation[]): boolean {
-  try {
-    return applyPatch(target, patch).every(result => result === null);
-  } catch (error) {
-    if (error instanceof TypeError) return false;
-    throw error;
-  }
 }
 
 export function mergePatch(target: Json, patch: Json): Json {

@@ -286,6 +286,19 @@ table('patches', [
     code: 422,
     says: /^ "" is invalid: patch: /,
   },
+  {
+    ask: `PATCH ${maps}/a?fieldValidation=Strict`,
+    type: JSON_PATCH,
+    body: [{ op: 'test', path: '/kind', value: 'ConfigMap', why: 1 }],
+    code: 422,
+    says: /^ "" is invalid: patch: Invalid value: ".*": strict decoding error: json patch unknown field "\[0\]\.why"$/,
+  },
+  {
+    ask: `PATCH ${maps}/a`,
+    type: JSON_PATCH,
+    body: [{ op: 'replace', path: '/metadata/annotations/new', value: 'here', why: 1 }],
+    code: 200,
+  },
 ]);
 
 test('YAML: the last of two values counts, and is warned of or refused', async () => {

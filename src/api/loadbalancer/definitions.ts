@@ -18,26 +18,23 @@ const UINT32_MAX = 2 ** 32 - 1;
 const DURATION = { type: 'string', pattern: '^([0-9]+(\\.[0-9]+)?(ms|s|m|h))+$' } as const;
 const ADDRESSES = '^[0-9a-fA-F.:]+(/[0-9]{1,3}|\\s*-\\s*[0-9a-fA-F.:]+)$';
 const ENDS = "self.split('-').map(end, end.trim())";
-const IS_RANGE = `${ENDS}.size() == 2 && ${ENDS}.all(end, isIP(end))`;
+const IS_RANGE = `[${ENDS}].all(ends, ends.size() == 2 && ends.all(end, isIP(end)))`;
+/** CEL has no order of addresses. */
+const NUMBER = '((int(end[0]) * 256 + int(end[1])) * 256 + int(end[2])) * 256 + int(end[3])';
 const ADDRESSES_RULES = [
   {
     rule: `self.contains('/') ? isCIDR(self) : ${IS_RANGE}`,
     message: 'must be a prefix (192.0.2.0/24) or a range (192.0.2.10-192.0.2.20)',
   },
   {
-    rule: `!(${IS_RANGE}) || ip(${ENDS}[0]).family() == ip(${ENDS}[1]).family()`,
+    rule: `!(${IS_RANGE}) || [${ENDS}].all(ends, ip(ends[0]).family() == ip(ends[1]).family())`,
     message: 'the ends of a range must be of one family',
   },
   {
-    rule: `!(${IS_RANGE}) || self.contains(':') || ${['0', '1'].map(numberOfEnd).join(' <= ')}`,
+    rule: `self.contains(':') || !(${IS_RANGE}) || [${ENDS}.map(end, end.split('.')).map(end, ${NUMBER})].all(ends, ends[0] <= ends[1])`,
     message: 'the end of a range must not be before its start',
   },
 ];
-/** In CEL, of IPv4: there is no order of addresses. */
-function numberOfEnd(at: string): string {
-  const part = (index: number) => `int(${ENDS}[${at}].split('.')[${index}])`;
-  return `((${part(0)} * 256 + ${part(1)}) * 256 + ${part(2)}) * 256 + ${part(3)}`;
-}
 const ADDRESS = { type: 'string', pattern: '^[0-9a-fA-F.:]+$' } as const;
 const COMMUNITY = { type: 'string', pattern: '^[0-9]+:[0-9]+$|^large:[0-9]+:[0-9]+:[0-9]+$' } as const;
 
@@ -52,8 +49,8 @@ const POOL = object(
     addresses: about(
       'Prefixes (192.0.2.0/24) and ranges (192.0.2.10-192.0.2.20) to give out.',
       array(
-        { type: 'string', pattern: ADDRESSES, maxLength: 100, 'x-kubernetes-validations': ADDRESSES_RULES },
-        { minItems: 1, maxItems: 1000 },
+        { type: 'string', pattern: ADDRESSES, maxLength: 80, 'x-kubernetes-validations': ADDRESSES_RULES },
+        { minItems: 1, maxItems: 128 },
       ),
     ),
     autoAssign: about('False: only for Services that ask for the pool or an address of it.', {

@@ -12,7 +12,7 @@ import { typeOfKind } from '../../api/schema-registry.ts';
 import { ApiError, messageOf } from '../../base/errors.ts';
 import { mergeConfiguration } from '../apply/merge.ts';
 import { rootTable } from '../apply/structure.ts';
-import { jsonPatch } from '../patch.ts';
+import { jsonPatch } from '../json-patch.ts';
 import type { AdmissionPlugin, AdmissionRequest } from '../request.ts';
 import { apiVersionOf } from '../resource-table.ts';
 import { type AdmissionContext, refusal } from './context.ts';
