@@ -150,15 +150,17 @@ export function thaw<T>(value: T): T {
   if (typeof value !== 'object' || value === null) return value;
   if (Array.isArray(value)) return value.map(thaw) as T;
   const copy: Record<string, unknown> = {};
-  for (const key in value) {
-    if (key !== '__proto__') copy[key] = thaw(value[key]);
-    else
-      Object.defineProperty(copy, key, {
-        value: thaw(value[key]),
-        enumerable: true,
-        configurable: true,
-        writable: true,
-      });
-  }
+  for (const key in value) put(copy, key, thaw(value[key]));
   return copy as T;
+}
+
+/** `__proto__` is a key like others. */
+export function put(object: Record<string, unknown>, key: string, value: unknown): void {
+  if (key !== '__proto__') object[key] = value;
+  else Object.defineProperty(object, key, { value, enumerable: true, configurable: true, writable: true });
+}
+
+/** Undefined for what the object itself does not have. */
+export function own(object: Readonly<Record<string, unknown>>, key: string): unknown {
+  return key !== '__proto__' || Object.hasOwn(object, key) ? object[key] : undefined;
 }

@@ -5,7 +5,7 @@
 
 import { isDeepStrictEqual } from 'node:util';
 import { badRequest, failure } from '../base/errors.ts';
-import { thaw } from './entry.ts';
+import { put, thaw } from './entry.ts';
 
 type JsonObject = Record<string, unknown>;
 type Container = JsonObject | unknown[];
@@ -138,9 +138,4 @@ function indexIn(length: number, key: string): number {
   const index = given < 0 ? given + length : given;
   if (index < 0 || index >= length) throw new Unfit();
   return index;
-}
-
-// A key such as `__proto__` is one like others.
-function put(object: JsonObject, key: string, value: unknown): void {
-  Object.defineProperty(object, key, { value, enumerable: true, configurable: true, writable: true });
 }

@@ -14,6 +14,21 @@ test('merge patch: nulls delete, lists replace', () => {
   });
 });
 
+test('merge patch: lists lose nulls, as upstream’s do', () => {
+  assert.deepEqual(mergePatch({ l: [1], o: {} }, { l: [1, null, { a: null, b: [null] }], n: [null, 2], o: [null] }), {
+    l: [1, { b: [] }],
+    n: [2],
+    o: [null],
+  });
+});
+
+test('a key that is called __proto__ is one like others', () => {
+  const patch = JSON.parse('{"data":{"__proto__":"x","o":{"__proto__":{"y":1}},"l":[1]}}');
+  for (const merged of [mergePatch({ data: { a: '1' } }, patch), strategicMergePatch({ data: { a: '1' } }, patch, POD)])
+    assert.equal(JSON.stringify(merged), '{"data":{"a":"1","__proto__":"x","o":{"__proto__":{"y":1}},"l":[1]}}');
+  assert.equal(({} as { y?: unknown }).y, undefined);
+});
+
 test('strategic: containers merge by name', () => {
   const spec = specOf(
     {

@@ -1,12 +1,12 @@
 /**
- * JSON merge patch (RFC 7386) and strategic merge patch, whose list semantics come from the schema (`patchStrategy`, `patchMergeKey`). Pure: the object given is never changed. Apply patches are
- * refused by the caller; they need field ownership.
+ * JSON merge patch (RFC 7386) and strategic merge patch, whose list semantics come from the schema (`patchStrategy`,
+ * `patchMergeKey`). Pure: the object given is never changed. Apply patches are refused by the caller; they need field ownership.
  */
 
 import type { BuiltinField } from '../api/schema-registry.ts';
 import { elementType, fieldOf, hasType } from '../api/schema-registry.ts';
 import { badRequest } from '../base/errors.ts';
-import { thaw } from './entry.ts';
+import { own, put, thaw } from './entry.ts';
 
 type Json = unknown;
 type JsonObject = Record<string, unknown>;
@@ -16,13 +16,19 @@ function isObject(value: unknown): value is JsonObject {
 }
 
 export function mergePatch(target: Json, patch: Json): Json {
-  if (!isObject(patch)) return thaw(patch);
+  if (!isObject(patch)) return isObject(target) ? thaw(patch) : withoutNulls(patch);
   const next: JsonObject = isObject(target) ? { ...target } : {};
   for (const [key, value] of Object.entries(patch)) {
     if (value === null) delete next[key];
-    else next[key] = mergePatch(next[key], value);
+    else put(next, key, mergePatch(own(next, key), value));
   }
   return next;
+}
+
+/** Upstream's liberty: lists lose theirs too, and what is in them. */
+function withoutNulls(value: Json): Json {
+  if (Array.isArray(value)) return value.filter(item => item !== null).map(withoutNulls);
+  return isObject(value) ? mergePatch({}, value) : value;
 }
 
 /** `type` is the short schema name of the object's kind. Shares unchanged parts with the object given. */
@@ -77,21 +83,19 @@ function mergeObject(original: JsonObject, patch: JsonObject, type: string | und
     const rules = rulesOf(type, key);
     const under = typeUnder(type, key);
     const replaces = rules?.patchStrategy?.includes('replace') ?? false;
-    const current = next[key];
+    const current = own(next, key);
     if (isObject(value)) {
-      next[key] = replaces
-        ? mergeObject({}, value, under)
-        : mergeObject(isObject(current) ? current : {}, value, under);
       if (value[PATCH] === 'delete') delete next[key];
+      else put(next, key, mergeObject(!replaces && isObject(current) ? current : {}, value, under));
     } else if (Array.isArray(value)) {
       const merges = rules?.patchStrategy?.includes('merge') ?? false;
-      next[key] = merges
-        ? mergeList(Array.isArray(current) ? current : [], value, {
-            key: rules!.patchMergeKey,
-            type: elementType(under!),
-          })
-        : clean(value);
-    } else next[key] = value;
+      const merged = () =>
+        mergeList(Array.isArray(current) ? current : [], value, {
+          key: rules!.patchMergeKey,
+          type: elementType(under!),
+        });
+      put(next, key, merges ? merged() : clean(value));
+    } else put(next, key, value);
   }
   for (const [key, wanted] of order) {
     const list = next[key];
@@ -187,6 +191,7 @@ function clean(value: Json): Json {
   if (Array.isArray(value)) return value.map(clean);
   if (!isObject(value)) return value;
   const next: JsonObject = {};
-  for (const [key, item] of Object.entries(value)) if (item !== null && !key.startsWith('$')) next[key] = clean(item);
+  for (const [key, item] of Object.entries(value))
+    if (item !== null && !key.startsWith('$')) put(next, key, clean(item));
   return next;
 }
