@@ -85,6 +85,19 @@ export async function openBed(
   options: { store?: (inner: Store) => Promise<Store> } = {},
 ): Promise<Bed> {
   const folder = testFolder();
+  try {
+    return await openIn(folder, args, options);
+  } catch (error) {
+    folder.remove();
+    throw error;
+  }
+}
+
+async function openIn(
+  folder: ReturnType<typeof testFolder>,
+  args: Parameters<typeof openBed>[0],
+  options: { store?: (inner: Store) => Promise<Store> },
+): Promise<Bed> {
   const pki = await ensurePki(join(folder.path, 'pki'), { sans: ['127.0.0.1', 'localhost'] });
   const settings = await loadServerSettings(await args({ file: folder.file, pki }), issuerOf());
   const inner = openMemoryStore();

@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { after, test } from 'node:test';
 import { type Payload, writePayload } from '../../../src/kubelet/volumes/payload.ts';
 import { inOwnNamespaces, root } from './own-namespace.ts';
 
@@ -17,6 +17,10 @@ if (!root) test('volumes on a full disk', { skip: 'needs root' });
 else if (inOwnNamespaces(import.meta.filename)) {
   const disk = mkdtempSync(join(tmpdir(), 'cox-full-'));
   execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${SIZE}`, 'small', disk]);
+  after(() => {
+    execFileSync('umount', [disk]);
+    rmSync(disk, { recursive: true });
+  });
   const volume = join(disk, 'volume');
   const free = () => {
     const { bavail, bsize } = statfsSync(disk);
