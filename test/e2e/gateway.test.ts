@@ -89,6 +89,31 @@ const says = (kind: string, name: string, wanted: RegExp, namespace = ns): Promi
     SLOWLY,
   );
 
+it('no request is lost while listeners, weights and filters change', cluster, async () => {
+  const asking = cluster.onNode(
+    'node-1',
+    'sh',
+    '-c',
+    `end=$(($(date +%s) + 8)); while [ $(date +%s) -lt $end ]; do
+       curl -sf -m 2 -o /dev/null -H 'Host: shop.example.com' http://${address}:8080/ && echo ok || echo lost; done`,
+  );
+  const change = (of: string, op: string, path: string, value?: unknown) =>
+    k('patch', of, 'shop', '--type=json', '-p', JSON.stringify([{ op, path, value }]));
+  for (let at = 1; at <= 3; at++) {
+    await change('gateway', 'add', '/spec/listeners/-', { name: `more-${at}`, port: 8100 + at, protocol: 'HTTP' });
+    await change('httproute', 'replace', '/spec/rules/0/backendRefs/1/weight', at);
+    const set = [{ name: 'x-step', value: String(at) }];
+    await change('httproute', 'replace', '/spec/rules/0/filters', [
+      { type: 'ResponseHeaderModifier', responseHeaderModifier: { set } },
+    ]);
+  }
+  for (let at = 1; at <= 3; at++) await change('gateway', 'remove', '/spec/listeners/-1');
+  await change('httproute', 'remove', '/spec/rules/0/filters');
+  const said = (await asking).trim().split('\n');
+  assert.equal(said.filter(line => line === 'lost').length, 0);
+  assert.ok(said.length > 20, `${said.length} requests`);
+});
+
 it('an applied Gateway is served: by path, header and weight, rewritten and redirected', cluster, async () => {
   await reply('/', { 'X-Version': '2' }, ({ text }) => /version: 2/.test(text));
   await reply('/', {}, ({ text }) => /version: 1/.test(text));
