@@ -287,4 +287,6 @@ export interface PodNetwork {
   publish(ports: readonly HostPort[]): Promise<void>;
   /** Undefined when ready, else why not (the node's Ready condition says it). */
   notReadyReason(): string | undefined;
+  /** Whether network policies judge by addresses: other nodes are to know a pod's before it first speaks. */
+  hasPolicies?(): boolean;
 }

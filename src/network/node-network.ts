@@ -210,6 +210,9 @@ export class NodeNetwork {
   notReadyReason(): string | undefined {
     return this.#problem;
   }
+  hasPolicies(): boolean {
+    return this.#policies.isInUse;
+  }
 
   // Until something changes; meanwhile looks after what somebody else may have flushed.
   async #idle(): Promise<void> {

@@ -8,6 +8,8 @@ import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { WebSocket } from 'ws';
 import type { Node, Pod } from '../../src/api/core/v1.gen.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { Informer } from '../../src/client/informer.ts';
 import { CONFIG_MAPS, LEASES, NODES, PODS, SECRETS, SERVICES } from '../../src/client/resources.ts';
 import { probeMetrics } from '../../src/kubelet/metrics.ts';
 import { isReady, TestNode } from './node.ts';
@@ -43,6 +45,27 @@ test('the node registers, is Ready, and has a lease', async () => {
     await sleep(5);
   }
   assert.fail('node not ready');
+});
+
+test('where there are network policies a pod’s address is told before its containers start', async () => {
+  const pods = new Informer<Pod>({ transport: node.api, of: PODS, log: silentLogger });
+  const told = new Set<string>();
+  pods.onChange(({ object }) => {
+    const [state] = object?.status?.containerStatuses?.map(({ state }) => Object.keys(state ?? {})[0]) ?? [];
+    if (object?.status?.podIP) told.add(`${object.metadata.name} ${state}`);
+  });
+  const stop = new AbortController();
+  const following = pods.run(stop.signal);
+  node.hasPolicies = true;
+  await node.create('watched', { containers: [sh('sleep 100')] });
+  await node.until('watched', isReady);
+  node.hasPolicies = false;
+  await node.create('unwatched', { containers: [sh('sleep 100')] });
+  await node.until('unwatched', isReady);
+  await node.until('unwatched', () => told.has('unwatched running'));
+  stop.abort();
+  await following;
+  assert.deepEqual([...told].sort(), ['unwatched running', 'watched running', 'watched waiting']);
 });
 
 test('a pod runs: environment, configMap, secret, downward API, logs, status, events', async () => {

@@ -85,6 +85,10 @@ class BridgeNetwork implements PodNetwork {
   notReadyReason() {
     return undefined;
   }
+  policies = false;
+  hasPolicies() {
+    return this.policies;
+  }
 }
 
 export class TestNode {
@@ -139,6 +143,11 @@ export class TestNode {
   /** Those that lead to pods, in order; not of an isolated node. */
   get hostPorts(): number[] {
     return this.network instanceof BridgeNetwork ? this.network.published.map(one => one.hostPort).sort() : [];
+  }
+
+  /** As if there were network policies; not of an isolated node. */
+  set hasPolicies(value: boolean) {
+    if (this.network instanceof BridgeNetwork) this.network.policies = value;
   }
 
   async start(): Promise<void> {

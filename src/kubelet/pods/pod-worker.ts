@@ -377,6 +377,8 @@ export class PodWorker {
       if (!this.#mounts.isReady) await new Promise(setImmediate);
       const sandbox = await this.#ensureSandbox(state);
       if (!present) await this.#publishPorts();
+      if (sandbox && !present && network.hasPolicies?.())
+        this.#publish(await this.#context.runtime.snapshot(this.#uid));
       if (sandbox) await this.#starts.run(sandbox, { mounted, leave });
       else await mounted;
     } finally {

@@ -170,6 +170,7 @@ function isBeginning(status: PodStatus): boolean {
   const statuses = [...(status.initContainerStatuses ?? []), ...(status.containerStatuses ?? [])];
   return (
     status.phase === 'Pending' &&
+    !status.podIP &&
     statuses.every(({ state }) => ['ContainerCreating', 'PodInitializing'].includes(state?.waiting?.reason ?? ''))
   );
 }

@@ -125,6 +125,11 @@ export class NetworkPolicies {
     this.#armed = this.#kernel.exists();
   }
 
+  /** Whether there is a policy, for whatever pods. */
+  get isInUse(): boolean {
+    return this.#model.policies().size > 0;
+  }
+
   /** Nothing is programmed before `podCidrs` are known. `anyPod`: addresses that pods have, on whatever node. */
   setRanges({
     anyPod,
