@@ -16,6 +16,7 @@ import type { Aggregator } from './aggregation/aggregator.ts';
 import type { Auditor } from './audit/auditor.ts';
 import type { Trail } from './audit/trail.ts';
 import type { ServiceAccountTokens } from './authn/service-account-tokens.ts';
+import type { Note } from './authn/token-authenticator.ts';
 import type { Discovery } from './discovery.ts';
 import type { Exchange } from './exchange.ts';
 import type { Admitted, Fairness } from './fairness/fairness.ts';
@@ -91,6 +92,8 @@ export interface Arrival {
   readonly certificate: Credentials['certificate'];
   readonly routed: Routed;
   readonly context: Pick<ReplyContext, 'trail' | 'trace' | 'auditId' | 'receivedMs'>;
+  /** Of the credentials, for the audit log. */
+  notes?: Note[];
 }
 
 /** A request split into what routing needs. */
@@ -233,7 +236,8 @@ export class HttpHandler {
     const { certificate, routed } = request;
     const { headers } = exchange;
     const { path } = routed;
-    const credentials: Credentials = certificate ? { headers, certificate, path } : { headers, path };
+    let credentials: Credentials = certificate ? { headers, certificate, path } : { headers, path };
+    if (this.#options.auditor) credentials = { ...credentials, note: note => void (request.notes ??= []).push(note) };
     let found: UserInfo | Promise<UserInfo>;
     try {
       found = this.identify(credentials);
@@ -284,6 +288,7 @@ export class HttpHandler {
     const { trace } = request.context;
     trace?.authenticated(user, request.routed.attributes);
     this.#record(user, exchange, request);
+    for (const [key, value] of request.notes ?? []) request.context.trail?.annotate(key, value);
     countUser(user.name);
     trace?.enter('impersonation');
     const wanted = wantedUser(exchange.headers);

@@ -56,6 +56,8 @@ export interface Credentials {
   };
   /** Without its query; where anonymous users are let in may depend on it. */
   readonly path?: string;
+  /** Takes annotations for the audit log. */
+  readonly note?: (note: readonly [key: string, value: string]) => void;
 }
 
 export interface Authenticator {

@@ -112,6 +112,7 @@ export class ResourceHandler {
       warn(context, served.kind.deprecation);
       const { group, version, resource, subresource } = attributes;
       deprecatedUse.set(1, group, version, resource, subresource, '');
+      context.trail?.annotate('k8s.io/deprecated', 'true');
     }
     if (connect) return this.#connect(connect, request);
     // Who cannot read the answer must not have changed anything.

@@ -203,6 +203,18 @@ test('refusals, impersonation, and what a policy leaves out', async () => {
   const unrecorded = (await bed.ask({ path: '/healthz' })).headers['audit-id'];
   assert.match(String(unrecorded), /^[0-9a-f-]{36}$/);
   assert.ok(!logged().some(event => event.auditID === unrecorded));
+  const old = await eventOf(await bed.ask({ path: '/api/v1/namespaces/audited/endpoints/none', as: bed.admin }));
+  assert.equal(old.annotations['k8s.io/deprecated'], 'true');
+  const account = '/api/v1/namespaces/audited/serviceaccounts';
+  const named = (kind: string, name: string) => ({ apiVersion: 'v1', kind, metadata: { name } });
+  await bed.ask({ path: account, as: bed.admin, body: named('ServiceAccount', 'robot') });
+  const { json } = await bed.ask({
+    path: `${account}/robot/token`,
+    as: bed.admin,
+    body: { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest', spec: {} },
+  });
+  const robot = await eventOf(await bed.ask({ path: '/version', token: json.status.token }));
+  assert.equal(robot.user.username, 'system:serviceaccount:audited:robot');
   const given = await bed.ask({ path: '/version', headers: { 'audit-id': 'a'.repeat(70) } });
   assert.equal(given.headers['audit-id'], 'a'.repeat(70));
   assert.equal((await eventOf(await bed.ask({ path: '/version' }))).user.username, 'system:anonymous');

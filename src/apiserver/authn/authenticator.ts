@@ -64,10 +64,13 @@ export class RequestAuthenticator implements Authenticator {
       // What exactly is wrong with a token is nobody's business but the log's.
       throw unauthorized();
     }
-    if (!(verified instanceof Promise)) return known(verified);
-    return verified.then(known, () => {
-      throw unauthorized();
-    });
+    if (!(verified instanceof Promise)) return known(verified, credentials);
+    return verified.then(
+      later => known(later, credentials),
+      () => {
+        throw unauthorized();
+      },
+    );
   }
 
   #anonymous(path: string | undefined): UserInfo {
@@ -84,8 +87,9 @@ export class RequestAuthenticator implements Authenticator {
   }
 }
 
-function known(verified: Verified | undefined): UserInfo {
+function known(verified: Verified | undefined, { note }: Credentials): UserInfo {
   if (!verified) throw unauthorized();
+  if (note) for (const one of verified.notes ?? []) note(one);
   return verified.user;
 }
 

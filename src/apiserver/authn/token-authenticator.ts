@@ -9,7 +9,11 @@ export interface Verified {
   readonly user: UserInfo;
   /** Those of the wanted audiences that the token has. */
   readonly audiences: readonly string[];
+  /** What the audit log is to tell of its use. */
+  readonly notes?: readonly Note[];
 }
+
+export type Note = readonly [key: string, value: string];
 
 export interface TokenAuthenticator {
   /** The user of a token for any of `audiences`; undefined for a token of another sort. Throws for a bad one. */
