@@ -241,9 +241,9 @@ async function waitForDisks(lun: Lun, { clock, signal }: Login): Promise<string[
   for (const { host } of sessions) await writeSystem(`/sys/class/scsi_host/${host}/scan`, `- - ${lun.lun}`);
   const startMs = clock.monotonic();
   for (;;) {
-    const disks = disksOf(lun).map(({ name }) => name);
-    const isOver = clock.monotonic() - startMs > DISK_MS_MAX;
-    if (disks.length >= sessions.length || isOver) return disks.filter(name => isOver || existsSync(`/dev/${name}`));
+    // The kernel knows of a disk before its device is there.
+    const disks = disksOf(lun).flatMap(({ name }) => (existsSync(`/dev/${name}`) ? name : []));
+    if (disks.length >= sessions.length || clock.monotonic() - startMs > DISK_MS_MAX) return disks;
     await clock.sleep(LOOK_MS, signal);
     signal.throwIfAborted();
   }
