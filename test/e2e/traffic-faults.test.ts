@@ -20,7 +20,7 @@ while :; do
   sleep 0.2
 done &
 while :; do
-  if [ "$(timeout 5 wget -q -O - http://$WEB_SERVICE_HOST/hostname)" = "" ]; then date >> /tmp/failed; fi
+  if [ "$(timeout 5 wget -q -O - http://$WEB_SERVICE_HOST/hostname 2>/tmp/said)" = "" ]; then echo "$(date +%T) $(cat /tmp/said)" >> /tmp/failed; fi
   echo >> /tmp/tried
 done`;
 const SINK = 'sleep 100000 | nc -l -p 7000 > /tmp/got; echo ended > /tmp/ended; sleep 3600';
@@ -73,7 +73,11 @@ it('agents killed under traffic: no connection fails, none is cut', cluster, asy
     await pause(700);
   }
   const after = await eventually('exec works again', counts, { timeoutMs: 60_000 });
-  assert.equal(after[1] - failed, 0, `of ${after[0] - tried} connections`);
+  assert.equal(
+    after[1] - failed,
+    0,
+    `of ${after[0] - tried} connections: ${await cluster.exec(ns, 'caller', 'sh', '-c', 'cat /tmp/failed 2>/dev/null || true')}`,
+  );
   assert.ok(after[0] - tried > 20, `only ${after[0] - tried} connections`);
   const now = await eventually('the stream goes on', async () => {
     const last = await streamed();

@@ -540,6 +540,24 @@ test('the HTTPS server: logs, exec, port-forward, pods, stats', async () => {
   assert.match(terminal.get(1)!, /22 77/);
 });
 
+test('a node stays Ready while a new kubelet has yet to find its network, but not for long', async () => {
+  const told = async () => (await node.events('node-1')).filter(one => /status is now: Node(Not)?Ready/.test(one));
+  const before = await told();
+  for (const problem of ['not looked yet', 'gone for good']) {
+    await node.stopKubelet();
+    node.networkProblem = problem;
+    node.startKubelet();
+    await sleep(500);
+    assert.deepEqual(await told(), before);
+    if (problem === 'not looked yet') node.networkProblem = undefined;
+    await sleep(100);
+    assert.deepEqual(await told(), before);
+  }
+  await node.untilEvents('node-1', events => events.some(one => one.endsWith('status is now: NodeNotReady')));
+  node.networkProblem = undefined;
+  await node.untilEvents('node-1', events => events.at(-1)!.endsWith('status is now: NodeReady'));
+});
+
 test('a machine that was started anew since the node was last seen is told of', async () => {
   await node.untilEvents('node-1', events => events.includes('Starting: Starting kubelet.'));
   await node.api.patch(

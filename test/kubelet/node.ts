@@ -82,8 +82,9 @@ class BridgeNetwork implements PodNetwork {
   async publish(ports: readonly HostPort[]) {
     this.published = ports;
   }
+  problem: string | undefined;
   notReadyReason() {
-    return undefined;
+    return this.problem;
   }
   policies = false;
   hasPolicies() {
@@ -148,6 +149,11 @@ export class TestNode {
   /** As if there were network policies; not of an isolated node. */
   set hasPolicies(value: boolean) {
     if (this.network instanceof BridgeNetwork) this.network.policies = value;
+  }
+
+  /** As if the network had it; not of an isolated node. */
+  set networkProblem(value: string | undefined) {
+    if (this.network instanceof BridgeNetwork) this.network.problem = value;
   }
 
   async start(): Promise<void> {

@@ -1,6 +1,7 @@
 /**
  * This node in the API: registers it, keeps its status true and its lease fresh. Invariant: the Ready condition follows the
- * network at once; everything else is written when it changes, and at least every five minutes.
+ * network at once, but for a new kubelet's first seconds on a node that was ready; everything else is written when it
+ * changes, and at least every five minutes.
  */
 
 import type { Lease } from '../../api/coordination/v1.gen.ts';
@@ -54,6 +55,8 @@ const LEASE_NAMESPACE = 'kube-node-lease';
 const REPORT_MS = 300_000;
 const CHECK_MS = 1000;
 const CHECK_MS_UNREADY = 50;
+/** Until a node that was ready before its kubelet was started anew says that it is not. */
+const START_PATIENCE_MS = 5000;
 /** Registration: node and server of a new cluster start together, and no try should come long after the server is there. */
 const RETRY_MS_MIN = 20;
 const RETRY_FACTOR = 1.3;
@@ -266,8 +269,15 @@ export class NodeStatusWriter {
   async #keepStatus(signal: AbortSignal): Promise<void> {
     const { nodeName, transport, clock, log, network } = this.#options;
     let reportedMs = Number.NEGATIVE_INFINITY;
+    const startMs = clock.monotonic();
+    const wasReady = isReady(this.#written);
     while (!signal.aborted) {
       const status = this.#status(this.#written);
+      // A kubelet that was started anew has yet to find its network, and for a node that is not ready all its pods leave their Services.
+      if (wasReady && !isReady(status) && clock.monotonic() - startMs < START_PATIENCE_MS) {
+        await clock.sleep(CHECK_MS_UNREADY, signal);
+        continue;
+      }
       for (const name of Object.keys(status.capacity ?? {})) this.#own.add(name);
       const foreign = allocatableOfOthers(this.#options.nodes.get(nodeName)?.status, this.#own);
       const isChanged = foreign !== undefined || fingerprint(status) !== fingerprint(this.#written);

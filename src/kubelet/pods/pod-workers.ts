@@ -124,7 +124,7 @@ export class PodWorkers {
   isOver(uid: string): boolean | undefined {
     const worker = this.#workers.get(uid);
     const phase = worker?.pod.status?.phase;
-    return worker && worker.isOver && (phase === 'Succeeded' || phase === 'Failed');
+    return worker?.isOver && (phase === 'Succeeded' || phase === 'Failed');
   }
   /** Frees what pods that are over keep for their logs. */
   async removeDead(): Promise<void> {

@@ -105,6 +105,9 @@ function pipeInto(from: NodeJS.ReadableStream, to: Writable): void {
   from.pipe(to, { end: false });
 }
 
+/** The runtime hears of sizes by a signal, but not in its first moments, when the first size often comes. */
+const RESIZE_TOLD_MS = [0, 20, 100, 500];
+
 // It copies between its own terminal and the container's: it gets the peer of a pair made here, and follows its size.
 async function runTerminal(
   program: string,
@@ -115,13 +118,12 @@ async function runTerminal(
   const { stdin, stdout, resize } = options;
   const { master, peer } = openTerminal();
   const iterator = resize?.[Symbol.asyncIterator]();
-  const first =
-    iterator &&
-    (await Promise.race([
-      iterator.next(),
-      new Promise<undefined>(resolve => setImmediate(() => setImmediate(() => resolve(undefined)))),
-    ]));
-  if (first && !first.done) resizeTerminal(master, first.value);
+  const initial = iterator?.next();
+  const early = await Promise.race([
+    initial,
+    new Promise<undefined>(resolve => setImmediate(() => setImmediate(() => resolve(undefined)))),
+  ]);
+  if (early && !early.done) resizeTerminal(master, early.value);
   const child = spawn(program, args, { stdio: [peer, peer, peer], detached: true, cwd: '/' });
   started(child);
   closeSync(peer);
@@ -142,11 +144,15 @@ async function runTerminal(
     stdin.on('end', () => !stream.destroyed && (stream as unknown as Writable).write('\x04'));
     stdin.on('error', () => {});
   }
-  if (iterator) {
+  if (iterator && initial) {
     void (async () => {
-      for (let next = await iterator.next(); !next.done && !stream.destroyed; next = await iterator.next()) {
+      for (
+        let next = await (early ? iterator.next() : initial);
+        !next.done && !stream.destroyed;
+        next = await iterator.next()
+      ) {
         resizeTerminal(master, next.value);
-        child.kill('SIGWINCH');
+        for (const ms of RESIZE_TOLD_MS) systemClock.after(ms, () => child.kill('SIGWINCH'), { background: true });
       }
     })().catch(() => {});
   }
