@@ -218,6 +218,40 @@ test('settle is normalize that copies nothing but what it changes', () => {
   );
 });
 
+test('schemas in the place of something else are decoded as schemas are, wherever they stand', () => {
+  const type = 'apiextensions.v1.JSONSchemaProps';
+  const sent = Object.freeze({
+    nullable: false,
+    items: { typo: 1, nullable: false, type: 'object', properties: { b: { minimum: null }, a: {} } },
+    additionalProperties: { uniqueItems: false, items: [{ typo: 1, type: 'string' }, {}] },
+    additionalItems: false,
+    dependencies: { b: ['x', 'y'], a: { title: '', id: 'i' } },
+    default: { typo: 1, nullable: false },
+  });
+  const normal = {
+    default: { typo: 1, nullable: false },
+    items: { type: 'object', properties: { a: {}, b: {} } },
+    additionalProperties: { items: [{ type: 'string' }, {}] },
+    dependencies: { a: { id: 'i' }, b: ['x', 'y'] },
+    additionalItems: false,
+  };
+  assert.equal(JSON.stringify(normalize(type, sent)), JSON.stringify(normal));
+  assert.deepEqual(settle(type, sent), normal);
+  assert.equal(settle(type, normal), normal);
+  assert.deepEqual(prune(type, { items: { typo: 1, nullable: false } }), { items: { nullable: false } });
+  assert.deepEqual(checkFields(type, sent, 'Strict'), { strict: [] });
+  assert.equal(mismatch(type, { additionalProperties: 'x' }), 'boolean or JSON schema expected');
+  assert.equal(
+    mismatch(type, { dependencies: { a: [1] } }),
+    'json: cannot unmarshal number into Go value of type string',
+  );
+  for (const schemas of [{ items: { type: 5 } }, { items: [{ type: 5 }] }, { dependencies: { a: { type: 5 } } }])
+    assert.equal(
+      mismatch(type, { properties: { a: schemas } }),
+      'json: cannot unmarshal number into Go struct field JSONSchemaProps.type of type string',
+    );
+});
+
 test('a map key cannot reach the prototype', () => {
   const sent = JSON.parse('{"data":{"__proto__":"x"}}');
   const normal = normalize('core.v1.ConfigMap', sent);

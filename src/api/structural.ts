@@ -7,6 +7,7 @@
 import { decodeError, typeError } from './go-json-error.ts';
 import { canonicalQuantity } from './machinery/quantity.ts';
 import { type BuiltinField, hasType, typeSchema } from './schema-registry.ts';
+import { SCHEMA, wrapperOf } from './wrapped-fields.ts';
 
 /** `fieldValidation` of a request: what happens to unknown and duplicate fields. */
 export type FieldValidation = 'Ignore' | 'Warn' | 'Strict';
@@ -28,7 +29,11 @@ type Node =
   | { readonly is: 'scalar'; readonly scalar: string; readonly zero: unknown }
   | { readonly is: 'list'; readonly ref: string; readonly element: Node }
   | { readonly is: 'map'; readonly ref: string; readonly element: Node }
-  | { readonly is: 'message'; readonly type: string; readonly plan: () => MessagePlan };
+  | { readonly is: 'message'; readonly type: string; readonly plan: () => MessagePlan }
+  /** A schema of a custom resource, a list of such, or something else in its place. */
+  | { readonly is: 'schemaOr'; readonly other: SchemaOr; readonly schema: Node };
+
+type SchemaOr = 'schemaOrArray' | 'schemaOrBool' | 'schemaOrStrings';
 
 interface FieldPlan {
   readonly name: string;
@@ -134,9 +139,10 @@ function fieldPlan(
   owner: string,
   { name, type, number, alwaysPresent, omitEmpty }: BuiltinField,
 ): Omit<FieldPlan, 'at'> {
+  const wrapper = wrapperOf(owner, name);
   return {
     name,
-    node: nodeOf(type),
+    node: wrapper === undefined || wrapper === 'items' ? nodeOf(type) : schemaOrNode(type, wrapper),
     always: alwaysPresent === true,
     omitEmpty: (omitEmpty === true || number === 0) && !MEANT_EMPTY.has(`${owner}.${name}`),
   };
@@ -152,6 +158,11 @@ function nodeOf(ref: string): Node {
     nodes.set(ref, node);
   }
   return node;
+}
+
+function schemaOrNode(ref: string, other: SchemaOr): Node {
+  const node: Node = { is: 'schemaOr', other, schema: messageNode(SCHEMA) };
+  return ref === 'json' ? node : { is: 'map', ref, element: node };
 }
 
 function messageNode(type: string): Node {
@@ -182,6 +193,8 @@ class Checker {
     if (node.is === 'scalar') {
       const error = decodeError(node.scalar, value, this.#struct, this.#fields);
       if (error !== undefined) this.mismatch ??= error;
+    } else if (node.is === 'schemaOr') {
+      this.mismatch ??= schemaOrError(node, value);
     } else if (node.is === 'message') {
       if (isObject(value)) this.#checkMessage(node.type, node.plan(), value);
       else this.mismatch ??= typeError(value, node.type, this.#struct, this.#fields);
@@ -230,6 +243,18 @@ class Checker {
     this.#fields.length = level;
     this.#struct = outer;
   }
+}
+
+/** Go decodes these apart from what they are in: no unknown field is told, and types are told from the schema on. */
+function schemaOrError({ schema, other }: Node & { is: 'schemaOr' }, value: unknown): string | undefined {
+  if (other === 'schemaOrBool' && !isObject(value))
+    return typeof value === 'boolean' ? undefined : 'boolean or JSON schema expected';
+  const isList = Array.isArray(value);
+  if (!isList && !isObject(value)) return undefined;
+  const checker = new Checker(false);
+  const element = other === 'schemaOrArray' ? schema : nodeOf('string');
+  checker.check(isList ? { is: 'list', ref: '[]', element } : schema, value);
+  return checker.mismatch;
 }
 
 /** `spec.containers[0].name` */
@@ -326,6 +351,8 @@ function rewrite(node: Node, value: unknown, fill: boolean): unknown {
       return fill ? canonicalScalar(node.scalar, value) : value;
     case 'message':
       return rewriteMessage(node.plan(), value as JsonObject, fill);
+    case 'schemaOr':
+      return schemaOr(node, value, schema => rewrite(node.schema, schema, fill));
     case 'list':
       return (value as unknown[]).map(element =>
         element === null ? emptyOf(node.element) : rewrite(node.element, element, fill),
@@ -371,6 +398,8 @@ function settleValue(node: Node, value: unknown): unknown {
       return canonicalScalar(node.scalar, value);
     case 'message':
       return settleMessage(node.plan(), value as JsonObject);
+    case 'schemaOr':
+      return schemaOr(node, value, schema => settleValue(node.schema, schema));
     case 'list': {
       const list = value as unknown[];
       let changed: unknown[] | undefined;
@@ -395,10 +424,22 @@ function settleValue(node: Node, value: unknown): unknown {
   }
 }
 
+function schemaOr(
+  { other }: Node & { is: 'schemaOr' },
+  value: unknown,
+  ofSchema: (schema: JsonObject) => unknown,
+): unknown {
+  if (isObject(value)) return ofSchema(value);
+  if (!Array.isArray(value)) return value;
+  const list = value.map(item => (other === 'schemaOrArray' ? ofSchema(item ?? {}) : (item ?? '')));
+  return list.every((item, index) => item === value[index]) ? value : list;
+}
+
 /** What Go holds where nothing was given. */
 function emptyOf(node: Node): unknown {
   if (node.is === 'scalar') return node.zero ?? null;
   if (node.is === 'list') return [];
+  if (node.is === 'schemaOr') return null;
   return node.is === 'map' ? {} : rewriteMessage(node.plan(), {}, true);
 }
 

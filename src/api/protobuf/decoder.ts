@@ -7,9 +7,10 @@
 import { badRequest } from '../../base/errors.ts';
 import type { KubeObject } from '../meta.ts';
 import { type BuiltinField, typeOfKind, typeSchema } from '../schema-registry.ts';
+import { SCHEMA, type Wrapper, wrapperOf } from '../wrapped-fields.ts';
 import { formatDuration } from './duration.ts';
 import { eachField, malformed, Reader } from './reader.ts';
-import { BYTES, MAGIC, SCHEMA, splitGroupVersion, VARINT, type Wrapper, wireOf, wrapperOf } from './wire.ts';
+import { BYTES, MAGIC, splitGroupVersion, VARINT, wireOf } from './wire.ts';
 
 const NESTING_MAX = 100;
 /** Times that RFC 3339 has a form of: the years 1 to 9999. */

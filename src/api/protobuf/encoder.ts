@@ -6,8 +6,9 @@
 
 import { assert } from '../../base/assert.ts';
 import { typeOfKind, typeSchema } from '../schema-registry.ts';
+import { SCHEMA, type Wrapper, wrapperOf } from '../wrapped-fields.ts';
 import { parseDuration } from './duration.ts';
-import { BYTES, MAGIC, SCHEMA, splitGroupVersion, VARINT, type Wrapper, wireOf, wrapperOf } from './wire.ts';
+import { BYTES, MAGIC, splitGroupVersion, VARINT, wireOf } from './wire.ts';
 import { ReverseWriter } from './writer.ts';
 
 interface Versioned {

@@ -105,7 +105,7 @@ test('every kind comes out of protobuf as it went in', () => {
         const back = decodeProtobuf(encodeProtobuf(object));
         assert.deepEqual(normalize(type, back), normalize(type, object));
       }),
-      { numRuns: 4 },
+      { numRuns: 40 },
     );
 });
 
