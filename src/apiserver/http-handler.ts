@@ -27,7 +27,7 @@ import type { Health } from './health.ts';
 import { impersonate, wantedUser } from './impersonation.ts';
 import { checkRoute, encodeBody, mediaTypeOf, negotiate } from './negotiation.ts';
 import { type OpenapiService, plainBytes, V2_PROTOBUF, V2_PROTOBUF_TYPE } from './openapi-service.ts';
-import { finish, laidOut, type ReplyContext, sendStatus, text } from './reply.ts';
+import { finish, laidOut, type ReplyContext, sendStatus, text, warn } from './reply.ts';
 import type { Authenticator, Credentials, RequestAttributes, UserInfo } from './request.ts';
 import { allowedMsOf, type Deadline, RequestDeadlines } from './request-deadlines.ts';
 import { authentications, countRequest, countTermination, countUser } from './request-metrics.ts';
@@ -94,6 +94,8 @@ export interface Arrival {
   readonly context: Pick<ReplyContext, 'trail' | 'trace' | 'auditId' | 'receivedMs'>;
   /** Of the credentials, for the audit log. */
   notes?: Note[];
+  /** Tells whoever asks something, where the reply has a place for it. */
+  readonly warn?: (message: string) => void;
 }
 
 /** A request split into what routing needs. */
@@ -158,7 +160,8 @@ export class HttpHandler {
     const counted = countRequest(counting);
     let waitedMs = 0;
     try {
-      const known = this.authenticate(exchange, { certificate, routed, context });
+      const warned = (message: string) => warn(context, message);
+      const known = this.authenticate(exchange, { certificate, routed, context, warn: warned });
       const user = known instanceof Promise ? await known : known;
       const { attributes } = routed;
       const request = withUser(attributes, user);
@@ -237,6 +240,7 @@ export class HttpHandler {
     const { headers } = exchange;
     const { path } = routed;
     let credentials: Credentials = certificate ? { headers, certificate, path } : { headers, path };
+    if (request.warn) credentials = { ...credentials, warn: request.warn };
     if (this.#options.auditor) credentials = { ...credentials, note: note => void (request.notes ??= []).push(note) };
     let found: UserInfo | Promise<UserInfo>;
     try {

@@ -651,6 +651,7 @@ test("requests are counted by upstream's labels, and what nobody serves under no
   assert.ok(!page.includes('made.up') && !page.includes('dry_run="x'));
   assert.match(page, /^apiserver_current_inflight_requests\{request_kind="readOnly"\} \d/m);
   assert.match(page, /^apiserver_response_sizes_count\{verb="LIST",.*resource="configmaps"/m);
+  assert.match(page, /^apiserver_request_body_size_bytes_count\{resource="configmaps",verb="patch"\} [1-9]/m);
   assert.match(page, /^authentication_attempts\{result="success"\} [1-9]/m);
   assert.match(page, /^authorization_attempts_total\{result="no-opinion"\} [1-9]/m);
   assert.match(page, /^apiserver_resource_objects\{group="",resource="configmaps"\} [1-9]/m);

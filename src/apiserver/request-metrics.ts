@@ -33,6 +33,12 @@ const sizes = metrics.histogram(
   [1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000],
   LONG_LABELS,
 );
+const bodySizes = metrics.histogram(
+  'apiserver_request_body_size_bytes',
+  'Apiserver request body size in bytes broken out by resource and verb.',
+  Array.from({ length: 31 }, (_, step) => 50_000 + step * 100_000),
+  ['resource', 'verb'],
+);
 const long = metrics.gauge(
   'apiserver_longrunning_requests',
   'Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.',
@@ -160,6 +166,21 @@ export function countRequest(
     if (bytes > 0 && (verb === 'get' || verb === 'list')) series.sizes.observe(bytes);
   };
 }
+
+const bodiesOf = new Map<string, SeriesHandle>();
+
+/** A body has come whole that writes. */
+export function countBody({ group, resource, verb }: Omit<PathAttributes, 'rest'>, bytes: number): void {
+  const key = `${verb} ${resource}.${group}`;
+  let series = bodiesOf.get(key);
+  if (!series)
+    bodiesOf.set(
+      key,
+      (series = bodySizes.series(group === '' ? resource : `${resource}.${group}`, BODY_VERBS[verb] ?? verb)),
+    );
+  series.observe(bytes);
+}
+const BODY_VERBS: Readonly<Record<string, string>> = { deletecollection: 'delete_collection' };
 
 /** The server ended it by itself. */
 export function countTermination(counting: Counting, code: number): void {

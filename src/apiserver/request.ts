@@ -58,6 +58,8 @@ export interface Credentials {
   readonly path?: string;
   /** Takes annotations for the audit log. */
   readonly note?: (note: readonly [key: string, value: string]) => void;
+  /** Tells whoever asks something. */
+  readonly warn?: (message: string) => void;
 }
 
 export interface Authenticator {

@@ -34,7 +34,7 @@ import {
 import type { Operation, Outcome } from './registry.ts';
 import { finishObject, markRaw, type ReplyContext, text, warn } from './reply.ts';
 import type { ConnectContext, ConnectHandler, RequestAttributes } from './request.ts';
-import { deprecatedUse, scopeOf, verbOf } from './request-metrics.ts';
+import { countBody, deprecatedUse, scopeOf, verbOf } from './request-metrics.ts';
 import {
   checkDeletion,
   decodeDeletion,
@@ -293,6 +293,7 @@ export class ResourceHandler {
     const span = activeSpan();
     span?.event('limitedReadBody succeeded', { len: bytes.length });
     const { operation, query } = request;
+    countBody(operation.attributes, bytes.length);
     const type = (exchange.headers['content-type'] ?? 'none').split(';', 1)[0]!.trim() as PatchType;
     // Upstream's router says it, except for custom resources.
     if (servingOf(operation) !== 'custom' && !PATCH_TYPES.includes(type))
@@ -359,6 +360,7 @@ export class ResourceHandler {
     const { kind } = operation.served.info;
     const span = activeSpan();
     const decoded = (all: Buffer) => {
+      countBody(operation.attributes, all.length);
       span?.event('limitedReadBody succeeded', { len: all.length });
       span?.event('About to convert to expected version');
       return decodeBody(all, type, accepted, kind);
@@ -369,6 +371,7 @@ export class ResourceHandler {
   // Options come in the body; in its absence in the query. A dry run that either asks for is one.
   async #deletion({ context: { exchange, trail }, operation, query }: Request): Promise<[Operation, Deletion]> {
     const bytes = await exchange.body();
+    countBody(operation.attributes, bytes.length);
     const span = activeSpan();
     span?.event('limitedReadBody succeeded', { len: bytes.length });
     let options = deletionOf(query);

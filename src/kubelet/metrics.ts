@@ -45,6 +45,30 @@ export const startedContainerErrors = metrics.counter(
   'Cumulative number of errors when starting containers',
   ['container_type', 'code'],
 );
+const admissionRejections = metrics.counter(
+  'kubelet_admission_rejections_total',
+  'Cumulative number pod admission rejections by the Kubelet.',
+  ['reason'],
+);
+/** Reasons that have series of their own, so that nobody's resource can make one. */
+const REJECTIONS = new Set([
+  'AppArmor',
+  'Evicted',
+  'OutOfcpu',
+  'OutOfephemeral-storage',
+  'OutOfmemory',
+  'OutOfpods',
+  'PodOSNotSupported',
+  'SupplementalGroupsPolicyNotSupported',
+  'SysctlForbidden',
+  'TopologyAffinityError',
+  'UnexpectedAdmissionError',
+]);
+/** The node does not take a pod. */
+export function countRejection(reason: string): void {
+  const shown = reason.startsWith('OutOf') ? 'OutOfExtendedResources' : 'Other';
+  admissionRejections.add(1, REJECTIONS.has(reason) ? reason : shown);
+}
 export const podStartDurations = metrics.histogram(
   'kubelet_pod_start_duration_seconds',
   'Duration in seconds from kubelet seeing a pod for the first time to the pod starting to run',

@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { WebSocket } from 'ws';
 import type { Node, Pod } from '../../src/api/core/v1.gen.ts';
 import { silentLogger } from '../../src/base/log.ts';
+import { metrics } from '../../src/base/metrics.ts';
 import { Informer } from '../../src/client/informer.ts';
 import { CONFIG_MAPS, LEASES, NODES, PODS, SECRETS, SERVICES } from '../../src/client/resources.ts';
 import { probeMetrics } from '../../src/kubelet/metrics.ts';
@@ -258,6 +259,7 @@ test('what is missing is said', async () => {
   assert.equal(why, 'OutOfcpu');
   assert.match(message!, /^Pod was rejected: Node didn't have enough resource: cpu,/);
   await node.untilEvents('big', events => events.some(text => text.startsWith("OutOfcpu: Node didn't have")));
+  assert.match(metrics.render(), /^kubelet_admission_rejections_total\{reason="OutOfcpu"\} 1$/m);
   assert.match(
     reason(await node.until('root', pod => reason(pod)?.reason === 'CreateContainerConfigError'))!.message!,
     /image will run as root/,

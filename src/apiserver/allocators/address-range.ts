@@ -20,6 +20,8 @@ export class AddressRange {
   readonly staticSize: number;
   readonly #prefix: IpPrefix;
   readonly #base: bigint;
+  /** The same of IPv4, whose arithmetic need not be slow. */
+  readonly #base4: number | undefined;
 
   /** Of validated text. */
   constructor(cidr: string) {
@@ -27,6 +29,7 @@ export class AddressRange {
     this.family = familyOf(cidr);
     this.#prefix = new IpPrefix(cidr);
     this.#base = this.#prefix.base;
+    this.#base4 = this.family === 'IPv4' ? Number(this.#base) : undefined;
     const { hostBits } = this.#prefix;
     const total = hostBits >= 32 ? SIZE_MAX : 2 ** hostBits;
     this.size = Math.max(0, total - (this.family === 'IPv4' ? 2 : 1));
@@ -35,6 +38,10 @@ export class AddressRange {
   }
 
   at(offset: number): string {
+    if (this.#base4 !== undefined) {
+      const value = this.#base4 + offset;
+      return `${value >>> 24}.${(value >>> 16) & 255}.${(value >>> 8) & 255}.${value & 255}`;
+    }
     return formatIp({ value: this.#base + BigInt(offset), bits: this.#prefix.bits });
   }
 

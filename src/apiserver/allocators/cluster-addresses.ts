@@ -12,6 +12,7 @@ import type { Logger } from '../../base/log.ts';
 import type { Random } from '../../base/random.ts';
 import { IP_ADDRESSES, SERVICE_CIDRS, SERVICES } from '../../client/resources.ts';
 import type { Transport } from '../../client/transport.ts';
+import { tellAddresses } from '../metrics/allocator-metrics.ts';
 import type { Reader } from '../request.ts';
 import { AddressRange, type Family, familyOf } from './address-range.ts';
 import { findFree, type Owner, ownerOf } from './claims.ts';
@@ -54,6 +55,7 @@ export class ClusterAddresses {
     this.#defaults = options.cidrs.map(cidr => new AddressRange(cidr));
     this.#ranges = this.#defaults;
     this.#allRanges = this.#defaults;
+    tellAddresses(() => this.#use());
   }
 
   get defaultFamily(): Family {
@@ -67,6 +69,14 @@ export class ClusterAddresses {
   isInRange(address: string): boolean {
     this.#load();
     return this.#allRanges.some(range => range.offsetOf(address) !== undefined);
+  }
+  /** The ranges that the family's addresses are given from. */
+  cidrsOf(family: Family): string[] {
+    return this.#ranges.filter(range => range.family === family).map(({ cidr }) => cidr);
+  }
+  /** The range that the address would be given from. */
+  cidrOf(address: string): string | undefined {
+    return this.#rangeOf(address)?.cidr;
   }
   /** What is taken, by address. */
   owners(): ReadonlyMap<string, Owner> {
@@ -83,7 +93,7 @@ export class ClusterAddresses {
     this.#load();
     const canonical = canonicalIp(address);
     if (canonical === undefined) return 'the provided network does not match the current range';
-    const range = this.#ranges.find(candidate => candidate.offsetOf(canonical) !== undefined);
+    const range = this.#rangeOf(canonical);
     if (!range) return 'the provided network does not match the current range';
     const offset = range.offsetOf(canonical)!;
     if (offset < 1 || offset > range.size)
@@ -128,6 +138,17 @@ export class ClusterAddresses {
     return this.#pending.has(address) || this.#writing.has(address);
   }
 
+  #rangeOf(address: string): AddressRange | undefined {
+    return this.#ranges.find(candidate => candidate.offsetOf(address) !== undefined);
+  }
+  #use(): { cidr: string; allocated: number; size: number }[] {
+    const taken = new Map<string, number>();
+    for (const address of this.#owners.keys()) {
+      const cidr = this.cidrOf(address);
+      if (cidr !== undefined) taken.set(cidr, (taken.get(cidr) ?? 0) + 1);
+    }
+    return this.#ranges.map(({ cidr, size }) => ({ cidr, size, allocated: taken.get(cidr) ?? 0 }));
+  }
   #load(): void {
     if (this.#loaded) return;
     this.#loaded = true;

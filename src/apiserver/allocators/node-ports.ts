@@ -6,6 +6,7 @@
 import type { Service } from '../../api/core/v1.gen.ts';
 import type { Random } from '../../base/random.ts';
 import { SERVICES } from '../../client/resources.ts';
+import { tellPorts } from '../metrics/allocator-metrics.ts';
 import type { Reader } from '../request.ts';
 import { type Band, findFree, type Owner, ownerOf } from './claims.ts';
 
@@ -28,6 +29,7 @@ export class NodePorts {
     // min(max(16, size / 32), 128) ports are left for people to choose (KEP-3668).
     const staticSize = size < 16 ? 0 : Math.min(Math.max(16, Math.floor(size / 32)), 128);
     this.#band = { first, last, dynamicFirst: first + (staticSize >= size ? 0 : staticSize) };
+    tellPorts(() => ({ allocated: this.#owners.size, size }));
   }
 
   get range(): string {

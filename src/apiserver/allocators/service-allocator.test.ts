@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Service, ServiceSpec } from '../../api/core/v1.gen.ts';
 import { silentLogger } from '../../base/log.ts';
+import { metrics } from '../../base/metrics.ts';
 import { seededRandom } from '../../base/random.ts';
 import { IP_ADDRESSES, SERVICE_CIDRS, SERVICES } from '../../client/resources.ts';
 import { FakeReader } from '../fake-reader.ts';
@@ -413,4 +414,45 @@ test('a ServiceCIDR adds addresses, and gives none while it goes', () => {
   range({ deletionTimestamp: '2026-01-01T00:00:00Z' }, ['10.2.0.0/24']);
   assert.throws(() => write('late', {}), /range is full/);
   assert.throws(() => write('late', { clusterIP: '10.2.0.9' }), /does not match the current range/);
+});
+
+test('what is taken, left, given out and refused is counted, by range and by who chose; a dry run is not', () => {
+  const told = (name: string) =>
+    metrics
+      .render({ prefixes: [`kube_apiserver_${name}`] })
+      .split('\n')
+      .filter(line => line && !line.startsWith('#'));
+  const { allocator, write } = setup(['10.77.0.0/28']);
+  const [dynamicBefore, staticBefore] = ['dynamic', 'static'].map(scope =>
+    Number(
+      told('nodeport_allocator_allocation_total')
+        .find(line => line.includes(scope))
+        ?.split(' ')[1] ?? 0,
+    ),
+  );
+  const web = write('web', { type: 'NodePort', ports: [{ port: 80 }] });
+  write('chosen', { clusterIP: '10.77.0.3', type: 'NodePort', ports: [{ port: 80, nodePort: 30_001 }] });
+  const again = (dryRun: boolean) =>
+    assert.throws(() =>
+      allocator.claim({ ...web, metadata: { name: 'again', namespace: 'default' } }, undefined, { dryRun }),
+    );
+  again(false);
+  again(true);
+  const cidr = 'cidr="10.77.0.0/28"';
+  const ofRange = told('clusterip_allocator').filter(line => line.includes(cidr));
+  assert.deepEqual(ofRange, [
+    `kube_apiserver_clusterip_allocator_allocated_ips{${cidr}} 2`,
+    `kube_apiserver_clusterip_allocator_available_ips{${cidr}} 12`,
+    `kube_apiserver_clusterip_allocator_allocation_total{${cidr},scope="dynamic"} 1`,
+    `kube_apiserver_clusterip_allocator_allocation_total{${cidr},scope="static"} 1`,
+    `kube_apiserver_clusterip_allocator_allocation_errors_total{${cidr},scope="static"} 1`,
+  ]);
+  const ofPorts = told('nodeport_allocator');
+  for (const line of [
+    'allocated_ports 2',
+    'available_ports 2766',
+    `allocation_total{scope="dynamic"} ${dynamicBefore! + 1}`,
+    `allocation_total{scope="static"} ${staticBefore! + 1}`,
+  ])
+    assert.ok(ofPorts.includes(`kube_apiserver_nodeport_allocator_${line}`), `${line} in\n${ofPorts.join('\n')}`);
 });

@@ -8,6 +8,7 @@ import type { Service } from '../../api/core/v1.gen.ts';
 import type { KubeObject } from '../../api/meta.ts';
 import { fieldErrors, internalError, invalid } from '../../base/errors.ts';
 import { SERVICES } from '../../client/resources.ts';
+import { countAddress, countPort, type Scope } from '../metrics/allocator-metrics.ts';
 import type { Allocator } from '../request.ts';
 import type { Family } from './address-range.ts';
 import { type Owner, ownerOf } from './claims.ts';
@@ -34,6 +35,7 @@ interface Transaction {
   readonly owner: Owner;
   readonly takenAddresses: string[];
   readonly takenPorts: number[];
+  readonly dryRun: boolean;
 }
 
 export class ServiceAllocator implements Allocator {
@@ -52,7 +54,7 @@ export class ServiceAllocator implements Allocator {
     options: { dryRun: boolean },
   ): { committed(): void; failed(): void } {
     const [service, before] = [object as Service, old as Service | undefined];
-    const transaction: Transaction = { owner: ownerOf(service), takenAddresses: [], takenPorts: [] };
+    const transaction: Transaction = { owner: ownerOf(service), takenAddresses: [], takenPorts: [], ...options };
     const undo = () => {
       for (const address of transaction.takenAddresses) this.#addresses.free(address, transaction.owner);
       for (const port of transaction.takenPorts) this.#ports.free(port, transaction.owner);
@@ -114,8 +116,10 @@ export class ServiceAllocator implements Allocator {
         continue;
       }
       const address = wanted ?? this.#addresses.takeNext(family as Family, transaction.owner);
+      if (address === undefined) this.#countFull(family as Family, transaction);
       if (address === undefined) throw internalError('failed to allocate a serviceIP: range is full');
       const problem = wanted && this.#addresses.take(wanted, transaction.owner);
+      this.#countAddress(address, { scope: wanted ? 'static' : 'dynamic', isTaken: !problem }, transaction);
       if (problem)
         throw invalid({ group: '', kind: 'Service' }, service.metadata.name, [
           fieldErrors.invalid('spec.clusterIPs', asked, `failed to allocate IP ${wanted}: ${problem}`),
@@ -125,6 +129,18 @@ export class ServiceAllocator implements Allocator {
     }
     spec.clusterIPs = result;
     spec.clusterIP = result[0]!;
+  }
+
+  #countAddress(
+    address: string,
+    { scope, isTaken }: { scope: Scope; isTaken: boolean },
+    { dryRun }: Transaction,
+  ): void {
+    const cidr = dryRun ? undefined : this.#addresses.cidrOf(address);
+    if (cidr !== undefined) countAddress(cidr, scope, isTaken);
+  }
+  #countFull(family: Family, { dryRun }: Transaction): void {
+    if (!dryRun) for (const cidr of this.#addresses.cidrsOf(family)) countAddress(cidr, 'dynamic', false);
   }
 
   // One number for a port on several protocols, so that DNS has one node port.
@@ -163,6 +179,7 @@ export class ServiceAllocator implements Allocator {
     const wanted = spec.healthCheckNodePort;
     if (wanted) {
       const problem = this.#ports.take(wanted, transaction.owner);
+      if (!transaction.dryRun) countPort('static', !problem);
       if (problem) throw internalError(`failed to allocate requested HealthCheck NodePort ${wanted}: ${problem}`);
       transaction.takenPorts.push(wanted);
     } else
@@ -178,6 +195,7 @@ export class ServiceAllocator implements Allocator {
     transaction: Transaction,
   ): number {
     const problem = this.#ports.take(number, transaction.owner);
+    if (!transaction.dryRun) countPort('static', !problem);
     if (problem)
       throw invalid({ group: '', kind: 'Service' }, service.metadata.name, [
         fieldErrors.invalid(`spec.ports[${index}].nodePort`, number, problem),
@@ -188,6 +206,7 @@ export class ServiceAllocator implements Allocator {
 
   #takeNextPort(transaction: Transaction, whenFull: string): number {
     const port = this.#ports.takeNext(transaction.owner);
+    if (!transaction.dryRun) countPort('dynamic', port !== undefined);
     if (port === undefined) throw internalError(whenFull);
     transaction.takenPorts.push(port);
     return port;

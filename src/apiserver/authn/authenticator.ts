@@ -87,8 +87,9 @@ export class RequestAuthenticator implements Authenticator {
   }
 }
 
-function known(verified: Verified | undefined, { note }: Credentials): UserInfo {
+function known(verified: Verified | undefined, { note, warn }: Credentials): UserInfo {
   if (!verified) throw unauthorized();
+  if (verified.warning !== undefined) warn?.(verified.warning);
   if (note) for (const one of verified.notes ?? []) note(one);
   return verified.user;
 }

@@ -11,6 +11,8 @@ export interface Verified {
   readonly audiences: readonly string[];
   /** What the audit log is to tell of its use. */
   readonly notes?: readonly Note[];
+  /** What whoever uses it is to be told. */
+  readonly warning?: string;
 }
 
 export type Note = readonly [key: string, value: string];

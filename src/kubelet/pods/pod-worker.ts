@@ -15,6 +15,7 @@ import { SCOPES } from '../../base/tracing/span.ts';
 import { PODS } from '../../client/resources.ts';
 import { removeUnmounted } from '../../sys/remove-unmounted.ts';
 import {
+  countRejection,
   podStartDurations,
   podWorkerDurations,
   podWorkerStartDurations,
@@ -334,6 +335,7 @@ export class PodWorker {
       this.#isAdmitted = refusal === undefined;
       if (refusal) {
         this.#ended = { reason: refusal.reason, message: `Pod was rejected: ${refusal.message}` };
+        countRejection(refusal.reason);
         this.#subject.event('Warning', refusal.reason, refusal.message);
         this.#publish(state);
       }
