@@ -1,6 +1,7 @@
 /**
  * The documents of `/openapi/v2` and `/openapi/v3`, made on demand from schemas and resource tables. Pure: nothing is
- * cached here and nothing is served; a document is a plain object that the caller serialises and keeps or drops.
+ * cached here and nothing is served; a document is a plain object that the caller serialises and keeps or drops, or,
+ * since a thousand definitions make it large, its parts, each in the form that the caller wants, made step by step.
  * The protobuf form of v2 is in `openapi-protobuf.ts`.
  */
 import { createHash } from 'node:crypto';
@@ -31,6 +32,8 @@ export interface CustomResource {
   readonly info: ResourceInfo;
   /** `openAPIV3Schema` of the version; absent: any fields. */
   readonly schema?: JsonSchema;
+  /** Of the schema, where it is known already. */
+  readonly hash?: string;
 }
 
 export interface OpenapiOptions {
@@ -47,6 +50,19 @@ export interface OpenapiDocument {
   /** Changes whenever the document may have changed. */
   readonly hash: string;
   readonly build: () => JsonSchema;
+  /** As `build`, in steps. */
+  readonly parts: <T>(keep: Keep<T>) => Parts<T>;
+}
+
+/** Turns an entry of a document into the form that it is wanted in. */
+export type Keep<T> = (of: 'path' | 'schema', name: string, value: JsonSchema) => T;
+
+/** Comes to the entries of a document, in order of their names. */
+export type Parts<T> = Generator<void, DocumentParts<T>>;
+
+export interface DocumentParts<T> {
+  readonly paths: readonly (readonly [name: string, T])[];
+  readonly schemas: readonly (readonly [name: string, T])[];
 }
 
 const mediaTypes = ['application/json', 'application/yaml', 'application/vnd.kubernetes.protobuf'];
@@ -70,7 +86,34 @@ const securityScheme = {
   name: 'authorization',
   type: 'apiKey',
 };
-const info = (release: string) => ({ title: 'Kubernetes', version: release });
+
+/** A document but for its paths and schemas, which stand where these stand. */
+export function openapiFrame(dialect: Dialect, release: string, paths: JsonSchema, schemas: JsonSchema): JsonSchema {
+  const info = { title: 'Kubernetes', version: release };
+  if (dialect === 'v3')
+    return {
+      openapi: '3.0.0',
+      info,
+      paths,
+      components: { schemas, securitySchemes: { BearerToken: securityScheme } },
+    };
+  return {
+    swagger: '2.0',
+    info,
+    paths,
+    definitions: schemas,
+    securityDefinitions: { BearerToken: securityScheme },
+    security: [{ BearerToken: [] }],
+  };
+}
+
+function whole(dialect: Dialect, release: string, steps: Parts<JsonSchema>): JsonSchema {
+  let step = steps.next();
+  while (!step.done) step = steps.next();
+  const { paths, schemas } = step.value;
+  return openapiFrame(dialect, release, Object.fromEntries(paths), Object.fromEntries(schemas));
+}
+const itself: Keep<JsonSchema> = (_of, _name, value) => value;
 
 /** The v3 documents in order of their paths. */
 export function openapiV3Documents({
@@ -80,24 +123,35 @@ export function openapiV3Documents({
 }: OpenapiOptions): OpenapiDocument[] {
   const documents: OpenapiDocument[] = [];
   const prose = createHash('sha256').update(descriptionText()).digest('hex');
-  const add = (path: string, content: unknown, build: (builder: DocumentBuilder) => void) => {
+  const add = (
+    path: string,
+    content: unknown,
+    build: <T>(builder: DocumentBuilder<T>) => Iterable<void> | undefined,
+  ) => {
     const hash = createHash('sha512')
       .update(JSON.stringify([release, prose, path, content]))
       .digest('hex')
       .toUpperCase();
-    const make = () => {
-      const builder = new DocumentBuilder('v3', { release, builtin, custom });
-      build(builder);
-      return builder.finish();
-    };
-    documents.push({ path, hash, build: make });
+    function* parts<T>(keep: Keep<T>): Parts<T> {
+      const builder = new DocumentBuilder('v3', { builtin, custom }, keep);
+      yield* build(builder) ?? [];
+      return yield* builder.finish();
+    }
+    documents.push({ path, hash, build: () => whole('v3', release, parts(itself)), parts });
   };
-  for (const page of staticPages) add(page.path.replace(/^\/|\/$/g, ''), page, builder => builder.addPage(page));
+  const addPage = (path: string, content: unknown, page: Page) =>
+    add(path, content, builder => {
+      builder.addPage(page);
+      return undefined;
+    });
+  for (const page of staticPages) addPage(page.path.replace(/^\/|\/$/g, ''), page, page);
   for (const { group, versions } of servedGroups([...builtin, ...custom.map(({ info }) => info)])) {
-    if (group !== '') add(`apis/${group}`, 0, builder => builder.addPage(groupPage(group)));
+    if (group !== '') addPage(`apis/${group}`, 0, groupPage(group));
     for (const version of versions) {
       const home = group === '' ? `api/${version}` : `apis/${group}/${version}`;
-      const own = custom.filter(resource => resource.info.group === group && resource.info.version === version);
+      const own = custom
+        .filter(resource => resource.info.group === group && resource.info.version === version)
+        .map(resource => (resource.hash ? { info: resource.info, hash: resource.hash } : resource));
       add(home, own, builder => builder.addGroupVersion(group, version));
     }
   }
@@ -105,20 +159,30 @@ export function openapiV3Documents({
 }
 
 /** Body of `/openapi/v3`. */
-export function openapiV3Index(documents: readonly OpenapiDocument[]): JsonSchema {
-  const entry = ({ path, hash }: OpenapiDocument) => ({ serverRelativeURL: `/openapi/v3/${path}?hash=${hash}` });
+export function openapiV3Index(documents: readonly Pick<OpenapiDocument, 'path' | 'hash'>[]): JsonSchema {
+  const entry = ({ path, hash }: Pick<OpenapiDocument, 'path' | 'hash'>) => ({
+    serverRelativeURL: `/openapi/v3/${path}?hash=${hash}`,
+  });
   return { paths: Object.fromEntries(documents.map(document => [document.path, entry(document)])) };
 }
 
 /** Body of `/openapi/v2`. */
-export function openapiV2Document({ release, builtin = builtinResources, custom = [] }: OpenapiOptions): JsonSchema {
-  const builder = new DocumentBuilder('v2', { release, builtin, custom });
+export function openapiV2Document(options: OpenapiOptions): JsonSchema {
+  return whole('v2', options.release, openapiV2Parts(options, itself));
+}
+
+/** The entries of `/openapi/v2`, in steps. */
+export function* openapiV2Parts<T>(
+  { builtin = builtinResources, custom = [] }: OpenapiOptions,
+  keep: Keep<T>,
+): Parts<T> {
+  const builder = new DocumentBuilder('v2', { builtin, custom }, keep);
   for (const page of staticPages) builder.addPage(page);
   for (const { group, versions } of servedGroups([...builtin, ...custom.map(({ info }) => info)])) {
     if (group !== '') builder.addPage(groupPage(group));
-    for (const version of versions) builder.addGroupVersion(group, version);
+    for (const version of versions) yield* builder.addGroupVersion(group, version);
   }
-  return builder.finish();
+  return yield* builder.finish();
 }
 
 interface Page {
@@ -169,20 +233,20 @@ function servedGroups(infos: readonly ResourceInfo[]): { group: string; versions
   return [...groups].map(([group, versions]) => ({ group, versions: [...versions].sort() }));
 }
 
-class DocumentBuilder {
+class DocumentBuilder<T> {
+  readonly #keep: Keep<T>;
   readonly #dialect: Dialect;
   readonly #descriptions = new Descriptions();
-  readonly #release: string;
   readonly #builtin: readonly ResourceInfo[];
   readonly #custom: readonly CustomResource[];
-  readonly #paths = new Map<string, JsonSchema>();
-  readonly #definitions = new Map<string, JsonSchema>();
+  readonly #paths = new Map<string, T>();
+  readonly #definitions = new Map<string, T>();
   /** Definitions that are referred to but not yet made, with the type that describes them. */
   readonly #pending = new Map<string, string | undefined>();
 
-  constructor(dialect: Dialect, { release, builtin, custom }: Required<OpenapiOptions>) {
+  constructor(dialect: Dialect, { builtin, custom }: Omit<Required<OpenapiOptions>, 'release'>, keep: Keep<T>) {
+    this.#keep = keep;
     this.#dialect = dialect;
-    this.#release = release;
     this.#builtin = builtin;
     this.#custom = custom;
   }
@@ -192,10 +256,10 @@ class DocumentBuilder {
     const operation = { operationId: id, tags: [tag] };
     const responses = this.#responses([200], schema, mediaTypes);
     const v2 = { consumes: reply === undefined ? undefined : mediaTypes, produces: mediaTypes, schemes: ['https'] };
-    this.#paths.set(path, { get: { ...operation, ...(this.#dialect === 'v2' ? v2 : {}), responses } });
+    this.#setPath(path, { get: { ...operation, ...(this.#dialect === 'v2' ? v2 : {}), responses } });
   }
 
-  addGroupVersion(group: string, version: string): void {
+  *addGroupVersion(group: string, version: string): Generator<void> {
     const word = groupWord(group);
     const tag = `${word}_${version}`;
     this.addPage({
@@ -209,32 +273,30 @@ class DocumentBuilder {
     for (const resource of this.#builtin) {
       if (serves(resource)) this.#addPaths(resourcePaths(resource, false), tag);
     }
+    yield;
     for (const resource of this.#custom) {
-      if (serves(resource.info)) this.#addCustom(resource, tag);
+      if (!serves(resource.info)) continue;
+      this.#addCustom(resource, tag);
+      yield;
     }
   }
 
-  finish(): JsonSchema {
+  *finish(): Parts<T> {
     const manner = { dialect: this.#dialect, descriptions: this.#descriptions };
     for (const [definition, type] of this.#pending) {
       const visit = (name: string, of: string | undefined) => this.#refer(name, of);
-      this.#definitions.set(definition, definitionSchema(definition, type, manner, visit));
+      this.#define(definition, definitionSchema(definition, type, manner, visit));
       this.#pending.delete(definition);
+      yield;
     }
-    const paths = sorted(this.#paths);
-    const schemas = sorted(this.#definitions);
-    if (this.#dialect === 'v3') {
-      const components = { schemas, securitySchemes: { BearerToken: securityScheme } };
-      return { openapi: '3.0.0', info: info(this.#release), paths, components };
-    }
-    return {
-      swagger: '2.0',
-      info: info(this.#release),
-      paths,
-      definitions: schemas,
-      securityDefinitions: { BearerToken: securityScheme },
-      security: [{ BearerToken: [] }],
-    };
+    return { paths: sorted(this.#paths), schemas: sorted(this.#definitions) };
+  }
+
+  #setPath(path: string, item: JsonSchema): void {
+    this.#paths.set(path, this.#keep('path', path, item));
+  }
+  #define(name: string, definition: JsonSchema): void {
+    this.#definitions.set(name, this.#keep('schema', name, definition));
   }
 
   #addPaths(items: readonly PathItem[], tag: string, isCustom = false): void {
@@ -242,7 +304,7 @@ class DocumentBuilder {
       const item: JsonSchema = {};
       for (const operation of operations) item[operation.method] = this.#operation(operation, tag, isCustom);
       item['parameters'] = parameters.map(parameter => this.#parameter(parameter));
-      this.#paths.set(path, item);
+      this.#setPath(path, item);
     }
   }
 
@@ -265,7 +327,7 @@ class DocumentBuilder {
       : isV2
         ? withoutV3(schema)
         : schema;
-    this.#definitions.set(name, {
+    this.#define(name, {
       type: 'object',
       ...own,
       ...(own['properties'] === undefined
@@ -279,7 +341,7 @@ class DocumentBuilder {
           }),
       'x-kubernetes-group-version-kind': extension(kind),
     });
-    this.#definitions.set(customName(info, listKind), {
+    this.#define(customName(info, listKind), {
       type: 'object',
       description: `A list of ${kind} objects.`,
       required: ['items'],
@@ -381,8 +443,9 @@ function contents(mediaTypes: readonly string[], schema: JsonSchema): JsonSchema
   return Object.fromEntries(mediaTypes.map(mediaType => [mediaType, { schema }]));
 }
 
-function sorted(map: ReadonlyMap<string, JsonSchema>): JsonSchema {
-  return Object.fromEntries([...map].sort(([a], [b]) => (a < b ? -1 : 1)));
+/** Entries in order of their names. */
+export function sorted<T>(map: ReadonlyMap<string, T>): [string, T][] {
+  return [...map].sort(([a], [b]) => (a < b ? -1 : 1));
 }
 
 /** `com.example.stable.v1.CronTab` for group `stable.example.com`. */

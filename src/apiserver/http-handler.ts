@@ -408,7 +408,7 @@ export class HttpHandler {
     if (extensions) this.#options.openapi.merge(await extensions);
     // kubectl asks for v2 only as protobuf.
     const isProtobuf = path === '/openapi/v2' && /proto-openapi\.spec\.v2[.@]v1\.0\+protobuf/.test(asked.accept ?? '');
-    const served = this.#options.openapi.find(isProtobuf ? V2_PROTOBUF : path);
+    const served = await this.#options.openapi.find(isProtobuf ? V2_PROTOBUF : path);
     if (!served) return void text(context, 404, '404 page not found\n');
     const headers: Record<string, string> = {
       vary: 'Accept-Encoding, Accept',
@@ -425,7 +425,7 @@ export class HttpHandler {
     if (isKnown(served.etag, asked)) return void finish(context, 304, headers, undefined);
     if (/\bgzip\b/.test(String(asked['accept-encoding'] ?? '')))
       return void finish(context, 200, { ...headers, 'content-encoding': 'gzip' }, served.gzipped);
-    finish(context, 200, headers, plainBytes(served));
+    finish(context, 200, headers, await plainBytes(served));
   }
 
   #paths(): string[] {
