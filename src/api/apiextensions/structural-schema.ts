@@ -78,6 +78,21 @@ export function compileSchema(source: JSONSchemaProps): SchemaNode {
   };
 }
 
+/** A schema that is compiled when it is first needed: of a thousand definitions few have objects, and compiled they are large. */
+export interface LazySchema {
+  readonly source: JSONSchemaProps;
+  readonly node: SchemaNode;
+}
+export function lazySchema(source: JSONSchemaProps): LazySchema {
+  let node: SchemaNode | undefined;
+  return {
+    source,
+    get node() {
+      return (node ??= compileSchema(source));
+    },
+  };
+}
+
 /** What a version without a schema would be: any fields. */
 export const ANYTHING: SchemaNode = compileSchema({ type: 'object', [KEY.preserve]: true });
 

@@ -7,7 +7,13 @@ import { isDeepStrictEqual } from 'node:util';
 import { hasRules, ruleProblems } from '../../api/apiextensions/schema-rules.ts';
 import { blocksRules, duplicateItems, validateSchema } from '../../api/apiextensions/schema-validation.ts';
 import { compilePath, fieldsOfPath, type Read } from '../../api/apiextensions/simple-path.ts';
-import { isObject, type JsonObject, type SchemaNode, setField } from '../../api/apiextensions/structural-schema.ts';
+import {
+  isObject,
+  type JsonObject,
+  type LazySchema,
+  type SchemaNode,
+  setField,
+} from '../../api/apiextensions/structural-schema.ts';
 import type {
   CustomResourceColumnDefinition,
   CustomResourceDefinition,
@@ -23,7 +29,7 @@ import { ratcheted } from './ratcheting.ts';
 export interface CustomKindOptions {
   readonly definition: CustomResourceDefinition;
   readonly version: CustomResourceDefinitionVersion;
-  readonly schema: SchemaNode;
+  readonly schema: LazySchema;
   /** A stored object in this version. */
   readonly show: (object: KubeObject) => KubeObject;
 }
@@ -56,10 +62,11 @@ export function customKind({ definition, version, schema, show }: CustomKindOpti
       const { metadata: __, ...then } = old;
       return !isDeepStrictEqual(now, then);
     },
-    validate: object => withRules(schema, problemsOf(schema, object), object),
-    validateUpdate: (object, old) => withRules(schema, ratcheted(schema, { object, old }, problemsOf), object, old),
+    validate: object => withRules(schema.node, problemsOf(schema.node, object), object),
+    validateUpdate: (object, old) =>
+      withRules(schema.node, ratcheted(schema.node, { object, old }, problemsOf), object, old),
     validateStatusUpdate: (object, old) =>
-      withRules(schema, ratcheted(schema, { object, old }, problemsOf), object, old),
+      withRules(schema.node, ratcheted(schema.node, { object, old }, problemsOf), object, old),
     columns: columnsOf(version, show),
     selectableFields: Object.fromEntries(
       (version.selectableFields ?? []).flatMap(({ jsonPath }) => {

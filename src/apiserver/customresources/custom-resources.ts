@@ -4,6 +4,7 @@
  * after a restart that is so before the first request.
  */
 
+import { createHash } from 'node:crypto';
 import { CLEANUP } from '../../api/apiextensions/custom-resource-definition.ts';
 import type { CustomResourceDefinition } from '../../api/apiextensions/v1.gen.ts';
 import type { KubeObject } from '../../api/meta.ts';
@@ -37,7 +38,7 @@ export interface CustomResourcesOptions {
 }
 
 interface Serving {
-  /** What the resources were made from. */
+  /** Digest of what the resources were made from. */
   readonly made: string;
   readonly stop: AbortController;
 }
@@ -80,7 +81,9 @@ export class CustomResources {
   #serve(definition: CustomResourceDefinition): void {
     const { uid = '', deletionTimestamp } = definition.metadata;
     if (!isEstablished(definition)) return;
-    const made = JSON.stringify([definition.spec, definition.status?.acceptedNames, deletionTimestamp]);
+    const made = createHash('sha256')
+      .update(JSON.stringify([definition.spec, definition.status?.acceptedNames, deletionTimestamp]))
+      .digest('base64');
     const before = this.#serving.get(uid);
     if (before?.made === made) return;
     const stop = new AbortController();

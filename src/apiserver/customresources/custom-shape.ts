@@ -4,7 +4,7 @@
  */
 
 import { pruneUnknown, withDefaults } from '../../api/apiextensions/schema-fields.ts';
-import { isObject, type JsonObject, type SchemaNode, setField } from '../../api/apiextensions/structural-schema.ts';
+import { isObject, type JsonObject, type LazySchema, setField } from '../../api/apiextensions/structural-schema.ts';
 import type { KubeObject } from '../../api/meta.ts';
 import type { ResourceInfo } from '../../api/schema.ts';
 import {
@@ -27,7 +27,7 @@ const STRICT_ERRORS_MAX = 100;
 export interface CustomShapeOptions {
   readonly info: ResourceInfo;
   readonly stored: ResourceInfo;
-  readonly schema: SchemaNode;
+  readonly schema: LazySchema;
   readonly ended: AbortSignal;
   /** Of definitions whose versions only a webhook can convert. */
   readonly converter?: WebhookConverter | undefined;
@@ -39,7 +39,7 @@ export class StructuralShape implements CustomShape {
   readonly prepare?: NonNullable<CustomShape['prepare']>;
   readonly toStored?: NonNullable<CustomShape['toStored']>;
   readonly #converter: WebhookConverter | undefined;
-  readonly #schema: SchemaNode;
+  readonly #schema: LazySchema;
   readonly #apiVersion: string;
   readonly #storedApiVersion: string;
   readonly #kind: string;
@@ -70,7 +70,7 @@ export class StructuralShape implements CustomShape {
     const { mismatch, strict } = checkFields(PARTIAL, { apiVersion, kind, metadata }, mode);
     if (mismatch !== undefined || mode === 'Ignore') return mismatch === undefined ? { strict } : { mismatch, strict };
     const found = [...strict];
-    pruneUnknown(this.#schema, object, path => found.push(`unknown field "${textOf(path)}"`));
+    pruneUnknown(this.#schema.node, object, path => found.push(`unknown field "${textOf(path)}"`));
     if (text !== undefined) for (const path of duplicateFields(text)) found.push(`duplicate field "${path}"`);
     return { strict: found.slice(0, STRICT_ERRORS_MAX) };
   }
@@ -81,7 +81,7 @@ export class StructuralShape implements CustomShape {
       kind: this.#kind,
       metadata: object.metadata ?? { name: '' },
     });
-    const pruned = withDefaults(this.#schema, pruneUnknown(this.#schema, { ...object, metadata }));
+    const pruned = withDefaults(this.#schema.node, pruneUnknown(this.#schema.node, { ...object, metadata }));
     // The registry changes what it gets.
     return { ...pruned };
   }
@@ -99,8 +99,8 @@ export class StructuralShape implements CustomShape {
     const known = this.#converter ? this.#converter.known(object, this.#apiVersion) : undefined;
     const isSame = object.apiVersion === this.#apiVersion;
     const converted = known ?? (isSame ? object : { ...object, apiVersion: this.#apiVersion });
-    const pruned = pruneUnknown(this.#schema, converted);
-    shown = deepFreeze(this.#schema.hasDefaults ? withDefaults(this.#schema, pruned) : pruned);
+    const pruned = pruneUnknown(this.#schema.node, converted);
+    shown = deepFreeze(this.#schema.node.hasDefaults ? withDefaults(this.#schema.node, pruned) : pruned);
     // What was only renamed may be asked for again when the webhook has answered.
     if (!this.#converter || known) this.#shown.set(object, shown);
     if (shown !== object) this.#shown.set(shown, shown);
@@ -109,7 +109,7 @@ export class StructuralShape implements CustomShape {
 
   fields(scope: Scope): FieldTable {
     let table = this.#fields.get(scope);
-    if (!table) this.#fields.set(scope, (table = customFields(this.#schema, scope)));
+    if (!table) this.#fields.set(scope, (table = customFields(this.#schema.node, scope)));
     return table;
   }
 }

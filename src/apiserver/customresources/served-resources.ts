@@ -1,6 +1,6 @@
 /** What a definition makes the API server serve: one resource a version, all on one key space. */
 
-import { ANYTHING, compileSchema } from '../../api/apiextensions/structural-schema.ts';
+import { ANYTHING, lazySchema } from '../../api/apiextensions/structural-schema.ts';
 import type { CustomResourceDefinition, CustomResourceDefinitionVersion } from '../../api/apiextensions/v1.gen.ts';
 import type { ResourceInfo, SubresourceInfo } from '../../api/schema.ts';
 import type { Served } from '../resource-table.ts';
@@ -25,8 +25,7 @@ export function servedResources(
     .sort((a, b) => compareVersions(a.name, b.name))
     .map(version => {
       const info = { ...infoOf(definition, version), storageVersion: { group: spec.group, version: storage.name } };
-      const source = version.schema?.openAPIV3Schema;
-      const schema = source ? compileSchema(source) : ANYTHING;
+      const schema = lazySchema(version.schema?.openAPIV3Schema ?? ANYTHING.source);
       const custom = new StructuralShape({ info, stored, schema, ended, converter });
       return {
         info,
