@@ -3,6 +3,7 @@
  * what it all comes to now, and calls back after each change. While no Ingress is ours nothing but Ingresses and classes is watched.
  */
 
+import { isDeepStrictEqual } from 'node:util';
 import type { ConfigMap, Secret } from '../api/core/v1.gen.ts';
 import type { Ingress, IngressClass } from '../api/networking/v1.gen.ts';
 import type { Logger } from '../base/log.ts';
@@ -74,9 +75,7 @@ export class IngressSource {
     this.#secrets = new NamedObjects({ transport, of: SECRETS, log, changed });
     this.#configMaps = new NamedObjects({ transport, of: CONFIG_MAPS, log, changed });
     this.#ingresses.onChange(({ object, old }) => {
-      // A status that somebody wrote changes nothing here.
-      if (!object || !old || object.spec !== old.spec || object.metadata.annotations !== old.metadata.annotations)
-        changed();
+      if (!object || !old || !isSameButStatus(object, old)) changed();
     });
     this.#classes.onChange(changed);
     this.#tlsSecrets.onChange(changed);
@@ -254,6 +253,17 @@ export class IngressSource {
     }
     return data;
   }
+}
+
+/** A status that somebody wrote changes nothing here. */
+function isSameButStatus({ metadata }: Ingress, { metadata: old }: Ingress): boolean {
+  return (
+    metadata.generation !== undefined &&
+    metadata.generation === old.generation &&
+    metadata.uid === old.uid &&
+    metadata.deletionTimestamp === old.deletionTimestamp &&
+    isDeepStrictEqual(metadata.annotations, old.annotations)
+  );
 }
 
 function unique(findings: readonly Finding[]): Finding[] {
