@@ -50,6 +50,7 @@ export class IngressController {
   readonly #source: IngressSource;
   readonly #endpoints: ServiceEndpoints;
   readonly #client: Client;
+  readonly #ingresses: Informer<Ingress>;
   readonly #nodes: Informer<Node>;
   readonly #services: Informer<Service>;
   readonly #slices: Informer<EndpointSlice>;
@@ -65,6 +66,7 @@ export class IngressController {
     this.#source = new IngressSource({ transport, informers, log: this.#log });
     this.#endpoints = new ServiceEndpoints(informers);
     this.#client = new Client(transport);
+    this.#ingresses = informers.get<Ingress>(INGRESSES);
     this.#nodes = informers.get<Node>(NODES);
     this.#services = informers.get<Service>(SERVICES);
     this.#slices = informers.get<EndpointSlice>(ENDPOINT_SLICES);
@@ -76,6 +78,9 @@ export class IngressController {
     this.#source.onChange(() => {
       front();
       this.#queue.addAfter(FINDINGS, FINDINGS_DELAY_MS);
+    });
+    this.#ingresses.onChange(({ object, old }) => {
+      if (object && old && !semanticEqual(object.status, old.status)) this.#correctStatus(object);
     });
     this.#endpoints.onChange(service => {
       if (service === `${SERVICE_NAMESPACE}/${SERVICE_NAME}`) front();
@@ -116,13 +121,16 @@ export class IngressController {
     }
     for (const family of FAMILIES) await this.#putSlice(family);
     const addresses = this.#addresses();
-    for (const { ingress } of ours) {
-      const told = ingress.status?.loadBalancer?.ingress ?? [];
-      if (semanticEqual(told, addresses)) continue;
-      // Whoever writes another status may be about to do more: no chase of two writers.
-      if (told.length > 0) this.#queue.addAfter(STATUS + keyOf(ingress), CORRECT_MS);
-      else this.#queue.add(STATUS + keyOf(ingress));
-    }
+    for (const { ingress } of ours) this.#correctStatus(ingress, addresses);
+  }
+
+  #correctStatus(ingress: Ingress, addresses = this.#addresses()): void {
+    if (!this.#source.isOurs(ingress)) return;
+    const told = ingress.status?.loadBalancer?.ingress ?? [];
+    if (semanticEqual(told, addresses)) return;
+    // Whoever writes another status may be about to do more: no chase of two writers.
+    if (told.length > 0) this.#queue.addAfter(STATUS + keyOf(ingress), CORRECT_MS);
+    else this.#queue.add(STATUS + keyOf(ingress));
   }
 
   async #prepare(ingresses: readonly Ingress[]): Promise<void> {

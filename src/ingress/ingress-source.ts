@@ -97,13 +97,22 @@ export class IngressSource {
     return this.#ingresses.get(key);
   }
 
+  /** It has a class of ours, as far as is known, and stays. */
+  isOurs(ingress: Ingress): boolean {
+    return this.#classOf(ingress) !== undefined;
+  }
+  #classOf(ingress: Ingress): IngressClass | undefined {
+    const ingressClass = this.#classes.get(className(ingress) ?? '');
+    return isOurs(ingressClass) && !ingress.metadata.deletionTimestamp ? ingressClass : undefined;
+  }
+
   /** Ingresses of our classes, or undefined until all are known. */
   ours(): ClassedIngress[] | undefined {
     if (!this.#ingresses.hasSynced || !this.#classes.hasSynced) return undefined;
     const found: ClassedIngress[] = [];
     for (const ingress of this.#ingresses.values()) {
-      const ingressClass = this.#classes.get(className(ingress) ?? '');
-      if (!isOurs(ingressClass) || ingress.metadata.deletionTimestamp) continue;
+      const ingressClass = this.#classOf(ingress);
+      if (!ingressClass) continue;
       found.push({
         ingress,
         defaults: this.#settingsOf(ingressClass).defaults,

@@ -79,6 +79,14 @@ it('paths lead to their Services; ADDRESS is that of the Service in front', clus
   });
   const service = (await cluster.json('-n', 'kube-system', 'get', 'service', 'ingress')) as Json;
   assert.equal(service.status.loadBalancer.ingress[0].ip, address);
+  for (const other of [null, { ingress: [{ ip: '203.0.113.9' }] }]) {
+    const status = JSON.stringify({ status: { loadBalancer: other } });
+    await k('patch', 'ingress', 'shop', '--subresource=status', '--type=merge', '-p', status);
+    await eventually('a status that somebody else wrote is corrected', async () => {
+      const { status } = (await cluster.json('-n', ns, 'get', 'ingress', 'shop')) as Json;
+      return status.loadBalancer.ingress?.length === 1 && status.loadBalancer.ingress[0].ip === address;
+    });
+  }
   // At the address itself, which keeps the client's.
   const node = await eventually('an answer at the address', async () => {
     const said = await cluster
